@@ -1,1 +1,1 @@
-"""Steps a second and milliseconds a step, beside peers and the limits of the machine, in one run."""
+"""Measures steps per second and milliseconds per step, compared with peers and the machine's limits, in one run."""

@@ -1,9 +1,9 @@
-"""`make bench-against REV=COMMIT`: these files against an earlier commit, on one machine, in turns.
+"""`make bench-against REV=COMMIT`: compares these files with an earlier commit, on one machine, in turns.
 
-Each side has a server, its clients and, on Redis, a Redis of its own. One side is measured while the other's processes
-wait. In every round each load is run on both, one right after the other, in the order A, B, B, A, ... The loads whose
-names begin with "kserve" are sent by Triton's own client, from its virtual environment (`make bench-triton`); they are
-run where they are asked for by name.
+Each side has its own server, its own clients and, on Redis, its own Redis. While one side is measured, the other's
+processes wait. In every round each load runs on both sides, one right after the other, in the order A, B, B, A, ... The
+loads whose names start with "kserve" are sent by Triton's own client, from its virtual environment (`make
+bench-triton`); they run only if named.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .weights import write_model
 
 STORES = ("redis", "sqlite", "memory")
 OWN, KSERVE = "cellkeeper", "kserve"
-"""Whose clients there are: the official one, and Triton's."""
+"""The clients' contenders: the official client, and Triton's."""
 WARM_SECONDS = 0.3
 
 
@@ -53,13 +53,13 @@ def loads(model: str) -> dict[str, Load]:
 
 
 def contender(name: str) -> str:
-    """Whose client sends the load of that name."""
+    """Returns the contender whose client sends the load of that name."""
     first, *words = name.split()
     return f"{first} {words[0]}" if first == KSERVE else OWN
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 1 where a load failed in any round."""
+    """Runs the comparison. Returns the exit status: 1 if a load failed in any round."""
     options = parse(arguments)
     try:
         pairs, about = compare(options)
@@ -101,7 +101,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def words(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """A parser of some of the known words, with commas between."""
+    """Returns a parser of known words, separated by commas."""
 
     def read(text: str) -> tuple[str, ...]:
         chosen = tuple(text.split(","))
@@ -114,7 +114,7 @@ def words(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 
 
 def compare(options: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
-    """What was measured, and about it: both commits, the machine, notes. Raises CheckoutError."""
+    """Returns the measurements, and facts: both commits, the machine, notes. Raises CheckoutError."""
     with tempfile.TemporaryDirectory(prefix="cellkeeper-against-") as name:
         folder = Path(name)
         checkouts = dict(zip(SIDES, (earlier(options.revision, folder), this_checkout()), strict=True))
@@ -144,8 +144,10 @@ def compare(options: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
 
 
 def clients_of(chosen: Iterable[str], model: str, triton_venv: Path) -> tuple[dict[str, str], list[str]]:
-    """The interpreter of each client that the loads of these names need, and the server's options for them. Raises
-    CheckoutError."""
+    """Returns the interpreter of each client that these loads need, and the server's options for them.
+
+    Raises CheckoutError.
+    """
     contenders = {contender(name) for name in chosen}
     if contenders == {OWN}:
         return {OWN: sys.executable}, []
@@ -159,11 +161,11 @@ def clients_of(chosen: Iterable[str], model: str, triton_venv: Path) -> tuple[di
 def on_store(
     store: str, sides: Mapping[str, Side], chosen: Mapping[str, Load], rounds: int, seconds: float
 ) -> list[Pair]:
-    """The pairs of one store, whose processes are there for them alone."""
+    """Measures the pairs of one store, whose processes exist for them alone."""
     pairs = {name: Pair(store, name) for name in chosen}
     for name, load in chosen.items():
         for side in SIDES:
-            sides[side].measure(load, WARM_SECONDS, contender(name))  # makes its sessions; nothing of it is kept
+            sides[side].measure(load, WARM_SECONDS, contender(name))  # creates its sessions; the result is dropped
     for number in range(rounds):
         started = time.monotonic()
         for at, (name, load) in enumerate(chosen.items()):

@@ -1,9 +1,8 @@
 """`make bench-buckets`: what the number of buckets in Redis keys costs a tick's commit on a cluster of 3 primaries.
 
-A tick is sent as one script call for each bucket that its sessions are in, so more buckets are more and shorter calls.
-Each number of buckets has a process of its own, with the store's own code. They commit the same appends in turns, to
-one cluster. Wall times suffer from whatever else the machine does, CPU times hardly, and their ratios within a round
-less than either.
+A tick is sent as one script call for each bucket that its sessions are in, so more buckets mean more and shorter calls.
+Each number of buckets has its own process, which runs the store's own code. They commit the same appends in turns to
+one cluster. Other work on the machine affects wall times, CPU times hardly, and the ratios within a round even less.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from .machine import machine
 
 COUNTS = (128, 512, 1024, 4096)
 SIZES = (1, 16, 64, 256, 1024)
-ITEMS_A_TURN = 8192  # a turn has as many ticks as it takes, and MAX_TICKS at the most
+ITEMS_A_TURN = 8192  # a turn has as many ticks as that takes, at most MAX_TICKS
 MAX_TICKS = 200
 STATE_BYTES, STEP_BYTES = 2048, 128
-CHECKPOINT_EVERY = 16  # ticks: as the service does with a state of this size
+CHECKPOINT_EVERY = 16  # ticks; the same as in the service for a state of this size
 PARTS = ("wall", "store", "Redis")
-Found = dict[str, dict[str, list[float]]]  # "COUNT SIZE" -> part -> microseconds an item, of each round
+Found = dict[str, dict[str, list[float]]]  # "COUNT SIZE" -> part -> microseconds per item, for each round
 
 
 def main() -> None:
@@ -65,7 +64,7 @@ def measure(counts: tuple[int, ...], sizes: tuple[int, ...], rounds: int) -> Fou
             process.start()
             running.callback(process.join)
             running.callback(workers[count].send, None)
-            workers[count].recv()  # its sessions are made
+            workers[count].recv()  # its sessions are created
         for number in range(rounds):
             for size in sizes:
                 for count in counts if number % 2 else counts[::-1]:
@@ -79,7 +78,7 @@ def measure(counts: tuple[int, ...], sizes: tuple[int, ...], rounds: int) -> Fou
 
 
 def commit_in_turns(pipe: Connection, url: str, count: int, sessions: int) -> None:
-    """A process with its own number of buckets; ends when it is sent None."""
+    """Runs in a process with its own number of buckets, and ends when it is sent None."""
     if "cellkeeper_service.store.redis.slots" in sys.modules:
         raise RuntimeError("the store is imported already, with the number of buckets that it has")
     keys.BUCKETS, keys.bucket_of = count, lambda name: int(name[5 : name.index(b"}")])
@@ -99,7 +98,7 @@ def commit_in_turns(pipe: Connection, url: str, count: int, sessions: int) -> No
 
 
 class Commits:
-    """Sessions that take steps without anything being computed."""
+    """Sessions that take steps without computing anything."""
 
     def __init__(self, store: Any, model: str, sessions: int) -> None:
         from cellkeeper_service.domain.position import first_position
@@ -121,7 +120,7 @@ class Commits:
         )
 
     def tick(self, size: int) -> None:
-        """One time step of the first `size` sessions, committed together."""
+        """Commits one time step of each of the first `size` sessions together."""
         from cellkeeper_service.domain.position import advance
 
         inputs, commits = bytes(STEP_BYTES), []
@@ -143,7 +142,7 @@ class Commits:
 
 
 def table(found: Found, counts: tuple[int, ...], sizes: tuple[int, ...]) -> str:
-    """Medians of microseconds an item; in brackets the median of each round's ratio to the first number of buckets."""
+    """Returns median microseconds per item and, in brackets, the median ratio to the first number of buckets."""
     lines = [
         "| sessions in a tick | part | " + " | ".join(f"{count:,} buckets" for count in counts) + " |",
         "|---:|---|" + "---:|" * len(counts),

@@ -1,7 +1,7 @@
-"""`python -m bench.buckets PRIMARIES`: how evenly sessions lie on the primaries of a Redis Cluster.
+"""`python -m bench.buckets PRIMARIES`: how evenly sessions are spread over the primaries of a Redis Cluster.
 
-All keys of a bucket are in one slot, so it is buckets that primaries share out, not 16,384 slots. Prints how many each
-primary has where slots are cut into equal ranges, as redis-cli does, and ranges that share the buckets out evenly.
+All keys of a bucket are in one slot, so the primaries share buckets, not 16,384 slots. Prints how many buckets each
+primary has if slots are cut into equal ranges, as redis-cli does, and ranges that distribute the buckets evenly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SLOTS = 16384
 
 
 def bucket_slots() -> list[int]:
-    """The slot of each bucket, ascending."""
+    """Returns the slot of each bucket, ascending."""
     slots: dict[int, int] = {}
     number = 0
     while len(slots) < BUCKETS:
@@ -28,13 +28,13 @@ def bucket_slots() -> list[int]:
 
 
 def equal_ranges(primaries: int) -> list[range]:
-    """As `redis-cli --cluster create` cuts them."""
+    """Returns ranges as `redis-cli --cluster create` cuts them."""
     cuts = [round(number * SLOTS / primaries) for number in range(primaries + 1)]
     return [range(first, end) for first, end in pairwise(cuts)]
 
 
 def even_ranges(primaries: int) -> list[range]:
-    """Ranges whose numbers of buckets differ by one at the most. ValueError for more primaries than buckets."""
+    """Returns ranges whose numbers of buckets differ by at most one. ValueError: more primaries than buckets."""
     if not 1 <= primaries <= BUCKETS:
         raise ValueError(f"primaries: got {primaries}, expected 1 to {BUCKETS}: one without a bucket has no sessions")
     slots = bucket_slots()
@@ -44,7 +44,7 @@ def even_ranges(primaries: int) -> list[range]:
 
 
 def shares(ranges: list[range]) -> list[int]:
-    """How many buckets are in each."""
+    """Returns how many buckets each range holds."""
     slots = bucket_slots()
     return [sum(slot in one for slot in slots) for one in ranges]
 

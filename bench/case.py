@@ -1,4 +1,4 @@
-"""One line of the table: a contender under a load."""
+"""One row of the table: a contender under a load."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from .load import Load
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """scenario: cases of one scenario and model are compared with each other. of_capacity: an open loop at this part
-    of what the contender reached in the same round in `capacity_of`. beside: a second process's load meanwhile.
+    """One row of the table.
+
+    scenario: cases with the same scenario and model are compared. of_capacity: an open loop at this part of the rate
+    that the contender reached in the same round in `capacity_of`. beside: a second process's load at the same time.
     """
 
     scenario: str

@@ -24,19 +24,21 @@ class CheckoutError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """name: the commit, with "+" where files differ from it. root: the folder with its files."""
+    """One commit. name: the commit, with "+" if files differ from it. root: the folder with its files."""
 
     name: str
     root: Path
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment in which Python finds this commit's packages before any that are installed."""
+        """The environment in which Python finds this commit's packages before any installed ones."""
         return {"PYTHONPATH": os.pathsep.join(str(self.root / source) for source in SOURCES)}
 
     def check(self) -> None:
-        """Proves that its packages are the ones that get imported. Raises CheckoutError: what is installed would be
-        measured otherwise."""
+        """Checks that its packages are the ones that get imported. Raises CheckoutError.
+
+        Otherwise the installed ones would be measured.
+        """
         command = [sys.executable, "-c", _WHERE, *PACKAGES]
         found = subprocess.run(
             command, env={**os.environ, **self.variables}, capture_output=True, text=True, cwd=self.root, check=False
@@ -48,7 +50,7 @@ class Checkout:
                 raise CheckoutError(f"{self.name}: {name} comes from {path}, expected a folder of {self.root}")
 
     def write_model(self, folder: Path, model: str) -> Path:
-        """The bundle of a model of the bench, written by this commit's own bench. Raises CheckoutError."""
+        """Writes the bundle of a bench model with this commit's own bench, and returns it. Raises CheckoutError."""
         code = "import sys; from pathlib import Path; from bench.weights import write_model; "
         code += "write_model(Path(sys.argv[1]), sys.argv[2])"
         command = [sys.executable, "-c", code, str(folder), model]
@@ -61,12 +63,12 @@ class Checkout:
 
 
 def this_checkout() -> Checkout:
-    """The files as they are now, committed or not."""
+    """Returns the files as they are now, committed or not."""
     return Checkout(commit(), ROOT)
 
 
 def earlier(revision: str, folder: Path) -> Checkout:
-    """The files of a commit, written to `folder`. revision: any name that git has for it. Raises CheckoutError."""
+    """Writes the files of a commit to `folder`. revision: any name that git has for it. Raises CheckoutError."""
     named = _git("rev-parse", "--verify", "--short=12", f"{revision}^{{commit}}")
     if named.returncode:
         raise CheckoutError(f"REV: got {revision!r}, expected a commit of this repository")

@@ -1,4 +1,4 @@
-"""A worker.py process, seen from the runner."""
+"""A worker.py process, as the runner sees it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from .load import Load
 
 
 class ClientProcess:
-    """The client of one contender, in a process of its own. python: the interpreter that has what it needs. variables:
-    environment variables that it has beside those of this process."""
+    """The client of one contender, in a process of its own.
+
+    python: the interpreter that has what it needs. variables: environment variables to add to those of this process.
+    """
 
     def __init__(
         self, contender: str, target: str, python: str = sys.executable, variables: Mapping[str, str] | None = None
@@ -43,11 +45,11 @@ class ClientProcess:
         self._process.stdin.flush()
 
     def end(self) -> dict[str, Any]:
-        """The figures of load.Measured, or {"error": text}."""
+        """Returns the figures of load.Measured, or {"error": text}."""
         return self._line()
 
     def close(self) -> None:
-        with self._process:  # waits for it, and closes its pipes
+        with self._process:  # waits for the process and closes its pipes
             self._process.kill()
 
     def _line(self) -> dict[str, Any]:

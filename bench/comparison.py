@@ -1,4 +1,4 @@
-"""Two sides measured in turns: medians of each, ratios round by round, and the table of both."""
+"""Compares two sides measured in turns: medians of each, ratios round by round, and the table of both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEADS = [
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One load on one store, on both sides. rounds: by side, what each round gave."""
+    """One load on one store, on both sides. rounds: the figures of each round, by side."""
 
     store: str
     load: str
@@ -36,12 +36,12 @@ class Pair:
         return [f"{side}: {one['error']}" for side in SIDES for one in self.rounds[side] if "error" in one]
 
     def median(self, side: str, name: str) -> float | None:
-        """Over the rounds in which both sides have the figure; None where there is none."""
+        """Returns the median over the rounds in which both sides have the figure; None if there are none."""
         pairs = self._pairs(name)
         return statistics.median(pair[SIDES.index(side)] for pair in pairs) if pairs else None
 
     def ratios(self, name: str) -> list[float]:
-        """This over earlier, of each round that has both."""
+        """Returns this / earlier for each round that has both."""
         return [this / earlier for earlier, this in self._pairs(name) if earlier]
 
     def json(self) -> dict[str, Any]:
@@ -54,27 +54,27 @@ class Pair:
         return {"store": self.store, "load": self.load, "summary": summary, "rounds": self.rounds}
 
     def _pairs(self, name: str) -> list[tuple[float, float]]:
-        """(earlier, this) of each round that both sides have the figure of."""
+        """Returns (earlier, this) for each round in which both sides have the figure."""
         rows = zip(*(self.rounds[side] for side in SIDES), strict=True)
         values = [(figure(earlier, name), figure(this, name)) for earlier, this in rows]
         return [(earlier, this) for earlier, this in values if earlier is not None and this is not None]
 
 
 def figure(figures: Figures, name: str) -> float | None:
-    """A figure of one round; None where it has none: the round failed, or the store has no process."""
+    """Returns a figure of one round; None if the round failed, or the store has no process."""
     part = name.removesuffix("_cpu_us_per_step")
     value = figures.get(name) if part == name else figures.get("cpu_us_per_step", {}).get(part)
     return None if value is None else float(value)
 
 
 def order(round_number: int, load_number: int) -> tuple[str, str]:
-    """Which side goes first: they swap at every load and at every round, so that neither is always behind the other."""
+    """Returns the order of the sides, which alternates with every load and round, so that it favours neither."""
     first, second = SIDES
     return (first, second) if (round_number + load_number) % 2 == 0 else (second, first)
 
 
 def table(pairs: Sequence[Pair]) -> str:
-    """A row for each pair; its cells read: earlier, this, and the median of the rounds' ratios in parentheses."""
+    """Returns a row for each pair, whose cells hold earlier, this, and in parentheses the rounds' median ratio."""
     lines = ["| " + " | ".join(HEADS) + " |", "|---|---|" + "---:|" * (len(HEADS) - 2)]
     for pair in pairs:
         cells = [_cell(pair, name) for name in FIGURES]

@@ -19,13 +19,16 @@ from .triton_server import TritonServer
 from .weights import write_model
 
 TRITONS_CLIENT = ("triton", "kserve")
-"""Contenders whose client is Triton's, in Triton's virtual environment: Triton itself, and Cellkeeper asked like it."""
+"""Contenders that use Triton's client, in Triton's virtual environment: Triton, and Cellkeeper through KServe."""
 
-COLD_ARENA_MIB = 4  # hot states: a sixteenth of the cold load's sessions
+COLD_ARENA_MIB = 4  # for hot states: a sixteenth of the cold load's sessions
 
 
 class Contenders:
-    """clients: by contender; beside: those of second processes. missing: contenders that cannot be had, and why."""
+    """The contenders of a run.
+
+    clients: by contender. beside: the clients of second processes. missing: contenders that are not available, and why.
+    """
 
     def __init__(self, folder: Path, running: ExitStack, triton: TritonServer | None, why_not: str) -> None:
         self.clients: dict[str, ClientProcess] = {}
@@ -58,7 +61,7 @@ class Contenders:
         return client
 
     def _target(self, name: str, bundles: list[Path]) -> str:
-        """Where its client finds it: an address, a store's URL, or the folder of the bundles."""
+        """Returns the client's target: an address, a store's URL, or the folder of the bundles."""
         kind, _, store = name.partition(" ")
         if kind == "websocket":
             server = ServerProcess(bundles, self._store_url(store), http=True)
@@ -74,7 +77,7 @@ class Contenders:
             server = ServerProcess(bundles, self._store_url(store), ["--kserve", "on", "--kserve-names", names])
             return self._running.enter_context(server).target
         if kind == "triton" and self._triton is not None:
-            # one each: its stream has brought the server down, and should not take the other's figures with it
+            # one for each: its stream has crashed the server, which must not affect the other's figures
             return self._triton.start(bundles, self._folder / name.replace(" ", "-"), self._running)
         if kind == "echo":
             return self._running.enter_context(own_server("bench.servers.echo"))
@@ -86,7 +89,7 @@ class Contenders:
         return str(self._folder)
 
     def _store_url(self, store: str) -> str:
-        """A store of this contender's own; Redis servers are shared, with a database for each."""
+        """Returns the URL of a new store for this contender. Redis servers are shared, with a database for each."""
         kind = store.split()[-1]
         if kind == "memory":
             return "memory:"
@@ -101,7 +104,7 @@ class Contenders:
 
 @contextmanager
 def own_server(module: str, words: Sequence[str] = ()) -> Iterator[str]:
-    """A program of the bench's own that prints where it listens."""
+    """Starts a program of the bench that prints where it listens."""
     command = [sys.executable, "-m", module, *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     try:

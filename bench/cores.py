@@ -1,7 +1,7 @@
-"""`make bench-cores`: what a step costs in CPU time: the service's, Redis's and the client's, each by itself.
+"""`make bench-cores`: what a step costs in CPU time, separately for the service and Redis.
 
-Steps a second of a machine that all of them share say little about one where they do not; CPU seconds a step do, as
-long as nobody is out of cores. Idle time does not count, so other work on the machine disturbs it less.
+If they share a machine, steps per second say little about one where they do not. CPU seconds per step do, as long as
+neither runs out of cores. Idle time does not count, so other work on the machine has less effect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .machine import machine
 from .models import MODELS
 from .weights import write_model
 
-CPU_TIME = 2  # with a process id, the clock that clock_getcpuclockid(3) gives; /proc/PID/stat counts in 10 ms
+CPU_TIME = 2  # with a process id, the clock of clock_getcpuclockid(3); /proc/PID/stat counts in 10 ms
 PARTS = ("service", "Redis")
 
 
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def measure(model: str, fsync: str, rounds: int, seconds: float) -> dict[str, dict[str, list[float]]]:
-    """Microseconds of CPU a step, of every round, by load and part."""
+    """Returns microseconds of CPU time per step for every round, by load and part."""
     costs: dict[str, dict[str, list[float]]] = {name: {part: [] for part in PARTS} for name in loads(model)}
     with tempfile.TemporaryDirectory(prefix="cellkeeper-cores-") as folder, ExitStack() as running:
         bundle = write_model(Path(folder), model)
@@ -67,7 +67,7 @@ def measure(model: str, fsync: str, rounds: int, seconds: float) -> dict[str, di
         running.callback(client.close)
         for _ in range(rounds):
             for name, load in loads(model).items():
-                run(client, load, 0.3)  # makes its sessions
+                run(client, load, 0.3)  # creates its sessions
                 steps = server.metric("cellkeeper_steps_total")
                 before = {part: cpu_seconds(pid) for part, pid in pids.items()}
                 run(client, load, seconds)
@@ -86,7 +86,7 @@ def run(client: ClientProcess, load: Load, seconds: float) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time that a process of this machine has spent, all threads, to the nanosecond."""
+    """Returns the user and system time of all threads of a process, to the nanosecond."""
     return time.clock_gettime(~pid << 3 | CPU_TIME)
 
 

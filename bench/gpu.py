@@ -1,13 +1,13 @@
-"""`make bench-gpu`: the GPU engine alone, beside torch's LSTM (cuDNN) and what the device allows.
+"""`make bench-gpu`: the GPU engine alone, compared with torch's LSTM (cuDNN) and the device's limits.
 
-The peers (gpu_peers.py) compute the same step with torch on states that it gathers from and scatters to an arena of
-their own: cuDNN's LSTM launched one by one and captured in a CUDA graph, and the cell under torch.compile. All take
-inputs from pinned host memory and bring outputs there.
+The peers (gpu_peers.py) compute the same step with torch, on states that they gather from and scatter to an arena of
+their own: cuDNN's LSTM, launched kernel by kernel or captured in a CUDA graph, and the cell under torch.compile. All
+take inputs from pinned host memory and return outputs there.
 
-The floors are measured in the same run: a copy within the device gives bytes a second, a product of two large matrices
-in the engine's precision gives operations a second. A step of B sessions must read the weights once, read and write B
-states, and do two operations for each weight and session; it cannot take less than the slower of the two. What has to
-travel between host and device for every step is not in the floor.
+The floors are measured in the same run: a copy within the device gives bytes per second, a product of two large
+matrices in the engine's precision gives operations per second. A step of B sessions must read the weights once, read
+and write B states, and do two operations for each weight and session; the slower of the two bounds its time from below.
+The floor does not include what must be transferred between host and device in every step.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WEIGHT_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """layers of `hidden` units, `batch` sessions in a call."""
+    """A model and batch to measure: layers of `hidden` units, `batch` sessions in a call."""
 
     layers: int
     hidden: int
@@ -49,12 +49,15 @@ class Run:
 
     @property
     def weights(self) -> int:
-        """Weights of the LSTM's products, without biases and the head."""
+        """The weights of the LSTM's products, without biases and the head."""
         return 4 * self.hidden * (FEATURES + self.hidden + (self.layers - 1) * 2 * self.hidden)
 
     def floor_seconds(self, precision: Precision, bytes_per_second: float, operations_per_second: float) -> float:
-        """Bytes: the weights once; states, inputs and outputs of every session. Operations: a multiplication and an
-        addition for each weight and session."""
+        """Returns the least seconds that a call can take.
+
+        Bytes: the weights once; states, inputs and outputs of every session. Operations: a multiplication and an
+        addition for each weight and session.
+        """
         a_session = 2 * (2 * self.layers * self.hidden) + FEATURES + 1
         moved_bytes = WEIGHT_BYTES[precision] * self.weights + FLOAT_BYTES * self.batch * a_session
         return max(moved_bytes / bytes_per_second, 2 * self.weights * self.batch / operations_per_second)
@@ -89,7 +92,7 @@ def main() -> None:
                 options.json.parent.mkdir(parents=True, exist_ok=True)
                 report: dict[str, Any] = {"machine": machine(), "device": device.name, "versions": device.versions}
                 report |= {"rounds": rounds, "missing": missing}
-                options.json.write_text(json.dumps(report, indent=1) + "\n")  # what there is, should time run out
+                options.json.write_text(json.dumps(report, indent=1) + "\n")  # what there is, in case time runs out
     print(f"{device.name}\n\n{table(rounds)}")
     sys.exit(not all(are_dispensable(one["without"]) for one in missing))
 
@@ -115,7 +118,7 @@ def measured(
     rounds: int,
     seconds: float,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """The engine and its peers in turn, `rounds` times, with the floors between; and peers that cannot be had."""
+    """Measures the engine and its peers in turn, `rounds` times, with the floors. Also returns the missing peers."""
     engine = CudaEngine(bundle, run.batch, device, precision)
     rows = np.arange(run.batch, dtype=np.intp)
     engine.reserve(run.batch)
@@ -140,7 +143,7 @@ def measured(
 
 
 def timed(call: Callable[[], Any], batch: int, seconds: float) -> dict[str, float]:
-    """Whole calls of one time step, from inputs on the host to outputs on the host."""
+    """Measures whole calls of one time step, from inputs on the host to outputs on the host."""
     for _ in range(5):
         call()
     took: list[float] = []
@@ -153,7 +156,7 @@ def timed(call: Callable[[], Any], batch: int, seconds: float) -> dict[str, floa
 
 
 def on_the_device(engine: CudaEngine, batch: int) -> float:
-    """Microseconds of a call's kernels alone, launched one call behind another."""
+    """Returns the microseconds of a call's kernels alone, with calls launched back to back."""
     import torch
 
     launch, calls = engine.bucket_launch(1, batch), 200
@@ -168,7 +171,7 @@ def on_the_device(engine: CudaEngine, batch: int) -> float:
 
 
 def copied(device: str) -> float:
-    """Bytes a second of a copy within the device, read and written bytes together."""
+    """Returns the bytes per second of a copy within the device, counting bytes read and written."""
     import torch
 
     source = torch.zeros(1 << 28, device=device)
@@ -177,7 +180,7 @@ def copied(device: str) -> float:
 
 
 def multiplied(device: str, precision: Precision) -> float:
-    """Operations a second of a product in this precision, as cuBLAS does it."""
+    """Returns the operations per second of a product in this precision, computed by cuBLAS."""
     import torch
 
     size, dtype = 8192, torch.bfloat16 if precision == "bf16" else torch.float32
@@ -190,7 +193,7 @@ def multiplied(device: str, precision: Precision) -> float:
 
 
 def best(call: Callable[[], Any], device: str) -> float:
-    """Seconds of the fastest of some calls."""
+    """Returns the seconds of the fastest of some calls."""
     import torch
 
     took: list[float] = []
@@ -203,7 +206,7 @@ def best(call: Callable[[], Any], device: str) -> float:
 
 
 def table(rounds: list[dict[str, Any]]) -> str:
-    """A line for each contender of each run: medians over the rounds."""
+    """Returns a row for each contender of each run, with medians over the rounds."""
     lines = [
         "| model | batch | precision | contender | steps/s | call p50 ms | p99 ms | on the device us | floor / p50 |",
         "|---|---:|---|---|" + "---:|" * 5,

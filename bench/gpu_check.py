@@ -1,8 +1,8 @@
 """`make gpu-check`: everything that needs a GPU, in under six minutes, on a machine where nothing can be installed.
 
-Parts run one after another, what matters most first, each as a process with a time limit of its own; one that fails or
-runs out of time does not end the others, and leaves no process on the device. The JSON is written after every part, the
-table comes last.
+The parts run one after another, the most important first, each as a process with its own time limit. A part that fails
+or runs out of time does not end the others, and leaves no process on the device. The JSON is written after every part,
+the table at the end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BENCH_JSON = "bench-gpu.json"
 
 @dataclass(frozen=True)
 class Part:
-    """needs: packages without which it is skipped."""
+    """One part of the check. needs: packages without which it is skipped."""
 
     name: str
     command: tuple[str, ...]
@@ -47,7 +47,7 @@ def parts(device: str, folder: Path) -> list[Part]:
 
     kernels = [f"tests/unit/kernels/test_{name}.py" for name in ("contract", "inputs", "pointwise")]
     engines = [f"tests/unit/engine/test_{name}.py" for name in ("contract", "overflow", "pytorch")]
-    # not the compiled peer: to compile it for every model and precision takes longer than all the rest
+    # not the compiled peer: compiling it for every model and precision takes longer than everything else
     peers = ("--peers", "cudnn,cudnn in a graph")
     bench = (*peers, "--rounds", "2", "--seconds", "0.3", "--json", str(folder / BENCH_JSON))
     pytest = (*PYTEST, *(WORKERS if is_there("xdist") else ()))
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--out", type=Path, default=Path("out"))
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the part that runs, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # also ends the running part
     why = no_device()
     if why:
         sys.exit(f"gpu-check: {why}, so nothing was checked")
@@ -73,9 +73,9 @@ def main() -> None:
 
 
 def checked(chosen: Sequence[Part], folder: Path, device: str) -> bool:
-    """Runs the parts and reports; whether one of them failed."""
+    """Runs the parts and reports. Returns True if one of them failed."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / BENCH_JSON).unlink(missing_ok=True)  # of an earlier run
+    (folder / BENCH_JSON).unlink(missing_ok=True)  # from an earlier run
     results: list[dict[str, Any]] = []
     report = {"machine": machine(), "device": device, "parts": results}
     for part in chosen:
@@ -95,7 +95,7 @@ def run(part: Part) -> dict[str, Any]:
         return {"part": part.name, "outcome": "skipped", "seconds": 0.0, "missing": missing, "lines": []}
     print(f"== {part.name} (at most {part.limit_s} s)", flush=True)
     begin = time.monotonic()
-    # a session of its own: what the part has started is ended with it, and computes beside no later part
+    # in its own session, so that processes it started end with it and do not disturb later parts
     with subprocess.Popen(
         part.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     ) as process:
@@ -118,12 +118,12 @@ def run(part: Part) -> dict[str, Any]:
 def is_there(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:  # of the package around it
+    except ModuleNotFoundError:  # for a missing parent package
         return False
 
 
 def no_device() -> str:
-    """Why nothing can be checked; "" where a device is there."""
+    """Returns why nothing can be checked; "" if there is a device."""
     missing = [package for package in ("torch", "triton") if not is_there(package)]
     if missing:
         return f"{' and '.join(missing)} cannot be imported by {sys.executable}"
@@ -139,7 +139,7 @@ def device_name(device: str) -> str:
 
 
 def table(results: list[dict[str, Any]], folder: Path) -> str:
-    """The parts; then the figures of the bench, as many as it had when it ended."""
+    """Returns the parts, then the bench's figures, as many as it had when it ended."""
     lines = ["| part | outcome | s |", "|---|---|---:|"]
     lines += [f"| {one['part']} | {one['outcome']} | {one['seconds']} |" for one in results]
     figures = folder / BENCH_JSON

@@ -1,5 +1,8 @@
-"""`python -m bench.gpu_exactness`: loads models of several sizes in every precision, as a server does. Each has its
-trial: the same bits in any batch, place and chunking. A line of JSON for each; exits with 1 where one is not exact."""
+"""`python -m bench.gpu_exactness`: loads models of several sizes in every precision, and runs the servers' trial.
+
+The trial checks for the same bits in any batch, place and chunking. Prints a line of JSON for each model; exits with 1
+if one is not exact.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from cellkeeper_service.model.bundle import read_bundle
 
 from testing.bundles import make_bundle
 
-FEATURES = 64  # and a head of one unit: the kernels are those of bench.gpu then, compiled once for both
+FEATURES = 64  # and a head of one unit: then the kernels are those of bench.gpu, compiled once for both
 MODELS: dict[str, dict[str, Any]] = {
     "2x128": {"num_layers": 2, "hidden_size": 128},
     "2x512": {"num_layers": 2, "hidden_size": 512},
@@ -51,14 +54,14 @@ def main() -> None:
 
 
 def loaded(name: str, precision: Precision, device: str, max_batch: int) -> dict[str, Any]:
-    """What its trial found; the error where it does not load."""
+    """Loads a model. Returns what its trial found, or the error if it does not load."""
     result: dict[str, Any] = {"model": name, "precision": precision, "exact": False}
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         bundle = read_bundle(make_bundle(Path(folder) / name, name=name, input_size=FEATURES, **MODELS[name]))
         try:
             engine = load_engine(bundle, device, max_batch, precision=precision)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the others are tried
+        except Exception as error:  # noqa: BLE001  # after any error the others are tried
             return result | {"error": " ".join(str(error).split())[:500]}
     return result | {
         "exact": engine.exact and "min_batch=1" in engine.numerics,

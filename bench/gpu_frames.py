@@ -1,8 +1,9 @@
-"""`make bench-gpu-frames`: a server on the device, asked through gRPC frames, beside its engine alone.
+"""`make bench-gpu-frames`: a server on the device, driven through gRPC frames, compared with its engine alone.
 
 Two flows send frames of 256 sessions, one time step each, and wait for the answer: on the memory store, which shows the
-service itself, and on SQLite, which makes every step durable. The engine alone takes batches of as many, from inputs on
-the host to outputs on the host. They take turns, round by round, on one device; the client is a process of its own.
+service itself, and on SQLite, which makes every step durable. The engine alone takes batches of the same size, from
+inputs on the host to outputs on the host. They take turns, round by round, on one device; the client is a process of
+its own.
 
 `--device cpu` measures the same without a GPU.
 """
@@ -34,8 +35,8 @@ from .weights import write_model
 
 FLOWS = 2
 ENGINE = "engine alone"
-WARM_SECONDS = 0.3  # makes the sessions
-ARENA_MIB = 64  # of each server: the others need memory of the device too
+WARM_SECONDS = 0.3  # creates the sessions
+ARENA_MIB = 64  # for each server: the others need device memory too
 
 
 def main() -> None:
@@ -53,14 +54,14 @@ def main() -> None:
         rounds += measured(model, options.device, options.precision, options.items, options.rounds, options.seconds)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         report = {"machine": machine(), "flows": FLOWS, "items": options.items, "rounds": rounds}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")  # what there is, should time run out
+        options.json.write_text(json.dumps(report, indent=1) + "\n")  # what there is, in case time runs out
     print(table(rounds))
 
 
 def measured(
     model: str, device: str, precision: Precision, items: int, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """One result for each contender and round. Raises RuntimeError where a server or a load fails."""
+    """Returns one result for each contender and round. Raises RuntimeError if a server or a load fails."""
     results = []
     with tempfile.TemporaryDirectory(prefix="cellkeeper-gpu-frames-") as folder, ExitStack() as running:
         bundle = write_model(Path(folder), model)
@@ -90,7 +91,7 @@ def measured(
 
 
 def frames(server: ServerProcess, client: ClientProcess, load: Load, seconds: float) -> Callable[[], dict[str, float]]:
-    """What measures one round of frames; CPU time is the server's, over its warm-up too."""
+    """Returns a function that measures one round of frames. CPU time is the server's, including its warm-up."""
 
     def measure() -> dict[str, float]:
         steps, spent = server.metric("cellkeeper_steps_total"), cpu_seconds(server.pid)
@@ -113,7 +114,7 @@ def asked(client: ClientProcess, load: Load, seconds: float) -> dict[str, Any]:
 
 
 def table(rounds: list[dict[str, Any]]) -> str:
-    """A line for each contender of each model: medians over the rounds."""
+    """Returns a row for each contender of each model, with medians over the rounds."""
     lines = [
         "| model | precision | device | contender | steps/s | p50 ms | p99 ms | server us a step | of the engine's |",
         "|---|---|---|---|" + "---:|" * 5,

@@ -1,6 +1,6 @@
-"""What bench-gpu compares with: LSTMs of torch's on states that torch gathers and scatters by index.
+"""The peers of bench-gpu: torch's LSTMs, on states that torch gathers and scatters by index.
 
-cudnn             torch.nn.LSTM, launched one kernel by one
+cudnn             torch.nn.LSTM, launched kernel by kernel
 cudnn in a graph  the same, captured in a CUDA graph
 compiled          the cell written out, gathered and scattered under torch.compile, captured in a CUDA graph; it would
                   leave torch.nn.LSTM as it is
@@ -26,7 +26,7 @@ States = tuple[Tensor, Tensor]
 
 
 class Kind(NamedTuple):
-    """captured: in a CUDA graph. compiled: by torch.compile, of the cell written out."""
+    """A kind of peer. captured: in a CUDA graph. compiled: by torch.compile, from the cell written out."""
 
     captured: bool
     compiled: bool = False
@@ -38,27 +38,27 @@ PEERS = {"cudnn": Kind(False), "cudnn in a graph": Kind(True), "compiled": Kind(
 def make_peers(
     names: Sequence[str], bundle: Bundle, batch: int, device: torch.device, precision: Precision
 ) -> tuple[dict[str, Peer], dict[str, str]]:
-    """Those that can be had, and of the others why not, which goes to stderr too."""
+    """Returns the available peers and, for the others, why not; these reasons also go to stderr."""
     peers: dict[str, Peer] = {}
     missing: dict[str, str] = {}
     for name in names:
         try:
             peers[name] = Peer(bundle, batch, device, precision, PEERS[name])
-        except Exception as error:  # noqa: BLE001, PERF203  # what torch.compile raises has no common class
+        except Exception as error:  # noqa: BLE001, PERF203  # torch.compile's exceptions have no common class
             missing[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
             print(f"bench-gpu: without {name}: {missing[name]}", file=sys.stderr, flush=True)
     return peers, missing
 
 
 def are_dispensable(names: Iterable[str]) -> bool:
-    """Whether all of them may be missing: torch.compile needs a C compiler, and does not know every device."""
+    """Returns True if all of them may be missing: torch.compile needs a C compiler and a device that it supports."""
     return all(PEERS[name].compiled for name in names)
 
 
 class Peer:
     """One time step of `batch` sessions: the LSTM and a linear head.
 
-    bf16: the whole model in bfloat16, states too, as torch has it; tf32: as cuDNN's and cuBLAS' switches have it.
+    bf16: the whole model in bfloat16, including states, as in torch. tf32: as cuDNN's and cuBLAS' switches define it.
     """
 
     def __init__(self, bundle: Bundle, batch: int, device: torch.device, precision: Precision, kind: Kind) -> None:
@@ -89,7 +89,7 @@ class Peer:
         self._launch = self._capture() if kind.captured else self._step
 
     def caller(self, inputs: NDArray[np.float32]) -> Callable[[], None]:
-        """A call from inputs [1, B, F] on the host to outputs on the host."""
+        """Returns a call from inputs [1, B, F] on the host to outputs on the host."""
 
         def call() -> None:
             self._inputs_up.numpy()[...] = inputs
@@ -128,8 +128,10 @@ class Peer:
 
 
 def written_out(rnn: torch.nn.LSTM) -> Callable[[Tensor, States], tuple[Tensor, States]]:
-    """One time step of `rnn` in operations that torch.compile can put together: what the module itself is called with
-    and gives, x [1, B, F] and the states [layers, B, H]."""
+    """Returns one time step of `rnn` in operations that torch.compile can fuse.
+
+    It has the module's own arguments and results: x [1, B, F] and the states [layers, B, H].
+    """
 
     kinds = ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
     weights = [[getattr(rnn, f"{kind}_l{layer}") for kind in kinds] for layer in range(rnn.num_layers)]

@@ -1,5 +1,8 @@
-"""`python -m bench.gpu_served`: a server on the device, killed twice under its clients; every output is compared with
-an offline run on the same device, bit for bit. A line of JSON; exits with 1 where one differs."""
+"""`python -m bench.gpu_served`: kills a server on the device twice under its clients, and checks every output.
+
+The outputs are compared with an offline run on the same device, bit for bit. Prints a line of JSON; exits with 1 if one
+differs.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def main() -> None:
 
 
 def streamed(server: ServerProcess, inputs: Array) -> Array:
-    """[T, B, units]: chunks of 1 and of several time steps in turn."""
+    """Returns the outputs [T, B, units], from chunks of one and of several time steps."""
     parts = []
     with Client(server.target, timeout=60.0) as client:
         sessions = [client.session(f"s{number}") for number in range(SESSIONS)]

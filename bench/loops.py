@@ -1,4 +1,4 @@
-"""Closed loops (the next message leaves when the last is answered) and open loops (it leaves when it is due)."""
+"""Closed loops send a message when the previous one is answered, open loops when it is due."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from .load import Load, Measured
 
 Send = Callable[[int], Awaitable[int]]
-"""Sends one message of flow i and waits for its whole answer; returns its time steps."""
+"""Sends one message of flow i and waits for its whole answer. Returns its time steps."""
 
 WARM_SECONDS = 0.2
 DRAIN_SECONDS = 2.0
@@ -23,7 +23,7 @@ async def measure(send: Send, load: Load, seconds: float) -> Measured:
 
 
 async def closed_loop(send: Send, load: Load, seconds: float) -> Measured:
-    """What is answered within the seconds after a short warm-up counts."""
+    """Counts what is answered within the given seconds, after a short warm-up."""
     begin = time.perf_counter() + WARM_SECONDS
     end = begin + seconds
     took: list[float] = []
@@ -45,8 +45,10 @@ async def closed_loop(send: Send, load: Load, seconds: float) -> Measured:
 
 
 async def open_loop(send: Send, load: Load, seconds: float) -> Measured:
-    """Messages are due at random moments (a Poisson process), to one flow after another; a flow's own wait for one
-    another. Time counts from when a message was due."""
+    """Sends messages at random times (a Poisson process), to one flow after another; a flow sends one at a time.
+
+    Time counts from when a message was due.
+    """
     draw = random.Random(1)
     locks = [asyncio.Lock() for _ in range(load.flows)]
     took: list[float] = []
@@ -79,7 +81,7 @@ async def open_loop(send: Send, load: Load, seconds: float) -> Measured:
         _, late = await asyncio.wait(set(running), timeout=DRAIN_SECONDS)
     rate = counted / (time.perf_counter() - begin)
     if late:
-        await asyncio.wait(late)  # before the next load begins
+        await asyncio.wait(late)  # before the next load starts
     _raise_first(failed)
     return _measured(rate, took[: number - len(late)], number / seconds, len(late))
 

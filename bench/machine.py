@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine and versions that the figures were measured with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def machine() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The checked out commit, with "+" where files differ from it."""
+    """Returns the checked-out commit, with "+" if files differ from it."""
     head = _output("git", "rev-parse", "--short=12", "HEAD")
     return head + ("+" if _output("git", "status", "--porcelain") else "")
 

@@ -1,4 +1,4 @@
-"""`make bench-million`: many more live sessions in a real Redis than the server keeps hot, and random steps of them."""
+"""`make bench-million`: random steps of many more live sessions in a real Redis than the server keeps hot."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def measure(folder: Path, running: ExitStack, options: argparse.Namespace) -> di
 
 
 def steadily_used(client: ClientProcess, model: str, looking: redis.Redis) -> tuple[float, float]:
-    """Bytes of a session that has seen many steps, so that its log has any length; and how many steps."""
+    """Returns bytes per session after many steps, so that logs have any length; and the number of steps."""
     before = used(looking)
     client.begin(Load("cold", model, flows=2 * FRAMES, items=ITEMS, sessions=STEADY_SESSIONS), STEADY_SECONDS)
     steps = checked(client.end())["messages"] * ITEMS / STEADY_SESSIONS
@@ -124,13 +124,13 @@ def steadily_used(client: ClientProcess, model: str, looking: redis.Redis) -> tu
 
 
 def used(client: redis.Redis) -> int:
-    """Bytes of data, without the buffers of the append-only file."""
+    """Returns the bytes of data, without the buffers of the append-only file."""
     info: Any = client.info("memory")
     return int(info["used_memory"]) - int(info.get("mem_aof_buffer", 0))
 
 
 def settle(client: redis.Redis) -> None:
-    """Waits until no rewrite of the append-only file runs."""
+    """Waits until no rewrite of the append-only file is running."""
     until = time.monotonic() + 300.0
     while time.monotonic() < until:
         info: Any = client.info("persistence")

@@ -1,7 +1,7 @@
-"""`make bench-one-session`: what a batch of one baked into an ONNX graph costs, beside the same graph with a free one.
+"""`make bench-one-session`: what fixing the batch of an ONNX graph to one costs, compared with a free batch.
 
-The engine alone, time step by time step, on one thread of the CPU: rows are gathered, computed and scattered. What the
-service adds is the same for both.
+It runs the engine alone, time step by time step, on one CPU thread: it gathers, computes and scatters rows. The
+service's own cost is the same for both.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def rates(hidden: int, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Steps a second by batch, for each of SESSIONS: the best of the rounds, in which both take turns."""
+    """Returns steps a second by batch, for each of SESSIONS: the best of the rounds, in which both take turns."""
     with tempfile.TemporaryDirectory(prefix="cellkeeper-bench-") as name:
         engines = {}
         for batch in BATCHES:
@@ -62,7 +62,7 @@ def rate(engine: Engine, sessions: int, seconds: float) -> float:
 
 
 def graph(hidden: int, batch: str) -> bytes:
-    """An LSTM of one time step: (x [B, F], h [1, B, H], c [1, B, H]) -> (y [B, H], h_out, c_out)."""
+    """Returns an LSTM of one time step: (x [B, F], h [1, B, H], c [1, B, H]) -> (y [B, H], h_out, c_out)."""
     draw = np.random.default_rng(0)
     size: Any = "n" if batch == "free" else 1
     weights = {
@@ -103,7 +103,7 @@ def config(hidden: int, batch: str) -> dict[str, Any]:
 
 
 def table(found: dict[int, dict[str, list[float]]]) -> str:
-    """found: steps a second by hidden size and batch, for each of SESSIONS."""
+    """Returns the table. found: steps a second by hidden size and batch, for each of SESSIONS."""
     lines = [
         "| LSTM, steps a second | " + " | ".join(f"{count} sessions" for count in SESSIONS) + " |",
         "|---|" + "---:|" * len(SESSIONS),

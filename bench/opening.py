@@ -1,9 +1,8 @@
-"""`make bench-opening`: sessions opened a second, many in one call (OpenMany) and one by one (Open), against a server
-that is warm.
+"""`make bench-opening`: sessions opened a second, many in one call (OpenMany) and one by one (Open), on a warm server.
 
-"new" sessions are created. "existing" ones were created by an earlier process of the server, so that nothing of them is
-cached; the memory store loses its sessions with the process, and there they are cached. The two ways take turns, and
-every round has sessions of its own.
+"new" sessions are created. "existing" ones were created by an earlier process of the server, so that none of them is
+cached; the memory store loses its sessions with the process, so there they are cached. The two ways take turns, and
+every round has its own sessions.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ from .weights import write_model
 
 STORES = ("memory", "sqlite", "redis")
 COUNTS = (1000, 10_000)
-ITEMS = 1000  # of one OpenMany
+ITEMS = 1000  # in one OpenMany
 IN_FLIGHT = 64  # single Opens
 TIMEOUT_S = 60.0
 KINDS = ("new", "existing")
 WAYS = ("OpenMany", "Open")
 
 Figures = dict[str, float]
-"""Of one load: for each way sessions a second, and CPU microseconds a session in the server."""
+"""Figures of one load: for each way, sessions per second and the server's CPU microseconds per session."""
 
 
 def main() -> None:
@@ -63,7 +62,7 @@ def main() -> None:
 
 
 def measure(store: str, counts: Sequence[int], rounds: int, model: str) -> dict[str, Figures]:
-    """The medians of the rounds, by load."""
+    """Returns the medians over the rounds, by load."""
     taken: dict[str, list[Figures]] = {}
     with tempfile.TemporaryDirectory(prefix="cellkeeper-opening-") as folder, ExitStack() as running:
         bundle = write_model(Path(folder), model)
@@ -76,7 +75,7 @@ def measure(store: str, counts: Sequence[int], rounds: int, model: str) -> dict[
             for count in counts:
                 names = {way: [os.urandom(8).hex() for _ in range(count)] for way in WAYS}
                 for kind in KINDS:
-                    if kind == "existing" and store != "memory":  # which forgets with its process
+                    if kind == "existing" and store != "memory":  # the memory store loses its sessions
                         server.stop()
                         server.restart()
                         asyncio.run(warm(server.target))
@@ -95,15 +94,15 @@ def measure(store: str, counts: Sequence[int], rounds: int, model: str) -> dict[
 
 
 async def warm(target: str) -> None:
-    """Lets the server do what it does only the first time."""
+    """Makes the server do what it does only the first time."""
     for way in WAYS:
         await timed(target, way, [os.urandom(8).hex() for _ in range(500)], created=True)
 
 
 async def timed(target: str, way: str, names: Sequence[str], *, created: bool) -> float:
-    """Seconds from the first call to the last answer. Raises RuntimeError for a session that was not opened so."""
+    """Returns the seconds from the first call to the last answer. Raises RuntimeError for a wrong `created`."""
     async with stub_of(target) as stub:
-        await stub.ListModels(pb.ListModelsRequest(), timeout=TIMEOUT_S)  # the connection is there
+        await stub.ListModels(pb.ListModelsRequest(), timeout=TIMEOUT_S)  # makes the connection
         started = time.perf_counter()
         replies = await (open_many(stub, names) if way == "OpenMany" else open_each(stub, names))
         seconds = time.perf_counter() - started
@@ -113,7 +112,7 @@ async def timed(target: str, way: str, names: Sequence[str], *, created: bool) -
 
 
 async def open_many(stub: Any, names: Sequence[str]) -> list[pb.OpenResponse]:
-    """One call after another."""
+    """Opens sessions with one call after another."""
     replies: list[pb.OpenResponse] = []
     for start in range(0, len(names), ITEMS):
         items = [
@@ -125,7 +124,7 @@ async def open_many(stub: Any, names: Sequence[str]) -> list[pb.OpenResponse]:
 
 
 async def open_each(stub: Any, names: Sequence[str]) -> list[pb.OpenResponse]:
-    """IN_FLIGHT calls at a time."""
+    """Opens sessions with IN_FLIGHT calls at a time."""
     replies: list[pb.OpenResponse] = []
     left = iter(names)
 

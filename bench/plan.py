@@ -1,4 +1,4 @@
-"""What is measured: every scenario with its contenders. A scenario's contenders take turns."""
+"""What is measured: every scenario with its contenders, which take turns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Selection:
 
 
 def plan(chosen: Selection) -> list[Case]:
-    """The cases in the order of a round."""
+    """Returns the cases in the order of a round."""
     cases: list[Case] = []
     for model in chosen.models:
         cases += _of_model(model, chosen)
@@ -35,7 +35,7 @@ def plan(chosen: Selection) -> list[Case]:
 
 
 def _of_size(case: Case, sizes: Sequence[int]) -> bool:
-    """A load's size: the items of its frames, or how many send one by one."""
+    """Returns True if the load has one of these sizes: its items in a frame, or its number of senders."""
     return not sizes or (case.load.items if case.load.items > 1 else case.load.flows) in sizes
 
 
@@ -59,7 +59,7 @@ def _of_model(model: str, chosen: Selection) -> list[Case]:
         names = ours + websocket + (always if flows in (64, 256) else []) + triton + naive
         names += kserve if flows in (1, 64, 256) else []
         cases += [Case(f"client {flows}", name, Load("client", model, flows=flows)) for name in names]
-    if main:  # beside "client 1": what a thread of its own costs a step
+    if main:  # for comparison with "client 1": what a thread of its own costs a step
         cases += [Case("blocking 1", name, Load("blocking", model)) for name in ours + websocket]
     for items in (64, 256) if main else (256,):
         load = Load("group", model, items=items)

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def good(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rounds that gave figures."""
+    """Returns the rounds with figures."""
     return [one for one in case["rounds"] if "error" not in one]
 
 
@@ -54,8 +54,10 @@ def colour(contender: str) -> str:
 
 
 def bars(cases: list[dict[str, Any]], title: str, path: Path) -> None:
-    """Steps a second, with the rounds' spread, on a logarithmic scale where ceilings would flatten the rest; of open
-    loops, whose rates were given, the milliseconds of the slowest hundredth."""
+    """Draws steps a second with the rounds' spread, on a logarithmic scale if ceilings would flatten the rest.
+
+    For open loops, whose rates were given, it draws the 99th percentile in milliseconds.
+    """
     field, label = ("p99_ms", "p99, ms") if cases[0]["of_capacity"] else ("steps_per_second", "steps a second")
     figure, axes = plt.subplots(figsize=(7, 0.9 + 0.38 * len(cases)), layout="constrained")
     names = [case["contender"] for case in cases][::-1]
@@ -77,7 +79,7 @@ def bars(cases: list[dict[str, Any]], title: str, path: Path) -> None:
 
 
 def curves(cases: list[dict[str, Any]], path: Path) -> None:
-    """Closed loops of more and more sessions: what a step takes, over the steps a second."""
+    """Draws closed loops with more and more sessions: the time of a step over the steps a second."""
     points: dict[str, list[tuple[float, float]]] = {}
     for case in cases:
         if case["scenario"].startswith("client") and case["load"]["model"] == "2x128":

@@ -1,4 +1,4 @@
-"""Rounds: in each, every case once, a scenario's contenders one after another, another one first in each round."""
+"""Rounds: each runs every case once, with a scenario's contenders one after another, starting with another one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .case import Case
 from .contenders import Contenders
 
 Figures = dict[str, Any]
-Rounds = dict[str, list[Figures]]  # by case: what each round gave
+Rounds = dict[str, list[Figures]]  # by case: the figures of each round
 
-LEAD_SECONDS = 0.4  # what goes on beside a case starts so much before it, and ends as much after it
+LEAD_SECONDS = 0.4  # the load beside a case starts that much earlier, and ends that much later
 
 
 def run(cases: Sequence[Case], contenders: Contenders, rounds: int, seconds: float) -> Rounds:
@@ -29,7 +29,7 @@ def run(cases: Sequence[Case], contenders: Contenders, rounds: int, seconds: flo
 
 
 def turn(cases: Sequence[Case], number: int) -> list[Case]:
-    """The cases with each scenario's contenders rotated by `number`."""
+    """Returns the cases, with each scenario's contenders rotated by `number`."""
     order: list[Case] = []
     for _, group in groupby(cases, key=lambda case: (case.load.model, case.scenario)):
         members = list(group)
@@ -58,7 +58,7 @@ def one(case: Case, contenders: Contenders, results: Rounds, seconds: float) -> 
 
 
 def warm(cases: Sequence[Case], contenders: Contenders, say: Callable[[str], None]) -> None:
-    """Every case once, shortly: sessions are made, code and caches are warm. Nothing of it is kept."""
+    """Runs every case once, briefly, to create sessions and warm code and caches; drops the results."""
     started = time.monotonic()
     for case in cases:
         one(replace(case, of_capacity=0.0), contenders, {}, 0.1)

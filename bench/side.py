@@ -24,7 +24,7 @@ OWN_CLIENT = {"cellkeeper": sys.executable}
 
 
 class Side:
-    """note: what differs from the other side beside the code; "" where nothing does."""
+    """One side of a comparison. note: what differs from the other side besides the code; "" if nothing does."""
 
     def __init__(
         self,
@@ -36,9 +36,12 @@ class Side:
         clients: Mapping[str, str] = OWN_CLIENT,
         options: Sequence[str] = (),
     ) -> None:
-        """store: redis, sqlite or memory; it gets one of its own. folder: for its files, of its own. clients: the
-        interpreter of each, by its contender's name. options: further words of the server's command line. Raises
-        CheckoutError where the commit's server does not start, neither with `bundle` nor with one that it writes."""
+        """Starts the processes.
+
+        store: redis, sqlite or memory, for this side alone. folder: for its own files. clients: each one's interpreter,
+        by its contender's name. options: further arguments of the server. Raises CheckoutError if the commit's server
+        starts neither with `bundle` nor with a bundle that it writes itself.
+        """
         self.note = ""
         self._pids: dict[str, int] = {}
         url = "memory:" if store == "memory" else f"sqlite:{folder / 'sessions.db'}"
@@ -66,8 +69,10 @@ class Side:
             self._clients[contender] = client
 
     def measure(self, load: Load, seconds: float, contender: str = "cellkeeper") -> dict[str, Any]:
-        """The figures of load.Measured and, by part, cpu_us_per_step; or {"error": text}. CPU time and steps are of
-        the whole load, its short warm-up included. contender: whose client sends it."""
+        """Returns the figures of load.Measured and, by part, cpu_us_per_step; or {"error": text}.
+
+        CPU time and steps are for the whole load, including its short warm-up. contender: whose client sends it.
+        """
         client = self._clients[contender]
         pids = {**self._pids, "client": client.pid}
         steps = self._server.metric(STEPS)

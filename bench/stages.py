@@ -1,8 +1,8 @@
-"""`make bench-stages`: where a frame of single steps spends its microseconds, stage by stage, in one process, no gRPC.
+"""`make bench-stages`: where the microseconds of a frame of single steps go, stage by stage, in one process, no gRPC.
 
-Every stage is the service's own code on its own objects; between two stages stands a clock. The floor beside a stage is
-what its work cannot be done without: the parse and the encoding of the same message by protobuf alone, the call of
-onnxruntime on ready buffers, a script in Redis that compares and sets the same bytes.
+Every stage is the service's own code on its own objects, with a clock between stages. The floor given with a stage is
+the work that cannot be avoided: parsing and encoding the same message with protobuf alone, calling onnxruntime on ready
+buffers, a Redis script that compares and sets the same bytes.
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ STAGES = (
     "on_committed",
     "encode",
 )
-"""check: the frame's fields, and a request for each item. batch: the states read and written around the engine's call,
-inputs and outputs laid out for it."""
+"""check: the frame's fields, and a request for each item. batch: reading and writing states around the engine's call,
+and laying out inputs and outputs for it."""
 
 
 class Bench:
-    """One service without its network. items: sessions of one frame."""
+    """One service without its network. items: sessions in one frame."""
 
     def __init__(self, bundle: Path, store: Store, items: int) -> None:
         settings = Settings(models=(str(bundle),), store="memory:", device="cpu")
         engines, _ = load_engines(settings)
-        self.engine: Any = engines[0]  # its method is wrapped, and its parts are looked at
+        self.engine: Any = engines[0]  # its method is wrapped, and its parts are inspected
         self._run: Callable[..., Any] = self.engine.run
-        setattr(self.engine, "run", self._timed_run)  # noqa: B010 - its type says that it is a method
+        setattr(self.engine, "run", self._timed_run)  # noqa: B010 - its type declares a method
         models = make_models(engines, settings)
         self.meter: Meter = PrometheusMeter()
         clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
@@ -102,7 +102,7 @@ class Bench:
         return frame.SerializeToString()
 
     async def round(self, note: bool = True) -> None:
-        """One frame, through all stages."""
+        """Runs one frame through all stages."""
         data = self.message()
         sent: list[pb.StepFrameReply] = []
         clock = [time.perf_counter()]
@@ -116,7 +116,7 @@ class Bench:
         FrameReplies(1, frame, sent.append, whole=True).submit(self.loop, self.meter)
         tick()
         batches = self.core.schedule()
-        if self.core.wants_load:  # new sessions are looked for in the store first
+        if self.core.wants_load:  # new sessions are looked up in the store first
             sessions, loads = self.core.take_loads()
             self.core.on_loaded(sessions, self.store.load_many(loads))
             batches = self.core.schedule()
@@ -156,14 +156,14 @@ class Bench:
             self.seconds[stage].append(seconds)
 
     def bare_call(self) -> Callable[[], None]:
-        """onnxruntime alone, on the buffers of the last call of this size."""
+        """Returns a call of onnxruntime alone, on the buffers of the last call of this size."""
         size = len(self.names)
         call = next(call for (steps, batch, _), call in self.engine._calls.items() if (steps, batch) == (1, size))
         return lambda: self.engine._session.run_with_iobinding(call.binding)
 
 
 async def measure(bundle: Path, store: Store, items: int, rounds: int) -> dict[str, float]:
-    """Microseconds of a frame, by stage, and the engine's floor: medians of interleaved rounds."""
+    """Returns microseconds per frame, by stage, and the engine's floor: medians of interleaved rounds."""
     bench = Bench(bundle, store, items)
     for _ in range(3):
         await bench.round(note=False)
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--stores", default="memory,redis")
     parser.add_argument("--json", type=Path, default=Path("out/bench-stages.json"), help="the table goes beside it")
     options = parser.parse_args()
-    gc.freeze()  # as the server does
+    gc.freeze()  # as in the server
     gc.set_threshold(GC_THRESHOLD)
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="cellkeeper-stages-") as folder, ExitStack() as running:
@@ -203,7 +203,7 @@ def main() -> None:
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
-    """Microseconds a frame; in brackets a step."""
+    """Returns microseconds per frame and, in brackets, per step."""
     lines = [f"| stage | {' | '.join(found)} |", f"|---|{'---:|' * len(found)}"]
     for stage in (*STAGES, "all", "bare onnxruntime"):
         cells = []

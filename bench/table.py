@@ -1,4 +1,4 @@
-"""The table: medians over the rounds, spreads, and ratios of the same round, in markdown."""
+"""The table in markdown: medians over the rounds, spreads, and ratios within a round."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from .case import Case
 from .runner import Rounds
 
-# where a scenario has no figure of a contender, the one that comes next to it
+# for a scenario without a contender's figure, the closest other scenario
 ELSEWHERE = {
     "group 64": "client 64",
     "group 256": "client 256",
@@ -56,9 +56,10 @@ def _ratios(case: Case, rounds: Rounds) -> list[str]:
 
 
 def ratio(case: Case, peers: Sequence[str], rounds: Rounds) -> str:
-    """Steps a second over those of the better of the peers, round by round; "" where there is no such peer.
+    """Returns steps a second divided by the better peer's, round by round; "" if there is no such peer.
 
-    Only of Cellkeeper's own figures; those of Triton's client are compared with Triton asked in the same way."""
+    Only for Cellkeeper's own figures; those of Triton's client are compared with Triton driven in the same way.
+    """
     if not case.contender.startswith(("cellkeeper", "websocket", "kserve")) or case.of_capacity:
         return ""
     if case.contender.startswith("kserve"):

@@ -1,4 +1,4 @@
-"""Triton Inference Server out of the wheel nvidia-pytriton, with the sequence batcher over the same models."""
+"""Triton Inference Server from the wheel nvidia-pytriton, with the sequence batcher, for the same models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print(json.dumps({
 
 
 class TritonServer:
-    """python: the interpreter of its virtual environment, which its client runs on too."""
+    """Starts Triton servers. python: the interpreter of its virtual environment, which its client uses too."""
 
     def __init__(self, python: str, facts: dict[str, str], versions: dict[str, str], compute: str) -> None:
         self.python = python
@@ -45,7 +45,7 @@ class TritonServer:
 
     @classmethod
     def found(cls, venv: Path, compute: str) -> tuple[TritonServer | None, str]:
-        """The server, or why there is none. compute: onnxruntime or torch."""
+        """Returns the server, or None and why there is none. compute: onnxruntime or torch."""
         python = venv / "bin" / "python"
         if not python.exists():
             return None, f"no virtual environment in {venv}; `make bench-triton` makes it, TRITON_VENV names another"
@@ -60,7 +60,7 @@ class TritonServer:
         return named | {"triton computes with": self._compute}
 
     def start(self, bundles: list[Path], folder: Path, running: ExitStack) -> str:
-        """Starts one with these models, in a new folder, and waits until it is ready; where its gRPC listens."""
+        """Starts a server with these models in a new folder, and waits until it is ready. Returns its gRPC address."""
         for bundle in bundles:
             self._write_model(bundle, folder / "models" / bundle.name)
         server = self._site / "pytriton" / "tritonserver"
@@ -73,7 +73,7 @@ class TritonServer:
         words += ["--allow-metrics", "false", "--allow-gpu-metrics", "false"]
         environment = os.environ | {
             "LD_LIBRARY_PATH": f"{self._site / 'nvidia_pytriton.libs'}:{self._lib}",
-            "PATH": f"{Path(self.python).parent}:{os.environ.get('PATH', '')}",  # its Python finds its packages by it
+            "PATH": f"{Path(self.python).parent}:{os.environ.get('PATH', '')}",  # how its Python finds its packages
         }
         log = folder / "server.log"
         with log.open("w") as out:

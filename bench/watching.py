@@ -1,7 +1,7 @@
-"""`make bench-watching`: what a page that watches a session costs the server, while that gets 100 steps a second.
+"""`make bench-watching`: what a page that watches a session costs a server that gets 100 steps a second.
 
-Rounds with and without a watch, in turns: the difference in CPU time is the watch's. A third part has the HTTP front
-off, and tells what an unwatched front costs.
+Rounds with and without a watch take turns: the difference in CPU time is the cost of the watch. A third part has HTTP
+off, which shows what an unwatched HTTP listener costs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
 async def measure(
     model: str, hz: int, rate: float, rounds: int, seconds: float
 ) -> tuple[dict[str, list[float]], list[int]]:
-    """CPU seconds of the server in each round, by part; and the step of every update that came."""
+    """Returns the server's CPU seconds in each round, by part; and the step in each update."""
     updates: list[int] = []
     found: dict[str, list[float]] = {part: [] for part in PARTS}
     with tempfile.TemporaryDirectory(prefix="cellkeeper-watching-") as folder, ExitStack() as running:
@@ -85,11 +85,11 @@ async def measure(
 
 
 async def _round(server: ServerProcess, model: str, rate: float, seconds: float) -> float:
-    """Steps the session at that rate, and returns the CPU seconds that the server took."""
+    """Steps the session at that rate. Returns the CPU seconds that the server used."""
     async with AsyncClient(server.target) as client:
         session = await client.open(SESSION, model=model)
         sample = np.zeros(MODELS[model].features, np.float32)
-        for _ in range(20):  # it is cached, and the connection warm
+        for _ in range(20):  # caches the session, and warms the connection
             await session.step(sample)
         before, began, steps = cpu_seconds(server.pid), time.monotonic(), 0
         while steps < rate * seconds:
@@ -100,7 +100,7 @@ async def _round(server: ServerProcess, model: str, rate: float, seconds: float)
 
 
 async def _read(socket: aiohttp.ClientWebSocketResponse, updates: list[int]) -> None:
-    """Notes the step of every update, once the session is there."""
+    """Records the step in every update, once the session exists."""
     async for message in socket:
         found = message.json()
         if "error" in found and found["error"]["reason"] != "SESSION_NOT_FOUND":

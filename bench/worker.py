@@ -1,4 +1,4 @@
-"""A client process: takes loads as JSON lines, measures them, answers with JSON lines.
+"""A client process: reads loads as JSON lines, measures them, and answers with JSON lines.
 
 python -m bench.worker CONTENDER TARGET
 """
@@ -27,14 +27,14 @@ async def main(contender: str, target: str) -> None:
 
 
 async def answer(client: Client, sends: dict[Load, Send], job: dict[str, Any]) -> dict[str, Any]:
-    """The figures of one load; what it needs (sessions, channels) is made at its first time and kept."""
+    """Returns the figures of one load. What it needs (sessions, channels) is made the first time and kept."""
     try:
         load = Load(**job["load"])
         key = Load(**job["load"] | {"rate": 0.0})
         if key not in sends:
             sends[key] = await client.prepare(load)
         return (await measure(sends[key], load, job["seconds"])).json()
-    except Exception as error:  # noqa: BLE001  # goes to the table, and the next load is measured all the same
+    except Exception as error:  # noqa: BLE001  # goes into the table, and the next load is measured anyway
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"[:300]}
 

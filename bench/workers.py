@@ -1,7 +1,7 @@
-"""`make bench-workers`: what a second server process on the same port brings, to clients with connections of their own.
+"""`make bench-workers`: what a second server process on the same port gains, for clients with their own connections.
 
-Each client process sends frames of 64 sessions, one at a time. The kernel deals connections out over the processes, so
-the clients connect anew in every round. Servers with one and with more processes take turns, on one Redis.
+Each client process sends frames of 64 sessions, one at a time. The kernel distributes connections over the processes,
+so the clients reconnect in every round. Servers with one and with more processes take turns, on one Redis.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def measure(target: str, seconds: float) -> float:
-    """Steps a second of all clients together."""
+    """Returns the steps a second of all clients together."""
     with ExitStack() as running:
         clients = [ClientProcess("cellkeeper redis", target) for _ in range(CLIENTS)]
         for client in clients:

@@ -25,8 +25,8 @@ Experiment = Callable[[Path], Mapping[str, Any]]
 def run_example(folder: Path, experiment: Experiment, tables: Tables) -> None:
     """Runs an example and prints its tables.
 
-    folder: the example's own. experiment: writes bundles and pictures to the folder it is given and returns the
-    results. With --update all goes into the example's own folder, and the tables into its README.
+    folder: the example's own. experiment: writes bundles and pictures to the given folder and returns the results. With
+    --update everything goes into the example's own folder, and the tables into its README.
     """
     parser = argparse.ArgumentParser(prog=f"python -m examples.{folder.name}")
     parser.add_argument("--out", type=Path, default=Path("out") / folder.name)
@@ -34,7 +34,7 @@ def run_example(folder: Path, experiment: Experiment, tables: Tables) -> None:
     arguments = parser.parse_args()
     out = folder if arguments.update else arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)  # the same sums whatever the machine has
+    torch.set_num_threads(1)  # the same sums on every machine
     started = time.monotonic()
     write_results(out, experiment(out))
     shown = tables(read_results(out))
@@ -47,7 +47,7 @@ def run_example(folder: Path, experiment: Experiment, tables: Tables) -> None:
 
 
 def side_by_side(work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
-    """work(job) for every job, in two processes of one thread each; the results in the order of the jobs."""
+    """Runs work(job) for every job, in two processes of one thread each. Returns the results in the jobs' order."""
     processes = min(2, os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:

@@ -1,4 +1,4 @@
-"""English text that ships with Python: the help pages of `pydoc`. They change a little with Python's version."""
+"""English text that ships with Python: the help pages of `pydoc`. They differ a little between Python versions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HELD_OUT = 0.1  # of the pages, drawn with a fixed seed
 
 
 class Pages(NamedTuple):
-    """Whole pages are held out, so that no sentence is on both sides."""
+    """The pages. Whole pages are held out, so that no sentence is in both parts."""
 
     train: str
     held_out: str

@@ -1,4 +1,4 @@
-"""An example's figures: kept as JSON, shown as tables, and put into its README between markers.
+"""An example's figures: stored as JSON, shown as tables, and put into its README between markers.
 
 <!-- table: NAME -->
 ...
@@ -18,18 +18,18 @@ _BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z_]+) -->\n).*?(<!-- end -->)", r
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Returns a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 
 def spliced(text: str, tables: Mapping[str, str]) -> str:
-    """A README's text with its tables replaced by these. Raises KeyError for a marker that names none of them."""
+    """Returns a README's text with its tables replaced by these. Raises KeyError for a marker with an unknown name."""
     return _BLOCK.sub(lambda found: f"{found[1]}{tables[found['name']]}{found[3]}", text)
 
 
 def prose(text: str) -> str:
-    """A README's text without its tables."""
+    """Returns a README's text without its tables."""
     return _BLOCK.sub("", text)
 
 
@@ -45,7 +45,7 @@ def write_results(folder: Path, results: Mapping[str, Any]) -> None:
 
 
 def _rounded(value: Any) -> Any:
-    """Six digits: more than any table shows, and a file that can be read."""
+    """Rounds to six digits: more than any table shows, but the file stays readable."""
     if isinstance(value, Mapping):
         return {str(key): _rounded(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""A server of the example's own, on free ports, with its sessions in a folder that goes when it does."""
+"""A server for an example, on free ports, with its sessions in a temporary folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .co2.processes import CellkeeperServer
 
 
 class Served(NamedTuple):
-    """A client that is connected, host:port for others, and where the server's metrics are."""
+    """A connected client, host:port for other clients, and the URL of the server's metrics."""
 
     client: Client
     target: str
@@ -29,5 +29,5 @@ def served(*bundles: Path) -> Iterator[Served]:
         server = CellkeeperServer(bundles, f"sqlite:{folder / 'sessions.db'}", folder / "server.log")
         with closing(server):
             server.start()
-            with Client(server.target, timeout=600.0, attempt_timeout=120.0) as client:  # on a busy machine, too
+            with Client(server.target, timeout=600.0, attempt_timeout=120.0) as client:  # for busy machines
                 yield Served(client, server.target, server.metrics_url)

@@ -1,9 +1,8 @@
 """Small bundles on disk, for every test that needs a model.
 
-make_bundle       random weights of any shape of model
-counting_bundle   the prediction is the running sum of the inputs: lost, doubled or swapped steps show as
-                  plain arithmetic
-graph_bundle      an ONNX graph of the user's own
+make_bundle       random weights for any model shape
+counting_bundle   predicts the running sum of the inputs, so that lost, doubled or swapped steps show as plain
+                  arithmetic
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ def bundle_config(
     head: Sequence[int | Dense] = (1,),
     **config_overrides: Any,
 ) -> RecurrentConfig:
-    """The config of such a bundle. config_overrides: further keys of config.json, or other values for some.
+    """Returns the config of a bundle. config_overrides: additional or different keys of config.json.
 
-    Inner layers of the head are tanh, the last is linear; give a Dense for another activation.
+    Inner layers of the head are tanh, the last is linear; pass a Dense for another activation.
     """
     value: dict[str, Any] = {
         "format": "cellkeeper-bundle/1",
@@ -58,7 +57,7 @@ def bundle_config(
 
 
 def random_tensors(config: RecurrentConfig, seed: int = 0) -> dict[str, Array]:
-    """float32 weights, uniform within +-1/sqrt(inputs) as PyTorch draws them; biases and states within +-0.5."""
+    """Returns float32 weights, uniform within +-1/sqrt(inputs) as in PyTorch; biases and states within +-0.5."""
     draw = np.random.default_rng(seed)
     tensors = {}
     for name, shape in tensor_shapes(config).items():
@@ -79,9 +78,9 @@ def make_bundle(
     head: Sequence[int | Dense] = (1,),
     **config_overrides: Any,
 ) -> Path:
-    """Writes a model with random weights to `folder`, which must not exist yet, and returns it.
+    """Writes a model with random weights to `folder`, which must not exist yet, and returns the folder.
 
-    For token ids give input={"kind": "tokens", "vocabulary": V, "embedding_size": input_size}.
+    For token ids pass input={"kind": "tokens", "vocabulary": V, "embedding_size": input_size}.
     """
     config = bundle_config(
         name=name,
@@ -97,9 +96,9 @@ def make_bundle(
 
 
 def counting_bundle(folder: Path, *, name: str = "count", features: int = 1, **config_overrides: Any) -> Path:
-    """h' = relu(h + x), and the prediction is h': after n steps the sum of the n inputs, [features].
+    """Writes a model with h' = relu(h + x) that predicts h': after n steps, the sum of the n inputs, [features].
 
-    Exact while inputs are whole numbers, sums stay below 2 ** 24 and never fall below zero.
+    Exact while inputs are integers and sums stay below 2 ** 24 and never fall below zero.
     """
     sizes = {"input_size": features, "hidden_size": features}
     config = bundle_config(name=name, cell="rnn_relu", head=(), bias=False, **sizes, **config_overrides)
@@ -109,7 +108,7 @@ def counting_bundle(folder: Path, *, name: str = "count", features: int = 1, **c
 
 
 def random_inputs(config: RecurrentConfig, steps: int, sessions: int, seed: int = 0) -> Array:
-    """Inputs [steps, sessions, features] float32, or token ids [steps, sessions] int32."""
+    """Returns inputs [steps, sessions, features] float32, or token ids [steps, sessions] int32."""
     draw = np.random.default_rng(seed)
     vocabulary = getattr(config.input, "vocabulary", 0)
     if vocabulary:

@@ -14,32 +14,32 @@ from testing.refusing_address import refusing_address
 if TYPE_CHECKING:
     from testing.redis_server import RedisServer
 
-# Triton reads this when it is first imported, by whichever test: without a device its kernels are interpreted
+# Triton reads this on its first import, by any test: without a device, it interprets its kernels.
 if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"
 
-# A shell starts what runs in the background with Ctrl-C ignored, and so would be every process that a test starts
+# A shell starts background jobs with Ctrl-C ignored, and every process that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def counting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle whose prediction is the running sum of its inputs; the model is called "count"."""
+    """A bundle of the model "count", which predicts the running sum of its inputs."""
     return counting_bundle(tmp_path_factory.mktemp("bundles") / "counting")
 
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """host:port that refuses connections."""
+    """A host:port that refuses connections."""
     with refusing_address() as address:
         yield address
 
 
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
-    """A Redis server of the test's own, to kill, pause or fill."""
-    from testing.redis_server import RedisServer  # needs redis, which the tests of engines do without
+    """A Redis server for one test alone, to kill, pause or fill."""
+    from testing.redis_server import RedisServer  # needs the package redis, which the engines' tests do without
 
     with RedisServer() as server:
         yield server

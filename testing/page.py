@@ -1,8 +1,8 @@
-"""The code blocks of a Markdown page, in their order, and what the page says about running them.
+"""The code blocks of a Markdown page, in order, and what the page says about running them.
 
-```python and ```sh are executed, ```text behind one is what it prints (... stands for the rest of a line), and a
-title="FILE" saves a block instead. `<!-- not run: REASON -->` before a block keeps tests from running it, and
-`<!-- stops the server -->` is where the reader stops the server that the page has started.
+```python and ```sh blocks are executed. A ```text block after one is its output (... stands for the rest of a line),
+and title="FILE" saves a block instead of running it. `<!-- not run: REASON -->` before a block keeps tests from running
+it, and `<!-- stops the server -->` marks where the reader stops the server that the page has started.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ PICTURES = ("mermaid",)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, or the mark that a reader stops the server here (language "stop").
+    """A fenced block, or the mark where a reader stops the server (language "stop").
 
     line: of the fence, counting from 1. title: the file that the block is saved as; empty: it is executed. not_run: why
-    no test runs it; empty: it is run. output: what it prints, as the `text` block behind it says; None: not said.
+    no test runs it; empty: it is run. output: what it prints, from the `text` block after it; None: not specified.
     """
 
     line: int
@@ -36,7 +36,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """ValueError, with the line, for a block that says neither what it is nor why it is not run."""
+    """Returns the blocks. Raises ValueError, with the line, for one that is neither run nor marked as not run."""
     found: list[Block] = []
     for block in _fences(page):
         if block.language != "text" or block.not_run:
@@ -53,7 +53,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def python_blocks(page: Path) -> list[str]:
-    """The Python programs of a page, however they are run."""
+    """Returns all Python programs of a page."""
     return [block.text for block in _fences(page) if block.language == "python"]
 
 

@@ -1,4 +1,4 @@
-"""A real Redis Cluster of its own for tests: three primaries, with a replica each where asked."""
+"""Starts a real Redis Cluster for tests: three primaries, optionally with one replica each."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ WAIT_S = 20.0
 
 
 class RedisCluster:
-    """Use as a context manager. A node's number is its place in `nodes`; the replica of node n is node n + 3.
+    """A Redis Cluster; use as a context manager. Node n is `nodes[n]`; its replica is node n + 3.
 
-    Nodes fail over only when told to, and the slots of a lost node do not stop the others. options: what goes to the
-    nodes' configurations besides, one by one.
+    Nodes fail over only when told to, and slots of a lost node do not stop the others. options: additional
+    configuration for each node.
 
         with RedisCluster(replicas=True) as cluster:
             store = open_store(cluster.url)
@@ -38,47 +38,46 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """Names all primaries."""
+        """The URL with all primaries."""
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:PRIMARIES])
 
     def command(self, node: int, *words: str | int | bytes) -> Any:
-        """What node number `node` answers to a command."""
+        """Returns the answer of node number `node` to a command."""
         with self.nodes[node].client() as client:
             return client.execute_command(*words)
 
     def owner(self, slot: int) -> int:
-        """The number of the primary that has a slot, as that one sees it."""
+        """Returns the number of the primary that owns a slot, by its own account."""
         for number in self._running():
             if _owns(self._own_line(number), slot):
                 return number
         raise LookupError(f"slot {slot} has no node")
 
     def take_over(self, replica: int) -> None:
-        """Makes a replica the primary, whoever is there to agree, and waits until the living nodes know it."""
+        """Makes a replica the primary without anyone's agreement, and waits until all running nodes know it."""
         self.command(replica, "CLUSTER", "FAILOVER", "TAKEOVER")
         self._wait(lambda: all(self._is_primary(replica, seen_by) for seen_by in self._running()))
 
     def hand_over(self, replica: int) -> None:
-        """Makes a replica the primary, in agreement with its primary, which waits until the replica has everything."""
+        """Makes a replica the primary in agreement with its primary, which waits until the replica has caught up."""
         self.command(replica, "CLUSTER", "FAILOVER")
         self._wait(lambda: all(self._is_primary(replica, seen_by) for seen_by in self._running()))
 
     def is_replica(self, number: int) -> bool:
-        """As the node itself sees it."""
+        """Returns True if the node considers itself a replica."""
         return "slave" in self._own_line(number)[2]
 
     def wait_until_whole(self) -> None:
-        """Every node runs, takes part, has its data in its file, and every replica has all that its primary had a
-        moment ago."""
+        """Waits until every node runs, takes part and has its data on disk, and every replica has caught up."""
         self._wait(lambda: all(self._takes_part(number) for number in range(len(self.nodes))))
 
     def begin_move(self, slot: int, source: int, target: int) -> None:
-        """The slot is on both nodes from now on."""
+        """Starts to move a slot: it is on both nodes from now on."""
         self.command(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.ids[source])
         self.command(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.ids[target])
 
     def move_keys(self, slot: int, source: int, target: int, limit: int = SLOTS) -> int:
-        """Moves up to `limit` of the slot's keys, by MIGRATE; how many."""
+        """Moves up to `limit` of the slot's keys with MIGRATE. Returns how many."""
         keys = self.command(source, "CLUSTER", "GETKEYSINSLOT", slot, limit)
         if keys:
             port = self.nodes[target].port
@@ -86,17 +85,17 @@ class RedisCluster:
         return len(keys)
 
     def end_move(self, slot: int, source: int, target: int) -> None:
-        """Moves the rest of the keys; the target owns the slot."""
+        """Moves the remaining keys and makes the target the slot's owner."""
         while self.move_keys(slot, source, target):
             pass
         others = [n for n in self._running() if n not in (target, source) and not self.is_replica(n)]
         for number in (target, source, *others):
             self.command(number, "CLUSTER", "SETSLOT", slot, "NODE", self.ids[target])
-        # News of an older epoch, still on its way, would undo the next move.
+        # Gossip of an older epoch that is still in flight would undo the next move.
         self._wait(lambda: len({self._epoch(target, seen_by) for seen_by in self._running()}) == 1)
 
     def move(self, slot: int, source: int, target: int) -> None:
-        """Moves a slot with its keys while everything runs."""
+        """Moves a slot with its keys, while everything runs."""
         self.begin_move(slot, source, target)
         self.end_move(slot, source, target)
 
@@ -106,7 +105,7 @@ class RedisCluster:
             self.command(number, "FLUSHALL")
 
     def on_started(self) -> None:
-        """Called when the nodes have their ports and do not know each other yet."""
+        """Called when the nodes have their ports, before they know each other."""
 
     def __enter__(self) -> RedisCluster:
         try:
@@ -147,8 +146,10 @@ class RedisCluster:
         return True
 
     def _ready(self, number: int) -> bool:
-        """Whether it works, and names a node for every slot, and every replica there is: without full coverage, a
-        node that has not yet heard of the others' slots is "ok", too."""
+        """Returns True if the node works and names a node for every slot, and every replica.
+
+        Without full coverage, a node that has not yet heard of the others' slots is "ok" too.
+        """
         info = self.command(number, "CLUSTER", "INFO")
         if b"cluster_state:ok" not in info or b"cluster_slots_assigned:%d\r" % SLOTS not in info:
             return False
@@ -165,9 +166,9 @@ class RedisCluster:
                 return False
             with self.nodes[number].client() as client:
                 info = client.info()
-        except redis.RedisError:  # it loads its data
+        except redis.RedisError:  # it is loading its data
             return False
-        # After a full copy from its primary, a node has nothing in its file until that is written.
+        # After a full copy from its primary, a node has nothing on disk until it has rewritten its file.
         if info.get("aof_rewrite_in_progress") or info.get("aof_rewrite_scheduled"):
             return False
         return bool(info.get("role") == "master" or info.get("master_link_status") == "up")
@@ -176,7 +177,7 @@ class RedisCluster:
         return [number for number, node in enumerate(self.nodes) if node.is_running]
 
     def _lines(self, number: int) -> list[list[str]]:
-        """CLUSTER NODES, without nodes that are only being greeted."""
+        """Returns CLUSTER NODES without the nodes that are still in the handshake."""
         lines = [line.split() for line in self.command(number, "CLUSTER", "NODES").decode().splitlines()]
         return [line for line in lines if "handshake" not in line[2]]
 
@@ -187,7 +188,7 @@ class RedisCluster:
         return next(line[6] for line in self._lines(seen_by) if line[0] == self.ids[number])
 
     def _is_primary(self, number: int, seen_by: int) -> bool:
-        """Whether `seen_by` takes node `number` for the primary of some slots."""
+        """Returns True if `seen_by` considers node `number` the primary of some slots."""
         return any(line[0] == self.ids[number] and "master" in line[2] and line[8:] for line in self._lines(seen_by))
 
     @staticmethod
@@ -196,11 +197,11 @@ class RedisCluster:
         while not condition():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the cluster did not come to agree within {WAIT_S} s")
-            time.sleep(0.01)  # between two looks at the condition
+            time.sleep(0.01)  # between two checks of the condition
 
 
 def slot_of(name: bytes) -> int:
-    """The slot of a key."""
+    """Returns the slot of a key."""
     return int(key_slot(name))
 
 
@@ -216,11 +217,11 @@ def _options() -> dict[str, str]:
     return {
         "cluster-enabled": "yes",
         "cluster-port": str(free_port()),
-        "cluster-node-timeout": "3000",  # news is told within half of it
+        "cluster-node-timeout": "3000",  # gossip spreads within half of it
         "cluster-replica-no-failover": "yes",
         "cluster-allow-replica-migration": "no",
         "cluster-require-full-coverage": "no",
         "repl-diskless-sync-delay": "0",
-        "repl-ping-replica-period": "1",  # a replica without any offset is not named by CLUSTER SLOTS
+        "repl-ping-replica-period": "1",  # CLUSTER SLOTS omits a replica without an offset
         "appendfsync": "everysec",
     }

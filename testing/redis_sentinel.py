@@ -1,4 +1,4 @@
-"""Real Redis servers that real sentinels watch, for tests: a primary, its replicas, and who takes over is voted on."""
+"""Real Redis servers watched by real sentinels, for tests: a primary and its replicas, with failover by vote."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SENTINELS = 3
 QUORUM = 2
 WAIT_S = 60.0
 QUICK_PERIODS_MS = {"info-period": 500, "publish-period": 200, "ask-period": 200}
-"""How often a sentinel asks the servers how they are (by itself every ten seconds), tells the others what it sees
-(two), and asks them whether they take a server for down (one). A replica whose last answer is older than three of the
-first is no candidate."""
+"""How often a sentinel asks the servers for their state (default: every ten seconds), publishes what it sees (two), and
+asks other sentinels whether a server is down (one). A replica whose last answer is older than three of the first
+periods is not eligible."""
 
 
 class SentinelProcess:
-    """One sentinel, on a free port; it keeps what it knows in its folder, over `kill` and `restart`."""
+    """One sentinel on a free port. Its folder keeps its knowledge across `kill` and `restart`."""
 
     def __init__(self, periods_ms: Mapping[str, int]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cellkeeper-sentinel-"))
@@ -58,7 +58,7 @@ class SentinelProcess:
             raise RuntimeError(f"port {self.port} was taken meanwhile:\n{self.log()}")
 
     def client(self) -> redis.Redis:
-        """For looking into it; close it."""
+        """Returns a client for inspection; close it."""
         return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5.0)
 
     def kill(self) -> None:
@@ -69,7 +69,7 @@ class SentinelProcess:
             process.wait(START_TIMEOUT_S)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """SIGSTOP makes it hang, SIGCONT go on."""
+        """SIGSTOP makes it hang, SIGCONT lets it continue."""
         if self._process is None:
             raise RuntimeError("the sentinel is not running")
         self._process.send_signal(number)
@@ -82,7 +82,7 @@ class SentinelProcess:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _launch(self) -> bool:
-        """False where the port was taken."""
+        """Returns False if the port was taken."""
         executable = shutil.which("redis-server")
         if executable is None:
             raise RuntimeError("redis-server is not on the PATH; install Redis >= 7.0 to run these tests")
@@ -102,17 +102,17 @@ class SentinelProcess:
                         return True
             except redis.RedisError:
                 pass
-            time.sleep(0.01)  # between two looks at the condition
+            time.sleep(0.01)  # between two checks of the condition
         self.kill()
         return False
 
 
 class RedisSentinels:
-    """Use as a context manager. servers: the first begins as the primary, the others replicate from it.
+    """Redis servers and sentinels; use as a context manager. servers: the first starts as the primary, with replicas.
 
-    down_after_ms: how long a server may be silent until a sentinel takes it for down. options: for the servers,
-    one by one. quick: the sentinels look around more often than they do by themselves; where servers are slow or
-    silent on purpose, they take too many of them for lost then.
+    down_after_ms: how long a server may be silent before a sentinel considers it down. options: for the servers, one
+    each. quick: the sentinels check more often than by default. If servers are slow or silent on purpose, they then
+    consider too many of them lost.
 
         with RedisSentinels() as world:
             store = open_store(world.url)
@@ -128,14 +128,14 @@ class RedisSentinels:
         options: Sequence[Mapping[str, str]] = (),
         quick: bool = False,
     ) -> None:
-        # Without the delay a replica is in step again at once.
+        # Without the delay, a replica is in sync again at once.
         shared = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
         self.servers = [RedisServer({**shared, **own}) for own in options or [{}] * (1 + replicas)]
         self.sentinels = [SentinelProcess(QUICK_PERIODS_MS if quick else {}) for _ in range(SENTINELS)]
         self.down_after_ms = down_after_ms
 
     def ports(self) -> list[int]:
-        """Where the servers are reached, by number."""
+        """Returns the servers' ports, by number."""
         return [server.port for server in self.servers]
 
     @property
@@ -144,13 +144,13 @@ class RedisSentinels:
         return f"redis+sentinel://{places}/{SERVICE}"
 
     def named(self, sentinel: int = 0) -> int:
-        """The number of the server that a sentinel names as the primary."""
+        """Returns the number of the server that a sentinel names as the primary."""
         with self.sentinels[sentinel].client() as client:
             _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         return self.ports().index(int(port))
 
     def primary(self) -> int:
-        """The number of the server that all running sentinels name; LookupError while they do not agree."""
+        """Returns the number of the server that all running sentinels name. Raises LookupError while they disagree."""
         running = [number for number, sentinel in enumerate(self.sentinels) if sentinel.is_running]
         named = {self.named(number) for number in running}
         if len(named) != 1:
@@ -158,14 +158,14 @@ class RedisSentinels:
         return named.pop()
 
     def fail_over(self) -> None:
-        """A replica takes over although the primary lives."""
+        """Makes a replica take over although the primary is alive."""
         before = self.primary()
 
         def begun() -> bool:
             try:
                 with self.sentinels[0].client() as client:
                     client.execute_command("SENTINEL", "FAILOVER", SERVICE)
-            except redis.ResponseError:  # no replica is good enough yet, or one is under way
+            except redis.ResponseError:  # no replica is eligible yet, or a failover is in progress
                 return False
             return True
 
@@ -173,13 +173,15 @@ class RedisSentinels:
         self.wait_for_switch(away_from=before)
 
     def wait_for_switch(self, *, away_from: int) -> None:
-        """Until all running sentinels name another primary."""
+        """Waits until all running sentinels name another primary."""
         wait_until(lambda: self.primary() != away_from)
 
     def wait_until_whole(self, *, helping: bool = True) -> None:
-        """Every server runs, one is the primary, the others have all that it had a moment ago, and every sentinel sees
-        that. helping: an old primary is told to replicate, which the sentinels would tell it after ten seconds; only
-        while they make no other."""
+        """Waits until all servers run, the replicas have caught up with the one primary, and every sentinel sees that.
+
+        helping: tells an old primary to replicate, which the sentinels would do only after ten seconds. Use it only
+        while they elect no other.
+        """
 
         def whole() -> bool:
             if helping:
@@ -207,7 +209,7 @@ class RedisSentinels:
                         client.execute_command("REPLICAOF", "127.0.0.1", self.ports()[primary])
 
     def check_whole(self) -> None:
-        """LookupError or RedisError, which say what is missing, where not all is well."""
+        """Raises LookupError or RedisError, which say what is missing, unless everything is well."""
         primary = self.primary()
         with self.servers[primary].client() as client:
             written = client.info("replication")["master_repl_offset"]
@@ -259,7 +261,7 @@ class RedisSentinels:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Looks again while the condition is false, or cannot be looked at."""
+    """Waits until the condition is true; errors count as false."""
     deadline = time.monotonic() + WAIT_S
     while True:
         try:
@@ -270,4 +272,4 @@ def wait_until(condition: Callable[[], bool]) -> None:
                 raise TimeoutError(f"it did not come true within {WAIT_S} s: {error}") from error
         if time.monotonic() > deadline:
             raise TimeoutError(f"it did not come true within {WAIT_S} s")
-        time.sleep(0.02)  # between two looks at the condition
+        time.sleep(0.02)  # between two checks of the condition

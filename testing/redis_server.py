@@ -1,4 +1,4 @@
-"""A real Redis server of its own for tests: own port, own folder, can be killed and started again."""
+"""Starts a real Redis server for tests, on its own port and folder, to be killed and restarted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PORT_TRIES = 5
 
 
 def free_port() -> int:
-    """A port that nobody listened on a moment ago, on the loopback address."""
+    """Returns a loopback port that nobody was listening on a moment ago."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -28,8 +28,8 @@ def free_port() -> int:
 class RedisServer:
     """One `redis-server` process; use as a context manager.
 
-    options: what goes to the configuration, by name; they win over the defaults (append-only file, synced at
-    every write, no snapshots).
+    options: configuration, by name, which overrides the defaults (append-only file, synced at every write, no
+    snapshots).
 
         with RedisServer() as server:
             store = open_store(server.url)
@@ -54,7 +54,7 @@ class RedisServer:
         return self._process.pid
 
     def start(self) -> None:
-        """Starts on a free port and waits for its answer. RuntimeError with the server's log if none"""
+        """Starts on a free port and waits for an answer. Raises RuntimeError with the server's log if there is none."""
         for _ in range(PORT_TRIES):
             self.port = free_port()
             if self._launch():
@@ -67,19 +67,19 @@ class RedisServer:
             raise RuntimeError(f"port {self.port} was taken meanwhile:\n{self._log()}")
 
     def kill(self) -> None:
-        """SIGKILL, and waits until the process is gone."""
+        """Sends SIGKILL and waits until the process has ended."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """SIGTERM, and waits until the process is gone."""
+        """Sends SIGTERM and waits until the process has ended."""
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        """SIGSTOP: takes connections and bytes, answers nothing."""
+        """Sends SIGSTOP: the server accepts connections and bytes, but does not answer."""
         self._running().send_signal(signal.SIGSTOP)
 
     def wake(self) -> None:
-        """SIGCONT: goes on, with what came in meanwhile first."""
+        """Sends SIGCONT: the server continues, starting with what arrived meanwhile."""
         self._running().send_signal(signal.SIGCONT)
 
     @property
@@ -87,7 +87,7 @@ class RedisServer:
         return self._process is not None
 
     def client(self) -> redis.Redis:
-        """A plain client of this server, for looking into it; close it."""
+        """Returns a plain client for inspecting this server; close it."""
         return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5.0)
 
     def __enter__(self) -> RedisServer:
@@ -110,7 +110,7 @@ class RedisServer:
         return self._process
 
     def _launch(self) -> bool:
-        """False where the port was taken."""
+        """Returns False if the port was taken."""
         executable = shutil.which("redis-server")
         if executable is None:
             raise RuntimeError("redis-server is not on the PATH; install Redis >= 7.0 to run these tests")
@@ -131,12 +131,12 @@ class RedisServer:
                 raise RuntimeError(f"redis-server ended with {process.returncode}:\n{self._log()}")
             if self._answers(process.pid):
                 return True
-            time.sleep(0.01)  # between two looks at the condition
+            time.sleep(0.01)  # between two checks of the condition
         self.kill()
         raise RuntimeError(f"redis-server gave no PONG within {START_TIMEOUT_S} s:\n{self._log()}")
 
     def _answers(self, pid: int) -> bool:
-        """Whether this very process answers on the port (and not another that was quicker to take it)."""
+        """Returns True if this very process answers on the port, and not another that took the port first."""
         try:
             with self.client() as client:
                 return int(client.info("server")["process_id"]) == pid
@@ -150,7 +150,7 @@ class RedisServer:
         process, self._process = self._process, None
         if process is None:
             return
-        if number != signal.SIGKILL:  # which needs no waking, and a paused server is not to go on before it dies
+        if number != signal.SIGKILL:  # SIGKILL needs no waking, and a paused server must not continue before it dies
             process.send_signal(signal.SIGCONT)
         process.send_signal(number)
         process.wait(timeout=START_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""The real program, as a process of its own: started on free ports, killed, stopped, started again."""
+"""The real server program as a process of its own: started on free ports, killed, stopped, restarted."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ STOP_TIMEOUT_S = 40.0
 class ServerProcess:
     """`cellkeeper-server serve`; use as a context manager.
 
-    options: further words of the command line. variables: environment variables that it has beside those of this
-    process, whose own CELLKEEPER_... it does not get. program: what is started, if not the service's code of this
-    interpreter. workers: processes that serve; with several, the one that is started is their parent. http: it listens
-    for HTTP, too. It listens on free ports, and on the same ones after `restart`.
+    options: additional command line arguments. variables: environment variables, added to those of this process except
+    its CELLKEEPER_... ones. program: what to start; default: the service's code, with this interpreter. workers: how
+    many processes serve; with several, the started one is their parent. http: listen for HTTP, too. It listens on free
+    ports, and on the same ones after `restart`.
 
         with ServerProcess([bundle], f"sqlite:{path}") as server:
             server.kill()
@@ -55,10 +55,10 @@ class ServerProcess:
         self.program = program
         self.workers = workers
         self.port = 0
-        self.http_url = "" if not http else "http://127.0.0.1:0"  # without a slash at the end
+        self.http_url = "" if not http else "http://127.0.0.1:0"  # without a trailing slash
         self.metrics_url = ""
-        self.lines: list[str] = []  # what it printed, over all its runs
-        self._own_lines: list[str] = []  # of these, what the latest run printed
+        self.lines: list[str] = []  # the output of all its runs
+        self._own_lines: list[str] = []  # the part of it from the latest run
         self._process: subprocess.Popen[str] | None = None
         self._arrived: queue.Queue[tuple[subprocess.Popen[str], str | None]] = queue.Queue()
 
@@ -68,7 +68,7 @@ class ServerProcess:
 
     @property
     def websocket(self) -> str:
-        """For clients whose steps go over WebSockets."""
+        """The URL for clients whose steps go over WebSockets."""
         return self.http_url.replace("http", "ws", 1)
 
     @property
@@ -77,16 +77,16 @@ class ServerProcess:
 
     @property
     def serving_pids(self) -> list[int]:
-        """Of the processes that serve: its workers, or itself."""
+        """The ids of the processes that serve: the workers, or the server itself."""
         return self._worker_pids() if self.workers > 1 else [self.pid]
 
     @property
     def running(self) -> bool:
-        """Started, and not stopped or killed since."""
+        """True if it was started, and not stopped or killed since."""
         return self._process is not None
 
     def start(self) -> None:
-        """Starts it and waits until it serves. RuntimeError with what it printed if it does not."""
+        """Starts the server and waits until it serves. Raises RuntimeError with its output if it does not."""
         command = [*self.program, "serve", *map(str, self.bundles)]
         command += ["--store", self.store, "--listen", f"127.0.0.1:{self.port}", "--metrics-listen", "127.0.0.1:0"]
         if self.http_url:
@@ -116,12 +116,12 @@ class ServerProcess:
         self.start()
 
     def kill(self) -> None:
-        """SIGKILL, and waits until it is gone. Its workers end by themselves then, and are waited for too."""
+        """Sends SIGKILL and waits until the server and its workers, which then end on their own, have ended."""
         self._running()
         self._end()
 
     def kill_worker(self, number: int) -> int:
-        """SIGKILL of one of several workers, and waits until the others have ended too; the exit status."""
+        """Kills one of several workers and waits until the others have ended too. Returns the exit status."""
         process = self._running()
         os.kill(self._worker_pids()[number], signal.SIGKILL)
         status = process.wait(STOP_TIMEOUT_S)
@@ -129,7 +129,7 @@ class ServerProcess:
         return status
 
     def stop(self) -> int:
-        """SIGTERM; the exit status."""
+        """Sends SIGTERM. Returns the exit status."""
         process = self._running()
         process.terminate()
         status = process.wait(STOP_TIMEOUT_S)
@@ -140,14 +140,14 @@ class ServerProcess:
         self._running().send_signal(number)
 
     def channel(self) -> grpc.Channel:
-        """A channel for raw calls. Close it, or use it as a context manager."""
+        """Returns a channel for raw calls. Close it, or use it as a context manager."""
         return grpc.insecure_channel(self.target)
 
     def stub(self, channel: grpc.Channel) -> CellkeeperStub:
         return CellkeeperStub(channel)  # type: ignore[no-untyped-call]
 
     def metrics(self) -> str:
-        """One scrape. The sum of several workers is refused with 503 until each of them has told: it is waited for."""
+        """Scrapes the metrics. With several workers, retries while the sum is refused because one has not reported."""
         until = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
@@ -157,10 +157,10 @@ class ServerProcess:
                 error.close()
                 if self.workers == 1 or error.code != 503 or time.monotonic() > until:
                     raise
-            time.sleep(0.01)  # between two looks
+            time.sleep(0.01)  # between two attempts
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels; 0 where there is none."""
+        """Returns the sum of a metric's samples that have these labels; 0 if there are none."""
         total = 0.0
         for line in self.metrics().splitlines():
             sample, _, value = line.rpartition(" ")
@@ -170,7 +170,7 @@ class ServerProcess:
         return total
 
     def wait_for(self, pattern: str) -> str:
-        """The first group of the next printed line that `pattern` is found in."""
+        """Waits for a printed line that matches `pattern`. Returns its first group, or the whole match."""
         until = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
@@ -179,7 +179,7 @@ class ServerProcess:
                 process, line = self._running(), None
             if line is not None:
                 self.lines.append(line)
-            if process is not self._process:  # what an earlier run left unread
+            if process is not self._process:  # left over from an earlier run
                 continue
             if line is None:
                 self._end()
@@ -190,7 +190,7 @@ class ServerProcess:
                 return found.group(1) if found.groups() else found.group(0)
 
     def output(self) -> str:
-        """Everything printed so far."""
+        """Returns everything printed so far."""
         while not self._arrived.empty():
             _, line = self._arrived.get()
             if line is not None:
@@ -205,7 +205,7 @@ class ServerProcess:
         self._arrived.put((process, None))
 
     def _worker_pids(self) -> list[int]:
-        """Of the workers that have been started; none where they have ended, or where it serves by itself."""
+        """Returns the ids of the started workers; none if they have ended, or if the server has no workers."""
         process = self._running()
         if self.workers == 1 or process.poll() is not None:
             return []
@@ -238,7 +238,7 @@ class ServerProcess:
 
 @contextmanager
 def _watched(pids: Sequence[int]) -> Iterator[list[select.poll]]:
-    """One for each of these processes that runs: it has an event once that process has ended."""
+    """Yields a poll object for each of these processes that runs, which has an event once the process has ended."""
     with ExitStack() as opened:
         watched = []
         for pid in pids:

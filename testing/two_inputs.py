@@ -2,8 +2,8 @@
 
     (audio [B, 3] float32, ids [B] int64, h [B, 3] float32, n [B, 1] int64) -> (y [B, 4], h, n)
 
-h' = tanh(h / 2 + audio + table[ids]), n' = n + 1, y = (h', n'): the last value of every output says how many time steps
-the session has seen, exactly.
+h' = tanh(h / 2 + audio + table[ids]), n' = n + 1, y = (h', n'): the last value of every output is exactly the number of
+time steps that the session has seen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STATES = [
 
 
 def two_inputs_graph(batch: int | str = "B") -> bytes:
-    """batch: 1 bakes a batch of one in."""
+    """Returns the ONNX graph. batch: 1 fixes the batch at one."""
     draw = np.random.default_rng(3)
     constants: dict[str, Array] = {
         "half": np.array(0.5, np.float32),
@@ -70,7 +70,7 @@ def two_inputs_graph(batch: int | str = "B") -> bytes:
 
 
 def two_inputs_config(**changes: Any) -> dict[str, Any]:
-    """config.json of such a bundle. changes: other values for some keys."""
+    """Returns config.json for a bundle of this model. changes: different values for some keys."""
     return {
         "format": "cellkeeper-bundle/1",
         "name": "two",
@@ -85,13 +85,13 @@ def two_inputs_config(**changes: Any) -> dict[str, Any]:
 
 
 def two_inputs_bundle(folder: Path, *, name: str = "two", **changes: Any) -> Path:
-    """Writes it to `folder`, which must not exist yet, and returns it. changes: as for two_inputs_config."""
+    """Writes the bundle to `folder`, which must not exist, and returns the folder. changes: see two_inputs_config."""
     write_bundle(folder, two_inputs_config(name=name, **changes), {}, graph=two_inputs_graph())
     return folder
 
 
 def random_steps(steps: int, seed: int = 0) -> dict[str, Array]:
-    """audio [steps, 3] float32, ids [steps] int64."""
+    """Returns audio [steps, 3] float32 and ids [steps] int64."""
     draw = np.random.default_rng(seed)
     return {
         "audio": draw.standard_normal((steps, AUDIO)).astype(np.float32),
@@ -100,5 +100,5 @@ def random_steps(steps: int, seed: int = 0) -> dict[str, Array]:
 
 
 def part(inputs: Mapping[str, Array], which: int | slice) -> dict[str, Array]:
-    """Some time steps of these inputs, or a single one without a time axis."""
+    """Returns some time steps of these inputs, or a single one without a time axis."""
     return {name: values[which] for name, values in inputs.items()}

@@ -1,7 +1,7 @@
-"""A small client for tests that speaks the wire directly: nothing between a test and the server.
+"""A small client that speaks the wire directly, so that nothing stands between a test and the server.
 
-Positions are computed here, from the contract's text alone. Nothing is retried and nothing is kept: what a server
-answers is what the test gets, as a Result or a Refused.
+It computes positions from the text of the contract alone. It retries nothing and keeps nothing: whatever a server
+answers reaches the test, as a Result or a Refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 WIRE_DTYPES = {"float32": pb.FLOAT32, "int32": pb.INT32}
 CHANNEL_OPTIONS = [
-    ("grpc.use_local_subchannel_pool", 1),  # every client connects for itself
+    ("grpc.use_local_subchannel_pool", 1),  # every client has its own connection
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
@@ -48,7 +48,7 @@ class Position(NamedTuple):
         return cls(generation, 0, blake2b(generation, digest_size=8).digest())
 
     def after(self, inputs: NDArray[Any]) -> Position:
-        """inputs: [T, ...] in the model's dtype."""
+        """Returns the position after these inputs: [T, ...] in the model's dtype."""
         head = self.head
         for row in inputs:
             head = blake2b(head + row.tobytes(), digest_size=8).digest()
@@ -63,7 +63,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """One chunk of one session: inputs [T, ...] in the model's dtype, and where they belong."""
+    """One chunk of one session: inputs [T, ...] in the model's dtype, and their position."""
 
     model: str
     session: str
@@ -75,7 +75,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Result:
-    """outputs: raw bytes by name; state tensors are "state.<name>"."""
+    """A successful answer. outputs: raw bytes by name; state tensors are "state.<name>"."""
 
     position: Position
     outputs: dict[str, bytes]
@@ -85,7 +85,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Refused:
-    """reason: a name of the contract's enum, or the gRPC code's name where the server gave no reason."""
+    """A refusal. reason: a name from the contract's enum, or the gRPC code's name if the server gave no reason."""
 
     reason: str
     message: str
@@ -97,9 +97,9 @@ Answer = Result | Refused
 
 
 class Replica:
-    """One server process as one client sees it: a channel, and one StepStream that is opened again when it breaks.
+    """One server process as seen by one client: a channel, and one StepStream that is reopened when it breaks.
 
-    timeout_s: of every call and every frame.
+    timeout_s: for every call and every frame.
     """
 
     def __init__(self, target: str, timeout_s: float = 10.0) -> None:
@@ -110,18 +110,18 @@ class Replica:
         self._frame_ids = count(1)
 
     async def connected(self) -> None:
-        """Waits until there is a connection."""
+        """Waits until the channel is connected."""
         await self._channel.channel_ready()
 
     async def call(self, method: str, request: Any) -> Any:
-        """Any unary call: its reply, or a Refused."""
+        """Makes any unary call. Returns its reply, or a Refused."""
         try:
             return await getattr(self.stub, method)(request, timeout=self.timeout_s)
         except grpc.aio.AioRpcError as error:
             return _refused(error)
 
     async def unary(self, chunk: Chunk) -> Answer:
-        """The chunk through Step."""
+        """Sends the chunk with Step."""
         request = pb.StepRequest(
             model=chunk.model,
             session=chunk.session,
@@ -139,11 +139,11 @@ class Replica:
         return Result(Position.of(reply.position), outputs, reply.created, reply.replayed)
 
     async def unaries(self, chunks: Sequence[Chunk]) -> list[Answer]:
-        """Each chunk through a Step of its own, all at the same time."""
+        """Sends each chunk with a Step of its own, all concurrently."""
         return list(await asyncio.gather(*map(self.unary, chunks)))
 
     async def batch(self, chunks: Sequence[Chunk]) -> list[Answer]:
-        """The chunks as one StepBatch; all of one model and with the same outputs."""
+        """Sends the chunks as one StepBatch; all must have the same model and outputs."""
         reply = await self.call("StepBatch", self._frame(chunks))
         if isinstance(reply, Refused):
             return [reply] * len(chunks)
@@ -151,7 +151,7 @@ class Replica:
         return [answers[item] for item in range(len(chunks))]
 
     async def stream(self, chunks: Sequence[Chunk]) -> list[Answer]:
-        """The chunks as one frame of the StepStream. Frames go out in the order of these calls."""
+        """Sends the chunks as one frame of the StepStream. Frames are sent in the order of these calls."""
         if self._stream is None or self._stream.broken:
             self._stream = _Stream(self.stub)
         return await self._stream.send(self._frame(chunks), chunks, self.timeout_s)
@@ -192,7 +192,7 @@ class _Waiting:
 
 
 class _Stream:
-    """One StepStream: frames go out in order, parts of replies are put together."""
+    """One StepStream: sends frames in order and joins the parts of replies."""
 
     def __init__(self, stub: Any) -> None:
         self.broken = False
@@ -229,7 +229,7 @@ class _Stream:
             async for reply in self._call:
                 self._take(reply)
         except (grpc.aio.AioRpcError, asyncio.CancelledError):
-            pass  # every waiting frame learns it from `broken`
+            pass  # `broken` tells every waiting frame
         except AssertionError as fault:
             self._fault = fault
         finally:
@@ -255,7 +255,7 @@ class _Stream:
 
 
 def read_reply(reply: pb.StepFrameReply, chunks: Sequence[Chunk]) -> dict[int, Answer]:
-    """The answers in one reply frame, by item."""
+    """Returns the answers in one reply frame, by item."""
     answers: dict[int, Answer] = {error.item: _item_refused(error.error) for error in reply.errors}
     if reply.HasField("frame_error"):
         return dict.fromkeys(range(len(chunks)), _item_refused(reply.frame_error))

@@ -1,1 +1,1 @@
-"""Histories, faults, hostile input and load: what looks for the unexpected."""
+"""Searches for the unexpected: histories, faults, hostile input and load."""

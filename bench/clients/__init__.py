@@ -1,4 +1,4 @@
-"""One client for each contender; each is imported only in the process that needs it."""
+"""One client for each contender, imported only in the process that needs it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bench.loops import Send
 
 class Client(Protocol):
     async def prepare(self, load: Load) -> Send:
-        """Makes what the load needs, untimed."""
+        """Sets up what the load needs, outside the measurement."""
 
     async def close(self) -> None: ...
 
 
 async def connect(contender: str, target: str) -> Client:
-    """contender: its name; the first word names the kind."""
+    """Returns the contender's client. contender: its name, whose first word is the kind."""
     kind = contender.split()[0]
     if kind in ("cellkeeper", "websocket"):
         from .cellkeeper import CellkeeperClient

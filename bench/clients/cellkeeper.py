@@ -20,13 +20,13 @@ from .frames import Group, create, frame_sender
 from .samples import samples
 from .websocket import opened
 
-OPENINGS = 64  # at the same time
+OPENINGS = 64  # concurrently
 CREATED = 1024  # sessions in one frame
 
 
 class CellkeeperClient:
     def __init__(self, target: str, websocket: str | None = None) -> None:
-        """websocket: steps of the client, and frames, go there."""
+        """websocket: the URL for frames and the client's steps."""
         self._target = target
         self._websocket = websocket
         self._client = AsyncClient(target, websocket=websocket)
@@ -70,7 +70,7 @@ class CellkeeperClient:
         return send
 
     def _blocked(self, load: Load) -> Send:
-        """One session, in the thread of this loop: nothing else goes on in it meanwhile."""
+        """Steps one session in the event loop's thread, which is blocked meanwhile."""
         if load.flows > 1:
             raise ValueError(f"flows: got {load.flows}, expected 1: a blocking call leaves no room for another")
         self._blocking = self._blocking or Client(self._target, websocket=self._websocket)
@@ -84,7 +84,7 @@ class CellkeeperClient:
         return send
 
     async def _groups(self, load: Load) -> Send:
-        """Every flow has a group of its own, as large as a frame."""
+        """Gives every flow its own group, as large as a frame."""
         groups = []
         for flow in range(load.flows):
             names = [_name(load, flow * load.items + number) for number in range(load.items)]
@@ -122,7 +122,7 @@ class CellkeeperClient:
         return send
 
     async def _frames(self, load: Load) -> Send:
-        """Every flow has sessions of its own: as many as a frame has items, or of cold loads its share of all."""
+        """Gives every flow its own sessions: as many as a frame has items or, for cold loads, its share of all."""
         each = load.sessions // load.flows if load.kind == "cold" else load.items
         groups = await asyncio.gather(*[self._group(load, flow * each, each) for flow in range(load.flows)])
         call = self._stub.StepStream() if self._websocket is None else await opened(self._websocket)
@@ -135,5 +135,5 @@ class CellkeeperClient:
 
 
 def _name(load: Load, number: int) -> str:
-    """Sessions of one load belong to it alone."""
+    """Returns a session's name, which no other load uses."""
     return f"{load.kind}-{os.getpid()}-{load.flows}x{load.items}x{load.steps}-{number}"

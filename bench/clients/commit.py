@@ -1,4 +1,4 @@
-"""The bare commit: the service's own store class, called with one append for each of some sessions."""
+"""Bare commits: the service's own store class, called with one append for each of some sessions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.load import Load
 from bench.loops import Send
 from bench.models import MODELS
 
-CHECKPOINT_EVERY = 16  # steps: 2 KiB of state and 128 B of input a step, as the service would
+CHECKPOINT_EVERY = 16  # in steps: 2 KiB of state and 128 B of input per step, as in the service
 
 
 class StoreCommits:

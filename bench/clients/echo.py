@@ -1,4 +1,4 @@
-"""The echo, with messages as large as Cellkeeper's."""
+"""The echo server's client, with messages as large as Cellkeeper's."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class EchoClient:
         return send
 
     def _frames(self, load: Load) -> Send:
-        """One stream, answers in the order of the messages."""
+        """Sends messages over one stream; answers come in the same order."""
         method: Any = self._channel.stream_stream(echo.STREAM, bytes, bytes)
         call, writing = method(), asyncio.Lock()
         waiting: deque[asyncio.Future[None]] = deque()
@@ -71,7 +71,7 @@ class EchoClient:
 
 
 def _sized(request: bytes, reply: bytes) -> bytes:
-    """A message as long as `request` that asks for an answer as long as `reply`."""
+    """Returns a message as long as `request` that asks for an answer as long as `reply`."""
     return len(reply).to_bytes(4, "little") + request[4:]
 
 

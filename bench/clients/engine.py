@@ -1,4 +1,4 @@
-"""The bare engine: one call on some rows after another, in a thread's own time."""
+"""The bare engine: one call on some rows after another, in the event loop's thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .samples import samples
 
 
 class EngineCalls:
-    """folder: where the bundles are."""
+    """Calls the engine directly. folder: where the bundles are."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)

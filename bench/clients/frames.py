@@ -1,4 +1,4 @@
-"""Frames without the client: those of many sessions, several in flight on one stream."""
+"""Frames without the client: many sessions in each, several frames in flight on one stream."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Positions = NDArray[np.uint8]  # [sessions, 32]
 
 @dataclass(slots=True)
 class Group:
-    """Sessions that one flow steps."""
+    """The sessions that one flow steps."""
 
     names: list[str]
     positions: Positions
@@ -38,7 +38,7 @@ class Pending:
 
 
 async def create(stub: Any, model: str, names: list[str], steps: int = 1) -> Positions:
-    """Makes sessions by their first `steps` time steps; where they stand after it."""
+    """Creates sessions by their first `steps` time steps. Returns the positions after them."""
     features = MODELS[model].features
     frame = pb.StepFrame(
         model=model,
@@ -55,7 +55,7 @@ async def create(stub: Any, model: str, names: list[str], steps: int = 1) -> Pos
 
 
 def take(reply: Any, positions: Positions, chosen: NDArray[np.intp]) -> None:
-    """Notes the positions of a reply. RuntimeError where an item failed."""
+    """Records the positions in a reply. Raises RuntimeError if an item failed."""
     if reply.errors or reply.HasField("frame_error"):
         raise RuntimeError(f"an item failed: {reply.errors[0] if reply.errors else reply.frame_error}")
     items = np.frombuffer(reply.items, "<u4")
@@ -63,9 +63,10 @@ def take(reply: Any, positions: Positions, chosen: NDArray[np.intp]) -> None:
 
 
 def frame_sender(call: Any, groups: list[Group], load: Load) -> Send:
-    """Each message is a frame of load.items sessions of the flow's group: all of them, or some drawn at random.
+    """Returns a function whose messages are frames of load.items sessions of the flow's group, all or randomly chosen.
 
-    call: an open stream, with the methods of gRPC's."""
+    call: an open stream, with the methods of gRPC's.
+    """
     pending: dict[int, Pending] = {}
     numbers, writing, draw = count(1), asyncio.Lock(), np.random.default_rng(1)
     features = MODELS[load.model].features
@@ -76,7 +77,7 @@ def frame_sender(call: Any, groups: list[Group], load: Load) -> Send:
     async def read() -> None:
         try:
             await take_replies()
-        finally:  # whatever ended the stream
+        finally:  # whatever the reason
             for frame in pending.values():
                 if not frame.done.done():
                     frame.done.set_exception(RuntimeError("the stream ended"))

@@ -11,5 +11,5 @@ from bench.models import MODELS
 
 
 def samples(model: str, *shape: int) -> NDArray[Any]:
-    """float32 [*shape, features]."""
+    """Returns float32 [*shape, features]."""
     return np.random.default_rng(0).standard_normal((*shape, MODELS[model].features)).astype("<f4")

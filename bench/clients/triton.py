@@ -1,4 +1,4 @@
-"""Triton's own asyncio client: one channel, requests one by one or over its stream."""
+"""Triton's own asyncio client: one channel, with requests one by one or over its stream."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TritonClient:
             result.as_numpy("Y")
             return load.steps
 
-        for flow in range(load.flows):  # one by one: many at once over the stream ended the server
+        for flow in range(load.flows):  # one by one: many at once over the stream crashed the server
             await send(flow, start=True)
         return send
 
@@ -46,14 +46,14 @@ class TritonClient:
         await self._client.close()
 
     def _live_stream(self) -> Stream:
-        """One that ended is the failure of the load that it ended in, not of those after it."""
+        """Returns the stream, or a new one if it has ended, so that a failure affects only the load it occurred in."""
         if self._stream is None or self._stream.ended:
             self._stream = Stream(self._client)
         return self._stream
 
 
 class Stream:
-    """ModelStreamInfer: answers find their request by its id."""
+    """ModelStreamInfer, with answers matched to requests by id."""
 
     def __init__(self, client: Any) -> None:
         self._requests: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -83,7 +83,7 @@ class Stream:
                 if error is not None:
                     raise error
                 self._waiting.pop(result.get_response().id).set_result(result)
-        except Exception as error:  # noqa: BLE001 - whoever waits is told
+        except Exception as error:  # noqa: BLE001 - every waiting request is told
             why = error
         for done in self._waiting.values():
             done.set_exception(RuntimeError(f"Triton's stream ended: {why!r}"))

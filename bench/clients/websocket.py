@@ -13,7 +13,7 @@ MAX_REPLY_BYTES = 64 << 20
 
 
 class FrameSocket:
-    """Has of gRPC's stream what frame_sender needs."""
+    """Provides the parts of gRPC's stream that frame_sender needs."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -32,5 +32,5 @@ class FrameSocket:
 
 
 async def opened(url: str) -> FrameSocket:
-    """url: of the server's --http-listen, ws://host:port."""
+    """Opens a socket. url: of the server's --http-listen, ws://host:port."""
     return FrameSocket(await connect(f"{url}/v1/frames", compression=None, max_size=MAX_REPLY_BYTES, proxy=None))

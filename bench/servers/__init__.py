@@ -1,1 +1,1 @@
-"""The servers of the bench's own: the echo and the naive service."""
+"""The bench's own servers: the echo and the naive service."""

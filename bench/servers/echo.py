@@ -1,6 +1,6 @@
-"""The ceiling: a gRPC server in asyncio that sends back answers of the right size and does nothing else.
+"""The ceiling: an asyncio gRPC server that only returns answers of the right size.
 
-Run as a program it prints `listening on 127.0.0.1:PORT`.
+Run as a program, it prints `listening on 127.0.0.1:PORT`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ STREAM = f"/{SERVICE}/Stream"
 
 
 async def unary(request: bytes, context: object) -> bytes:
-    """The first 4 bytes tell how long the answer is to be."""
+    """Answers with as many bytes as the first 4 bytes say."""
     return bytes(int.from_bytes(request[:4], "little"))
 
 

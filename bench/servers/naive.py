@@ -1,5 +1,7 @@
-"""The service that a careful user writes in an afternoon: each request reads the state from Redis, runs PyTorch's
-nn.LSTM on it, and writes it back. One round trip for the read, one for the write; bytes instead of protobuf.
+"""The service that a careful user writes in an afternoon.
+
+Each request reads the state from Redis, runs PyTorch's nn.LSTM on it, and writes it back: one round trip for the read,
+one for the write. It uses bytes instead of protobuf.
 
     python -m bench.servers.naive REDIS-URL FOLDER-OF-BUNDLES
 
@@ -28,7 +30,7 @@ CONNECTIONS = 64
 
 
 class Network:
-    """nn.LSTM with one linear output, of a bundle's weights."""
+    """nn.LSTM with one linear output, with a bundle's weights."""
 
     def __init__(self, shape: Shape, bundle: Path) -> None:
         weights = load_file(bundle / "model.safetensors")
@@ -40,7 +42,7 @@ class Network:
 
     @torch.inference_mode()
     def step(self, inputs: bytes, state: bytes | None) -> tuple[bytes, bytes]:
-        """Outputs and the state after them. state: h and c [2, layers, 1, hidden]; None: zeros."""
+        """Returns the outputs and the state after them. state: h and c [2, layers, 1, hidden]; None: zeros."""
         size = (2, self._shape.layers, 1, self._shape.hidden)
         before = (
             torch.zeros(size) if state is None else torch.from_numpy(np.frombuffer(state, "<f4").copy().reshape(size))

@@ -1,5 +1,8 @@
-"""Messages of the naive service: 16 bytes of model name, 32 bytes of session name, then float32 inputs [T, features];
-the answer is float32 outputs [T, 1]."""
+"""The naive service's messages.
+
+A request is 16 bytes of model name, 32 bytes of session name, then float32 inputs [T, features]; the answer is float32
+outputs [T, 1].
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cellkeeper's client: recurrent networks served one time step at a time, state kept, every step exactly once.
+"""Cellkeeper's client: recurrent networks served one time step at a time, with durable state, each step applied once.
 
     with Client("localhost:50051") as client:
         session = client.session("pump-17")  # continues after its last step
@@ -8,7 +8,7 @@
         fleet = client.group(["pump-1", "pump-2"])  # many sessions, stepped as one
         Y = fleet.step(X)                    # [N, F] -> [N, ...]
 
-AsyncClient is the same for asyncio. The errors are listed, as a tree, in CellkeeperError's module.
+AsyncClient is the same for asyncio. The module `cellkeeper.errors` lists all errors as a tree.
 """
 
 from __future__ import annotations

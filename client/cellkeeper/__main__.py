@@ -1,6 +1,6 @@
-"""The program `cellkeeper`: stream files through a session, look after sessions, carry them over, look at models.
+"""The program `cellkeeper`: streams files through a session, administers sessions, carries them over, shows models.
 
-Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage.
+Exit codes: 0 success, 1 failure (one line on stderr says why), 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ENDPOINT_VARIABLE = "CELLKEEPER_ENDPOINT"
 
 
 def client_parser() -> argparse.ArgumentParser:
-    """The command line of `cellkeeper`."""
+    """Returns the command line parser of `cellkeeper`."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--endpoint",
@@ -48,7 +48,7 @@ def client_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program; returns its exit code."""
+    """Runs the program. Returns its exit code."""
     parsed = client_parser().parse_args(arguments)
     try:
         if parsed.command == "doctor":
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed.run(client, parsed)
             sys.stdout.flush()
     except (CellkeeperError, OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError):  # the reader of our output is gone
+        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         print(f"cellkeeper: {_one_line(error)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a client asks about sessions and models without opening a session, for asyncio."""
+"""What an asyncio client can ask about sessions and models without opening a session."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .types import CarriedOver, Deleted, Model, SessionInfo
 
 
 class AsyncAdministration(ABC):
-    """The calls of AsyncClient that look after sessions and models."""
+    """The calls of AsyncClient that administer sessions and models."""
 
     timeout: float
 
@@ -38,12 +38,11 @@ class AsyncAdministration(ABC):
     async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model: ...
 
     async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
-        """Reads what the server has of a session: its position, its ages and TTL in seconds, whether it is hot. It
-        changes nothing.
+        """Reads what the server knows of a session: position, age, idle time and TTL in seconds, whether it is hot.
 
-        session: its id. model: its name; may be left out while the server serves exactly one. timeout: seconds for the
-        call, retries included; None: the client's. Raises SessionNotFound, and RecordDamaged, whose `position` is what
-        can still be read.
+        It changes nothing. session: its id. model: its name; optional while the server serves exactly one. timeout:
+        seconds for the call, including retries; None: the client's. Raises SessionNotFound, and RecordDamaged, whose
+        `position` is what can still be read.
         """
         request = pb.GetSessionRequest(model=id_text(model, "model"), session=session_id(session))
         info: SessionInfo = await self._call("GetSession", request, session, timeout, session_info_of)
@@ -54,9 +53,9 @@ class AsyncAdministration(ABC):
     ) -> AsyncIterator[SessionInfo]:
         """Lists the sessions whose id starts with `prefix`, in no particular order, page by page.
 
-        prefix: empty: all sessions. model: its name; may be left out while the server serves exactly one. timeout:
-        seconds for each page, retries included; None: the client's. Sessions that are created or deleted meanwhile may
-        be missing or listed. Those with damaged records are listed, and say so in `damage`.
+        prefix: empty: all sessions. model: its name; optional while the server serves exactly one. timeout: seconds for
+        each page, including retries; None: the client's. Sessions that are created or deleted meanwhile may be missing
+        or listed. Those with damaged records are listed too, with the reason in `damage`.
         """
         token, prefix, model = "", id_text(prefix, "prefix"), id_text(model, "model")
         while True:
@@ -69,12 +68,12 @@ class AsyncAdministration(ABC):
                 return
 
     async def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
-        """Deletes that generation of the session. Returns False if it was gone already, which is no error.
+        """Deletes that generation of the session. Returns False if it was already gone, which is not an error.
 
-        session: its id. generation: 16 bytes, as a Position or session_info gives them; empty: delete a session whose
-        record is damaged (RecordDamaged), and no other. model: its name; may be left out while the server serves
-        exactly one. timeout: seconds for the call, retries included; None: the client's. Raises Unavailable and
-        DeadlineExceeded, after which the same call may be made again: it deletes no other generation.
+        session: its id. generation: 16 bytes, from a Position or session_info; empty: delete the session only if its
+        record is damaged (RecordDamaged). model: its name; optional while the server serves exactly one. timeout:
+        seconds for the call, including retries; None: the client's. Raises Unavailable and DeadlineExceeded, after
+        which it is safe to repeat the call: it deletes no other generation.
         """
         item = pb.DeleteRequest.Item(session=session_id(session), generation=generation_bytes(generation))
         request = pb.DeleteRequest(model=id_text(model, "model"), items=[item])
@@ -88,14 +87,13 @@ class AsyncAdministration(ABC):
         timeout: float | None = None,
         on_progress: Callable[[Deleted], None] | None = None,
     ) -> Deleted:
-        """Deletes sessions, several in one request, each in the generation that it was listed with, and counts what
-        became of them.
+        """Deletes sessions, several in one request, and counts the outcomes.
 
-        sessions: as `sessions` lists them: `await client.delete_many(client.sessions("old/"))`. model: its name; may be
-        left out while the server serves exactly one. timeout: seconds for each request. on_progress: called after each
-        request with the counts so far. What fails for one session is counted, and holds up no other: look at
-        `failures`. A run that was broken off is simply started again. Raises InvalidArgument for what is no
-        SessionInfo.
+        It deletes only the generation that each session was listed with. sessions: as `sessions` lists them: `await
+        client.delete_many(client.sessions("old/"))`. model: its name; optional while the server serves exactly one.
+        timeout: seconds for each request. on_progress: called after each request with the counts so far. A session that
+        fails is counted and does not hold up the others: see `failures`. If a run is interrupted, start it again.
+        Raises InvalidArgument for anything that is not a SessionInfo.
         """
         bulk = await self._new_bulk_delete(model, timeout)
         page: list[SessionInfo] = []
@@ -120,13 +118,12 @@ class AsyncAdministration(ABC):
     async def reset(
         self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None
     ) -> Position:
-        """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
-        also where its own version is not served any more. Returns the new position.
+        """Ends that generation of the session and starts a new one at step 0. Returns the new position.
 
-        session: its id. generation: 16 bytes, as a Position or session_info gives them. model: its name; may be left
-        out while the server serves exactly one. timeout: seconds for the call, retries included; None: the client's.
-        Raises SessionNotFound, and GenerationChanged where the session has another generation: read it again before
-        deciding.
+        The new generation belongs to the model version that takes new sessions, even if the session's own is no longer
+        served. session: its id. generation: 16 bytes, from a Position or session_info. model: its name; optional while
+        the server serves exactly one. timeout: seconds for the call, including retries; None: the client's. Raises
+        SessionNotFound, and GenerationChanged if the session has another generation: read it again before deciding.
         """
         request = reset_request(session_id(session), id_text(model, "model"), generation_bytes(generation))
         return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
@@ -143,18 +140,17 @@ class AsyncAdministration(ABC):
         timeout: float | None = None,
         on_progress: Callable[[CarriedOver], None] | None = None,
     ) -> CarriedOver:
-        """Hands sessions over to another version of their model, and counts what became of them.
+        """Carries sessions over to another version of their model, and counts the outcomes.
 
         policy: "keep" the state, "rerun" a window of inputs, or "reset", as in the session's own carry_over. model: its
-        name; may be left out while the server serves exactly one. prefix: of the sessions' ids; sessions: these ids and
-        no others. window_of: where the policy is "rerun", returns a session's window ([W, F], or [W] token ids); None
-        for one that stays as it is. fingerprint: 32 bytes, of the new version; empty: the one that takes new sessions.
+        name; optional while the server serves exactly one. prefix: of the sessions' ids. sessions: these ids and no
+        others. window_of: with the policy "rerun", returns a session's window ([W, F], or [W] token ids), or None to
+        leave that session as it is. fingerprint: 32 bytes, of the new version; empty: the one that takes new sessions.
         timeout: seconds for each request. on_progress: called after each page of sessions with the counts so far.
 
-        What fails for one session is counted, and holds up no other: look at `failures`. A run that was broken off is
-        simply started again. Sessions of the other version that are created meanwhile may be missed. Raises
-        InvalidArgument for a policy, model or fingerprint that there is not, and Unavailable and DeadlineExceeded for
-        the calls that list sessions.
+        A session that fails is counted and does not hold up the others: see `failures`. If a run is interrupted, start
+        it again. Sessions of the other version that are created meanwhile may be missed. Raises InvalidArgument for an
+        unknown policy, model or fingerprint, and Unavailable and DeadlineExceeded from the calls that list sessions.
         """
         carry_over = await self._new_carry_over(policy, model, fingerprint, window_of, timeout)
         if sessions is not None:
@@ -177,9 +173,9 @@ class AsyncAdministration(ABC):
         return CarryOver(self, target, policy, timeout)
 
     async def models(self, *, timeout: float | None = None) -> list[Model]:
-        """Lists every served version of every model; the first of a name takes new sessions.
+        """Lists every served version of every model; the first of each name takes new sessions.
 
-        timeout: seconds for the call, retries included; None: the client's. Raises AccessDenied, Unavailable and
+        timeout: seconds for the call, including retries; None: the client's. Raises AccessDenied, Unavailable and
         DeadlineExceeded.
         """
         answer = await self._call("ListModels", pb.ListModelsRequest(), "", timeout)
@@ -188,9 +184,9 @@ class AsyncAdministration(ABC):
     async def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model:
         """Reads one model: its input, outputs, states and limits.
 
-        name: may be left out while the server serves exactly one. fingerprint: 32 bytes: that version; empty: the one
-        that takes new sessions. timeout: seconds for the call, retries included; None: the client's. Raises
-        InvalidArgument where no such model is served.
+        name: optional while the server serves exactly one. fingerprint: 32 bytes: that version; empty: the one that
+        takes new sessions. timeout: seconds for the call, including retries; None: the client's. Raises InvalidArgument
+        if no such model is served.
         """
         request = pb.GetModelRequest(model=id_text(name, "name"), fingerprint=fingerprint_bytes(fingerprint))
         model: Model = await self._call("GetModel", request, name, timeout, model_of)

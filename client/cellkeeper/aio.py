@@ -50,22 +50,22 @@ DEFAULT_TARGET = "localhost:50051"
 
 
 class AsyncClient(AsyncAdministration):
-    """Talks to one or several Cellkeeper endpoints; belongs to the event loop it is first used in.
+    """Talks to one or several Cellkeeper endpoints. Belongs to the event loop in which it is first used.
 
-    target: "host:port", or several: a session goes to its own endpoint, and to the next one while that fails.
-    timeout: seconds for each call, retries included, unless the call names another. attempt_timeout: seconds of
-    silence after which an attempt is given up and made again. connect_timeout: seconds for which a client that has
-    not reached any server yet tries one that refuses the connection; after that calls raise Unavailable. More of
-    them wait for a server that starts later; one that was reached before is waited for until the call's deadline.
-    window_steps: unanswered time steps of one session at most. buffer_steps, buffer_bytes: answered inputs kept for
-    each session, sent again by themselves when a server lost them. outputs: what steps return by default.
-    max_frame_items: chunks in one message at most; the server's limit counts where it is lower. backoff: the pauses
-    between retries. tls: True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead
-    of `tls`. token: a bearer token, a path of the file that holds it, or a callable that gives it (called in the
-    event loop's thread, so it must not wait); a token that was replaced is sent without any call failing.
-    websocket: "ws://host:port" of the server's --http-listen ("wss://..." with `tls`), or one for each target, in their
-    order: steps go over a WebSocket there, which is faster; everything else goes over gRPC. It needs the package
-    websockets (pip install 'cellkeeper[websocket]').
+    target: "host:port", or several: each session prefers one of them, and uses the next one while that fails. timeout:
+    seconds for each call, including retries, unless the call names its own. attempt_timeout: seconds without an answer
+    after which an attempt is abandoned and made again. connect_timeout: seconds for which a client that has not yet
+    reached any server keeps trying one that refuses the connection; after that, calls raise Unavailable. Raise it to
+    wait for a server that starts later; a server that was reached before is retried until the call's deadline.
+    window_steps: the most unanswered time steps of one session. buffer_steps, buffer_bytes: answered inputs to keep for
+    each session; the client replays them if a server lost them. outputs: what steps return by default. max_frame_items:
+    the most chunks in one message; a lower limit of the server takes precedence. backoff: the pauses between retries.
+    tls: True, or a Tls with files of its own; False: plain text. credentials: gRPC credentials, instead of `tls`.
+    token: a bearer token, the path of the file that holds it, or a callable that returns it (called in the event loop's
+    thread, so it must not block); a new token takes effect without any call failing. websocket: "ws://host:port" of the
+    server's --http-listen ("wss://..." with `tls`), or one for each target, in the same order: steps go over a
+    WebSocket, which is faster; everything else goes over gRPC. It needs the package websockets (pip install
+    'cellkeeper[websocket]').
     """
 
     def __init__(
@@ -125,11 +125,11 @@ class AsyncClient(AsyncAdministration):
         await self.close()
 
     async def wait_ready(self, timeout: float | timedelta | None = None) -> None:
-        """Waits until a server is ready: it answers, takes the client's token, serves a model, and reaches its store.
+        """Waits until a server is ready: it answers, accepts the client's token, serves a model, and reaches its store.
 
-        timeout: seconds; None: the client's. With several endpoints one that is ready is enough. Raises
-        DeadlineExceeded, whose text says what was wrong last (connection refused, NOT_SERVING, the store ...); and at
-        once what waiting does not change, such as AccessDenied. connect_timeout does not matter here.
+        timeout: seconds; None: the client's. With several endpoints, one that is ready is enough. connect_timeout does
+        not apply. Raises DeadlineExceeded, which says what was wrong last (connection refused, NOT_SERVING, the store
+        ...), and immediately what waiting cannot fix, such as AccessDenied.
         """
         connection, settings = self._connected(), self._settings
         seconds = timeout_seconds(timeout, self.timeout)
@@ -138,8 +138,11 @@ class AsyncClient(AsyncAdministration):
         )
 
     async def close(self) -> None:
-        """Ends every waiting call with Closed, and the connections. Sessions stay at the server. A second call does
-        nothing. Raises WrongEventLoop where the client belongs to another event loop that is not closed."""
+        """Ends every waiting call with Closed, and closes the connections. Sessions stay at the server.
+
+        Closing again does nothing. Raises WrongEventLoop if the client belongs to another event loop that is not
+        closed.
+        """
         if self._closed:
             return
         connection = self._connection
@@ -149,7 +152,7 @@ class AsyncClient(AsyncAdministration):
         self._closed = Closed("the client was closed")
         if self._finalizer is not None:
             self._finalizer.detach()
-        if loop_ended:  # no caller waits, and nothing can be awaited there any more
+        if loop_ended:  # no caller waits, and nothing can be awaited in that loop any more
             self._senders.disown(self._closed)
             return
         self._senders.close(Closed("the client was closed"))
@@ -157,7 +160,7 @@ class AsyncClient(AsyncAdministration):
             await connection.close()
 
     def disown(self) -> None:
-        """In a forked process: every use of it, and of its sessions, raises from now on."""
+        """Called in a forked process: the client and its sessions raise on every use from now on."""
         self._closed = ForkedProcess(INHERITED)
         self._senders.disown(self._closed)
 
@@ -176,17 +179,17 @@ class AsyncClient(AsyncAdministration):
     ) -> AsyncSession:
         """Creates the session, or continues it after its last step. `open` is another name for this method.
 
-        session: its id, 1 to 256 bytes of UTF-8. model: its name; may be left out while the server serves exactly one.
-        ttl: seconds (or a timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or
-        what the session has. expect: insist on this position's history; the session is never created then.
-        initial_state: tensors by name, in the shapes that `model.states` declares ([layers, size] of an LSTM's h), for
-        a new session only. outputs: what its steps return by default; None: the client's. timeout: seconds for the
-        call, retries included; None: the client's.
+        session: its id, 1 to 256 bytes of UTF-8. model: its name; optional while the server serves exactly one. ttl:
+        seconds (or a timedelta) of idle time after which the session expires; 0: never; None: the server's default, or
+        the session's own. expect: a position whose history the session must have; the session is never created then.
+        initial_state: tensors by name, in the shapes of `model.states` ([layers, size] for an LSTM's h), for a new
+        session only. outputs: what its steps return by default; None: the client's. timeout: seconds for the call,
+        including retries; None: the client's.
 
-        With `expect` it raises SessionNotFound, GenerationChanged and HistoryChanged where there is no such history,
-        StepGap where the server has not come that far (it lost steps: open without `expect`, and send what is missing
-        again), and StepCompacted where it has gone on so far that it cannot tell any more. Otherwise InvalidArgument,
-        which names the field; Unavailable and DeadlineExceeded, after which the same call may be made again.
+        With `expect`, raises SessionNotFound, GenerationChanged or HistoryChanged if there is no such history; StepGap
+        if the server is behind that position (it lost steps: open without `expect`, and send the missing ones again);
+        StepCompacted if the server has compacted that position and cannot check it. Otherwise raises InvalidArgument,
+        which names the field, and Unavailable or DeadlineExceeded, after which it is safe to repeat the call.
         """
         session, model, ttl_ms = session_id(session), id_text(model, "model"), ttl_milliseconds(ttl)
         expect, outputs = checked_position(expect, "expect"), self.outputs if outputs is None else output_names(outputs)
@@ -215,13 +218,13 @@ class AsyncClient(AsyncAdministration):
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> AsyncGroup:
-        """Opens many sessions of one model by few calls, to be stepped as one: created, or continued after their last
-        steps.
+        """Opens many sessions of one model with a few calls, to be stepped as one.
 
-        sessions: their ids, each once, in the order of the rows of `AsyncGroup.step`. model, ttl, outputs: as in
-        `session`, for all of them. expect: by id, the position whose history is insisted on. timeout: seconds for each
-        call. Raises GroupError where some cannot be opened: its `errors` says which and why, and its `group` has the
-        others.
+        Each is created, or continued after its last step. sessions: their ids, each once, in the order of the rows of
+        `AsyncGroup.step`. model, ttl, outputs: as in `session`, for all of them. expect: by id, a position whose
+        history the session must have. timeout: seconds for each call, including retries; None: the client's. Raises
+        InvalidArgument for invalid ids, and GroupError if some sessions cannot be opened: its `errors` says which and
+        why, and its `group` has the others.
         """
         group = AsyncGroup(self, await self.model(model, timeout=timeout), ttl, outputs or self.outputs)
         self._limit_frames(group.model.max_frame_items)
@@ -231,7 +234,7 @@ class AsyncClient(AsyncAdministration):
     # ------------------------------------------------------------------------------------------ inside
 
     def _connected(self) -> Connection:
-        """The connections, made at the first use. Raises Closed, ForkedProcess and WrongEventLoop."""
+        """Returns the connections, which the first call makes. Raises Closed, ForkedProcess and WrongEventLoop."""
         if self._closed:
             raise copy(self._closed)
         connection = self._connection
@@ -254,7 +257,7 @@ class AsyncClient(AsyncAdministration):
         return await calls.call(method, request, session=session, timeout=seconds, read=read)
 
     async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model:
-        """Asked where the session is: another server may not serve its version yet, or not any more."""
+        """Asks the session's own endpoint: another server may not serve its version yet, or no longer."""
         key = (name, fingerprint)
         if key not in self._models:
             request = pb.GetModelRequest(model=name, fingerprint=fingerprint)
@@ -279,8 +282,8 @@ class AsyncClient(AsyncAdministration):
 
 
 def _left_open(connection: Connection) -> None:
-    """A client was collected without being closed, in whatever thread."""
-    if connection.loop.is_closed():  # its connections have ended with it
+    """Warns of a client that was garbage-collected without being closed. Runs in any thread."""
+    if connection.loop.is_closed():  # its connections ended with it
         return
     text = "an AsyncClient was not closed: use `async with`, or await its close()"
     warnings.warn(text, ResourceWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""The blocking client: the asyncio one, in a thread of its own."""
+"""The blocking client: runs the asyncio client in a thread of its own."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ __all__ = ["Client", "Group", "Session"]
 class Client:
     """Talks to one or several Cellkeeper endpoints. Safe to use from several threads.
 
-    target: "host:port", or several: a session goes to its own endpoint, and to the next one while that fails.
-    timeout: seconds for each call, retries included, unless the call names another. attempt_timeout: seconds of
-    silence after which an attempt is given up and made again. connect_timeout: seconds for which a client that has
-    not reached any server yet tries one that refuses the connection; after that calls raise Unavailable. More of
-    them wait for a server that starts later; one that was reached before is waited for until the call's deadline.
-    window_steps: unanswered time steps of one session at most. buffer_steps, buffer_bytes: answered inputs kept for
-    each session, sent again by themselves when a server lost them. outputs: what steps return by default.
-    max_frame_items: chunks in one message at most; the server's limit counts where it is lower. backoff: the pauses
-    between retries. tls: True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead
-    of `tls`. token: a bearer token, a path of the file that holds it, or a callable that gives it (called in the
-    client's own thread, so it must not wait); a token that was replaced is sent without any call failing.
-    websocket: "ws://host:port" of the server's --http-listen ("wss://..." with `tls`), or one for each target, in their
-    order: steps go over a WebSocket there, which is faster; everything else goes over gRPC. It needs the package
-    websockets (pip install 'cellkeeper[websocket]').
+    target: "host:port", or several: each session prefers one of them, and uses the next one while that fails. timeout:
+    seconds for each call, including retries, unless the call names its own. attempt_timeout: seconds without an answer
+    after which an attempt is abandoned and made again. connect_timeout: seconds for which a client that has not yet
+    reached any server keeps trying one that refuses the connection; after that, calls raise Unavailable. Raise it to
+    wait for a server that starts later; a server that was reached before is retried until the call's deadline.
+    window_steps: the most unanswered time steps of one session. buffer_steps, buffer_bytes: answered inputs to keep for
+    each session; the client replays them if a server lost them. outputs: what steps return by default. max_frame_items:
+    the most chunks in one message; a lower limit of the server takes precedence. backoff: the pauses between retries.
+    tls: True, or a Tls with files of its own; False: plain text. credentials: gRPC credentials, instead of `tls`.
+    token: a bearer token, the path of the file that holds it, or a callable that returns it (called in the client's own
+    thread, so it must not block); a new token takes effect without any call failing. websocket: "ws://host:port" of the
+    server's --http-listen ("wss://..." with `tls`), or one for each target, in the same order: steps go over a
+    WebSocket, which is faster; everything else goes over gRPC. It needs the package websockets (pip install
+    'cellkeeper[websocket]').
     """
 
     def __init__(
@@ -94,22 +94,24 @@ class Client:
         self.close()
 
     def wait_ready(self, timeout: float | timedelta | None = None) -> None:
-        """Waits until a server is ready: it answers, takes the client's token, serves a model, and reaches its store.
+        """Waits until a server is ready: it answers, accepts the client's token, serves a model, and reaches its store.
 
-        timeout: seconds; None: the client's. With several endpoints one that is ready is enough. Raises
-        DeadlineExceeded, whose text says what was wrong last (connection refused, NOT_SERVING, the store ...); and at
-        once what waiting does not change, such as AccessDenied. connect_timeout does not matter here.
+        timeout: seconds; None: the client's. With several endpoints, one that is ready is enough. connect_timeout does
+        not apply. Raises DeadlineExceeded, which says what was wrong last (connection refused, NOT_SERVING, the store
+        ...), and immediately what waiting cannot fix, such as AccessDenied.
         """
         self._thread.run(self._core.wait_ready(timeout))
 
     def close(self) -> None:
-        """Ends every waiting call with Closed, and the connections. Sessions stay at the server. A second call does
-        nothing."""
+        """Ends every waiting call with Closed, and closes the connections. Sessions stay at the server.
+
+        Closing again does nothing.
+        """
         self._thread.close()
 
     @property
     def counters(self) -> Counters:
-        """What this client did since it was made."""
+        """What this client has done since it was created."""
         return self._core.counters
 
     def session(
@@ -125,17 +127,17 @@ class Client:
     ) -> Session:
         """Creates the session, or continues it after its last step.
 
-        session: its id, 1 to 256 bytes of UTF-8. model: its name; may be left out while the server serves exactly one.
-        ttl: seconds (or a timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or
-        what the session has. expect: insist on this position's history; the session is never created then.
-        initial_state: tensors by name, in the shapes that `model.states` declares ([layers, size] of an LSTM's h), for
-        a new session only. outputs: what its steps return by default; None: the client's. timeout: seconds for the
-        call, retries included; None: the client's.
+        session: its id, 1 to 256 bytes of UTF-8. model: its name; optional while the server serves exactly one. ttl:
+        seconds (or a timedelta) of idle time after which the session expires; 0: never; None: the server's default, or
+        the session's own. expect: a position whose history the session must have; the session is never created then.
+        initial_state: tensors by name, in the shapes of `model.states` ([layers, size] for an LSTM's h), for a new
+        session only. outputs: what its steps return by default; None: the client's. timeout: seconds for the call,
+        including retries; None: the client's.
 
-        With `expect` it raises SessionNotFound, GenerationChanged and HistoryChanged where there is no such history,
-        StepGap where the server has not come that far (it lost steps: open without `expect`, and send what is missing
-        again), and StepCompacted where it has gone on so far that it cannot tell any more. Otherwise InvalidArgument,
-        which names the field; Unavailable and DeadlineExceeded, after which the same call may be made again.
+        With `expect`, raises SessionNotFound, GenerationChanged or HistoryChanged if there is no such history; StepGap
+        if the server is behind that position (it lost steps: open without `expect`, and send the missing ones again);
+        StepCompacted if the server has compacted that position and cannot check it. Otherwise raises InvalidArgument,
+        which names the field, and Unavailable or DeadlineExceeded, after which it is safe to repeat the call.
         """
         opening = self._core.session(
             session,
@@ -158,13 +160,13 @@ class Client:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Group:
-        """Opens many sessions of one model by few calls, to be stepped as one: created, or continued after their last
-        steps.
+        """Opens many sessions of one model with a few calls, to be stepped as one.
 
-        sessions: their ids, each once, in the order of the rows of `Group.step`. model, ttl, outputs: as in `session`,
-        for all of them. expect: by id, the position whose history is insisted on. timeout: seconds for each call,
-        retries included; None: the client's. Raises InvalidArgument for ids that are none, and GroupError where some
-        cannot be opened: its `errors` says which and why, and its `group` has the others.
+        Each is created, or continued after its last step. sessions: their ids, each once, in the order of the rows of
+        `Group.step`. model, ttl, outputs: as in `session`, for all of them. expect: by id, a position whose history the
+        session must have. timeout: seconds for each call, including retries; None: the client's. Raises InvalidArgument
+        for invalid ids, and GroupError if some sessions cannot be opened: its `errors` says which and why, and its
+        `group` has the others.
         """
         opening = self._core.group(sessions, model=model, ttl=ttl, expect=expect, outputs=outputs, timeout=timeout)
         try:
@@ -175,33 +177,32 @@ class Client:
             raise
 
     def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
-        """Reads what the server has of a session: its position, its ages and TTL in seconds, whether it is hot. It
-        changes nothing.
+        """Reads what the server knows of a session: position, age, idle time and TTL in seconds, whether it is hot.
 
-        session: its id. model: its name; may be left out while the server serves exactly one. timeout: seconds for the
-        call, retries included; None: the client's. Raises SessionNotFound, and RecordDamaged, whose `position` is what
-        can still be read.
+        It changes nothing. session: its id. model: its name; optional while the server serves exactly one. timeout:
+        seconds for the call, including retries; None: the client's. Raises SessionNotFound, and RecordDamaged, whose
+        `position` is what can still be read.
         """
         return self._thread.run(self._core.session_info(session, model=model, timeout=timeout))
 
     def sessions(self, prefix: str = "", *, model: str = "", timeout: float | None = None) -> Iterator[SessionInfo]:
         """Lists the sessions whose id starts with `prefix`, in no particular order, page by page.
 
-        prefix: empty: all sessions. model: its name; may be left out while the server serves exactly one. timeout:
-        seconds for each page, retries included; None: the client's. Sessions that are created or deleted meanwhile may
-        be missing or listed. Those with damaged records are listed, and say so in `damage`.
+        prefix: empty: all sessions. model: its name; optional while the server serves exactly one. timeout: seconds for
+        each page, including retries; None: the client's. Sessions that are created or deleted meanwhile may be missing
+        or listed. Those with damaged records are listed too, with the reason in `damage`.
         """
         source = self._core.sessions(prefix, model=model, timeout=timeout)
         while (info := self._thread.run(_next(source))) is not None:
             yield info
 
     def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
-        """Deletes that generation of the session. Returns False if it was gone already, which is no error.
+        """Deletes that generation of the session. Returns False if it was already gone, which is not an error.
 
-        session: its id. generation: 16 bytes, as a Position or session_info gives them; empty: delete a session whose
-        record is damaged (RecordDamaged), and no other. model: its name; may be left out while the server serves
-        exactly one. timeout: seconds for the call, retries included; None: the client's. Raises Unavailable and
-        DeadlineExceeded, after which the same call may be made again: it deletes no other generation.
+        session: its id. generation: 16 bytes, from a Position or session_info; empty: delete the session only if its
+        record is damaged (RecordDamaged). model: its name; optional while the server serves exactly one. timeout:
+        seconds for the call, including retries; None: the client's. Raises Unavailable and DeadlineExceeded, after
+        which it is safe to repeat the call: it deletes no other generation.
         """
         return self._thread.run(self._core.delete(session, generation, model=model, timeout=timeout))
 
@@ -213,14 +214,13 @@ class Client:
         timeout: float | None = None,
         on_progress: Callable[[Deleted], None] | None = None,
     ) -> Deleted:
-        """Deletes sessions, several in one request, each in the generation that it was listed with, and counts what
-        became of them.
+        """Deletes sessions, several in one request, and counts the outcomes.
 
-        sessions: as `sessions` lists them: `client.delete_many(client.sessions("old/"))`. model: its name; may be left
-        out while the server serves exactly one. timeout: seconds for each request. on_progress: called after each
-        request with the counts so far. What fails for one session is counted, and holds up no other: look at
-        `failures`. A run that was broken off is simply started again. Raises InvalidArgument for what is no
-        SessionInfo.
+        It deletes only the generation that each session was listed with. sessions: as `sessions` lists them:
+        `client.delete_many(client.sessions("old/"))`. model: its name; optional while the server serves exactly one.
+        timeout: seconds for each request. on_progress: called after each request with the counts so far. A session that
+        fails is counted and does not hold up the others: see `failures`. If a run is interrupted, start it again.
+        Raises InvalidArgument for anything that is not a SessionInfo.
         """
         bulk = self._thread.run(self._core._new_bulk_delete(model, timeout))
         source = iter(listed(sessions))
@@ -231,13 +231,12 @@ class Client:
         return bulk.result
 
     def reset(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> Position:
-        """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
-        also where its own version is not served any more. Returns the new position.
+        """Ends that generation of the session and starts a new one at step 0. Returns the new position.
 
-        session: its id. generation: 16 bytes, as a Position or session_info gives them. model: its name; may be left
-        out while the server serves exactly one. timeout: seconds for the call, retries included; None: the client's.
-        Raises SessionNotFound, and GenerationChanged where the session has another generation: read it again before
-        deciding.
+        The new generation belongs to the model version that takes new sessions, even if the session's own is no longer
+        served. session: its id. generation: 16 bytes, from a Position or session_info. model: its name; optional while
+        the server serves exactly one. timeout: seconds for the call, including retries; None: the client's. Raises
+        SessionNotFound, and GenerationChanged if the session has another generation: read it again before deciding.
         """
         return self._thread.run(self._core.reset(session, generation, model=model, timeout=timeout))
 
@@ -253,19 +252,18 @@ class Client:
         timeout: float | None = None,
         on_progress: Callable[[CarriedOver], None] | None = None,
     ) -> CarriedOver:
-        """Hands sessions over to another version of their model, and counts what became of them.
+        """Carries sessions over to another version of their model, and counts the outcomes.
 
         policy: "keep" the state, "rerun" a window of inputs, or "reset", as in the session's own carry_over. model: its
-        name; may be left out while the server serves exactly one. prefix: of the sessions' ids; sessions: these ids and
-        no others. window_of: where the policy is "rerun", returns a session's window ([W, F], or [W] token ids); None
-        for one that stays as it is. It is called in the caller's thread. fingerprint: 32 bytes, of the new version;
+        name; optional while the server serves exactly one. prefix: of the sessions' ids. sessions: these ids and no
+        others. window_of: with the policy "rerun", returns a session's window ([W, F], or [W] token ids), or None to
+        leave that session as it is. It is called in the caller's thread. fingerprint: 32 bytes, of the new version;
         empty: the one that takes new sessions. timeout: seconds for each request. on_progress: called after each page
         of sessions with the counts so far.
 
-        What fails for one session is counted, and holds up no other: look at `failures`. A run that was broken off is
-        simply started again. Sessions of the other version that are created meanwhile may be missed. Raises
-        InvalidArgument for a policy, model or fingerprint that there is not, and Unavailable and DeadlineExceeded for
-        the calls that list sessions.
+        A session that fails is counted and does not hold up the others: see `failures`. If a run is interrupted, start
+        it again. Sessions of the other version that are created meanwhile may be missed. Raises InvalidArgument for an
+        unknown policy, model or fingerprint, and Unavailable and DeadlineExceeded from the calls that list sessions.
         """
         carry_over = self._thread.run(self._core._new_carry_over(policy, model, fingerprint, window_of, timeout))
         page = self._thread.run(carry_over.page(prefix) if sessions is None else carry_over.named(sessions))
@@ -277,9 +275,9 @@ class Client:
         return carry_over.result
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
-        """Lists every served version of every model; the first of a name takes new sessions.
+        """Lists every served version of every model; the first of each name takes new sessions.
 
-        timeout: seconds for the call, retries included; None: the client's. Raises AccessDenied, Unavailable and
+        timeout: seconds for the call, including retries; None: the client's. Raises AccessDenied, Unavailable and
         DeadlineExceeded.
         """
         return self._thread.run(self._core.models(timeout=timeout))
@@ -287,9 +285,9 @@ class Client:
     def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model:
         """Reads one model: its input, outputs, states and limits.
 
-        name: may be left out while the server serves exactly one. fingerprint: 32 bytes: that version; empty: the one
-        that takes new sessions. timeout: seconds for the call, retries included; None: the client's. Raises
-        InvalidArgument where no such model is served.
+        name: optional while the server serves exactly one. fingerprint: 32 bytes: that version; empty: the one that
+        takes new sessions. timeout: seconds for the call, including retries; None: the client's. Raises InvalidArgument
+        if no such model is served.
         """
         return self._thread.run(self._core.model(name, fingerprint, timeout=timeout))
 

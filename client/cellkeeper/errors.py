@@ -1,40 +1,41 @@
-"""What can go wrong, as one tree. Nothing of grpc leaks through it.
+"""All errors of the client, as one tree. No gRPC exception escapes.
 
     CellkeeperError
-      + InvalidArgument        a shape, dtype, id or value cannot be taken; names what came and what was expected
+      + InvalidArgument        a shape, dtype, id or value is not accepted; names what came and what was expected
       + AccessDenied           the server does not know, or does not trust, the caller
-      + SessionExists          a fork's target is taken
+      + SessionExists          the target of a fork already exists
       + HistoryError           the session is not at the position where this client left it
-      |   + SessionNotFound    expired, deleted or never opened; it is never created again silently
-      |   + GenerationChanged  another generation of the session is there (reset, set-state, or expired and reopened)
-      |   + HistoryChanged     the same generation, but with other inputs
-      |   + HistoryLost        the server lost steps, more of them than this client kept
-      |   + StepConflict       others' inputs were applied at that step
-      |   + StepGap            the step was built on one that failed, and was not applied
-      |   + StepCompacted      the step is older than what the server can compute again
+      |   + SessionNotFound    expired, deleted or never opened; the client never recreates it silently
+      |   + GenerationChanged  the session has another generation (reset, set-state, or expired and reopened)
+      |   + HistoryChanged     the generation is the same, but other inputs were applied
+      |   + HistoryLost        the server lost more steps than this client kept
+      |   + StepConflict       another writer's inputs were applied at that step
+      |   + StepGap            the step followed one that failed, and was not applied
+      |   + StepCompacted      the step is too old for the server to compute again
       + ModelError
       |   + ModelChanged       the session belongs to a model version that is not served
       |   + NumericsChanged    the session was computed by an engine that rounds differently
-      + ResourceExhausted      a limit was passed
-      |   + QueueFull          the server is busy; tried again until the deadline
-      |   + AckBehind          the server's log is full of steps whose replies this client lacks
-      |   + QuotaExceeded      the tenant's; tried again until the deadline where the server says that waiting helps
+      + ResourceExhausted      a limit was exceeded
+      |   + QueueFull          the server is busy; retried until the deadline
+      |   + AckBehind          the server's log is full of steps whose replies this client has not acknowledged
+      |   + QuotaExceeded      the tenant's quota; retried until the deadline if the server says that waiting helps
       |   + ReplyTooLarge      ask for fewer time steps or outputs
-      + RecordDamaged          what the store holds of the session cannot be right; delete it, or restore the store
-      + OutcomeUnknown         a step without position may have been applied
-      + CommitConflict         others wrote to the session meanwhile; tried again until the deadline
-      + Unavailable            no server answers, or its store does not; tried again until the deadline
-      + DeadlineExceeded       time ran out; the cause is the last thing that went wrong
+      + RecordDamaged          the stored record of the session is corrupt; delete it, or restore the store
+      + OutcomeUnknown         a step without a position may have been applied
+      + CommitConflict         another client wrote to the session meanwhile; retried until the deadline
+      + Unavailable            no server answers, or its store does not; retried until the deadline
+      + DeadlineExceeded       the deadline passed; the cause is the last error before it
       + ServerError            the server failed in a way that it does not explain to clients
       + GroupError             some members of a group failed; says which, and why
       + Closed                 the client or the session was closed
       + ForkedProcess          this process was forked from one that uses a client, and cannot use one itself
-      + WrongEventLoop         an AsyncClient was used in another event loop than the one it belongs to
+      + WrongEventLoop         an AsyncClient was used in an event loop other than its own
 
-A step that ends with an error may have been sent before. If it was, and no answer says whether the server applied it,
-the error has a `late_step`. The session settles that step before it sends the next one, by sending it again at its own
-position, which takes effect once; so it counts, unless the server refuses it for good. Do not step the same sample
-again after such an error: `session.settle()` gives its outcome. A step whose error has no `late_step` does not count.
+A step that raises an error may already have been sent. If it was, and no reply says whether the server applied it, the
+error has a `late_step`. The session settles that step before it sends the next one: it sends the step again at the same
+position, which takes effect once. So the step is applied unless the server rejects it for good. Do not step the same
+sample again after such an error: `session.settle()` gives its outcome. A step whose error has no `late_step` was not
+applied.
 """
 
 from __future__ import annotations
@@ -53,10 +54,9 @@ _TOLD_ERRORS = 3
 class CellkeeperError(Exception):
     """The root of all errors of this package.
 
-    reason: the wire's word for it ("STEP_GAP"), empty where there is none. field: the request's field at fault,
-    or empty. position: the session's position at the server, where it is known. retry_delay_ms: the server's
-    advice; 0: none. late_step: where a step that was sent ends with this error, what is known of that step; None: the
-    step does not count.
+    reason: the wire's name for the error ("STEP_GAP"); empty if it has none. field: the request field at fault, or
+    empty. position: the session's position at the server, if known. retry_delay_ms: the delay that the server advises;
+    0: none. late_step: what is known of a step that was sent and ended with this error; None: the step was not applied.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class CellkeeperError(Exception):
 
 
 class InvalidArgument(CellkeeperError):
-    """A shape, dtype, id or value cannot be taken, or the result would not be finite. Nothing was applied."""
+    """A shape, dtype, id or value is not accepted, or the result would not be finite. Nothing was applied."""
 
 
 class AccessDenied(CellkeeperError):
@@ -86,19 +86,19 @@ class AccessDenied(CellkeeperError):
 
 
 class SessionExists(CellkeeperError):
-    """The target of a fork exists."""
+    """The target of a fork already exists."""
 
 
 class HistoryError(CellkeeperError):
-    """The session is not at the position where this client left it. The root of the next seven."""
+    """The session is not at the position where this client left it. The root of the next seven errors."""
 
 
 class SessionNotFound(HistoryError):
-    """The session expired, was deleted, or was never opened. The client never creates it again by itself."""
+    """The session expired, was deleted, or was never opened. The client never recreates it on its own."""
 
 
 class GenerationChanged(HistoryError):
-    """The session was reset, set to another state, carried over, or it expired and was opened again."""
+    """The session was reset, set to another state, carried over, or expired and opened again."""
 
 
 class HistoryChanged(HistoryError):
@@ -106,15 +106,15 @@ class HistoryChanged(HistoryError):
 
 
 class HistoryLost(HistoryError):
-    """The store lost more steps than this client keeps for a replay."""
+    """The server lost more steps than this client keeps for a replay."""
 
 
 class StepConflict(HistoryError):
-    """Others' inputs were applied at that step."""
+    """Another writer's inputs were applied at that step."""
 
 
 class StepGap(HistoryError):
-    """The step before it failed, which is its `__cause__`; it was not applied."""
+    """The preceding step failed, with the error in `__cause__`; this step was not applied."""
 
 
 class StepCompacted(HistoryError):
@@ -122,7 +122,7 @@ class StepCompacted(HistoryError):
 
 
 class ModelError(CellkeeperError):
-    """The session and the served versions of its model do not fit. The root of the next two."""
+    """The session does not match the served versions of its model. The root of the next two errors."""
 
 
 class ModelChanged(ModelError):
@@ -134,58 +134,65 @@ class NumericsChanged(ModelError):
 
 
 class ResourceExhausted(CellkeeperError):
-    """A limit was passed. The root of the next four."""
+    """A limit was exceeded. The root of the next four errors."""
 
 
 class QueueFull(ResourceExhausted):
-    """The server is busy; the client tried again until the deadline."""
+    """The server is busy; the client retried until the deadline."""
 
 
 class QuotaExceeded(ResourceExhausted):
-    """The tenant's quota is used up; the client tried again where the server says that waiting helps."""
+    """The tenant's quota is used up; the client retried if the server said that waiting helps."""
 
 
 class AckBehind(ResourceExhausted):
-    """The session's log at the server is full of steps whose replies are not acknowledged. The client waits for those
-    that are on their way and sends the step again, so this is at most the `__cause__` of another error."""
+    """The session's log at the server is full of steps whose replies are not acknowledged.
+
+    The client waits for the replies in flight and sends the step again, so this is at most the `__cause__` of another
+    error.
+    """
 
 
 class ReplyTooLarge(ResourceExhausted):
-    """No message can carry the outputs. Nothing was applied; ask for fewer time steps or outputs."""
+    """The outputs do not fit into a message. Nothing was applied; ask for fewer time steps or outputs."""
 
 
 class RecordDamaged(CellkeeperError):
-    """The stored record of the session cannot be right. Restore the store, or delete the session."""
+    """The stored record of the session is corrupt. Restore the store, or delete the session."""
 
 
 class OutcomeUnknown(CellkeeperError):
-    """The store did not answer the commit of a step without a position, which may have been applied. This client sends
-    no such steps and never raises this."""
+    """The store did not answer the commit of a step without a position, so the step may have been applied.
+
+    This client sends no such steps and never raises this.
+    """
 
 
 class CommitConflict(CellkeeperError):
-    """Others wrote to the session twice while a request was computed. The client sends it again until the deadline, so
-    this is the `__cause__` of a `DeadlineExceeded`."""
+    """Other clients wrote to the session twice while a request was being computed.
+
+    The client retries until the deadline, so this is the `__cause__` of a `DeadlineExceeded`.
+    """
 
 
 class Unavailable(CellkeeperError):
-    """No server answers, or its store does not; the client tried again until the deadline."""
+    """No server answers, or its store does not; the client retried until the deadline."""
 
 
 class DeadlineExceeded(CellkeeperError):
-    """Time ran out. `__cause__` is the last thing that went wrong."""
+    """The deadline passed. `__cause__` is the last error before it."""
 
 
 class ServerError(CellkeeperError):
-    """The server failed, and does not explain it to clients; its log does."""
+    """The server failed and does not tell clients why; its log does."""
 
 
 class GroupError(CellkeeperError):
-    """Some members of a group failed; the others did what they were asked to.
+    """Some members of a group failed; the call succeeded for the others.
 
-    errors: by id, each member's own error, which is what a session of its own would have raised. ids: the members that
-    succeeded, in the order of the call's rows. outputs: by name, what these answered, one row an id; empty where the
-    call returns none. reply: the GroupReply of what succeeded, where there is one. group: where opening one raised
+    errors: by id, each failed member's error, the same that its own session would have raised. ids: the members that
+    succeeded, in the order of the call's rows. outputs: by name, the outputs of these members, one row per id; empty if
+    the call returns none. reply: the GroupReply of what succeeded, if there is one. group: if opening a group raised
     this, the group of the members that could be opened.
     """
 
@@ -220,7 +227,7 @@ class ForkedProcess(CellkeeperError):
 
 
 class WrongEventLoop(CellkeeperError):
-    """An AsyncClient was used in another event loop than the one it belongs to. Nothing was sent."""
+    """An AsyncClient was used in an event loop other than its own. Nothing was sent."""
 
 
 BY_REASON: dict[str, type[CellkeeperError]] = {
@@ -257,5 +264,5 @@ BY_REASON: dict[str, type[CellkeeperError]] = {
 
 
 def error_of_reason(reason: str, message: str, position: Position | None = None) -> CellkeeperError:
-    """An error that the client itself found; ServerError where the reason is not known."""
+    """Returns the error for a reason that the client itself found; ServerError if the reason is unknown."""
     return BY_REASON.get(reason, ServerError)(message, reason=reason, position=position)

@@ -22,22 +22,22 @@ from .types import Array
 class AsyncGroup(AsyncGroupStepping):
     """Sessions of one model, stepped together, each continued after its last step. Made by `AsyncClient.group`.
 
-    model: the model version that the first member belongs to; the others take and give the same. last_reply: of the
-    latest step. The members keep the order in which they were given. What a member does is what a session of its own
-    does, exactly once and retried alike; a member that fails does not hold up the others, and its error is its own.
-    Steps of the same member that are given at the same time from several tasks are applied in the order of the calls.
+    model: the first member's model version; the other members' versions take and return the same. last_reply: of the
+    latest step. The members keep the order in which they were given. Each member behaves like a session of its own,
+    exactly once and with the same retries; one that fails does not hold up the others, and its error is its own.
+    Concurrent steps of the same member from several tasks are applied in the order of the calls.
     """
 
     async def settle(self, *, timeout: float | None = None) -> dict[str, tuple[LateStep, ...]]:
-        """Waits until of every step that was sent it is known whether it counts. A late step is sent again, and counts
-        then, unless the server refuses it for good.
+        """Waits until the outcome of every step that was sent is known.
 
-        timeout: seconds, retries included; None: the client's. Returns by id the late steps that were settled since the
-        last reply, or the last call of this, oldest first. Raises GroupError for members
-        whose late steps are not settled, with the reason of each; where that is DeadlineExceeded, call it again.
+        It sends each late step again, which applies it unless the server rejects it for good. timeout: seconds,
+        including retries; None: the client's. Returns, by id, the late steps that were settled since the last reply or
+        the last call of `settle`, oldest first. Raises GroupError for members whose late steps are not settled, with
+        the reason for each; if that is DeadlineExceeded, call it again.
         """
         errors = await self._members.drained(self._members.all, timeout)
-        _raise_failed("settle", errors, self.ids)  # before anything is taken: the next call has what was settled
+        _raise_failed("settle", errors, self.ids)  # before taking what was settled, so that the next call returns it
         return self._sender.take_settled()
 
     # ------------------------------------------------------------------------------------------ members
@@ -49,12 +49,12 @@ class AsyncGroup(AsyncGroupStepping):
         expect: Mapping[str, Position] | None = None,
         timeout: float | None = None,
     ) -> dict[str, bool]:
-        """Opens sessions and takes them in, after the others. All are opened by few calls (OpenMany).
+        """Opens sessions with a few OpenMany calls and appends them to the members.
 
-        sessions: their ids, none of them a member. expect: by id, the position whose history is insisted on.
-        timeout: seconds for each call, retries included; None: the client's. Returns by id whether opening created it.
-        Raises InvalidArgument for ids that are no texts of 1..256 bytes, occur twice or are members already, and
-        GroupError where some could not be opened, with the reason of each; the others are members then.
+        sessions: their ids, none of them a member. expect: by id, a position whose history the session must have.
+        timeout: seconds for each call, including retries; None: the client's. Returns, by id, whether opening created
+        the session. Raises InvalidArgument for ids that are not strings of 1 to 256 bytes, occur twice or are already
+        members, and GroupError if some could not be opened, with the reason for each; the others are members then.
         """
         opened, errors = await self._members.open(sessions, expect or {}, timeout)
         if opened and not len(self):
@@ -66,11 +66,11 @@ class AsyncGroup(AsyncGroupStepping):
         return created
 
     async def remove(self, sessions: Iterable[str], *, timeout: float | None = None) -> None:
-        """Forgets members here, once their steps are answered; the sessions stay at the server. Late steps that could
-        not be settled are forgotten too.
+        """Removes members from the group once their steps are answered; the sessions stay at the server.
 
-        sessions: ids of members. timeout: seconds to wait; None: the client's. Raises InvalidArgument for an id that is
-        no member's, and DeadlineExceeded: nothing was forgotten.
+        Late steps that could not be settled are forgotten too. sessions: ids of members. timeout: seconds to wait;
+        None: the client's. Raises InvalidArgument for an id that is not a member's, and DeadlineExceeded, after which
+        all are still members.
         """
         members = self._members.named(sessions)
         await self._members.drained(members, timeout)
@@ -79,11 +79,11 @@ class AsyncGroup(AsyncGroupStepping):
     async def reset(
         self, sessions: Iterable[str] | None = None, *, timeout: float | None = None
     ) -> dict[str, Position]:
-        """Starts a new generation at step 0 of these members.
+        """Starts a new generation at step 0 for these members.
 
-        sessions: ids of members; None: all. timeout: seconds for each call, retries included; None: the client's.
-        Returns their positions by id. Raises GroupError where some failed, with the reason of each (GenerationChanged:
-        the server has another generation already; remove and add the member); the others were reset.
+        sessions: ids of members; None: all. timeout: seconds for each call, including retries; None: the client's.
+        Returns their positions by id. Raises GroupError if some failed, with the reason for each (GenerationChanged:
+        the server already has another generation; remove and add the member); the others were reset.
         """
         members = self._members.named(sessions)
         await self._members.drained(members, timeout)
@@ -102,11 +102,11 @@ class AsyncGroup(AsyncGroupStepping):
         return {name: positions[name] for name in members.names}
 
     async def delete(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, bool]:
-        """Deletes these members at the server; they leave the group.
+        """Deletes these members at the server and removes them from the group.
 
-        sessions: ids of members; None: all. timeout: seconds for each call, retries included; None: the client's.
-        Returns by id False where the session was gone already. Raises GroupError where some failed, with the reason of
-        each; these stay members.
+        sessions: ids of members; None: all. timeout: seconds for each call, including retries; None: the client's.
+        Returns, by id, False if the session was already gone. Raises GroupError if some failed, with the reason for
+        each; these remain members.
         """
         members = self._members.named(sessions)
         await self._members.drained(members, timeout)
@@ -119,17 +119,16 @@ class AsyncGroup(AsyncGroupStepping):
         )
         deleted = {name: bool(results[name].deleted) for name in members.names if name in results}
         gone = self._members.of(list(deleted))
-        await self._members.drained(gone, timeout)  # of steps that were given meanwhile
+        await self._members.drained(gone, timeout)  # steps that were submitted meanwhile
         self._members.remove(gone)
         _raise_failed("delete", errors, members.names)
         return deleted
 
     async def state(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Array]:
-        """The committed states of these members: named tensors [n, ...], one row a member, in their dtype. It is one
-        call for each member, several at a time.
+        """Returns the committed states of these members: named tensors [n, ...], one row per member, in their dtype.
 
-        sessions: ids of members; None: all. timeout: seconds for each call, retries included; None: the client's.
-        Raises GroupError where some failed, with the reason of each.
+        It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds for
+        each call, including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
         """
         members = self._members.named(sessions)
         errors = await self._members.drained(members, timeout)
@@ -144,7 +143,7 @@ class AsyncGroup(AsyncGroupStepping):
         return {spec.name: np.stack([states[name][spec.name] for name in members.names]) for spec in self.model.states}
 
     async def close(self) -> None:
-        """Forgets the members here; the sessions stay at the server. What still waits raises Closed."""
+        """Closes this object; the sessions stay at the server. Each waiting call raises Closed."""
         if not self._sender.loop.is_closed():
             check_loop(self._sender.loop)
             self._sender.close(Closed("the group was closed"))

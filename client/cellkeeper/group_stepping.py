@@ -1,4 +1,4 @@
-"""What a group does with samples, for asyncio."""
+"""Steps, peeks and forecasts of a group, for asyncio."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Rows = ArrayLike | Sequence[Sample] | Mapping[str, Sample]  # or a DataFrame
 
 
 class AsyncGroupStepping:
-    """The part of `AsyncGroup` that steps and looks ahead."""
+    """The part of `AsyncGroup` that steps, peeks and forecasts."""
 
     model: Model
 
@@ -62,8 +62,10 @@ class AsyncGroupStepping:
 
     @property
     def unsettled(self) -> dict[str, tuple[LateStep, ...]]:
-        """By id, the late steps of which it is not known whether they count, oldest first; members without any are left
-        out. See AsyncSession.unsettled."""
+        """By id, the late steps whose outcome is not known yet, oldest first; members without any are omitted.
+
+        See AsyncSession.unsettled.
+        """
         found = {name: self._sender.unsettled(row) for name, row in self._members.pairs()}
         return {name: steps for name, steps in found.items() if steps}
 
@@ -92,20 +94,20 @@ class AsyncGroupStepping:
     async def step(
         self, x: Rows, *, outputs: Sequence[str] | None = None, failed: Failed = "raise", timeout: float | None = None
     ) -> Any:
-        """Applies a row to each member exactly once and returns the first of `outputs` ("prediction" by default).
+        """Applies one row to each member exactly once and returns the first of `outputs` ("prediction" by default).
 
-        x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]; several inputs: N dicts of
-        these by name, or a structured array [N] or [N, T]. Or a dict {id: row} of any members; or a DataFrame whose
-        index are ids, one time step a row, with its columns in any order where the model's features have names. All
-        rows have the same number of time steps; they are converted to the model's dtype. timeout: seconds, retries
-        included; None: the client's. Returns an array [N, ...], or [N, T, ...] where x has a time axis, in the order of
-        x; for a dict a dict.
+        x: [N, F] or [N, T, F], one row per member, in order; token ids: [N] or [N, T]; several inputs: N dicts of
+        these by name, or a structured array [N] or [N, T]. Or a dict {id: row} for any of the members. Or a DataFrame
+        whose index holds ids, one time step per row, with its columns in any order if the model's features have names.
+        All rows have the same number of time steps; they are converted to the model's dtype. timeout: seconds,
+        including retries; None: the client's. Returns an array [N, ...], or [N, T, ...] if x has a time axis, in the
+        order of x; for a dict, a dict.
 
-        Raises InvalidArgument, which names row and column, where x does not fit; nothing is sent then. Raises
-        GroupError where some members failed: `errors` says which and why, `ids` and `outputs` what succeeded. An error
-        there is what `AsyncSession.step` would have raised, with its `late_step`: step the failed members again only
-        where that is None, or `settle` first. failed: "nan" returns rows of NaN for members that failed instead, and
-        `last_reply` has their errors; where no member succeeded, it raises.
+        Raises InvalidArgument, which names row and column, if x does not fit; nothing was sent then. Raises GroupError
+        if some members failed: `errors` says which and why, `ids` and `outputs` what succeeded. Each error is what
+        `AsyncSession.step` would have raised, with its `late_step`: step a failed member again only if that is None, or
+        `settle` first. failed: "nan" returns rows of NaN for failed members instead, with their errors in `last_reply`;
+        if no member succeeded, it still raises.
         """
         _check_failed(failed)
         reply, names = await self._step(x, outputs, timeout)
@@ -114,13 +116,12 @@ class AsyncGroupStepping:
     async def step_reply(
         self, x: Rows, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> GroupReply:
-        """Like `step`, with everything that the replies hold. Does not raise where members failed: their errors are in
-        the reply, and its rows are those of the members that answered.
+        """Like `step`, but returns the whole reply, and does not raise if members failed.
 
-        x: [n, F] or [n, T, F], or a dict of rows by id, as in `step`. timeout: seconds, retries included; None: the
-        client's. outputs: names of those wanted: "prediction", "hidden" (the top layer), "state" (every layer's
-        tensors), and what further the model declares; None: the group's. Raises InvalidArgument where x does not fit;
-        nothing is sent then.
+        The reply has their errors, and its rows are those of the members that succeeded. x: [n, F] or [n, T, F], or a
+        dict of rows by id, as in `step`. timeout: seconds, including retries; None: the client's. outputs: any of
+        "prediction", "hidden" (the top layer), "state" (every layer's tensors), and whatever else the model declares;
+        None: the group's. Raises InvalidArgument if x does not fit; nothing was sent then.
         """
         reply, _ = await self._step(x, outputs, timeout)
         return reply
@@ -128,11 +129,11 @@ class AsyncGroupStepping:
     async def peek(
         self, x: Rows, *, outputs: Sequence[str] | None = None, failed: Failed = "raise", timeout: float | None = None
     ) -> Any:
-        """What `step` would return for x at this point; nothing of it is kept. Waits for the steps given before it. It
-        is one call for each member, several at a time.
+        """Returns what `step` would return for x now, but keeps nothing of it.
 
-        x: [n, F] or [n, T, F], or a dict of rows by id. outputs, failed: as in `step`. timeout: seconds, retries
-        included; None: the client's. Returns what `step` returns, and raises what it raises.
+        Waits for earlier steps, then makes one call for each member, several at a time. x: [n, F] or [n, T, F], or a
+        dict of rows by id. outputs, failed: as in `step`. timeout: seconds, including retries; None: the client's.
+        Raises what `step` raises.
         """
         _check_failed(failed)
         reply, names = await self._peek(x, outputs, timeout)
@@ -141,11 +142,10 @@ class AsyncGroupStepping:
     async def peek_reply(
         self, x: Rows, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> GroupReply:
-        """Like `peek`, with everything that the replies hold; does not raise where members failed: their errors are in
-        the reply.
+        """Like `peek`, but returns the whole reply, and does not raise if members failed: the reply has their errors.
 
-        x: [n, F] or [n, T, F], or a dict of rows by id. outputs: as in `step_reply`. timeout: seconds, retries
-        included; None: the client's. Raises InvalidArgument where x does not fit.
+        x: [n, F] or [n, T, F], or a dict of rows by id. outputs: as in `step_reply`. timeout: seconds, including
+        retries; None: the client's. Raises InvalidArgument if x does not fit.
         """
         return (await self._peek(x, outputs, timeout))[0]
 
@@ -159,13 +159,13 @@ class AsyncGroupStepping:
         failed: Failed = "raise",
         timeout: float | None = None,
     ) -> Any:
-        """Each member goes on from here by its row of `inputs` and then by `steps` predictions, each fed back as the
-        next input; nothing of it is kept. It is one call for each member, several at a time.
+        """Runs each member ahead over its row of `inputs` and then over `steps` predictions, and keeps nothing.
 
-        inputs: as x in `step`. steps: predictions to feed back, 1 or more. known: by id, [steps, K], for each further
-        time step the features that the caller supplies, in the input's order. outputs, failed: as in `step`. timeout:
-        seconds, retries included; None: the client's. Returns [n, T + steps, ...] in the order of `inputs`; for a dict
-        a dict. Raises what `step` raises, and InvalidArgument where the model does not say what to feed back.
+        Each prediction is fed back as the next input. Makes one call for each member, several at a time. inputs: as x
+        in `step`. steps: predictions to feed back, 1 or more. known: by id, [steps, K], for each further time step the
+        features that the caller supplies, in the input's order. outputs, failed: as in `step`. timeout: seconds,
+        including retries; None: the client's. Returns [n, T + steps, ...] in the order of `inputs`; for a dict, a dict.
+        Raises what `step` raises, and InvalidArgument if the model does not say what to feed back.
         """
         _check_failed(failed)
         reply, names = await self._forecast(inputs, steps, known, outputs, timeout)
@@ -180,11 +180,10 @@ class AsyncGroupStepping:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> GroupReply:
-        """Like `forecast`, with everything that the replies hold; does not raise where members failed: their errors are
-        in the reply.
+        """Like `forecast`, but returns the whole reply, and does not raise if members failed: it has their errors.
 
         inputs: [n, F] or [n, T, F], or a dict of rows by id. steps, known, outputs: as in `forecast`. timeout: seconds,
-        retries included; None: the client's. The reply's arrays are [n, T + steps, ...]. Raises InvalidArgument as
+        including retries; None: the client's. The reply's arrays are [n, T + steps, ...]. Raises InvalidArgument as
         `forecast` does.
         """
         return (await self._forecast(inputs, steps, known, outputs, timeout))[0]
@@ -192,7 +191,7 @@ class AsyncGroupStepping:
     # ------------------------------------------------------------------------------------------ inside
 
     def _use(self, model: Model) -> None:
-        """The members are to belong to that version; there are none yet."""
+        """Adopts this model version; the group must have no members yet."""
         self.model = model
         self._sender = self._client._new_group_sender(model)
         self._members = GroupMembers(self._client, model, self._sender, self._ttl)
@@ -219,7 +218,7 @@ class AsyncGroupStepping:
         return reply, names
 
     def _give_up(self, call: GroupCall) -> None:
-        """Ends the call: its caller has stopped waiting."""
+        """Ends the call, whose caller has stopped waiting."""
         self._sender.give_up(call, lambda _: Closed("its caller waits no longer"))
         self._sender.note_unheard(call, len(call.inputs) // len(call.members) // self.model.input.nbytes)
 
@@ -261,13 +260,12 @@ class AsyncGroupStepping:
         return await peeks.forecast(self._members.of(names), raw, steps, features, self._seconds(timeout)), names
 
     def _rows(self, what: str, reply: GroupReply, names: Sequence[str], x: Rows, failed: Failed) -> Any:
-        """What the call returns to its caller, who gave x. Raises GroupError."""
+        """Returns what the caller of `what` gets for its x. Raises GroupError."""
         rows = self._filled(what, reply, names, failed) if reply.errors else reply.output
         return dict(zip(names, rows, strict=True)) if isinstance(x, Mapping) else rows
 
     def _filled(self, what: str, reply: GroupReply, names: Sequence[str], failed: Failed) -> Array:
-        """The rows of all `names`, NaN where a member failed. Raises GroupError where that is not wanted, or cannot
-        be."""
+        """Returns the rows of all `names`, NaN for failed members. Raises GroupError if NaN is not allowed."""
         if failed == "raise" or not reply.ids or reply.output.dtype.kind != "f":
             raise GroupError(what, reply.errors, reply.ids, outputs=reply.outputs, reply=reply)
         rows = np.full((len(names), *reply.output.shape[1:]), np.nan, reply.output.dtype)
@@ -282,6 +280,6 @@ class AsyncGroupStepping:
 
 
 def _check_failed(failed: object) -> None:
-    """Raises InvalidArgument. To be called before anything is sent."""
+    """Raises InvalidArgument. Call it before sending anything."""
     if failed not in ("raise", "nan"):
         raise InvalidArgument(f"failed: got {failed!r}, expected 'raise' or 'nan'", field="failed")

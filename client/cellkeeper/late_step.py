@@ -1,4 +1,4 @@
-"""A late step: its caller stopped waiting when it had been sent already."""
+"""A late step: one that had already been sent when its caller stopped waiting."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .position import Position
 
 @dataclass(slots=True, eq=False)
 class LateStep:
-    """A step that was sent, and whose caller stopped waiting before its answer came: its deadline passed, its task was
-    cancelled, Ctrl-C interrupted it.
+    """A step that was sent and whose caller stopped waiting before the reply came.
 
-    position: after it, if it counts. steps: how many time steps it has. applied: True: it counts, and later steps go on
-    from its position; False: it does not count, and never will; None: not known yet. outputs: as in StepReply, once
-    they came; empty otherwise. error: why it does not count, or what kept the last attempt from finding out.
+    The caller's deadline passed, its task was cancelled, or Ctrl-C interrupted it. position: after the step, if it was
+    applied. steps: how many time steps it has. applied: True: it was applied, and later steps continue from its
+    position; False: it was not applied and never will be; None: not known yet. outputs: as in StepReply, once they
+    arrived; empty otherwise. error: why it was not applied, or why the last attempt to find out failed.
     """
 
     position: Position

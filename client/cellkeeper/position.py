@@ -1,4 +1,4 @@
-"""Positions: where in which history a step belongs, and the hash chain that names a history."""
+"""Positions, which say where in which history a step belongs, and the hash chain that names a history."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ HEAD_BYTES = 8
 POSITION_BYTES = 32
 
 _LAYOUT = struct.Struct("<16sQ8s")
-_BLANK = blake2b(digest_size=HEAD_BYTES)  # to copy: that takes half as long as making one with these arguments
+_BLANK = blake2b(digest_size=HEAD_BYTES)  # copied for each use: half the time of constructing one
 _new = tuple.__new__
 
 
 class Position(NamedTuple):
-    """One point of one history, exactly.
+    """Identifies one point of one history, exactly.
 
     generation: 16 random bytes, which change when the session starts anew.
     step: how many time steps that generation has consumed.
@@ -28,21 +28,21 @@ class Position(NamedTuple):
     head: bytes
 
     def pack(self) -> bytes:
-        """32 bytes: generation, step (little-endian), head."""
+        """Returns 32 bytes: generation, step (little-endian), head."""
         return _LAYOUT.pack(self.generation, self.step, self.head)
 
     @classmethod
     def unpack(cls, packed: bytes, offset: int = 0) -> Position:
-        """The inverse of `pack`, from the 32 bytes at `offset`."""
+        """Inverts `pack`, from the 32 bytes at `offset`."""
         return cls(*_LAYOUT.unpack_from(packed, offset))
 
     def advance(self, inputs: bytes, step_bytes: int) -> Position:
-        """The position after consuming `inputs`, a whole number of time steps of `step_bytes` bytes each."""
+        """Returns the position after consuming `inputs`, a whole number of time steps of `step_bytes` bytes each."""
         generation, step, head = self
         if len(inputs) == step_bytes:
             digest = _BLANK.copy()
             digest.update(head + inputs)
-            return _new(Position, (generation, step + 1, digest.digest()))  # without the detour through __new__
+            return _new(Position, (generation, step + 1, digest.digest()))  # skips __new__
         for start in range(0, len(inputs), step_bytes):
             head = blake2b(head + inputs[start : start + step_bytes], digest_size=HEAD_BYTES).digest()
         return Position(generation, step + len(inputs) // step_bytes, head)
@@ -52,12 +52,12 @@ class Position(NamedTuple):
         return f"Position({self.generation.hex()[:8]} at step {self.step}, head {self.head.hex()[:8]})"
 
     def __str__(self) -> str:
-        """All of it, as hexadecimal digits and the step: `parse` reads it back."""
+        """In full, as hexadecimal digits and the step; `parse` reads it back."""
         return f"{self.generation.hex()}:{self.step}:{self.head.hex()}"
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """The inverse of `str`. Raises ValueError."""
+        """Inverts `str`. Raises ValueError."""
         generation, step, head = text.split(":")
         position = cls(bytes.fromhex(generation), int(step), bytes.fromhex(head))
         if len(position.generation) != GENERATION_BYTES or len(position.head) != HEAD_BYTES or position.step < 0:
@@ -66,5 +66,5 @@ class Position(NamedTuple):
 
 
 def first_position(generation: bytes, step: int = 0) -> Position:
-    """Where a generation starts: its head is BLAKE2b-64(generation)."""
+    """Returns the start of a generation, whose head is BLAKE2b-64(generation)."""
     return Position(generation, step, blake2b(generation, digest_size=HEAD_BYTES).digest())

@@ -25,16 +25,16 @@ from .types import Array, Sample, SessionInfo
 class AsyncSession(AsyncStepping):
     """A session, continued after its last step. Made by `AsyncClient.session`.
 
-    id: its name. model: the model version it belongs to. created: opening it created it. last_reply: of the latest
-    step that was answered. Steps given at the same time from several tasks are applied in the order of the calls.
+    id: its name. model: its model version. created: opening it created it. last_reply: the reply to the latest answered
+    step. Steps made concurrently from several tasks are applied in the order of the calls.
     """
 
     async def reset(self, *, timeout: float | None = None) -> Position:
-        """Starts a new generation at step 0, of the model version that takes new sessions; also where the session's own
-        is not served any more. Returns its position.
+        """Starts a new generation at step 0. Returns its position.
 
-        timeout: seconds, retries included; None: the client's. It waits for the steps given before it. Raises
-        GenerationChanged where the server has another generation already, and SessionNotFound: open the session again.
+        The new generation belongs to the model version that takes new sessions, even if the session's own is no longer
+        served. timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises
+        GenerationChanged if the server already has another generation, and SessionNotFound: open the session again.
         """
         await self._drained_unless_lost(timeout)
         position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=timeout)
@@ -45,10 +45,10 @@ class AsyncSession(AsyncStepping):
     ) -> Position:
         """Starts a new generation from the given state tensors. Returns its position.
 
-        state: every tensor of `model.states` by its name, in its shape ([layers, size] of an LSTM's h), finite numbers.
+        state: every tensor of `model.states` by name, in its shape ([layers, size] for an LSTM's h), finite numbers.
         step: the number of time steps that the new generation starts at; None: the present one. timeout: seconds,
-        retries included; None: the client's. It waits for the steps given before it. Raises InvalidArgument, which
-        names the tensor, GenerationChanged and SessionNotFound.
+        including retries; None: the client's. Waits for earlier steps first. Raises InvalidArgument, which names the
+        tensor, GenerationChanged and SessionNotFound.
         """
         await self._drained(timeout)
         request = set_state_request(self.id, self.model, self.position, step, state)
@@ -65,11 +65,12 @@ class AsyncSession(AsyncStepping):
     ) -> Position:
         """Continues with another version of the model, as a new generation. Returns its position.
 
-        policy: "keep" the state as it is (the version it belongs to has to be served, too), "rerun" a `window` of
-        inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that. fingerprint:
-        32 bytes, of the new version; empty: the one that takes new sessions. Where the session belongs to it already,
-        it stays as it is. timeout: seconds, retries included; None: the client's. Raises GenerationChanged where the
-        server has another generation, and ModelChanged where the state cannot be kept: rerun or reset.
+        policy: "keep" the state as it is (the session's present version must still be served), "rerun" a `window` of
+        inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that initial
+        state. fingerprint: 32 bytes, of the new version; empty: the one that takes new sessions. A session that already
+        belongs to that version stays as it is. timeout: seconds, including retries; None: the client's. Raises
+        GenerationChanged if the server has another generation, and ModelChanged if the state cannot be kept: rerun or
+        reset.
         """
         await self._drained_unless_lost(timeout)
         target = await self._client.model(self.model.name, fingerprint_bytes(fingerprint), timeout=timeout)
@@ -84,12 +85,12 @@ class AsyncSession(AsyncStepping):
     async def fork(
         self, target: str, *, position: Position | None = None, timeout: float | None = None
     ) -> AsyncSession:
-        """Returns a new session `target` that starts from this one's committed state, or from that at `position`.
+        """Returns a new session `target` that starts from this one's committed state, or from its state at `position`.
 
-        target: its id. position: one that this session had, not older than the server's log; None: the present one.
-        timeout: seconds, retries included; None: the client's. What the server lost of this session is sent again
-        first. Raises SessionExists; StepGap, StepCompacted and HistoryChanged where `position` is ahead of this
-        session, or older than the server's log, or not of its history.
+        target: the new id. position: one that this session had, not older than the server's log; None: the present one.
+        timeout: seconds, including retries; None: the client's. The client first replays what the server lost of this
+        session. Raises SessionExists, and StepGap, StepCompacted or HistoryChanged if `position` is ahead of this
+        session, older than the server's log, or not part of its history.
         """
         target, position = session_id(target, "target"), checked_position(position, "position")
         item = fork_item(self.id, target)
@@ -104,10 +105,10 @@ class AsyncSession(AsyncStepping):
         )
 
     async def delete(self, *, timeout: float | None = None) -> bool:
-        """Deletes this generation of the session. Returns False if it was gone already, which is no error.
+        """Deletes this generation of the session. Returns False if it was already gone, which is not an error.
 
-        timeout: seconds, retries included; None: the client's. It waits for the steps given before it. The object
-        raises SessionNotFound from then on.
+        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. From then on the object
+        raises SessionNotFound.
         """
         await self._drained_unless_lost(timeout)
         return await self._client.delete(self.id, self.generation, model=self.model.name, timeout=timeout)
@@ -115,11 +116,10 @@ class AsyncSession(AsyncStepping):
     # ------------------------------------------------------------------------------------------ reading
 
     async def state(self, *, timeout: float | None = None) -> dict[str, Array]:
-        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`, such as float32
-        [layers, size] for an LSTM's h.
+        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`.
 
-        timeout: seconds, retries included; None: the client's. It waits for the steps given before it. Raises
-        SessionNotFound.
+        For an LSTM's h that is float32 [layers, size]. timeout: seconds, including retries; None: the client's. Waits
+        for earlier steps first. Raises SessionNotFound.
         """
         await self._drained(timeout)
         request = pb.GetStateRequest(model=self.model.name, session=self.id)
@@ -127,15 +127,14 @@ class AsyncSession(AsyncStepping):
         return {tensor.name.removeprefix("state."): array_of(tensor) for tensor in answer.state}
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
-        """Reads what the server has of it: its position, its ages and TTL in seconds, whether it is hot.
+        """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.
 
-        timeout: seconds, retries included; None: the client's. Raises SessionNotFound.
+        timeout: seconds, including retries; None: the client's. Raises SessionNotFound.
         """
         return await self._client.session_info(self.id, model=self.model.name, timeout=timeout)
 
     async def close(self) -> None:
-        """Forgets the session here; it stays at the server. What still waits raises Closed, and so does every later
-        call."""
+        """Closes this object; the session stays at the server. Each waiting or later call raises Closed."""
         if not self._sender.loop.is_closed():
             self._sender.check_loop()
             self._sender.close(Closed(f"session {self.id!r} was closed"))
@@ -149,15 +148,18 @@ class AsyncSession(AsyncStepping):
     # ------------------------------------------------------------------------------------------ inside
 
     async def _drained_unless_lost(self, timeout: float | None) -> None:
-        """Waits for the steps given before. Where a late one cannot be settled, as its model or its history is gone,
-        the call that ends the generation is made without it."""
+        """Waits for earlier steps.
+
+        If a late step cannot be settled because its model or history is gone, the call that ends the generation goes
+        ahead without it.
+        """
         try:
             await self._drained(timeout)
         except (ModelError, HistoryError):
             return
 
     async def _restarted(self, position: Position, timeout: float | None) -> Position:
-        """The session has another generation, at `position`: it may belong to another version of the model."""
+        """Continues with the new generation at `position`, which may belong to another version of the model."""
         self._new_generation(position)
         fingerprint = (await self.info(timeout=timeout)).fingerprint
         if fingerprint != self.model.fingerprint:
@@ -167,7 +169,7 @@ class AsyncSession(AsyncStepping):
         return position
 
     def _new_generation(self, position: Position) -> Position:
-        """Starts a new history, with nothing of the old one in it."""
+        """Starts an empty history for the new generation."""
         self._sender.close(Closed("the session started another generation"))
         self._sender = self._make_sender(self.id, self.model, position)
         return self.position

@@ -23,7 +23,7 @@ from .types import Array, Model, Sample, StepReply
 
 
 class AsyncStepping:
-    """What AsyncSession does with samples: each counts once; a look ahead is kept nowhere."""
+    """How AsyncSession handles samples: steps, which count once, and peeks and forecasts, which keep nothing."""
 
     def __init__(
         self,
@@ -60,20 +60,20 @@ class AsyncStepping:
 
     @property
     def unsettled(self) -> tuple[LateStep, ...]:
-        """The late steps of which it is not known whether they count, oldest first.
+        """The late steps whose outcome is not known yet, oldest first.
 
-        A step is late where its caller stopped waiting (its deadline passed, it was cancelled, Ctrl-C) when it had been
-        sent. The next step settles it first, by sending it again, and so does `settle`.
+        A step is late if its caller stopped waiting after it was sent: its deadline passed, it was cancelled, or Ctrl-C
+        interrupted it. The next step settles it first, by sending it again, and so does `settle`.
         """
         return self._sender.late_steps.unsettled
 
     async def settle(self, *, timeout: float | None = None) -> tuple[LateStep, ...]:
-        """Waits until it is known of every step that was sent whether it counts. A late step is sent again, and counts
-        then, unless the server refuses it for good.
+        """Waits until the outcome of every step that was sent is known.
 
-        timeout: seconds; None: the client's. Returns the late steps that were settled since the last reply, or the last
-        call of this, oldest first. Raises DeadlineExceeded, and what keeps a late step from being settled
-        (SessionNotFound, AccessDenied ...).
+        It sends each late step again, which applies it unless the server rejects it for good. timeout: seconds; None:
+        the client's. Returns the late steps that were settled since the last reply or the last call of `settle`, oldest
+        first. Raises DeadlineExceeded, and whatever keeps a late step from being settled (SessionNotFound, AccessDenied
+        ...).
         """
         await self._drained(timeout)
         return self._sender.late_steps.take_settled()
@@ -82,18 +82,18 @@ class AsyncStepping:
         """Applies x exactly once and returns the first of `outputs`.
 
         x: [F] or [T, F]; token ids: one integer or [T]; anything that numpy converts to the model's dtype, a DataFrame
-        or a Series. For a model with several inputs a dict of these by name, or a structured array with a field for
-        each. What is masked, None or NA is missing, as NaN is, which not every model takes. outputs: of
-        "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the model declares;
-        None: what the session was opened with. timeout: seconds until the answer, retries included; None: the client's.
-        Returns [...], or [T, ...] where x has a time axis, in the output's dtype. What is given after an error is
-        another step, also where it has the same values.
+        or a Series. For a model with several inputs, a dict of these by name, or a structured array with a field for
+        each. Masked values, None and NA are missing values, like NaN, which not every model accepts. outputs: any of
+        "prediction", "hidden" (the top layer), "state" (every layer's tensors), and whatever else the model declares;
+        None: those the session was opened with. timeout: seconds until the answer, including retries; None: the
+        client's. Returns [...], or [T, ...] if x has a time axis, in the output's dtype. A call after an error is
+        another step, even with the same values.
 
-        Raises InvalidArgument, which names what is wrong with x, and where: nothing was sent. Unavailable and
-        DeadlineExceeded: the error's `late_step` says whether x was sent, and may count; the next step settles it
-        first. GenerationChanged, HistoryChanged, HistoryLost, SessionNotFound: the session is not what it was; open it
-        again, and look at its position. ModelChanged: its version is not served any more; carry it over. docs/errors.md
-        lists them all.
+        Raises InvalidArgument, which says what is wrong with x and where: nothing was sent. Unavailable and
+        DeadlineExceeded: the error's `late_step` says whether x was sent and may count; the next step settles it first.
+        GenerationChanged, HistoryChanged, HistoryLost, SessionNotFound: the session is not what it was; open it again,
+        and check its position. ModelChanged: its version is no longer served; carry it over. docs/errors.md lists all
+        errors.
         """
         future, call = self._submit(x, outputs, timeout)
         try:
@@ -106,10 +106,10 @@ class AsyncStepping:
     async def step_reply(
         self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> StepReply:
-        """Like `step`, with everything that the reply holds: all outputs by name, the position after x, times.
+        """Like `step`, but returns the whole reply: all outputs by name, the position after x, timings.
 
-        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. timeout: seconds, retries included;
-        None: the client's. The reply's arrays are [...], or [T, ...] where x has a time axis; state tensors are those
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. timeout: seconds, including retries;
+        None: the client's. The reply's arrays are [...], or [T, ...] if x has a time axis; state tensors are those
         after x. Raises what `step` raises.
         """
         future, call = self._submit(x, outputs, timeout)
@@ -129,19 +129,19 @@ class AsyncStepping:
         window: int | None = None,
         chunk_steps: int = 1,
     ) -> AsyncGenerator[Array, None]:
-        """Applies samples, each exactly once, and yields the first of `outputs` of each, in order.
+        """Applies samples, each exactly once, and yields the first of `outputs` for each, in order.
 
-        samples: single time steps, [F] or a token id each: a list, an array [T, F], a DataFrame of T rows, or any other
-        iterable, also an asynchronous one. window: time steps that are read and sent ahead of the answers; by default
-        the client's window_steps for what has a length and an index (a list, an array ...), and 1 for any other source,
-        which may be live: its next sample is read once the answer to the one before has been yielded. A generator over
-        data that is at hand is faster with a window of 64, say. A live asynchronous source may have a window too:
-        answers are yielded as they arrive, also while a sample is awaited. An iterable that waits in its own `next`
-        holds up the whole event loop: a live source is asynchronous here. timeout: seconds for each chunk.
-        chunk_steps: so many samples travel as one chunk, which is faster where latency does not matter. The answers of
-        a chunk come together: of a live source, chunk_steps samples are read before their first answer, and a chunk
-        that is not full waits for more samples, or for the source's end.
-        Raises what a sample raised, after the answers before it; those after it are not applied.
+        samples: single time steps, each [F] or a token id: a list, an array [T, F], a DataFrame of T rows, or any other
+        iterable, including an asynchronous one. An iterable that blocks in its own `next` blocks the whole event loop,
+        so a live source should be asynchronous here. window: time steps to read and send ahead of the answers. By
+        default it is the client's window_steps for a source with a length and an index (a list, an array ...), and 1
+        for any other, which may be live: its next sample is read once the previous answer has been yielded. A generator
+        over data at hand is faster with a larger window, such as 64. A live asynchronous source may have a window too:
+        answers are yielded as they arrive, even while a sample is awaited. timeout: seconds for each chunk.
+        chunk_steps: how many samples to send as one chunk; more is faster where latency does not matter. The answers of
+        a chunk arrive together: from a live source, chunk_steps samples are read before their first answer, and a
+        partial chunk waits for more samples or for the end of the source. Raises what a sample raised, after the
+        answers before it; the samples after it are not applied.
         """
         replies = self.stream_replies(samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps)
         try:
@@ -159,11 +159,11 @@ class AsyncStepping:
         window: int | None = None,
         chunk_steps: int = 1,
     ) -> AsyncGenerator[StepReply, None]:
-        """Like `stream`, with whole replies, whose arrays are [...]. The position, and the state tensors, of a chunk's
-        replies are those after the whole chunk.
+        """Like `stream`, but yields whole replies, whose arrays are [...].
 
-        samples: each [F], or one token id. outputs, window, chunk_steps: as in `stream`. timeout: seconds for each
-        sample, retries included; None: the client's. Raises what `stream` raises.
+        The position and the state tensors in a chunk's replies are those after the whole chunk. samples: each [F], or
+        one token id. outputs, window, chunk_steps: as in `stream`. timeout: seconds for each sample, including retries;
+        None: the client's. Raises what `stream` raises.
         """
         pipeline = self._pipeline(samples, outputs, timeout, window, chunk_steps)
         replies = answers(pipeline, samples)
@@ -176,20 +176,20 @@ class AsyncStepping:
             await replies.aclose()
 
     async def peek(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
-        """Returns what `step` would return for x at this point; nothing of it is kept.
+        """Returns what `step` would return for x now, but keeps nothing of it.
 
-        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. Returns the first of them, [...], or
-        [T, ...] where x has a time axis. timeout: seconds, retries included; None: the client's. It waits for the steps
-        given before it. Raises what `step` raises, without late steps: the same call may be made again.
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. Returns the first of them, [...], or [T,
+        ...] if x has a time axis. timeout: seconds, including retries; None: the client's. Waits for earlier steps
+        first. Raises what `step` raises, without late steps: it is safe to repeat the call.
         """
         return (await self.peek_reply(x, outputs=outputs, timeout=timeout)).output
 
     async def peek_reply(
         self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> StepReply:
-        """Like `peek`, with everything that the reply holds; its position is the one after x.
+        """Like `peek`, but returns the whole reply; its position is the one after x.
 
-        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `peek`. timeout: seconds, retries included;
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `peek`. timeout: seconds, including retries;
         None: the client's. Raises what `peek` raises.
         """
         raw, single = self._inputs.convert(x)
@@ -204,16 +204,17 @@ class AsyncStepping:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Array:
-        """Goes on from here by `inputs` and then by `steps` predictions, each fed back as the next input; nothing of it
-        is kept. Returns the first of `outputs` of all T + steps time steps, [T + steps, ...].
+        """Runs ahead over `inputs` and then over `steps` predictions, and keeps nothing.
 
-        inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps is at most
-        model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`); token ids:
-        the most likely one. known: [steps, K], for each further time step the features that it says the caller
-        supplies, in the input's order, or a DataFrame with their names; for a model with several inputs a dict of those
-        that are not in `model.input_feedback`. outputs: as in `step`. timeout: seconds, retries included; None: the
-        client's. It waits for the steps given before it. Raises InvalidArgument where the model does not say what to
-        feed back, StepConflict where others have stepped the session on meanwhile, and what `peek` raises.
+        Each prediction is fed back as the next input. Returns the first of `outputs` for all T + steps time steps, [T +
+        steps, ...]. inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps
+        is at most model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`);
+        for token ids it is the most likely one. known: [steps, K], for each further time step the features that the
+        model leaves to the caller, in the input's order, or a DataFrame with their names; for a model with several
+        inputs, a dict of those that are not in `model.input_feedback`. outputs: as in `step`. timeout: seconds,
+        including retries; None: the client's. Waits for earlier steps first. Raises InvalidArgument if the model does
+        not say what to feed back, StepConflict if another client has stepped the session meanwhile, and what `peek`
+        raises.
         """
         reply = await self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
         return reply.output
@@ -227,11 +228,11 @@ class AsyncStepping:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> StepReply:
-        """Like `forecast`, with everything that the reply holds: the state tensors, where `outputs` names "state", and
-        the position are those after the last of the T + steps time steps.
+        """Like `forecast`, but returns the whole reply.
 
-        inputs: [F] or [T, F]. known: [steps, K]. steps, outputs: as in `forecast`. timeout: seconds, retries included;
-        None: the client's. Raises what `forecast` raises.
+        Its position, and its state tensors if `outputs` names "state", are those after the last of the T + steps time
+        steps. inputs: [F] or [T, F]. known: [steps, K]. steps, outputs: as in `forecast`. timeout: seconds, including
+        retries; None: the client's. Raises what `forecast` raises.
         """
         wanted = self._wanted(outputs)
         request = forecast_request(self.id, self.model, self._inputs, inputs, steps, known, wanted)
@@ -254,7 +255,7 @@ class AsyncStepping:
         window: int | None,
         chunk_steps: int,
     ) -> Pipeline:
-        """For `stream`, and for the blocking one in another thread."""
+        """Serves `stream`, and the blocking client's `stream` from another thread."""
         at_hand = are_at_hand(samples)
         if window is None:
             window = self._sender.history.window_steps if at_hand else 1
@@ -270,7 +271,7 @@ class AsyncStepping:
     def _submit(
         self, x: Sample, outputs: Sequence[str] | None, timeout: float | None
     ) -> tuple[asyncio.Future[StepReply], StepCall]:
-        """Takes a step; its answer comes to the future."""
+        """Submits a step; the future receives its answer."""
         raw, single = self._inputs.convert(x)
         sender = self._sender
         sender.check_loop()
@@ -282,7 +283,7 @@ class AsyncStepping:
     def _submit_raw(
         self, raw: bytes, single: bool, outputs: Sequence[str] | None, timeout: float | None, answer: Answer
     ) -> StepCall:
-        """Like `_submit`, of an input that was converted before."""
+        """Like `_submit`, for an input that was already converted."""
         return self._sender.submit(
             raw, single, self._wanted(outputs), timeout_seconds(timeout, self._client.timeout), answer
         )

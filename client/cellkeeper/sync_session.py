@@ -19,8 +19,10 @@ from .types import Array, Model, Sample, SessionInfo, StepReply
 
 
 class Session:
-    """A session, continued after its last step. Made by `Client.session`. Safe to use from several threads: their steps
-    are applied in the order in which they come."""
+    """A session, continued after its last step. Made by `Client.session`.
+
+    Safe to use from several threads: their steps are applied in the order in which they arrive.
+    """
 
     def __init__(self, thread: LoopThread, core: AsyncSession) -> None:
         self._thread = thread
@@ -36,7 +38,7 @@ class Session:
 
     @property
     def model(self) -> Model:
-        """The model version it belongs to."""
+        """The session's model version."""
         return self._core.model
 
     @property
@@ -56,27 +58,27 @@ class Session:
 
     @property
     def last_reply(self) -> StepReply | None:
-        """The reply to the latest step that was answered; None before that."""
+        """The reply to the latest answered step; None before the first."""
         return self._core.last_reply
 
     @property
     def unsettled(self) -> tuple[LateStep, ...]:
-        """The late steps of which it is not known whether they count, oldest first.
+        """The late steps whose outcome is not known yet, oldest first.
 
-        A step is late where its caller stopped waiting (its deadline passed, it was cancelled, Ctrl-C) when it had been
-        sent. The next step settles it first, by sending it again, and so does `settle`.
+        A step is late if its caller stopped waiting after it was sent: its deadline passed, it was cancelled, or Ctrl-C
+        interrupted it. The next step settles it first, by sending it again, and so does `settle`.
         """
         with suppress(Closed, ForkedProcess):
-            return self._thread.run(_unsettled(self._core))  # once it is known there what was interrupted here
+            return self._thread.run(_unsettled(self._core))  # after the core has noted what was interrupted here
         return self._core.unsettled
 
     def settle(self, *, timeout: float | None = None) -> tuple[LateStep, ...]:
-        """Waits until it is known of every step that was sent whether it counts. A late step is sent again, and counts
-        then, unless the server refuses it for good.
+        """Waits until the outcome of every step that was sent is known.
 
-        timeout: seconds; None: the client's. Returns the late steps that were settled since the last reply, or the last
-        call of this, oldest first. Raises DeadlineExceeded, and what keeps a late step from being settled
-        (SessionNotFound, AccessDenied ...).
+        It sends each late step again, which applies it unless the server rejects it for good. timeout: seconds; None:
+        the client's. Returns the late steps that were settled since the last reply or the last call of `settle`, oldest
+        first. Raises DeadlineExceeded, and whatever keeps a late step from being settled (SessionNotFound, AccessDenied
+        ...).
         """
         return self._thread.run(self._core.settle(timeout=timeout))
 
@@ -84,26 +86,26 @@ class Session:
         """Applies x exactly once and returns the first of `outputs`.
 
         x: [F] or [T, F]; token ids: one integer or [T]; anything that numpy converts to the model's dtype, a DataFrame
-        or a Series. For a model with several inputs a dict of these by name, or a structured array with a field for
-        each. What is masked, None or NA is missing, as NaN is, which not every model takes. outputs: of
-        "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the model declares;
-        None: what the session was opened with. timeout: seconds until the answer, retries included; None: the client's.
-        Returns [...], or [T, ...] where x has a time axis, in the output's dtype. What is given after an error is
-        another step, also where it has the same values.
+        or a Series. For a model with several inputs, a dict of these by name, or a structured array with a field for
+        each. Masked values, None and NA are missing values, like NaN, which not every model accepts. outputs: any of
+        "prediction", "hidden" (the top layer), "state" (every layer's tensors), and whatever else the model declares;
+        None: those the session was opened with. timeout: seconds until the answer, including retries; None: the
+        client's. Returns [...], or [T, ...] if x has a time axis, in the output's dtype. A call after an error is
+        another step, even with the same values.
 
-        Raises InvalidArgument, which names what is wrong with x, and where: nothing was sent. Unavailable and
-        DeadlineExceeded: the error's `late_step` says whether x was sent, and may count; the next step settles it
-        first. GenerationChanged, HistoryChanged, HistoryLost, SessionNotFound: the session is not what it was; open it
-        again, and look at its position. ModelChanged: its version is not served any more; carry it over. docs/errors.md
-        lists them all.
+        Raises InvalidArgument, which says what is wrong with x and where: nothing was sent. Unavailable and
+        DeadlineExceeded: the error's `late_step` says whether x was sent and may count; the next step settles it first.
+        GenerationChanged, HistoryChanged, HistoryLost, SessionNotFound: the session is not what it was; open it again,
+        and check its position. ModelChanged: its version is no longer served; carry it over. docs/errors.md lists all
+        errors.
         """
         return self.step_reply(x, outputs=outputs, timeout=timeout).output
 
     def step_reply(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:
-        """Like `step`, with everything that the reply holds: all outputs by name, the position after x, times.
+        """Like `step`, but returns the whole reply: all outputs by name, the position after x, timings.
 
-        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. timeout: seconds, retries included;
-        None: the client's. The reply's arrays are [...], or [T, ...] where x has a time axis; state tensors are those
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. timeout: seconds, including retries;
+        None: the client's. The reply's arrays are [...], or [T, ...] if x has a time axis; state tensors are those
         after x. Raises what `step` raises.
         """
         core = self._core
@@ -114,9 +116,9 @@ class Session:
             return core._submit_raw(raw, single, outputs, timeout, answer)
 
         try:
-            self._thread.soon(answer.start, submit)  # without the task that `run` needs
+            self._thread.soon(answer.start, submit)  # avoids the task that `run` needs
             reply = answer.wait()
-        except BaseException:  # Ctrl-C, or what another signal's handler raises; or the step's own error
+        except BaseException:  # Ctrl-C, an exception from another signal handler, or the step's own error
             if not answer.told:
                 with suppress(Closed, ForkedProcess):
                     self._thread.soon(answer.give_up, core._give_up)
@@ -133,18 +135,18 @@ class Session:
         window: int | None = None,
         chunk_steps: int = 1,
     ) -> Iterator[Array]:
-        """Applies samples, each exactly once, and yields the first of `outputs` of each, in order.
+        """Applies samples, each exactly once, and yields the first of `outputs` for each, in order.
 
-        samples: single time steps, [F] or a token id each: a list, an array [T, F], a DataFrame of T rows, or any other
-        iterable; it is read in the caller's thread. window: time steps that are read and sent ahead of the answers; by
-        default the client's window_steps for what has a length and an index (a list, an array ...), and 1 for any other
-        source, which may be live: its next sample is read once the answer to the one before has been yielded. A
-        generator over data that is at hand is faster with a window of 64, say. Of a live source with a window, answers
-        that have arrived are yielded whenever a sample has come. timeout: seconds for each chunk.
-        chunk_steps: so many samples travel as one chunk, which is faster where latency does not matter. The answers of
-        a chunk come together: of a live source, chunk_steps samples are read before their first answer, and a chunk
-        that is not full waits for more samples, or for the source's end.
-        Raises what a sample raised, after the answers before it; those after it are not applied.
+        samples: single time steps, each [F] or a token id: a list, an array [T, F], a DataFrame of T rows, or any other
+        iterable; it is read in the caller's thread. window: time steps to read and send ahead of the answers. By
+        default it is the client's window_steps for a source with a length and an index (a list, an array ...), and 1
+        for any other, which may be live: its next sample is read once the previous answer has been yielded. A generator
+        over data at hand is faster with a larger window, such as 64. With a window over a live source, answers that
+        have arrived are yielded whenever a sample arrives. timeout: seconds for each chunk. chunk_steps: how many
+        samples to send as one chunk; more is faster where latency does not matter. The answers of a chunk arrive
+        together: from a live source, chunk_steps samples are read before their first answer, and a partial chunk waits
+        for more samples or for the end of the source. Raises what a sample raised, after the answers before it; the
+        samples after it are not applied.
         """
         replies = self.stream_replies(samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps)
         for reply in replies:
@@ -159,11 +161,11 @@ class Session:
         window: int | None = None,
         chunk_steps: int = 1,
     ) -> Iterator[StepReply]:
-        """Like `stream`, with whole replies, whose arrays are [...]. The position, and the state tensors, of a chunk's
-        replies are those after the whole chunk.
+        """Like `stream`, but yields whole replies, whose arrays are [...].
 
-        samples: each [F], or one token id. outputs, window, chunk_steps: as in `stream`. timeout: seconds for each
-        sample, retries included; None: the client's. Raises what `stream` raises.
+        The position and the state tensors in a chunk's replies are those after the whole chunk. samples: each [F], or
+        one token id. outputs, window, chunk_steps: as in `stream`. timeout: seconds for each sample, including retries;
+        None: the client's. Raises what `stream` raises.
         """
         pipeline = self._core._pipeline(samples, outputs, timeout, window, chunk_steps)
         source = iter(pipeline.rows(samples))
@@ -181,18 +183,18 @@ class Session:
                 self._thread.soon(pipeline.leave)
 
     def peek(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
-        """Returns what `step` would return for x at this point; nothing of it is kept.
+        """Returns what `step` would return for x now, but keeps nothing of it.
 
-        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. Returns the first of them, [...], or
-        [T, ...] where x has a time axis. timeout: seconds, retries included; None: the client's. It waits for the steps
-        given before it. Raises what `step` raises, without late steps: the same call may be made again.
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. Returns the first of them, [...], or [T,
+        ...] if x has a time axis. timeout: seconds, including retries; None: the client's. Waits for earlier steps
+        first. Raises what `step` raises, without late steps: it is safe to repeat the call.
         """
         return self.peek_reply(x, outputs=outputs, timeout=timeout).output
 
     def peek_reply(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:
-        """Like `peek`, with everything that the reply holds; its position is the one after x.
+        """Like `peek`, but returns the whole reply; its position is the one after x.
 
-        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `peek`. timeout: seconds, retries included;
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `peek`. timeout: seconds, including retries;
         None: the client's. Raises what `peek` raises.
         """
         return self._thread.run(self._core.peek_reply(x, outputs=outputs, timeout=timeout))
@@ -206,16 +208,17 @@ class Session:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Array:
-        """Goes on from here by `inputs` and then by `steps` predictions, each fed back as the next input; nothing of it
-        is kept. Returns the first of `outputs` of all T + steps time steps, [T + steps, ...].
+        """Runs ahead over `inputs` and then over `steps` predictions, and keeps nothing.
 
-        inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps is at most
-        model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`); token ids:
-        the most likely one. known: [steps, K], for each further time step the features that it says the caller
-        supplies, in the input's order, or a DataFrame with their names; for a model with several inputs a dict of those
-        that are not in `model.input_feedback`. outputs: as in `step`. timeout: seconds, retries included; None: the
-        client's. It waits for the steps given before it. Raises InvalidArgument where the model does not say what to
-        feed back, StepConflict where others have stepped the session on meanwhile, and what `peek` raises.
+        Each prediction is fed back as the next input. Returns the first of `outputs` for all T + steps time steps, [T +
+        steps, ...]. inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps
+        is at most model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`);
+        for token ids it is the most likely one. known: [steps, K], for each further time step the features that the
+        model leaves to the caller, in the input's order, or a DataFrame with their names; for a model with several
+        inputs, a dict of those that are not in `model.input_feedback`. outputs: as in `step`. timeout: seconds,
+        including retries; None: the client's. Waits for earlier steps first. Raises InvalidArgument if the model does
+        not say what to feed back, StepConflict if another client has stepped the session meanwhile, and what `peek`
+        raises.
         """
         return self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout).output
 
@@ -228,22 +231,22 @@ class Session:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> StepReply:
-        """Like `forecast`, with everything that the reply holds: the state tensors, where `outputs` names "state", and
-        the position are those after the last of the T + steps time steps.
+        """Like `forecast`, but returns the whole reply.
 
-        inputs: [F] or [T, F]. known: [steps, K]. steps, outputs: as in `forecast`. timeout: seconds, retries included;
-        None: the client's. Raises what `forecast` raises.
+        Its position, and its state tensors if `outputs` names "state", are those after the last of the T + steps time
+        steps. inputs: [F] or [T, F]. known: [steps, K]. steps, outputs: as in `forecast`. timeout: seconds, including
+        retries; None: the client's. Raises what `forecast` raises.
         """
         return self._thread.run(
             self._core.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
         )
 
     def reset(self, *, timeout: float | None = None) -> Position:
-        """Starts a new generation at step 0, of the model version that takes new sessions; also where the session's own
-        is not served any more. Returns its position.
+        """Starts a new generation at step 0. Returns its position.
 
-        timeout: seconds, retries included; None: the client's. It waits for the steps given before it. Raises
-        GenerationChanged where the server has another generation already, and SessionNotFound: open the session again.
+        The new generation belongs to the model version that takes new sessions, even if the session's own is no longer
+        served. timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises
+        GenerationChanged if the server already has another generation, and SessionNotFound: open the session again.
         """
         return self._thread.run(self._core.reset(timeout=timeout))
 
@@ -252,10 +255,10 @@ class Session:
     ) -> Position:
         """Starts a new generation from the given state tensors. Returns its position.
 
-        state: every tensor of `model.states` by its name, in its shape ([layers, size] of an LSTM's h), finite numbers.
+        state: every tensor of `model.states` by name, in its shape ([layers, size] for an LSTM's h), finite numbers.
         step: the number of time steps that the new generation starts at; None: the present one. timeout: seconds,
-        retries included; None: the client's. It waits for the steps given before it. Raises InvalidArgument, which
-        names the tensor, GenerationChanged and SessionNotFound.
+        including retries; None: the client's. Waits for earlier steps first. Raises InvalidArgument, which names the
+        tensor, GenerationChanged and SessionNotFound.
         """
         return self._thread.run(self._core.set_state(state, step=step, timeout=timeout))
 
@@ -269,51 +272,50 @@ class Session:
     ) -> Position:
         """Continues with another version of the model, as a new generation. Returns its position.
 
-        policy: "keep" the state as it is (the version it belongs to has to be served, too), "rerun" a `window` of
-        inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that. fingerprint:
-        32 bytes, of the new version; empty: the one that takes new sessions. Where the session belongs to it already,
-        it stays as it is. timeout: seconds, retries included; None: the client's. Raises GenerationChanged where the
-        server has another generation, and ModelChanged where the state cannot be kept: rerun or reset.
+        policy: "keep" the state as it is (the session's present version must still be served), "rerun" a `window` of
+        inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that initial
+        state. fingerprint: 32 bytes, of the new version; empty: the one that takes new sessions. A session that already
+        belongs to that version stays as it is. timeout: seconds, including retries; None: the client's. Raises
+        GenerationChanged if the server has another generation, and ModelChanged if the state cannot be kept: rerun or
+        reset.
         """
         return self._thread.run(self._core.carry_over(policy, window=window, fingerprint=fingerprint, timeout=timeout))
 
     def fork(self, target: str, *, position: Position | None = None, timeout: float | None = None) -> Session:
-        """Returns a new session `target` that starts from this one's committed state, or from that at `position`.
+        """Returns a new session `target` that starts from this one's committed state, or from its state at `position`.
 
-        target: its id. position: one that this session had, not older than the server's log; None: the present one.
-        timeout: seconds, retries included; None: the client's. What the server lost of this session is sent again
-        first. Raises SessionExists; StepGap, StepCompacted and HistoryChanged where `position` is ahead of this
-        session, or older than the server's log, or not of its history.
+        target: the new id. position: one that this session had, not older than the server's log; None: the present one.
+        timeout: seconds, including retries; None: the client's. The client first replays what the server lost of this
+        session. Raises SessionExists, and StepGap, StepCompacted or HistoryChanged if `position` is ahead of this
+        session, older than the server's log, or not part of its history.
         """
         return Session(self._thread, self._thread.run(self._core.fork(target, position=position, timeout=timeout)))
 
     def delete(self, *, timeout: float | None = None) -> bool:
-        """Deletes this generation of the session. Returns False if it was gone already, which is no error.
+        """Deletes this generation of the session. Returns False if it was already gone, which is not an error.
 
-        timeout: seconds, retries included; None: the client's. It waits for the steps given before it. The object
-        raises SessionNotFound from then on.
+        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. From then on the object
+        raises SessionNotFound.
         """
         return self._thread.run(self._core.delete(timeout=timeout))
 
     def state(self, *, timeout: float | None = None) -> dict[str, Array]:
-        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`, such as float32
-        [layers, size] for an LSTM's h.
+        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`.
 
-        timeout: seconds, retries included; None: the client's. It waits for the steps given before it. Raises
-        SessionNotFound.
+        For an LSTM's h that is float32 [layers, size]. timeout: seconds, including retries; None: the client's. Waits
+        for earlier steps first. Raises SessionNotFound.
         """
         return self._thread.run(self._core.state(timeout=timeout))
 
     def info(self, *, timeout: float | None = None) -> SessionInfo:
-        """Reads what the server has of it: its position, its ages and TTL in seconds, whether it is hot.
+        """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.
 
-        timeout: seconds, retries included; None: the client's. Raises SessionNotFound.
+        timeout: seconds, including retries; None: the client's. Raises SessionNotFound.
         """
         return self._thread.run(self._core.info(timeout=timeout))
 
     def close(self) -> None:
-        """Forgets the session here; it stays at the server. What still waits raises Closed, and so does every later
-        call."""
+        """Closes this object; the session stays at the server. Each waiting or later call raises Closed."""
         self._thread.run(self._core.close())
 
     def __enter__(self) -> Session:

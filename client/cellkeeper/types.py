@@ -1,4 +1,4 @@
-"""What a client gives and gets back: replies, sessions, models, results, settings of retries."""
+"""What callers pass in and get back: replies, sessions, models, results, retry settings."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from .position import POSITION_BYTES, Position
 
 Array = NDArray[Any]
 Sample = ArrayLike | Mapping[str, ArrayLike]
-"""One or more time steps: an array, or for a model with several inputs an array for each of them by its name."""
+"""One or more time steps: an array or, for a model with several inputs, a mapping from input name to array."""
 MAX_FAILURES = 1000
 
 
-@dataclass(slots=True)  # not frozen: that makes it four times as slow to make
+@dataclass(slots=True)  # not frozen: construction would take four times as long
 class StepReply:
-    """The answer to one chunk.
+    """The reply to one chunk.
 
-    outputs: by name. Per-step outputs ("prediction", "hidden", ...): [T, ...], or [...] where a single time step
-    was given without its axis. State tensors are named "state.<name>": the state after the chunk.
-    position: after the chunk. created: this chunk made the session. replayed: it had been applied before, and its
-    outputs were computed again. queued_seconds, computed_seconds: at the server, the longest of its frame. late_steps:
-    steps before this one whose callers had stopped waiting, and of which it is known since the last reply whether
-    they count.
+    outputs: by name. Per-step outputs ("prediction", "hidden", ...): [T, ...], or [...] if a single time step was given
+    without a time axis. State tensors are named "state.<name>" and hold the state after the chunk. position: after the
+    chunk. created: this chunk created the session. replayed: the chunk had been applied before, and its outputs were
+    computed again. queued_seconds, computed_seconds: at the server, the maximum over its frame. late_steps: earlier
+    steps whose callers had stopped waiting and whose outcome became known since the last reply.
     """
 
     outputs: Mapping[str, Array]
@@ -51,29 +50,28 @@ class StepReply:
 
     @property
     def output(self) -> Array:
-        """The first output that was asked for, "prediction" by default: [T, ...], or [...] of a single time step."""
+        """The first requested output, "prediction" by default: [T, ...], or [...] for a single time step."""
         for value in self.outputs.values():
             return value
         raise ServerError("the server sent no output")
 
     @property
     def state(self) -> dict[str, Array]:
-        """The state tensors, by their own names, in the shapes of `Model.states`, such as [layers, size]; empty unless
-        "state" was asked for."""
+        """The state tensors by name, in shapes such as [layers, size]; empty unless "state" was requested."""
         return {name[6:]: value for name, value in self.outputs.items() if name.startswith("state.")}
 
 
 @dataclass(slots=True)
 class GroupReply:
-    """The answers to one step of a group: what succeeded in columns, and why the rest failed.
+    """The replies to one step of a group: what succeeded, in columns, and why the rest failed.
 
-    ids: the members that answered, in the order of the step's rows; row i of everything below is that of ids[i].
-    outputs: by name. Per-step outputs: [n, T, ...], or [n, ...] where single time steps were given without their axis.
-    State tensors are named "state.<name>": [n, ...], the states after the step. errors: of the others, by id.
-    late_steps: by id, steps before this one whose callers had stopped waiting, and of which it is known since the last
-    reply whether they count. queued_seconds, computed_seconds: at the server, the longest of its frames.
-    positions, replayed: tuples, one an id, in the order of `ids`. packed_positions, flags: what they read, 32 bytes and
-    one byte an id.
+    ids: the members that succeeded, in the order of the step's rows; row i of everything below belongs to ids[i].
+    outputs: by name. Per-step outputs: [n, T, ...], or [n, ...] if single time steps were given without a time axis.
+    State tensors are named "state.<name>": [n, ...], the states after the step. errors: of the other members, by id.
+    late_steps: by id, earlier steps whose callers had stopped waiting and whose outcome became known since the last
+    reply. queued_seconds, computed_seconds: at the server, the maximum over its frames. positions, replayed: tuples,
+    one item per id, in the order of `ids`. packed_positions, flags: what these two properties decode, 32 bytes and one
+    byte per id.
     """
 
     ids: tuple[str, ...]
@@ -87,8 +85,10 @@ class GroupReply:
 
     @property
     def output(self) -> Array:
-        """The first output that was asked for, "prediction" by default: [n, T, ...], or [n, ...]. Raises GroupError
-        where no member answered."""
+        """The first requested output, "prediction" by default: [n, T, ...], or [n, ...].
+
+        Raises GroupError if no member succeeded.
+        """
         for value in self.outputs.values():
             return value
         if self.errors:
@@ -97,18 +97,18 @@ class GroupReply:
 
     @property
     def positions(self) -> tuple[Position, ...]:
-        """After the step, one an id."""
+        """The positions after the step, one per id."""
         packed = self.packed_positions
         return tuple(Position.unpack(packed, at) for at in range(0, len(packed), POSITION_BYTES))
 
     @property
     def replayed(self) -> tuple[bool, ...]:
-        """The step had been applied before, and its outputs were computed again; one an id."""
+        """True for each id whose step had been applied before, so that its outputs were computed again."""
         return tuple(bool(flag & 2) for flag in self.flags)
 
     @property
     def state(self) -> dict[str, Array]:
-        """The state tensors, by their own names, [n, ...]; empty unless "state" was asked for."""
+        """The state tensors by their own names, [n, ...]; empty unless "state" was requested."""
         return {name[6:]: value for name, value in self.outputs.items() if name.startswith("state.")}
 
 
@@ -116,11 +116,11 @@ class GroupReply:
 class SessionInfo:
     """A session as the server knows it.
 
-    fingerprint: 32 bytes, of the model version that it belongs to. checkpoint_step: the step of its stored state; the
-    inputs after it are in the log. age_seconds: since this generation's first record. idle_seconds: since its last
-    commit. ttl_seconds: it expires after so much idle time; 0: never. hot: its state is in the memory of the server
-    that answered. damage: of a listed session whose record's header is damaged, in which way; only its position says
-    something then, and where not even that can be read, its generation is empty.
+    fingerprint: 32 bytes, of the session's model version. checkpoint_step: the step of its stored state; the inputs
+    after it are in the log. age_seconds: since this generation's first record. idle_seconds: since its last commit.
+    ttl_seconds: the idle time after which it expires; 0: never. hot: its state is in the memory of the server that
+    answered. damage: what is wrong with the record's header, for a listed session whose header is damaged. Only the
+    position is meaningful then; if not even that can be read, its generation is empty.
     """
 
     session: str
@@ -142,11 +142,11 @@ class SessionInfo:
 
 @dataclass(slots=True)
 class Counters:
-    """What a client did since it was made.
+    """What a client has done since it was created.
 
-    frames_sent: messages on streams. chunks_sent, steps_sent: chunks, and their time steps, resends included. retries:
+    frames_sent: messages on streams. chunks_sent, steps_sent: chunks and their time steps, including resends. retries:
     chunks and calls that were sent again. replayed_steps: answered time steps that a server had lost and that were sent
-    again. stream_reconnects: streams that were opened in place of one that had ended.
+    again. stream_reconnects: streams that were opened to replace one that had ended.
     """
 
     frames_sent: int = 0
@@ -159,9 +159,11 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor's name, dtype ("float32", "int32", ...) and shape: of one time step, or for a state of one session's
-    tensor. vocabulary: of an input of integers, which are 0..vocabulary - 1, among several inputs; 0 for
-    all others."""
+    """A tensor's name, dtype ("float32", "int32", ...) and shape.
+
+    The shape is that of one time step or, for a state, of one session's tensor. vocabulary: if the model has several
+    inputs and this one holds integers, they are 0..vocabulary - 1; otherwise 0.
+    """
 
     name: str
     dtype: str
@@ -173,7 +175,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        """Of one time step, or of one session's tensor."""
+        """Bytes of one time step, or of one session's tensor."""
         return np.dtype(self.dtype).itemsize * prod(self.shape)
 
 
@@ -181,16 +183,17 @@ class TensorSpec:
 class Model:
     """One served model version.
 
-    name: by which it is addressed. fingerprint: 32 bytes, the sha256 of config and weights. numerics: what decides the
-    bits; engine, device: what computes it. input, outputs, states: TensorSpecs. exact: its outputs are the same bits in
-    any batch and any chunking; tolerance: the largest relative difference seen where not. vocabulary: token models take
-    ids below it; 0: features. missing_values: NaN is taken. max_chunk_steps, max_frame_items, max_log_steps: the
-    server's limits. feedback: for each input feature the index of the predicted value that it becomes in a forecast, -1
-    where the caller supplies it; empty for token ids (the most likely one); None: the model makes no forecasts.
-    feature_names: of the input's features, in their order; empty: they have none. inputs: where a time step
-    has several inputs, each of them; empty where it has one. `input` is all of them together then: a time step's bytes,
-    as they are logged. input_feedback: instead of feedback where there are several, for those that a prediction becomes
-    in a forecast: by name the index of each value; the caller supplies the others.
+    name: its address. fingerprint: 32 bytes, the sha256 of config and weights. numerics: what determines the bits of
+    the outputs. engine, device: what computes it. input, outputs, states: TensorSpecs. exact: the outputs are bitwise
+    the same in any batch and any chunking. tolerance: if not exact, the largest relative difference seen. vocabulary:
+    token models take ids below it; 0: features. missing_values: the model accepts NaN. max_chunk_steps,
+    max_frame_items, max_log_steps: the server's limits. feedback: for each input feature, the index of the predicted
+    value that becomes this feature in a forecast, or -1 if the caller supplies it; empty for token ids (the most likely
+    one); None: the model makes no forecasts. feature_names: of the input's features, in order; empty: they have none.
+    inputs: each input of a model with several; empty for a model with one. With several, `input` is all of them
+    together: a time step's bytes as they are logged. input_feedback: with several inputs, replaces feedback: by name,
+    the index of each predicted value, for the inputs that a prediction becomes in a forecast; the caller supplies the
+    others.
     """
 
     name: str
@@ -223,10 +226,10 @@ class Model:
 
 @dataclass(slots=True)
 class CarriedOver:
-    """What became of the sessions that were to be carried over.
+    """The outcome of carrying sessions over.
 
-    counts: by result: "carried", "already" (it belonged to the new version before), "skipped" (there was no window for
-    it), or the reason of an error, such as "GENERATION_CHANGED". failures: what went wrong, by session; 1000 at most.
+    counts: by result: "carried", "already" (it belonged to the new version before), "skipped" (it had no window), or
+    the reason of an error, such as "GENERATION_CHANGED". failures: errors by session; 1000 at most.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -237,12 +240,12 @@ class CarriedOver:
 
     @property
     def total(self) -> int:
-        """How many sessions have been looked at."""
+        """How many sessions have been processed."""
         return sum(self.counts.values())
 
     @property
     def failed(self) -> int:
-        """Sessions that are not carried over because of an error."""
+        """Sessions that were not carried over because of an error."""
         return sum(count for word, count in self.counts.items() if word not in ("carried", "already", "skipped"))
 
     def _count(self, word: str) -> None:
@@ -256,10 +259,10 @@ class CarriedOver:
 
 @dataclass(slots=True)
 class Deleted:
-    """What became of the sessions that were to be deleted.
+    """The outcome of deleting sessions.
 
-    deleted: how many were. gone: how many had been deleted, or had started another generation, which stays. failed: how
-    many were not deleted because of an error. failures: these errors, by session; 1000 at most.
+    deleted: how many were deleted. gone: how many had already been deleted, or had started another generation, which
+    stays. failed: how many were not deleted because of an error. failures: these errors, by session; 1000 at most.
     """
 
     deleted: int = 0
@@ -287,15 +290,17 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential, with jitter: the n-th wait is between half and all of first_seconds * 2**n, at most max_seconds.
+    """Exponential backoff with jitter.
 
-    A server's own advice is the least wait.
+    The n-th wait is between half and all of first_seconds * 2**n, at most max_seconds. A delay that the server advises
+    is the minimum.
     """
 
     first_seconds: float = 0.02
     max_seconds: float = 2.0
 
     def wait_seconds(self, attempt: int, advised_ms: int = 0) -> float:
-        """Seconds before attempt number `attempt`, from 0 on. advised_ms: the server's advice; 0: none."""
+        """Seconds to wait before attempt number `attempt`, counting from 0. advised_ms: the server's advice; 0:
+        none."""
         ceiling = min(self.max_seconds, self.first_seconds * 2.0 ** min(attempt, 30))
         return max(advised_ms / 1000.0, ceiling * random.uniform(0.5, 1.0))

@@ -1,8 +1,9 @@
 """Streams the CO2 record through a server that is killed twice: python -m examples.co2.demo [--store redis] [--console]
 
-Several sessions at once, the record itself and shifted and rescaled variants of it, week by week. At the end every
-forecast is compared bit by bit with an offline run. Exits 0 only if all are equal. With --console the server stays
-afterwards, for the console, and the record is streamed once more, slowly, so that there is something to see.
+It streams several sessions at once, week by week: the record itself, and shifted and rescaled variants of it. At the
+end it compares every forecast bit by bit with an offline run, and exits with 0 only if all are equal. With --console
+the server keeps running afterwards, and the record is streamed once more, slowly, so that the console has something to
+show.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ REPLAY_SECONDS_A_WEEK = 0.25
 
 
 class Progress:
-    """How far every session is."""
+    """Tracks how far every session is."""
 
     def __init__(self, sessions: int) -> None:
         self.steps = [0] * sessions
@@ -58,20 +59,20 @@ class Progress:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """No more will come: a session is done or has failed."""
+        """Records that a session is done or has failed."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def wait_for(self, total: int) -> bool:
-        """Waits until that many steps are answered. False: a session ended before."""
+        """Waits until that many steps are answered. Returns False if a session ended before."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or sum(self.steps) >= total)
             return sum(self.steps) >= total
 
 
 def stream(client: Client, index: int, samples: Floats, progress: Progress) -> Floats:
-    """One session from the first week to the last: ppm [N] -> forecasts [N, horizons]."""
+    """Streams one session from the first week to the last: ppm [N] -> forecasts [N, horizons]."""
     forecasts = []
     try:
         session = client.session(STATIONS[index][0])
@@ -85,7 +86,7 @@ def stream(client: Client, index: int, samples: Floats, progress: Progress) -> F
 
 
 def run(store: str, folder: Path, out: Path, *, console: bool) -> bool:
-    """Runs the whole demo; True if every bit is equal. console: afterwards the server stays until Ctrl-C."""
+    """Runs the whole demo. Returns True if every bit is equal. console: keep the server afterwards, until Ctrl-C."""
     series = load_series()
     inputs = [variant(series.ppm, shift, scale) for _, shift, scale in STATIONS]
     total = sum(map(len, inputs))
@@ -142,12 +143,12 @@ def replay(client: Client, samples: Floats) -> None:
         for week in itertools.count(session.position.step):
             session.step([samples[week % len(samples)]])
             time.sleep(REPLAY_SECONDS_A_WEEK)
-    except (KeyboardInterrupt, CellkeeperError):  # Ctrl-C ends the server as well
+    except (KeyboardInterrupt, CellkeeperError):  # Ctrl-C also ends the server
         print()
 
 
 def print_table(store: str, seconds: float, total: int, kills: int, scrapes: Scrapes, equal: Sequence[bool]) -> None:
-    """The one table. Counters and quantiles are the server's own, over its lives, as scraped just before each end."""
+    """Prints the table. Counters and quantiles are the server's own, scraped just before each of its processes ends."""
     rows = [
         ("store", store),
         ("sessions", f"{len(equal)}"),

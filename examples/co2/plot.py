@@ -1,4 +1,4 @@
-"""The demo's picture: the series, what was forecast, and when the server was killed."""
+"""The demo's picture: the series, its forecasts, and when the server was killed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .series import Floats, Series
 
 HORIZON_WEEKS, HORIZON_COLUMN = 13, 2
 SHOWN_WEEKS = 260
-SETTLING_WEEKS = 52  # before it has seen a year, the forecaster only guesses
+SETTLING_WEEKS = 52  # until it has seen a year, the forecaster only guesses
 
 
 def plot(path: Path, series: Series, forecasts: Floats, kill_weeks: Sequence[int]) -> None:
-    """Writes a PNG. forecasts: [N, 3], at each week; kill_weeks: indices of weeks."""
+    """Writes a PNG. forecasts: [N, 3], at each week. kill_weeks: indices of weeks."""
     mpl.use("Agg")
-    from matplotlib import pyplot as plt  # after the backend was chosen
+    from matplotlib import pyplot as plt  # after choosing the backend
 
     forecasts = np.where(np.arange(len(forecasts))[:, None] < SETTLING_WEEKS, np.nan, forecasts)
     due = series.weeks + np.timedelta64(7 * HORIZON_WEEKS, "D")

@@ -1,4 +1,4 @@
-"""The server programs of the demo: started, killed, and started again where they were."""
+"""The demo's server programs: started, killed, and restarted in the same place."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ CONSOLE = re.compile(r"http on (?P<console>http://(?P<console_at>\S+:\d+)/)")
 
 
 class Failed(Exception):
-    """A program did not do what it should; the text holds what it printed last."""
+    """A program did not do what it should; the text holds its last output."""
 
 
 class CellkeeperServer:
     """`cellkeeper-server serve` as a process. `target`, `metrics_url` and `console_url` are known after `start`."""
 
     def __init__(self, bundles: Path | Sequence[Path], store: str, log: Path, *, console: bool = False) -> None:
-        """store: a URL as for --store. log: gets all that the server prints, of every life. console: it serves the
-        console, too, which needs aiohttp."""
+        """store: a URL as for --store. log: receives the output of all the server's processes. console: it also serves
+        the console, which needs aiohttp."""
         self.target = "127.0.0.1:0"
         self.metrics_url = ""
         self.console_url = ""
@@ -44,7 +44,7 @@ class CellkeeperServer:
         self._reader: threading.Thread | None = None
 
     def start(self) -> float:
-        """Starts it and waits until it listens; a second time on the port of the first. Returns the seconds."""
+        """Starts the server, on its previous port if it had one, and waits until it listens. Returns the seconds."""
         started = time.monotonic()
         self._log = self._log_path.open("a", encoding="utf-8")
         command = [
@@ -67,15 +67,15 @@ class CellkeeperServer:
         return time.monotonic() - started
 
     def kill(self) -> None:
-        """SIGKILL: it has no chance to finish anything."""
+        """Sends SIGKILL, so that the server cannot finish anything."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """SIGTERM: it finishes what is in flight. Returns its exit status."""
+        """Sends SIGTERM, so that the server finishes what is in flight. Returns its exit status."""
         return self._end(signal.SIGTERM)
 
     def close(self) -> None:
-        """Ends it if it runs."""
+        """Ends the server if it is running."""
         self._end(signal.SIGKILL)
 
     def _end(self, with_signal: signal.Signals) -> int:
@@ -109,15 +109,15 @@ class CellkeeperServer:
                         found.update(match.groupdict())
                 if self._is_complete(found):
                     ready.set()
-        ready.set()  # it ended: no use to wait longer
+        ready.set()  # it has ended: waiting longer is of no use
 
     def _is_complete(self, found: dict[str, str]) -> bool:
-        """Whether it has said everything that `start` waits for."""
+        """Returns True if the server has printed everything that `start` waits for."""
         return all(name in found for pattern in self._patterns for name in pattern.groupindex)
 
 
 class RedisServer:
-    """A Redis server of the demo's own, on a free port, that has every write on disk before it answers."""
+    """A Redis server for the demo, on a free port, that writes to disk before it answers."""
 
     def __init__(self, folder: Path) -> None:
         program = shutil.which("redis-server")
@@ -143,7 +143,7 @@ class RedisServer:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the server."""
         self._process.terminate()
         self._process.wait()
 

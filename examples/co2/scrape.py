@@ -1,4 +1,4 @@
-"""What /metrics shows, added up over the lives of a server."""
+"""Adds up what /metrics shows over the restarts of a server."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ PHASES = ("queue", "load", "compute", "commit", "total")
 
 
 class Scrapes:
-    """Counters and the histogram of step seconds, summed over every scrape that is added."""
+    """Counters and the histogram of step seconds, summed over every added scrape."""
 
     def __init__(self) -> None:
         self._counters: defaultdict[tuple[str, tuple[tuple[str, str], ...]], float] = defaultdict(float)
         self._buckets: dict[str, defaultdict[float, float]] = {phase: defaultdict(float) for phase in PHASES}
 
     def add(self, url: str) -> None:
-        """Scrapes once. To be called at the end of each life, since a new process counts from 0."""
+        """Scrapes once. Call it before each process ends, since a new process counts from 0."""
         with urllib.request.urlopen(url, timeout=10) as reply:
             text = reply.read().decode()
         for family in text_string_to_metric_families(text):
@@ -29,12 +29,12 @@ class Scrapes:
                     self._buckets[sample.labels["phase"]][float(sample.labels["le"])] += sample.value
 
     def count(self, name: str, **labels: str) -> int:
-        """A counter, summed over the labels that are not given."""
+        """Returns a counter, summed over the labels that are not given."""
         wanted = labels.items()
         return int(sum(n for (found, having), n in self._counters.items() if found == name and wanted <= set(having)))
 
     def quantile_ms(self, phase: str, quantile: float) -> float:
-        """Milliseconds that this share of the chunks stayed below, interpolated; NaN without chunks."""
+        """Returns the milliseconds that this share of the chunks stayed below, interpolated; NaN without chunks."""
         bounds = sorted(self._buckets[phase].items())
         if not bounds or bounds[-1][1] == 0:
             return float("nan")

@@ -14,25 +14,25 @@ CENTRE_PPM = 340.0
 
 
 class Series(NamedTuple):
-    """weeks: datetime64[D] [N], each week's Saturday. ppm: float32 [N], NaN where no sample was taken."""
+    """A weekly series. weeks: datetime64[D] [N], each week's Saturday. ppm: float32 [N], NaN if no sample was taken."""
 
     weeks: NDArray[np.datetime64]
     ppm: Floats
 
 
 def load_series() -> Series:
-    """All 2,284 weeks, 59 of them without a sample."""
+    """Returns all 2,284 weeks, 59 of them without a sample."""
     frame: Any = co2.load_pandas().data
     weeks = frame.index.to_numpy().astype("datetime64[D]")
     return Series(weeks, frame["co2"].to_numpy().astype(np.float32))
 
 
 def variant(ppm: Floats, shift_ppm: float, scale: float) -> Floats:
-    """Another station's series: swings and growth `scale` times as large, everything `shift_ppm` higher."""
+    """Returns another station's series: swings and growth scaled by `scale`, everything `shift_ppm` higher."""
     return (CENTRE_PPM + (ppm - CENTRE_PPM) * scale + shift_ppm).astype(np.float32)
 
 
 def held(ppm: Floats) -> Floats:
-    """Missing values replaced by the last one before, as the bundle's policy "hold" does."""
+    """Returns the series with missing values replaced by the previous one, like the bundle's policy "hold"."""
     last = np.maximum.accumulate(np.where(np.isnan(ppm), 0, np.arange(len(ppm))))
     return np.asarray(ppm[last], dtype=np.float32)

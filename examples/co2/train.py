@@ -1,8 +1,8 @@
 """Trains the CO2 forecaster and writes its bundle: python -m examples.co2.train [--out FOLDER] [--seed N]
 
-One LSTM layer, a linear head. Week by week it takes the concentration in ppm and predicts it 1, 4 and 13 weeks
-ahead. It learns from 1958 to 1992 and is judged on 1993 to 2001, nearly all of it higher; so that the level means
-nothing to it, it learns from shifted and rescaled copies.
+It has one LSTM layer and a linear head. Week by week it takes the concentration in ppm and predicts it 1, 4 and 13
+weeks ahead. It learns from 1958 to 1992 and is evaluated on 1993 to 2001, nearly all of it higher. It trains on shifted
+and rescaled copies, so that it learns to ignore the level.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ YEAR_WEEKS = 52
 HIDDEN_SIZE = 64
 SCALE_PPM = 50.0
 WINDOW_WEEKS = 208
-WARM_UP_WEEKS = 52  # without a loss: a year must be seen before its swing is known
+WARM_UP_WEEKS = 52  # without a loss: it must see a year to know its swing
 BATCH = 48
-LEARNING_RATE = 1e-5  # small: the filters are finely balanced
+LEARNING_RATE = 1e-5  # small, because the filters are finely balanced
 ITERATIONS = 1500
 AVERAGES = (0.0, 0.5, 0.75, 0.9, 0.96)  # memory from week to week
-SWINGS = ((52.18, 0.97), (52.18, 0.9), (26.09, 0.97), (26.09, 0.9))  # weeks of a turn, memory from week to week
+SWINGS = ((52.18, 0.97), (52.18, 0.9), (26.09, 0.97), (26.09, 0.9))  # period in weeks, memory from week to week
 RIDGE = 1e-9
 
 
@@ -53,9 +53,12 @@ class Forecaster(nn.Module):
         return predictions
 
     def _start_as_filters(self) -> None:
-        """The first units start as filters, linear while their values are small: leaky averages of the input, and
-        pairs of units that turn at the year's pace and at twice it. A linear head on them forecasts already; what
-        is learned then is the rest. From random weights the yearly swing, 6 ppm on top of 340, takes far longer."""
+        """Starts the first units as filters, which are linear while their values are small.
+
+        They are leaky averages of the input, and pairs of units that oscillate with the yearly period and twice its
+        frequency. A linear head on them can already forecast; training adds the rest. From random weights, it would
+        take far longer to learn the yearly swing, 6 ppm on top of 340.
+        """
         size = HIDDEN_SIZE
         weights = dict(self.rnn.named_parameters())
         gates = {name: slice(i * size, (i + 1) * size) for i, name in enumerate("ifgo")}
@@ -71,19 +74,19 @@ class Forecaster(nn.Module):
             coupling[first + 1, first] = memory * math.sin(turn)
             gain[first] = 0.15 * abs(1 - memory * cmath.exp(1j * turn))
         with torch.no_grad():
-            for gate in "ifo":  # of the filters, open or shut whatever comes
+            for gate in "ifo":  # the filters' gates do not depend on the input
                 weights["weight_ih_l0"][gates[gate]][:used] = 0.0
                 weights["weight_hh_l0"][gates[gate]][:used] = 0.0
                 weights["bias_ih_l0"][gates[gate]][:used] = 6.0
             weights["bias_ih_l0"][gates["f"]][:used] = torch.logit(forget, eps=1e-3)
-            weights["bias_ih_l0"][gates["f"]][used:] = 1.0  # the others remember
+            weights["bias_ih_l0"][gates["f"]][used:] = 1.0  # the other units remember
             weights["weight_ih_l0"][gates["g"]][:used, 0] = gain
             weights["weight_hh_l0"][gates["g"]][:used] = coupling
             weights["bias_ih_l0"][gates["g"]][:used] = 0.0
             weights["bias_hh_l0"][:] = 0.0
 
     def fit_head(self, inputs: Tensor, wanted: Tensor, known: Tensor) -> None:
-        """Least squares of the head alone. inputs: [T, B, 1]; wanted, known: [T, B, 3]."""
+        """Fits the head alone by least squares. inputs: [T, B, 1]; wanted, known: [T, B, 3]."""
         with torch.no_grad():
             hidden, _ = self.rnn(inputs)
             ones = torch.ones(*hidden.shape[:2], 1)
@@ -98,7 +101,7 @@ class Forecaster(nn.Module):
 
 
 def targets(ppm: Floats) -> Floats:
-    """What is to be predicted at each week: [N, horizons], NaN where it is not known."""
+    """Returns what to predict at each week: [N, horizons], NaN if unknown."""
     columns = np.full((len(ppm), len(HORIZONS_WEEKS)), np.nan, dtype=np.float32)
     for i, horizon in enumerate(HORIZONS_WEEKS):
         columns[:-horizon, i] = ppm[horizon:]
@@ -129,10 +132,10 @@ def train(ppm: Floats, seed: int) -> Forecaster:
 
 
 def windows(ppm: Floats, draw: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random pieces of the series, shifted and rescaled at random.
+    """Draws random pieces of the series, randomly shifted and rescaled.
 
-    Gives inputs [T, count, 1] and what is wanted [T, count, 3], both normalised, and bool [T, count, 3]: where that
-    is known and the warm-up is over.
+    Returns inputs [T, count, 1] and targets [T, count, 3], both normalised, and bool [T, count, 3]: where the target is
+    known and the warm-up is over.
     """
     starts = draw.integers(0, len(ppm) - WINDOW_WEEKS, count)
     weeks = starts[None, :] + np.arange(WINDOW_WEEKS)[:, None]
@@ -146,7 +149,7 @@ def windows(ppm: Floats, draw: np.random.Generator, count: int) -> tuple[Tensor,
 
 
 def forecast(model: Forecaster, ppm: Floats) -> Floats:
-    """Forecasts in ppm at every week of one long stream: [N, horizons]."""
+    """Returns forecasts in ppm at every week of one long stream: [N, horizons]."""
     x = torch.from_numpy((held(ppm) - CENTRE_PPM) / SCALE_PPM).reshape(-1, 1, 1)
     with torch.no_grad():
         y: Floats = model(x)[:, 0].numpy()
@@ -154,7 +157,7 @@ def forecast(model: Forecaster, ppm: Floats) -> Floats:
 
 
 def baselines(ppm: Floats) -> Mapping[str, Floats]:
-    """What anybody could say without a network: [N, horizons] each."""
+    """Returns forecasts that need no network: [N, horizons] each."""
     filled = held(ppm)
     year_ago = np.full_like(filled, np.nan)
     year_ago[YEAR_WEEKS:] = filled[:-YEAR_WEEKS]
@@ -169,7 +172,7 @@ def baselines(ppm: Floats) -> Mapping[str, Floats]:
 
 
 def print_errors(forecasts: Mapping[str, Floats], ppm: Floats, test: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
-    """Root mean square errors in ppm, where the target is known and the first year is over."""
+    """Prints root mean square errors in ppm, where the target is known and the first year is over."""
     wanted = targets(ppm)
     settled = np.arange(len(ppm)) >= YEAR_WEEKS
     print(
@@ -185,7 +188,7 @@ def print_errors(forecasts: Mapping[str, Floats], ppm: Floats, test: np.ndarray[
 
 
 def save(model: Forecaster, folder: Path) -> None:
-    """Writes the bundle, in the place of one that is there."""
+    """Writes the bundle, replacing an existing one."""
     config = {
         "format": "cellkeeper-bundle/1",
         "name": "co2",
@@ -201,7 +204,7 @@ def save(model: Forecaster, folder: Path) -> None:
         "head": [{"units": len(HORIZONS_WEEKS), "activation": "linear"}],
         "output": [{"op": "scale", "value": SCALE_PPM}, {"op": "offset", "value": CENTRE_PPM}],
         "feature_names": ["co2_ppm"],
-        "feedback": [0],  # what is predicted for the next week is the next week's input
+        "feedback": [0],  # next week's prediction is next week's input
     }
     tensors = {name.replace("head.", "head.0."): value.detach().numpy() for name, value in model.named_parameters()}
     if folder.exists():
@@ -217,7 +220,7 @@ def main() -> None:
     arguments = parser.parse_args()
     series = load_series()
     print(f"{len(series.ppm)} weeks, {np.isnan(series.ppm).sum()} missing; seed {arguments.seed}")
-    torch.set_num_threads(1)  # the same sums whatever the machine has
+    torch.set_num_threads(1)  # the same sums on every machine
     test = series.weeks >= FIRST_TEST_WEEK
     model = train(series.ppm[~test], arguments.seed)
     print_errors({"forecaster": forecast(model, series.ppm), **baselines(series.ppm)}, series.ppm, test)

@@ -1,6 +1,6 @@
-"""Many small LSTMs that are trained side by side: the same inputs, weights of their own.
+"""Many small LSTMs trained side by side, with the same inputs and their own weights.
 
-One batched product for all of them takes a fraction of the time of one model after the other.
+One batched product for all of them takes a fraction of the time of one model after another.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Ensemble(nn.Module):
         def drawn(*shape: int) -> nn.Parameter:
             bound = HIDDEN_SIZE**-0.5  # as in nn.LSTM
             one = torch.empty(shape).uniform_(-bound, bound)
-            return nn.Parameter(one.repeat(models, *[1] * len(shape)))  # every model starts the same
+            return nn.Parameter(one.repeat(models, *[1] * len(shape)))  # all models start with the same weights
 
         self.inward = drawn(FEATURES, 4 * HIDDEN_SIZE)
         self.onward = drawn(HIDDEN_SIZE, 4 * HIDDEN_SIZE)
@@ -51,7 +51,7 @@ class Ensemble(nn.Module):
         return outputs.reshape(models, steps, batch, OUTPUTS), (h, c)
 
     def clip(self, largest: float) -> None:
-        """Gradients are clipped model by model: none is to feel another's."""
+        """Clips gradients model by model, so that no model affects another."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
         factors = (largest / (norms + 1e-6)).clamp(max=1.0)
@@ -59,7 +59,7 @@ class Ensemble(nn.Module):
             gradient.mul_(factors[:, None, None])
 
     def bundle_tensors(self, model: int) -> dict[str, Tensor]:
-        """The weights of one of the models, by a bundle's names."""
+        """Returns the weights of one of the models, by a bundle's names."""
         one = {name: value.detach()[model] for name, value in self.named_parameters()}
         return {
             "rnn.weight_ih_l0": one["inward"].T,

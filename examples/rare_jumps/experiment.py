@@ -1,4 +1,4 @@
-"""Trains every variant with every seed, and the model in two parts with the state carried; serves that."""
+"""Trains every variant with every seed, and the two-part model with the state carried; serves the latter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Job(NamedTuple):
 
 
 class Run(NamedTuple):
-    """windowed: figures of each variant. decided, carried: of the model in two parts, the last of them."""
+    """The results of one run. windowed: of each variant. decided, carried: of the two-part model, the last variant."""
 
     model: Ensemble
     windowed: list[Figures]

@@ -1,4 +1,4 @@
-"""How far predictions are off, on ordinary values and on jumps, and which jumps were seen coming."""
+"""How far off predictions are, on ordinary values and on jumps, and which jumps were predicted."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .series import JUMP, Floats, Series
 from .training import WINDOW
 from .variants import TWO_PARTS, Variant, likelier, mean_of_both, values
 
-CALLED = JUMP / 2  # a prediction from here on says: a jump
-THRESHOLDS = (0.5, 0.3, 0.2)  # probabilities from which on the model in two parts may say so
+CALLED = JUMP / 2  # a prediction of at least this much announces a jump
+THRESHOLDS = (0.5, 0.3, 0.2)  # probabilities from which the two-part model may announce a jump
 
 Figures = dict[str, float]
 
 
 def windowed(model: Ensemble, series: Series) -> Tensor:
-    """Each value from the WINDOW steps up to it alone: outputs [M, T - WINDOW + 1, B, OUTPUTS]."""
+    """Predicts each value from the WINDOW steps up to it alone: outputs [M, T - WINDOW + 1, B, OUTPUTS]."""
     features = torch.from_numpy(series.features)
     starts = range(len(features) - WINDOW + 1)
     with torch.no_grad():
@@ -25,14 +25,14 @@ def windowed(model: Ensemble, series: Series) -> Tensor:
 
 
 def carried(model: Ensemble, series: Series) -> Tensor:
-    """The same values, with the state carried from the first step on."""
+    """Predicts the same values, with the state carried from the first step on."""
     with torch.no_grad():
         outputs: Tensor = model(torch.from_numpy(series.features))[0]
     return outputs[:, WINDOW - 1 :]
 
 
 def judged(variants: tuple[Variant, ...], outputs: Tensor, target: Floats) -> list[Figures]:
-    """Figures of each variant. outputs: [M, T - WINDOW + 1, B, OUTPUTS]."""
+    """Returns the figures of each variant. outputs: [M, T - WINDOW + 1, B, OUTPUTS]."""
     predictions = values(variants, outputs)
     scores = [out[..., 0] if v == TWO_PARTS else p for v, out, p in zip(variants, outputs, predictions, strict=True)]
     return [
@@ -42,13 +42,13 @@ def judged(variants: tuple[Variant, ...], outputs: Tensor, target: Floats) -> li
 
 
 def decided(outputs: Tensor, target: Floats) -> dict[str, Figures]:
-    """The model in two parts, [T - WINDOW + 1, B, OUTPUTS], by what is made of its parts."""
+    """Returns figures of the two-part model, [T - WINDOW + 1, B, OUTPUTS], for each way to combine its parts."""
     found = {f"a jump from {p:.0%} on": figures(likelier(outputs, p), target) for p in THRESHOLDS}
     return {**found, "the mean of both": figures(mean_of_both(outputs), target)}
 
 
 def figures(predicted: Tensor, target: Floats) -> Figures:
-    """predicted: of one model, [T - WINDOW + 1, B]; target: [T, B]."""
+    """Returns the figures of one model's predictions. predicted: [T - WINDOW + 1, B]; target: [T, B]."""
     wanted = torch.from_numpy(target[WINDOW - 1 :])
     jumped, called = wanted >= JUMP, predicted >= CALLED
     error = (predicted - wanted).abs().double()
@@ -63,8 +63,10 @@ def figures(predicted: Tensor, target: Floats) -> Figures:
 
 
 def ranked(score: Tensor, target: Floats) -> float:
-    """Of the N highest scores, where N is the number of jumps: the share that were jumps. No threshold is asked for.
-    Equal scores count as if drawn."""
+    """Returns the share of jumps among the N highest scores, where N is the number of jumps.
+
+    This needs no threshold. Equal scores count as if drawn at random.
+    """
     jumped = torch.from_numpy(target[WINDOW - 1 :]) >= JUMP
     places = int(jumped.sum())
     last = score.flatten().topk(places).values[-1]

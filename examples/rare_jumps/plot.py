@@ -22,7 +22,7 @@ COLOURS = {
 
 def plot(path: Path, results: Mapping[str, Any]) -> None:
     mpl.use("Agg")
-    from matplotlib import pyplot as plt  # after the backend was chosen
+    from matplotlib import pyplot as plt  # after choosing the backend
 
     figure, (scatter, stream) = plt.subplots(2, 1, figsize=(9, 8.5), height_ratios=(1.2, 1))
     for variant in results["variants"]:

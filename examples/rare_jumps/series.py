@@ -1,6 +1,6 @@
-"""Ten features and one positive target: a machine that is loaded, and now and then lets go.
+"""Ten features and one positive target: a machine whose load builds up and is suddenly released.
 
-Load collects at every step and leaks slowly. Once there is much of it, a shock sets it free within a few steps: the
+Load accumulates at every step and leaks slowly. Once there is enough of it, a shock releases it within a few steps: the
 target, mostly between 0.3 and 4, jumps to 20 to 100, and the load is gone. One feature measures the load, with so much
 noise that a single time step says little about it.
 """
@@ -17,10 +17,10 @@ Floats = NDArray[np.float32]
 FEATURES = 10
 LOAD, SHOCK, LEVEL, SIZE, GAUGE = range(5)  # the features that matter; the other five are noise
 KEPT = 0.985  # of the load, from step to step
-READY = 22.0  # the load from which on a shock sets it free
+READY = 22.0  # the load from which a shock releases it
 GAUGE_NOISE = 16.0  # of the load's gauge at each time step, in units of load
 DELAY_STEPS = 3  # from the shock to the jump
-JUMP = 20.0  # a value from here on is a jump
+JUMP = 20.0  # values from here on are jumps
 
 
 class Series(NamedTuple):
@@ -36,7 +36,7 @@ def draw_series(seed: int, steps: int, streams: int) -> Series:
     target = np.empty((steps, streams), np.float32)
     level, load = np.zeros((2, streams))
     load += draw.uniform(0, READY, streams)
-    due = np.full(streams, -1)  # steps until the jump; -1: none on its way
+    due = np.full(streams, -1)  # steps until the jump; -1: none pending
     size = np.zeros(streams)
     for t in range(steps):
         noise = draw.standard_normal((streams, FEATURES))

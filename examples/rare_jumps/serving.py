@@ -1,4 +1,4 @@
-"""The model in two parts as a bundle that gives the user's units, and what it says over gRPC."""
+"""The two-part model as a bundle whose outputs are in the user's units, and its answers over gRPC."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ WINDOWS = 40
 
 
 def save(model: Ensemble, folder: Path) -> None:
-    """Writes the bundle, in the place of one that is there. Its prediction: odds of a jump (p / (1 - p)), an ordinary
-    value, the size of a jump."""
+    """Writes the bundle, replacing an existing one.
+
+    Its prediction: odds of a jump (p / (1 - p)), an ordinary value, the size of a jump.
+    """
     config = {
         "format": "cellkeeper-bundle/1",
         "name": "jumps",
@@ -41,8 +43,11 @@ def save(model: Ensemble, folder: Path) -> None:
 
 
 def answers(bundle: Path, series: Series) -> tuple[Floats, Floats]:
-    """Over gRPC: every stream through a session of its own, pipelined, [T, B, 3]; and the last WINDOWS predictions of
-    the first stream once more, each from a reset and the WINDOW steps up to it, [WINDOWS, 3]."""
+    """Returns answers over gRPC.
+
+    First, every stream through a session of its own, pipelined, [T, B, 3]; then the last WINDOWS predictions of the
+    first stream once more, each from a reset and the WINDOW steps up to it, [WINDOWS, 3].
+    """
     with served(bundle) as (client, _, _):
         streams = [
             np.stack(list(client.session(f"machine-{i}").stream(features)))
@@ -56,14 +61,16 @@ def answers(bundle: Path, series: Series) -> tuple[Floats, Floats]:
 
 
 def from_odds(predictions: Floats) -> Floats:
-    """What a client makes of [..., 3]: the size where a jump is likelier than not, otherwise the ordinary value."""
+    """Converts predictions [..., 3] as a client would: to the size if a jump is likely, else to the ordinary value."""
     odds, ordinary, size = np.moveaxis(predictions, -1, 0)
     return np.asarray(np.where(odds >= 1, size, ordinary), np.float32)
 
 
 def serve(model: Ensemble, bundle: Path, series: Series) -> tuple[dict[str, Any], Floats]:
-    """What the service says, beside what PyTorch says; and target, odds, ordinary value and size of the first stream,
-    [T, 4]."""
+    """Compares the service's answers with PyTorch's.
+
+    Also returns the target, odds, ordinary value and size of the first stream, [T, 4].
+    """
     streams, windows = answers(bundle, series)
     came = from_odds(streams)[WINDOW - 1 :]
     here = likelier(carried(model, series)[0]).numpy()
@@ -80,5 +87,5 @@ def serve(model: Ensemble, bundle: Path, series: Series) -> tuple[dict[str, Any]
 
 
 def _apart(came: Floats, expected: Floats) -> float:
-    """Largest relative difference."""
+    """Returns the largest relative difference."""
     return float((np.abs(came - expected) / expected).max())

@@ -50,7 +50,7 @@ def _names(variant: Mapping[str, Any]) -> list[str]:
 
 
 def _cells(runs: Runs) -> list[str]:
-    """Means over the seeds; the lowest and the highest of the shares."""
+    """Returns means over the seeds, and the lowest and highest shares."""
     errors = [f"{_mean([run['ordinary'] for run in runs]):.2f}", f"{_mean([run['jumps'] for run in runs]):.1f}"]
     return [*errors, *(_share([run[name] for run in runs]) for name in ("recall", "precision"))]
 

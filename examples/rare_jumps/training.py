@@ -1,4 +1,4 @@
-"""Trains an ensemble on windows of 22 steps, from zero state or with the state carried from window to window."""
+"""Trains an ensemble on windows of 22 steps, from a zero state or with the state carried between windows."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .series import draw_series
 from .variants import Variant, losses
 
 WINDOW = 22
-WARM_UP_STEPS = 8  # of a window from zero state, without a loss
+WARM_UP_STEPS = 8  # of a window from a zero state, without a loss
 STREAMS = 32
 UPDATES = 600
 LEARNING_RATE = 1e-2
 
 
 def train(variants: tuple[Variant, ...], seed: int, carry: bool, updates: int = UPDATES) -> Ensemble:
-    """carry: windows in order, with the state; otherwise windows from anywhere, and zeros."""
+    """Trains an ensemble. carry: windows in order, with the state; otherwise random windows and zero states."""
     torch.manual_seed(seed)
     series = draw_series(1000 + seed, WINDOW * updates, STREAMS)
     features, target = torch.from_numpy(series.features), torch.from_numpy(series.target)

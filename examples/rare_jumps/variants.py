@@ -1,4 +1,4 @@
-"""What is compared: the target's scale, the head, the loss; and a model in two parts."""
+"""What is compared: the target's scale, the head, the loss, and a two-part model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .series import JUMP
 
 
 class Scale(NamedTuple):
-    """The way from the user's units to what the network is trained on, and back."""
+    """Converts between the user's units and those that the network is trained on."""
 
     name: str
     there: Callable[[Tensor], Tensor]
@@ -32,8 +32,8 @@ TWO_PARTS = Variant("two parts", "linear", "two parts")
 LARGEST = 100.0  # of the target, known beforehand
 MEAN, SPREAD = 2.0, 8.0  # of the target, rounded
 SIZE_CENTRE = 4.0  # of log(size of a jump)
-JUMP_WEIGHT = 20.0  # of a jump where its probability is learned: rare as they are, they are found sooner ...
-LOG_ODDS_SHIFT = -math.log(JUMP_WEIGHT)  # ... and then the odds are put right again
+JUMP_WEIGHT = 20.0  # of a jump, for learning its probability: rare jumps are found sooner ...
+LOG_ODDS_SHIFT = -math.log(JUMP_WEIGHT)  # ... and this corrects the odds afterwards
 
 SCALES = (
     Scale("raw", lambda y: y, lambda z: z),
@@ -48,7 +48,7 @@ VARIANTS = (*(Variant(s.name, head, loss) for s in SCALES for head in HEADS for 
 def losses(variants: tuple[Variant, ...], outputs: Tensor, target: Tensor) -> Tensor:
     """outputs: [M, T, B, 3]; target in the user's units, [T, B] -> one loss for each variant, [M].
 
-    All but the model in two parts use the first output only.
+    All but the two-part model use only the first output.
     """
     scaled = {scale.name: scale.there(target) for scale in SCALES}
     return torch.stack([_loss(v, outputs[i], target, scaled) for i, v in enumerate(variants)])
@@ -69,20 +69,22 @@ def head(variant: Variant, output: Tensor) -> Tensor:
 
 
 def likelier(outputs: Tensor, called_from: float = 0.5) -> Tensor:
-    """A jump's size where its probability is at least `called_from`, otherwise an ordinary value. outputs, [..., 3]:
-    log odds of a jump as trained, log of an ordinary value, log of a jump's size less SIZE_CENTRE."""
+    """Returns a jump's size if its probability is at least `called_from`, otherwise an ordinary value.
+
+    outputs, [..., 3]: log odds of a jump as trained, log of an ordinary value, log of a jump's size less SIZE_CENTRE.
+    """
     probability, ordinary, size = two_parts(outputs)
     return torch.where(probability >= called_from, size, ordinary)
 
 
 def mean_of_both(outputs: Tensor) -> Tensor:
-    """Both parts, each by its probability: what a model trained with MSE aims at."""
+    """Returns both parts weighted by their probabilities: what a model trained with MSE aims at."""
     probability, ordinary, size = two_parts(outputs)
     return probability * size + (1 - probability) * ordinary
 
 
 def two_parts(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The probability of a jump, the value where there is none, the value where there is one."""
+    """Returns the probability of a jump, the value without one, and the value with one."""
     odds, ordinary, size = outputs.unbind(-1)
     return torch.sigmoid(odds + LOG_ODDS_SHIFT), torch.exp(ordinary), torch.exp(size + SIZE_CENTRE)
 

@@ -1,4 +1,4 @@
-"""What every recipe does with its model: import it, serve it, stream through it, and compare with the model itself."""
+"""What every recipe does with its model: imports and serves it, streams through it, and compares the outputs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ TOLERANCE = 1e-5  # of the largest output
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model and what it gives for one sequence.
+    """A model and its outputs for one sequence.
 
     into: writes the bundle, whose name is the recipe's. samples: one for each time step, as a session takes them.
-    expected: [T, ...], from the model itself, of the whole sequence. exact: they are to be the same bits.
+    expected: [T, ...], the model's own outputs for the whole sequence. exact: the bits must be the same.
     """
 
     name: str
@@ -37,8 +37,7 @@ class Recipe:
 
 
 def difference(client: Client, recipe: Recipe) -> float:
-    """The largest difference between what a session streams and the model's own outputs, relative to the largest of
-    these."""
+    """Returns the largest difference between a session's and the model's outputs, relative to the largest output."""
     with client.session(f"recipe-{recipe.name}", model=recipe.name) as session:
         came = np.stack(list(session.stream(recipe.samples)))
     return float(np.abs(came - recipe.expected).max() / np.abs(recipe.expected).max())
@@ -49,7 +48,7 @@ def allowed(recipe: Recipe) -> float:
 
 
 def main(recipe: Recipe) -> None:
-    """Exits with status 1 where they differ."""
+    """Runs the recipe. Exits with status 1 if the outputs differ."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="cellkeeper-recipe-") as name:
         bundle = Path(name) / recipe.name

@@ -1,8 +1,8 @@
-"""python -m examples.recipes.enhancer: a speech enhancer of GTCRN's kind and shapes, with random weights of its own.
+"""python -m examples.recipes.enhancer: a speech enhancer like GTCRN, with its shapes and random weights.
 
 One frame of a short-time spectrum goes in and one comes out: mix [1, 257, 1, 2] (frequencies, one frame, real and
 imaginary). Three caches carry what earlier frames left: inputs of dilated convolutions, attention over time, and GRUs
-over time. It is exported with a batch of one, as such models are, so `input_shape` says what a time step is.
+over time. Like such models it is exported with a batch of one, so `input_shape` says what a time step is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CACHES = {
 
 
 class Block(nn.Module):
-    """A convolution over the last frames, and attention by the energy so far. [1, 16, 1, 33]."""
+    """A convolution over the latest frames, and attention by the energy so far. [1, 16, 1, 33]."""
 
     def __init__(self, dilation: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Blocks(nn.Module):
 
 
 class DualPath(nn.Module):
-    """A GRU both ways over the frequencies of the frame, then one over time for each frequency. [1, 16, 1, 33]."""
+    """A bidirectional GRU over the frequencies of the frame, then one over time for each frequency. [1, 16, 1, 33]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def graph() -> bytes:
 
 
 def looped(model: bytes, frames: Array) -> Array:
-    """The frames that onnxruntime gives in a loop, the caches carried by hand."""
+    """Returns onnxruntime's output frames, computed in a loop that carries the caches by hand."""
     session = onnxruntime.InferenceSession(model)
     caches = {name: np.zeros(shape, np.float32) for name, shape in CACHES.items()}
     enhanced = []

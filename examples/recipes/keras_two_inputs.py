@@ -1,7 +1,7 @@
 """python -m examples.recipes.keras_two_inputs: a functional Keras model with two inputs for each time step.
 
-Readings and words have branches of their own; `trace=True` has Keras export one time step of both. A session's step
-is a dict with the names of the Input layers.
+Readings and words each have a branch; with `trace=True` Keras exports one time step of both. A session's step is a dict
+with the names of the Input layers.
 """
 
 from __future__ import annotations

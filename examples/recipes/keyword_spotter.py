@@ -1,6 +1,6 @@
 """python -m examples.recipes.keyword_spotter: causal convolutions and a GRU over them.
 
-The last inputs of each convolution become a state, so a session is fed frame by frame.
+The last inputs of each convolution become a state, so a session can be stepped frame by frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .compare import Recipe, main
 
 
 class Spotter(nn.Module):
-    """Causal convolutions, padded before and cut off after, then a GRU, as keyword spotters are built. [B, T, 8]."""
+    """Causal convolutions, padded before and cut off after, then a GRU, as in keyword spotters. [B, T, 8]."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""python -m examples.recipes.min_gru: minGRU, trained by a parallel scan over the sequence, served by its step form.
+"""python -m examples.recipes.min_gru: minGRU, trained by a parallel scan over the sequence, served in its step form.
 
-The scan is for training. What a stream needs is one time step, (x, h) -> (y, h), with the same weights.
+The scan is for training. A stream needs one time step, (x, h) -> (y, h), with the same weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .compare import Recipe, main
 
 
 class MinGru(nn.Module):
-    """A cell whose gate sees the input alone, in its step form: (x, h) -> (y, h). [B, 3]."""
+    """A cell whose gate sees only the input, in its step form: (x, h) -> (y, h). [B, 3]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class MinGru(nn.Module):
 
 
 def scanned(model: MinGru, x: Tensor) -> Tensor:
-    """[T, 3] -> [T, 2], all time steps at once: h_t is the sum over s <= t of b_s and all that is kept since."""
+    """[T, 3] -> [T, 2], all time steps at once: h_t is the sum over s <= t of b_s times all that is kept since."""
     kept, added = 1 - torch.sigmoid(model.gate(x)), torch.sigmoid(model.gate(x)) * model.candidate(x)
     since = torch.cumsum(torch.log(kept.double()), 0)  # [T, 8]
     reach = torch.tril(torch.ones(len(x), len(x))).bool()[..., None]

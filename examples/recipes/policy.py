@@ -1,7 +1,7 @@
-"""python -m examples.recipes.policy: a policy with an LSTM, as robot learning exports it: (obs, h_in, c_in), a batch of
-one.
+"""python -m examples.recipes.policy: a policy with an LSTM, as robot learning exports it, with a batch of one.
 
-Its names and shapes say everything; a batch of one is served one session a call.
+Its names and shapes are all that an import needs: (obs, h_in, c_in). With a batch of one, each session is served in its
+own call.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ class Policy(nn.Module):
 
 
 def policy(*, free: bool = False) -> bytes:
-    """As robot learning exports it: (obs [1, 5], h_in [1, 1, 6], c_in) -> (actions [1, 2], h_out, c_out). free: with a
-    dynamic batch."""
+    """Returns a policy as robot learning exports it. free: with a dynamic batch.
+
+    (obs [1, 5], h_in [1, 1, 6], c_in) -> (actions [1, 2], h_out, c_out).
+    """
     torch.manual_seed(0)
     example = (torch.zeros(1, 5), torch.zeros(1, 1, 6), torch.zeros(1, 1, 6))
     names = (["obs", "h_in", "c_in"], ["actions", "h_out", "c_out"])
@@ -41,7 +43,7 @@ def policy(*, free: bool = False) -> bytes:
 
 
 def looped(graph: bytes, observations: Array) -> Array:
-    """The actions that onnxruntime gives in a loop, the states carried by hand."""
+    """Returns onnxruntime's actions, computed in a loop that carries the states by hand."""
     session = onnxruntime.InferenceSession(graph)
     h = c = np.zeros((1, 1, 6), np.float32)
     actions = []

@@ -1,7 +1,7 @@
 """python -m examples.recipes.power_transform: a fitted PowerTransformer of scikit-learn before a GRU.
 
-A bundle's own normalization is a straight line of each feature. What bends a feature goes into the module: clients send
-their own units, and the graph computes the rest.
+A bundle's own normalization is linear in each feature. A nonlinear transform goes into the module: clients send their
+own units, and the graph computes the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .compare import Recipe, main
 
 
 class Power(nn.Module):
-    """What a fitted PowerTransformer does, of either method: [..., F] to [..., F]."""
+    """What a fitted PowerTransformer does, with either method: [..., F] to [..., F]."""
 
     def __init__(self, fitted: Any) -> None:
         super().__init__()
@@ -35,13 +35,13 @@ class Power(nn.Module):
         if self.yeo_johnson:
             up = _bent(torch.log1p(x.clamp_min(0.0)), powers)
             y = up - _bent(torch.log1p((-x).clamp_min(0.0)), 2.0 - powers)
-        else:  # Box-Cox, of positive values alone
+        else:  # Box-Cox, for positive values only
             y = _bent(torch.log(x), powers)
         return (y - self.get_buffer("mean")) / self.get_buffer("scale")
 
 
 def _bent(logs: Tensor, powers: Tensor) -> Tensor:
-    """(exp(logs) ** powers - 1) / powers, and its limit where a power is 0."""
+    """Returns (exp(logs) ** powers - 1) / powers, and its limit where a power is 0."""
     flat = powers.abs() < 1e-6
     return torch.where(flat, logs, torch.expm1(logs * powers) / torch.where(flat, 1.0, powers))
 
@@ -70,7 +70,7 @@ def recipe() -> Recipe:
         return import_torch(model, folder, example=x[None])
 
     transformed = torch.tensor(fitted.transform(x.numpy().astype(np.float64)), dtype=torch.float32)
-    with torch.no_grad():  # scikit-learn's own numbers through the layers
+    with torch.no_grad():  # runs scikit-learn's own numbers through the layers
         expected = model.head(model.gru(transformed[None])[0])[0].numpy()
     return Recipe("power_transform", into, list(x.numpy()), expected)
 

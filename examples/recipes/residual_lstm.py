@@ -1,6 +1,6 @@
 """python -m examples.recipes.residual_lstm: recurrent layers with layer normalisation, residual paths and a gate.
 
-An example of the input is enough: the recurrent layers are found by watching the forward.
+An example of the input is enough: the import finds the recurrent layers by watching the forward pass.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def recipe() -> Recipe:
         return import_torch(model, folder, example=x)
 
     with torch.no_grad():
-        expected = model(x)[0].numpy()  # of the whole sequence
+        expected = model(x)[0].numpy()  # for the whole sequence
     return Recipe("residual_lstm", into, list(x[0].numpy()), expected)
 
 

@@ -1,7 +1,6 @@
-"""python -m examples.recipes.state_space: a diagonal state-space layer (LRU, S4D), trained as a convolution, served by
-its step form.
+"""python -m examples.recipes.state_space: a diagonal state-space layer (LRU, S4D), served in its step form.
 
-ONNX Runtime has no complex numbers, so the state is kept as real and imaginary parts.
+It is trained as a convolution. ONNX Runtime has no complex numbers, so the state is kept as real and imaginary parts.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class StateSpace(nn.Module):
 
 
 def convolved(model: StateSpace, x: Tensor) -> Tensor:
-    """[T, 3] -> [T, 2], all time steps at once, in complex numbers: what the layer is trained as."""
+    """[T, 3] -> [T, 2], all time steps at once, in complex numbers, as the layer is trained."""
     powers = torch.complex(model.real, model.imaginary)[None] ** torch.arange(len(x))[:, None]  # [T, size]
     into = torch.complex(model.into_real(x), model.into_imaginary(x))
     states = [(powers[: t + 1].flip(0) * into[: t + 1]).sum(0) for t in range(len(x))]

@@ -1,1 +1,1 @@
-"""Silero VAD, a public voice detector, as its wheel ships it: each of its ONNX files imported, served and compared."""
+"""Silero VAD, a public voice detector, from its wheel: each of its ONNX files is imported, served and compared."""

@@ -1,4 +1,4 @@
-"""python -m examples.silero_vad [FOLDER]: every file of the wheel, imported, served, and compared bit for bit."""
+"""python -m examples.silero_vad [FOLDER]: imports and serves every file of the wheel, and compares it bit for bit."""
 
 from __future__ import annotations
 

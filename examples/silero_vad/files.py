@@ -1,4 +1,4 @@
-"""The ONNX files of the wheel silero-vad, and what an import has to be told of each."""
+"""The ONNX files of the wheel silero-vad, and what an import must be told about each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ FETCHED = Path(".silero")  # where `make silero` puts them
 
 @dataclass(frozen=True)
 class Variant:
-    """A file at one sampling rate. words: of `cellkeeper-server import onnx`."""
+    """A file at one sampling rate. words: the arguments of `cellkeeper-server import onnx`."""
 
     file: str
-    rate: int  # samples a second
+    rate: int  # samples per second
     words: tuple[str, ...]
 
     @property
@@ -24,17 +24,17 @@ class Variant:
 
     @property
     def samples(self) -> int:
-        """New ones in a time step."""
+        """New samples in a time step."""
         return 512 if self.rate == 16000 else 256
 
     @property
     def context(self) -> int:
-        """Samples of the time step before, which come first."""
+        """Samples of the previous time step, which come first."""
         return 64 if self.rate == 16000 else 32
 
     @property
     def constants(self) -> dict[str, int]:
-        """Inputs that get one number."""
+        """Inputs with a constant value."""
         return {"sr": self.rate} if "--constant" in self.words else {}
 
 
@@ -51,13 +51,13 @@ VARIANTS = (
     _free("silero_vad_half.onnx", 16000, rated=False),
     _free("silero_vad_op18_ifless.onnx", 16000),
     _free("silero_vad_op18_ifless.onnx", 8000),
-    Variant("silero_vad_openvino_16k.onnx", 16000, ()),  # a batch of one: one session a call
-    Variant("silero_vad_16k_sequence.onnx", 16000, ("--layout", "time_first")),  # time alone, without a batch
+    Variant("silero_vad_openvino_16k.onnx", 16000, ()),  # a batch of one: one session in a call
+    Variant("silero_vad_16k_sequence.onnx", 16000, ("--layout", "time_first")),  # only time, without a batch
 )
 
 
 def folder_of_the_wheel(fetched: Path = FETCHED) -> Path | None:
-    """Where the files are: in the installed package, which is not imported, or in what `make silero` fetched."""
+    """Returns the folder of the files: in the installed package, which is not imported, or from `make silero`."""
     spec = importlib.util.find_spec("silero_vad")
     places = [Path(path) / "data" for path in (spec.submodule_search_locations or ())] if spec else []
     places.append(fetched / "silero_vad" / "data")

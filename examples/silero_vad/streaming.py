@@ -1,4 +1,4 @@
-"""A sound as the detector takes it, through onnxruntime in a loop and through a session."""
+"""A sound in the detector's format, passed through onnxruntime in a loop and through a session."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Floats = NDArray[np.float32]
 
 
 def import_file(file: Path, folder: Path, words: tuple[str, ...]) -> None:
-    """As `cellkeeper-server import onnx FILE FOLDER WORDS`. Raises ImportRefused."""
+    """Imports a file like `cellkeeper-server import onnx FILE FOLDER WORDS`. Raises ImportRefused."""
     run_import(["onnx", str(file), str(folder), *words])
 
 
 def sound(rate: int, seconds: float, seed: int = 0) -> Floats:
-    """Noise, with a buzz of a voice's pitch and formants in every other half second."""
+    """Returns noise, with a buzz of a voice's pitch and formants in every other half second."""
     draw = np.random.default_rng(seed)
     time = np.arange(int(rate * seconds)) / rate
     voice = sum(np.sin(2 * np.pi * 120 * k * time) / (1 + abs(120 * k - 700) / 300) for k in range(1, 30))
@@ -30,17 +30,19 @@ def sound(rate: int, seconds: float, seed: int = 0) -> Floats:
 
 
 def windows(samples: Floats, size: int, context: int) -> Floats:
-    """[N, context + size]: each time step's new samples behind the last ones of the step before; zeros before the
-    first. What is left over at the end waits for more."""
+    """Returns [N, context + size]: each time step's new samples after the last ones of the previous step.
+
+    Zeros come before the first. Samples that do not fill a time step are dropped.
+    """
     count = len(samples) // size
     padded = np.concatenate([np.zeros(context, np.float32), samples[: count * size]])
     return np.stack([padded[i * size : i * size + context + size] for i in range(count)])
 
 
 def looped(file: Path, steps: Floats, constants: Mapping[str, int]) -> Floats:
-    """What onnxruntime gives for [N, F], one call a time step, the states handed on by name."""
+    """Returns onnxruntime's outputs for [N, F], with one call per time step and the states passed on by name."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of weights that nothing uses
+    options.log_severity_level = 3  # it would warn of unused weights
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     taken = {value.name: value.shape for value in session.get_inputs()}
     given = [value.name for value in session.get_outputs()]
@@ -57,6 +59,6 @@ def looped(file: Path, steps: Floats, constants: Mapping[str, int]) -> Floats:
 
 
 def streamed(client: Client, model: str, session: str, steps: Floats) -> Floats:
-    """The same through a session of the service, [N, 1]."""
+    """Returns the same through a session of the service, [N, 1]."""
     stream = client.session(session, model=model)
     return np.stack([np.asarray(stream.step(x)).reshape(-1) for x in steps])

@@ -1,4 +1,4 @@
-"""Trains every way with every seed, measures, serves one and compares it with Keras."""
+"""Trains with every method and every seed, measures, serves one model and compares it with Keras."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Run(NamedTuple):
 
 
 def run(job: Job) -> Run:
-    """One training and what came of it."""
+    """Trains one model and measures it."""
     model, ids = train(job), load_text().held_out
     figures = {
         "seed": job.seed,

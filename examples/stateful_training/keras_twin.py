@@ -1,4 +1,4 @@
-"""The same weights in Keras, with stateful=True: Keras 3 on its torch backend."""
+"""The same weights in Keras with stateful=True: Keras 3 on its torch backend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class KerasTwin:
     """A Keras model that keeps the state of one sequence between calls."""
 
     def __init__(self, model: CharacterModel) -> None:
-        os.environ.setdefault("KERAS_BACKEND", "torch")  # before the import: Keras asks only then
+        os.environ.setdefault("KERAS_BACKEND", "torch")  # before the import, which is when Keras reads it
         import keras
 
         weights = {name: value.detach().numpy() for name, value in model.named_parameters()}
@@ -39,14 +39,14 @@ class KerasTwin:
                 weights["embedding.weight"],
                 weights["rnn.weight_ih_l0"].T,  # the gates have the same order in both: input, forget, cell, output
                 weights["rnn.weight_hh_l0"].T,
-                weights["rnn.bias_ih_l0"] + weights["rnn.bias_hh_l0"],  # PyTorch has two, and adds them
+                weights["rnn.bias_ih_l0"] + weights["rnn.bias_hh_l0"],  # PyTorch has two, which it adds
                 weights["head.weight"].T,
                 weights["head.bias"],
             ]
         )
 
     def step(self, ids: Ids) -> NDArray[np.float32]:
-        """The next characters, [T] -> logits [T, vocabulary]."""
+        """Takes the next characters, [T] -> logits [T, vocabulary]."""
         logits = self._model(ids.reshape(1, -1).astype(np.int32))
         return np.asarray(logits[0].detach().numpy(), np.float32)
 

@@ -28,13 +28,13 @@ class CharacterModel(nn.Module):
         self.head = nn.Linear(HIDDEN_SIZE, VOCABULARY)
 
     def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """state None: zeros. That is all that "stateless" means."""
+        """state: None: zeros, which is all that "stateless" means."""
         hidden, state = self.rnn(self.embedding(ids), state)
         return self.head(hidden), state
 
 
 def save(model: CharacterModel, folder: Path) -> None:
-    """Writes the bundle, in the place of one that is there. Its prediction is the logits."""
+    """Writes the bundle, replacing an existing one. Its prediction is the logits."""
     config = {
         "format": "cellkeeper-bundle/1",
         "name": "characters",
@@ -52,12 +52,12 @@ def save(model: CharacterModel, folder: Path) -> None:
 
 
 def load(folder: Path) -> CharacterModel:
-    """The model of a bundle that `save` wrote."""
+    """Returns the model of a bundle that `save` wrote."""
     model, tensors = CharacterModel(), read_bundle(folder).tensors
     model.load_state_dict({name: torch.tensor(tensors[_name(name)]) for name in model.state_dict()})
     return model
 
 
 def _name(name: str) -> str:
-    """PyTorch's name -> the bundle's."""
+    """Converts PyTorch's name to the bundle's."""
     return name.replace("head.", "head.0.")

@@ -14,7 +14,7 @@ CLOSER_FROM = 8  # the second panel's first context
 
 def plot(path: Path, results: Mapping[str, Any]) -> None:
     mpl.use("Agg")
-    from matplotlib import pyplot as plt  # after the backend was chosen
+    from matplotlib import pyplot as plt  # after choosing the backend
 
     contexts = results["contexts"]
     figure, (whole, closer) = plt.subplots(1, 2, figsize=(11, 4.5))

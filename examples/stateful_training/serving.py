@@ -22,7 +22,7 @@ STREAMED = 1024  # characters for the losses as served
 
 
 def compare(model: CharacterModel, bundle: Path, ids: Ids) -> dict[str, Any]:
-    """How far logits are apart, and whether a reset brings the first ones back. ids: held-out text, [N]."""
+    """Returns how far apart the logits are, and whether a reset restores the first ones. ids: held-out text, [N]."""
     calls = [ids[i * CALL_STEPS :][:CALL_STEPS] for i in range(CALLS)]
     with torch.no_grad():
         whole = model(torch.from_numpy(np.concatenate(calls))[:, None])[0][:, 0].numpy()
@@ -51,7 +51,7 @@ def compare(model: CharacterModel, bundle: Path, ids: Ids) -> dict[str, Any]:
 
 
 def _losses(session: Session, ids: Ids) -> dict[str, float]:
-    """Bits per character of a session: never reset, and reset before every window of the training's length."""
+    """Returns a session's bits per character: never reset, and reset before every window of the training's length."""
     carried = np.stack(list(session.stream(ids[:-1], chunk_steps=64)))
     parts = []
     for start in range(0, len(ids) - 1, WINDOW):

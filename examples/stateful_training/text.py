@@ -12,7 +12,7 @@ from torch import Tensor
 from examples.pages import load_pages
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
-VOCABULARY = len(CHARACTERS) + 1  # the last id: any other character
+VOCABULARY = len(CHARACTERS) + 1  # the last id stands for any other character
 
 Ids = NDArray[np.int64]
 
@@ -20,14 +20,14 @@ _ID = {character: i for i, character in enumerate(CHARACTERS)}
 
 
 class Text(NamedTuple):
-    """int64 [N] each."""
+    """The text as ids: int64 [N] each."""
 
     train: Tensor
     held_out: Tensor
 
 
 def encode(text: str) -> Ids:
-    """Character ids: int64 [N]."""
+    """Returns character ids: int64 [N]."""
     return np.array([_ID.get(character, VOCABULARY - 1) for character in text], np.int64)
 
 

@@ -1,4 +1,4 @@
-"""One model, four ways to feed it. They differ in nothing but where a window's first state comes from."""
+"""One model, with four ways to feed it. They differ only in the source of a window's first state."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from .model import CharacterModel, State
 from .text import load_text
 
-WINDOW = 16  # characters from one update to the next; no gradient reaches further back
+WINDOW = 16  # characters between updates; no gradient reaches further back
 ROWS = 32
 UPDATES = 1200
 LEARNING_RATE = 6e-3
 
-RESET_SHARE = 0.1  # of the rows, before each window, in the last of the ways
+RESET_SHARE = 0.1  # of the rows, before each window, in the last way
 
 ZERO, CARRIED, MISMATCHED, SOMETIMES = WAYS = (
     "zero state, shuffled",
@@ -33,7 +33,7 @@ class Job(NamedTuple):
 
 
 def train(job: Job) -> CharacterModel:
-    """Trains one model. The state is cut off from its past before each window: truncated back-propagation."""
+    """Trains one model by truncated back-propagation: the state is detached from its past before each window."""
     torch.manual_seed(job.seed)
     model = CharacterModel()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
@@ -55,7 +55,8 @@ def train(job: Job) -> CharacterModel:
 
 
 def first_state(way: str, last: State | None) -> State | None:
-    """Where a window starts from, given where the window before it ended: h and c, [1, ROWS, hidden] each."""
+    """Returns the first state of a window, given the last one of the previous window: h and c, [1, ROWS, hidden]
+    each."""
     if way == ZERO or last is None:
         return None
     kept = torch.ones(ROWS, 1)
@@ -66,16 +67,17 @@ def first_state(way: str, last: State | None) -> State | None:
 
 
 def shuffled(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Windows from anywhere: what row 5 of a batch says has nothing to do with row 5 of the batch before."""
+    """Yields random windows: row 5 of a batch has nothing to do with row 5 of the previous batch."""
     while True:
         starts = torch.randint(0, len(ids) - WINDOW - 1, (ROWS,))
         yield _windows(ids, starts)
 
 
 def streams(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The text cut into ROWS long streams, read side by side: each row continues that row of the batch before.
+    """Yields windows of ROWS long streams of the text, read side by side.
 
-    At the end of the text a row goes on at its beginning; which row starts where is drawn.
+    Each row continues that row of the previous batch. At the end of the text a row continues at its beginning; the
+    rows' starting points are random.
     """
     starts = torch.arange(ROWS) * (len(ids) // ROWS) + int(torch.randint(0, len(ids), ()))
     while True:
@@ -84,6 +86,6 @@ def streams(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _windows(ids: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and what follows each of them: [WINDOW, ROWS] both."""
+    """Returns inputs and what follows each of them: [WINDOW, ROWS] both."""
     places = (starts[None, :] + torch.arange(WINDOW + 1)[:, None]) % len(ids)
     return ids[places[:-1]], ids[places[1:]]

@@ -1,4 +1,4 @@
-"""A cell of one's own: s' = relu(s + W s + U x + b), a state that stays where it is unless something pushes it."""
+"""A custom cell: s' = relu(s + W s + U x + b), whose state stays where it is unless something pushes it."""
 
 from __future__ import annotations
 

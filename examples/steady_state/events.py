@@ -1,4 +1,4 @@
-"""Streams in which mostly nothing happens: now and then a symbol is shown once; there is always a little noise."""
+"""Streams in which little happens: now and then a symbol is shown once, and there is always a little noise."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ NONE = -1  # no symbol yet
 
 
 class Streams(NamedTuple):
-    """inputs: [T, B, SYMBOLS]. news: bool [T, B]. latest, before: the last symbol shown and the one before it, or NONE:
-    int64 [T, B]. again: the latest symbol once more, with other noise, [T, B, SYMBOLS]."""
+    """Streams of symbols.
+
+    inputs: [T, B, SYMBOLS]. news: bool [T, B]. latest, before: the last symbol shown and the one before it, or NONE:
+    int64 [T, B]. again: the latest symbol once more, with other noise, [T, B, SYMBOLS].
+    """
 
     inputs: Tensor
     news: Tensor

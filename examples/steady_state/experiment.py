@@ -1,4 +1,4 @@
-"""Trains each objective with every seed, looks at the states, and serves a collapsed one beside one that lives."""
+"""Trains each objective with every seed, examines the states, and serves a collapsed model and a live one."""
 
 from __future__ import annotations
 

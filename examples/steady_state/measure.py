@@ -1,4 +1,4 @@
-"""What became of the state: its norm, its rank, when it moves, and what can be read from it."""
+"""Examines the state: its norm, its rank, when it moves, and what can be read from it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from .cell import SteadyCell
 from .events import NONE, SYMBOLS, Streams, draw_streams
 
-READING_NOISE = 0.01  # added to a state before it is read: what is told by less than that counts as not told
+READING_NOISE = 0.01  # added to a state before it is read: smaller differences count as no information
 RIDGE = 1e-3
-SETTLED_STEPS = 10  # before, few streams have shown two symbols
+SETTLED_STEPS = 10  # before this, few streams have shown two symbols
 STEPS, STREAMS = 40, 400
 
 
 class Probe(NamedTuple):
-    """Scores of the symbols: state @ weight + bias."""
+    """A linear probe, whose scores of the symbols are state @ weight + bias."""
 
     weight: Tensor
     bias: Tensor
@@ -44,7 +44,7 @@ def measure(cell: SteadyCell) -> dict[str, float]:
 
 
 def effective_rank(states: Tensor) -> float:
-    """exp(entropy) of the shares that the principal directions have in the variance; 0 for states that never vary."""
+    """Returns exp(entropy) of the principal directions' shares in the variance; 0 for states that never vary."""
     shares = torch.linalg.eigvalsh(torch.cov(states.double().T)).clamp(min=0)
     if float(shares.sum()) < READING_NOISE**2:
         return 0.0
@@ -53,7 +53,7 @@ def effective_rank(states: Tensor) -> float:
 
 
 def fit(states: Tensor, wanted: Tensor) -> Probe:
-    """A linear probe by least squares. states: [N, STATE_SIZE]; wanted: the symbol of each, [N]."""
+    """Fits a linear probe by least squares. states: [N, STATE_SIZE]; wanted: the symbol of each, [N]."""
     noisy = states + READING_NOISE * torch.randn(states.shape, generator=torch.Generator().manual_seed(7))
     known = wanted != NONE
     x = torch.cat([noisy[known], torch.ones(int(known.sum()), 1)], dim=1).double()
@@ -64,7 +64,10 @@ def fit(states: Tensor, wanted: Tensor) -> Probe:
 
 
 def accuracy(states: Tensor, wanted: Tensor) -> float:
-    """Of a probe fitted to half of the streams, on the other half. states: [T, B, STATE_SIZE]; wanted: [T, B]."""
+    """Returns the accuracy of a probe fitted to half of the streams, on the other half.
+
+    states: [T, B, STATE_SIZE]; wanted: [T, B].
+    """
     settled, symbols = states[SETTLED_STEPS:], wanted[SETTLED_STEPS:]
     probe = fit(settled[:, :STREAMS].flatten(0, 1), symbols[:, :STREAMS].flatten())
     noise = READING_NOISE * torch.randn(settled[:, STREAMS:].shape, generator=torch.Generator().manual_seed(8))
@@ -74,7 +77,7 @@ def accuracy(states: Tensor, wanted: Tensor) -> float:
 
 
 def readout(cell: SteadyCell) -> Probe:
-    """The probe for the latest symbol that goes into the bundle."""
+    """Returns the probe for the latest symbol that goes into the bundle."""
     streams: Streams = draw_streams(torch.Generator().manual_seed(98), STEPS, STREAMS)
     with torch.no_grad():
         states: Any = cell(streams.inputs)

@@ -1,4 +1,7 @@
-"""What the cell is trained for. All keep the state close to the last; they differ in what keeps it from nothing."""
+"""What the cell is trained for.
+
+All objectives keep the state close to the previous one; they differ in what keeps it from vanishing.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 from .cell import STATE_SIZE
 from .events import SYMBOLS
 
-FIRST_TOLD_STEP = 10  # before, many streams have shown nothing yet
+FIRST_TOLD_STEP = 10  # before this, many streams have shown nothing yet
 COVARIANCE_WEIGHT = 0.5
 INFORMATION_WEIGHT = 1.0
 
@@ -21,7 +24,7 @@ NAIVE, NORM, VARIANCE, INFORMATION = OBJECTIVES = (
 
 
 class Objective(nn.Module):
-    """Loss of states [T, B, STATE_SIZE]. again: the latest symbol at each time step, with other noise."""
+    """The loss of states [T, B, STATE_SIZE]. again: the latest symbol at each time step, with other noise."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -39,8 +42,11 @@ class Objective(nn.Module):
         return loss
 
     def information(self, states: Tensor, again: Tensor) -> Tensor:
-        """InfoNCE: which stream of the batch has that latest symbol? What the state tells about it is at least log(B)
-        less this, in nats. It is shown with other noise than to the cell: from noise there is nothing to gain."""
+        """Returns InfoNCE: which stream of the batch has that latest symbol?
+
+        The state's information about it is at least log(B) less this, in nats. The symbol has other noise than the
+        cell's input, so that learning the noise gains nothing.
+        """
         scores = states[FIRST_TOLD_STEP:] @ self.key(again[FIRST_TOLD_STEP:]).transpose(1, 2)
         streams = torch.arange(scores.shape[1])
         return torch.stack([nn.functional.cross_entropy(each, streams) for each in scores]).mean()
@@ -56,13 +62,13 @@ def unit_norm(states: Tensor) -> Tensor:
 
 
 def variance(states: Tensor) -> Tensor:
-    """Over the batch, each unit is to spread by as much as a state of norm 1 allows."""
+    """Penalises units that spread over the batch less than a state of norm 1 allows."""
     wanted = STATE_SIZE**-0.5
     spread = torch.sqrt(states[-1].var(dim=0) + 1e-6)
     return torch.relu(wanted - spread).square().sum()
 
 
 def covariance(states: Tensor) -> Tensor:
-    """Over the batch, no two units are to tell the same."""
+    """Penalises pairs of units that carry the same information over the batch."""
     matrix = torch.cov(states[-1].T) * STATE_SIZE
     return (matrix - torch.diag(matrix.diag())).square().sum() / STATE_SIZE

@@ -17,7 +17,7 @@ SERVED_COLOURS = {"collapsed": "tab:red", "steady": "tab:green"}
 
 def plot(path: Path, results: Mapping[str, Any]) -> None:
     mpl.use("Agg")
-    from matplotlib import pyplot as plt  # after the backend was chosen
+    from matplotlib import pyplot as plt  # after choosing the backend
 
     figure = plt.figure(figsize=(11, 7))
     grid = figure.add_gridspec(2, 6)

@@ -1,4 +1,4 @@
-"""Cells as ONNX bundles, and how the server's metrics tell a state that lives from one that has collapsed."""
+"""Cells as ONNX bundles, and how the server's metrics distinguish a live state from a collapsed one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Buckets = Mapping[str, Sequence[float]]
 
 
 def save(cell: SteadyCell, name: str, folder: Path) -> None:
-    """Writes the bundle, in the place of one that is there. Its prediction: the probe's score of each symbol."""
+    """Writes the bundle, replacing an existing one. Its prediction: the probe's score of each symbol."""
     config = {
         "format": "cellkeeper-bundle/1",
         "name": name,
@@ -44,7 +44,7 @@ def save(cell: SteadyCell, name: str, folder: Path) -> None:
 
 
 def graph(cell: SteadyCell) -> bytes:
-    """One time step of the cell, and the probe on top: x [B, SYMBOLS], s [B, STATE_SIZE] -> scores, s_after."""
+    """Returns one time step of the cell, with the probe: x [B, SYMBOLS], s [B, STATE_SIZE] -> scores, s_after."""
     probe = readout(cell)
     weights = {
         "onward": cell.onward,
@@ -79,9 +79,9 @@ def graph(cell: SteadyCell) -> bytes:
 
 
 def serve(bundles: Mapping[str, Path], sessions: int = SESSIONS) -> dict[str, Any]:
-    """Streams the same inputs through each model, by name; what clients read, and what /metrics shows.
+    """Streams the same inputs through each model, by name. Returns what clients read, and what /metrics shows.
 
-    One step at a time: the server looks at the state of one session in every 64th engine call.
+    It makes one step at a time: the server samples one session's state in every 64th engine call.
     """
     streams = draw_streams(torch.Generator().manual_seed(97), STEPS, sessions)
     latest, inputs = streams.latest.numpy(), streams.inputs.numpy()
@@ -103,7 +103,10 @@ def serve(bundles: Mapping[str, Path], sessions: int = SESSIONS) -> dict[str, An
 
 
 def histogram(text: str, name: str, model: str) -> dict[str, list[float]]:
-    """upto: the buckets' upper bounds, less the infinite one. count: the values in each bucket, and above all."""
+    """Returns a histogram.
+
+    upto: the buckets' upper bounds, without the infinite one. count: the values in each bucket and above the last.
+    """
     bounds, counts = [], []
     for family in text_string_to_metric_families(text):
         for sample in family.samples if family.name == name else ():
@@ -114,6 +117,6 @@ def histogram(text: str, name: str, model: str) -> dict[str, list[float]]:
 
 
 def share_below(found: Buckets, bound: float) -> float:
-    """The share of a histogram's values that are at most `bound`, one of its buckets' upper bounds."""
+    """Returns the share of a histogram's values that are at most `bound`, one of its buckets' upper bounds."""
     counted = sum(n for upto, n in zip(found["upto"], found["count"], strict=False) if upto <= bound * 1.0001)
     return counted / sum(found["count"])

@@ -10,7 +10,7 @@ from examples.report import table
 from .serving import CHANGE, NORM, share_below
 
 SMALL_NORM, SMALL_CHANGE = 0.1, 0.1
-LEAST_NORM = 0.01  # of a state, to say by what share it moves
+LEAST_NORM = 0.01  # of a state, for the share by which it moves to be meaningful
 
 
 def tables(results: Mapping[str, Any]) -> dict[str, str]:
@@ -53,7 +53,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _there(runs: Sequence[Mapping[str, float]]) -> Sequence[Mapping[str, float]]:
-    """Those that have a state to speak of: a share of nothing is no figure."""
+    """Returns the runs whose state is not negligible: a share of nothing means nothing."""
     return [run for run in runs if run["norm"] >= LEAST_NORM]
 
 

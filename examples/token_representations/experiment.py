@@ -24,7 +24,7 @@ class Run(NamedTuple):
 
 
 def run(seed: int) -> Run:
-    """One training, and the loss of every way."""
+    """Trains one model and measures the loss of every way."""
     words = load_words()
     model, ids = train(words.train, seed), rows(words.held_out, ROWS)[: WINDOWS * WINDOW + 1]
     losses = []

@@ -1,4 +1,4 @@
-"""Ways to read a text with a trained model, right ones and wrong ones: the loss of each over the same words."""
+"""Right and wrong ways to read a text with a trained model: the loss of each over the same words."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Losses = Callable[[WordModel, Tensor], float]
 
 
 class Way(NamedTuple):
-    """name: for the table. shape: rows x words in one call. loss: nats a word, over ids [T + 1, B]."""
+    """A way to read. name: for the table. shape: rows x words in one call. loss: nats per word, over ids [T + 1, B]."""
 
     name: str
     shape: str
     loss: Losses
 
 
-COUNTED = slice(None, None, 4)  # rows of which the losses count: one word at a time is slow
+COUNTED = slice(None, None, 4)  # rows whose losses count: one word at a time is slow
 
 
 def windows(model: WordModel, ids: Tensor) -> float:
-    """All rows together, WINDOW words at a time, the state carried."""
+    """Reads all rows together, WINDOW words at a time, with the state carried."""
     states: list[State] | None = None
     losses = []
     for inputs, wanted in _windows(ids):
@@ -45,17 +45,17 @@ def windows_reset(model: WordModel, ids: Tensor) -> float:
 
 
 def windows_transposed(model: WordModel, ids: Tensor) -> float:
-    """Rows and time exchanged: a batch-first tensor for a time-first layer, which hands the state from row to row."""
+    """Exchanges rows and time: a batch-first tensor for a time-first layer, which passes the state from row to row."""
     return _mean([_losses(model(x.T).logits[COUNTED], y.T[COUNTED]) for x, y in _windows(ids)])
 
 
 def windows_untrained(model: WordModel, ids: Tensor) -> float:
-    """The weights were not loaded."""
+    """Does not load the weights."""
     return windows(WordModel().eval(), ids)
 
 
 def windows_other_ids(model: WordModel, ids: Tensor) -> float:
-    """The ids come from a vocabulary that was built anew, from the text that is read: its most common word is 0 ..."""
+    """Takes ids from a vocabulary rebuilt from the text that is read: its most common word is 0 ..."""
     counts = torch.bincount(ids.flatten(), minlength=VOCABULARY)
     other = torch.empty(VOCABULARY, dtype=torch.int64)
     other[torch.argsort(counts, descending=True, stable=True)] = torch.arange(VOCABULARY)
@@ -63,19 +63,21 @@ def windows_other_ids(model: WordModel, ids: Tensor) -> float:
 
 
 def single(model: WordModel, ids: Tensor) -> float:
-    """One row at a time, one word at a time, the state carried."""
+    """Reads one row at a time, one word at a time, with the state carried."""
     return _mean(list(_single(model, ids)))
 
 
 def single_reset(model: WordModel, ids: Tensor) -> float:
-    """Without the state: the model sees one word, always as if it were the first. (All in one call: that is the same,
-    since no word knows of another.)"""
+    """Drops the state: to the model, each word is the first one.
+
+    It reads all words in one call, which is the same, since no word affects another.
+    """
     x, y = ids[:-1, COUNTED].reshape(1, -1), ids[1:, COUNTED].reshape(1, -1)
     return _mean([_losses(model(x).logits, y)])
 
 
 def single_dropout(model: WordModel, ids: Tensor) -> float:
-    """With the state, but in training mode."""
+    """Keeps the state, but in training mode."""
     return _mean(list(_single(model.train(), ids)))
 
 
@@ -84,7 +86,7 @@ def single_reset_dropout(model: WordModel, ids: Tensor) -> float:
 
 
 def single_shared(model: WordModel, ids: Tensor) -> float:
-    """The rows one word each in turn, all through one state."""
+    """Reads one word of each row in turn, all through one state."""
     states: list[State] | None = None
     losses = []
     for pair in _pairs(ids[:, COUNTED]):
@@ -95,7 +97,7 @@ def single_shared(model: WordModel, ids: Tensor) -> float:
 
 
 def single_training(model: WordModel, ids: Tensor) -> float:
-    """With the state, and with an optimiser that goes on as in training: one step for each word."""
+    """Keeps the state, but lets the optimiser continue as in training: one step for each word."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     losses = []
     with torch.enable_grad():
@@ -127,14 +129,14 @@ WAYS = (
 
 
 def measure(model: WordModel, ids: Tensor, way: Way, seed: int) -> float:
-    """Nats a word. The model itself stays as it is."""
+    """Returns nats per word. The model itself does not change."""
     torch.manual_seed(seed)
     with torch.no_grad():
         return way.loss(copy.deepcopy(model).eval(), ids)
 
 
 def _windows(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and what follows each of them, WINDOW words at a time."""
+    """Yields inputs and what follows each of them, WINDOW words at a time."""
     for start in range(0, len(ids) - 1, WINDOW):
         yield ids[start : start + WINDOW], ids[start + 1 : start + WINDOW + 1]
 
@@ -149,7 +151,7 @@ def _single(model: WordModel, ids: Tensor) -> Iterator[Tensor]:
 
 
 def _pairs(ids: Tensor) -> Iterator[Tensor]:
-    """Each word with the one that follows it, [2, 1], the rows in turn."""
+    """Yields each word with the one after it, [2, 1], from the rows in turn."""
     for before, after in pairwise(ids):
         for pair in torch.stack([before, after]).T:
             yield pair[:, None]

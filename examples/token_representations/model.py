@@ -22,7 +22,10 @@ State = tuple[Tensor, Tensor]
 
 
 class Seen(NamedTuple):
-    """logits: [T, B, vocabulary]. layers: each layer's h at every time step, [T, B, SIZE]. states: after the last."""
+    """What the model returns.
+
+    logits: [T, B, vocabulary]. layers: each layer's h at every time step, [T, B, SIZE]. states: the last ones.
+    """
 
     logits: Tensor
     layers: list[Tensor]
@@ -30,7 +33,10 @@ class Seen(NamedTuple):
 
 
 class WordModel(nn.Module):
-    """One nn.LSTM for each layer: nn.LSTM(num_layers=2) would show the lower layer after the last time step only."""
+    """A model with one nn.LSTM for each layer.
+
+    nn.LSTM(num_layers=2) would show the lower layer only after the last time step.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +61,7 @@ def detached(states: Sequence[State]) -> list[State]:
 
 
 def save(model: WordModel, folder: Path) -> None:
-    """Writes the bundle, in the place of one that is there. Dropout is not part of it: it is for training only."""
+    """Writes the bundle, replacing an existing one. It has no dropout, which is for training only."""
     config = {
         "format": "cellkeeper-bundle/1",
         "name": "words",
@@ -73,14 +79,14 @@ def save(model: WordModel, folder: Path) -> None:
 
 
 def load(folder: Path) -> WordModel:
-    """The model of a bundle that `save` wrote."""
+    """Returns the model of a bundle that `save` wrote."""
     model, tensors = WordModel(), read_bundle(folder).tensors
     model.load_state_dict({name: torch.tensor(tensors[_name(name)]) for name in model.state_dict()})
     return model.eval()
 
 
 def _name(name: str) -> str:
-    """PyTorch's name here -> the bundle's: layers.1.weight_ih_l0 -> rnn.weight_ih_l1, head.bias -> head.0.bias."""
+    """Converts PyTorch's name to the bundle's: layers.1.weight_ih_l0 -> rnn.weight_ih_l1, head.bias -> head.0.bias."""
     if name.startswith("layers."):
         _, layer, weight = name.split(".")
         return f"rnn.{weight.removesuffix('l0')}l{layer}"

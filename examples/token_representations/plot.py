@@ -15,9 +15,9 @@ SHOWN_UNITS = 48
 
 
 def plot(path: Path, results: Mapping[str, Any], words: Sequence[str], h: Floats) -> None:
-    """h: every layer's vector after each of the words, [T, layers, units]."""
+    """Draws the picture. h: every layer's vector after each of the words, [T, layers, units]."""
     mpl.use("Agg")
-    from matplotlib import pyplot as plt  # after the backend was chosen
+    from matplotlib import pyplot as plt  # after choosing the backend
 
     layers = h.shape[1]
     figure = plt.figure(figsize=(9, 8))

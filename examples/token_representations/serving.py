@@ -1,4 +1,4 @@
-"""Every layer's vector for every word, streamed word by word through Cellkeeper; beside it the 64 x 35 run."""
+"""Every layer's vector for every word, streamed word by word through Cellkeeper and compared with the 64 x 35 run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 
 class Streamed(NamedTuple):
-    """Of one row. h: every layer's vector after each word, [T, LAYERS, SIZE]. logits: [T, vocabulary]."""
+    """The results for one row. h: every layer's vector after each word, [T, LAYERS, SIZE]. logits: [T, vocabulary]."""
 
     h: Floats
     logits: Floats
@@ -47,21 +47,21 @@ def represent(model: WordModel, bundle: Path, ids: Tensor, counted: slice) -> tu
 
 
 def stream(client: Client, name: str, ids: Tensor) -> Streamed:
-    """Word by word, pipelined. state["h"] holds every layer's vector; "hidden" alone would be the top one's."""
+    """Streams word by word, pipelined. state["h"] holds every layer's vector; "hidden" would be only the top one's."""
     session = client.session(name, outputs=("prediction", "state"))
     replies = list(session.stream_replies(ids.tolist()))
     return Streamed(np.stack([reply.state["h"] for reply in replies]), np.stack([reply.output for reply in replies]))
 
 
 def chunk(client: Client, name: str, ids: Tensor) -> tuple[Floats, Floats]:
-    """In chunks of WINDOW words: the top layer at each word [T, SIZE], every layer after each chunk."""
+    """Steps in chunks of WINDOW words: the top layer at each word [T, SIZE], every layer after each chunk."""
     session = client.session(name, outputs=("hidden", "state"))
     replies = [session.step_reply(part.numpy()) for part in torch.split(ids, WINDOW)]
     return np.concatenate([reply.output for reply in replies]), np.stack([reply.state["h"] for reply in replies])
 
 
 def batch(model: WordModel, ids: Tensor) -> list[Floats]:
-    """The same vectors from PyTorch, all rows at once, WINDOW words at a time: of each layer [T, B, SIZE]."""
+    """Returns the same vectors from PyTorch, all rows at once, WINDOW words at a time: for each layer [T, B, SIZE]."""
     states: list[State] | None = None
     parts: list[list[Tensor]] = []
     with torch.no_grad():

@@ -33,7 +33,7 @@ def train(ids: Tensor, seed: int, epochs: int = EPOCHS) -> WordModel:
 
 
 def update(model: WordModel, optimizer: torch.optim.Optimizer, logits: Tensor, wanted: Tensor) -> None:
-    """One step of the optimiser. logits: [T, B, vocabulary]; wanted: [T, B]."""
+    """Makes one step of the optimiser. logits: [T, B, vocabulary]; wanted: [T, B]."""
     loss = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]

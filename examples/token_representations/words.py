@@ -11,14 +11,14 @@ from torch import Tensor
 
 from examples.pages import load_pages
 
-VOCABULARY = 500  # the last id: any other word
+VOCABULARY = 500  # the last id stands for any other word
 OTHER = "<other>"
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class Words(NamedTuple):
-    """names: the words by id. train, held_out: int64 [N]."""
+    """The text as word ids. names: the words by id. train, held_out: int64 [N]."""
 
     names: list[str]
     train: Tensor
@@ -36,5 +36,5 @@ def load_words() -> Words:
 
 
 def rows(ids: Tensor, count: int) -> Tensor:
-    """The text cut into `count` rows that are read side by side: [N // count, count], time first."""
+    """Returns the text cut into `count` rows that are read side by side: [N // count, count], time first."""
     return ids[: len(ids) // count * count].reshape(count, -1).T

@@ -1,6 +1,6 @@
-"""`python -m verification.chaos`: servers and a store under fire, and a verdict. The last line is JSON.
+"""`python -m verification.chaos`: runs servers and a store under faults and prints a verdict. The last line is JSON.
 
-Exit status: 0: nothing was found; 1: something was; 2: the harness itself could not go on.
+Exit status: 0: no violation; 1: a violation; 2: the harness itself failed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def tell(outcome: Outcome, folder: Path) -> int:
-    """Prints what came of it, in the end the one line; the exit status."""
+    """Prints the outcome, with the JSON line last. Returns the exit status."""
     print(table(outcome))
     if outcome.last.verdict.findings:
         print(findings(outcome))

@@ -1,4 +1,4 @@
-"""The append-only file of a Redis server: which one it is, cutting it, and the transaction that is open at its end."""
+"""The append-only file of a Redis server: finds it, cuts it, and finds the transaction that is open at its end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ EXEC = b"*1\r\n$4\r\nEXEC\r\n"
 
 
 def newest_file(folder: Path) -> Path:
-    """The file that a server with this folder appends to, as its manifest says. OSError where there is no manifest;
-    RuntimeError where it names no such file."""
+    """Returns the file that a server with this folder appends to, according to its manifest.
+
+    Raises OSError if there is no manifest, RuntimeError if it names no such file.
+    """
     manifest = folder / "appendonlydir" / "appendonly.aof.manifest"
     for line in reversed(manifest.read_text().splitlines()):
         words = line.split()
@@ -20,8 +22,10 @@ def newest_file(folder: Path) -> Path:
 
 
 def cut(path: Path, size_bytes: int) -> bool:
-    """Truncates the file. Returns whether the cut is in the middle of a command within a transaction: Redis 7.0 then
-    drops the command, and leaves the transaction without its end."""
+    """Truncates the file. Returns True if the cut is in the middle of a command within a transaction.
+
+    Redis 7.0 then drops the command, and leaves the transaction without its end.
+    """
     with path.open("r+b") as file:
         file.truncate(size_bytes)
     found = open_transaction(path.read_bytes())
@@ -29,8 +33,10 @@ def cut(path: Path, size_bytes: int) -> bool:
 
 
 class OpenTransaction:
-    """MULTI and what follows it, up to the end of a file, without an EXEC. commands: that are whole. is_torn: one more
-    has begun."""
+    """MULTI and what follows it up to the end of a file, without an EXEC.
+
+    commands: the number of complete ones. is_torn: an incomplete one follows.
+    """
 
     def __init__(self, tail: bytes) -> None:
         at, count = len(MULTI), 0
@@ -41,13 +47,13 @@ class OpenTransaction:
 
 
 def open_transaction(data: bytes) -> OpenTransaction | None:
-    """The one at the end of a file; None where every transaction has its end."""
+    """Returns the transaction that is open at the end of a file; None if every transaction has its end."""
     begins = data.rfind(MULTI)
     return None if begins < 0 or data.rfind(EXEC) > begins else OpenTransaction(data[begins:])
 
 
 def command_end(data: bytes, at: int) -> int | None:
-    """Where the command ends that begins at `at`; None where it is not whole. ValueError where none begins there."""
+    """Returns where the command that starts at `at` ends; None if it is incomplete. ValueError: none starts there."""
     words, at = _number(data, at, b"*")
     for _ in range(words or 0):
         length, at = _number(data, at, b"$")
@@ -58,7 +64,7 @@ def command_end(data: bytes, at: int) -> int | None:
 
 
 def _number(data: bytes, at: int, mark: bytes) -> tuple[int | None, int]:
-    """The number of a line that begins with `mark`, and where the next one begins; None where it is not whole."""
+    """Returns the number in a line that starts with `mark`, and where the next line starts; None if incomplete."""
     if at >= len(data):
         return None, at
     if data[at : at + 1] != mark:

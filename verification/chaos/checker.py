@@ -2,22 +2,21 @@
 
     mismatched   every acknowledged output, and every state read, equals bitwise what one offline run of the same model
                  gives for the inputs that lead there
-    lost         an acknowledged step is part of its life's history for ever: whoever looks later finds it there
-    doubled      no step is applied twice: the position behind a chunk is as many steps on as the chunk has, and no
+    lost         an acknowledged step is part of its generation's history for ever: every later read finds it there
+    doubled      no step is applied twice: the position after a chunk is as many steps on as the chunk has, and no
                  two answers say that they applied the same step
     gap          the steps of a session are gapless and in order: every input in a history was sent by one of its
-                 clients for exactly that place
-    leaked       one session never shows another's history: a life belongs to one session, and to somebody who asked
-                 for it
-    revived      a life that was replaced or deleted never answers with success to what was sent after that was
+                 clients for exactly that position
+    leaked       no session shows another's history: a generation belongs to one session, and somebody asked for it
+    revived      a generation that was replaced or deleted never answers with success to a request sent after that was
                  acknowledged
-    unexplained  every error a client sees is explained by a fault or a race: excuses.py says which by which
-    unreadable   every record that the store holds can be read
-    crash        no server ends by itself, refuses to start without a fault of its store, or reports an error that it
-                 did not expect
+    unexplained  every error that a client sees is explained by a fault or a race: excuses.py says which by which
+    unreadable   every record in the store can be read
+    crash        no server ends on its own, refuses to start without a fault of its store, or reports an unexpected
+                 error
 
-Where the store itself lost acknowledged commits (a fail-over to a replica that lagged), a step may be missing from the
-history if its client was told, by an error or by reading a position behind what it held, after the loss.
+If the store itself lost acknowledged commits (a fail-over to a lagging replica), a step may be missing from the history
+if its client was told after the loss: by an error, or by reading a position before the one it held.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from .trail import Broken, Path, Trails, heads_of
 
 
 class Finding(NamedTuple):
-    """One violation: of which invariant, where, and in words."""
+    """One violation: which invariant, where, and in words."""
 
     kind: str
     session: str
@@ -49,8 +48,11 @@ class Finding(NamedTuple):
 
 @dataclass
 class Verdict:
-    """findings: none, if all is well. compared_rows: output rows that were compared. lost_and_told: acknowledged
-    steps that the store lost and whose clients were told. reports: errors that only the store's loss explains."""
+    """The result of a check.
+
+    findings: empty if all is well. compared_rows: output rows that were compared. lost_and_told: acknowledged steps
+    that the store lost and whose clients were told. reports: errors that only the store's loss explains.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     compared_rows: int = 0
@@ -64,7 +66,7 @@ class Verdict:
 
 
 class _Answer(NamedTuple):
-    """One answered part of a burst: its rows first..last - 1 (counted within the burst), and where it ends."""
+    """One answered part of a burst: its rows first..last - 1 (counted within the burst), and the position after it."""
 
     burst: Burst
     ack: Ack
@@ -74,7 +76,7 @@ class _Answer(NamedTuple):
 
 
 class Checker:
-    """references: by model name."""
+    """Checks one history. references: by model name."""
 
     def __init__(self, history: History, references: Mapping[str, Reference]) -> None:
         self._history = history
@@ -110,7 +112,7 @@ class Checker:
                 )
                 self._found("revived", session, late.generation, words)
 
-    # ------------------------------------------------------------------------------------------ one life
+    # ------------------------------------------------------------------------------------------ one generation
 
     def _check_life(self, session: str, generation: bytes) -> None:
         self._verdict.lives += 1
@@ -138,7 +140,7 @@ class Checker:
         self._check_aside(session, generation, aside, truth)
 
     def _surviving(self, session: str, answers: list[_Answer], ends: list[Position]) -> list[Position]:
-        """The ends that the latest answer shares a branch with, where the store lost another branch."""
+        """Returns the ends on the branch of the latest answer, if the store lost another branch."""
         if not answers or not self._excuses.lost_of(session, float("inf")):
             return ends
         latest = max(answers, key=lambda answer: answer.ack.at).end
@@ -149,7 +151,7 @@ class Checker:
         return ends
 
     def _answers(self, session: str, generation: bytes) -> list[_Answer]:
-        """All answered parts of one life; positions that are not as far on as the parts are long are found here."""
+        """Returns all answered parts of one generation. Reports positions that do not match the parts' lengths."""
         answers = []
         for burst in self._history.bursts.get(session, ()):
             if burst.start.generation != generation or not burst.acks:
@@ -168,7 +170,7 @@ class Checker:
         return answers
 
     def _seen(self, session: str, generation: bytes) -> list[tuple[Position, float, float]]:
-        """Where a life stood when it was opened or made: position, asked at, answered at."""
+        """Returns the positions at which a generation was opened or created: position, asked at, answered at."""
         return [
             (deed.result, deed.sent_at, deed.at)
             for deed in self._history.deeds.get(session, ())
@@ -176,13 +178,13 @@ class Checker:
         ]
 
     def _check_birth(self, session: str, generation: bytes, path: Path) -> None:
-        """Somebody asked for this life."""
+        """Checks that somebody asked for this generation."""
         for deed in self._history.deeds.get(session, ()):
             made = deed.succeeded and deed.result is not None and deed.result.generation == generation
             if made and (deed.created or deed.kind in ("reset", "set_state", "fork")):
                 return
             if not deed.succeeded and deed.kind != "delete" and deed.expect is None:
-                return  # it may have been this one
+                return  # it may have created this one
         excused = self._excuses.lost_of(session, float("inf"))
         if not excused and not self._excuses.late_create(session, self._lives.first_seen(session, generation)):
             self._found("leaked", session, generation, f"nobody asked for this life (it starts at {path.first_step})")
@@ -217,7 +219,7 @@ class Checker:
                 self._found("doubled", session, generation, words)
 
     def _check_aside(self, session: str, generation: bytes, aside: list[_Answer], truth: Position) -> None:
-        """Acknowledged, and not in the history: only where the store lost them and somebody was told."""
+        """Checks acknowledged steps missing from the history: the store must have lost them, and the client know it."""
         for answer in aside:
             words = f"steps up to {answer.end.step} were acknowledged to {answer.burst.sender}; "
             words += f"the history goes to {truth.step} without them"
@@ -235,8 +237,10 @@ class Checker:
                 self._compare(session, generation, [answer], path, [])
 
     def _check_end(self, session: str, generation: bytes, answers: list[_Answer]) -> None:
-        """A life that the store lost as a whole, with acknowledged steps: its client was told. (One that is gone
-        without a loss of the store is found by what stands in its place.)"""
+        """Checks that the client was told of a generation that the store lost entirely, with acknowledged steps.
+
+        One that is gone without a loss of the store is found by what replaced it.
+        """
         rests = self._lives.rests(session)
         ended = session in self._history.ttls or self._excuses.may_have_been_ended(session, generation)
         lost = self._excuses.lost_of(session, float("inf"))
@@ -248,8 +252,10 @@ class Checker:
             self._found("lost", session, generation, words + "this life is gone as a whole; nobody was told")
 
     def _was_told(self, session: str, answer: _Answer) -> bool:
-        """The client that had the answer learned later that the session does not stand where it left it; or had it
-        ended itself, and has no claim on it any more. What another client learned is of no use to it."""
+        """Returns True if the client that had the answer later learned that the session is not where it left it.
+
+        A client that ended the session itself has no claim any more. What another client learned does not count.
+        """
         held_since, client = self._held_since(session, answer), _client(answer.burst.sender)
         reports = REPORTS | {"STEP_COMPACTED"} if client == LATE else REPORTS
         for burst in self._history.bursts.get(session, ()):
@@ -268,8 +274,11 @@ class Checker:
         return False
 
     def _held_since(self, session: str, answer: _Answer) -> float:
-        """When the answer came. An old copy that is only answered again, by a server that does not know of the loss
-        yet, gives its sender nothing that was not held before, and may have been reported lost in between."""
+        """Returns when the answer came.
+
+        If a server that does not know of the loss yet answers an old copy again, the sender gets nothing that was not
+        held before, and that may have been reported lost in between.
+        """
         if not answer.burst.late or answer.ack.applied:
             return answer.ack.at
         copied = answer.burst
@@ -282,7 +291,7 @@ class Checker:
     # ------------------------------------------------------------------------------------------ bits
 
     def _states_read(self, session: str, generation: bytes, truth: Position) -> list[tuple[int, Mapping[str, Array]]]:
-        """States that were read at rest: at which step, and the tensors."""
+        """Returns the states that were read at rest: the step and the tensors."""
         found = []
         for rest in self._lives.rests(session):
             if rest.position is not None and rest.position.generation == generation:
@@ -369,19 +378,19 @@ class Checker:
 
 
 def _client(sender: str) -> str:
-    """Who it is: LATE, MEDDLER, or empty: the session's own client, whatever it calls itself."""
+    """Returns the kind of client: LATE, MEDDLER, or empty for the session's own client, whatever its name."""
     return sender if sender in (LATE, MEDDLER) else ""
 
 
 def same_bits(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> bool:
-    """The same tensors, bit for bit."""
+    """Returns True if the tensors are the same, bit for bit."""
     if got.keys() != wanted.keys():
         return False
     return all(np.ascontiguousarray(got[name]).tobytes() == wanted[name].tobytes() for name in wanted)
 
 
 def involved(history: History, finding: Finding) -> tuple[list[Burst], list[Deed]]:
-    """What was done to that life, as far as it is known."""
+    """Returns the known operations on the finding's generation."""
     bursts = [
         burst
         for burst in history.bursts.get(finding.session, ())

@@ -21,16 +21,16 @@ OPTIONS = (
     *("--device", "cpu", "--max-batch", "64", "--arena-mib", "24", "--max-replay-steps", "32"),
     *("--store-timeout-ms", "500", "--drain-timeout-ms", "3000", "--default-timeout-ms", "15000"),
 )
-RESTART_TRIES = 60  # the first start may take several on a loaded machine, too
+RESTART_TRIES = 60  # on a loaded machine even the first start may take several
 
 
 class Server(ServerProcess):
-    """ending: somebody ends or starts it right now."""
+    """A server process. ending: another task is ending or starting it right now."""
 
     ending = False
 
     def ended(self) -> int | None:
-        """The exit status where it has ended by itself."""
+        """Returns the exit status if it has ended on its own; None otherwise."""
         return None if self._process is None else self._process.poll()
 
     @property
@@ -39,15 +39,15 @@ class Server(ServerProcess):
 
     @property
     def pids_if_running(self) -> list[int]:
-        """Of the processes that serve; none where it does not run, or ends right now."""
+        """The ids of the processes that serve; none if it is not running, or is ending right now."""
         try:
             return self.serving_pids if self.is_running else []
         except (RuntimeError, OSError):  # another thread has just ended it
             return []
 
     def comes_back(self) -> str:
-        """Starts it again. Returns what it says where it cannot now; empty: it serves."""
-        self.ending = True  # whether it starts is found out here, and by nobody else
+        """Starts it again. Returns its output if it cannot start now; empty if it serves."""
+        self.ending = True  # whether it starts is determined here, and nowhere else
         try:
             self.restart()
         except RuntimeError as error:
@@ -62,12 +62,14 @@ class Server(ServerProcess):
 
 
 class Cluster:
-    """fronts, http_fronts: what clients connect to, one of each for each server: for gRPC, and for WebSockets. backs:
-    between each server and the store, or before each node of a Redis Cluster; none for SQLite, and none where sentinels
-    watch. Use as an asynchronous context manager."""
+    """The servers under test, with their store and proxies. Use as an asynchronous context manager.
+
+    fronts, http_fronts: what clients connect to, one for each server: for gRPC and for WebSockets. backs: proxies
+    between each server and the store, or before each node of a Redis Cluster; none for SQLite or with sentinels.
+    """
 
     def __init__(self, bundles: Sequence[Path], store: AnyStore, replicas: int, workers: int = 1) -> None:
-        """workers: processes that each server consists of, on one port."""
+        """workers: processes of each server, on one port."""
         self.store = store
         self.servers: list[Server] = []
         self.fronts: list[Proxy] = []
@@ -111,7 +113,7 @@ class Cluster:
         return front
 
     async def _way_to(self, store: AnyStore) -> str:
-        """The URL of the store for one more server."""
+        """Returns the URL of the store for one more server."""
         if isinstance(store, SqliteStore):
             return f"sqlite:{store.path}"
         if isinstance(store, RedisNodes | RedisWatched):
@@ -122,7 +124,7 @@ class Cluster:
         return f"redis://127.0.0.1:{back.port}/0"
 
     async def restart(self, server: Server) -> None:
-        """Starts it again, and again where its store is not there yet, as whatever watches over it would."""
+        """Starts the server, and retries while its store is not available, as a supervisor would."""
         for _ in range(RESTART_TRIES):
             began = time.monotonic()
             why = await asyncio.to_thread(server.comes_back)
@@ -133,7 +135,7 @@ class Cluster:
         raise RuntimeError(f"the server did not start again:\n{server.output()[-4000:]}")
 
     def look_for_crashes(self) -> None:
-        """Servers that ended although nobody ended them."""
+        """Records servers that ended although nobody ended them."""
         for index, server in enumerate(self.servers):
             status = server.ended()
             if status is not None and not server.ending:
@@ -141,7 +143,7 @@ class Cluster:
                 server.forget()
 
     async def heal(self) -> None:
-        """Fair weather everywhere, and every server running."""
+        """Ends every disturbance of the network, and starts every server that is down."""
         for proxy in self._proxies:
             proxy.clear()
         for server in self.servers:
@@ -155,7 +157,7 @@ class Cluster:
         return [*self.fronts, *self.http_fronts, *self.backs]
 
     def tell(self, history: History) -> None:
-        """Writes down what happened to the servers and their store since it was told before."""
+        """Adds to the history what happened to the servers and their store since the last call."""
         self.look_for_crashes()
         history.crashes += [*self.crashes, *self._complaints()]
         history.refused_starts += self.refused_starts
@@ -166,7 +168,7 @@ class Cluster:
             self.store.watch()
 
     def _complaints(self) -> list[str]:
-        """What servers logged that no fault explains: errors with a traceback."""
+        """Returns what servers logged that no fault explains: errors with a traceback."""
         found = []
         for index, server in enumerate(self.servers):
             text = server.output()

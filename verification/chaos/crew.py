@@ -1,4 +1,4 @@
-"""What all clients share: the history that they write, the seed's dice, the models, and who stands where."""
+"""What all clients share: their history, the seeded random generators, the models, and the known positions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from tests.integration.acceptance.sequences import Model
 
 from .history import Array, Burst, Deed, History
 
-TIMEOUT_S = 15.0  # of one call of the official client, its retries included
+TIMEOUT_S = 15.0  # for one call of the official client, including retries
 ATTEMPT_S = 1.0
-OFFICIAL = "client"  # so the names of the official clients begin
+OFFICIAL = "client"  # prefix of the official clients' names
 
 
 @dataclass
 class Standing:
-    """Where a session's own client believes it stands; None: nowhere (not opened, or lost). sender: the client's
-    name, another one each time that it opens the session: what an earlier one left on the way is somebody else's."""
+    """Where a session's own client believes it is. position: None if it is not open, or lost.
+
+    sender: the client's name, a new one each time that it opens the session: requests of an earlier one that are still
+    in flight count as another sender's.
+    """
 
     session: str
     model: Model
@@ -34,10 +37,13 @@ class Standing:
 
 @dataclass
 class Crew:
-    """targets: the addresses that clients use, one for each server; websockets: those that half of the official ones
-    use for steps. prefix: of the names of its sessions. races: what clients did among themselves, by kind. stopping: no
-    further fault begins. ending: none is left, and every session makes its last step, so that whoever lost something to
-    the last fault is told."""
+    """The clients of a round.
+
+    targets: the addresses that clients use, one for each server. websockets: those that half of the official clients
+    use for steps. prefix: of the names of its sessions. races: what clients did to each other, by kind. stopping: no
+    more faults start. ending: no fault is left, and every session makes its last step, so that a client that lost
+    something in the last fault notices.
+    """
 
     history: History
     models: Sequence[Model]
@@ -54,12 +60,12 @@ class Crew:
     _openings: int = 0
 
     def dice(self) -> random.Random:
-        """Each actor's own."""
+        """Returns a random generator for one actor."""
         self._numbers += 1
         return random.Random(self.seed * 1_000_003 + self._numbers)
 
     def addresses(self, draw: random.Random) -> tuple[list[str], list[str] | None]:
-        """The parameters `target` and `websocket` of one official client."""
+        """Returns the parameters `target` and `websocket` of one official client."""
         pairs = list(zip(self.targets, self.websockets, strict=True))
         draw.shuffle(pairs)
         over_websockets = draw.random() < 0.5
@@ -68,12 +74,12 @@ class Crew:
         return [target for target, _ in pairs], [url for _, url in pairs] if over_websockets else None
 
     def number(self) -> int:
-        """One that nobody else has."""
+        """Returns a number that is used only once."""
         self._numbers += 1
         return self._numbers
 
     def branch_of(self, standing: Standing) -> Standing:
-        """For a fork: a name of its own, and the source's TTL."""
+        """Returns a standing for a fork: with a name of its own, and the source's TTL."""
         branch = Standing(f"{standing.session}~{self.number()}", standing.model)
         if standing.session in self.history.ttls:
             self.history.ttls[branch.session] = self.history.ttls[standing.session]
@@ -87,7 +93,7 @@ class Crew:
         self.races[kind] = self.races.get(kind, 0) + count
 
     async def pause(self, seconds: float) -> None:
-        """Less, when all stop."""
+        """Sleeps; less if everything stops."""
         try:
             await asyncio.wait_for(self.stopping.wait(), seconds)
         except asyncio.TimeoutError:
@@ -96,7 +102,7 @@ class Crew:
     def begin(
         self, standing: Standing, start: Position | ClientPosition, inputs: Array, acked: int, acked_later: int = 0
     ) -> Burst:
-        """A burst, in the history from now on."""
+        """Adds a burst to the history and returns it."""
         place, now = Position(*start), time.monotonic()
         burst = Burst(standing.session, standing.model.name, place, inputs, acked, standing.sender, now)
         burst.acked_later = acked_later

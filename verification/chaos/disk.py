@@ -1,4 +1,4 @@
-"""A small disk that can be filled up: a tmpfs of its own, where this process may mount one."""
+"""A small disk that can be filled up: a tmpfs, if this process may mount one."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ SIZE_MIB = 256
 
 
 class SmallDisk:
-    """A folder; use as a context manager. limited: it is a disk of its own, of SIZE_MIB, and `fill` works."""
+    """A folder; use as a context manager. limited: it is a disk of SIZE_MIB, and `fill` works."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cellkeeper-disk-"))
         self.limited = False
 
     def fill(self) -> None:
-        """Takes all space that is left."""
+        """Takes up all remaining space."""
         usage = os.statvfs(self.folder)
         with (self.folder / "ballast").open("wb") as ballast:
             try:
                 os.posix_fallocate(ballast.fileno(), 0, max(1, usage.f_bavail * usage.f_frsize))
             except OSError:
-                return  # somebody was quicker: as good as full
+                return  # another process was faster: as good as full
 
     def free(self) -> None:
         (self.folder / "ballast").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The evidence of a violation: the shortest histories that show it, as a file."""
+"""Writes the evidence of violations to a file: the shortest histories that show them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_EVENTS = 2000
 
 
 def write_evidence(outcome: Outcome, folder: Path) -> Path:
-    """For each kind of violation the shortest history that shows one: all that is known of one life."""
+    """Writes, for each kind of violation, the shortest history that shows one: all that is known of that generation."""
     folder.mkdir(parents=True, exist_ok=True)
     history, verdict = outcome.last.history, outcome.last.verdict
     shortest: dict[str, Finding] = {}
@@ -41,7 +41,7 @@ def _finding(finding: Finding) -> dict[str, str]:
 
 
 def _events(history: History, finding: Finding, started: float) -> dict[str, Any]:
-    """All that is known of the finding's life, in the order of time; faults only while it lived."""
+    """Returns all that is known of the finding's generation, ordered by time, with the faults while it existed."""
     bursts, deeds = involved(history, finding)
     events: list[dict[str, Any]] = [
         *(_steps(burst, started) for burst in bursts),

@@ -1,22 +1,22 @@
-"""Which errors a client may see, and why. Anything that finds no excuse here is a violation.
+"""Which errors a client may see, and why. Any error without an excuse here is a violation.
 
-    UNAVAILABLE, LOST, STORE_UNAVAILABLE,      a fault was under way, or over for less than SETTLE_S, while the request
-    DRAINING, QUEUE_FULL, COMMIT_CONFLICT,     was
+    UNAVAILABLE, LOST, STORE_UNAVAILABLE,      a fault was in progress, or over for less than SETTLE_S, during the
+    DRAINING, QUEUE_FULL, COMMIT_CONFLICT,     request
     CALLER_GONE, DEADLINE_*
-    GENERATION_CHANGED                         somebody sent a reset, a set-state or a delete that names this life, or
-                                               it may have expired since its last success
+    GENERATION_CHANGED                         somebody sent a reset, a set-state or a delete that names this
+                                               generation, or it may have expired since its last success
     SESSION_NOT_FOUND                          somebody sent a delete before the error, or the session may have expired
-    STEP_CONFLICT, HISTORY_CHANGED             steps of somebody else (or of the same sender, given up before) belong to
-                                               the same place, and were not all answered: some may have been applied
-    STEP_GAP                                   nobody was ever told that its place was reached, and a step before it
-                                               failed or was under way, or it is an old copy of steps that were never
-                                               answered
-    STEP_COMPACTED                             somebody else's request of this life said that every reply up to a later
-                                               step is held; for old copies, opens and forks: anybody's request did
+    STEP_CONFLICT, HISTORY_CHANGED             steps of another sender (or of the same one, abandoned before) have the
+                                               same position, and were not all answered: some may have been applied
+    STEP_GAP                                   no client was ever told that the position was reached, and an earlier
+                                               step failed or was in flight, or it is an old copy of steps that were
+                                               never answered
+    STEP_COMPACTED                             another sender's request of this generation said that every reply up to
+                                               a later step is held; for old copies, opens and forks: any request did
     CLIENT_KILLED                              the harness did it
 
-After the store lost a tail, also the reports that the promise demands, REPORTS: but only to sessions that had something
-on the way, or acknowledged, within the time that the loss could take.
+After the store lost a tail, the reports that the promise demands (REPORTS) are excused too, but only for sessions with
+something in flight or acknowledged in the time that the loss could affect.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from collections.abc import Iterable, Iterator
 
 from .history import Burst, Deed, Fault, History, RefusedStart
 
-SETTLE_S = 20.0  # a client's timeout, and the time that it may take to come back
+SETTLE_S = 20.0  # a client's timeout, and the time that it may take to recover
 LAG_S = 5.0  # a replica lags by less
-EARLY = 0.88  # of its TTL: a record may be forgotten up to a tenth early
+EARLY = 0.88  # of its TTL: a record may expire up to a tenth early
 BEHIND = "the step before it failed"  # what the official client says of a step that it never sent
-AMISS = "the server is at"  # ... and of an answer with another position than it must have
+AMISS = "the server is at"  # ... and of an answer with an unexpected position
 
 PASSING = frozenset(
     {
@@ -56,23 +56,23 @@ REPORTS = frozenset(
         "SESSION_EXISTS",
     }
 )
-"""What tells a client that its history is gone."""
+"""These tell a client that its history is gone."""
 OPEN_ENDED = PASSING | {"CLIENT_KILLED", ""}
-"""After these a request may have been applied, or may be yet."""
-DAMAGED = "is damaged"  # what a store says of a record that cannot be right
+"""After these, a request may have been applied, or may be yet."""
+DAMAGED = "is damaged"  # what a store says of a record that is corrupt
 
 
 def is_damaged(words: str) -> bool:
-    """An error that no fault explains: the record stands there, and nobody can read it."""
+    """Returns True for an error that no fault explains: the record exists, and nobody can read it."""
     return DAMAGED in words
 
 
 NO_WRITES = frozenset({"disk_full", "disk_locked", "file_limit"})
-"""SQLite can be read and not written: what only reads succeeds, and cannot prolong the TTL."""
+"""SQLite can be read but not written: a call that only reads succeeds, and cannot extend the TTL."""
 
 
 class Excuses:
-    """with_losses: False: as if the store had never lost anything."""
+    """Finds the excuse for an error. with_losses: False: as if the store had never lost anything."""
 
     def __init__(self, history: History, *, with_losses: bool = True) -> None:
         self._history = history
@@ -82,14 +82,14 @@ class Excuses:
     # ------------------------------------------------------------------------------------------ what was lost
 
     def lost_between(self, first: float, last: float) -> bool:
-        """Whether the store may have lost something that was committed between the two."""
+        """Returns True if the store may have lost something that was committed between the two times."""
         return any(loss.ended >= first and loss.began - LAG_S <= last for loss in self._losses)
 
     def lost_of(self, session: str, at: float) -> bool:
-        """Whether the store may have lost something of this session by then.
+        """Returns True if the store may have lost something of this session by then.
 
-        Promise 4: only the tail is lost, that is, commits since shortly before the loss. A session without any has
-        nothing to report.
+        Promise 4: only the tail is lost, that is, commits since shortly before the loss. A session without such commits
+        has nothing to report.
         """
         if session not in self._first_losses:
             spans = list(self._commit_times(session))
@@ -103,7 +103,7 @@ class Excuses:
         return first is not None and first <= at
 
     def _commit_times(self, session: str) -> Iterator[tuple[float, float]]:
-        """From when to when each request may have been committed."""
+        """Yields the interval in which each request may have been committed."""
         for burst in self._history.bursts.get(session, ()):
             if burst.error in OPEN_ENDED and not burst.complete:
                 yield burst.sent_at, (burst.error_at or float("inf")) + SETTLE_S
@@ -147,8 +147,11 @@ class Excuses:
         return self._common(session, generation, reason, deed.sent_at, deed.at)
 
     def start(self, refused: RefusedStart) -> bool:
-        """A server that cannot read its store when it starts says so and ends, in a line and not by a traceback: a
-        fault of the store, or of the way to it, was under way meanwhile, or over for less than SETTLE_S."""
+        """Returns True if a fault explains that the server refused to start.
+
+        A server that cannot read its store at the start says so and ends, with one line and no traceback. A fault of
+        the store, or of the connection to it, must have been in progress meanwhile, or over for less than SETTLE_S.
+        """
         disturbed = any(
             fault.of_store and fault.began <= refused.ended and fault.ended + SETTLE_S >= refused.began
             for fault in self._history.faults
@@ -156,13 +159,16 @@ class Excuses:
         return disturbed and "Traceback" not in refused.words
 
     def may_have_been_ended(self, session: str, generation: bytes) -> bool:
-        """Whether somebody asked for the end of this life."""
+        """Returns True if somebody asked for the end of this generation."""
         return bool(self._ending(session, ("reset", "set_state", "delete"), generation))
 
     def late_create(self, session: str, at: float) -> bool:
-        """A copy of an Open or a Fork, whose answer did not come in time, may have made this life after the one that
-        its sender was told of was deleted or had expired. Generations are minted by servers for that very reason: the
-        late life is no earlier one's, and nobody else's steps fit it."""
+        """Returns True if a late copy of an Open or a Fork may have created this generation.
+
+        The copy's answer did not come in time, and the generation that its sender was told of was deleted or had
+        expired by then. Servers mint generations for that very reason: the late generation differs from every earlier
+        one, and nobody else's steps fit it.
+        """
         deeds = self._history.deeds.get(session, ())
         ended = session in self._history.ttls or any(deed.kind == "delete" and deed.sent_at <= at for deed in deeds)
         return ended and any(
@@ -187,8 +193,10 @@ class Excuses:
         return False
 
     def may_have_expired(self, session: str, generation: bytes, sent_at: float, at: float) -> bool:
-        """Whether a session with a TTL, or this life of it, may have been gone at some moment between the two: no
-        success before, which refreshes the TTL, is too recent for that."""
+        """Returns True if a session with a TTL, or this generation, may have been gone at some time between the two.
+
+        A success refreshes the TTL: none before may be too recent for that.
+        """
         ttl_s = self._history.ttls.get(session)
         if ttl_s is None:
             return False
@@ -196,7 +204,7 @@ class Excuses:
         return at - latest >= EARLY * ttl_s
 
     def _signs_of_life(self, session: str, generation: bytes, before: float) -> Iterator[float]:
-        """When successes were sent that were answered before."""
+        """Yields when successes were sent that were answered before `before`."""
         for burst in self._history.bursts.get(session, ()):
             if burst.acks and burst.acks[-1].at <= before and generation in (b"", burst.start.generation):
                 ack = burst.acks[-1]
@@ -209,7 +217,7 @@ class Excuses:
                     yield deed.sent_at
 
     def _writable(self, first: float, last: float) -> bool:
-        """The store took writes, as far as anybody knows."""
+        """Returns True if the store accepted writes, as far as is known."""
         faults = self._history.faults
         return not any(f.kind in NO_WRITES and f.began <= last and f.ended >= first for f in faults)
 
@@ -227,7 +235,7 @@ class Excuses:
     # ------------------------------------------------------------------------------------------ other steps
 
     def _others(self, burst: Burst) -> Iterator[Burst]:
-        """Of the same life, sent before the error."""
+        """Yields other bursts of the same generation, sent before the error."""
         for other in self._history.bursts[burst.session]:
             same = other is not burst and other.start.generation == burst.start.generation
             if same and other.sent_at <= burst.error_at:
@@ -240,7 +248,7 @@ class Excuses:
         )
 
     def _behind_unanswered(self, burst: Burst) -> bool:
-        """Steps before it had failed by then, or were still under way: it was pipelined behind them."""
+        """Returns True if earlier steps had failed by then, or were in flight: the burst was pipelined after them."""
         return self._behind_a_failure(burst) or any(
             other.start.step < burst.start.step
             and sum(ack.rows for ack in other.acks if ack.at <= burst.error_at) < len(other.inputs)
@@ -248,7 +256,7 @@ class Excuses:
         )
 
     def _reached(self, burst: Burst) -> bool:
-        """Somebody had been told that the session stands where these steps begin, or further on."""
+        """Returns True if a client had been told that the session is where this burst starts, or further."""
         return any(
             ack.position.step >= burst.start.step and ack.at <= burst.sent_at
             for other in self._others(burst)
@@ -256,8 +264,10 @@ class Excuses:
         )
 
     def _compacted(self, session: str, generation: bytes, step: int, at: float, sender: str) -> bool:
-        """The checkpoint never passes the smallest `acked` of what was committed: some request that is not the sender's
-        own must have gone beyond."""
+        """Returns True if another sender's request may have moved the checkpoint past `step`.
+
+        The checkpoint never passes the smallest `acked` of what was committed.
+        """
         return any(
             other.start.generation == generation
             and other.sent_at <= at
@@ -267,7 +277,10 @@ class Excuses:
         )
 
     def _rivals(self, burst: Burst) -> bool:
-        """Other inputs may stand in this one's place, or before it: its sender's head tells them apart (promise 3)."""
+        """Returns True if other inputs may have this burst's position, or an earlier one.
+
+        Its sender's head tells them apart (promise 3).
+        """
         before = burst.error == "HISTORY_CHANGED"
         for other in self._others(burst):
             given_up = bool(other.error) and other.error_at <= burst.sent_at

@@ -1,4 +1,4 @@
-"""What is done to the system, at random, and counted by kind."""
+"""What is done to the system at random, counted by kind."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ from .watched_faults import WatchedFaults
 from .weather import Kind, weather
 
 ENDING = ("server_kill", "server_stop", "worker_kill")
-NOT_OF_STORE = ("server", "front", "clients")  # targets
+NOT_OF_STORE = ("server", "front", "clients")  # prefixes of targets
 
 
 class Faults:
-    """every_s: seconds between the beginnings of two faults, on average. only: their kinds; empty: all that the store
-    has. At most `most` are under way at once. loners: clients that step where a fault keeps all others out. Raises
-    ValueError where `only` has another."""
+    """Injects faults.
+
+    every_s: mean seconds between the starts of two faults. only: their kinds; empty: all that the store has. most: the
+    most that are in progress at once. loners: clients that step where a fault keeps all others out. Raises ValueError
+    if `only` names an unknown kind.
+    """
 
     def __init__(
         self,
@@ -60,7 +63,7 @@ class Faults:
         return {kind.name for kind in self._make_kinds()}
 
     async def run(self) -> None:
-        """Until the crew stops; then waits until all is undone."""
+        """Injects faults until the crew stops; then waits until all are undone."""
         while not self._crew.stopping.is_set():
             await self._crew.pause(self._draw.expovariate(1.0) * self._every_s)
             self._cluster.look_for_crashes()
@@ -72,7 +75,7 @@ class Faults:
         await asyncio.gather(*self._under_way)
 
     def _begin(self) -> None:
-        """A kind whose target nothing else is done to right now."""
+        """Starts a fault whose target is not affected by another one right now."""
         free = [
             (kind, kind.holds.format(index))
             for kind in self.kinds
@@ -84,7 +87,10 @@ class Faults:
             self._under_way.add(asyncio.create_task(self._make(kind, target)))
 
     def _spared(self) -> bool:
-        """Seldom is the last server ended that runs: then nothing goes on, for long on a loaded machine."""
+        """Returns True in most cases while a server is down, to spare the last one.
+
+        Without any running server nothing happens, which lasts long on a loaded machine.
+        """
         return not all(server.is_running for server in self._cluster.servers) and self._draw.random() < 0.8
 
     async def _make(self, kind: Kind, target: str) -> None:
@@ -99,7 +105,7 @@ class Faults:
             self._held.discard(target)
 
     def _is_of_store(self, kind: Kind) -> bool:
-        """A paused server may hold SQLite's lock."""
+        """Returns True if the fault disturbs the store. A paused server may hold SQLite's lock."""
         paused_writer = kind.name in ("server_pause", "worker_pause") and isinstance(self._cluster.store, SqliteStore)
         return paused_writer or not kind.holds.startswith(NOT_OF_STORE)
 
@@ -154,11 +160,11 @@ class Faults:
         await self._cluster.restart(server)
 
     async def _server_pause(self, index: int) -> None:
-        """A zombie: it wakes after others went on."""
+        """Pauses a server, which wakes as a zombie after the others went on."""
         await self._pause(self._cluster.servers[index].pids_if_running)
 
     async def _worker_pause(self, index: int) -> None:
-        """One of several processes on the same port: the kernel still gives it connections."""
+        """Pauses one of several processes on the same port, to which the kernel still gives connections."""
         if pids := self._cluster.servers[index].pids_if_running:
             await self._pause([self._draw.choice(pids)])
 
@@ -170,7 +176,7 @@ class Faults:
             _send(signal.SIGCONT, pids)
 
     async def _worker_kill(self, index: int) -> None:
-        """Its parent ends the other workers, which answer what they have, and ends with an error."""
+        """Kills a worker. Its parent ends the other workers, which answer what they have, and ends with an error."""
         server = self._cluster.servers[index]
         if server.is_running:
             server.ending = True
@@ -188,5 +194,5 @@ class Faults:
 
 def _send(number: signal.Signals, pids: Sequence[int]) -> None:
     for pid in pids:
-        with suppress(ProcessLookupError):  # it has ended by itself, and that is found elsewhere
+        with suppress(ProcessLookupError):  # it has ended on its own, which is found elsewhere
             os.kill(pid, number)

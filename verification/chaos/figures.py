@@ -1,4 +1,4 @@
-"""What is counted of a run. The history of a round is let go when it has been judged; this is what stays of it."""
+"""The figures of a run. The history of a round is dropped once it is judged; these figures remain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .round import Round
 
 @dataclass
 class Figures:
-    """Sums over all rounds; of the silences, the longest. recoveries: of each fault, by kind."""
+    """Sums over all rounds; for the silences, the maximum. recoveries: one for each fault, by kind."""
 
     rounds: int = 0
     seconds: float = 0.0

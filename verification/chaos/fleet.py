@@ -1,7 +1,7 @@
-"""A client that speaks the wire directly and steps many sessions of one model together: single steps, all in one frame.
+"""A client that speaks the wire directly and steps many sessions of one model together, single steps in one frame.
 
-That is the ordinary traffic of a server, with what disturbs it in the middle: frames are sent again, to two servers at
-once, to another server than the last one, and before the one ahead of them is answered.
+That is a server's normal traffic, with disturbances in the middle: frames are resent, sent to two servers at once, sent
+to another server than the previous one, and sent before the one ahead of them is answered.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .opening import OPENING, opened
 from .raw import CALL_S, note
 
 FRAME_WAYS = ("batch", "stream")
-MOST_ROWS = 12  # frames one after the other, between two looks around
-MOST_AHEAD = 4  # frames on the way at the same time
+MOST_ROWS = 12  # frames in sequence, between two checks of the surroundings
+MOST_AHEAD = 4  # frames in flight at the same time
 
 
 @dataclass(eq=False)
 class _Row:
-    """One time step of one session: the next of a burst. ahead: bursts of the same session that come before it."""
+    """One time step of one session: the next one of a burst. ahead: the session's bursts that come before it."""
 
     burst: Burst
     ahead: Sequence[Burst]
@@ -43,7 +43,7 @@ class _Row:
 
 
 class Fleet:
-    """standings: of one model."""
+    """Steps a fleet of sessions. standings: of one model."""
 
     def __init__(self, crew: Crew, name: str, standings: Sequence[Standing]) -> None:
         self.name = name
@@ -51,7 +51,7 @@ class Fleet:
         self._standings = standings
         self._draw = crew.dice()
         self._home = 0
-        self._shaken: set[str] = set()  # sessions to be opened again
+        self._shaken: set[str] = set()  # sessions to reopen
 
     async def run(self) -> None:
         replicas = [Replica(target, CALL_S) for target in self._crew.targets]
@@ -83,7 +83,7 @@ class Fleet:
         await asyncio.gather(*map(one, lost))
 
     async def _beat(self, replicas: Sequence[Replica], members: Sequence[Standing], ahead: int, rows: int) -> None:
-        """`rows` frames one after the other, or `ahead` of them at the same time."""
+        """Sends `rows` frames in sequence, or `ahead` of them concurrently."""
         draw = self._draw
         windows = [self._window(standing, ahead, rows) for standing in members]
         if draw.random() < 0.02 or not members:
@@ -103,7 +103,7 @@ class Fleet:
                     break
 
     def _window(self, standing: Standing, ahead: int, rows: int) -> list[Burst]:
-        """One burst for each frame that is on the way at the same time."""
+        """Returns one burst for each frame in flight at the same time."""
         position, bursts = standing.position, list[Burst]()
         if position is None:
             raise ValueError(f"{standing.session!r} is not open")
@@ -117,8 +117,10 @@ class Fleet:
     async def _column(
         self, replicas: Sequence[Replica], column: Sequence[tuple[Sequence[Burst], Burst]], holding: bool
     ) -> None:
-        """A frame for each row of the bursts, with those whose rows before it were answered. holding: a row says that
-        all replies before it are held."""
+        """Sends one frame for each row of the bursts, with those whose earlier rows were answered.
+
+        holding: each row says that all replies before it are held.
+        """
         for index in range(max((len(burst.inputs) for _, burst in column), default=0)):
             going = [
                 _Row(burst, ahead, burst.start.step + index if holding else burst.acked)
@@ -128,7 +130,7 @@ class Fleet:
             await self._deliver(replicas, going)
 
     async def _deliver(self, replicas: Sequence[Replica], rows: list[_Row]) -> None:
-        """The rows in one frame, and what was not answered again, until all are answered or refused for good."""
+        """Sends the rows in one frame, and resends what was not answered until all are answered or refused for good."""
         draw, until, delay_s = self._draw, time.monotonic() + TIMEOUT_S, 0.005
         while rows:
             routes = [self._home]
@@ -152,7 +154,7 @@ class Fleet:
     def _take(
         self, rows: Sequence[_Row], behind: Sequence[bool], answers: Sequence[Sequence[Answer]], *, over: bool
     ) -> list[_Row]:
-        """Writes down the answers to each row; the rows that are to be sent again."""
+        """Records the answers to each row. Returns the rows to send again."""
         again = []
         for row, may_gap, copies in zip(rows, behind, answers, strict=True):
             results = [answer for answer in copies if not isinstance(answer, Refused)]
@@ -169,7 +171,7 @@ class Fleet:
         return again
 
     def _done(self, row: _Row, results: Sequence[Result]) -> None:
-        """The second answer, of another server, is to a copy."""
+        """Records the answers to a row. The second one, from another server, counts as the answer to a copy."""
         burst, chunk = row.burst, row.chunk()
         note(burst, results[0], rows=1)
         for result in results[1:]:

@@ -1,5 +1,8 @@
-"""The official client's groups at work: many sessions of one model stepped as one, or any part of them; members that
-are settled, forgotten and opened again; steps whose caller goes away; and the client itself replaced."""
+"""Works with the official client's groups.
+
+Many sessions of one model are stepped as one, or any part of them; members are settled, forgotten and reopened; callers
+of steps go away; and the client itself is replaced.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from .excuses import OPEN_ENDED
 from .history import Ack, Burst
 
 MOST_CHUNK_STEPS = 12
-FORGET_S = 0.2  # for the late steps of members that are to be opened again anyway
+FORGET_S = 0.2  # for the late steps of members that will be reopened anyway
 
 
 class Groups:
@@ -33,12 +36,12 @@ class Groups:
         self._model = standings[0].model
 
     async def run(self) -> None:
-        """Until the last step of every session is answered."""
+        """Works until the last step of every session is answered."""
         while not await self._with_one_client():
             self._crew.did("group_client_replaced")
 
     async def _with_one_client(self) -> bool:
-        """Returns False where another client goes on: this one was closed with what it had on the way."""
+        """Returns False if another client takes over: this one was closed with requests in flight."""
         targets, websockets = self._crew.addresses(self._draw)
         async with AsyncClient(
             targets,
@@ -75,7 +78,7 @@ class Groups:
     # ------------------------------------------------------------------------------------------ members
 
     async def _open_missing(self, group: AsyncGroup) -> None:
-        """With what is known of them, where something is; where that is refused, whatever stands there."""
+        """Opens missing members at their known positions; after a refusal, at whatever position they have."""
         lost = [standing for name, standing in self._standings.items() if name not in group]
         if not lost:
             return
@@ -105,7 +108,7 @@ class Groups:
             self._crew.opened(standing, self.name)
 
     async def _look_after(self, group: AsyncGroup, failed: Mapping[str, CellkeeperError]) -> None:
-        """Members that failed are settled, and go on, or are opened again."""
+        """Settles members that failed, so that they continue, or reopens them."""
         again = set(failed)
         if failed and self._draw.random() < 0.5:
             self._crew.did("group_settled")
@@ -129,7 +132,7 @@ class Groups:
     # ------------------------------------------------------------------------------------------ steps
 
     async def _turn(self, group: AsyncGroup, last: bool) -> Mapping[str, CellkeeperError]:
-        """A step of all, or of a part; the errors of those that failed."""
+        """Steps all members, or some. Returns the errors of those that failed."""
         draw = self._draw
         bursts = self._begin(group, group.ids if last or draw.random() < 0.7 else self._some(group))
         rows = {name: burst.inputs[0] if len(burst.inputs) == 1 else burst.inputs for name, burst in bursts.items()}
@@ -178,7 +181,7 @@ class Groups:
             fail(bursts[name], reason_of(error), str(error))
 
     async def _leave_midway(self, group: AsyncGroup) -> None:
-        """Begins a step, and goes away with the client before it is answered."""
+        """Starts a step, and leaves with the client before it is answered."""
         bursts = self._begin(group, group.ids)
         step = asyncio.ensure_future(group.step_reply({name: burst.inputs for name, burst in bursts.items()}))
         await asyncio.sleep(self._draw.choice((0.0, 0.001, 0.02)))

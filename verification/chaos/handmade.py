@@ -1,4 +1,4 @@
-"""Histories made by hand, for the checker's tests: what a sound service would have given, to be spoilt then."""
+"""Histories made by hand for the checker's tests: what a correct service would have given, to be corrupted then."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .history import Ack, Array, Burst, Deed, Fault, History, Rest
 from .offline import Reference
 
 MODEL = "count"
-SECONDS = 10.0  # between two events, so that every fault can be told from every other
+SECONDS = 10.0  # between two events, so that faults can be told apart
 
 
 class HandMade:
-    """A service with one client, played by the reference itself. Time goes on by SECONDS with every event."""
+    """A service with one client, simulated by the reference itself. Every event advances the time by SECONDS."""
 
     def __init__(self, reference: Reference) -> None:
         self.history = History()
@@ -33,7 +33,7 @@ class HandMade:
         return self.now
 
     def begin(self, kind: str, session: str, *, names: bytes = b"", step: int = 0, value: float = 0.0) -> Position:
-        """An open that creates, a reset, or a set-state to `value` at `step`."""
+        """Records an open that creates, a reset, or a set-state to `value` at `step`."""
         generation = self._draw.randbytes(16)
         position = Position(generation, step, Position.first(generation).head)
         states = {"h": np.full((1, 1), value, np.float32)} if kind == "set_state" else {}
@@ -57,7 +57,7 @@ class HandMade:
         return there
 
     def found(self, session: str, position: Position, *, expect: Position | None = None, error: str = "") -> Deed:
-        """An open of what is there; or refused."""
+        """Records an open of what exists, or a refused one."""
         deed = Deed("open", session, MODEL, "hand", self.tick(), expect=expect, error=error)
         deed.result = None if error else position
         deed.at = self.tick()
@@ -69,7 +69,7 @@ class HandMade:
         self.history.add_deed(deed)
 
     def steps(self, session: str, position: Position, values: list[float], sender: str = "hand") -> Position:
-        """Sent and answered. Where they go on from the end of what was applied, they are applied."""
+        """Records steps that were sent and answered, and applies them at `position`."""
         inputs = np.array(values, np.float32)[:, None]
         after = position.after(inputs)
         key = (session, position.generation)
@@ -92,18 +92,18 @@ class HandMade:
         return self.history.add_burst(burst)
 
     def repeat(self, burst: Burst, *, applied: bool = False) -> Burst:
-        """An old copy, answered as the first one was."""
+        """Records an old copy, answered like the first one."""
         copy = Burst(burst.session, MODEL, burst.start, burst.inputs, burst.acked, "late", self.tick(), late=True)
         copy.acks = [ack._replace(at=self.tick(), applied=applied) for ack in burst.acks]
         return self.history.add_burst(copy)
 
     def fault(self, kind: str, *, loses: bool = False, of_store: bool = False, late: bool = False) -> None:
-        """What loses comes a second after the event before it, so that it may take that with it; unless late."""
+        """Records a fault. One that loses comes a second after the preceding event and may lose it, unless `late`."""
         began = self.tick() - (0.0 if late or not loses else SECONDS - 1.0)
         self.history.faults.append(Fault(kind, "somewhere", began, self.tick(), loses, of_store))
 
     def rest(self, session: str, position: Position | None) -> None:
-        """How it stands in the end, seen through two servers."""
+        """Records how the session is in the end, read through two servers."""
         states: dict[str, Array] = {}
         if position is not None:
             key = (session, position.generation)
@@ -114,7 +114,7 @@ class HandMade:
             self.history.rests.append(Rest(session, MODEL, position, states, replica, self.tick(), self.tick()))
 
     def flip(self, burst: Burst) -> None:
-        """One bit of one answer."""
+        """Flips one bit of one answer."""
         ack = burst.acks[0]
         raw = bytearray(ack.outputs["prediction"].tobytes())
         raw[0] ^= 1
@@ -129,10 +129,10 @@ class HandMade:
         return Checker(self.history, {MODEL: self._reference}).check()
 
     def kinds(self) -> set[str]:
-        """Of all violations found."""
+        """Returns the kinds of all violations found."""
         return {finding.kind for finding in self.check().findings}
 
 
 def renamed(burst: Burst, session: str) -> Burst:
-    """The same, as if it were another session's."""
+    """Returns the same burst as if it were another session's."""
     return replace(burst, session=session)

@@ -1,6 +1,6 @@
 """What was sent and what came back, as the clients saw it: the evidence that the checker judges.
 
-Times are seconds of the monotonic clock of the one process that all clients run in.
+Times are seconds of the monotonic clock of the one process that runs all clients.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ Array = NDArray[Any]
 
 LATE = "late copy"
 MEDDLER = "meddler"
-"""Senders that are not the session's own client."""
+"""Senders other than the session's own client."""
 
 
 class Ack(NamedTuple):
-    """`rows` time steps were answered. position: behind them, as the server said. outputs: by name, [rows, ...];
-    states: by name, the state behind them, where it was asked for. applied: not marked as a replay."""
+    """The answer to `rows` time steps.
+
+    position: after them, according to the server. outputs: by name, [rows, ...]. states: by name, the state after them,
+    if requested. applied: not marked as a replay.
+    """
 
     rows: int
     at: float
@@ -37,16 +40,16 @@ class Ack(NamedTuple):
 class Burst:
     """Consecutive time steps of one session, sent by one sender, in one chunk or in several.
 
-    start: where the first belongs. inputs: [N, F]. acks: of its first rows, in order. error: the wire's reason why the
-    rest was not answered; "CLIENT_KILLED" where its sender was; empty while it is under way. late: an old copy of
-    something that was sent before.
+    start: the position of the first. inputs: [N, F]. acks: of its first rows, in order. error: the wire's reason why
+    the rest was not answered; "CLIENT_KILLED" if its sender was killed; empty while it is in flight. late: an old copy
+    of something that was sent before.
     """
 
     session: str
     model: str
     start: Position
     inputs: Array
-    acked: int  # what its sender said that it holds
+    acked: int  # up to which step the sender said it holds replies
     sender: str
     sent_at: float
     acks: list[Ack] = field(default_factory=list)
@@ -75,11 +78,11 @@ class Burst:
 
 @dataclass(slots=True, eq=False)
 class Deed:
-    """An operation that starts, ends, copies or finds a life of a session.
+    """An operation that starts, ends, copies or finds a generation of a session.
 
-    kind: open, reset, set_state, fork, delete. generation: the life that it names; empty where it names none.
-    result: the position that came back. states: of set_state, by name. expect: of an open. source, at_position:
-    of a fork into `session`. at: when the answer came; 0: none did.
+    kind: open, reset, set_state, fork, delete. generation: the one that it names; empty if it names none. result: the
+    position that came back. states: of set_state, by name. expect: of an open. source, at_position: of a fork into
+    `session`. at: when the answer came; 0: there was none.
     """
 
     kind: str
@@ -106,8 +109,10 @@ class Deed:
 
 
 class Rest(NamedTuple):
-    """How a session stood when all was over, read through one server. position None: there is none, or it cannot be
-    read: then `error` says why."""
+    """How a session was when everything was over, read through one server.
+
+    position: None if the session does not exist, or cannot be read: then `error` says why.
+    """
 
     session: str
     model: str
@@ -120,7 +125,7 @@ class Rest(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """loses: it may take the last commits of the store with it. of_store: the store, or a way to it, is disturbed."""
+    """A fault. loses: the store may lose its last commits. of_store: the store, or a connection to it, is disturbed."""
 
     kind: str
     target: str
@@ -131,8 +136,11 @@ class Fault(NamedTuple):
 
 
 class PowerCut(NamedTuple):
-    """Of a store's append-only file: it had to keep `synced_bytes`, had `size_bytes`, and was cut to `kept_bytes`.
-    in_transaction: in the middle of a command of a transaction, so that a part of the transaction stays."""
+    """A power cut of a store's append-only file.
+
+    It had to keep `synced_bytes`, had `size_bytes`, and was cut to `kept_bytes`. in_transaction: it was cut in the
+    middle of a command of a transaction, so that a part of the transaction stays.
+    """
 
     at: float
     synced_bytes: int
@@ -152,8 +160,11 @@ class RefusedStart(NamedTuple):
 
 @dataclass
 class History:
-    """ttls: seconds by session, of those that expire. models: the name of each session's. crashes: of servers, by
-    themselves. refused_starts: of servers, which were started again."""
+    """Everything that clients and the harness saw in a round.
+
+    ttls: seconds by session, for those that expire. models: model names by session. crashes: of servers, on their own.
+    refused_starts: of servers, which were started again.
+    """
 
     bursts: dict[str, list[Burst]] = field(default_factory=lambda: defaultdict(list))
     deeds: dict[str, list[Deed]] = field(default_factory=lambda: defaultdict(list))
@@ -179,16 +190,16 @@ class History:
         return sum(map(len, self.bursts.values()))
 
     def errors(self) -> list[tuple[str, bool]]:
-        """Every error that a client saw: the reason, and whether it was the answer to a late copy."""
+        """Returns every error that a client saw: the reason, and whether it was the answer to a late copy."""
         seen = [(burst.error, burst.late) for bursts in self.bursts.values() for burst in bursts if burst.error]
         return seen + [(deed.error, False) for deeds in self.deeds.values() for deed in deeds if deed.error]
 
     def acknowledged_steps(self) -> int:
-        """Late copies not counted."""
+        """Returns the number of acknowledged steps, without late copies."""
         return sum(burst.acked_rows for bursts in self.bursts.values() for burst in bursts if not burst.late)
 
     def acknowledged_chunks(self) -> tuple[int, int]:
-        """All, and those of one time step; late copies not counted."""
+        """Returns the number of acknowledged chunks and of those with one time step, without late copies."""
         of_bursts = (burst for bursts in self.bursts.values() for burst in bursts if not burst.late)
         single = [ack.rows == 1 for burst in of_bursts for ack in burst.acks]
         return len(single), sum(single)

@@ -1,4 +1,4 @@
-"""Which lives each session had, and in which order."""
+"""Which generations each session had, and in which order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .history import History, Rest
 
 
 class Sighting(NamedTuple):
-    """A success: of which life, when it was asked for, when it was answered."""
+    """A successful request: its generation, when it was sent, when it was answered."""
 
     generation: bytes
     sent_at: float
@@ -16,7 +16,7 @@ class Sighting(NamedTuple):
 
 
 class Risen(NamedTuple):
-    """A life that answered what was sent after its end was known, at over_at."""
+    """A generation that answered a request sent after its end was known, at over_at."""
 
     generation: bytes
     sent_at: float
@@ -32,21 +32,21 @@ class Lives:
             self._rests.setdefault(rest.session, []).append(rest)
 
     def of(self, session: str) -> list[bytes]:
-        """Every generation that an answer showed, in the order of first sight."""
+        """Returns every generation that an answer showed, in the order of first appearance."""
         seen: dict[bytes, float] = {}
         for generation, _, at in self._sightings(session):
             seen[generation] = min(at, seen.get(generation, at))
         return sorted(seen, key=lambda generation: seen[generation])
 
     def first_seen(self, session: str, generation: bytes) -> float:
-        """When an answer showed it first."""
+        """Returns when an answer first showed the generation."""
         return min(sighting.at for sighting in self._sightings(session) if sighting.generation == generation)
 
     def rests(self, session: str) -> list[Rest]:
         return self._rests.get(session, [])
 
     def shared(self) -> list[tuple[str, bytes]]:
-        """Lives that more than one session showed: a session that is not the first, and the generation."""
+        """Returns generations that more than one session showed: a session other than the first, and the generation."""
         owner: dict[bytes, str] = {}
         return [
             (session, generation)
@@ -56,8 +56,10 @@ class Lives:
         ]
 
     def risen(self, session: str) -> list[Risen]:
-        """Lives that answered although another one had been seen in their place, or although somebody had been told
-        that they are over, before the request was sent."""
+        """Returns generations that answered a request although they were known to be over when it was sent.
+
+        Another generation had been seen in their place, or a client had been told that they are over.
+        """
         sightings = self._sightings(session)
         first_at: dict[bytes, float] = {}
         latest: dict[bytes, Sighting] = {}
@@ -79,7 +81,7 @@ class Lives:
         return found
 
     def _ends(self, session: str, generation: bytes) -> list[float]:
-        """When somebody was told that this life is over."""
+        """Returns when clients were told that this generation is over."""
         return [
             deed.at
             for deed in self._history.deeds.get(session, ())

@@ -1,4 +1,4 @@
-"""Somebody else, who resets, overwrites, copies and deletes sessions while their steps are on the way."""
+"""A client that resets, overwrites, copies and deletes other clients' sessions while their steps are in flight."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIES = 12
 
 
 class Meddler:
-    """Picks sessions of others at random. pause_s: between two deeds, on average."""
+    """Picks sessions of others at random. pause_s: mean seconds between two operations."""
 
     def __init__(self, crew: Crew, pause_s: float) -> None:
         self._crew = crew
@@ -77,7 +77,7 @@ class Meddler:
         await self._do(replicas, deed, "Delete", pb.DeleteRequest(model=standing.model.name, items=[item]))
 
     async def _do(self, replicas: Sequence[Replica], deed: Deed, method: str, request: object) -> None:
-        """Sent to any server until one answers, sometimes to two at once; given up after a few tries."""
+        """Sends the request to any server until one answers, sometimes to two at once. Gives up after TRIES."""
         for _ in range(TRIES):
             routes = self._draw.sample(list(replicas), min(len(replicas), self._draw.choice((1, 1, 2))))
             replies = await asyncio.gather(*(route.call(method, request) for route in routes))
@@ -86,7 +86,7 @@ class Meddler:
             await self._crew.pause(0.1)
 
     def _note(self, deed: Deed, reply: object) -> bool:
-        """Writes down how it ended, if this tells."""
+        """Records how the operation ended. Returns False if the reply does not tell."""
         if isinstance(reply, Refused):
             if reply.reason not in PASSING:
                 deed.error, deed.error_text, deed.at = reply.reason, reply.message, time.monotonic()

@@ -1,4 +1,4 @@
-"""A run that takes far more memory than it should ends with what filled it, before it takes the machine with it."""
+"""Ends a run that takes far too much memory, before it takes down the machine, and shows what filled the memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 MOST_BYTES = 3 << 30
-BLOCKED_BYTES = 4 << 30  # with a loop that is too busy to see that it has more than MOST_BYTES
-DENIED_BYTES = 5 << 30  # to one who holds the interpreter's lock, so that no thread sees it: the system says no
+BLOCKED_BYTES = 4 << 30  # with an event loop that is too busy to notice MOST_BYTES
+DENIED_BYTES = 5 << 30  # enforced by the system, when a thread holds the interpreter's lock so that no other can notice
 LOOK_S = 0.5
 STDERR = 2
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 
 async def bounded(work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` returns or raises. RuntimeError once this process has more than MOST_BYTES resident."""
+    """Returns or raises what `work` does. Raises RuntimeError once more than MOST_BYTES are resident."""
     task = asyncio.create_task(work)
     try:
         while not task.done():
@@ -40,9 +40,11 @@ async def bounded(work: Coroutine[Any, Any, Result]) -> Result:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """From another thread, for an event loop that is stuck: shows where every thread is, and interrupts the main one.
-    RuntimeError once this process has more than BLOCKED_BYTES resident; MemoryError, or an abort where it is no Python
-    that wants more, beyond DENIED_BYTES."""
+    """Watches the memory from another thread, in case the event loop is stuck.
+
+    Past BLOCKED_BYTES of resident memory, shows where every thread is, interrupts the main thread and raises
+    RuntimeError. Past DENIED_BYTES raises MemoryError, or aborts if it is not Python that wants more.
+    """
     over, passed = threading.Event(), threading.Event()
     before, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (DENIED_BYTES, hard))
@@ -53,7 +55,7 @@ def watched() -> Iterator[None]:
                 if not passed.is_set():
                     faulthandler.dump_traceback(file=STDERR, all_threads=True)
                 passed.set()
-                interrupt_main()  # asyncio takes the first one for a wish, and raises at the second
+                interrupt_main()  # asyncio treats the first interrupt as a request, and raises at the second
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -70,7 +72,7 @@ def watched() -> Iterator[None]:
 
 
 def unfinished() -> str:
-    """The clients whose last step is awaited, and the places where tasks wait."""
+    """Returns the clients whose last step is awaited, and the places where tasks wait."""
     names = sorted(task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("last step"))
     return f"{', '.join(names)}\n{what_is_there()}"
 
@@ -81,7 +83,7 @@ def resident_bytes() -> int:
 
 
 def what_is_there() -> str:
-    """The most frequent types of objects, and where tasks wait."""
+    """Returns the most frequent types of objects, and where tasks wait."""
     types = Counter(type(each).__qualname__ for each in gc.get_objects())
     places = Counter(
         f"{frame.f_code.co_filename}:{frame.f_lineno}" for task in asyncio.all_tasks() for frame in task.get_stack()

@@ -1,4 +1,4 @@
-"""What is done to the nodes of a Redis Cluster: to one after the other, so that they can always agree again."""
+"""Faults of the nodes of a Redis Cluster, one node after another, so that they can always agree again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NodeFaults:
         yield Kind("node_takeover", "nodes", 0.5, self._node_takeover, loses=True)
 
     async def _node_kill(self, index: int) -> None:
-        """Of a node that has slots."""
+        """Kills a node that has slots."""
         nodes = self._store
         number = nodes.primary_of(self._pair_number())
         await asyncio.to_thread(nodes.kill, number)
@@ -38,7 +38,7 @@ class NodeFaults:
         await asyncio.to_thread(nodes.restart, number)
 
     async def _power_cut(self, index: int) -> None:
-        """Of a node that has slots, or of its replica."""
+        """Cuts the power of a node that has slots, or of its replica."""
         nodes, pair = self._store, self._pair_number()
         unheard = self._draw.random() < 0.25
         number = nodes.replica_of(pair) if unheard else nodes.primary_of(pair)

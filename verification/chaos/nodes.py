@@ -1,4 +1,4 @@
-"""A Redis Cluster as the servers' store: every node behind a proxy, whose address is what the nodes tell clients."""
+"""A Redis Cluster as the servers' store: every node is behind a proxy, whose address the nodes announce to clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AGREE_S = 40.0  # for the nodes to do as they are told, on a loaded machine
 
 
 class _Behind(RedisCluster):
-    """Its nodes replicate from each other through the proxies, too."""
+    """A cluster whose nodes also replicate through the proxies."""
 
     def __init__(self, proxies: Sequence[Proxy], options: Sequence[Mapping[str, str]]) -> None:
         super().__init__(replicas=True, options=options)
@@ -31,7 +31,7 @@ class _Behind(RedisCluster):
 
 
 class RedisNodes:
-    """Three primaries, a replica each; the pair of node n is node n + 3. `start` before use."""
+    """Three primaries with a replica each; nodes n and n + 3 are a pair. Call `start` before use."""
 
     fsync = "always"
 
@@ -49,7 +49,7 @@ class RedisNodes:
             await proxy.start()
 
     def start(self) -> None:
-        # Of one file a node keeps what a power cut leaves in it.
+        # Without rewrites a node keeps in its file what a power cut leaves there.
         shared = {"appendfsync": self.fsync, "auto-aof-rewrite-percentage": "0"}
         options = [{**shared, "cluster-announce-port": str(at.port)} for at in self.proxies]
         self.cluster = _Behind(self.proxies, options)
@@ -57,7 +57,7 @@ class RedisNodes:
         self.wait_until_whole()
 
     def primary_of(self, pair: int) -> int:
-        """Of nodes `pair` and `pair` + 3 the primary."""
+        """Returns the primary of the nodes `pair` and `pair` + 3."""
         return pair + PRIMARIES if self.cluster.is_replica(pair) else pair
 
     def replica_of(self, pair: int) -> int:
@@ -74,7 +74,7 @@ class RedisNodes:
         persist(self.cluster.wait_until_whole)
 
     def move_slot(self, draw: random.Random, pause_s: float) -> None:
-        """A slot that sessions are in goes to another primary, with a pause half way."""
+        """Moves a slot that holds sessions to another primary, with a pause halfway."""
         slot = draw.choice(SLOT_OF_BUCKET)
         source = self.cluster.owner(slot)
         target = draw.choice([at for pair in range(PRIMARIES) if (at := self.primary_of(pair)) != source])
@@ -84,13 +84,13 @@ class RedisNodes:
         persist(lambda: self.cluster.end_move(slot, source, target))
 
     def hand_over(self, pair: int) -> None:
-        """The replica takes over once it has everything."""
+        """The replica takes over once it has caught up."""
         replica = self.replica_of(pair)
         persist(lambda: self._promote(replica, self.cluster.hand_over))
         self.wait_until_whole()
 
     def take_over(self, pair: int) -> None:
-        """The primary dies, and the replica goes on with what it has."""
+        """Kills the primary; the replica takes over with what it has."""
         primary, replica = self.primary_of(pair), self.replica_of(pair)
         self.kill(primary)
         persist(lambda: self._promote(replica, self.cluster.take_over))
@@ -111,7 +111,7 @@ class RedisNodes:
 
 
 def persist(deed: Callable[[], None]) -> None:
-    """Again while the nodes do not agree yet."""
+    """Retries while the nodes do not agree yet."""
     until = time.monotonic() + AGREE_S
     while time.monotonic() < until:
         with suppress(redis.RedisError, TimeoutError):

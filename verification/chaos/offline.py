@@ -16,19 +16,19 @@ States = Mapping[str, Array]
 
 
 class Reference:
-    """One model's engine, alone: one sequence at a time."""
+    """One model's engine, run alone: one sequence at a time."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     def outputs(self, inputs: Array, start: States | None) -> dict[str, Array]:
-        """By name [T, ...], and the state behind them as "state.<name>". start: None: the model's own."""
+        """Returns the outputs by name [T, ...], and the final state as "state.<name>". start: None: the model's own."""
         if start is None:
             return offline(self.engine, inputs)
         return self._run(inputs, self._packed(start), [])[0]
 
     def states_at(self, inputs: Array, start: States | None, cuts: Sequence[int]) -> dict[int, dict[str, Array]]:
-        """The state after so many time steps, for each of `cuts`."""
+        """Returns the state after each of `cuts` time steps."""
         packed = self.engine.initial_state if start is None else self._packed(start)
         return self._run(inputs, packed, cuts)[1]
 

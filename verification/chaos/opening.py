@@ -15,15 +15,17 @@ from testing.wire_client import Position, Refused, Replica
 from .crew import TIMEOUT_S, Crew, Standing
 from .excuses import PASSING, is_damaged
 
-OPENING = 16  # at the same time
+OPENING = 16  # concurrently
 DAMAGED_S = 1.0
 
 
 async def opened(
     crew: Crew, standing: Standing, name: str, replicas: Sequence[Replica], draw: random.Random, *, insisting: bool
 ) -> bool:
-    """Whether it stands open now. insisting: on the position that it knows; where that is refused, it knows nothing
-    any more."""
+    """Opens the session. Returns True if it is open now.
+
+    insisting: on its known position; if that is refused, the position becomes unknown.
+    """
     expect = standing.position if insisting else None
     deed = crew.deed("open", standing, name, expect=expect)
     request = pb.OpenRequest(
@@ -41,7 +43,7 @@ async def opened(
     if isinstance(reply, Refused):
         deed.error, deed.error_text = reply.reason, reply.message
         if is_damaged(reply.message):
-            await asyncio.sleep(DAMAGED_S)  # it is no use to ask again, and a client that has one session does
+            await asyncio.sleep(DAMAGED_S)  # asking again is of no use, yet a client of one session would
         if reply.reason not in PASSING:
             standing.position = None
         return False

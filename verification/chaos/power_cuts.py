@@ -1,5 +1,8 @@
-"""A power cut, and often another one soon after: what the first one left in the file comes to light at the next start
-or at the one after it, and depends on what was written in between."""
+"""Power cuts that are often followed by another one soon after.
+
+What the first one leaves in the file comes to light at the next start or the one after it, depending on what was
+written in between.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,15 @@ MOST_SINGLES = 6
 CALL_S = 1.5
 MOST_FEW_S = 3.0
 Restart = Callable[[], Awaitable[None]]
-"""Starts the server again that lost its power, or was killed."""
+"""Restarts the server that lost its power, or was killed."""
 
 
 class PowerCuts:
-    """fronts: the ways of all clients to the servers. loners: clients that go past these ways, one step after the
-    other, in lives in which nobody else writes."""
+    """Cuts the power of a store's server, several times in a row.
+
+    fronts: the proxies between all clients and the servers. loners: clients that bypass these proxies and step one by
+    one, while nobody else writes.
+    """
 
     def __init__(
         self,
@@ -47,7 +53,7 @@ class PowerCuts:
         self._steps: list[asyncio.Task[None]] = []
 
     async def run(self, power: AnyPower, restart: Restart) -> None:
-        """Up to MOST_LIVES lives, one behind the other; the last one goes on."""
+        """Cuts the power and restarts the server, up to MOST_LIVES times; the last run of the server continues."""
         lives = self._draw.randint(1, MOST_LIVES)
         replicas = [Replica(server.target, CALL_S) for server in self._servers]
         try:
@@ -63,7 +69,7 @@ class PowerCuts:
                 await replica.close()
 
     async def _live(self, power: AnyPower, restart: Restart, replicas: Sequence[Replica]) -> None:
-        """A short life of the server, with the traffic of all, of a few, or of nobody, and its end."""
+        """Runs the server for a short time, with traffic of all clients, of a few, or of none, and ends it."""
         traffic = self._draw.choice(("all", "few", "few", "none"))
         with ExitStack() as shutting:
             if traffic != "all":
@@ -83,7 +89,7 @@ class PowerCuts:
         self._crew.history.power_cuts.append(await power.cut(self._draw))
 
     async def _step_few(self, replicas: Sequence[Replica]) -> None:
-        """One loner, or all of them; the life ends when they have their answers, or before."""
+        """Steps one loner, or all of them. Returns when they have their answers, or before."""
         if all(task.done() for task in self._steps):
             for loner in self._draw.sample(list(self._loners), self._draw.choice((1, len(self._loners)))):
                 steps = loner.step_singly(replicas, self._draw.randint(1, MOST_SINGLES))
@@ -95,7 +101,7 @@ class PowerCuts:
 
     @contextmanager
     def _shut(self) -> Iterator[None]:
-        """No client comes in."""
+        """Shuts out all clients."""
         for front in self._fronts:
             front.refusing = True
             front.cut()

@@ -1,4 +1,4 @@
-"""A TCP proxy that stands between two parts of the system and makes the weather there."""
+"""A TCP proxy between two parts of the system that can disturb their connection."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ PIECE_BYTES = 1 << 16
 
 
 class Proxy:
-    """Listens on a port of its own and passes bytes on to `target` (host, port), which may be changed at any time: new
-    connections go to the new one.
+    """Listens on its own port and forwards bytes to `target` (host, port).
 
-    delay_s: every piece of bytes waits so long before it goes on. bytes_per_s: a throttle, each way; 0: none.
-    black_hole: connections stand, and no byte passes until it is lifted. drop_replies: requests pass; the first
-    bytes of an answer are thrown away and the connection is reset. hold_replies: requests pass; answers wait until it
-    is lifted, and those whose connection is cut before are never given. refusing: new connections are reset at once.
+    The target may change at any time: new connections go to the new one. delay_s: every piece of bytes waits this long
+    before it is forwarded. bytes_per_s: a throttle for each direction; 0: none. black_hole: connections stay open, but
+    no byte passes until it is lifted. drop_replies: requests pass; the first bytes of an answer are discarded and the
+    connection is reset. hold_replies: requests pass; answers wait until it is lifted, and are lost if their connection
+    is cut before. refusing: new connections are reset at once.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -25,7 +25,7 @@ class Proxy:
         self.bytes_per_s = 0
         self.drop_replies = False
         self.refusing = False
-        self.connections = 0  # ever accepted
+        self.connections = 0  # total accepted
         self.cuts = 0  # connections reset by `cut` or by a dropped reply
         self._passing = asyncio.Event()
         self._passing.set()
@@ -57,7 +57,7 @@ class Proxy:
             self._answering.set()
 
     async def start(self) -> None:
-        """On a free port of the loopback address."""
+        """Starts on a free port of the loopback address."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = int(self._server.sockets[0].getsockname()[1])
 
@@ -68,7 +68,7 @@ class Proxy:
             link.abort()
 
     def clear(self) -> None:
-        """Fair weather."""
+        """Ends every disturbance."""
         self.delay_s, self.bytes_per_s = 0.0, 0
         self.drop_replies = self.refusing = self.black_hole = self.hold_replies = False
 
@@ -95,7 +95,7 @@ class Proxy:
             self._links.discard(link)
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
-        """One direction of one connection, until an end closes or a reply is dropped."""
+        """Forwards one direction of one connection, until one end closes or a reply is dropped."""
         try:
             while piece := await reader.read(PIECE_BYTES):
                 if replies and self.drop_replies:
@@ -112,7 +112,7 @@ class Proxy:
             return
 
     async def _let_through(self, *, replies: bool) -> None:
-        """Returns at a moment at which nothing holds the piece: what is held again before a waiter runs, holds it."""
+        """Waits until nothing holds the piece, even if it is held again before a waiter runs."""
         while self.black_hole or (replies and self.hold_replies):
             await self._passing.wait()
             if replies:

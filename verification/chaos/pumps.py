@@ -1,5 +1,7 @@
-"""The official client at work: many sessions, streamed, in windows of chunks, step by step; lives that end and begin;
-and the client itself killed and started again."""
+"""The official client at work: many sessions, streamed, in windows of chunks, and step by step.
+
+Generations end and begin, and the client itself is killed and started again.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ MOST_WINDOW = 16
 
 @dataclass
 class Habits:
-    """Shares of a session's turns. pause: for sessions with a TTL, which they sometimes outlast."""
+    """Shares of a session's turns. pause: for sessions with a TTL, which a pause sometimes outlasts."""
 
     stream: float = 0.45
     window: float = 0.35
@@ -42,7 +44,7 @@ class Habits:
 
 
 class Pumps:
-    """One official client and the sessions it works on."""
+    """One official client and the sessions that it works on."""
 
     def __init__(self, crew: Crew, name: str, standings: Sequence[Standing], habits: Habits) -> None:
         self.name = name
@@ -53,7 +55,7 @@ class Pumps:
         self._client: AsyncClient | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._old: list[asyncio.Task[None]] = []
-        self._left: list[Standing] = []  # branches, to be looked after in the end
+        self._left: list[Standing] = []  # branches, to be opened once more in the end
 
     def start(self) -> None:
         targets, websockets = self._crew.addresses(self._draw)
@@ -71,9 +73,9 @@ class Pumps:
         ]
 
     async def kill(self) -> None:
-        """Drops the client with all that it had on the way, and starts another that insists on what it knows.
+        """Drops the client with all its requests in flight, and starts another that insists on the known positions.
 
-        The dropped one's connections live on for a moment, so that what it sent may still arrive.
+        The dropped client's connections stay for a moment, so that what it sent may still arrive.
         """
         client, tasks = self._client, self._tasks
         for task in tasks:
@@ -88,7 +90,7 @@ class Pumps:
         await asyncio.gather(*self._tasks)
         if self._client is not None:
             for standing in self._left:
-                with suppress(CellkeeperError):  # it is written down
+                with suppress(CellkeeperError):  # the error is recorded
                     await self._open(self._client, standing)
             await self._bury(self._client, 0.0)
         await asyncio.gather(*self._old)
@@ -112,7 +114,7 @@ class Pumps:
                 standing.position = Position(*session.position)
                 if last:
                     return
-            except asyncio.CancelledError:  # killed: whoever comes next insists on every answer that was here
+            except asyncio.CancelledError:  # killed: the next client insists on every answer that arrived here
                 if session is not None and standing.position is not None:
                     standing.position = Position(*session.position)
                 raise
@@ -127,7 +129,7 @@ class Pumps:
                 await asyncio.sleep(draw.uniform(0.0, 0.05))
 
     async def _open(self, client: AsyncClient, standing: Standing) -> AsyncSession:
-        """With what it knows, where it knows something; where that is refused, whatever stands there."""
+        """Opens the session at its known position; after a refusal, at whatever position it has."""
         expect = standing.position
         standing.position = None
         ttl = self._crew.history.ttls.get(standing.session)
@@ -202,7 +204,7 @@ class Pumps:
         done, part = 0, list[StepReply]()
         async for reply in replies:
             part.append(reply)
-            # One reply a time step; the position is the chunk's.
+            # One reply for each time step; the position is the chunk's.
             if reply.position.step <= burst.start.step + done + len(part):
                 done += len(part)
                 burst.acks.append(_ack(part))
@@ -213,7 +215,7 @@ class Pumps:
     async def _windows(
         self, session: AsyncSession, standing: Standing, draw: random.Random, chunks: int, most_steps: int
     ) -> None:
-        """Several chunks on the way at the same time."""
+        """Sends several chunks concurrently."""
         position, tasks = Position(*session.position), []
         for _ in range(chunks):
             steps = draw.randint(1, most_steps)
@@ -241,7 +243,7 @@ class Pumps:
         burst.acks.append(ack)
         return None
 
-    # ------------------------------------------------------------------------------------------ lives
+    # ------------------------------------------------------------------------------------------ generations
 
     async def _set_state(self, session: AsyncSession, standing: Standing, draw: random.Random) -> None:
         numbers = np.random.default_rng(draw.getrandbits(64))
@@ -249,14 +251,14 @@ class Pumps:
             spec.name: numbers.integers(0, 8, spec.shape).astype(np.float32) / np.float32(8)
             for spec in session.model.states
         }
-        step = 1_000_000 * self._crew.number()  # tells this life from every other one
+        step = 1_000_000 * self._crew.number()  # differs from every other generation's steps
         deed = self._crew.deed(
             "set_state", standing, self.name, generation=session.generation, states=states, step=step
         )
         deed.result = Position(*await answered(deed, session.set_state(states, step=step)))
 
     async def _fork(self, session: AsyncSession, standing: Standing, draw: random.Random) -> None:
-        """Steps the branch a little, and mostly deletes it then."""
+        """Forks the session, steps the branch a little, and usually deletes it then."""
         branch_standing = self._crew.branch_of(standing)
         there = Position(*session.position)
         deed = self._crew.deed("fork", branch_standing, self.name, source=standing.session, at_position=there)
@@ -274,7 +276,7 @@ class Pumps:
 
 
 async def _settled(session: AsyncSession) -> bool:
-    """Waits until nothing of it is on the way, so that its position is where its next step goes."""
+    """Waits until nothing of the session is in flight, so that its position is the next step's."""
     try:
         await session.state()
     except CellkeeperError:
@@ -283,7 +285,7 @@ async def _settled(session: AsyncSession) -> bool:
 
 
 async def answered(deed: Deed, call: Awaitable[Any]) -> Any:
-    """Waits for the call, and writes down how the deed ended."""
+    """Awaits the call and records how the deed ended."""
     try:
         result = await call
     except asyncio.CancelledError:

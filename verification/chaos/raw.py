@@ -1,5 +1,7 @@
-"""Clients that speak the wire directly and treat their requests badly: sent to any server, to two at once, out of
-order, again after the answer, and again long after."""
+"""Clients that speak the wire directly and mistreat their requests.
+
+They send them to any server, to two at once, out of order, again after the answer, and again long after.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,13 @@ REST_TRIES = 10
 
 
 class LateCopies:
-    """Keeps what was sent and sends it again later: after seconds, or when all is over."""
+    """Keeps what was sent and sends it again later: after seconds, or when everything is over."""
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self._draw = crew.dice()
         self._bag: deque[tuple[float, Burst]] = deque()
-        self._held: dict[tuple[str, Position], Standing] = {}  # what its copies were told, by session and place
+        self._held: dict[tuple[str, Position], Standing] = {}  # what its copies were told, by session and position
 
     def keep(self, burst: Burst) -> None:
         if len(self._bag) < 2000:
@@ -45,12 +47,14 @@ class LateCopies:
             await self._crew.pause(0.1)
 
     async def send_rest(self, replicas: Sequence[Replica]) -> None:
-        """When all faults are over: whoever is sent away for the moment has to be let in soon."""
+        """Sends the remaining copies when all faults are over, so that a transient refusal must end soon."""
         await self._send_due(replicas, float("inf"), tries=REST_TRIES)
 
     async def ask_again(self, replicas: Sequence[Replica]) -> None:
-        """After the last fault: whether every place that an answer to a copy named is still one of its session's. The
-        session's own client may know nothing of these steps, and hears nothing of their loss."""
+        """After the last fault, checks that every position named in an answer to a copy is still one of its session's.
+
+        The session's own client may not know of these steps, and would not notice their loss.
+        """
         room = asyncio.Semaphore(OPENING)
 
         async def ask(standing: Standing) -> None:
@@ -60,7 +64,7 @@ class LateCopies:
         await asyncio.gather(*map(ask, self._held.values()))
 
     def _pick(self) -> None:
-        """Some of what the others sent, answered or not."""
+        """Keeps some of what the others sent, answered or not."""
         sessions = list(self._crew.history.bursts)
         for session in self._draw.sample(sessions, min(3, len(sessions))):
             burst = self._draw.choice(self._crew.history.bursts[session][-20:])
@@ -99,7 +103,7 @@ class LateCopies:
 
 
 class Rough:
-    """A client of one session: windows of chunks, each sent until it is answered."""
+    """A client of one session: sends windows of chunks, each until it is answered."""
 
     def __init__(self, crew: Crew, name: str, standing: Standing, late: LateCopies) -> None:
         self.name = name
@@ -127,7 +131,7 @@ class Rough:
                 await replica.close()
 
     async def step_singly(self, replicas: Sequence[Replica], count: int) -> None:
-        """`count` single steps, one after the other; less where one is refused."""
+        """Makes `count` single steps, one after another; fewer if one is refused."""
         if self._standing.position is None and not await self._open(replicas, insisting=False):
             return
         for _ in range(count):
@@ -142,7 +146,7 @@ class Rough:
         return found
 
     async def _window(self, replicas: Sequence[Replica], chunks: int, most_steps: int = MOST_CHUNK_STEPS) -> bool:
-        """Sends some chunks, in any order; whether all were answered."""
+        """Sends some chunks, in any order. Returns True if all were answered."""
         standing, draw = self._standing, self._draw
         position = standing.position
         if position is None:
@@ -166,7 +170,7 @@ class Rough:
         return True
 
     async def _deliver(self, replicas: Sequence[Replica], burst: Burst, window: Sequence[Burst]) -> None:
-        """Again and again, until it is answered or refused for good."""
+        """Sends the chunk repeatedly, until it is answered or refused for good."""
         draw, until, delay_s = self._draw, time.monotonic() + TIMEOUT_S, 0.005
         while True:
             routes = draw.sample(list(replicas), min(len(replicas), 2 if draw.random() < 0.25 else 1))
@@ -202,7 +206,7 @@ def any_way(draw: random.Random) -> str:
 
 
 def note(burst: Burst, answer: Result | Refused, rows: int = 0) -> None:
-    """Writes down how its next `rows` time steps were answered; 0: all that it has."""
+    """Records how the next `rows` time steps of the burst were answered; 0: all of them."""
     now = time.monotonic()
     if isinstance(answer, Refused):
         burst.error, burst.error_text, burst.error_at = answer.reason, answer.message, now
@@ -214,5 +218,5 @@ def note(burst: Burst, answer: Result | Refused, rows: int = 0) -> None:
 
 
 def _rows(raw: bytes, rows: int) -> Array:
-    """[rows, bytes of a row]: bits are all that is compared."""
+    """Returns [rows, bytes of a row]: only bits are compared."""
     return np.frombuffer(raw, np.uint8).reshape(rows, -1)

@@ -20,15 +20,18 @@ TIMED = (
 
 
 class Recovery(NamedTuple):
-    """Seconds from the beginning of a fault, as the official clients saw it. first: until the next answer to any
-    session's step; None: there was none. waited: until the next answer to each session that had a step on the way."""
+    """Seconds from the start of a fault, as the official clients saw it.
+
+    first: until the next answer to any session's step; None: there was none. waited: until the next answer to each
+    session that had a step in flight.
+    """
 
     first: float | None
     waited: list[float]
 
 
 def recoveries(history: History) -> dict[str, list[Recovery]]:
-    """Of each fault, by kind."""
+    """Returns the recoveries of all faults, by kind."""
     waits = _waits(history)
     found: dict[str, list[Recovery]] = {}
     for fault in history.faults:
@@ -38,8 +41,11 @@ def recoveries(history: History) -> dict[str, list[Recovery]]:
 
 
 def recovery_ms(of_kinds: Mapping[str, Sequence[Recovery]]) -> dict[str, dict[str, int]]:
-    """By kind of fault: milliseconds until the next answer to any session ("first"), to a session that waited
-    ("each"), and to the last of these ("all")."""
+    """Returns milliseconds by kind of fault.
+
+    They last until the next answer to any session ("first"), to a session that waited ("each"), and to the last of
+    these ("all").
+    """
     found: dict[str, dict[str, int]] = {}
     for kind in (kind for kind in TIMED if kind in of_kinds):
         firsts = [each.first for each in of_kinds[kind] if each.first is not None]
@@ -54,14 +60,17 @@ def recovery_ms(of_kinds: Mapping[str, Sequence[Recovery]]) -> dict[str, dict[st
 
 
 def longest_silence_ms(history: History, first: float, last: float) -> int:
-    """The longest time between two acknowledged steps of any sessions, from `first` to `last`."""
+    """Returns the longest time between two acknowledged steps of any sessions, from `first` to `last`."""
     times = [ack.at for bursts in history.bursts.values() for burst in bursts for ack in burst.acks]
     inside = sorted(at for at in times if first < at < last)
     return _ms(max(after - before for before, after in pairwise([first, *inside, last])))
 
 
 def _waits(history: History) -> list[list[tuple[float, float]]]:
-    """Of the official clients, by session: when each chunk was sent (or the answer before it came) and answered."""
+    """Returns, for each session of the official clients, when each chunk was sent and answered.
+
+    Within a burst, a chunk after the first counts as sent when the answer before it came.
+    """
     found = []
     for bursts in history.bursts.values():
         waits = []

@@ -1,4 +1,4 @@
-"""What is done to a Redis server, and to a pair of them."""
+"""Faults of a Redis server, and of a pair of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .weather import Kind, Wait
 
 
 class RedisFaults:
-    """backs: the ways from the servers to the store, which a fail-over leads elsewhere."""
+    """Injects faults of Redis. backs: the proxies between servers and store, which a fail-over redirects."""
 
     def __init__(
         self, store: RedisStore, backs: Sequence[Proxy], power_cuts: PowerCuts, wait: Wait, draw: random.Random
@@ -42,7 +42,7 @@ class RedisFaults:
         await asyncio.to_thread(server.restart)
 
     async def _power_cut(self, index: int) -> None:
-        """Of a pair's primary, or of its replica."""
+        """Cuts the power of the server; for a pair, of its primary or its replica."""
         store = self._store
         if isinstance(store, RedisEverysec):
             await self._power_cuts.run(store.power, self._restart_primary)
@@ -82,7 +82,7 @@ class RedisFaults:
             await asyncio.to_thread(store.set_max_memory, 0)
 
     async def _failover(self, index: int) -> None:
-        """The replica lags, the primary dies, the replica is promoted: a tail of commits is gone."""
+        """Fails over to a lagging replica: the primary dies, the replica is promoted, and a tail of commits is lost."""
         pair = self._pair()
         pair.link.black_hole = True
         await self._wait(0.0, 1.0)
@@ -92,7 +92,7 @@ class RedisFaults:
         await self._take_over(pair, restart=True)
 
     async def _failover_split(self, _: int) -> None:
-        """The replica lags and is promoted while the primary lives: one server goes on writing to it for a while."""
+        """Promotes a lagging replica while the primary is alive: one server keeps writing to the primary."""
         pair = self._pair()
         pair.link.black_hole = True
         await self._wait(0.0, 0.5)

@@ -1,4 +1,4 @@
-"""What a run showed: for people, and for programs."""
+"""The results of a run, for people and for programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ FSYNC = {"sqlite": "synchronous FULL", "redis-everysec": "appendfsync everysec"}
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
-    """The one line. faults: of processes, connections and the store; races: what clients do among themselves."""
+    """Returns the content of the JSON line.
+
+    faults: of processes, connections and the store. races: what clients do to each other.
+    """
     settings, figures = outcome.settings, outcome.figures
     lost, losing = figures.replayed_steps + figures.lost_and_told, figures.losing_faults
     return {
@@ -47,7 +50,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 
 
 def table(outcome: Outcome) -> str:
-    """For people."""
+    """Returns the results as a table for people."""
     line, figures = summary(outcome), outcome.figures
     words = [
         f"store {line['store']}, {FSYNC.get(line['store'], 'appendfsync always')}, {line['replicas']} servers, "
@@ -83,7 +86,7 @@ def table(outcome: Outcome) -> str:
 
 
 def findings(outcome: Outcome, most: int = 20) -> str:
-    """The violations, in words."""
+    """Returns the violations, in words."""
     found = sorted(outcome.last.verdict.findings, key=lambda finding: finding.kind == "unexplained")
     lines = [f"{each.kind}: {each.session} {each.generation.hex()}: {each.words}" for each in found[:most]]
     if len(found) > most:

@@ -1,4 +1,4 @@
-"""One round: clients work under fire, everything comes to rest, and what is there is read back."""
+"""One round: clients work under faults, everything comes to rest, and the sessions are read back."""
 
 from __future__ import annotations
 
@@ -29,16 +29,18 @@ from .settings import Settings
 
 FINISH_S = 120.0  # for the last step of every session, after all faults are over
 READ_TRIES = 40
-MOST_BURSTS = 400_000  # of a round, each with one answer or two: about 1 GiB
+MOST_BURSTS = 400_000  # in a round, each with one or two answers: about 1 GiB
 LOOK_S = 0.5
 SINGLES = Habits(stream=0.0, window=0.0, single=0.97, reset=0.01, set_state=0.005, fork=0.01, delete=0.005)
 
 
 @dataclass
 class Round:
-    """What a round gave. seconds: from the first request to the last fault's end. races: what clients did among
-    themselves, by kind. replayed_steps: that official clients sent again by themselves because the store had lost
-    them."""
+    """The result of a round.
+
+    seconds: from the first request to the end of the last fault. races: what clients did to each other, by kind.
+    replayed_steps: steps that official clients replayed on their own because the store had lost them.
+    """
 
     history: History
     races: dict[str, int]
@@ -55,8 +57,11 @@ Tamper = Callable[[Cluster, History], Awaitable[None]]
 async def play(
     settings: Settings, cluster: Cluster, models: list[Model], number: int, seconds: float, tamper: Tamper | None
 ) -> Round:
-    """At most so many seconds of faults, on a cluster that runs. number: of the round, from 0 on; each has its own
-    sessions. tamper: is given the cluster when all have made their last step, before everything is read back."""
+    """Plays one round of at most `seconds` of faults on a running cluster.
+
+    number: of the round, counting from 0; each round has its own sessions. tamper: receives the cluster when all
+    clients have made their last step, before everything is read back.
+    """
     seed, prefix = settings.seed + (number << 32), f"round-{number}/" if number else ""
     crew = Crew(History(), models, cluster.targets, cluster.websockets, seed, prefix)
     pumps = _pumps(crew, settings)
@@ -78,7 +83,7 @@ async def play(
         for index in range(settings.loners)
     ]
     faults = Faults(cluster, crew, pumps, settings.every_s, settings.only, loners=loners)
-    # a connection for each worker: the kernel shares them out
+    # one connection for each worker: the kernel distributes them
     replicas = [Replica(target, 1.5) for target in cluster.targets for _ in range(settings.workers)]
     started = time.monotonic()
     try:
@@ -120,7 +125,7 @@ async def play(
 
 
 async def _until(end: float, history: History, tasks: list[asyncio.Task[None]]) -> None:
-    """Waits until then, or until the history is as large as it may be; raises what a task raises before."""
+    """Waits until `end`, or until the history has reached its maximum size. Raises what a task raises before."""
     while (left := end - time.monotonic()) > 0 and history.count_bursts() < MOST_BURSTS:
         done, _ = await asyncio.wait(tasks, timeout=min(left, LOOK_S), return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
@@ -150,7 +155,7 @@ def _pumps(crew: Crew, settings: Settings) -> list[Pumps]:
 
 
 def _fleet_of(crew: Crew, name: str, model: Model, settings: Settings) -> list[Standing]:
-    """Sessions that are stepped together."""
+    """Returns sessions that are stepped together."""
     return [_standing(crew, f"{name}/{index}", model) for index in range(settings.fleet)]
 
 
@@ -161,12 +166,12 @@ def _standing(crew: Crew, session: str, model: Model) -> Standing:
 
 
 async def _read_back(crew: Crew, replicas: list[Replica]) -> None:
-    """Every session through every server."""
+    """Reads every session through every server."""
     for number, replica in enumerate(replicas):
         room = asyncio.Semaphore(16)
 
         async def read(session: str, model: str, number: int = number, replica: Replica = replica) -> None:
-            async with room:  # noqa: B023 - awaited within the turn
+            async with room:  # noqa: B023 - awaited within the iteration
                 crew.history.rests.append(await _rest(session, model, number, replica))
 
         await asyncio.gather(*(read(session, model) for session, model in list(crew.history.models.items())))

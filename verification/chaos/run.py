@@ -1,7 +1,7 @@
 """One run: starts everything, plays rounds until its time is over, and judges each.
 
-A round's history is in memory until it is judged. So that this stays bounded however long a run takes, a round ends
-when its history is as large as it may be, and the next one begins on the same servers and store, with other sessions.
+A round's history stays in memory until it is judged. To limit its size, however long a run takes, a round ends when its
+history has reached the maximum, and the next one starts on the same servers and store, with other sessions.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from .round import Round, Tamper, play
 from .settings import Settings
 from .stores import make_store
 
-SHORTEST_S = 1.0  # a round of less shows nothing
+SHORTEST_S = 1.0  # a shorter round shows nothing
 
 
 @dataclass
 class Outcome:
-    """What a run gave. last: the round that a violation ended the run with, or the one that ended with it."""
+    """The result of a run. last: the round whose violation ended the run, or the last one."""
 
     settings: Settings
     figures: Figures
@@ -37,8 +37,11 @@ class Outcome:
 
 
 def run(settings: Settings, tamper: Tamper | None = None) -> Outcome:
-    """tamper: is given the cluster when all have made their last step, before everything is read back. Raises
-    RuntimeError where the harness itself cannot go on."""
+    """Runs the chaos test.
+
+    tamper: receives the cluster when all clients have made their last step, before everything is read back. Raises
+    RuntimeError if the harness itself cannot continue.
+    """
     with tempfile.TemporaryDirectory(prefix="cellkeeper-chaos-") as folder:
         bundles = counting_and_lstm(Path(folder))
         models = [model for _, model in bundles]
@@ -53,7 +56,7 @@ async def _rounds(settings: Settings, cluster: Cluster, models: list[Model], tam
     async with cluster:
         while True:
             played = await play(settings, cluster, models, figures.rounds, left_s, tamper)
-            await asyncio.to_thread(_judge, played, models)  # the proxies go on
+            await asyncio.to_thread(_judge, played, models)  # in a thread, so that the proxies continue
             figures.add(played)
             left_s -= played.seconds
             if played.verdict.findings or left_s < SHORTEST_S:

@@ -1,4 +1,4 @@
-"""What a run is made of."""
+"""The settings of a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """every_s: seconds between two faults, on average. only: kinds of faults; empty: all. clients: official ones, each
-    with `sessions` sessions; one more has `singles`, and steps them one by one. groups: official ones that step `fleet`
-    sessions of a model as a group. fleets: raw clients that step `fleet`
-    sessions of a model together. loners: raw clients of one session that only step after a power cut. workers:
-    processes of each server."""
+    """The settings of a run.
+
+    every_s: mean seconds between two faults. only: kinds of faults; empty: all. clients: official ones with `sessions`
+    sessions each; one more has `singles` sessions and steps them one by one. groups: official ones that step `fleet`
+    sessions of a model as a group. fleets: raw clients that step `fleet` sessions of a model together. loners: raw
+    clients of one session that step only after a power cut. workers: processes of each server.
+    """
 
     seconds: float
     seed: int
@@ -32,6 +34,6 @@ class Settings:
     workers: int = 1
 
     def count_clients(self) -> int:
-        """Official ones, and raw ones."""
+        """Counts official and raw clients."""
         official = self.clients + bool(self.singles) + bool(self.expiring) + self.groups
         return official + self.fleets + self.rough + self.loners

@@ -1,4 +1,4 @@
-"""What is done to SQLite's file and its disk."""
+"""Faults of SQLite's file and its disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .weather import Kind, Wait
 
 
 class SqliteFaults:
-    """servers: of which single ones are kept from writing."""
+    """Injects faults of SQLite. servers: those to keep from writing, one at a time."""
 
     def __init__(self, store: SqliteStore, servers: Sequence[Server], wait: Wait, draw: random.Random) -> None:
         self._store = store
@@ -31,7 +31,7 @@ class SqliteFaults:
             yield Kind("disk_full", "disk", 1.5, self._disk_full)
 
     async def _disk_locked(self, index: int) -> None:
-        """Another process writes to the file and takes its time."""
+        """Holds the file's write lock for a while, like another process that writes."""
         await asyncio.to_thread(self._hold_lock, self._draw.uniform(0.1, 1.5))
 
     def _hold_lock(self, seconds: float) -> None:
@@ -41,12 +41,12 @@ class SqliteFaults:
             time.sleep(seconds)  # the fault itself
             other.execute("ROLLBACK")
         except sqlite3.OperationalError:
-            return  # the disk is full, or others kept on writing: no lock, no fault
+            return  # the disk is full, or others kept writing: no lock, no fault
         finally:
             other.close()
 
     async def _file_limit(self, index: int) -> None:
-        """The system refuses one process to write beyond the first bytes of any file."""
+        """Makes the system refuse one process to write beyond the first bytes of any file."""
         pids = self._draw.choice(self._servers).pids_if_running
         if not pids:
             return
@@ -66,7 +66,7 @@ class SqliteFaults:
 
 @contextmanager
 def _gone_is_fine() -> Iterator[None]:
-    """A process that was killed meanwhile needs no healing."""
+    """Ignores that a process was killed meanwhile, which needs no healing."""
     try:
         yield
     except ProcessLookupError:

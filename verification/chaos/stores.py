@@ -1,4 +1,4 @@
-"""The stores that the servers run on, each with what can be done to it."""
+"""The stores that the servers run on, with the operations that faults need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STORES = ("sqlite", "redis", "redis-everysec", "redis-failover", "redis-cluster"
 
 
 class SqliteStore:
-    """One file for all servers."""
+    """One SQLite file for all servers."""
 
     def __init__(self) -> None:
         self.disk = SmallDisk()
@@ -44,8 +44,8 @@ class SqliteStore:
 class RedisStore:
     """One Redis server.
 
-    fsync: "always", or "everysec": then a SIGKILL may take what had not been written to the file yet, and a power cut
-    what had not been synced.
+    fsync: "always", or "everysec": then a SIGKILL may lose what had not been written to the file, and a power cut what
+    had not been synced.
     """
 
     def __init__(self, fsync: str) -> None:
@@ -53,7 +53,7 @@ class RedisStore:
         self.options = {
             "appendfsync": fsync,
             "auto-aof-rewrite-percentage": "0",  # what a power cut leaves in the file stays there
-            "repl-diskless-sync-delay": "0",  # a replica is in step again at once, and the next fail-over need not wait
+            "repl-diskless-sync-delay": "0",  # a replica is in sync again at once, so the next fail-over need not wait
         }
         self.primary = RedisServer(self.options)
 
@@ -62,7 +62,7 @@ class RedisStore:
         return "127.0.0.1", self.primary.port
 
     def set_max_memory(self, value: int) -> None:
-        """Bytes; 0: no limit. With 1 every write is refused."""
+        """Sets the limit in bytes; 0: none. With 1 every write is refused."""
         with self.primary.client() as client:
             client.config_set("maxmemory", value)
 
@@ -77,7 +77,7 @@ class RedisStore:
 
 
 class RedisPair(RedisStore):
-    """A primary and a replica, which replicates through a proxy, so that it can be made to lag."""
+    """A primary and a replica. The replication goes through a proxy, so that it can be made to lag."""
 
     def __init__(self, fsync: str) -> None:
         super().__init__(fsync)
@@ -90,18 +90,18 @@ class RedisPair(RedisStore):
         self.link.target = self.address
 
     def follow(self) -> None:
-        """The replica replicates from the primary, through the link."""
+        """Makes the replica replicate from the primary, through the link."""
         with self.replica.client() as client:
             client.execute_command("REPLICAOF", "127.0.0.1", self.link.port)
 
     def is_in_step(self) -> bool:
-        """Whether the replica has all that the primary had a moment ago, also in its file."""
+        """Returns True if the replica has caught up with the primary, also on disk."""
         try:
             with self.replica.client() as client:
                 info = client.info()
         except redis.RedisError:
             return False
-        # After a full copy from its primary, it has nothing in its file until that is written.
+        # After a full copy from its primary, it has nothing on disk until it has rewritten its file.
         writes = info.get("aof_rewrite_in_progress") or info.get("aof_rewrite_scheduled")
         return info.get("master_link_status") == "up" and not writes
 
@@ -110,10 +110,10 @@ class RedisPair(RedisStore):
         while not self.is_in_step():
             if time.monotonic() > until:
                 raise RuntimeError(f"the replica did not catch up within {SYNC_S} s")
-            time.sleep(0.02)  # between two looks at the condition
+            time.sleep(0.02)  # between two checks of the condition
 
     def promote(self) -> None:
-        """The replica becomes the primary; what was the primary is to be killed before, or to be left alone."""
+        """Makes the replica the primary. The old primary must be killed before, or be left alone."""
         with self.replica.client() as client:
             client.execute_command("REPLICAOF", "NO", "ONE")
         self.primary, self.replica = self.replica, self.primary
@@ -154,7 +154,7 @@ AnyStore = SqliteStore | RedisStore | RedisNodes | RedisWatched
 
 
 def make_store(kind: str) -> AnyStore:
-    """One of STORES."""
+    """Returns one of STORES."""
     match kind:
         case "sqlite":
             return SqliteStore()

@@ -1,4 +1,4 @@
-"""A short run under fire for each store, with a fresh seed; and a store that is tampered with, which must be found."""
+"""A short run under faults for each store, with a fresh seed; and a tampered store, which must be detected."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def seed_of(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) 
 
 
 def judged(outcome: Outcome, folder: Path) -> str:
-    """What is wrong, in words, with the evidence in `folder`; empty if nothing is."""
+    """Returns the violations in words, with the evidence in `folder`; empty if there are none."""
     return findings(outcome) if tell(outcome, folder) else ""
 
 
@@ -76,7 +76,7 @@ def test_under_fire(store: str, request: pytest.FixtureRequest, capsys: pytest.C
 def test_a_full_history_is_judged_and_another_round_begins(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its sessions are others; what is counted is counted over both; the first history is let go."""
+    """It has other sessions, its counts are added to the first round's, and the first history is dropped."""
     seed = seed_of(request, capsys)
     counted: list[tuple[int, int, set[str]]] = []
     histories: list[weakref.ref[History]] = []
@@ -87,7 +87,7 @@ def test_a_full_history_is_judged_and_another_round_begins(
         histories.append(weakref.ref(history))
         counted.append((history.acknowledged_steps(), len(history.faults), set(history.models)))
         if len(counted) == 2:
-            monkeypatch.setattr(runs, "SHORTEST_S", QUIET_S)  # that was the last one, whatever time is left
+            monkeypatch.setattr(runs, "SHORTEST_S", QUIET_S)  # that was the last round, whatever time is left
 
     monkeypatch.setattr(rounds, "MOST_BURSTS", 50)
     settings = replace(FEW, seconds=100.0, seed=seed, store="redis", every_s=0.2, expiring=0, groups=0, only=CUTS)
@@ -109,7 +109,7 @@ def test_a_full_history_is_judged_and_another_round_begins(
 def test_a_tampered_store_is_found(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """In the real store, behind the servers' backs: a step taken out, a step applied twice, a bit flipped."""
+    """Removes a step, applies one twice or flips a bit in the real store, behind the servers' backs."""
     planted: dict[str, str] = {}
 
     async def tamper(cluster: Cluster, history: History) -> None:
@@ -123,7 +123,7 @@ def test_a_tampered_store_is_found(
                 for name in sessions:
                     at = SessionKey("", history.models[name], name)
                     elements = client.lrange(redis_key(at), 0, -1)
-                    # the record, and those that its list held before its last elements
+                    # the record, and what its list held before its last elements
                     records = [read_elements(at, elements[:end]) for end in range(len(elements), 0, -1)]
                     last, *others = [record for record in records if isinstance(record, Record)]
                     shorter = [other for other in others if other.position.step < last.position.step]
@@ -139,7 +139,7 @@ def test_a_tampered_store_is_found(
                         )
                         planted[name] = kind
                         break
-        for server in cluster.servers:  # what they have in memory is not what is to be read
+        for server in cluster.servers:  # so that they read the store, not their memory
             await asyncio.to_thread(server.kill)
             await cluster.restart(server)
 
@@ -160,24 +160,24 @@ def test_a_tampered_store_is_found(
 
 
 def lose_last(record: Record, steps: int) -> Record:
-    """The last chunk was never there."""
+    """Removes the last chunk."""
     kept = record.log[: len(record.log) - steps * record.header.step_bytes]
     return moved(record, kept)
 
 
 def double_last(record: Record, steps: int) -> Record:
-    """The last chunk was applied once more."""
+    """Applies the last chunk once more."""
     return moved(record, record.log + record.log[len(record.log) - steps * record.header.step_bytes :])
 
 
 def flip_bit(record: Record, _: int) -> Record:
-    """One bit of the checkpoint's first number: that of its exponent, which shows in a sum of any size."""
+    """Flips a bit of the checkpoint's first number, in the exponent, where it shows in a sum of any size."""
     state = record.checkpoint
     return replace(record, checkpoint=bytes([*state[:3], state[3] ^ 0x40, *state[4:]]))
 
 
 def moved(record: Record, log: bytes) -> Record:
-    """With another log, and where that leads."""
+    """Returns the record with another log, and the position after it."""
     header = record.header
     start = Position(header.position.generation, header.checkpoint_step, header.checkpoint_head)
     after = start.after(np.frombuffer(log, np.uint8).reshape(-1, header.step_bytes))

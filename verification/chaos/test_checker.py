@@ -1,4 +1,4 @@
-"""The checker finds what is wrong, and only that: every invariant on histories made by hand."""
+"""The checker finds all violations and no others: every invariant, tested on histories made by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def made(reference: Reference) -> HandMade:
 
 
 def a_life(made: HandMade, session: str = "a") -> tuple[Position, Position, Position]:
-    """Two chunks of a new session: where it began, where it stood between them, where it stands."""
+    """Makes two chunks of a new session. Returns its positions before, between and after them."""
     start = made.begin("open", session)
     middle = made.steps(session, start, [1, 2, 3])
     return start, middle, made.steps(session, middle, [4, 5])
@@ -176,7 +176,7 @@ def test_a_deleted_life_answers_again(made: HandMade) -> None:
 
 
 def test_two_lives_take_turns(made: HandMade) -> None:
-    """Nobody said that the first was over, but the second was seen in its place."""
+    """Nobody said that the first generation was over, but the second was seen in its place."""
     _, _, end = a_life(made)
     new = made.steps("a", made.begin("open", "a"), [9])
     made.repeat(made.history.bursts["a"][1])
@@ -272,7 +272,7 @@ def test_a_lost_tail_whose_client_was_told(made: HandMade) -> None:
 def test_a_copy_of_lost_steps_that_is_answered_once_more(
     made: HandMade, told: bool, applied: bool, found: bool
 ) -> None:
-    """By a server that still speaks with the old primary, after the session's client was told."""
+    """The copy is answered by a server still connected to the old primary, after the session's client was told."""
     _, middle, end = a_life(made)
     made.history.faults.append(Fault("failover_split", "store", made.now + 1.0, made.now + 100.0, True))
     if told:
@@ -301,7 +301,7 @@ def test_what_others_were_told_of_a_lost_tail_does_not_tell_its_client(made: Han
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_copy_that_was_applied_and_lost_is_its_senders(made: HandMade, asked: bool) -> None:
-    """The session's own client gave these steps up, and knows nothing of them: it hears nothing of their loss."""
+    """The session's own client gave these steps up and does not know of them, so it does not notice their loss."""
     _, _, end = a_life(made)
     lost = made.steps("a", end, [7], sender="late copy")
     made.fault("failover", loses=True)
@@ -314,7 +314,7 @@ def test_a_copy_that_was_applied_and_lost_is_its_senders(made: HandMade, asked: 
 
 @pytest.mark.parametrize("told", [False, True])
 def test_a_life_that_was_lost_as_a_whole(made: HandMade, told: bool) -> None:
-    """A reset, and all that came after it."""
+    """A reset and everything after it are lost."""
     _, _, end = a_life(made)
     deed = made.begin("reset", "a", names=end.generation)
     new = made.steps("a", deed, [9])
@@ -363,7 +363,7 @@ def test_a_lost_tail_excuses_no_wrong_bit(made: HandMade) -> None:
 
 
 def test_a_life_that_ended_on_another_branch_than_the_lost_one(made: HandMade) -> None:
-    """What was lost went further than what came after it."""
+    """The lost branch was longer than the one after it."""
     _, middle, end = a_life(made)
     made.fault("failover", loses=True)
     made.unanswered("a", end, [6], "HISTORY_LOST")
@@ -379,7 +379,7 @@ def test_a_fork_whose_first_copy_was_lost(made: HandMade) -> None:
     made.fork("a", middle, "b")
     made.fault("failover", loses=True)
     second = made.fork("a", middle, "b")
-    del made.history.deeds["b"][1]  # a copy of the first, whose answer nobody waited for
+    del made.history.deeds["b"][1]  # a copy of the first fork, whose answer nobody waited for
     made.rest("b", second)
     made.rest("a", end)
     assert made.kinds() == set()
@@ -396,7 +396,7 @@ def test_a_deleted_life_that_a_loss_brought_back(made: HandMade) -> None:
     assert verdict.lost_and_told == 2
 
 
-# ---------------------------------------------------------------------------------------------- beside each excuse
+# --------------------------------------------------------------------------------------------- just outside each excuse
 
 
 def test_a_loss_explains_nothing_to_a_session_that_was_idle(made: HandMade) -> None:
@@ -445,7 +445,7 @@ def test_a_gap_behind_steps_that_are_under_way(made: HandMade, answered_first: b
 
 @pytest.mark.parametrize(("sender", "acked", "found"), [("other", 4, False), ("other", 3, True), ("hand", 4, True)])
 def test_a_checkpoint_needs_somebody_elses_acks(made: HandMade, sender: str, acked: int, found: bool) -> None:
-    """Steps 3 and 4 were sent by `sender`, who said that every reply up to `acked` is held."""
+    """`sender` sent steps 3 and 4, and said that every reply up to `acked` is held."""
     start = made.begin("open", "a")
     middle = made.steps("a", start, [1, 2, 3])
     end = made.steps("a", middle, [4, 5], sender=sender)
@@ -484,7 +484,7 @@ def test_steps_behind_one_that_failed(made: HandMade, behind: bool, found: bool)
 @pytest.mark.parametrize(("reason", "step", "found"), [("STEP_CONFLICT", 5, False), ("STEP_CONFLICT", 7, True)])
 @pytest.mark.parametrize("sender", ["hand", "other"])
 def test_rivals_for_a_place(made: HandMade, reason: str, step: int, found: bool, sender: str) -> None:
-    """Steps 5 and 6 were sent and never answered; by another, or by the same one, who gave them up."""
+    """Steps 5 and 6 were sent and never answered, by another sender, or by the same one, which gave them up."""
     _, _, end = a_life(made)
     made.fault("server_kill")
     made.unanswered("a", end, [6, 7], "LOST", sender=sender)
@@ -499,7 +499,7 @@ def test_steps_of_the_same_window_are_no_rivals(made: HandMade) -> None:
     made.fault("server_kill")
     other = made.unanswered("a", end, [6, 7], "LOST")
     made.unanswered("a", end, [9], "STEP_CONFLICT")
-    other.error_at = made.tick()  # it was still under way
+    other.error_at = made.tick()  # it was still in flight
     made.rest("a", end)
     assert made.kinds() == {"unexplained"}
 
@@ -516,7 +516,7 @@ def test_an_answer_with_a_wrong_position_is_never_excused(made: HandMade) -> Non
 def test_reading_prolongs_no_ttl_while_the_disk_is_full(made: HandMade, fault: str, found: set[str]) -> None:
     _, _, end = a_life(made)
     made.tick()
-    made.history.ttls["a"] = 50.0  # over by the time of the error, unless the second open prolongs it
+    made.history.ttls["a"] = 50.0  # expired by the time of the error, unless the second open extends it
     deed = made.found("a", end)
     made.history.faults.append(Fault(fault, "somewhere", deed.sent_at, deed.at, False))
     made.unanswered("a", end, [6], "SESSION_NOT_FOUND")
@@ -535,7 +535,7 @@ def test_a_life_that_expired_before_another_began(made: HandMade, ttl_s: float, 
 
 @pytest.mark.parametrize(("deleted", "fault", "found"), [(True, True, False), (False, True, True), (True, False, True)])
 def test_a_late_create(made: HandMade, deleted: bool, fault: bool, found: bool) -> None:
-    """A life is found that nobody was told of when it was made."""
+    """A generation is found whose creation nobody was told of."""
     if fault:
         made.fault("client_cut")
     _, _, end = a_life(made)

@@ -1,5 +1,7 @@
-"""A server of several processes, as the harness drives it: what kills one of them, or their parent, and what is known
-of all that it printed."""
+"""A server of several processes, as the harness drives it.
+
+The tests cover how one of them or their parent is killed, and what is known of their output.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ def server(counting_model: Path, tmp_path: Path) -> Iterator[Server]:
 
 
 def runs(pid: int) -> bool:
-    """Whether it has not ended; one that nobody has waited for yet has."""
+    """Returns True if the process has not ended; a zombie has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The bound on memory."""
+"""The limit on memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def stuck() -> None:
 
 def test_a_loop_that_is_stuck_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "BLOCKED_BYTES", 1)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts this in the background ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
     began = time.monotonic()
     try:
         with pytest.raises(RuntimeError, match="where the threads were"), memory.watched():

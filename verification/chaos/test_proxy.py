@@ -1,4 +1,4 @@
-"""The proxy makes the weather that it is told to make."""
+"""The proxy causes the disturbances that it is told to cause."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def echo() -> AsyncIterator[tuple[Echo, Proxy]]:
 
 
 async def ask(proxy: Proxy, line: bytes) -> bytes:
-    """The answer on a connection of its own; empty where it was cut."""
+    """Returns the answer on a connection of its own; empty if it was cut."""
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     try:
         writer.write(line)
@@ -80,7 +80,7 @@ async def test_a_held_reply_has_been_asked_for_and_is_given_when_it_is_let_go(ec
     waiting = asyncio.ensure_future(ask(proxy, b"a\n"))
     await server.arrived.wait()
     proxy.hold_replies = False
-    proxy.hold_replies = True  # before the one that waits has run
+    proxy.hold_replies = True  # before the waiting task has run
     done, _ = await asyncio.wait([waiting], timeout=0.2)
     assert not done
     proxy.hold_replies = False
@@ -122,7 +122,7 @@ async def test_a_delay_and_a_throttle(echo: tuple[Echo, Proxy]) -> None:
     proxy.delay_s = 0.05
     began = time.monotonic()
     assert await ask(proxy, b"a\n") == b"a\n"
-    assert time.monotonic() - began >= 0.1  # each way
+    assert time.monotonic() - began >= 0.1  # in each direction
     proxy.clear()
     proxy.bytes_per_s = 1000
     began = time.monotonic()

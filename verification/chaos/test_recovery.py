@@ -1,4 +1,4 @@
-"""How long clients waited is counted from what they saw."""
+"""The time that clients waited is measured from what they saw."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_recovery_of_those_who_waited() -> None:
     history.faults.append(Fault("server_kill", "server 0", 10.0, 11.0, False))
     answered(history, "quick", "client-0, opening 1", 9.0, 9.5, 10.5, 10.6)  # waited from 9.5 on
     answered(history, "slow", "client-1, opening 2", 9.0, 14.0)
-    answered(history, "later", "client-1, opening 3", 10.1, 10.25)  # was not under way
+    answered(history, "later", "client-1, opening 3", 10.1, 10.25)  # was not in flight
     answered(history, "raw", "rough-1, opening 4", 9.0, 10.1)
     assert recovery_ms(recoveries(history)) == {
         "server_kill": {

@@ -1,4 +1,4 @@
-"""What the harness does to a store is what it says: a power cut takes nothing that had to be kept."""
+"""The harness does to a store what it says: a power cut takes nothing that had to be kept."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def set_two(client: redis.Redis, value: str) -> None:
 
 
 async def wait_for(least_s: float, most_s: float) -> None:
-    """Stands for the crew's pause: the time in which the servers go on and hear nothing."""
+    """Replaces the crew's pause: servers continue meanwhile, but get no answers."""
     await asyncio.sleep(most_s)
 
 
 class Latest(random.Random):
-    """Cuts as much as it may."""
+    """Cuts off as much as possible."""
 
     def randint(self, least: int, most: int) -> int:
         return least
@@ -49,7 +49,7 @@ def test_a_power_cut_takes_what_was_not_synced() -> None:
         path = newest_file(store.primary.folder)
         size = path.stat().st_size
         while store.power.seen_at(time.monotonic() - UNSYNCED_S) != (path, size):
-            time.sleep(0.02)  # between two looks at the condition
+            time.sleep(0.02)  # between two checks of the condition
         client.set("new", "1")
         done = store.power.cut_now(Latest())
         assert (done.synced_bytes, done.kept_bytes) == (size, size)
@@ -80,7 +80,7 @@ def test_what_one_power_cut_left_is_safe_from_the_next() -> None:
 
 
 async def test_with_always_a_power_cut_takes_nothing_that_was_acknowledged() -> None:
-    """Writers on four connections note what they were answered; after each of several power cuts all of it is there."""
+    """Writers on four connections record their answers; after each of several power cuts, all of it is there."""
     draw, acknowledged, cuts = random.Random(5), [0] * 4, []
     with RedisServer({"auto-aof-rewrite-percentage": "0"}) as server:
         async with Proxy(("127.0.0.1", server.port)) as proxy:
@@ -106,7 +106,7 @@ async def test_with_always_a_power_cut_takes_nothing_that_was_acknowledged() -> 
                 await asyncio.to_thread(server.restart)
                 with closing(server.client()) as client:
                     found = [int(client.get(f"a{number}") or 0) for number in range(4)]
-                # One more at most: that was written, and nobody was told.
+                # At most one more: it was written, and nobody was told.
                 assert all(now <= at <= now + 1 for now, at in zip(acknowledged, found, strict=True)), acknowledged
                 acknowledged[:] = found
     assert all(cut.synced_bytes <= cut.kept_bytes <= cut.size_bytes for cut in cuts)
@@ -115,7 +115,7 @@ async def test_with_always_a_power_cut_takes_nothing_that_was_acknowledged() -> 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisServer, Path]]:
-    """A server that is down, and a copy of its folder: it holds a transaction of two writes, and another one."""
+    """Yields a stopped server and a copy of its folder, with a transaction of two writes, and another one."""
     with RedisServer() as server:
         with closing(server.client()) as client:
             set_two(client, "1")
@@ -131,7 +131,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisSer
     [
         pytest.param(0, False, None, id="nothing"),
         pytest.param(7, True, 2, id="within EXEC"),
-        pytest.param(14, False, None, id="before EXEC"),  # Redis takes MULTI away as well
+        pytest.param(14, False, None, id="before EXEC"),  # Redis removes MULTI as well
         pytest.param(20, True, 1, id="within the second write"),
         pytest.param(14 + 27, False, None, id="before the second write"),
         pytest.param(14 + 27 + 9, True, 0, id="within the first write"),

@@ -1,4 +1,4 @@
-"""How the positions of one session hang together: which inputs lead from the start of a life to a point of it."""
+"""Which inputs lead from the start of a generation to a position."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from .offline import States
 
 
 class Path(NamedTuple):
-    """What leads to a point. states: of the start; None: the model's own. first_step: where the inputs begin.
-    heads: at each step from first_step on, one more than inputs."""
+    """The path to a position.
+
+    states: at its start; None: the model's own. first_step: where the inputs start. heads: at each step from first_step
+    on, one more than inputs.
+    """
 
     states: States | None
     first_step: int
@@ -29,14 +32,14 @@ class Path(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """No input that anybody sent leads to this point, and no life begins there."""
+    """A position that no sent input leads to, and where no generation starts."""
 
     session: str
     position: Position
 
 
 def heads_of(burst: Burst) -> list[bytes]:
-    """The heads at its start and behind each of its time steps."""
+    """Returns the heads at the burst's start and after each of its time steps."""
     heads = [burst.start.head]
     for row in burst.inputs:
         heads.append(blake2b(heads[-1] + row.tobytes(), digest_size=8).digest())
@@ -44,14 +47,14 @@ def heads_of(burst: Burst) -> list[bytes]:
 
 
 class Trails:
-    """Of all sessions of a history."""
+    """The paths of all sessions in a history."""
 
     def __init__(self, history: History) -> None:
         self._history = history
         self._latest: tuple[tuple[str, bytes], dict[tuple[int, bytes], tuple[bytes, Array]]] | None = None
 
     def path(self, session: str, end: Position) -> Path | Broken:
-        """From the start of the life, through the source's life where it is a fork."""
+        """Returns the path from the start of the generation, for a fork through the source's generation."""
         rows = self._rows(session, end.generation)
         step, head = end.step, end.head
         inputs: list[Array] = []
@@ -86,7 +89,10 @@ class Trails:
         return Broken(session, root)
 
     def _may_have_made(self, deed: Deed, generation: bytes) -> bool:
-        """It did, or nobody knows what became of it, or what it made may be lost and a copy of it came later."""
+        """Returns True if the deed made this generation, or may have.
+
+        Its outcome may be unknown, or what it made may be lost and replaced by a late copy's.
+        """
         lost = any(fault.loses and fault.ended >= deed.sent_at for fault in self._history.faults)
         return deed.result is None or deed.result.generation == generation or lost
 
@@ -94,7 +100,7 @@ class Trails:
         return [deed for deed in self._history.deeds.get(session, ()) if deed.kind == kind]
 
     def _rows(self, session: str, generation: bytes) -> dict[tuple[int, bytes], tuple[bytes, Array]]:
-        """(step, head) behind a time step that somebody sent: the head before it, and its input."""
+        """Returns, by the (step, head) after each time step that was sent, the head before it and its input."""
         key = (session, generation)
         if self._latest is not None and self._latest[0] == key:
             return self._latest[1]

@@ -1,6 +1,8 @@
-"""Redis servers that sentinels watch, as the servers' store. Who takes over, and when, is up to the sentinels; what
-they did is looked at all the time, as it may cost commits. No proxies: these live in the harness's own loop, which is
-busier than sentinels are patient."""
+"""Redis servers that sentinels watch, as the servers' store.
+
+The sentinels decide when which server takes over. What they do is observed all the time, as it may cost commits. There
+are no proxies: these run in the harness's own event loop, which is too busy for the sentinels' patience.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ class RedisWatched:
         self._running = ExitStack()
         self._ended = threading.Event()
         self._watch: threading.Thread | None = None
-        self._named = 0  # the primary, when the looking ended
+        self._named = 0  # the primary when the watch ended
         self._unrest: list[Fault] = []
 
     @property
@@ -42,16 +44,18 @@ class RedisWatched:
         self.world.wait_until_whole(helping=False)
 
     def watch(self) -> None:
-        """Begins to look for unrest."""
+        """Starts to watch for unrest."""
         self._unrest = []
         self._ended.clear()
         self._watch = threading.Thread(target=self._look, daemon=True)
         self._watch.start()
 
     def unrest(self) -> list[Fault]:
-        """The times in which not all was well since it was watched, whoever did it: "switch" where another server was
-        the primary afterwards or in between, which may have lost the last commits, and "unrest" where not. Ends the
-        looking."""
+        """Stops the watch and returns the periods in which something was wrong, whatever the cause.
+
+        They are "switch" if another server became the primary, even temporarily, which may have lost the last commits,
+        and "unrest" if not.
+        """
         self._ended.set()
         if self._watch is not None:
             self._watch.join()
@@ -83,12 +87,12 @@ class RedisWatched:
         return True
 
     def _is_another_named(self, primary: int) -> bool:
-        """By any of the sentinels that answer: a second switch may lead back to the first server."""
+        """Returns True if any sentinel names another primary: a second switch may lead back to the first server."""
 
         def names_another(number: int) -> bool:
             try:
                 return self.world.named(number) != primary
-            except (redis.RedisError, OSError):  # it is silent
+            except (redis.RedisError, OSError):  # it does not answer
                 return False
 
         running = [number for number, sentinel in enumerate(self.world.sentinels) if sentinel.is_running]
@@ -97,7 +101,7 @@ class RedisWatched:
     def _primary(self, known: int) -> int:
         try:
             return self.world.primary()
-        except (redis.RedisError, LookupError):  # it has changed in between: it is seen the next time
+        except (redis.RedisError, LookupError):  # it has just changed; the next look will see it
             return known
 
     def __enter__(self) -> RedisWatched:

@@ -1,5 +1,8 @@
-"""What is done to servers that sentinels watch, and to the sentinels. None of it loses anything by itself: a switch to
-the replica may, and is seen where it happens (watched.py), also without any of these."""
+"""Faults of servers that sentinels watch, and of the sentinels.
+
+None of them loses anything by itself. A switch to the replica may, and is detected when it happens (watched.py), even
+without any of these faults.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,10 @@ class WatchedFaults:
         yield Kind("sentinel_pause", "sentinel {}", 0.3, self._sentinel_pause, self._store.sentinels)
 
     async def _kill(self, index: int) -> None:
-        """SIGKILL of the primary; it comes back before the replica takes over, or after, and takes itself for the
-        primary until a sentinel tells it otherwise."""
+        """Kills the primary, which returns before or after the replica takes over.
+
+        It considers itself the primary until a sentinel tells it otherwise.
+        """
         server = self._store.world.servers[await self._primary()]
         await asyncio.to_thread(server.kill)
         await self._wait(0.0, 5.0)
@@ -38,8 +43,10 @@ class WatchedFaults:
         await self._settled()
 
     async def _pause(self, index: int) -> None:
-        """SIGSTOP of the primary, for shorter or longer than the sentinels wait. When it wakes, it runs what it was
-        sent meanwhile, and answers as a primary."""
+        """Pauses the primary, for less or more time than the sentinels wait.
+
+        On waking, it executes what it was sent meanwhile, and answers as a primary.
+        """
         server = self._store.world.servers[await self._primary()]
         server.pause()
         try:
@@ -49,12 +56,12 @@ class WatchedFaults:
         await self._settled()
 
     async def _failover(self, index: int) -> None:
-        """The sentinels are asked for it; the old primary lives, and takes commits until it is told."""
+        """Asks the sentinels for a failover; the old primary lives, and accepts commits until it is told."""
         await asyncio.to_thread(self._store.world.fail_over)
         await self._settled()
 
     async def _cut(self, index: int) -> None:
-        """Every connection of the services to the primary ends, whatever was on it."""
+        """Closes every connection of the services to the primary, with whatever is in flight."""
         server = self._store.world.servers[await self._primary()]
         with server.client() as client:
             await asyncio.to_thread(client.execute_command, "CLIENT", "KILL", "TYPE", "normal")
@@ -67,7 +74,7 @@ class WatchedFaults:
         await self._settled()
 
     async def _full(self, index: int) -> None:
-        """Every write is refused."""
+        """Makes the primary refuse every write."""
         server = self._store.world.servers[await self._primary()]
         with server.client() as client:
             await asyncio.to_thread(client.config_set, "maxmemory", 1)
@@ -91,10 +98,10 @@ class WatchedFaults:
             sentinel.send_signal(signal.SIGCONT)
 
     async def _settled(self) -> None:
-        """The old primary is left to the sentinels, who take ten seconds to tell it."""
+        """Waits for the sentinels, which take ten seconds to tell the old primary."""
         await asyncio.to_thread(self._store.wait_until_whole)
 
     async def _primary(self) -> int:
-        """Once nobody does anything to the store any more."""
+        """Returns the primary once the store is undisturbed."""
         await asyncio.to_thread(self._store.wait_until_whole)
         return self._store.world.primary()

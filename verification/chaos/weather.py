@@ -1,4 +1,4 @@
-"""The faults of a connection, made by the proxy that stands in it."""
+"""The faults of a connection, caused by the proxy in it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from .proxy import Proxy
 
 Act = Callable[[int], Awaitable[None]]
 Wait = Callable[[float, float], Awaitable[None]]
-"""For a time between two bounds, in seconds."""
+"""Waits for a random time between two bounds, in seconds."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of fault. act: does it and undoes it, given the target's number. holds: what nothing else is done to
-    meanwhile, {} being the number of one of `targets`. weight: how often it is chosen. loses: the store may lose its
-    last commits by it."""
+    """A kind of fault.
+
+    act: causes and undoes it, given the target's number. holds: what no other fault may affect meanwhile; {} is the
+    number of one of `targets`. weight: how often it is chosen. loses: it may make the store lose its last commits.
+    """
 
     name: str
     holds: str
@@ -34,7 +36,7 @@ def weather(
     wait: Wait,
     draw: random.Random,
 ) -> Iterator[Kind]:
-    """side: "client" or "store", for the kinds' names. draw: the dice."""
+    """Yields the kinds. side: "client" or "store", for the kinds' names. draw: the random generator."""
 
     async def cut(index: int) -> None:
         proxies[index].cut()

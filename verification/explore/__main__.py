@@ -1,8 +1,8 @@
 """The long exploration: python -m verification.explore [--seconds N] [--seed N] [--rules]
 
-Goes through the scopes from small to large, each as far as its share of the time allows, then draws larger ones. Prints
-what was gone through, and the shortest history it can where a promise is broken (exit status 1). The last line is a
-summary in JSON. --rules instead switches each rule of the protocol off and prints docs/rules.md.
+Explores the scopes from small to large, each as far as its share of the time allows, then draws larger ones at random.
+Prints what was explored and, if a promise is broken (exit status 1), the shortest history that it can find. The last
+line is a summary in JSON. With --rules it instead switches off each rule of the protocol and prints docs/rules.md.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Known:
 
 @dataclass(eq=False)
 class Attempt:
-    """One sending of a chunk (or of a call: chunk is None). item: of a group's frame."""
+    """One sending of a chunk, or of a call, whose chunk is None. item: its item of a group's frame."""
 
     name: str
     session: str
@@ -46,7 +46,7 @@ class Attempt:
 
 @dataclass(eq=False)
 class Client:
-    """waiting: by ticket, what it still waits for an answer to. failed: why its script ended early."""
+    """A client that follows a script. waiting: unanswered attempts by ticket. failed: why its script ended early."""
 
     name: str
     scope: Scope
@@ -54,13 +54,13 @@ class Client:
     at: int = 0
     restarts: int = 0
     sessions: dict[str, Known | Member] = field(default_factory=dict)
-    columns: Columns | None = None  # of the group that it steps now
+    columns: Columns | None = None  # of the group that it is stepping
     waiting: dict[int, Attempt] = field(default_factory=dict)
-    called: bool = False  # the current call was sent before: its retry carries the same request id
+    called: bool = False  # the current call was already sent: a retry has the same request id
     failed: str = ""
     gave_up: bool = False
-    forgot: bool = False  # a step that it had given up, and of which it did not know whether it counts, when it died
-    sequences: dict[str, Inputs] = field(default_factory=dict)  # what it was told of since each one's start
+    forgot: bool = False  # it died without knowing whether a step that it had given up counts
+    sequences: dict[str, Inputs] = field(default_factory=dict)  # what it was told since the start of each sequence
     left: dict[str, Position] = field(default_factory=dict)  # what a restarted client remembers
 
     @property
@@ -72,7 +72,7 @@ class Client:
         return self.op is None
 
     def prepare(self) -> None:
-        """Puts into the windows what fits there; goes on to the next thing to do when one is finished."""
+        """Fills the windows with what fits; moves on to the next operation when one is finished."""
         while isinstance(op := self.op, Steps | GroupSteps):
             if isinstance(op, GroupSteps):
                 if not self._prepare_group(op):
@@ -91,14 +91,14 @@ class Client:
             self._next()
 
     def can_send(self) -> list[str]:
-        """What it could send now."""
+        """Returns what it could send now."""
         op = self.op
         if op is None or isinstance(op, Steps | GroupSteps):
             return [what for what, _ in self.sends()]
         return [] if self.waiting else [call_name(op)]
 
     def sends(self) -> list[tuple[str, str]]:
-        """What it could send now as items of a frame, with their sessions."""
+        """Returns what it could send now as items of a frame, with their sessions."""
         op = self.op
         if isinstance(op, Steps):
             chunk = self.sessions[op.session].history.upcoming
@@ -106,7 +106,7 @@ class Client:
         return self.columns.sends() if isinstance(op, GroupSteps) and self.columns is not None else []
 
     def send(self, ticket: int, done: Any, what: str) -> Request:
-        """The request, as it goes onto the wire. what: of those that can be sent."""
+        """Returns the request as it goes over the wire. what: one of those that can be sent."""
         op = self.op
         if isinstance(op, Steps | GroupSteps):
             session = next(session for name, session in self.sends() if name == what)
@@ -126,7 +126,7 @@ class Client:
         return self._call(op, done)
 
     def lost(self, ticket: int) -> None:
-        """It waits no longer for this one and will send it again."""
+        """Stops waiting for this attempt; it will be sent again."""
         attempt = self.waiting.pop(ticket)
         if attempt.item is not None and self.columns is not None:
             attempt.chunk = self.columns.leave(attempt.item)
@@ -136,7 +136,7 @@ class Client:
             self.failed = "OUTCOME_UNKNOWN"
 
     def receive(self, ticket: int, result: Any) -> None:
-        """An answer arrives."""
+        """Handles an answer."""
         attempt = self.waiting.pop(ticket)
         if attempt.item is not None and self.columns is not None:
             if not isinstance(result, Rejection) and self.columns.answered(attempt.item, as_client(result.position)):
@@ -155,7 +155,7 @@ class Client:
         self._judge(attempt, verdict, result)
 
     def give_up(self) -> None:
-        """The caller of its oldest outstanding chunk, or of the group's step, waits no longer."""
+        """Gives up its oldest outstanding chunk, or the group's step, because the caller stops waiting."""
         self.gave_up = True
         if isinstance(self.op, GroupSteps) and self.columns is not None:
             self.columns.give_up()
@@ -176,7 +176,7 @@ class Client:
         return isinstance(self.op, Steps) and bool(outstanding(self.sessions[self.op.session].history))
 
     def restart(self) -> None:
-        """A new process, which knows the script and how far its answers went."""
+        """Becomes a new process, which knows the script and the positions that were answered."""
         if isinstance(self.op, Append) and self.called:
             self.failed = "OUTCOME_UNKNOWN"
         self.forgot |= self.gave_up and not all(known.history.idle for known in self.sessions.values())
@@ -188,14 +188,14 @@ class Client:
     # inside
 
     def _known(self, session: str) -> Known:
-        """The session, which belongs to no group now."""
+        """Returns the session. Raises TypeError if it belongs to a group now."""
         known = self.sessions[session]
         if not isinstance(known, Known):
             raise TypeError(f"{session} belongs to a group")
         return known
 
     def _prepare_group(self, op: GroupSteps) -> bool:
-        """Begins the next row once the one before it is answered. Returns True when there is none left."""
+        """Starts the next row once the previous one is answered. Returns True if there is none left."""
         if self.columns is None:
             positions = [self.sessions[session].history.position for session in op.sessions]
             self.columns = Columns(op.sessions, positions, self.scope.buffer_steps)
@@ -310,7 +310,7 @@ def session_key(session: str) -> SessionKey:
 
 
 def as_client(position: Position) -> ClientPosition:
-    """The service's position as the client has it."""
+    """Converts the service's position to the client's type."""
     return ClientPosition(position.generation, position.step, position.head)
 
 

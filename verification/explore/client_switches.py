@@ -1,4 +1,4 @@
-"""Ways to switch off the rules of the protocol that the client keeps. See switches.py."""
+"""Switches that turn off the protocol rules that the client keeps. See switches.py."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from .truth import WIDTH, Inputs, pack, unpack
 
 @dataclass
 class Standing:
-    """A member in the columns, to those who look at histories."""
+    """A member in the columns, with what readers of a History look at."""
 
     position: Position
     idle: bool
@@ -29,7 +29,7 @@ class Standing:
 
 @dataclass(eq=False)
 class Member:
-    """A session that belongs to a group; as Known."""
+    """A session that belongs to a group; like Known."""
 
     columns: Columns
     row: int
@@ -37,13 +37,16 @@ class Member:
 
     @property
     def history(self) -> Any:
-        """Its History where it left the columns, otherwise a Standing."""
+        """Its History if it left the columns, otherwise a Standing."""
         return self.columns.history_of(self.row)
 
 
 class Columns:
-    """chunk: the frame in flight. unsent: its items that are still to be sent. alone: by item of it, what became of
-    those that left while it was in flight."""
+    """The columns of a group.
+
+    chunk: the frame in flight. unsent: its items that are still to be sent. alone: by item, the chunks of members that
+    left while it was in flight.
+    """
 
     def __init__(self, names: Sequence[str], positions: Sequence[Position], buffer_steps: int) -> None:
         self.history = GroupHistory(
@@ -56,7 +59,7 @@ class Columns:
 
     @property
     def idle(self) -> bool:
-        """Returns True if every member has an answer."""
+        """True if every member has an answer."""
         return not self.has_open and all(history.idle for history in self.history.apart.values())
 
     def history_of(self, row: int) -> History | Standing:
@@ -64,7 +67,7 @@ class Columns:
         return alone or Standing(self.history.position(row), not self.history.busy[row])
 
     def begin(self, values: Mapping[str, int]) -> None:
-        """The next step of these members, once all before is answered."""
+        """Starts the next step of these members; everything before must be answered."""
         for row in list(self.history.apart):
             self.history.rejoin(row)
         rows = np.array([self.rows[name] for name in values], np.intp)
@@ -73,7 +76,7 @@ class Columns:
         self.alone = {}
 
     def sends(self) -> list[tuple[str, str]]:
-        """What could be sent now, with the sessions."""
+        """Returns what could be sent now, with the sessions."""
         found = []
         for session, row in self.rows.items():
             item, history = self.item_to_send(session), self.history.apart.get(row)
@@ -84,11 +87,11 @@ class Columns:
         return found
 
     def item_to_send(self, session: str) -> int | None:
-        """The item of the frame that is still to be sent for the session."""
+        """Returns the item of the frame that is still to be sent for the session; None if there is none."""
         return next((item for item in self.unsent if self.current.members.names[item] == session), None)
 
     def take(self, item: int) -> tuple[Position, bytes]:
-        """Sends the item; its position and inputs."""
+        """Sends the item. Returns its position and inputs."""
         self.unsent.remove(item)
         return self.start_of(item), self.current.inputs_of(item)
 
@@ -96,13 +99,13 @@ class Columns:
         return Position.unpack(self.current.starts[item].tobytes())
 
     def tail(self, session: str) -> Position:
-        """Position after what may count."""
+        """Returns the position after everything that may count."""
         history = self.history.apart.get(self.rows[session])
         return self.history.position(self.rows[session]) if history is None else history.tail
 
     @property
     def has_open(self) -> bool:
-        """Returns True if an item is in the columns and has no outcome."""
+        """True if an item is in the columns and has no outcome."""
         return self.chunk is not None and bool(self.chunk.open.any())
 
     @property
@@ -112,19 +115,19 @@ class Columns:
         return self.chunk
 
     def answered(self, item: int, position: Position) -> bool:
-        """Takes in that the server applied the item. Returns False where it has to be judged by a history."""
+        """Records that the server applied the item. Returns False if a history must judge it."""
         if not self.current.open[item]:
             return False
         return not len(self.history.on_reply(self.current, np.array([item]), position.pack()))
 
     def leave(self, item: int) -> Chunk:
-        """The item's chunk in its member's own history."""
+        """Returns the item's chunk in its member's own history."""
         if self.current.open[item]:
             self.alone[item] = self.history.leave(self.current, item)[1]
         return self.alone[item]
 
     def give_up(self) -> None:
-        """The caller waits no longer."""
+        """Gives up the step, because the caller stops waiting."""
         for item in self.unsent:
             self.history.busy[self.current.members.rows[item]] = False
             self.current.open[item] = False
@@ -136,7 +139,7 @@ class Columns:
                 history.abandon(chunk, "DEADLINE_PASSED")
 
     def dissolve(self, name: str) -> History:
-        """The idle member's history, for whoever continues it alone."""
+        """Returns the idle member's history, to be continued alone."""
         row = self.rows[name]
         return self.history.apart.get(row) or self.history.take_apart(row)
 
@@ -146,5 +149,5 @@ def new_history(buffer_steps: int, position: Position, earlier: Callable[[], Ite
 
 
 def named(session: str, start: Position, inputs: bytes) -> str:
-    """A chunk, in a story."""
+    """Returns the name of a chunk in a story."""
     return f"{session}[{start.step}]={','.join(str(value) for value in unpack(inputs))}"

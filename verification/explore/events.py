@@ -13,7 +13,7 @@ NAMES = "AB"
 
 
 def possible(universe: Universe) -> list[Event]:
-    """Everything that can happen next."""
+    """Returns everything that can happen next."""
     return [*_clients(universe), *_replicas(universe), *_store(universe)]
 
 
@@ -43,7 +43,7 @@ def _clients(universe: Universe) -> Iterator[Event]:
 
 
 def _frames(universe: Universe, targets: str) -> Iterator[Event]:
-    """One frame of the chunks that all clients, of different sessions, would send now."""
+    """Yields the frame of the chunks that all clients would send now, if their sessions differ."""
     senders = [
         (index, what, session) for index, client in enumerate(universe.clients) for what, session in client.sends()
     ]

@@ -1,7 +1,7 @@
-"""When two states of the explored world are the same to everybody in it.
+"""When two states of the explored world are equivalent for everybody in it.
 
-Generations are named in the order in which they are met, heads by the inputs they stand for, requests by who waits for
-them: two states with equal fingerprints go on in the same ways.
+Generations are named in the order in which they are met, heads by the inputs that they stand for, requests by who waits
+for them. Two states with equal fingerprints have the same futures.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class _Namer:
         )
 
     def columns(self, columns: Columns) -> Any:
-        """The members' positions and what left the columns are told by the sessions."""
+        """Omits the members' positions and what left the columns, which the sessions show."""
         history, chunk = columns.history, columns.chunk
         kept = tuple(
             (tuple(one.members.names), one.starts[:, 2].tobytes(), one.answered.tobytes()) for one in history._kept
@@ -191,7 +191,7 @@ class _Namer:
         return self.core(replica.core), self.under_way(replica), batches
 
     def under_way(self, replica: Replica) -> Any:
-        """To the store and back: reads and writes."""
+        """Returns what is in flight between the replica and the store: reads and writes."""
         store = self.universe.store
         reads = tuple(
             (

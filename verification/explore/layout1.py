@@ -1,4 +1,4 @@
-"""What the scripts of the layout before did to the lists, in Python: tests/contract/store/layout1."""
+"""What the scripts of the previous layout did to the lists, in Python: tests/contract/store/layout1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def header(elements: Elements) -> Header | None:
 
 
 def commit_calls(commits: Sequence[Commit]) -> Calls:
-    """As those of layout2. Words: "append" or "replace", expected, header, log, checkpoint."""
+    """Returns calls like layout2's. Words: "append" or "replace", expected, header, log, checkpoint."""
     call = []
     for key, expected, after, log, checkpoint in commits:
         kind = b"append" if checkpoint is None else b"replace"
@@ -36,12 +36,12 @@ def delete_calls(delete: Delete) -> Calls:
 
 
 def load(lists: Lists, names: Sequence[bytes], peer: Peer) -> list[Write]:
-    """Nothing was written."""
+    """Loading writes nothing in this layout."""
     return []
 
 
 def run(lists: Lists, call: Call, peer: Peer) -> tuple[list[Answer], list[Write]]:
-    """As that of layout2. peer: made no difference."""
+    """Runs the script, like layout2's. peer: has no effect."""
     answers: list[Answer] = []
     writes: list[Write] = []
     for name, words in call:

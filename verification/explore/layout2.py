@@ -1,6 +1,6 @@
-"""What write.lua does to the lists, in Python; test_layouts.py holds it against the script itself.
+"""What write.lua does to the lists, in Python; test_layouts.py compares it with the script itself.
 
-Without TTLs: time stands still in the explored world.
+It has no TTLs, since time stands still in the explored world.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .redis_lists import Command, Elements, Lists, Write
 from .truth import Violation
 
 Answer = int | bytes | tuple[bytes, bytes]
-Call = list[tuple[bytes, list[bytes]]]  # what one run of the script does: keys, and the words of each
-Calls = tuple[list[Call], Call, list[Call]]  # before the one that counts, that one, and after it
+Call = list[tuple[bytes, list[bytes]]]  # one run of the script: keys, and the words for each
+Calls = tuple[list[Call], Call, list[Call]]  # the runs before the one that counts, that one, and those after it
 
 
 class Peer(NamedTuple):
-    """What the scripts know of their connection: whether it has written nothing yet, and which run of Redis this is."""
+    """What the scripts know of their connection: whether it has written nothing yet, and the run of Redis."""
 
     first_write: bool
     run: bytes
@@ -38,12 +38,12 @@ def read(key: SessionKey, elements: Elements) -> Record | StoreError:
 
 
 def header(elements: Elements) -> Header | None:
-    """The header that stands there. Raises Violation: there is none in this list."""
+    """Returns the header of the record in this list. Raises Violation if the list holds none."""
     return Header.unpack(_standing(elements)) if elements else None
 
 
 def commit_calls(commits: Sequence[Commit]) -> Calls:
-    """The runs of the script before the one that commits, that one, and those after it."""
+    """Returns the runs of the script before the one that commits, that one, and those after it."""
     items = [commit_item(commit) for commit in commits]
     return _calls(items)
 
@@ -53,7 +53,7 @@ def delete_calls(delete: Delete) -> Calls:
 
 
 def run(lists: Lists, call: Call, peer: Peer) -> tuple[list[Answer], list[Write]]:
-    """Runs write.lua; changes `lists`. The answers, and the writes in their order."""
+    """Runs write.lua and changes `lists`. Returns the answers, and the writes in order."""
     script = _Run(lists, peer)
     answers = [script.item(name, *words) for name, words in call]
     if peer.first_write and script.pushed is not None:
@@ -62,7 +62,7 @@ def run(lists: Lists, call: Call, peer: Peer) -> tuple[list[Answer], list[Write]
 
 
 def load(lists: Lists, names: Sequence[bytes], peer: Peer) -> list[Write]:
-    """The writes of load.lua, which reads these records; changes `lists`."""
+    """Returns the writes of load.lua, which reads these records; changes `lists`."""
     script = _Run(lists, peer)
     for name in names:
         elements = lists.get(name)
@@ -73,12 +73,12 @@ def load(lists: Lists, names: Sequence[bytes], peer: Peer) -> list[Write]:
 
 
 def run_of(element: bytes) -> bytes:
-    """The run that it was pushed in."""
+    """Returns the run of Redis in which the element was pushed."""
     return element[1:5] if element[0] == _BASE else element[8:12]
 
 
 def again(last: bytes, run: bytes) -> bytes:
-    """An element that says the same, in this run."""
+    """Returns an element with the same meaning, in this run."""
     if last[0] == _BASE:
         moving = last[5 + FIXED_BYTES :]
         return b"S\1\0\0" + mark_of(moving) + run + moving
@@ -86,7 +86,7 @@ def again(last: bytes, run: bytes) -> bytes:
 
 
 def words_of(packed: Words) -> list[bytes]:
-    """The arguments, each as it is."""
+    """Returns the arguments one by one."""
     found, rest = [], packed.packed
     for _ in range(packed.number):
         size, _, rest = rest.partition(b"\r\n")
@@ -105,7 +105,7 @@ def _calls(items: Sequence[Item]) -> Calls:
 
 
 def base_of(elements: Elements) -> int | None:
-    """The index of the base that the last element goes back to."""
+    """Returns the index of the base that the last element refers to."""
     return redis_layout._base_of(elements)
 
 

@@ -30,13 +30,13 @@ step 2, reached by these inputs. Rules 18a to 18h are of the lists in Redis and 
 
 
 def without(rule: Rule) -> Found:
-    """The shortest history that breaks a promise without the rule, if there is one."""
+    """Searches for the shortest history that breaks a promise without the rule."""
     with rule.off():
         return explore(rule.scope, max_states=MAX_STATES, shortest=True, begin=rule.begin)
 
 
 def section(rule: Rule, found: Found) -> str:
-    """What the page says of this rule. found: by `without`. Raises LookupError where that is nothing."""
+    """Returns the page's section on this rule. found: by `without`. Raises LookupError if it has no counterexample."""
     if found.counterexample is None:
         raise LookupError(f"nothing breaks without rule {rule.number}: {rule.title}")
     with rule.off():
@@ -55,5 +55,5 @@ def section(rule: Rule, found: Found) -> str:
 
 
 def page() -> str:
-    """The whole page. Raises LookupError where a rule is not needed."""
+    """Returns the whole page. Raises LookupError if a rule is not needed."""
     return "\n".join([PREFACE, *(section(rule, without(rule)) for rule in RULES)])

@@ -1,23 +1,24 @@
 """The promises.
 
-What is checked, at every event:
+What is checked at every event:
 
-- an answer's outputs, and its position, are the sequential model's for the history that the request named;
+- an answer's outputs and position are the sequential model's for the history that the request named;
 - it leaves only once the store holds that step (acknowledged means committed);
 - the record is always the tuple of inputs that its position names: nothing lost, nothing twice, no hole;
-- a generation that was replaced or deleted is neither in the store again nor answers a positioned step as success;
-- a correct client is never refused for good, unless others use its session, the store lost commits, or it was restarted
-  between a reset, delete or fork and its reply, or while a step that it had given up was not settled; and then only
-  with a reason that says so;
-- a restart of Redis, after a power cut or without, leaves every record as somebody may have been told it is; a record
-  that was not read or written since the restart before may also be what a commit that was lost then made of it;
+- a generation that was replaced or deleted neither returns to the store nor answers a positioned step as success;
+- a correct client is never refused for good, unless others use its session, the store lost commits, or the client was
+  restarted between a reset, delete or fork and its reply, or while a step that it had given up was not settled; and
+  then only for a reason that says so;
+- a restart of Redis, after a power cut or not, leaves every record as somebody may have been told it is; a record that
+  was neither read nor written since the previous restart may also be what a commit lost at that restart made of it;
 - every request is answered once;
-- a record's log never passes its limit.
+- a record's log never exceeds its limit.
 
-And where nothing more can happen: every client is done or was told why not, no replica holds an unanswered request,
-what a client was told is in the store (unless that lost it), and a steady pipeline has left a short log.
+When nothing more can happen, also: every client is done or was told why not, no replica holds an unanswered request,
+what a client was told is in the store (unless the store lost it), and a steady pipeline has left a short log.
 
-Accepted: a create that a power cut took may come back at the restart after next, after a delete that found nothing too.
+Accepted: a create lost in a power cut may return at the second restart after it, even after a delete that found
+nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def check_answer(universe: Universe, channel: Channel, step: Step, reply: StepReply) -> None:
-    """A step's answer, whether or not anybody still listens. Raises Violation."""
+    """Checks a step's answer, whether or not anybody still waits for it. Raises Violation."""
     inputs = unpack(step.data)
     if step.position is not None:
         if learn(step.position, inputs) != reply.position:
@@ -54,7 +55,7 @@ def check_answer(universe: Universe, channel: Channel, step: Step, reply: StepRe
 
 
 def check_refusal(universe: Universe, client: Client) -> None:
-    """What a client was told for good. Raises Violation."""
+    """Checks the reason for which a client was refused for good. Raises Violation."""
     reason = client.failed
     if not reason or reason == "OUTCOME_UNKNOWN":
         return
@@ -63,15 +64,15 @@ def check_refusal(universe: Universe, client: Client) -> None:
         allowed |= MOVED_BY_OTHERS | {"STEP_CONFLICT", "STEP_COMPACTED", "STEP_GAP"}
     if universe.fell_back:
         allowed |= MOVED_BY_OTHERS | {"HISTORY_LOST"}
-        if client.restarts:  # an Open that insists on what is lost; a replay that meets its own predecessor's
+        if client.restarts:  # an Open that insists on what is lost; a replay that meets its predecessor's
             allowed |= {"STEP_GAP", "STEP_COMPACTED"}
         if any(isinstance(op, Fork) for op in client.script):
             allowed.add("STEP_GAP")  # a fork of what is lost
-    if client.forgot:  # what its predecessor had given up was applied, and it goes on with the next chunk
+    if client.forgot:  # what the previous process gave up was applied, and it continues with the next chunk
         allowed |= {"STEP_CONFLICT", "STEP_COMPACTED"}
     kinds = {type(op) for op in client.script}
     if {Delete, Fork} <= kinds and (universe.scope.unknowns or universe.scope.slow or universe.scope.crashes):
-        allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and made it again
+        allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and recreated it
     if client.restarts and any(isinstance(op, (Reset, Delete, Fork)) for op in client.script):
         allowed |= MOVED_BY_OTHERS
     if reason not in allowed:
@@ -79,7 +80,7 @@ def check_refusal(universe: Universe, client: Client) -> None:
 
 
 def check_end(universe: Universe) -> None:
-    """Nothing more can happen. Raises Violation."""
+    """Checks the state in which nothing more can happen. Raises Violation."""
     for client in universe.clients:
         if not client.done:
             raise Violation(f"{client.name} is stuck at {client.op}")

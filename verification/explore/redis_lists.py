@@ -1,9 +1,9 @@
 """Redis as far as records need it: lists by key, the writes of a script to them, and the append-only file.
 
-A script's writes stand in the file as MULTI ... EXEC where there are two or more. Redis 7 loads a file that ends inside
-a transaction without it. Where it ends inside a command of the transaction, the commands before that one stay in the
-file, behind an open MULTI: the next EXEC that is appended executes them, at the restart after that, before what was
-appended. Where none follows, everything from the open MULTI on is dropped then.
+Two or more writes of a script are in the file as MULTI ... EXEC. Redis 7 loads a file that ends between the commands of
+a transaction without the transaction. If the file ends inside a command of the transaction, the commands before that
+one stay in the file, after an open MULTI: the next EXEC that is appended executes them, at the restart after that,
+before what was appended. If none follows, everything from the open MULTI on is dropped then.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import Enum
 from typing import NamedTuple
 
 Elements = tuple[bytes, ...]
-Lists = dict[bytes, Elements]  # by key; an empty list is not there
+Lists = dict[bytes, Elements]  # by key, without empty lists
 
 
 class Command(Enum):
@@ -33,7 +33,7 @@ class Write(NamedTuple):
     values: Elements = ()
 
     def apply(self, lists: Lists) -> None:
-        """Does it to `lists`."""
+        """Applies the write to `lists`."""
         before = lists.get(self.name, ())
         match self.command:
             case Command.PUSH:
@@ -55,7 +55,7 @@ class Write(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a script made of one record: its packed headers before and after; None: no record."""
+    """A script's change of one record: its packed headers before and after; None: no record."""
 
     name: bytes
     before: bytes | None
@@ -63,7 +63,7 @@ class Change(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """The writes of one script run, as they stand in the file. whole: False for what is left behind an open MULTI."""
+    """The writes of one script run, as in the file. whole: False for what is left after an open MULTI."""
 
     writes: tuple[Write, ...]
     changes: tuple[Change, ...]
@@ -78,7 +78,7 @@ Units = tuple[Unit, ...]
 
 
 def open_from(units: Sequence[Unit]) -> int | None:
-    """Where the transaction begins that is open behind `units`; None: none is."""
+    """Returns where the transaction starts that is open after `units`; None: none is."""
     begin = None
     for number, unit in enumerate(units):
         if not unit.whole and begin is None:
@@ -89,12 +89,12 @@ def open_from(units: Sequence[Unit]) -> int | None:
 
 
 def replayed(base: Lists, units: Sequence[Unit]) -> Lists:
-    """What Redis has once it has loaded a file of these units, which begins with `base`."""
+    """Returns what Redis has after loading a file that consists of `base` and these units."""
     return applied(base, units[: open_from(units)])
 
 
 def applied(base: Lists, units: Sequence[Unit]) -> Lists:
-    """`base` after all writes of `units`."""
+    """Returns `base` after all writes of `units`."""
     lists = dict(base)
     for unit in units:
         for write in unit.writes:
@@ -103,9 +103,12 @@ def applied(base: Lists, units: Sequence[Unit]) -> Lists:
 
 
 def cuts(units: Units, first: int) -> Iterator[tuple[int, int, Units]]:
-    """What a power cut that leaves the first `first` units as they are can make of a file: the number of whole units
-    that stay; how many writes of the next one stay behind an open MULTI (-1: none does); the units that are in the
-    file once Redis has loaded it. Each such file once, with the cut that loses least."""
+    """Yields what a power cut that leaves the first `first` units intact can make of a file.
+
+    Each item is the number of whole units that stay; how many writes of the next one stay after an open MULTI (-1:
+    none); and the units in the file once Redis has loaded it. Each resulting file occurs once, with the cut that loses
+    least.
+    """
     seen: set[Units] = set()
     for kept in range(len(units), first - 1, -1):
         for writes in range(-1, len(units[kept].writes) + 1 if kept < len(units) else 0):
@@ -116,7 +119,7 @@ def cuts(units: Units, first: int) -> Iterator[tuple[int, int, Units]]:
 
 
 def cut(units: Units, kept: int, writes: int) -> Units | None:
-    """One of `cuts`; None where there is none such."""
+    """Returns one of `cuts`; None if there is no such cut."""
     whole = units[:kept]
     begin = open_from(whole)
     if writes < 0:  # the file ends between two commands

@@ -1,4 +1,4 @@
-"""Ways to switch off the rules of the layout in Redis, which a power cut needs (docs/adr/203). See switches.py."""
+"""Switches that turn off the rules of the layout in Redis that power cuts require (docs/adr/203). See switches.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _pipeline, _peer, _load, _run = ExploredStore.pipeline, ExploredStore.peer, layo
 
 
 def lists_only_grow() -> AbstractContextManager[Any]:
-    """The layout before: a commit changes the header in its place, and trims."""
+    """Uses the previous layout: a commit changes the header in place, and trims."""
     return patch.object(ExploredStore, "layout", layout1)
 
 
@@ -40,7 +40,7 @@ def superseded_entries_are_skipped() -> AbstractContextManager[Any]:
 
 
 def trims_are_alone() -> AbstractContextManager[Any]:
-    """A trim is in the transaction of the push that it follows."""
+    """Puts a trim into the transaction of the push that it follows."""
 
     def pipeline(self: ExploredStore, calls: Calls, connection: str) -> list[Answer]:
         before, call, after = calls
@@ -51,7 +51,7 @@ def trims_are_alone() -> AbstractContextManager[Any]:
 
 
 def deletes_are_alone() -> AbstractContextManager[Any]:
-    """A delete is in the transaction of the pushes in front of it."""
+    """Puts a delete into the transaction of the pushes before it."""
 
     def pipeline(self: ExploredStore, calls: Calls, connection: str) -> list[Answer]:
         before, call, after = calls
@@ -73,7 +73,7 @@ def what_is_read_is_said_again() -> AbstractContextManager[Any]:
 
 def trims_keep_what_their_run_pushed() -> AbstractContextManager[Any]:
     def run(lists: Lists, call: Call, peer: Peer) -> tuple[list[Answer], list[Write]]:
-        """A trim keeps any base that is the last element."""
+        """Makes a trim keep any base that is the last element."""
         if call[0][1][0] == b"trim":
             (name, _), *_ = call
             last = lists.get(name, (b" ",))[-1]
@@ -84,7 +84,7 @@ def trims_keep_what_their_run_pushed() -> AbstractContextManager[Any]:
 
 
 def links_name_their_base() -> AbstractContextManager[Any]:
-    """The base is where the distance says."""
+    """Finds the base by distance alone."""
 
     def distance_alone(elements: Sequence[bytes]) -> int | None:
         last = elements[-1]

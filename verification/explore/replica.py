@@ -1,4 +1,4 @@
-"""One replica of the explored world, and what it has on its way to the store and back."""
+"""One replica of the explored world, with what is in flight between it and the store."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ def no_milliseconds() -> int:
 
 @dataclass(eq=False)
 class Read:
-    """A session's record on its way from the store. results: None until the store has read it. read_at: a point of the
-    store's file."""
+    """A session's record on its way from the store.
+
+    results: None until the store has read it. read_at: a point in the store's file.
+    """
 
     sessions: list[SessionState]
     loads: list[Load]
@@ -41,10 +43,10 @@ class Read:
 
 @dataclass(eq=False)
 class Write:
-    """Commits that go to the store in one call, or a delete, on their way there and back.
+    """Commits that go to the store in one call, or a delete, on the way there and back.
 
-    commits: what the core waits for; empty: nobody waits any more. connection: that of this replica. results: None
-    until the store has done it. applied_at: a point of the store's file.
+    commits: those that the core waits for; empty: nobody waits any more. connection: this replica's. results: None
+    until the store has executed it. applied_at: a point in the store's file.
     """
 
     commits: list[InflightCommit]
@@ -54,13 +56,13 @@ class Write:
     applied_at: int = 0
 
     def without_answer(self) -> Write:
-        """The same, still on its way; nobody waits for it."""
+        """Returns the same write, still on its way, with nobody waiting for it."""
         return Write([], self.calls, self.connection)
 
 
 @dataclass(eq=False)
 class Replica:
-    """commits_together: the commits that are ready at once go to the store in one call."""
+    """One replica. commits_together: commits that are ready at the same time go to the store in one call."""
 
     name: str
     engine: CountingEngine
@@ -71,7 +73,7 @@ class Replica:
     writes: list[Write] = field(default_factory=list)
 
     def go_on(self) -> None:
-        """Lets the core go on with what has happened, tells the callers, and takes what it wants done."""
+        """Lets the core process what has happened, answers its callers, and collects the work it wants done."""
         core = self.core
         self._turn()
         while core.context.ready or core.wants_load or core.wants_commit:
@@ -90,28 +92,28 @@ class Replica:
 
     @property
     def blank(self) -> bool:
-        """Nothing ever came here."""
+        """True if nothing has ever arrived here."""
         return not (self.core.context.sessions or self.reads or self.batches or self.writes)
 
     @property
     def requests(self) -> list[Request]:
-        """All that have not been answered."""
+        """All unanswered requests."""
         return [request for session in self.core.context.sessions.values() for request in session.requests()]
 
     @property
     def holds_work(self) -> bool:
-        """Whether it has something to do, though nothing is on its way."""
+        """True if it has something to do, though nothing is in flight."""
         core = self.core
         waiting = any(cache.waiting for cache in core.context.caches.values())
         return core.has_work or core.wants_load or core.wants_commit or waiting
 
 
 def new_replica(name: str, scope: Scope, mint: Callable[[], bytes]) -> Replica:
-    """A replica that nothing ever came to."""
+    """Returns a replica at which nothing has arrived."""
     due_steps = scope.other_due_steps if name == "B" and scope.other_due_steps else scope.due_steps
     limits = Limits(max_log_steps=scope.max_log_steps, tick=TickLimits(4, 8))
     engine = CountingEngine()
     version = Version(engine, scope.slots, due_steps)
-    version.due_steps = due_steps  # whatever the size of the state
+    version.due_steps = due_steps  # regardless of the state's size
     core = Core({"m": Models([version])}, limits, Clock(no_seconds, no_milliseconds), NullMeter(), mint)
     return Replica(name, engine, core, scope.commits_together)

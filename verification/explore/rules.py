@@ -12,9 +12,11 @@ from .switches import Switch
 
 @dataclass(frozen=True)
 class Rule:
-    """title: what holds. text: what it says and why, in one or two sentences. off: switches it off while it is entered.
-    scope: where that is found out. begin: how its histories begin, where there are too many to go through all of
-    them."""
+    """A rule of the protocol.
+
+    title: what holds. text: what the rule says and why, in one or two sentences. off: switches it off while entered.
+    scope: where its absence shows. begin: how its histories start, if there are too many to explore them all.
+    """
 
     number: str
     title: str
@@ -219,7 +221,7 @@ PROTOCOL = (
 
 RECREATED = ((Open("s"), steps("s", 11), Delete("s"), Open("s"), steps("s", 12)),)
 
-# The first write of a connection is a whole transaction, which a cut may leave a part of.
+# The first write of a connection is a whole transaction, of which a cut may leave a part.
 CUT_AFTER_A_RESTART: tuple[Event, ...] = (
     ("send", 0, "open s", "A"),
     ("loaded", "A", 0),
@@ -233,7 +235,7 @@ CUT_AFTER_A_RESTART: tuple[Event, ...] = (
     ("power_cut", 1, 1),
 )
 
-# What a power cut needs of the lists in Redis: see docs/adr/203.
+# What power cuts require of the lists in Redis: see docs/adr/203.
 IN_REDIS = (
     Rule(
         "18a",

@@ -1,4 +1,4 @@
-"""What is explored: who does what, and what may go wrong how often."""
+"""What is explored: who does what, and how often what may go wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Steps(NamedTuple):
 
 
 class GroupSteps(NamedTuple):
-    """Steps of a group, one row after the other: each gives one input to every session."""
+    """Steps of a group, one row after another: each row has one input for every session."""
 
     sessions: tuple[str, ...]
     rows: tuple[Inputs, ...]
@@ -44,7 +44,7 @@ class Start(NamedTuple):
 
 
 class Follow(NamedTuple):
-    """A further step of a sequence: it names its place by the step number alone."""
+    """A further step of a sequence: it names its position by the step number alone."""
 
     session: str
     value: int
@@ -69,29 +69,31 @@ Op = Open | Steps | GroupSteps | Append | Start | Follow | Reset | Delete | Fork
 
 @dataclass(frozen=True)
 class Scope:
-    """scripts: one for each client. due_steps: when a checkpoint is due; other_due_steps: on the second replica, where
-    it has another setting.
+    """What a set of clients does, and which faults may happen.
+
+    scripts: one for each client. due_steps: when a checkpoint is due. other_due_steps: the same on the second replica,
+    if its setting differs.
 
     How often each fault may happen in one history:
 
-    slow: a request is delayed for as long as it likes.
+    slow: a request is delayed for any length of time.
     timeouts: a client stops waiting for a reply and sends again.
     unknowns: the store's answer is lost, and the commit may still be executed later.
     refusals: the store refuses a commit.
     unread: a record could not be read.
-    fall_backs: the store loses its last commits, `depth` at the most.
-    power_cuts: the store stops and restarts, its append-only file cut anywhere behind what is safe: with `synced`
+    fall_backs: the store loses its last commits, at most `depth`.
+    power_cuts: the store stops and restarts, its append-only file cut anywhere after what is safe: with `synced`
     (appendfsync always) all that somebody was told of, without it all but `depth` runs of the script. A plain restart
     is one of them.
-    restarts: a client crashes and restarts; `expects`: it insists on its own history.
+    restarts: a client crashes and restarts. expects: it insists on its own history.
     give_ups: a caller's deadline passes.
     crashes: a replica crashes and restarts.
 
-    frames: what several clients send, each to its own session, may also come in one frame.
+    frames: what several clients send, each to its own session, may also arrive in one frame.
     slots: sessions in a replica's state cache. buffer_steps: inputs that a client keeps.
-    max_log_steps: of the record's log. steady: the log must be at most so long at the end; 0: it may be of any length.
-    atomic_reads, atomic_commits: the store's answer comes with its work.
-    commits_together: a replica's commits that are ready at once go to the store in one call.
+    max_log_steps: of the record's log. steady: the longest log allowed at the end; 0: any length.
+    atomic_reads, atomic_commits: the store executes and answers in one event.
+    commits_together: a replica's commits that are ready at the same time go to the store in one call.
     """
 
     scripts: tuple[tuple[Op, ...], ...]
@@ -122,7 +124,7 @@ class Scope:
 
     @property
     def shared(self) -> bool:
-        """Several clients use one session."""
+        """True if several clients use one session."""
         used = [{name for op in script for name in _sessions(op)} for script in self.scripts]
         return any(one & other for index, one in enumerate(used) for other in used[:index])
 
@@ -132,5 +134,5 @@ def _sessions(op: Op) -> tuple[str, ...]:
 
 
 def steps(session: str, *values: int | Inputs, window: int = 1) -> Steps:
-    """Chunks of one step, or of several where a tuple is given."""
+    """Returns Steps with chunks of one step, or of several for a tuple."""
     return Steps(session, tuple(value if isinstance(value, tuple) else (value,) for value in values), window)

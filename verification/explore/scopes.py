@@ -1,4 +1,4 @@
-"""The scopes that are gone through whole, from small to large, and a source of larger ones."""
+"""The scopes that are explored entirely, from small to large, and a source of larger ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .truth import Inputs
 
 
 def opened(*values: int | Inputs, window: int = 1, session: str = "s") -> tuple[Op, ...]:
-    """Opens a session and steps it."""
+    """Returns a script that opens a session and steps it."""
     return (Open(session), steps(session, *values, window=window))
 
 
@@ -178,7 +178,7 @@ LARGE = {
 
 
 def drawn(draw: random.Random) -> Scope:
-    """Any scope: up to 2 clients, 4 chunks in a row, resets, deletes and forks, and one to six kinds of faults."""
+    """Draws a scope: up to 2 clients, 4 chunks in a row, resets, deletes and forks, and one to six kinds of faults."""
     values = count(11)
     shared = draw.random() < 0.4
     clients = draw.choice((1, 1, 2))

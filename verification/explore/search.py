@@ -1,4 +1,4 @@
-"""Going through histories: all of them, the shortest that breaks a promise, or as many as time allows."""
+"""Searches histories: all of them, the shortest that breaks a promise, or as many as time allows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _value(number: int) -> Any:
 
 
 def _reduce_value(value: Any) -> Any:
-    """What cannot change is shared by all worlds."""
+    """Shares immutable values between all worlds."""
     number = _values.setdefault(value, len(_by_number))
     if number == len(_by_number):
         _by_number.append(value)
@@ -77,7 +77,7 @@ class Counterexample:
 
 @dataclass
 class Found:
-    """complete: every history of the scope was gone through."""
+    """The result of an exploration. complete: every history of the scope was explored."""
 
     states: int = 0
     histories: int = 0
@@ -87,7 +87,7 @@ class Found:
     counterexample: Counterexample | None = None
 
 
-Trace = tuple[Any, ...]  # (trace before, event), or ()
+Trace = tuple[Any, ...]  # (previous trace, event), or ()
 
 
 def events_of(trace: Trace) -> list[Event]:
@@ -100,7 +100,10 @@ def events_of(trace: Trace) -> list[Event]:
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Worlds are made and dropped by the thousand: what is older than them need not be looked at each time."""
+    """Makes garbage collections rare, and excludes older objects.
+
+    Worlds are made and dropped by the thousand.
+    """
     thresholds = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
@@ -119,9 +122,10 @@ def explore(
     shortest: bool = False,
     begin: Sequence[Event] = (),
 ) -> Found:
-    """Every history, a state at a time; states that look the same to everybody are gone on from once.
+    """Explores every history, state by state. Continues only once from equivalent states.
 
-    shortest: breadth first, so that the first counterexample has the fewest events. begin: what has happened already.
+    shortest: breadth first, so that the first counterexample has the fewest events. begin: the events that have already
+    happened.
     """
     with rare_collections():
         return _explore(scope, max_states, max_seconds, shortest, begin)
@@ -129,7 +133,7 @@ def explore(
 
 @dataclass
 class _Open:
-    """A state to be gone on from: the world itself while it is the newest one, frozen otherwise."""
+    """A state to continue from: the world itself while it is the newest, frozen otherwise."""
 
     world: Universe | bytes
     trace: Trace
@@ -174,7 +178,7 @@ def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool, 
                     if open_states:
                         open_states[-1].freeze()
                     open_states.append(_Open(universe, trace, state.depth + 1))
-        except Exception as error:  # noqa: BLE001 - whatever the code under test raises is a finding
+        except Exception as error:  # noqa: BLE001 - any exception of the code under test is a finding
             found.counterexample = Counterexample(events_of(trace), explain(error))
             break
     found.complete = not open_states and found.counterexample is None
@@ -183,7 +187,7 @@ def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool, 
 
 
 def walk(scope: Scope, draw: random.Random, max_events: int = 400) -> Counterexample | None:
-    """One history, at random: ordinary events rather than faults."""
+    """Runs one random history, in which ordinary events are more frequent than faults."""
     universe, done = Universe(scope), []
     try:
         while events := universe.events():
@@ -194,7 +198,7 @@ def walk(scope: Scope, draw: random.Random, max_events: int = 400) -> Counterexa
             if len(done) > max_events:
                 raise Violation(f"no end after {max_events} events")
         universe.finish()
-    except Exception as error:  # noqa: BLE001 - whatever the code under test raises is a finding
+    except Exception as error:  # noqa: BLE001 - any exception of the code under test is a finding
         return Counterexample(done, explain(error))
     return None
 
@@ -216,7 +220,7 @@ WEIGHTS = {
 
 
 def replay(scope: Scope, events: list[Event]) -> Counterexample | None:
-    """Does these events, leaving out what cannot happen; then lets everything end in order, without a fault."""
+    """Replays these events, without those that cannot happen. Returns the counterexample, if any."""
     universe, done = Universe(scope), []
     try:
         for event in events:
@@ -229,7 +233,7 @@ def replay(scope: Scope, events: list[Event]) -> Counterexample | None:
 
 
 def shrink(scope: Scope, counterexample: Counterexample) -> Counterexample:
-    """Leaves events out, ever fewer at a time, as long as some promise is still broken."""
+    """Removes events, ever fewer at a time, as long as some promise is still broken."""
     size = max(1, len(counterexample.events) // 2)
     while size:
         at = 0

@@ -1,5 +1,7 @@
-"""The store of the explored world: lists as Redis keeps them, written and read as the product does it, with a ledger,
-a past that it can fall back to, and an append-only file that a power cut may end anywhere."""
+"""The store of the explored world: lists as in Redis, written and read by the product's own rules.
+
+It has a ledger, a past that it can fall back to, and an append-only file that a power cut may end anywhere.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from .truth import Inputs, Ledger, Violation, consumed, content
 
 @dataclass
 class Past:
-    """What stood there before one of the last commits."""
+    """The content of the store before one of the last commits."""
 
     lists: Lists
     standing: dict[SessionKey, tuple[bytes, Inputs]]
@@ -29,13 +31,13 @@ class Past:
 
 @dataclass
 class File:
-    """The append-only file since the last restart of Redis, as far as a power cut can still change what it says.
+    """The append-only file since the last restart of Redis, as far as a power cut can still change its meaning.
 
-    base: what Redis has once it has loaded all that stands in front of `units`. live: what Redis had at that point: an
-    open MULTI from before the restart is not in it. old: units that were there at the restart. told: up to which unit
-    somebody knows what happened. written: keys that were written or read since the restart, in front of
-    `units`. reads: other keys that were read, and at which point. comebacks: what the next restart may do to a key that
-    was neither written nor read since this one.
+    base: what Redis has after loading everything before `units`. live: what Redis had at that point, without an open
+    MULTI from before the restart. old: units that were there at the restart. told: up to which unit somebody knows what
+    happened. written: keys that were written or read since the restart, before `units`. reads: other keys that were
+    read, and at which point. comebacks: what the next restart may do to a key that was neither written nor read since
+    this one.
     """
 
     base: Lists
@@ -50,11 +52,11 @@ class File:
 
     @property
     def end(self) -> int:
-        """A name of this point in the file, for `tell`."""
+        """The name of this point in the file, for `tell`."""
         return self.folded + len(self.units)
 
     def fold(self, first: int) -> None:
-        """Forgets the units in front of `first`, whose fate is sealed."""
+        """Drops the units before `first`, whose outcome is final."""
         first = max(self.old, first)
         if not first or open_from(self.units[:first]) is not None:
             return
@@ -70,9 +72,10 @@ class File:
 
 @dataclass
 class ExploredStore:
-    """depth: how many commits a fail-over may lose at the most, and a power cut where writes are not synced at once.
+    """The store that replicas use.
 
-    synced: appendfsync always: nobody is told of a write before it is safe. tracks: a power cut may still come.
+    depth: how many commits a fail-over may lose, and a power cut if writes are not synced at once. synced: appendfsync
+    always: nobody is told of a write before it is safe. tracks: a power cut may still come.
     """
 
     layout: ClassVar[Any] = layout2
@@ -103,7 +106,7 @@ class ExploredStore:
         return [self.record(load.key) for load in loads]
 
     def commit_many(self, commits: Sequence[Commit], connection: str) -> list[CommitResult]:
-        """One run of the script has them all."""
+        """Executes all commits in one run of the script."""
         past = self._now()
         meant = [self._as_meant(commit) for commit in commits]
         answers = self.pipeline(self.layout.commit_calls(meant), connection)
@@ -118,7 +121,7 @@ class ExploredStore:
         return results
 
     def delete_many(self, deletes: Sequence[Delete], connection: str) -> list[CommitResult]:
-        """Each in a run of its own."""
+        """Executes each delete in a run of its own."""
         results = []
         for delete in deletes:
             past = self._now()
@@ -131,14 +134,14 @@ class ExploredStore:
         return results
 
     def tell(self, end: int) -> None:
-        """Somebody is told what was done up to this point of the file."""
+        """Records that somebody is told what was done up to this point of the file."""
         self.file.told = max(self.file.told, end - self.file.folded)
         self._seal()
 
     # what a reader of the explored world sees
 
     def record(self, key: SessionKey) -> Record | None:
-        """Raises Violation where it cannot be read."""
+        """Returns the record. Raises Violation if it cannot be read."""
         record = self._read(key)
         if isinstance(record, StoreError):
             raise Violation(str(record))
@@ -148,18 +151,18 @@ class ExploredStore:
         return sorted(session_key(name) for name in self.lists)
 
     def records(self, lists: Lists) -> list[tuple[SessionKey, Record]]:
-        """Those of `lists`, which can all be read."""
+        """Returns the records of `lists`, all of which can be read."""
         named = [(session_key(name), elements) for name, elements in sorted(lists.items())]
         return [(key, self.layout.read(key, elements)) for key, elements in named]
 
     # what switches replace
 
     def same_place(self, standing: Header | None, expected: Header | None) -> bool:
-        """The compare of the compare-and-set: the whole header."""
+        """The compare of the compare-and-set, on the whole header."""
         return standing == expected
 
     def pipeline(self, calls: Calls, connection: str) -> list[Answer]:
-        """Runs the script once for each; the answers of the one that counts."""
+        """Runs the script once for each call. Returns the answers of the one that counts."""
         before, call, after = calls
         peer = self.peer(connection)
         for one in before:
@@ -182,11 +185,11 @@ class ExploredStore:
     # what may happen to it
 
     def disconnect(self, connection: str) -> None:
-        """A replica is gone; the next one of its name has connections of its own."""
+        """Drops the connections of a replica that is gone; the next one of its name has its own."""
         self.has_written -= {connection}
 
     def fall_back(self, commits: int, key: SessionKey | None) -> None:
-        """The last commits are lost; of one record only, where `key` is given. Nobody is told."""
+        """Loses the last commits; if `key` is given, only those of that record. Nobody is told."""
         past = self.past[-commits]
         del self.past[-commits:]
         if key is None:
@@ -204,14 +207,18 @@ class ExploredStore:
         self.file, self.has_written, self.restarts = File(self.lists, self.lists), frozenset(), self.restarts + 1
 
     def power_cuts(self) -> list[tuple[int, int]]:
-        """What a power cut can leave: the last of these are lost, and of the first lost one so many writes stay in the
-        file behind an open MULTI (-1: none does)."""
+        """Returns what a power cut can leave: (units lost, writes left).
+
+        The writes are those of the first lost unit that stay in the file after an open MULTI (-1: none).
+        """
         units = self.file.units
         return [(len(units) - kept, writes) for kept, writes, _ in cuts(units, self._safe())]
 
     def power_cut(self, lost: int, writes: int, tracks: bool) -> bool:
-        """Redis comes back after one of `power_cuts`; (0, -1) is a plain restart. tracks: another may come. Whether
-        anything is lost that somebody knew of. Raises Violation."""
+        """Restarts Redis after one of `power_cuts`; (0, -1) is a plain restart.
+
+        tracks: another may come. Returns True if anything is lost that somebody knew of. Raises Violation.
+        """
         file = self.file
         kept = len(file.units) - lost
         left = cut(file.units, kept, writes)
@@ -232,7 +239,7 @@ class ExploredStore:
     # inside
 
     def _wrote(self, writes: Sequence[Write], lists: Lists) -> None:
-        """A script made `lists` by these writes."""
+        """Records that a script made `lists` with these writes."""
         if writes and self.tracks:
             changes = tuple(self._change(name, lists) for name in dict.fromkeys(write.name for write in writes))
             self.file.units += (Unit(tuple(writes), changes),)
@@ -256,7 +263,7 @@ class ExploredStore:
         return Change(name, *(None if header is None else header.packed for header in headers))
 
     def _safe(self) -> int:
-        """How many units no power cut can touch."""
+        """Returns how many units no power cut can touch."""
         file = self.file
         return max(file.old, file.told if self.synced else len(file.units) - self.depth)
 
@@ -265,9 +272,12 @@ class ExploredStore:
             self.file.fold(self._safe())
 
     def _check_restart(self, told: Lists, written: frozenset[bytes]) -> None:
-        """Every record can be read and is what it says. It is also what it was when Redis stopped; or, where nothing
-        was written to it or read of it since the restart before, what a commit that was lost then had made of it in its
-        run, which another cut's comeback may have changed since."""
+        """Checks every record after a restart. Raises Violation.
+
+        Each can be read and matches its header, and is what it was when Redis stopped. If it was neither written nor
+        read since the previous restart, it may also be what a commit that was lost then had made of it in its run;
+        another cut's comeback may have changed it since.
+        """
         contents = {}
         for key in self.sessions():
             record = self.record(key)

@@ -1,4 +1,4 @@
-"""A history as a reader can follow it."""
+"""Tells a history in a form that a reader can follow."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .universe import Universe
 
 
 def story(scope: Scope, events: list[Event]) -> list[str]:
-    """One line an event; the last one says what broke, if something does."""
+    """Returns one line for each event; the last line says what broke, if anything."""
     universe, lines = Universe(scope), []
     for event in events:
         lines.append(tell(universe, event))
         try:
             universe.do(event)
-        except Exception as error:  # noqa: BLE001 - it is the end of the story, whatever it is
+        except Exception as error:  # noqa: BLE001 - any exception ends the story
             return [*lines, f"=> {explain(error)}"]
     if not universe.events():
         try:

@@ -1,4 +1,4 @@
-"""Ways to switch off the rules of the protocol that the service keeps, one at a time.
+"""Switches that turn off the protocol rules that the service keeps, one at a time.
 
 The product has no such switches: its real functions are replaced while the context is entered.
 """
@@ -32,7 +32,7 @@ Switch = Callable[[], AbstractContextManager[Any]]
 
 @contextmanager
 def head_of_requests() -> Iterator[None]:
-    """A request is taken for its step number alone."""
+    """Identifies a request's position by its step number alone."""
     refuse, go_on = decision_table.refuse_misplaced, advance.continues
 
     def refuse_misplaced(record: Record, asked: Any) -> Rejection | None:
@@ -139,7 +139,7 @@ def state_is_kept_until_acked() -> AbstractContextManager[Any]:
 
 @contextmanager
 def the_log_is_bounded() -> Iterator[None]:
-    """A checkpoint is due where the model says so, whatever the log's limit; and every chunk fits."""
+    """Makes a checkpoint due when the model says so, whatever the log's limit; and lets every chunk fit."""
     due = CachedState.checkpoint_due
     with (
         patch.object(SessionState, "log_fits", lambda self, step, most: True),
@@ -173,7 +173,7 @@ def unknown_is_not_failed() -> AbstractContextManager[Any]:
 
 
 def _before_advancing(look: Callable[[Context, SessionState, wire.Step], bool]) -> AbstractContextManager[Any]:
-    """look: finishes the session's first request, a positioned step, where it can without asking the store."""
+    """look: finishes the session's first request, a positioned step, if it can without asking the store."""
     go_on = advance.advance
 
     def hasty(context: Context, session: SessionState) -> None:
@@ -218,7 +218,7 @@ def duplicates_wait_for_commits() -> AbstractContextManager[Any]:
 
 @contextmanager
 def replies_wait_for_commits() -> Iterator[None]:
-    """A chunk's reply leaves when it is computed."""
+    """Sends a chunk's reply once it is computed."""
     finish_chunk = computing.finish_chunk
 
     def hasty(context: Context, cached: CachedState, step: wire.Step) -> None:
@@ -230,7 +230,7 @@ def replies_wait_for_commits() -> Iterator[None]:
 
 
 def decisions_wait_for_commits() -> AbstractContextManager[Any]:
-    """What does not continue the cached state is read and decided while a commit is in flight."""
+    """Reads and decides what does not continue the cached state while a commit is in flight."""
     return patch.object(SessionState, "has_uncommitted", property(lambda self: False))
 
 
@@ -238,7 +238,7 @@ def decisions_wait_for_commits() -> AbstractContextManager[Any]:
 
 
 def one_is_computed_at_a_time() -> AbstractContextManager[Any]:
-    """What is behind a chunk that is computed is begun as if it were not."""
+    """Starts a chunk as if the one before it were not being computed."""
 
     def may_advance(self: SessionState) -> bool:
         return bool(self.queue) and not self.loading and not self.waits_for_slot
@@ -247,12 +247,12 @@ def one_is_computed_at_a_time() -> AbstractContextManager[Any]:
 
 
 def busy_sessions_stay_cached() -> AbstractContextManager[Any]:
-    """A session may be evicted while it has something to do."""
+    """Lets a session be evicted while it has something to do."""
     return patch.object(SessionState, "idle", property(lambda self: self.computing is None and not self.loading))
 
 
 def late_batches_are_thrown_away() -> AbstractContextManager[Any]:
-    """What a batch computed of a state that was dropped meanwhile counts."""
+    """Counts what a batch computed on a state that was dropped meanwhile."""
 
     def on_computed(self: Core, batch: Any) -> None:
         revived = [one for one in batch.states if one.dropped and one.work is not None]

@@ -1,4 +1,4 @@
-"""States with equal fingerprints have the same futures: otherwise the exploration would leave some out."""
+"""States with equal fingerprints have the same futures; otherwise the exploration would omit some."""
 
 from __future__ import annotations
 

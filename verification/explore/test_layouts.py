@@ -60,7 +60,7 @@ def test_the_model_does_what_the_scripts_do(client: redis.Redis, layout: Any) ->
 
 
 def _drawn(draw: random.Random, layout: Any, lists: Lists) -> tuple[list[Call], str]:
-    """Runs of the script that make some commits, or a delete."""
+    """Returns runs of the script that make some commits, or a delete."""
     keys = draw.sample(KEYS, draw.choice((1, 1, 2, 3)))
     standing: list[Header | None] = [layout.header(lists.get(redis_key(key), ())) for key in keys]
     if draw.random() < 0.1:
@@ -79,7 +79,7 @@ def _commit(draw: random.Random, what: str, key: SessionKey, standing: Header | 
     if standing is None or what == "create":
         position = advance(first_position(generation(draw.randrange(2))), log, STEP_BYTES)
         return Commit(key, None, header(position, 0), log, draw.randbytes(8))
-    if what == "another":  # it does not expect what stands there
+    if what == "another":  # it expects something other than what is there
         standing = standing.replace(updated_ms=7)
     position = advance(standing.position, log, STEP_BYTES)
     if what == "replace":
@@ -110,6 +110,6 @@ def _real(client: redis.Redis, layout: Any, call: Call, peer: Peer) -> list[Any]
     if call[0][1][0] == b"delete":
         text = (OLD / "delete.lua").read_text()
         return list(client.eval(text, len(names), *names, *(words[1] for _, words in call)))
-    # with the TTL as it stands in front of the log: none, and there was none
+    # An empty ttl_ms comes before the log: the keys have no TTL, and need none.
     old = [word for _, words in call for word in (*words[:3], b"", *words[3:])]
     return list(client.eval((OLD / "commit.lua").read_text(), len(names), *names, *old))

@@ -1,4 +1,4 @@
-"""Each rule of the protocol is needed: with any one of them switched off a promise breaks, and the exploration sees it.
+"""Each rule of the protocol is needed: without any one of them a promise breaks, and the exploration finds it.
 
 With the rule on, the same scope holds. docs/rules.md shows the histories, and these tests keep it up to date.
 """
@@ -17,7 +17,7 @@ STALE = f"docs/rules.md is stale; make it again: {COMMAND}"
 
 
 def written() -> list[str]:
-    """The page's preface, and its sections."""
+    """Returns the page's preface and its sections."""
     preface, *sections = PAGE.read_text().split("\n## ")
     return [preface, *(f"## {one.rstrip()}\n" for one in sections)]
 

@@ -1,6 +1,6 @@
-"""Every interleaving of small scopes, and a few drawn histories of larger ones, keep every promise.
+"""Every interleaving of small scopes, and a few random histories of larger ones, keep every promise.
 
-What is checked is listed in universe.py. `python -m verification.explore` goes on for as long as one likes.
+promises.py lists what is checked. `python -m verification.explore` explores for as long as you like.
 """
 
 from __future__ import annotations

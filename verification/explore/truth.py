@@ -1,7 +1,7 @@
 """The sequential model: a session is the tuple of the inputs it has consumed, and nothing else.
 
-Every head that occurs is known here with the inputs it names, so that any position can be read as a tuple. The ledger
-watches what the store accepts and holds it against that model.
+Every head that occurs is recorded here with the inputs that it names, so that any position can be read as a tuple. The
+ledger follows what the store accepts and compares it with that model.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Inputs = tuple[int, ...]
 
 
 class Violation(AssertionError):
-    """A promise was broken. The text says which, and how."""
+    """A broken promise. The text says which, and how."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a head names: the inputs consumed since a generation's start (that of the source, behind a fork)."""
+    """What a head names: the inputs consumed since a generation's start; for a fork, since the source's start."""
 
     generation: bytes
     inputs: Inputs
@@ -35,17 +35,17 @@ _origins: dict[bytes, Origin] = {}
 
 
 def forget() -> None:
-    """Starts from nothing, so that what was explored before does not show."""
+    """Forgets all heads of earlier explorations."""
     _origins.clear()
 
 
 def born(generation: bytes) -> None:
-    """A generation was minted; its first head names the empty tuple."""
+    """Records a minted generation; its first head names the empty tuple."""
     _origins.setdefault(first_position(generation).head, Origin(generation, ()))
 
 
 def learn(start: Position, inputs: Inputs) -> Position:
-    """The position after `inputs`; every head on the way is known from here on."""
+    """Returns the position after `inputs`, and records every head on the way."""
     position = start
     for value in inputs:
         origin = _origins.get(position.head)
@@ -56,12 +56,12 @@ def learn(start: Position, inputs: Inputs) -> Position:
 
 
 def origin_of(head: bytes) -> Origin | None:
-    """None: nobody ever had this history."""
+    """Returns what the head names; None: no such history ever existed."""
     return _origins.get(head)
 
 
 def consumed(position: Position) -> Inputs:
-    """The inputs that a position names. Raises Violation where it names none."""
+    """Returns the inputs that a position names. Raises Violation if it names none."""
     origin = _origins.get(position.head)
     if origin is None:
         raise Violation(f"a position at step {position.step} whose head names no history that ever was")
@@ -71,7 +71,7 @@ def consumed(position: Position) -> Inputs:
 
 
 def outputs_after(inputs: Inputs, last: int) -> list[int]:
-    """The sequential model's outputs of the last `last` of these inputs."""
+    """Returns the sequential model's outputs for the last `last` of these inputs."""
     return expected(inputs)[len(inputs) - last :]
 
 
@@ -84,7 +84,7 @@ def unpack(raw: bytes) -> Inputs:
 
 
 def content(record: Record) -> Inputs:
-    """The inputs that a record stands for. Raises Violation where it is not what its header says."""
+    """Returns the inputs that a record stands for. Raises Violation if it does not match its header."""
     inputs, start = consumed(record.position), record.header.checkpoint_step
     if int.from_bytes(record.checkpoint, "little") != (expected(inputs[:start]) or [0])[-1]:
         raise Violation(f"the record's checkpoint is not the state after {inputs[:start]}")
@@ -95,10 +95,10 @@ def content(record: Record) -> Inputs:
 
 @dataclass
 class Ledger:
-    """What the store holds of each session, told from what it accepted.
+    """What the store holds of each session, derived from what it accepted.
 
-    standing: generation and inputs of each record. ended: generations that were replaced or deleted. durable:
-    every (generation, inputs) that a record ever was.
+    standing: generation and inputs of each record. ended: generations that were replaced or deleted. durable: every
+    (generation, inputs) that a record ever was.
     """
 
     max_log_steps: int
@@ -107,8 +107,10 @@ class Ledger:
     durable: frozenset[tuple[bytes, Inputs]] = frozenset()
 
     def committed(self, commit: Commit, record: Record | StoreError | None) -> None:
-        """The store accepted this, and holds this record now. Raises Violation if that is no longer what its header
-        says."""
+        """Records a commit that the store accepted, and the record it then holds.
+
+        Raises Violation if the record does not match its header.
+        """
         header = commit.header
         before = self.standing.get(commit.key)
         after = self._content(commit, before)
@@ -138,7 +140,7 @@ class Ledger:
         self.durable |= {(generation, after)}
 
     def restarted(self, standing: dict[SessionKey, tuple[bytes, Inputs]]) -> None:
-        """The store has come back with these records: what was made may be lost, and what was lost may be there."""
+        """Records that the store restarted with these records: commits may be lost, and lost ones may be back."""
         self.standing = standing
         self.ended -= {generation for generation, _ in standing.values()}
         self.durable |= set(standing.values())
@@ -151,7 +153,7 @@ class Ledger:
         return any(of == generation and held[: len(inputs)] == inputs for of, held in self.durable)
 
     def _content(self, commit: Commit, before: tuple[bytes, Inputs] | None) -> Inputs:
-        """The inputs that the record truly stands for now."""
+        """Returns the inputs that the record actually stands for now."""
         if commit.checkpoint is None:
             inputs = () if before is None else before[1]
             if commit.expected is not None and consumed(commit.expected.position) == inputs:

@@ -1,5 +1,7 @@
-"""The explored world: replicas, one store, clients, and every message in the air. It does one event at a time, and
-holds what comes of it against the promises."""
+"""The explored world: replicas, one store, clients, and every message in flight.
+
+It executes one event at a time, and checks the result against the promises.
+"""
 
 from __future__ import annotations
 
@@ -69,8 +71,11 @@ class Answer:
 
 
 class Universe:
-    """left: how often each fault may still happen. slow: requests that are delayed. late: writes on their way to the
-    store that nobody waits for."""
+    """The state of the explored world.
+
+    left: how often each fault may still happen. slow: requests that are delayed. late: writes on their way to the store
+    that nobody waits for.
+    """
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -90,15 +95,15 @@ class Universe:
             client.prepare()
 
     def events(self) -> list[Event]:
-        """Everything that can happen next."""
+        """Returns everything that can happen next."""
         return events.possible(self)
 
     def finish(self) -> None:
-        """Nothing more can happen. Raises Violation."""
+        """Checks the state in which nothing more can happen. Raises Violation."""
         promises.check_end(self)
 
     def do(self, event: Event) -> None:
-        """Lets it happen. Raises Violation, or Impossible for an event that cannot be."""
+        """Executes the event. Raises Violation, or Impossible for an event that cannot happen."""
         getattr(self, f"_do_{event[0]}")(*event[1:])
         for replica in self.replicas:
             replica.go_on()
@@ -209,7 +214,7 @@ class Universe:
         replica = self.replica(name)
         batch = replica.batches.pop(0)
         batch.execute()
-        replica.engine.calls.clear()  # it counts them for other tests
+        replica.engine.calls.clear()  # other tests count them
         replica.core.on_computed(batch)
 
     def _apply(self, write: Write) -> None:
@@ -261,8 +266,11 @@ class Universe:
         self.store.fall_back(commits, key)
 
     def _do_power_cut(self, lost: int, writes: int) -> None:
-        """Redis stops and restarts. What was on its way to it is lost, or was not sent yet; of what it did without
-        having answered, the replicas learn nothing."""
+        """Stops and restarts Redis.
+
+        What was on its way to it is lost, or not sent yet. The replicas learn nothing of what it did without having
+        answered.
+        """
         if (lost, writes) not in self.store.power_cuts():
             raise Impossible("the file has no such cut")
         self._spend("power_cuts")
@@ -273,7 +281,7 @@ class Universe:
             unread = [read for read in replica.reads if read.results is not None and read.read_at > kept_at]
             replica.reads = [read for read in replica.reads if read not in unread]
             for read in replica.reads:
-                read.read_at = 0  # an answer that was under way already
+                read.read_at = 0  # an answer that was already in flight
             for read in unread:
                 replica.core.on_loaded(read.sessions, [StoreError("lost")] * len(read.loads))
             unheard = [write for write in replica.writes if write.results is not None]
@@ -285,7 +293,7 @@ class Universe:
                 channel.ended &= _generation(request) in self.store.ledger.ended  # what ended it may be lost
 
     def _do_crash(self, name: str) -> None:
-        """Connections break, so the clients know; what was on its way to the store may still arrive there."""
+        """Crashes a replica. Its connections break, so clients notice; writes in flight may still reach the store."""
         self._spend("crashes")
         index = NAMES.index(name)
         replica = self.replicas[index]
@@ -300,7 +308,7 @@ class Universe:
         self.replicas[index] = new_replica(name, self.scope, self.mint)
 
     def answered(self, channel: Channel, result: Any) -> None:
-        """A replica answers."""
+        """Takes a replica's answer."""
         request = channel.request
         if isinstance(result, StepReply) and isinstance(request, Step):
             promises.check_answer(self, channel, request, result)
@@ -318,12 +326,12 @@ class Universe:
 
 
 def alike(requests: list[Request]) -> list[Step]:
-    """The requests, where a frame's replies take them together; nothing otherwise."""
+    """Returns the requests if a frame's replies take them together; otherwise nothing."""
     steps = [one for one in requests if isinstance(one, Step) and one.steps == 1 and one.position is not None]
     apart = len({step.key for step in steps}) == len(requests)
     return steps if apart and len({(step.peek, step.wants_state) for step in steps}) == 1 else []
 
 
 def _generation(request: Request) -> bytes | None:
-    """The one that a step names."""
+    """Returns the generation that a step names."""
     return request.position.generation if isinstance(request, Step) and request.position is not None else None

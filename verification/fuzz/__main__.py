@@ -1,4 +1,4 @@
-"""python -m verification.fuzz --cases 100000 [--seed N]: hostile calls, hostile bundles, hostile files for imports."""
+"""python -m verification.fuzz --cases 100000 [--seed N]: sends hostile calls, and reads hostile bundles and imports."""
 
 from __future__ import annotations
 

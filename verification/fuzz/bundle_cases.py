@@ -1,4 +1,4 @@
-"""Hostile bundles: config.json and model.safetensors with bytes flipped, cut, and lies in their headers."""
+"""Hostile bundles: config.json and model.safetensors with bytes flipped or cut, and with lies in their headers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ GRAPH = {
 
 
 def fuzz_bundles(cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
-    """The figures and the violations."""
+    """Reads hostile bundles. Returns the figures and the violations."""
     verdicts: Counter[str] = Counter()
     violations: list[str] = []
     slowest_s, most_bytes = 0.0, 0
@@ -71,7 +71,7 @@ def fuzz_bundles(cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
                 verdicts["refused"] += 1
                 if len(str(error)) > LONGEST_TEXT or len(str(error).splitlines()) != 1:
                     violations.append(f"case {case}: not one short line: {str(error)[:300]!r}")
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+            except Exception as error:  # noqa: BLE001 - any other exception is a finding
                 violations.append(f"case {case}: {type(error).__name__}: {str(error)[:300]}")
             slowest_s = max(slowest_s, time.monotonic() - started)
             most_bytes = max(most_bytes, tracemalloc.get_traced_memory()[1] - before)
@@ -102,12 +102,12 @@ def hostile_config(draw: random.Random, config: bytes) -> bytes:
         _spoil(draw, value)
     text = json.dumps(value)
     if dice > 0.95:
-        text = text.replace('"name"', '"cell"', 1)  # a key twice
+        text = text.replace('"name"', '"cell"', 1)  # a duplicate key
     return text.encode("utf-8", "surrogatepass")
 
 
 def _spoil(draw: random.Random, value: Any) -> None:
-    """Changes one place of a JSON value, at any depth."""
+    """Changes one value within a JSON value, at any depth."""
     while True:
         keys = list(value) if isinstance(value, dict) else list(range(len(value)))
         if not keys:
@@ -137,7 +137,7 @@ def hostile_weights(draw: random.Random, weights: bytes) -> bytes:
         return struct.pack("<Q", draw.choice((0, 1, length - 1, length + 1, 2**31, 2**40, 2**63, 2**64 - 1))) + header
     if dice < 0.5:
         return flipped(draw, header[:8]) + header + data
-    if dice < 0.6:  # values that are no numbers
+    if dice < 0.6:  # infinity or NaN
         at = 4 * draw.randrange(len(data) // 4)
         bad = draw.choice((b"\0\0\x80\x7f", b"\0\0\xc0\x7f"))
         return weights[: 8 + length] + data[:at] + bad + data[at + 4 :]
@@ -162,7 +162,7 @@ def hostile_weights(draw: random.Random, weights: bytes) -> bytes:
 
 
 def _bundles(folder: Path) -> list[tuple[Path, bytes, bytes]]:
-    """Valid ones, to be spoilt: the folder and the bytes of its two files."""
+    """Returns valid bundles, to be corrupted: each folder and the bytes of its two files."""
     numbers = {"offset": [0.0, 1.0], "scale": [1.0, 2.0]}
     features = {"kind": "features", "normalization": numbers, "missing": {"policy": "hold", "value": 0.5}}
     made = [

@@ -1,4 +1,4 @@
-"""One hostile case: a call of one RPC, with what is wrong with its message, its headers, its deadline or its end."""
+"""One hostile case: a call of one RPC with a wrong message, wrong headers, a short deadline or an abrupt end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .verdict import wrong_reply, wrong_status
 from .world import METHODS, STREAMS, UNARY, World, path
 
 TIMEOUT_S = 10.0
-MARGIN_S = 10.0  # beyond a call's deadline, on a machine that is busy
+MARGIN_S = 10.0  # beyond a call's deadline, on a busy machine
 DEADLINES_S = (0.0, 1e-6, 0.0005, 0.002, 0.02)
 HEADERS: tuple[tuple[str, str | bytes], ...] = (
     ("x-empty", ""),
@@ -43,7 +43,7 @@ class Score:
 
 
 class Attacker:
-    """Sends cases over one connection. A case's seed decides its bytes."""
+    """Sends cases over one connection. A case's seed determines its bytes."""
 
     def __init__(self, channel: grpc.aio.Channel, world: World, score: Score) -> None:
         self._world = world
@@ -68,14 +68,14 @@ class Attacker:
         except grpc.aio.AioRpcError as error:
             self._score.codes[error.code().name] += 1
             wrong = wrong_status(error)
-            own = method == "ModelInfer" and time.monotonic() - began < TIMEOUT_S  # its parameter `timeout`
+            own = method == "ModelInfer" and time.monotonic() - began < TIMEOUT_S  # the request's own `timeout`
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and timeout == TIMEOUT_S and not own:
                 wrong = wrong or f"no answer within {TIMEOUT_S} s"
         if wrong:
             self._score.violations.append(f"case {seed} {method}: {wrong}")
 
     def _bytes(self, draw: random.Random, method: str) -> tuple[bytes, Message | None]:
-        """What is sent, and the message that it is, if it is one."""
+        """Returns the bytes to send, and the message that they encode, if any."""
         message = self._world.message(draw, method)
         dice = draw.random()
         if dice < 0.2:
@@ -113,7 +113,7 @@ class Attacker:
         return wrong_reply(reply)
 
     async def _flow(self, draw: random.Random, method: str, timeout: float) -> str:
-        """A stream of some frames. How it ends: read to the end, half closed late, cancelled, or never read."""
+        """Sends a stream of some frames, which it reads to the end, half-closes late, cancels, or does not read."""
         end = draw.choice(("read", "read", "late", "cancel", "unread"))
         self._score.kinds[f"stream {end}"] += 1
         sent: set[int | str] = set()
@@ -142,7 +142,7 @@ class Attacker:
                 return ""
             return await self._read(call, method, sent)
         except asyncio.CancelledError:
-            if call.cancelled():  # a deadline that passed may show as this, and not as a status
+            if call.cancelled():  # a passed deadline may show as this instead of a status
                 return "" if timeout < TIMEOUT_S else "the stream was cancelled by the server"
             raise
         finally:
@@ -165,7 +165,7 @@ class Attacker:
         return wrong
 
     async def unknown_method(self) -> str:
-        """The code that a method nobody has gets."""
+        """Returns the code that an unknown method gets."""
         try:
             await self._unknown(b"", timeout=TIMEOUT_S)
         except grpc.aio.AioRpcError as error:

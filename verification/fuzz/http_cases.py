@@ -1,4 +1,4 @@
-"""One hostile case over HTTP: JSON with something wrong in it, a path or bytes that are none, a WebSocket."""
+"""One hostile case over HTTP: wrong JSON, an invalid path, bytes that are not HTTP, or a WebSocket."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ BROKEN = (
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00",
 )
-REPLIES_S = 2.0  # how long a socket's replies are waited for
+REPLIES_S = 2.0  # how long to wait for a socket's replies
 
 
 class HttpAttacker:
-    """A case's seed decides its bytes. url: of the front, without a slash at the end."""
+    """Sends cases over HTTP. A case's seed determines its bytes. url: of the server, without a trailing slash."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str, world: World, score: Score) -> None:
         self._http = http
@@ -62,7 +62,7 @@ class HttpAttacker:
         try:
             wrong = await chosen(draw)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as failed:
-            # what the client itself would not send, or a connection that the server rightly closed
+            # the client itself rejects the request, or the server rightly closed the connection
             self._score.codes[f"http {type(failed).__name__}"] += 1
         if time.monotonic() - began > TIMEOUT_S + MARGIN_S:
             wrong = wrong or f"answered after {time.monotonic() - began:.1f} s"
@@ -102,7 +102,7 @@ class HttpAttacker:
         return quote(str(draw.choice((*INTEGERS, *TEXTS, 5, "prediction", "true"))), safe="")
 
     def _body(self, draw: random.Random, what: str, model: str, session: str) -> Any:
-        """One that the server might well take."""
+        """Returns a body that the server might well accept."""
         steps = draw.choice((1, 1, 2, 100))
         features = [[float(draw.randrange(4))] * FEATURES] * steps
         place = self._places.get((model, session), {"generation": "0" * 32, "step": 0, "head": "0" * 16})
@@ -150,7 +150,7 @@ class HttpAttacker:
                     await line.send_str(message.decode("utf-8", "replace"))
                 sent += 1
             if draw.random() < 0.2:
-                return ""  # it leaves without a word
+                return ""  # leaves without closing properly
             until = time.monotonic() + REPLIES_S
             for _ in range(sent):
                 reply = await line.receive(timeout=max(until - time.monotonic(), 0.01))
@@ -162,7 +162,7 @@ class HttpAttacker:
         return ""
 
     async def _broken(self, draw: random.Random) -> str:
-        """Bytes that are no request. The server answers, or closes; that it lives is for the canary to say."""
+        """Sends bytes that are not a request. The server answers or closes; the canary tells whether it is alive."""
         place = urlsplit(self._url)
         reader, writer = await asyncio.open_connection(place.hostname, place.port)
         try:
@@ -175,7 +175,7 @@ class HttpAttacker:
         return "" if not answer.startswith(b"HTTP/1.1 5") else f"{answer[:80]!r}"
 
     def _judge(self, status: int, data: bytes, model: str, session: str) -> str:
-        """Why the answer may not be, or nothing. status: 0 for a WebSocket's message."""
+        """Returns what is wrong with the answer; empty if nothing is. status: 0 for a WebSocket's message."""
         try:
             found = json.loads(data, parse_constant=_no_constant)
         except ValueError:
@@ -202,7 +202,7 @@ def headers(draw: random.Random) -> dict[str, str]:
 
 
 def text_of(draw: random.Random, value: Any) -> bytes:
-    """JSON with something wrong in it, or nothing; or bytes that are none."""
+    """Returns JSON, with an error in it or not, or bytes that are not JSON."""
     dice = draw.random()
     if dice < 0.45:
         value = changed(draw, value)
@@ -216,7 +216,7 @@ def text_of(draw: random.Random, value: Any) -> bytes:
 
 
 def changed(draw: random.Random, value: Any) -> Any:
-    """Another value somewhere within it."""
+    """Returns the value with one value within it replaced."""
     if isinstance(value, dict) and value and draw.random() < 0.9:
         key = draw.choice(list(value))
         dice = draw.random()

@@ -1,5 +1,8 @@
-"""Hostile files for an import: ONNX files and their external data with bytes flipped and lies about where weights are,
-files of numpy.savez. They are read or refused in one line, in little time and memory, and nothing outside is read."""
+"""Hostile files for an import: ONNX files and their external data, and files of numpy.savez.
+
+They have flipped bytes and lies about where weights are. Each must be read, or refused in one line, in little time and
+memory, and nothing outside its folder may be read.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from .values import flipped
 LONGEST_S = 2.0
 MOST_BYTES = 64 << 20
 LONGEST_TEXT = 2000
-SECRET = b"secret: " * 8  # lies outside the folder; no tensor may ever hold it
+SECRET = b"secret: " * 8  # outside the folder; no tensor may ever hold it
 LOCATIONS = (
     "../secret",
     "a/../../secret",
@@ -54,7 +57,7 @@ ROWS = GraphConfig(
     (GraphOutput("prediction", "y", (3, 2)),),
     (),
 )
-"""The graph of `_graph`, as its rows are read for whether they depend on each other."""
+"""The graph of `_graph`, for the check whether its rows depend on each other."""
 DECLARED: dict[str, Any] = {
     "input_name": None,
     "layout": None,
@@ -66,7 +69,7 @@ DECLARED: dict[str, Any] = {
 
 
 def fuzz_imports(cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
-    """The figures and the violations."""
+    """Reads hostile files. Returns the figures and the violations."""
     verdicts: Counter[str] = Counter()
     violations: list[str] = []
     slowest_s, most_bytes = 0.0, 0
@@ -93,7 +96,7 @@ def fuzz_imports(cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
                 verdicts["refused"] += 1
                 if len(str(error)) > LONGEST_TEXT or len(str(error).splitlines()) != 1:
                     violations.append(f"case {case}: not one short line: {str(error)[:300]!r}")
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+            except Exception as error:  # noqa: BLE001 - any other exception is a finding
                 violations.append(f"case {case}: {type(error).__name__}: {str(error)[:300]}")
             slowest_s = max(slowest_s, time.monotonic() - started)
             most_bytes = max(most_bytes, tracemalloc.get_traced_memory()[1] - before)
@@ -124,7 +127,7 @@ def _onnx(draw: random.Random, whole: bytes, folder: Path, several: bool) -> Cal
     def read() -> list[str]:
         graph = read_graph(data, "g", folder)
         leaked = [t.name for t in graph.model.graph.initializer if SECRET[:8] in t.raw_data]
-        independence(graph.model, ROWS)  # it ends with a verdict, whatever the graph is
+        independence(graph.model, ROWS)  # it reaches a verdict for any graph
         declare(graph, "g", **said)
         return [f"tensor {name} holds what lies outside" for name in leaked]
 
@@ -167,7 +170,7 @@ def _spoiled(draw: random.Random, whole: bytes) -> bytes:
 
 
 def _graph(*, several: bool = False) -> bytes:
-    """(x [n, 3, 2], h [n, 16]) -> h_out, with one weight in the file `weights`. several: ids [n] beside x."""
+    """Returns (x [n, 3, 2], h [n, 16]) -> h_out, with one weight in the file `weights`. several: also ids [n]."""
     tensor = numpy_helper.from_array(np.zeros(16, np.float32), "w")
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL

@@ -1,4 +1,4 @@
-"""What the fuzzer sends to the service of KServe's protocol: a valid message of every RPC."""
+"""Valid messages for every RPC of the KServe protocol, for the fuzzer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXTS = (*PARAMETERS, *OUTPUTS, *TYPES, "input", "audio", "ids", "1", "int64:1")
 
 
 def message(draw: random.Random, method: str, model: str, session: str, inputs: Mapping[str, Any]) -> Message:
-    """One that the server might well take. inputs: by name, [T, ...] in the model's dtype."""
+    """Returns a message that the server might well accept. inputs: by name, [T, ...] in the model's dtype."""
     if method in ("ModelInfer", STREAM):
         return _infer(draw, model, session, inputs)
     made: Message = GetMessageClass(SERVICE.methods_by_name[method].input_type)()

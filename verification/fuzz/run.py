@@ -1,4 +1,4 @@
-"""Hostile cases against a real server, with a canary session beside them that must not notice."""
+"""Sends hostile cases to a real server, while a canary session must notice nothing."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ OPTIONS += ["--kserve", "on", "--http-listen", "127.0.0.1:0"]
 CONNECTIONS = 4
 ATTACKERS = 24
 HTTP_ATTACKERS = 8
-WARM_SHARE = 0.2  # of the cases: caches and pools fill
-GROWTH_MIB = 96.0  # beyond that; one case in a thousand has a message of megabytes
+WARM_SHARE = 0.2  # of the cases, in which caches and pools fill
+GROWTH_MIB = 96.0  # after that; one case in a thousand has a message of megabytes
 CHANNEL = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
 IDLE_S = 20.0
 
 
 class Canary:
-    """Steps one session of its own all the time, and knows what it must answer."""
+    """Steps a session of its own all the time, and checks the answers."""
 
     def __init__(self, target: str) -> None:
         self.steps = 0
@@ -65,7 +65,7 @@ class Canary:
 
 
 async def fuzz(cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
-    """The figures and the violations."""
+    """Sends hostile cases to a server. Returns the figures and the violations."""
     with tempfile.TemporaryDirectory(prefix="cellkeeper-fuzz-") as name:
         folder = Path(name)
         with ServerProcess(bundles(folder), f"sqlite:{folder / 'sessions.db'}", OPTIONS) as server:

@@ -1,4 +1,4 @@
-"""Hostile values: of single fields, of whole messages, and bytes that are no message at all."""
+"""Hostile values: for single fields, for whole messages, and bytes that are not messages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def text(draw: random.Random, known: Sequence[str]) -> str:
 
 
 def blob(draw: random.Random, known: Sequence[bytes]) -> bytes:
-    """Bytes of a telling length, floats that are none, or something that was valid once and is now a little off."""
+    """Returns bytes of a critical length, special floats, or a slightly changed valid value."""
     dice = draw.random()
     if dice < 0.35:
         return flipped(draw, draw.choice(known))
@@ -67,7 +67,7 @@ def blob(draw: random.Random, known: Sequence[bytes]) -> bytes:
 
 
 def flipped(draw: random.Random, data: bytes) -> bytes:
-    """Cut, lengthened, or with a few bytes changed."""
+    """Cuts or lengthens the data, or changes a few of its bytes."""
     if not data:
         return draw.randbytes(draw.randrange(4))
     dice, changed = draw.random(), bytearray(data)
@@ -81,21 +81,21 @@ def flipped(draw: random.Random, data: bytes) -> bytes:
 
 
 def garbage(draw: random.Random, valid: bytes) -> bytes:
-    """What may come instead of a message, for a method that takes `valid`."""
+    """Returns what may come instead of a message, for a method that takes `valid`."""
     dice = draw.random()
     if dice < 0.6:
         return flipped(draw, valid)
     if dice < 0.8:
         return draw.randbytes(draw.choice((1, 2, 3, 10, 100, 2000)))
-    if dice < 0.9:  # fields nobody knows, of every wire type
+    if dice < 0.9:  # unknown fields of every wire type
         return valid + b"".join(_unknown(draw) for _ in range(draw.randrange(1, 5)))
-    if dice < 0.97:  # a declared length far behind the end
+    if dice < 0.97:  # a declared length far past the end
         return valid + bytes([draw.randrange(1, 16) << 3 | 2]) + b"\xff\xff\xff\xff\x07"
-    return b"\x0a" * draw.choice((100, 100_000))  # nested, or repeated, as far as it goes
+    return b"\x0a" * draw.choice((100, 100_000))  # nested or repeated as deep as possible
 
 
 def mutate(draw: random.Random, message: Message, texts: Sequence[str], blobs: Sequence[bytes]) -> None:
-    """Changes some of the message's fields, in place."""
+    """Changes some of the message's fields in place."""
     fields = message.DESCRIPTOR.fields
     if not fields:
         return
@@ -121,7 +121,7 @@ def _change(
         elif len(inner) and draw.random() < 0.7:
             mutate(draw, draw.choice(list(inner)), texts, blobs)
         elif len(inner) and draw.random() < 0.5:
-            inner.add().CopyFrom(inner[0])  # the same again
+            inner.add().CopyFrom(inner[0])  # a duplicate
         else:
             for _ in range(_count(draw)):
                 inner.add()
@@ -160,7 +160,7 @@ def _maker(
 
 
 def _count(draw: random.Random) -> int:
-    """How many: mostly few, now and then far too many."""
+    """Returns a count: usually small, sometimes far too large."""
     return draw.choice((1, 1, 2, 3, 5, 33)) if draw.random() < 0.98 else draw.choice((1025, 20_000))
 
 

@@ -1,4 +1,4 @@
-"""Whether an answer is one that the service may give: typed, with the code of its reason."""
+"""Checks that the service may give an answer: it must be typed, and have its reason's code."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from cellkeeper_service.rpc.status import CODES, DETAILS_KEY
 from google.rpc import error_details_pb2, status_pb2
 
 CODE_BY_REASON = {pb.Reason.Value(reason.name): CODES[reason].value[0] for reason in Reason}
-NEVER = {"INTERNAL_ERROR", "STORE_UNAVAILABLE", "DRAINING"}  # nothing of that kind happens here
+NEVER = {"INTERNAL_ERROR", "STORE_UNAVAILABLE", "DRAINING"}  # none of these can happen here
 LONGEST_MESSAGE = 2000
 
-# What gRPC itself answers, without the service having a say: a call that ended on the client's side.
+# gRPC itself answers with these, without the service, when a call ends on the client's side.
 BY_GRPC = {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
-# What grpc.aio's client puts in place of a stream's status when it writes a frame after the server has ended the
-# stream. A server cannot send it.
+# grpc.aio's client reports this as a stream's status if it writes a frame after the server has ended the stream. A
+# server cannot send it.
 BY_CLIENT = (grpc.StatusCode.INTERNAL, "Internal error from Core")
 
 
 def wrong_status(error: grpc.aio.AioRpcError) -> str:
-    """Why a failed call's status may not be, or nothing."""
+    """Returns what is wrong with a failed call's status; empty if nothing is."""
     code, info = error.code(), None
     metadata: Any = error.trailing_metadata()
     for key, value in metadata or ():
@@ -45,12 +45,12 @@ def wrong_status(error: grpc.aio.AioRpcError) -> str:
 
 
 def wrong_error(error: pb.Error) -> str:
-    """Why an error inside a frame or a result may not be, or nothing."""
+    """Returns what is wrong with an error inside a frame or a result; empty if nothing is."""
     return _wrong(error.reason, error.code, error.message)
 
 
 def wrong_reply(reply: Any) -> str:
-    """Why a reply may not be, or nothing: looks at the errors of its items."""
+    """Returns what is wrong with the errors of a reply's items; empty if nothing is."""
     match reply:
         case pb.StepFrameReply():
             errors = [item.error for item in reply.errors]
@@ -66,7 +66,7 @@ def wrong_reply(reply: Any) -> str:
 
 
 def _wrong_text(message: str) -> str:
-    """Of an error that has no code."""
+    """Returns what is wrong with an error that has no code."""
     if message.startswith("internal error"):
         return f"INTERNAL_ERROR: {message}"
     return f"a message of {len(message)} characters" if len(message) > LONGEST_MESSAGE else ""

@@ -1,4 +1,4 @@
-"""What the fuzzer knows of the server: its models, sessions with their positions, and a valid message of every RPC."""
+"""What the fuzzer knows of the server: its models, its sessions' positions, and a valid message for every RPC."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ METHODS = (*UNARY, *STREAMS)
 
 
 def path(method: str) -> str:
-    """What gRPC calls it."""
+    """Returns the name of the method for gRPC."""
     if method in kserve.UNARY or method == kserve.STREAM:
         return kserve.path(method)
     return f"/cellkeeper.v1.Cellkeeper/{method}"
@@ -51,8 +51,10 @@ def path(method: str) -> str:
 
 @dataclass(frozen=True)
 class Shape:
-    """What one model takes: dtype on the wire, shape of a time step, and its state tensors. named: several inputs, by
-    name, instead of the one."""
+    """What one model takes: dtype on the wire, shape of a time step, and its state tensors.
+
+    named: it has several named inputs.
+    """
 
     dtype: pb.DataType
     step: tuple[int, ...]
@@ -67,7 +69,7 @@ MODELS = {
     "two": Shape(pb.FLOAT32, (AUDIO,), (("h", (AUDIO,)), ("n", (1,))), named=True),
 }
 WIRE = {"float32": pb.FLOAT32, "int64": pb.INT64}
-STATE_DTYPES = {"n": pb.INT64}  # of those that are not float32
+STATE_DTYPES = {"n": pb.INT64}  # of states that are not float32
 
 
 def bundles(folder: Path) -> list[Path]:
@@ -78,7 +80,7 @@ def bundles(folder: Path) -> list[Path]:
         counting_bundle(
             folder / "hold", name="hold", features=FEATURES, input=missing, feedback=[*range(1, FEATURES), "known"]
         ),
-        # two versions: sessions are carried to and fro
+        # two versions: sessions are carried over in both directions
         make_bundle(folder / "tokens", name="tokens", input_size=4, hidden_size=16, head=(10,), input=tokens),
         two_inputs_bundle(folder / "two", feedback={"audio": [0, 1, 2], "ids": "known"}),
         make_bundle(folder / "tokens2", name="tokens", seed=1, input_size=4, hidden_size=16, head=(10,), input=tokens),
@@ -87,7 +89,10 @@ def bundles(folder: Path) -> list[Path]:
 
 @dataclass
 class World:
-    """positions: by (model, session), as the latest replies gave them; out of date as soon as others step."""
+    """The fuzzer's knowledge of the server.
+
+    positions: by (model, session), from the latest replies; outdated as soon as another case steps the session.
+    """
 
     positions: dict[tuple[str, str], Position] = field(default_factory=dict)
     tokens: list[str] = field(default_factory=lambda: [""])
@@ -110,7 +115,7 @@ class World:
         return known or Position(draw.randbytes(16), draw.randrange(3), draw.randbytes(8))
 
     def message(self, draw: random.Random, method: str) -> Message:
-        """One that the server might well take."""
+        """Returns a message that the server might well accept."""
         model, session = draw.choice(list(MODELS)), draw.choice(self.names())
         shape, at = MODELS[model], self.position(draw, model, session)
         match method:
@@ -226,7 +231,7 @@ class World:
         return frame
 
     def learn(self, method: str, request: Message | None, reply: Any) -> None:
-        """Takes what a reply says about where sessions stand."""
+        """Records the positions of sessions in a reply."""
         match method, request:
             case ("Open" | "Step", pb.OpenRequest() | pb.StepRequest()) if not getattr(request, "peek", False):
                 self._stands(request.model, request.session, reply.position)
@@ -274,7 +279,7 @@ def _inputs(draw: random.Random, shape: Shape, steps: int) -> Array:
 
 
 def _named(draw: random.Random, steps: int) -> dict[str, Array]:
-    """Of the model with several inputs."""
+    """Returns inputs of the model that has several."""
     return {
         "audio": np.full((steps, AUDIO), draw.randrange(4), np.float32),
         "ids": np.array([draw.randrange(VOCABULARY) for _ in range(steps)], np.int64),
@@ -289,7 +294,7 @@ def _tensors(inputs: dict[str, Array]) -> list[pb.Tensor]:
 
 
 def _chunk(draw: random.Random, shape: Shape, steps: int) -> dict[str, Any]:
-    """The fields of a chunk that carry inputs."""
+    """Returns the fields of a chunk that carry inputs."""
     if shape.named:
         return {"named_inputs": _tensors(_named(draw, steps))}
     inputs = _inputs(draw, shape, steps)

@@ -1,10 +1,12 @@
-"""An attacker's tool: half-open calls, slow messages, frames of open streams that never end, floods of resets and of
-pings, on every RPC, with and without a token, while a canary makes its steps.
+"""Attacks a server while a canary makes its steps.
 
-    python -m verification.load.attacker [--seconds N]     each attack for so long; exits with 1 where a bound is broken
+The attacks are half-open calls, slow messages, frames of open streams that never end, floods of resets and of pings, on
+every RPC, with and without a token.
+
+    python -m verification.load.attacker [--seconds N]     each attack for so long; exits with 1 if a bound is broken
 
 Bounds: the server's memory grows by at most GROWTH_BYTES in each attack, and 99 % of the canary's steps take less than
-CANARY_MS (beside what they take before any attack, which is the machine's). The attacker is a process of its own.
+CANARY_MS more than before any attack, which is the machine's own share. The attacker is a process of its own.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ GROWTH_BYTES = {
     "reset": 64 * MIB,
     "ping": 32 * MIB,
 }
-"""By attack. Slow messages: four of 16 MiB (REQUEST_BYTES) stay, and what comes until others are known to be slow. Half
-frames: REQUEST_BYTES stay, and what comes until the kernel is asked again and streams have ended."""
+"""By attack. Slow messages: four of 16 MiB (REQUEST_BYTES) stay, plus what arrives before others are known to be slow.
+Half frames: REQUEST_BYTES stay, plus what arrives before the kernel is asked again and streams have ended."""
 REQUEST_BYTES = 64 * MIB
 CANARY_MS = 100.0
 CANARY_PAUSE_S = 0.02
@@ -58,7 +60,10 @@ PUBLIC = [
 
 @dataclass(frozen=True)
 class Outcome:
-    """calm_ms, p99_ms: of the canary, before and during the attack. growth_bytes: of the server's memory."""
+    """The result of an attack.
+
+    calm_ms, p99_ms: of the canary, before and during the attack. growth_bytes: of the server's memory.
+    """
 
     kind: str
     token: bool
@@ -71,7 +76,7 @@ class Outcome:
 
     @property
     def harm(self) -> list[str]:
-        """What no load of the machine explains."""
+        """Violations that no load of the machine explains."""
         found = [f"{self.kind}: the canary: {text}" for text in sorted(set(self.failed))]
         if not self.steps:
             found.append(f"{self.kind}: no step of the canary's went through")
@@ -86,7 +91,7 @@ class Outcome:
 
 
 class Canary:
-    """Steps of one session, one after another, each with its time."""
+    """Steps one session repeatedly and measures the time of each step."""
 
     def __init__(self, target: str, token: str) -> None:
         self._channel = grpc.aio.insecure_channel(target)
@@ -97,7 +102,7 @@ class Canary:
         self.failed: list[str] = []
 
     async def p99_ms(self, until: asyncio.Future[Any]) -> tuple[int, float]:
-        """How many steps went through, and what 99 % of them took at the most."""
+        """Steps until `until` is done. Returns the number of successful steps and the 99th percentile of the times."""
         times: list[float] = []
         while not until.done():
             began = time.perf_counter()
@@ -114,7 +119,7 @@ class Canary:
 
 
 async def endure(server: ServerProcess, token: str, plan: Plan) -> Outcome:
-    """One attack, and what came of it."""
+    """Runs one attack and returns its outcome."""
     canary = Canary(server.target, token)
     try:
         calm = asyncio.ensure_future(asyncio.sleep(min(plan.seconds / 2, 2.0)))
@@ -142,7 +147,7 @@ async def _attack(target: str, plan: Plan) -> dict[str, Any]:
 
 
 async def _peak(pid: int, until: asyncio.Future[Any]) -> int:
-    """The most memory that was seen."""
+    """Returns the largest amount of memory seen."""
     most = 0
     while not until.done():
         most = max(most, rss_bytes(pid))
@@ -151,7 +156,7 @@ async def _peak(pid: int, until: asyncio.Future[Any]) -> int:
 
 
 def plans(kinds: Sequence[str], token: str, seconds: float, *, public: bool) -> list[Plan]:
-    """public: reflection too, which only a server without tokens has."""
+    """Returns the attacks. public: including reflection, which only a server without tokens offers."""
     paths = PATHS + (PUBLIC if public else PUBLIC[:2])
     return [_plan(kind, paths, token, seconds) for kind in kinds]
 
@@ -165,7 +170,7 @@ def _plan(kind: str, paths: list[str], token: str, seconds: float) -> Plan:
 
 @contextmanager
 def house(folder: Path, bundle: Path, *, with_tokens: bool) -> Iterator[tuple[ServerProcess, str, str]]:
-    """A server, the canary's token and the attacker's; both "" where there are none."""
+    """Yields a server, the canary's token and the attacker's; both are "" if there are none."""
     words, tokens = ["--max-request-bytes", str(REQUEST_BYTES)], ["", ""]
     if with_tokens:
         tokens = [new_token(), new_token()]

@@ -1,7 +1,7 @@
-"""The calls that press a server: frames or unary steps, without positions, straight from a gRPC channel.
+"""The calls that load a server: frames or unary steps, without positions, directly from a gRPC channel.
 
-Steps carry no position, so that they can be sent at any rate whatever came of those before them; frames are made once
-and sent as they are.
+Without positions, steps can be sent at any rate, whatever the outcome of earlier ones. Frames are built once and sent
+unchanged.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from google.rpc import error_details_pb2, status_pb2
 SERVICE = "/cellkeeper.v1.Cellkeeper/"
 CHANNEL = (("grpc.use_local_subchannel_pool", 1),)
 HELD_BACK = (("grpc.http.max_concurrent_streams_reject_on_client", 1), ("grpc.enable_retries", 0))
-"""A client that refuses its own calls beyond the server's --max-connection-rpcs, instead of letting them wait."""
+"""For a client that refuses its own calls beyond the server's --max-connection-rpcs, instead of queueing them."""
 OPENED_TOGETHER = 16
 OPENING_S = 60.0
-BEYOND_LIMIT = "no quota to send RPC"  # what gRPC says for them
+BEYOND_LIMIT = "no quota to send RPC"  # gRPC's text for these
 
 
 @dataclass(frozen=True)
 class Plan:
-    """items: sessions in one call; 1: the unary Step. sessions: over all calls. clients: connections.
-    capacity_s, overload_s, after_s: length of the phases. deadline_s: of every call. times: of capacity.
-    held_back: calls beyond the server's limit for a connection are refused by their own client. official: the load is
-    the official client's."""
+    """The load to generate.
+
+    items: sessions in one call; 1: the unary Step. sessions: over all calls. clients: connections. capacity_s,
+    overload_s, after_s: length of the phases. deadline_s: of every call. times: multiple of the capacity. held_back:
+    clients refuse their own calls beyond the server's limit for a connection. official: the load comes from the
+    official client.
+    """
 
     items: int
     sessions: int
@@ -47,7 +50,7 @@ class Plan:
 
 @dataclass
 class Answer:
-    """Of one call. good, refused, advised, at_client, late: counted in steps."""
+    """The outcome of one call. good, refused, advised, at_client, late: counted in steps."""
 
     sent_at: float
     ms: float
@@ -60,13 +63,13 @@ class Answer:
 
 
 class Calls(Protocol):
-    """Sends the steps of one call, and tells what came of it."""
+    """Sends the steps of one call, and reports the outcome."""
 
     async def open(self) -> None:
-        """Connects, and makes the sessions where they have to be made."""
+        """Connects, and creates the sessions if necessary."""
 
     async def send(self, timeout_s: float) -> Answer | None:
-        """None: nothing could be sent."""
+        """Makes one call. Returns None if nothing could be sent."""
 
     async def close(self) -> None: ...
 
@@ -83,7 +86,7 @@ class RawCalls:
         self._next = 0
 
     async def open(self) -> None:
-        """Sends every request once, a few together: its sessions are made, which takes longer than a step of theirs."""
+        """Sends every request once, a few concurrently, to create its sessions, which takes longer than a step."""
         for _ in range(0, len(self._requests), OPENED_TOGETHER):
             await asyncio.gather(*(self.send(OPENING_S) for _ in range(OPENED_TOGETHER)))
 
@@ -104,7 +107,7 @@ class RawCalls:
                 answer.refused, answer.advised = items, items * _has_advice(error)
                 answer.at_client = items * (BEYOND_LIMIT in (error.details() or ""))
             elif error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
-                answer.late = items  # a server that sees the deadline first resets the call
+                answer.late = items  # a server that notices the deadline first resets the call
             else:
                 answer.other = f"{error.code().name}: {error.details()}"
         else:

@@ -1,5 +1,7 @@
-"""One HTTP/2 connection that keeps to the protocol and to nothing else: calls that never send their messages, or never
-end them, that are reset at once, and pings. Frames are written by hand: a client library would not do any of this.
+"""An HTTP/2 connection that follows the protocol but otherwise misbehaves.
+
+Its calls never send their messages, never end them, or are reset at once; or it sends pings. It writes frames by hand,
+since no client library would do this.
 
     python -m verification.load.hostile TARGET '{"kind": "reset", ...}'     attacks, and prints what it sent as JSON
 """
@@ -21,16 +23,19 @@ END_HEADERS, ACK = 4, 1
 MAX_FRAME_BYTES = 16384
 STREAMS_SETTING, WINDOW_SETTING = 3, 4
 MESSAGE_BYTES = 15 << 20
-"""Of a message that is begun and never ended: as much of it is sent as the server takes."""
+"""The size of a message that is started and never ended: as much of it is sent as the server accepts."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """kind: a name of ATTACKS. paths: of the RPCs, in turn. token: "" for none. streams: open at once on a connection;
-    fewer where the server says so. per_second: calls or pings of all connections together, bytes_per_second: of their
-    messages (a gigabit line): the attacker shares the machine with the server, and must not be what it waits for.
-    first: a whole message that comes before the one that never ends; hex.
-    deaf: it takes no replies. most_bytes: of messages, after which it is over; 0: no limit."""
+    """An attack.
+
+    kind: a name of ATTACKS. paths: of the RPCs, in turn. token: "" for none. streams: open at once on a connection;
+    fewer if the server says so. per_second: calls or pings of all connections together. bytes_per_second: of their
+    messages (a gigabit line): the attacker shares the machine with the server, which must not wait for it. first: a
+    whole message before the one that never ends; hex. deaf: it accepts no replies. most_bytes: of messages, after which
+    the attack ends; 0: no limit.
+    """
 
     kind: str
     paths: list[str]
@@ -59,16 +64,16 @@ class Lost(Exception):
 
 
 class Over(Exception):
-    """The attack's time has passed."""
+    """The attack's time is over."""
 
 
 class Pace:
-    """Keeps all connections of an attack to its rates, until it is over."""
+    """Limits all connections of an attack to its rates, until it is over."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._began = time.monotonic()
-        self._spent = 0.0  # seconds
+        self._spent = 0.0  # in seconds
         self._bytes = 0
 
     @property
@@ -77,8 +82,8 @@ class Pace:
         return enough or time.monotonic() - self._began >= self._plan.seconds
 
     async def spend(self, calls: int = 0, count: int = 0) -> None:
-        """Before so many calls, or bytes of messages, more."""
-        self._spent = max(self._spent, time.monotonic() - self._began - 0.02)  # what was not used is not kept
+        """Waits until that many more calls, or bytes of messages, may be sent."""
+        self._spent = max(self._spent, time.monotonic() - self._began - 0.02)  # unused time does not accumulate
         self._bytes += count
         self._spent += calls / self._plan.per_second + count / self._plan.bytes_per_second
         if self.over:
@@ -95,7 +100,7 @@ class Connection:
         self._next = 1
         self._window = 65535
         self._stream_window = 65535
-        self._windows: dict[int, int] = {}  # of the streams that are open
+        self._windows: dict[int, int] = {}  # of open streams
         self._limit = plan.streams
         self._changed = asyncio.Event()
         self._why = ""
@@ -103,7 +108,7 @@ class Connection:
         self._writer: asyncio.StreamWriter
 
     async def run(self) -> None:
-        """Attacks until it is over; comes again when it is thrown out."""
+        """Attacks until the time is over; reconnects when the server closes the connection."""
         while not self._pace.over:
             host, _, port = self._target.rpartition(":")
             self._next, self._window, self._why = 1, 65535, ""
@@ -127,13 +132,13 @@ class Connection:
                 self._writer.transport.abort()
 
     async def half_open(self) -> None:
-        """Headers, and nothing after them."""
+        """Sends headers and nothing after them."""
         while True:
             await self._room()
             await self._begin()
 
     async def slow(self) -> None:
-        """Messages of which the end never comes, each as far as the server lets it; then a byte now and then."""
+        """Sends messages that never end, each as far as the server allows, then a byte now and then."""
         rest: dict[int, int] = {}
         while True:
             if len(self._windows) < self._limit:
@@ -211,7 +216,7 @@ class Connection:
             await self._wait()
 
     async def _wait(self) -> None:
-        """For something to come from the server, or a moment."""
+        """Waits for a frame from the server, or a moment."""
         if self._pace.over:
             raise Over
         self._changed.clear()
@@ -260,7 +265,7 @@ class Connection:
             self._writer.write(_frame(PING, ACK, 0, payload))
         elif kind == RESET or (kind in (HEADERS, DATA) and flags & 1):
             self._windows.pop(stream, None)
-            if kind != RESET:  # it is over for the server only: a call that was not ended is reset
+            if kind != RESET:  # the call has ended for the server only; reset the client's side
                 self._writer.write(_frame(RESET, 0, stream, struct.pack(">I", 8)))
         elif kind == GOAWAY:
             self._why = payload[8:].decode(errors="replace") or "goaway"
@@ -286,7 +291,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def _text(text: str) -> bytes:
-    """A header's name or value, as it is: HPACK's literal."""
+    """Encodes a header's name or value literally, as HPACK allows."""
     data = text.encode()
     if len(data) < 127:
         return bytes([len(data)]) + data

@@ -1,6 +1,6 @@
-"""A mixed load with sessions that come and go, through the official client, every answer checked.
+"""A mixed load through the official client, with sessions that come and go; every answer is checked.
 
-The model is the counting one, so what a session must answer is plain arithmetic: the sum of what it was given.
+The model is the counting one, so a session's correct answers are plain arithmetic: the sum of its inputs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Array = NDArray[np.float32]
 MODEL = "count"
 FEATURES = 256
 TTL_S = 2.0
-MOST_STEPS_OF_A_LIFE = 1_000_000  # so that sums stay exact in float32: inputs are 0..3
+MOST_STEPS_OF_A_LIFE = 1_000_000  # keeps sums exact in float32: inputs are 0..3
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Tally:
     refused: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
-    excused_until: float = 0.0  # the store was taken away; until then a timeout is nobody's fault
+    excused_until: float = 0.0  # the store was stopped; until then timeouts are excused
 
     def failed(self, what: str, error: CellkeeperError) -> None:
         self.refused[f"{type(error).__name__}"] += 1
@@ -103,7 +103,7 @@ class Summed:
         self.tally.done["reads"] += 1
 
     async def branch(self) -> None:
-        """A fork goes on by itself; what it does leaves this session alone."""
+        """Steps a fork, which leaves this session unchanged."""
         other = Summed(
             await self.session.fork(f"{self.session.id}/{self.draw.getrandbits(60):x}"), self.tally, self.draw
         )
@@ -126,7 +126,7 @@ class Mix:
         self._pause_s = pause_s
 
     async def run(self) -> None:
-        """Until `stopping`; nothing is left open."""
+        """Runs until `stopping` is set, and leaves nothing open."""
         async with AsyncClient(self.target) as client:
             jobs = [self._resident(client, f"resident-{n}") for n in range(self._residents)]
             jobs += [self._passer(client, n) for n in range(4)]
@@ -144,7 +144,7 @@ class Mix:
             await asyncio.wait_for(self.stopping.wait(), self._draw.uniform(0, longest_s))
 
     async def _canary(self, client: AsyncClient) -> None:
-        """One session, one step at a time, from the first moment to the last."""
+        """Steps one session one step at a time, from beginning to end."""
         canary = await self._open(client, f"canary-{self._draw.getrandbits(60):x}")
         while not self.stopping.is_set():
             try:
@@ -162,7 +162,7 @@ class Mix:
             try:
                 if resident is None:
                     resident = await self._open(client, name)
-                    await resident.reset()  # an earlier run may have left it somewhere
+                    await resident.reset()  # an earlier run may have left it at any step
                 dice = resident.draw.random()
                 if dice < 0.6:
                     await resident.step(resident.draw.choice((1, 1, 1, 5, 40)))
@@ -185,7 +185,7 @@ class Mix:
             await self._rest(self._pause_s)
 
     async def _passer(self, client: AsyncClient, number: int) -> None:
-        """Sessions that live once: forgotten by their TTL, or deleted."""
+        """Uses sessions once; they expire by their TTL, or are deleted."""
         while not self.stopping.is_set():
             name = f"passer-{number}-{self._draw.getrandbits(60):x}"
             expires = self._draw.random() < 0.7
@@ -210,7 +210,7 @@ class Mix:
             await self._rest(self._pause_s)
 
     async def _quitter(self, number: int) -> None:
-        """A client of its own that goes away in the middle of its streams, and comes back to where it stood."""
+        """Runs a client that leaves in the middle of its streams, and returns to its session."""
         while not self.stopping.is_set():
             name = f"quitter-{number}"
             with suppress(CellkeeperError):
@@ -228,7 +228,7 @@ class Mix:
             await self._rest(1.0)
 
     async def _rude(self) -> None:
-        """Streams that are begun, half closed or not, and dropped without a word."""
+        """Starts streams, half-closes some, and drops them without closing properly."""
         while not self.stopping.is_set():
             async with grpc.aio.insecure_channel(self.target) as channel:
                 stub: CellkeeperStub = CellkeeperStub(channel)  # type: ignore[no-untyped-call]
@@ -252,7 +252,7 @@ class Mix:
 
 
 async def _one_frame(closes: bool, left: asyncio.Event) -> AsyncIterator[pb.StepFrame]:
-    """A frame of sessions that are not there; then the stream is half closed, or left as it is."""
+    """Yields a frame of sessions that do not exist; then half-closes the stream, or leaves it open."""
     yield pb.StepFrame(
         model=MODEL,
         sessions=[f"rude-{n}" for n in range(20)],

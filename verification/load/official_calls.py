@@ -1,5 +1,7 @@
-"""The official client as the load: single steps of many sessions, each at its session's position, retried by the client
-while their deadline allows."""
+"""The official client as the load.
+
+It makes single steps of many sessions, each at its session's position, and retries them until their deadline.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,11 @@ OPENED_TOGETHER = 64
 
 
 class OfficialCalls:
-    """A session has one step under way at the most. A step is refused where its deadline passed while the server
-    refused it, and late where the server had taken it, or had not answered."""
+    """Makes steps with the official client; each session has at most one in flight.
+
+    A step is refused if its deadline passed while the server refused it, and late if the server had accepted it, or had
+    not answered.
+    """
 
     def __init__(self, target: str, plan: Plan) -> None:
         self._plan = plan
@@ -38,7 +43,7 @@ class OfficialCalls:
         self._idle.extend(await asyncio.gather(*map(opened, range(self._plan.sessions))))
 
     async def send(self, timeout_s: float) -> Answer | None:
-        """None: every session has a step under way, and nothing was sent."""
+        """Makes one step. Returns None, sending nothing, if every session has a step in flight."""
         if not self._idle:
             return None
         session = self._idle.popleft()

@@ -1,4 +1,4 @@
-"""Three times the load that the server can carry: what it takes it does in time, the rest it refuses at once.
+"""Loads the server with three times its capacity: what it accepts it does in time, the rest it refuses at once.
 
 python -m verification.load.overload --seconds 20 [--store memory|sqlite|redis] [--items 64|1] [--held-back] [--heavy]
 python -m verification.load.overload --seconds 20 [--store memory|sqlite|redis] --official
@@ -25,19 +25,19 @@ from .calls import Plan
 from .report import finish
 from .vitals import MIB, cpu_seconds, forget_peak_rss, peak_rss_bytes, rss_bytes
 
-LEAST_GOODPUT = 0.4  # of the peak: refusing takes its share of the server, and the load its share of the machine
+LEAST_GOODPUT = 0.4  # of the peak: refusing costs the server time, and the load takes its share of the machine
 LEAST_GOODPUT_HELD_BACK = 0.75  # what its own client refuses costs the server nothing
 MOST_LATE = 0.03  # of the steps sent
 MOST_GROWTH_MIB = 256.0
 MOST_RECOVERY_S = 1.0
 REFUSED_WITHIN = 0.2  # of the deadline, for half of the refusals
-CONNECTION_RPCS = 16  # times the connections: what the server does in a part of the deadline
-GONE = "ExecuteBatchError raised in core"  # what gRPC logs where a caller has left when its reply comes
-OFFICIAL_SESSIONS = 2560  # more than can be under way at three times the peak
+CONNECTION_RPCS = 16  # times the connections: what the server can do in a part of the deadline
+GONE = "ExecuteBatchError raised in core"  # gRPC logs this if a caller has left when its reply comes
+OFFICIAL_SESSIONS = 2560  # more than can be in flight at three times the peak
 HEAVY_UNITS, HEAVY_LAYERS = 2048, 2
-"""Of an LSTM that takes the server about 1 ms a step. With a small one, the server does about as many steps as a
-generator in Python can send on the same machine, and three times as many cannot be offered."""
-LEAST_PRESSURE = 2.0  # times the peak; where the generator gets no further, nothing was shown
+"""For an LSTM that takes the server about 1 ms per step. With a small one, the server does about as many steps as a
+generator in Python can send on the same machine, so that three times as many cannot be offered."""
+LEAST_PRESSURE = 2.0  # times the peak; if the generator achieves less, the run proves nothing
 
 
 def overload(
@@ -49,9 +49,12 @@ def overload(
     official: bool = False,
     heavy: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
-    """The figures and the violations. held_back: clients refuse their own calls beyond the limit of a connection.
-    official: the load is the official client's single steps, whatever `items` says; it holds back by itself, and the
-    model is heavy. heavy: a step takes the server about 1 ms."""
+    """Runs the overload. Returns the figures and the violations.
+
+    held_back: clients refuse their own calls beyond a connection's limit. official: the load is the official client's
+    single steps, whatever `items` says; it limits itself, and the model is heavy. heavy: a step takes the server about
+    1 ms.
+    """
     if official:
         items, heavy = 1, True
     if held_back:
@@ -115,7 +118,7 @@ def overload(
             over["late"] > MOST_LATE * sent
         ),
         f"refusals took {over['refused_ms']} ms": bool(over["refused_ms"])
-        and not official  # that client tries again until its deadline
+        and not official  # the official client retries until its deadline
         and over["refused_ms"][0] > 1000 * plan.deadline_s * REFUSED_WITHIN,
         "refusals without a delay for the next try": over["advised"] + over["at_client"] < over["refused"],
         f"other errors: {over['other']}": bool(over["other"]),
@@ -140,7 +143,7 @@ def _store_url(store: str, folder: Path, running: ExitStack) -> str:
 
 
 def _press(server: ServerProcess, plan: Plan) -> tuple[dict[str, Any], int, int, float]:
-    """What the generator found; the server's memory before and at its peak; its share of a core meanwhile."""
+    """Returns the generator's results, the server's memory before and at its peak, and its share of a core."""
     words = [sys.executable, "-m", "verification.load.pressure", server.target, json.dumps(asdict(plan))]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as generator:
         if generator.stdout is None:

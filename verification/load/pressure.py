@@ -1,8 +1,8 @@
-"""The load of the overload test, in a process of its own: it must not wait for what it measures.
+"""The load of the overload test, in a process of its own, so that it does not wait for what it measures.
 
     python -m verification.load.pressure TARGET '{"items": 64, ...}'
 
-Prints one line of JSON: what came of each phase.
+Prints one line of JSON with the results of each phase.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from .official_calls import OfficialCalls
 
 TURN_S = 0.005  # an open loop sends what has become due in this time
 MOST_BEHIND_S = 0.05
-"""What has become due while the generator itself was behind for longer is never sent: all of it at once would be a load
+"""What became due while the generator itself was behind for longer is never sent: all of it at once would be a load
 that no clients make, and would keep the generator behind."""
 PROBE_SHARE = 0.2  # of the capacity
 
 
 @dataclass
 class Phase:
-    """Counted in steps. *_ms: [median, 99 %, longest] from sending to the answer."""
+    """One phase, counted in steps. *_ms: [median, 99 %, maximum] from sending to the answer."""
 
     seconds: float = 0.0
     sent: int = 0
     good: int = 0
     refused: int = 0
-    advised: int = 0  # of those refused, with a delay for the next try
+    advised: int = 0  # those refused with a retry delay
     at_client: int = 0  # refused by the client's own transport: the server never saw them
     late: int = 0
     other: dict[str, int] = field(default_factory=dict)
     good_ms: list[float] = field(default_factory=list)
     refused_ms: list[float] = field(default_factory=list)
-    slowest_turn_ms: float = 0.0  # by which the generator itself was behind
+    slowest_turn_ms: float = 0.0  # by how much the generator itself was behind
 
 
 class Pressure:
@@ -51,7 +51,7 @@ class Pressure:
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def closed(self, seconds: float) -> Phase:
-        """`flows` calls under way at any time: what the server can do."""
+        """Keeps `flows` calls in flight at any time, which shows the server's capacity."""
         self._answers = []
         started = time.perf_counter()
 
@@ -63,7 +63,7 @@ class Pressure:
         return self._phase(time.perf_counter() - started)
 
     async def open(self, steps_per_second: float, seconds: float) -> Phase:
-        """Sends at that rate, whatever comes back, as far as this process keeps up; then waits for the answers."""
+        """Sends at that rate whatever comes back, as far as this process keeps up; then waits for the answers."""
         self._answers = []
         started = time.perf_counter()
         sent, slowest = 0, 0.0
@@ -85,7 +85,7 @@ class Pressure:
         return phase
 
     async def recovery(self, steps_per_second: float, limit_ms: float, seconds: float) -> tuple[Phase, float]:
-        """A light load, and the seconds after which every answer to it came within `limit_ms`."""
+        """Applies a light load. Returns the phase, and the seconds after which every answer came within `limit_ms`."""
         started = time.perf_counter()
         phase = await self.open(steps_per_second, seconds)
         slow = [a.sent_at - started for a in self._answers if a.ms > limit_ms or not a.good]
@@ -115,7 +115,7 @@ async def press(target: str, plan: Plan) -> dict[str, Any]:
     try:
         await calls.open()
         pressure = Pressure(calls, plan)
-        await pressure.closed(plan.capacity_s / 2)  # every session hot, every connection up
+        await pressure.closed(plan.capacity_s / 2)  # makes every session hot and every connection ready
         capacity = await pressure.closed(plan.capacity_s)
         peak = capacity.good / capacity.seconds
         calm, _ = await pressure.recovery(PROBE_SHARE * peak, 0.0, plan.after_s / 2)

@@ -1,4 +1,4 @@
-"""How the long runs end: a table, then one line of JSON."""
+"""How the long runs end: with a table, then one line of JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def table(rows: Sequence[tuple[str, object]]) -> str:
 
 
 def finish(figures: Mapping[str, Any], violations: Sequence[str]) -> int:
-    """Prints both; the exit status."""
+    """Prints both. Returns the exit status."""
     print(table([*figures.items(), ("violations", len(violations))]))
     for text in violations[:20]:
         print(f"VIOLATION: {text}")

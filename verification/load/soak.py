@@ -1,4 +1,4 @@
-"""Mixed load for a long time: nothing may grow, nothing may be left over, every answer is right.
+"""Applies a mixed load for a long time: nothing may grow or be left over, and every answer must be right.
 
 python -m verification.load.soak --minutes 30 --store sqlite
 """
@@ -24,10 +24,10 @@ from .mix import FEATURES, MODEL, Mix, Tally
 from .report import finish
 from .vitals import LAZY_FDS, LAZY_THREADS, MIB, Vitals, fd_count, flatness, folder_bytes, rss_bytes, thread_count
 
-ARENA_SLOTS = 512  # 1 MiB of two states of 1 KiB each: fewer than there are sessions
+ARENA_SLOTS = 512  # 1 MiB of two states of 1 KiB each: fewer than sessions
 OPTIONS = ["--arena-mib", "1", "--max-batch", "64"]
 SETTLE_S = 20.0
-FLAT_FROM_S = 120.0  # shorter runs are still filling caches; their growth says nothing
+FLAT_FROM_S = 120.0  # shorter runs are still filling caches; their growth proves nothing
 STORE_RESTARTS = 5
 EXCUSED_AFTER_RESTART_S = 40.0
 RSS_SHARE, RSS_SLACK = 0.02, 4 * MIB
@@ -60,9 +60,9 @@ def stand(store: str) -> Iterator[Stand]:
 async def soak(
     store: str, seconds: float, *, seed: int, residents: int = 700, pause_s: float = 12.0, sample_s: float = 5.0
 ) -> tuple[dict[str, Any], list[str]]:
-    """The figures and the violations of a run."""
+    """Runs the load. Returns the figures and the violations."""
     with stand(store) as place:
-        await _load(place, min(seconds / 4, 10.0), seed + 1, residents, 0.1, Tally(), 1.0)  # every kind of thing once
+        await _load(place, min(seconds / 4, 10.0), seed + 1, residents, 0.1, Tally(), 1.0)  # each kind of work once
         await _until_idle(place)
         baseline = _vitals(place, 0.0)
         tally = Tally()
@@ -154,7 +154,7 @@ def _vitals(place: Stand, at: float) -> Vitals:
 
 
 async def _until_idle(place: Stand) -> bool:
-    """Whether the queue was empty within SETTLE_S."""
+    """Returns True if the queue was empty within SETTLE_S."""
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
         if await asyncio.to_thread(place.server.metric, "cellkeeper_queue_depth") == 0:
@@ -164,7 +164,7 @@ async def _until_idle(place: Stand) -> bool:
 
 
 async def _until_back(place: Stand, baseline: Vitals) -> Vitals:
-    """The first moment at which nothing is left over, or what there is after SETTLE_S."""
+    """Returns the vitals once nothing is left over, or those after SETTLE_S."""
     until = time.monotonic() + SETTLE_S
     while True:
         vitals = await asyncio.to_thread(_vitals, place, 0.0)

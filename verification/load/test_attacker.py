@@ -1,4 +1,4 @@
-"""The attacker's tool, for a moment, and without its times: `make attack` has the long one, which measures them."""
+"""The attacks, for a moment, without checking times: `make attack` runs and measures them for longer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from testing.server_process import ServerProcess
 from .attacker import KINDS, endure, house, plans
 
 SECONDS = 1.0
-BYTES_PER_SECOND = 400_000_000  # more than a line carries: it is for a moment only
+BYTES_PER_SECOND = 400_000_000  # more than a network line carries: it is only for a moment
 
 
 @pytest.fixture(scope="module", params=["open", "tokens"])

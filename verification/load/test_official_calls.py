@@ -1,4 +1,4 @@
-"""What becomes of the official client's steps is told apart: done, refused, late, and not sent at all."""
+"""The outcomes of the official client's steps are distinguished: done, refused, late, and not sent at all."""
 
 from __future__ import annotations
 

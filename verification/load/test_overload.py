@@ -1,5 +1,7 @@
-"""Overload in miniature. The bounds are wide, for a machine that others use too: the measurement is
-`python -m verification.load.overload`."""
+"""Overload in miniature, with wide bounds for a shared machine.
+
+The measurement is `python -m verification.load.overload`.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from .overload import overload
 @pytest.mark.parametrize("store", ["sqlite", "memory"])
 def test_under_three_times_the_load_work_goes_on_and_the_rest_is_refused(store: str) -> None:
     figures, _ = overload(2.5, store, 64, [])
-    assert figures["goodput_ratio"] > 0.25, figures  # without admission it was 0.03
+    assert figures["goodput_ratio"] > 0.25, figures  # without admission control it was 0.03
     assert figures["refused_share"] > 0.2, figures
-    assert figures["late_share"] < 0.3, figures  # without admission it was 0.99
+    assert figures["late_share"] < 0.3, figures  # without admission control it was 0.99
     assert figures["recovery_s"] < 2.0, figures
     assert figures["queue_depth_after"] == 0
     assert figures["other"] == {}

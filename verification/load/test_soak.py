@@ -1,4 +1,4 @@
-"""The soak in miniature: nothing is left over after a mixed load, and every answer was right."""
+"""The soak test in miniature: nothing is left over after a mixed load, and every answer was right."""
 
 from __future__ import annotations
 

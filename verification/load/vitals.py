@@ -1,4 +1,4 @@
-"""What a process and its store hold at one moment, read from outside."""
+"""The resources of a process and its store at one moment, read from outside."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-LAZY_THREADS = 8  # the store's seven and the engine's one start when they are first needed
+LAZY_THREADS = 8  # the store's seven and the engine's one start on first use
 LAZY_FDS = 24  # each of the store's threads then opens a connection; SQLite's is database, log and shared memory
 MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Vitals:
-    """at: seconds since the load began. rss_bytes, fds, threads: of the server. store_bytes: what the store takes.
-    queue_depth, hot: unanswered requests, and sessions in a slot, as the server's metrics say."""
+    """The resources at one moment.
+
+    at: seconds since the load started. rss_bytes, fds, threads: of the server. store_bytes: the store's size.
+    queue_depth, hot: unanswered requests, and sessions in a slot, from the server's metrics.
+    """
 
     at: float
     rss_bytes: int
@@ -29,7 +32,7 @@ class Vitals:
 
 @dataclass(frozen=True)
 class Flatness:
-    """A series' median over the last third of a run against that over the second third."""
+    """A series' median over the last third of a run, compared with that over the second third."""
 
     name: str
     middle: float
@@ -50,7 +53,7 @@ def peak_rss_bytes(pid: int) -> int:
 
 
 def forget_peak_rss(pid: int) -> None:
-    """`peak_rss_bytes` is of the time from here on: loading a model may have taken more than serving it does."""
+    """Restarts the measurement of `peak_rss_bytes`: loading a model may take more memory than serving it."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
@@ -63,20 +66,23 @@ def fd_count(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time used so far, user and system."""
+    """Returns the processor time used so far, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def folder_bytes(folder: Path) -> int:
-    """The files in a folder, a write-ahead log included; one that goes away meanwhile counts as nothing."""
+    """Returns the size of the files in a folder, including a write-ahead log; a file that disappears counts as 0."""
     return sum(_size(path) for path in folder.iterdir())
 
 
 def flatness(
     name: str, samples: Sequence[Vitals], value: Callable[[Vitals], float], share: float, slack: float
 ) -> Flatness:
-    """allowed growth: `share` of the second third's median, and `slack` beside it (the noise of small processes)."""
+    """Compares the thirds of a run.
+
+    The allowed growth is `share` of the second third's median, plus `slack` (the noise of small processes).
+    """
     values = [value(sample) for sample in samples]
     third = max(len(values) // 3, 1)
     middle, last = median(values[third : 2 * third] or values), median(values[-third:])

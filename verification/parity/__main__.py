@@ -1,6 +1,6 @@
 """`python -m verification.parity`: imports every architecture and writes the table of docs/models.md.
 
---check writes nothing, and fails where the table has other rows than the cases.
+--check writes nothing, and fails if the rows of the table are not those of the cases.
 """
 
 from __future__ import annotations

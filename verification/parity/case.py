@@ -13,7 +13,7 @@ Importer = Callable[[Path, int], Imported]  # (the bundle's folder, max_batch)
 
 @dataclass(frozen=True)
 class Case:
-    """slow: takes more than a few seconds."""
+    """One architecture to import. slow: it takes more than a few seconds."""
 
     framework: str
     title: str

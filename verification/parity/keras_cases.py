@@ -14,7 +14,7 @@ from .trace_cases import keras_trace_cases
 
 
 def normalization() -> Any:
-    """Adapted to features with means and spreads far from 0 and 1."""
+    """Returns a layer that is adapted to features with means and spreads far from 0 and 1."""
     from keras import layers
 
     layer = layers.Normalization()
@@ -25,7 +25,7 @@ def normalization() -> Any:
 
 @cache
 def keras_cases() -> list[Case]:
-    """Needs Keras 3 with a backend."""
+    """Returns the cases. Needs Keras 3 with a backend."""
     from keras import Input
     from keras import layers as L
 

@@ -1,4 +1,4 @@
-"""Keras models as the cases make them: weights filled at random, saved to a file, imported."""
+"""Makes Keras models for the cases: fills in random weights, saves and imports them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .case import Importer
 
 
 def filled(model: Any, seed: int = 5) -> Any:
-    """Random weights everywhere: fresh biases are zeros, which would hide where they went."""
+    """Sets all weights to random values: new biases are zeros, which would hide misplaced ones."""
     draw = np.random.default_rng(seed)
     for layer in model.layers:
         values = []

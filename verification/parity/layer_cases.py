@@ -1,4 +1,4 @@
-"""Layers between and behind recurrent ones, branches, and cells of every kind: PyTorch's as lists, Keras' as files."""
+"""Layers between and after recurrent ones, branches, and cells of every kind: PyTorch's as lists, Keras' as files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def torch_list(*layers: nn.Module) -> Importer:
 
 
 def torch_words(folder: Path, max_batch: int) -> Imported:
-    """Weights in a file, their layers in words."""
+    """Imports weights from a file and their layers from a description."""
     layers = {"gru": nn.GRU(4, 24), "norm": nn.LayerNorm(24, eps=1e-6), "act": nn.PReLU(), "head": nn.Linear(24, 3)}
     path = folder.with_suffix(".safetensors")
     save_file(nn.ModuleDict(layers).state_dict(), path)
@@ -46,7 +46,7 @@ def torch_words(folder: Path, max_batch: int) -> Imported:
 
 
 def torch_layer_cases() -> list[Case]:
-    """Their weights come from torch's seed."""
+    """Returns the cases; their weights come from torch's seed."""
     norms = (nn.LayerNorm(3), nn.LSTM(3, 24), nn.LayerNorm(24), nn.GRU(24, 13), nn.LayerNorm(13, bias=False))
     plain = nn.LayerNorm(20, elementwise_affine=False)
     cases = [
@@ -65,7 +65,7 @@ def torch_layer_cases() -> list[Case]:
 
 
 def branches() -> Any:
-    """Two recurrent layers side by side, every way to join them, and a path around a third one."""
+    """Returns two recurrent layers side by side, joined in every possible way, and a path around a third one."""
     from keras import Input, Model
     from keras import layers as L
 
@@ -88,7 +88,7 @@ def branches() -> Any:
 
 
 def gated() -> Any:
-    """A gate of the input over a recurrent layer, layer normalisation, and a path around both."""
+    """Returns a gate of the input over a recurrent layer, layer normalisation, and a path around both."""
     from keras import Input, Model
     from keras import layers as L
 
@@ -101,7 +101,7 @@ def gated() -> Any:
 
 @cache
 def keras_layer_cases() -> list[Case]:
-    """Needs Keras 3 with a backend."""
+    """Returns the cases. Needs Keras 3 with a backend."""
     from keras import Input
     from keras import layers as L
 

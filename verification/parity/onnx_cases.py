@@ -1,4 +1,4 @@
-"""ONNX graphs that no part of this project wrote, or that were put together node by node."""
+"""ONNX graphs that others wrote, or that were built node by node."""
 
 from __future__ import annotations
 
@@ -59,9 +59,10 @@ def words_graph() -> bytes:
 
 
 def handmade_graph(seed: int = 1) -> bytes:
-    """A filter bank that adapts: (x [B, 2], state [2, B, 6], peak [B, 6], gain [6], rate int64 []) -> (y [B, 6], ...).
+    """Returns an adaptive filter bank.
 
-    Both levels of "state" have the batch at axis 1; "rate" is an integer constant, "gain" a vector.
+    (x [B, 2], state [2, B, 6], peak [B, 6], gain [6], rate int64 []) -> (y [B, 6], ...). Both levels of "state" have
+    the batch at axis 1; "rate" is an integer constant, "gain" a vector.
     """
     draw = np.random.default_rng(seed)
     values = {
@@ -107,7 +108,10 @@ def handmade_graph(seed: int = 1) -> bytes:
 
 
 def peephole_graph() -> bytes:
-    """(x [T, B, 3], h [1, B, 6], c) -> (y [T, B, 6], h_out, c_out): the gates see the cell (ONNX's input P)."""
+    """Returns an LSTM whose gates see the cell (ONNX's input P).
+
+    (x [T, B, 3], h [1, B, 6], c) -> (y [T, B, 6], h_out, c_out)
+    """
     draw = np.random.default_rng(6)
     sizes = {"weight": (1, 24, 3), "again": (1, 24, 6), "peephole": (1, 18)}
     constants = {name: draw.uniform(-0.6, 0.6, size).astype(np.float32) for name, size in sizes.items()}
@@ -136,7 +140,7 @@ def graph(data: bytes, **options: Any) -> Importer:
 
 
 def onnx_cases() -> list[Case]:
-    """Their weights come from torch's seed, or from one of their own."""
+    """Returns the cases; their weights come from torch's seed, or from a seed of their own."""
     initial = {"peak": np.full(6, 0.25, np.float32)}
     return [
         Case("onnx", "torch.onnx: LSTM 2x24, batch_first, any length", graph(carried_graph())),

@@ -1,5 +1,8 @@
-"""Small ONNX graphs of the shapes that public models have: a voice detector with a free window and a sampling rate, a
-policy with a batch of one baked in, a filter of windows, a counter."""
+"""Small ONNX graphs with the shapes of public models.
+
+They are a voice detector with a free window and a sampling rate, a policy with the batch fixed to one, a filter of
+windows, and a counter.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ HIDDEN = 4
 def model(
     nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any], constants: dict[str, Any], **kinds: int
 ) -> bytes:
-    """kinds: of inputs and outputs that are not float32."""
+    """Builds the model. kinds: of inputs and outputs that are not float32."""
 
     def values(shapes: dict[str, Any]) -> list[Any]:
         return [helper.make_tensor_value_info(k, kinds.get(k, TensorProto.FLOAT), s) for k, s in shapes.items()]
@@ -26,8 +29,11 @@ def model(
 
 
 def detector(batch: int | None = None) -> bytes:
-    """As Silero VAD has it: (input [?, ?], state [2, ?, 4], sr int64 []) -> (output [?, 1], stateN): frames of the
-    window by a convolution whose kernel the rate chooses, their largest, an LSTM of one step. batch: fixed to it."""
+    """Returns a graph like Silero VAD: (input [?, ?], state [2, ?, 4], sr int64 []) -> (output [?, 1], stateN).
+
+    It takes frames of the window by a convolution whose kernel depends on the rate, their maximum, and an LSTM of one
+    step. batch: fixes the batch size.
+    """
     draw = np.random.default_rng(5)
 
     def weights(*shape: int) -> Any:
@@ -73,8 +79,11 @@ def detector(batch: int | None = None) -> bytes:
 
 
 def enhancer() -> bytes:
-    """As speech enhancers have it: (mix [1, 3, 1, 2], cache [2, 1, 1, 3, 2]) -> (enh [1, 3, 1, 2], cache_out): a frame
-    of 3 frequencies, complex, and a state of five axes with the two frames before."""
+    """Returns a graph like a speech enhancer.
+
+    (mix [1, 3, 1, 2], cache [2, 1, 1, 3, 2]) -> (enh [1, 3, 1, 2], cache_out): it takes a frame of 3 complex
+    frequencies, and a state of five axes with the two previous frames.
+    """
     constants = {"one": [1], "two": [2], "axis0": [0], "shape": [1, 1, 1, 3, 2], "out": [1, 3, 1, 2]}
     nodes = [
         helper.make_node("Reshape", ["mix", "shape"], ["newest"]),
@@ -93,7 +102,7 @@ def enhancer() -> bytes:
 
 
 def counter(*, batch: int | str = "n") -> bytes:
-    """(x [n, 3, 2], ticks int64 [n], mean float64 [n, 3, 2]) -> y [n, 3, 2]: the mean of the windows so far."""
+    """Returns (x [n, 3, 2], ticks int64 [n], mean float64 [n, 3, 2]) -> y [n, 3, 2], the mean of the windows so far."""
     nodes = [
         helper.make_node("Add", ["ticks", "one"], ["ticks_out"]),
         helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.DOUBLE),
@@ -116,7 +125,7 @@ def counter(*, batch: int | str = "n") -> bytes:
 
 
 def state_alone(batch_axis: int = 0, batch: int | str = "n") -> bytes:
-    """(x [n, 2], h) -> h_out: decays towards x. batch_axis: of h, [n, 2] or [2, n]."""
+    """Returns (x [n, 2], h) -> h_out, which decays towards x. batch_axis: of h, [n, 2] or [2, n]."""
     turn = [helper.make_node("Transpose", ["x"], ["turned"], perm=[1, 0] if batch_axis else [0, 1])]
     nodes = [
         *turn,

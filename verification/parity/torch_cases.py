@@ -16,7 +16,7 @@ from .trace_cases import trace_cases
 
 
 class Forecaster(nn.Module):
-    """As people write it: the last time step of a sequence goes through a head."""
+    """A forecaster as people write it: the last time step of a sequence goes through a head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Forecaster(nn.Module):
 
 
 class Language(nn.Module):
-    """Token ids in, logits out; the weight of the head is that of the embedding."""
+    """Token ids in, logits out; the head shares the embedding's weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Language(nn.Module):
 
 
 class Step(nn.Module):
-    """(x, h, c) -> (y, h, c), one time step, with a path around the cell that no list of layers can say."""
+    """(x, h, c) -> (y, h, c), one time step, with a path around the cell that no list of layers can express."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def program(folder: Path, max_batch: int) -> Imported:
 
 
 def torch_cases() -> list[Case]:
-    """Their weights come from torch's seed."""
+    """Returns the cases; their weights come from torch's seed."""
     lstm_cells = (nn.LSTMCell(3, 24), nn.LSTMCell(24, 24), nn.Linear(24, 2))
     learned = (torch.rand(2, 24) - 0.5, torch.rand(2, 24) - 0.5)
     return [

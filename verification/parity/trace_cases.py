@@ -1,4 +1,4 @@
-"""Modules of PyTorch that are traced: their children alone do not say what their forward computes."""
+"""PyTorch modules that must be traced: their children alone do not show what their forward computes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .keras_models import filled, saved
 
 
 class LastStep(nn.Module):
-    """The last time step alone goes through the head, as forecasters do. [B, T, 3]."""
+    """Only the last time step goes through the head, as in forecasters. [B, T, 3]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class LastStep(nn.Module):
 
 
 class Learned(nn.Module):
-    """A learned initial state, two outputs for each time step, and a state behind them. [T, B, 3]."""
+    """A learned initial state, two outputs for each time step, and a state after them. [T, B, 3]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class LoopOfCells(nn.Module):
 
 
 class Convention(nn.Module):
-    """(x, (h, c)) -> (y, (h, c)), as PyTorch's own layers. [B, T, 3]."""
+    """(x, (h, c)) -> (y, (h, c)), like PyTorch's own layers. [B, T, 3]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def traced(model: nn.Module, example: Tensor, **options: Any) -> Importer:
 
 
 def keras_branches() -> Any:
-    """Layers that are not read, a nested model, and a branch around them."""
+    """Returns layers that are not read, a nested model, and a branch around them."""
     from keras import Input, Model, Sequential
     from keras import layers as L
 
@@ -132,7 +132,7 @@ def keras_branches() -> Any:
 
 
 def keras_shared() -> Any:
-    """One layer used twice, each use with a state of its own, and the last time step alone at the end."""
+    """Returns a layer used twice, each use with its own state, and only the last time step at the end."""
     from keras import Input, Model
     from keras import layers as L
 
@@ -142,7 +142,7 @@ def keras_shared() -> Any:
 
 
 def keras_frames(rank: int) -> Any:
-    """ConvLSTM1D or ConvLSTM2D over frames, and layers within each time step."""
+    """Returns ConvLSTM1D or ConvLSTM2D over frames, and layers within each time step."""
     from keras import Input, Model
     from keras import layers as L
 
@@ -161,7 +161,7 @@ def keras_tokens() -> Any:
 
 
 def keras_trace_cases() -> list[Case]:
-    """Needs Keras on torch. A trace takes seconds."""
+    """Returns the cases. Needs Keras on torch. A trace takes seconds."""
     cases = [
         ("layers that are not read, nested model, stacked cells, two outputs", keras_branches()),
         ("a layer used twice, the last time step", keras_shared()),
@@ -174,7 +174,7 @@ def keras_trace_cases() -> list[Case]:
 
 
 def trace_cases() -> list[Case]:
-    """Their weights come from torch's seed. A trace takes seconds."""
+    """Returns the cases; their weights come from torch's seed. A trace takes seconds."""
     zeros = (torch.zeros(1, 2, 8), torch.zeros(1, 2, 8))
     start = torch.full((2, 8), 0.3)
     complex_zeros = (torch.zeros(2, 12), torch.zeros(2, 12))

@@ -1,7 +1,7 @@
 """An LSTM for Triton's Python backend: all states in one arena, one call of the network for a whole sequence batch.
 
-Beside it lie `shape.json` and the weights, as `network.onnx` or `weights.npz`. The parameter `compute` chooses:
-onnxruntime runs the graph that Cellkeeper runs; torch runs nn.LSTM.
+Its folder also holds `shape.json` and the weights, as `network.onnx` or `weights.npz`. The parameter `compute` chooses
+how it computes: onnxruntime runs the graph that Cellkeeper runs; torch runs nn.LSTM.
 """
 
 import json
@@ -25,7 +25,7 @@ class OnnxNetwork:
         )
 
     def run(self, inputs, states):
-        """inputs [T, B, F], states [B, S] -> outputs [T, B, 1], states [B, S]."""
+        """Returns outputs [T, B, 1] and states [B, S], for inputs [T, B, F] and states [B, S]."""
         return self._session.run(["prediction", "next"], {"input": inputs, "state": states})
 
 

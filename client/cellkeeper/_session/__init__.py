@@ -1,1 +1,1 @@
-"""One session in its client: positions, steps, retries and replays. Nothing here knows gRPC."""
+"""The client's side of a session: positions, steps, retries and replays. Nothing here depends on gRPC."""

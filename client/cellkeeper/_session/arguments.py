@@ -1,5 +1,7 @@
-"""What a caller gives beside inputs: seconds, ids, generations, positions, counts. Anything else than what is expected
-is an InvalidArgument that names the field."""
+"""Checks the arguments of a call other than inputs: seconds, ids, generations, positions, counts.
+
+Every function raises InvalidArgument, which names the field, for anything but the expected type and range.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,13 @@ from ..position import Position
 T = TypeVar("T")
 
 MAX_TIMEOUT_SECONDS = 30 * 86_400.0
-"""The wire counts milliseconds in 32 bits, which is 49.7 days; a longer wait is as good as this one."""
+"""The wire counts milliseconds in 32 bits, which is 49.7 days; longer waits are cut to this."""
 MAX_TTL_MS = 2**63 - 1
 MAX_ID_BYTES = 256
 
 
 def timeout_seconds(given: object, default: float, field: str = "timeout") -> float:
-    """Seconds above 0, or a timedelta; None: `default`. No more than MAX_TIMEOUT_SECONDS."""
+    """Returns seconds above 0, also from a timedelta; `default` for None. Cuts them to MAX_TIMEOUT_SECONDS."""
     if type(given) is float and 0.0 < given <= MAX_TIMEOUT_SECONDS:  # the usual case
         return given
     if given is None:
@@ -33,7 +35,7 @@ def timeout_seconds(given: object, default: float, field: str = "timeout") -> fl
 
 
 def seconds_from_0(given: object, field: str) -> float:
-    """Seconds of at least 0, or a timedelta."""
+    """Returns seconds of at least 0, also from a timedelta."""
     seconds = _seconds(given, field, "from 0")
     if seconds < 0:
         raise InvalidArgument(f"{field}: got {given!r}, expected seconds from 0", field=field)
@@ -41,7 +43,7 @@ def seconds_from_0(given: object, field: str) -> float:
 
 
 def ttl_milliseconds(given: object) -> int | None:
-    """Of seconds, 0 ("never forgotten") or at least 0.001, or of a timedelta; None stays None."""
+    """Converts seconds, which are 0 ("never expires") or at least 0.001, or a timedelta; None stays None."""
     if given is None:
         return None
     seconds = _seconds(given, "ttl", "from 0.001, or 0 for never")
@@ -51,7 +53,7 @@ def ttl_milliseconds(given: object) -> int | None:
 
 
 def session_id(given: object, field: str = "session") -> str:
-    """A text of 1..256 bytes of UTF-8."""
+    """Returns a string of 1..256 bytes of UTF-8."""
     text = id_text(given, field)
     size = len(text.encode())
     if not 1 <= size <= MAX_ID_BYTES:
@@ -60,7 +62,7 @@ def session_id(given: object, field: str = "session") -> str:
 
 
 def id_text(given: object, field: str) -> str:
-    """A text that UTF-8 can encode; it may be empty."""
+    """Returns a string that UTF-8 can encode; it may be empty."""
     if not isinstance(given, str):
         hint = "" if given is None else f"; str({field}) makes one"
         raise InvalidArgument(f"{field}: got {type(given).__name__} {given!r}, expected a str{hint}", field=field)
@@ -72,24 +74,24 @@ def id_text(given: object, field: str) -> str:
 
 
 def generation_bytes(given: object) -> bytes:
-    """As a Position has it."""
+    """Returns a generation, as in a Position."""
     return _instance(given, bytes, "generation", "bytes, as in a Position")
 
 
 def fingerprint_bytes(given: object) -> bytes:
-    """As a Model has it; empty: of the version that takes new sessions."""
+    """Returns a fingerprint, as in a Model; empty means the version that takes new sessions."""
     return _instance(given, bytes, "fingerprint", "bytes, as in a Model; bytes.fromhex() makes them of digits")
 
 
 def position(given: object, field: str) -> Position | None:
-    """A Position, or None."""
+    """Returns a Position, or None."""
     return (
         None if given is None else _instance(given, Position, field, "a Position; Position.parse() makes one of text")
     )
 
 
 def output_names(given: object) -> tuple[str, ...]:
-    """Names of outputs, at least one."""
+    """Returns the names of outputs, at least one."""
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise InvalidArgument(f"outputs: got {given!r}, expected a list of names", field="outputs")
     names = tuple(given)
@@ -99,14 +101,14 @@ def output_names(given: object) -> tuple[str, ...]:
 
 
 def whole_number(given: object, field: str, least: int) -> int:
-    """An integer of at least `least`."""
+    """Returns an integer of at least `least`."""
     if not isinstance(given, Integral) or isinstance(given, bool) or given < least:
         raise InvalidArgument(f"{field}: got {given!r}, expected an integer of at least {least}", field=field)
     return int(given)
 
 
 def tensors(given: object, field: str) -> Mapping[str, Any]:
-    """Tensors by name."""
+    """Returns tensors by name."""
     if isinstance(given, Mapping):
         return given
     text = f"{field}: got {type(given).__name__}, expected tensors by name"
@@ -126,7 +128,7 @@ def _seconds(given: object, field: str, expected: str) -> float:
     if isinstance(given, Real) and not isinstance(given, bool):
         try:
             seconds = float(given)
-        except OverflowError:  # an integer beyond all floats
+        except OverflowError:  # an integer too large for a float
             seconds = math.inf if str(given)[0] != "-" else -math.inf
         if not math.isnan(seconds):
             return seconds

@@ -1,4 +1,4 @@
-"""The answer that a thread waits for, while an event loop in another thread receives it."""
+"""An answer that one thread waits for while an event loop in another thread receives it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Work = TypeVar("Work")
 
 
 class BlockingAnswer(Generic[Result, Work]):
-    """The answer to one piece of work (a StepCall, a task): set once, in the event loop's thread, and waited for once.
+    """The answer to one piece of work (a StepCall, a task): set once, in the event loop's thread, and awaited once.
 
-    A lock is all that it needs: a concurrent.futures.Future has a condition beside, and is chained to a second future.
+    A lock is enough: a concurrent.futures.Future also has a condition, and would be chained to a second future.
     """
 
     __slots__ = ("_done", "_error", "_lock", "_result", "told", "work")
 
     def __init__(self) -> None:
-        self.told = False  # the work's own error is being raised
+        self.told = False  # True once `wait` has raised the work's own error
         self.work: Work | None = None
         self._done = False
         self._result: Result | None = None
@@ -30,19 +30,19 @@ class BlockingAnswer(Generic[Result, Work]):
         self._lock.acquire()
 
     def start(self, submit: Callable[[], Work]) -> None:
-        """In the event loop's thread: submits the work."""
+        """Submits the work. Runs in the event loop's thread."""
         try:
             self.work = submit()
         except CellkeeperError as error:
             self.set_exception(error)
 
     def give_up(self, tell: Callable[[Work], object]) -> None:
-        """In the event loop's thread: the caller has stopped waiting."""
+        """Tells the work that its caller has stopped waiting. Runs in the event loop's thread."""
         if self.work is not None:
             tell(self.work)
 
     def wait(self) -> Result:
-        """Blocks until the answer is there. Raises what the work raised."""
+        """Blocks until the answer arrives. Raises what the work raised."""
         self._lock.acquire()
         if self._error is not None:
             self.told = True

@@ -1,4 +1,4 @@
-"""What a history is made of: chunks."""
+"""Chunks, which a history consists of."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ..position import Position
 
 class ChunkState(Enum):
     QUEUED = "queued"  # to be sent, or sent again
-    IN_FLIGHT = "in flight"  # sent, no outcome yet
+    IN_FLIGHT = "in flight"  # sent, outcome unknown
     DONE = "done"  # answered
     DROPPED = "dropped"  # its caller was told that it failed
 
 
 class Chunk:
-    """Consecutive time steps of one session, sent as one.
+    """Consecutive time steps of one session, sent together.
 
-    inputs: their raw bytes in the model's dtype. steps: how many. start, end: the positions before and after. held:
-    its reply was reported already, and it is sent only because the server lost it. uncertain: an attempt ended without
-    an outcome, so it may have been applied. late: its caller stopped waiting. call: the StepCall that it belongs to;
-    None for a replay.
+    inputs: their raw bytes in the model's dtype. steps: how many. start, end: the positions before and after. held: its
+    reply was already delivered, and it is sent again only because the server lost it. uncertain: an attempt ended
+    without an outcome, so it may have been applied. late: its caller stopped waiting. call: the StepCall that it
+    belongs to; None for a replay.
     """
 
     __slots__ = (
@@ -48,14 +48,14 @@ class Chunk:
         self.state = ChunkState.QUEUED
         self.held = False
         self.sent = False
-        self.counted = False  # among those in flight
+        self.counted = False  # as one of those in flight
         self.acked_sent = 0
         self.uncertain = False
         self.late = False
 
     @property
     def may_be_applied(self) -> bool:
-        """Sent, and no outcome said that the server did not apply it."""
+        """True if the chunk was sent and no outcome says that the server did not apply it."""
         return self.uncertain or self.state is ChunkState.IN_FLIGHT
 
     def __repr__(self) -> str:
@@ -63,7 +63,7 @@ class Chunk:
 
 
 class Outgoing(NamedTuple):
-    """What to send: the chunk, and up to which step this client holds every reply."""
+    """A chunk to send, and the step up to which this client holds every reply."""
 
     chunk: Chunk
     acked: int

@@ -7,21 +7,20 @@ from typing import Protocol
 
 
 class Expiring(Protocol):
-    """Something with deadlines, on the event loop's clock. watched: it was added, and is looked at."""
+    """Something with deadlines on the event loop's clock. watched: it was added to Deadlines."""
 
     watched: bool
 
     def expire(self, now: float) -> float:
-        """Ends what has expired. Returns the next deadline, infinity if there is none."""
+        """Ends whatever has expired. Returns the next deadline, or infinity."""
         ...
 
 
 class Deadlines:
-    """Calls `expire` of what was added, at its earliest deadline.
+    """Calls `expire` of each added item at the earliest deadline.
 
-    The timer is armed for the earliest deadline known. What is answered before leaves it armed, and what has
-    nothing left to expire is found out when it fires: a steady load pays for a comparison at each call, and for a
-    look at everything once a timeout.
+    The timer stays armed when a call is answered early, and items with nothing left to expire are dropped when it
+    fires. So under steady load each call costs one comparison, and each timeout one pass over all items.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -31,8 +30,7 @@ class Deadlines:
         self.armed_for = float("inf")
 
     def add(self, item: Expiring, deadline: float) -> None:
-        """The item has another deadline. There is no need for it where the item is watched, and the timer is armed for
-        an earlier one."""
+        """Registers a deadline of the item. Needless if it is watched and the timer is armed for an earlier one."""
         self._active.add(item)
         item.watched = True
         if deadline < self.armed_for:

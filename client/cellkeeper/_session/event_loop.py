@@ -1,4 +1,4 @@
-"""Which event loop a client belongs to."""
+"""Checks that a client is used in its own event loop."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ _OTHER = (
 
 
 def check_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Raises WrongEventLoop where another loop than `loop` is running."""
+    """Raises WrongEventLoop if the running loop is not `loop`."""
     if asyncio.get_running_loop() is not loop:
         raise WrongEventLoop(_CLOSED if loop.is_closed() else _OTHER)

@@ -1,4 +1,4 @@
-"""Columns that have names, put into the order of a model's features."""
+"""Puts named columns into the order of a model's features."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ SHOWN_NAMES = 20  # in an error
 
 
 def in_order(given: Any, wanted: Sequence[str], field: str) -> Any:
-    """A DataFrame [T, F], a Series [F], or a list of such, with the features `wanted` in their order; anything else as
-    it is. Raises InvalidArgument, which says which names are missing, which are not known, and which occur twice."""
+    """Puts the features of a DataFrame [T, F], a Series [F] or a list of such into the order `wanted`.
+
+    Returns anything else as it is. Raises InvalidArgument, which lists missing, unknown and repeated names.
+    """
     names = _names(given)
     if names is not None:
         return _ordered(given, names, wanted, field)
@@ -23,7 +25,7 @@ def in_order(given: Any, wanted: Sequence[str], field: str) -> Any:
 
 
 def _names(given: Any) -> list[Any] | None:
-    """The names of the columns, or of a Series' elements; None for what has none."""
+    """Returns the names of the columns, or of a Series' elements; None if there are none."""
     labels = getattr(given, "columns", None)
     if labels is None and type(given).__name__ == "Series":
         labels = getattr(given, "index", None)

@@ -11,7 +11,7 @@ CREATED, REPLAYED = 1, 2  # flags of an item in a reply
 
 
 class InputLayout(NamedTuple):
-    """One of several inputs: its name, the wire's number of its dtype, the shape of one time step."""
+    """One of several inputs: its name, the wire's number for its dtype, the shape of one time step."""
 
     name: str
     dtype: Any
@@ -19,8 +19,10 @@ class InputLayout(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The model, the wire's number of its input's dtype, the shape of one time step. Of several inputs: the layout of
-    each, and the structured dtype of a time step."""
+    """The model, the wire's number for its input's dtype, the shape of one time step.
+
+    If there are several inputs, also the layout of each, and the structured dtype of a time step.
+    """
 
     model: str
     dtype: Any
@@ -30,7 +32,7 @@ class Layout(NamedTuple):
 
 
 class FrameFormat:
-    """A layout and the outputs requested. There is one object of each, so that formats are compared by identity."""
+    """A layout and the requested outputs. There is one object for each pair, so formats are compared by identity."""
 
     __slots__ = ("layout", "outputs")
 
@@ -40,7 +42,7 @@ class FrameFormat:
 
 
 class FrameFormats:
-    """All formats of one client. Beyond MAX_FORMATS they are created again, which only makes frames smaller."""
+    """All formats of one client. Past MAX_FORMATS they are created anew, which only makes frames smaller."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Layout, tuple[str, ...]], FrameFormat] = {}

@@ -1,4 +1,4 @@
-"""A caller's step of a group, from its submission to the answers of all members."""
+"""A step that a caller asked of a group, from its submission to the answers of all members."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .step_call import StepCall
 
 @dataclass(slots=True)
 class ReplyColumns:
-    """The replies to some items of a frame, by columns.
+    """The replies to some items of a frame, in columns.
 
-    items: [k]. positions: packed, after the items. outputs: [k, ...] each, as the caller gets them. flags: a byte an
-    item, or empty, as on the wire. queued_seconds, computed_seconds: the longest of all.
+    items: [k]. positions: packed, after the items. outputs: [k, ...] each, as the caller gets them. flags: one byte
+    per item, or empty, as on the wire. queued_seconds, computed_seconds: the maximum over all.
     """
 
     items: Rows
@@ -41,7 +41,7 @@ class ReplyColumns:
         return ReplyColumns(self.items[chosen], positions, outputs, flags, self.queued_seconds, self.computed_seconds)
 
     def one(self, at: int) -> StepReply:
-        """The reply at that place, as a session gets it."""
+        """Returns the reply at that index in the form of a session's."""
         flag = self.flags[at] if self.flags else 0
         return StepReply(
             {name: np.array(values[at]) for name, values in self.outputs.items()},
@@ -54,9 +54,12 @@ class ReplyColumns:
 
 
 class GroupPart:
-    """What goes to one endpoint as one frame. items: of its call, in the chunk's order. endpoint: where it goes, or
-    went. alone: by item of the chunk, what became of members that left the columns while it was in flight. sent: it is
-    in flight, or was. withdrawn: it is not to be sent."""
+    """The part of a call that goes to one endpoint as one frame.
+
+    items: the call's items, in the chunk's order. endpoint: where it goes, or went. alone: by item of the chunk, the
+    sender and chunk of each member that left the columns while it was in flight. sent: it is or was in flight.
+    withdrawn: it will not be sent.
+    """
 
     __slots__ = ("alone", "call", "chunk", "endpoint", "items", "sent", "withdrawn")
 
@@ -71,11 +74,11 @@ class GroupPart:
 
 
 class GroupCall:
-    """members: whose step it is. inputs: raw, item by item. single: given without a time axis. timeout: seconds.
-    deadline: on the event loop's clock. answer: receives the GroupReply when every member has a reply or an error.
+    """members: those to step. inputs: raw, item by item. single: given without a time axis. timeout: seconds. deadline:
+    on the event loop's clock. answer: receives the GroupReply once every member has a reply or an error.
 
-    parts: what goes out of it in columns. alone: by item, the sender and the call of each member that left the columns.
-    errors: by item.
+    parts: the items that are sent in columns. alone: by item, the sender and the call of each member that left the
+    columns. errors: by item.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class GroupCall:
         return table[items].tobytes()
 
     def take(self, items: Rows, replies: ReplyColumns) -> None:
-        """The replies to some of its items."""
+        """Records the replies to some of the items."""
         count = len(self.members)
         whole = len(items) == count and bool((items == np.arange(count)).all())
         for name, values in replies.outputs.items():
@@ -129,7 +132,7 @@ class GroupCall:
         self._count(len(items))
 
     def take_one(self, item: int, reply: StepReply) -> None:
-        """The reply to a member that left the columns."""
+        """Records the reply to a member that left the columns."""
         for name, value in reply.outputs.items():
             self._column(name, value[None])[item] = value
         self._positions[item] = np.frombuffer(Position(*reply.position).pack(), np.uint8)
@@ -144,13 +147,13 @@ class GroupCall:
         self._count(1)
 
     def fail_all(self, error: CellkeeperError) -> None:
-        """Nothing of it was sent."""
+        """Fails every item; call it only if nothing was sent."""
         for item in range(len(self.members)):
             self.errors[item] = error
         self._count(self._left)
 
     def reply(self) -> GroupReply:
-        """What succeeded, once every member has an answer."""
+        """Returns what succeeded, once every member has an answer."""
         names = self.members.names
         if not self.errors:
             ids, outputs, positions, flags = tuple(names), self._outputs, self._positions.tobytes(), bytes(self._flags)
@@ -192,7 +195,7 @@ class GroupCall:
 
 
 class MemberAnswer:
-    """Receives the reply to one member of a call, which left the columns. See Answer."""
+    """Receives the reply to one member of a call that has left the columns. See Answer."""
 
     __slots__ = ("_call", "_done", "_item")
 
@@ -218,7 +221,7 @@ class MemberAnswer:
 
 
 def applied_steps(reply: GroupReply, steps: int) -> dict[str, LateStep]:
-    """Late steps of a call that was answered when its caller had gone, by id."""
+    """Returns, by id, the late steps of a call that was answered after its caller had gone."""
     late: dict[str, LateStep] = {}
     for row, (name, position) in enumerate(zip(reply.ids, reply.positions, strict=True)):
         outputs = {key: values[row] for key, values in reply.outputs.items()}

@@ -1,12 +1,12 @@
-"""Many sessions as their client knows them, in columns: the position of each, and what was sent for it and answered.
+"""The client's knowledge of many sessions, in columns: the position of each, and what was sent and answered.
 
-Pure logic, as a History is, for the ordinary case alone: an item is sent once, and the server applies it. Whatever else
-happens to an item (an error, a lost stream, a caller that stops waiting), its member leaves the columns: `leave`
-returns a History made of its row, with the item in flight, which knows what to do. Once that is idle the member
-returns.
+Pure logic, like History, but only for the common case, in which an item is sent once and the server applies it. If
+anything else happens to an item (an error, a lost stream, a caller that stops waiting), its member leaves the columns:
+`leave` returns a History made from its row, with the item in flight, which handles the rest. Once that is idle, the
+member rejoins the columns.
 
-- A member has one item in flight at the most; acknowledgements therefore equal the items' own positions.
-- A row belongs to one member, and is given to another when that one was removed.
+- A member has at most one item in flight, so acknowledgements equal the items' own positions.
+- A row belongs to one member, and is reused after that member is removed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Positions = NDArray[np.uint64]  # [n, WORDS], little-endian as on the wire
 
 
 class Members:
-    """Some members of a group in an order of their own. rows: [n]. names: their sessions' ids."""
+    """Some members of a group, in an order of their own. rows: [n]. names: their session ids."""
 
     __slots__ = ("_items", "names", "rows")
 
@@ -47,7 +47,7 @@ class Members:
         return len(self.names)
 
     def item_of(self, row: int) -> int | None:
-        """Returns the place of that row; None if it is not among these."""
+        """Returns the index of that row; None if it is not among these."""
         if self._items is None:
             self._items = {row: item for item, row in enumerate(self.rows.tolist())}
         return self._items.get(row)
@@ -58,10 +58,10 @@ class Members:
 
 
 class GroupChunk:
-    """`steps` consecutive time steps each of some members, sent as one frame.
+    """`steps` consecutive time steps for each of some members, sent as one frame.
 
-    starts, ends: [n, WORDS], the items' positions before and after. inputs: raw, item by item. serial: later chunks of
-    the group have larger ones. open: [n], the items in flight in the columns. answered: [n], those that were applied in
+    starts, ends: [n, WORDS], the items' positions before and after. inputs: raw, item by item. serial: increases from
+    chunk to chunk of the group. open: [n], items in flight in the columns. answered: [n], items that were applied in
     the columns.
     """
 
@@ -85,21 +85,21 @@ class GroupChunk:
 
 
 class NewHistory(Protocol):
-    """Makes a member's own history, which starts at `position`; `earlier` returns the answered chunks before it."""
+    """Makes a member's own history, starting at `position`; `earlier` returns the answered chunks before it."""
 
     def __call__(self, position: Position, earlier: Callable[[], Iterable[Chunk]]) -> History: ...
 
 
 class GroupHistory:
-    """See the module.
+    """The columns of a group; see the module.
 
-    step_bytes: bytes of one time step's input. buffer_steps, buffer_bytes: answered inputs kept for a replay, for each
-    member; the members share what they have together, and the oldest are let go first.
+    step_bytes: bytes of one time step's input. buffer_steps, buffer_bytes: answered inputs kept for a replay, per
+    member. The members share one buffer, which drops the oldest chunks first.
     """
 
     def __init__(self, new_history: NewHistory, *, step_bytes: int, buffer_steps: int, buffer_bytes: int) -> None:
-        self.busy = np.zeros(0, bool)  # [rows]: an item is in flight
-        self.apart: dict[int, History] = {}  # by row: the members that left the columns
+        self.busy = np.zeros(0, bool)  # [rows]: has an item in flight
+        self.apart: dict[int, History] = {}  # by row: histories of members that left the columns
         self._positions: Positions = np.zeros((0, WORDS), _WORD)
         self._since = np.zeros(0, np.int64)  # [rows]: serial of the first chunk of the row's history
         self._free: list[int] = []
@@ -114,7 +114,7 @@ class GroupHistory:
     # ------------------------------------------------------------------------------------------ members
 
     def add(self, positions: Sequence[Position]) -> list[int]:
-        """Takes members at these positions. Returns their rows."""
+        """Adds members at these positions. Returns their rows."""
         missing = len(positions) - len(self._free)
         if missing > 0:
             first, more = len(self.busy), max(missing, len(self.busy))
@@ -128,12 +128,12 @@ class GroupHistory:
         return rows
 
     def remove(self, row: int) -> None:
-        """The row's member is idle and goes."""
+        """Frees the row of an idle member."""
         self.apart.pop(row, None)
         self._free.append(row)
 
     def restart(self, row: int, position: Position) -> None:
-        """The idle member has another history from now on, at `position`."""
+        """Gives the idle member a new history at `position`."""
         self.apart.pop(row, None)
         self._since[row] = self._serial
         self._positions[row] = np.frombuffer(position.pack(), _WORD)
@@ -144,7 +144,7 @@ class GroupHistory:
         return history.position if history is not None else Position.unpack(self._positions[row].tobytes())
 
     def packed_positions(self, members: Members) -> bytes:
-        """The positions of these members, 32 bytes each."""
+        """Returns the positions of these members, 32 bytes each."""
         positions = self._positions[members.rows]
         for row, history in self.apart.items():
             item = members.item_of(row)
@@ -155,7 +155,7 @@ class GroupHistory:
     # ------------------------------------------------------------------------------------------ steps
 
     def append(self, members: Members, inputs: bytes) -> GroupChunk:
-        """Takes one item of each member, which are in the columns and not busy. inputs: raw, item by item."""
+        """Appends one item for each member; they must be in the columns and not busy. inputs: raw, item by item."""
         starts = self._positions[members.rows]
         steps = len(inputs) // (len(members) * self._step_bytes)
         ends = starts.copy()
@@ -169,16 +169,16 @@ class GroupHistory:
         return chunk
 
     def withdraw(self, chunk: GroupChunk) -> Rows:
-        """The chunk was not sent, and will not be. Returns the items that were still to be sent."""
+        """Withdraws a chunk that was not sent. Returns the items that were still to be sent."""
         items = np.flatnonzero(chunk.open)
         self.busy[chunk.members.rows[items]] = False
         chunk.open[:] = False
         return items
 
     def on_reply(self, chunk: GroupChunk, items: Rows, positions: bytes) -> Rows:
-        """The server applied the open `items`, each once, and gives their positions.
+        """Records that the server applied the open `items`, each once, at these positions.
 
-        Returns those that it puts elsewhere than this history does: their members are to leave.
+        Returns the items whose positions differ from this history's; their members must leave.
         """
         ends = chunk.ends[items]
         wrong = items[:0]
@@ -193,7 +193,7 @@ class GroupHistory:
         return wrong
 
     def leave(self, chunk: GroupChunk, item: int) -> tuple[History, Chunk]:
-        """The open item's member leaves the columns. Returns its history, with the item in flight."""
+        """Moves the open item's member out of the columns. Returns its history, with the item in flight."""
         row = int(chunk.members.rows[item])
         chunk.open[item] = False
         self.busy[row] = False
@@ -203,14 +203,14 @@ class GroupHistory:
         return history, alone
 
     def take_apart(self, row: int) -> History:
-        """A member that has nothing in flight leaves the columns. Returns its history."""
+        """Moves a member that has nothing in flight out of the columns. Returns its history."""
         position = self.position(row)
         history = self._new_history(position, partial(self._answered, row, position))
         self.apart[row] = history
         return history
 
     def rejoin(self, row: int) -> None:
-        """The history of a member that left is idle: the member returns to the columns."""
+        """Moves a member whose history is idle back to the columns."""
         history = self.apart.pop(row)
         before = Position.unpack(self._positions[row].tobytes())
         alone = Members(np.array([row], np.intp), ("",))
@@ -236,7 +236,7 @@ class GroupHistory:
             self._kept_steps -= oldest.steps * len(oldest.members)
 
     def _answered(self, row: int, position: Position) -> list[Chunk]:
-        """The row's answered chunks that lead to `position`, oldest first, as far as they are kept."""
+        """Returns the row's kept answered chunks that lead to `position`, oldest first."""
         found: list[Chunk] = []
         since, end = int(self._since[row]), position
         for kept in reversed(self._kept):
@@ -254,7 +254,10 @@ class GroupHistory:
 
 
 def advanced_heads(heads: bytes, inputs: bytes, steps: int, step_bytes: int) -> bytes:
-    """The items' heads after their inputs, 8 bytes each. heads: before. inputs: raw, `steps` time steps an item."""
+    """Returns the items' heads after their inputs, 8 bytes each.
+
+    heads: before. inputs: raw, `steps` time steps per item.
+    """
     count = len(heads) // HEAD_BYTES
     table = np.frombuffer(inputs, np.uint8).reshape(count, steps, step_bytes)
     width = HEAD_BYTES + step_bytes
@@ -263,7 +266,7 @@ def advanced_heads(heads: bytes, inputs: bytes, steps: int, step_bytes: int) -> 
         hashed[:, :HEAD_BYTES] = np.frombuffer(heads, np.uint8).reshape(count, HEAD_BYTES)
         hashed[:, HEAD_BYTES:] = table[:, step]
         packed = hashed.tobytes()
-        # To hash a slice takes 0.7 us; to copy a prepared hash object and update that, 0.9 us.
+        # Hashing a slice takes 0.7 us; copying a prepared hash object and updating it, 0.9 us.
         items = [packed[at : at + width] for at in range(0, len(packed), width)]
         heads = b"".join([blake2b(item, digest_size=HEAD_BYTES).digest() for item in items])
     return heads

@@ -1,4 +1,4 @@
-"""What a caller gives for a group, converted to what the model takes, row by row."""
+"""Converts what a caller passes to a group into the model's input, row by row."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from .missing_values import as_numbers
 
 
 class GroupInputs:
-    """Converts the rows of several members into the raw bytes of a model's input, checking them on the way. field: what
-    errors call it."""
+    """Converts several members' rows into the raw bytes of a model's input, and checks them. field: named in errors."""
 
     def __init__(self, model: Model, field: str = "inputs") -> None:
         self._model = model
@@ -25,19 +24,19 @@ class GroupInputs:
         self._one = Inputs(model, field)
         self._dtype = little_endian(model.input.dtype)
         self._shape = model.input.shape
-        self._tokens = 0  # how many there are, where the model takes token ids
+        self._tokens = 0  # the number of token ids; 0 if the model takes features
         if self._dtype.kind in "iu":
             self._tokens = model.vocabulary or int(np.iinfo(self._dtype).max) + 1
 
     def convert(self, names: Sequence[str], rows: ArrayLike) -> tuple[bytes, bool]:
-        """(raw bytes, whether the time axis was left out).
+        """Returns (raw bytes, whether the time axis was omitted).
 
-        names: the members' ids. rows: [N, F] or [N, T, F]; token ids: [N] or [N, T]; one row a member, in their order.
+        names: the members' ids. rows: [N, F] or [N, T, F]; token ids: [N] or [N, T]; one row per member, in order.
         Raises InvalidArgument, which names the row and the member.
         """
         table = self._plain_numbers(rows)
         if table is None:
-            return self._row_by_row(names, rows)  # which says what is wrong where
+            return self._row_by_row(names, rows)  # finds out what is wrong, and in which row
         if len(table) != len(names):
             raise self._wrong(f"{len(table)} rows", f"{len(names)}, one a member")
         return table.tobytes(), table.ndim == 1 + len(self._shape)
@@ -45,7 +44,7 @@ class GroupInputs:
     # ------------------------------------------------------------------------------------------ inside
 
     def _plain_numbers(self, rows: ArrayLike) -> Array | None:
-        """The usual case, whole: what the model takes, in a shape that fits. None: to be looked at row by row."""
+        """The common case at once: valid values in a fitting shape. Returns None if each row needs checking."""
         try:
             given = as_numbers(rows)
         except (TypeError, ValueError):
@@ -94,14 +93,15 @@ class GroupInputs:
 
 
 def is_frame(given: object) -> bool:
-    """Returns True for a DataFrame of pandas, which is not imported for that."""
+    """Returns True for a pandas DataFrame, without importing pandas."""
     return type(given).__name__ == "DataFrame" and type(given).__module__.partition(".")[0] == "pandas"
 
 
 def named_rows(given: Any, features: Sequence[str]) -> tuple[list[Any], Any] | None:
-    """The ids and the rows of a dict {id: x} or of a DataFrame whose index are ids; None for rows without ids.
+    """Returns the ids and rows of a dict {id: x} or of a DataFrame whose index holds ids; None for rows without ids.
 
-    features: the model's, where they have names; a DataFrame has them in any order. Raises InvalidArgument for others.
+    features: the model's, if they have names; a DataFrame may have them in any order. Raises InvalidArgument for other
+    columns.
     """
     if isinstance(given, Mapping):
         names, rows = list(given), list(given.values())

@@ -1,4 +1,4 @@
-"""What a group has to send: its calls, its columns, and the members that left these."""
+"""Sends the steps of a group: its calls, its columns, and the members that left the columns."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ _BUSY = "it was not sent, as steps given to its members before are still unanswe
 
 
 class Routes(Protocol):
-    """Where a group's items go."""
+    """Chooses where a group's items go."""
 
     def split(self, members: Members, item_bytes: int) -> Sequence[tuple[EndpointStatus, Rows | None, Members]]:
-        """Returns the parts that may be a frame each: the endpoint, which items, their members. None: all items."""
+        """Splits the members into parts that fit into one frame each: endpoint, items (None: all of them), members."""
 
     def send(self, part: GroupPart, sender: GroupSender) -> None:
         """Puts the part into the queue of its endpoint."""
 
     def adopt(self, sender: SessionSender, endpoint: EndpointStatus | None) -> None:
-        """The sender continues what went to that endpoint."""
+        """Lets the sender continue what went to that endpoint."""
 
 
 class GroupSender:
-    """Used from one event loop only. new_sender: makes the sender of a member that leaves the columns."""
+    """Sends a group's steps. Use it from one event loop only.
+
+    new_sender: makes the sender of a member that leaves the columns.
+    """
 
     def __init__(
         self,
@@ -61,10 +64,10 @@ class GroupSender:
         self._new_sender = new_sender
         self._routes = routes
         self._deadlines = deadlines
-        self._waiting: deque[GroupCall] = deque()  # until no member of theirs is busy
+        self._waiting: deque[GroupCall] = deque()  # each until none of its members is busy
         self._active: list[GroupCall] = []
         self._alone: dict[int, SessionSender] = {}  # by row
-        self._settled: dict[str, tuple[LateStep, ...]] = {}  # of members that returned to the columns since
+        self._settled: dict[str, tuple[LateStep, ...]] = {}  # of members that have rejoined the columns since
         self._drain_futures: list[asyncio.Future[None]] = []
         self._closed: CellkeeperError | None = None
 
@@ -79,8 +82,10 @@ class GroupSender:
         timeout: float,
         answer: asyncio.Future[GroupReply],
     ) -> GroupCall:
-        """Sends an item of each member, once none of them has another in flight. inputs: raw, item by item. single:
-        given without a time axis. timeout: seconds."""
+        """Sends one item for each member, once none of them has another in flight.
+
+        inputs: raw, item by item. single: given without a time axis. timeout: seconds.
+        """
         self.check()
         deadline = self.loop.time() + timeout
         call = GroupCall(members, inputs, single, frame_format, timeout, deadline, answer)
@@ -91,7 +96,7 @@ class GroupSender:
         return call
 
     def check(self) -> None:
-        """Raises WrongEventLoop, and why it is closed."""
+        """Raises WrongEventLoop, or the error it was closed with."""
         if self._closed is not None:
             raise copy(self._closed)
         check_loop(self.loop)
@@ -105,7 +110,7 @@ class GroupSender:
         return min((call.deadline for call in (*self._active, *self._waiting)), default=float("inf"))
 
     def give_up(self, call: GroupCall, error_at: Callable[[EndpointStatus | None], CellkeeperError]) -> None:
-        """Ends what is unanswered of the call. error_at: returns the error, given the endpoint that did not answer."""
+        """Ends the unanswered items of the call. error_at: returns the error for the endpoint that did not answer."""
         if call in self._waiting:
             self._waiting.remove(call)
             call.fail_all(error_at(None))
@@ -122,17 +127,17 @@ class GroupSender:
         self._go_on(call)
 
     def note_unheard(self, call: GroupCall, steps: int) -> None:
-        """The caller has gone without the replies that came: these are late steps of its members. steps: an item's."""
+        """Records late steps for replies that arrived after the caller had gone. steps: time steps of each item."""
         for name, step in applied_steps(call.reply(), steps).items():
             self._note_settled(name, (step,))
 
     def unsettled(self, row: int) -> tuple[LateStep, ...]:
-        """The late steps of the row's member of which it is not known whether they count, oldest first."""
+        """The late steps of the row's member whose outcome is not known yet, oldest first."""
         sender = self._alone.get(row)
         return sender.late_steps.unsettled if sender is not None else ()
 
     def take_settled(self) -> dict[str, tuple[LateStep, ...]]:
-        """The late steps, by id, whose outcome became known since the last call of this, oldest first."""
+        """Returns, by id, the late steps whose outcome became known since the last call, oldest first."""
         for sender in self._alone.values():
             self._note_settled(sender.session, sender.late_steps.take_settled())
         settled, self._settled = self._settled, {}
@@ -140,7 +145,9 @@ class GroupSender:
 
     async def drained(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
         """Waits until every step of these members is answered. Returns, by row, why late steps cannot be settled.
-        Raises DeadlineExceeded where no answer comes to others."""
+
+        Raises DeadlineExceeded if others stay unanswered.
+        """
         self.check()
         deadline = self.loop.time() + timeout
         while True:
@@ -148,7 +155,7 @@ class GroupSender:
             alone = [(row, self._alone[row]) for row in members.rows.tolist() if row in self._alone]
             left = max(0.0, deadline - self.loop.time())
             results = await asyncio.gather(*(sender.drained(left) for _, sender in alone), return_exceptions=True)
-            if not self._is_busy(members):  # otherwise further steps were given meanwhile
+            if not self._is_busy(members):  # otherwise more steps were submitted meanwhile
                 break
         errors: dict[int, CellkeeperError] = {}
         for (row, _), result in zip(alone, results, strict=True):
@@ -159,7 +166,7 @@ class GroupSender:
         return errors
 
     def alone(self, row: int, name: str) -> SessionSender:
-        """The sender of a member, which leaves the columns for it, with what it has in flight."""
+        """Returns the member's own sender. Moves the member out of the columns, with what it has in flight."""
         for part in (part for call in self._active for part in call.parts):
             item = part.chunk.members.item_of(row) if self.history.busy[row] else None
             if item is not None and part.chunk.open[item]:
@@ -170,7 +177,7 @@ class GroupSender:
         return self._alone[row]
 
     def forget(self, row: int, name: str, error: CellkeeperError) -> None:
-        """The member has another history from now on, or leaves. What it has in flight ends with `error`."""
+        """Drops the history of a member that restarts or leaves. What it has in flight ends with `error`."""
         if self.history.busy[row]:
             self.alone(row, name)
         sender = self._alone.pop(row, None)
@@ -187,20 +194,20 @@ class GroupSender:
             sender.close(error)
 
     def disown(self, error: CellkeeperError) -> None:
-        """Every use raises `error` from now on. Its event loop is another process's, or closed, and is not touched."""
+        """Makes every later use raise `error`. Leaves its event loop alone, which is closed or another process's."""
         self._closed = error
 
     # ------------------------------------------------------------------------------------------ frames
 
     def reroute(self, part: GroupPart) -> None:
-        """The part was not sent, and its endpoint may not be the best one any more."""
+        """Sends the part again if it was not sent, since its endpoint may no longer be the best one."""
         if not part.withdrawn:
             items = self._withdraw(part)
             if len(items):
                 self._send(part.call, part.items[items])
 
     def replied(self, part: GroupPart, replies: ReplyColumns) -> None:
-        """The server applied some items."""
+        """Records the replies to items that the server applied."""
         is_open = part.chunk.open[replies.items]
         if not is_open.all():
             for at in np.flatnonzero(~is_open).tolist():
@@ -219,7 +226,7 @@ class GroupSender:
         self._go_on(part.call)
 
     def refused(self, part: GroupPart, item: int, error: CellkeeperError) -> None:
-        """The server refused the item."""
+        """Records that the server refused the item."""
         alone = part.alone.pop(item, None)
         if alone is None and part.chunk.open[item]:
             alone = self._leave(part, item)
@@ -230,11 +237,11 @@ class GroupSender:
             self._go_on(part.call)
 
     def lost(self, part: GroupPart, error: CellkeeperError) -> None:
-        """No answer will come to what is unanswered of the part."""
+        """Records that what is unanswered of the part will get no answer."""
         for item in (*part.alone, *np.flatnonzero(part.chunk.open).tolist()):
             try:
                 self.refused(part, item, error)
-            except Exception:  # noqa: PERF203 - of this member alone: the others are still to be told
+            except Exception:  # noqa: PERF203 - one member's failure must not keep the others from being told
                 _logger.exception("a lost step of session %r could not be taken back", part.chunk.members.names[item])
 
     # ------------------------------------------------------------------------------------------ inside
@@ -252,7 +259,7 @@ class GroupSender:
                 raise no_answer_from(None, timeout, timeout, None, "steps given before are still unanswered") from None
 
     def _withdraw(self, part: GroupPart) -> Rows:
-        """The part will not be sent. Returns its items that are in the columns; the others' senders send theirs."""
+        """Marks the part as not to be sent. Returns its items that are in the columns; senders send the others."""
         part.withdrawn = True
         items = self.history.withdraw(part.chunk)
         for item in list(part.alone):
@@ -264,7 +271,7 @@ class GroupSender:
             self._start(self._waiting.popleft())
 
     def _start(self, call: GroupCall) -> None:
-        self._forget_done()  # what ended through senders alone is seen here
+        self._forget_done()  # drops calls that ended through senders alone
         self._active.append(call)
         items: Rows = np.arange(len(call.members))
         if self._alone:

@@ -1,18 +1,18 @@
-"""One session as its client knows it: what was sent, what was answered, what to do about an error.
+"""The client's knowledge of one session: what was sent, what was answered, and what to do about an error.
 
-Pure logic: no I/O, no clock, no randomness. Its owner takes what to send from `next_chunk` (or looks at `upcoming`
-first, and passes that to `launch`), reports every outcome (`on_reply`, `on_error`) and every caller that stops waiting
+Pure logic: no I/O, no clock, no randomness. The owner takes chunks to send from `next_chunk` (or looks at `upcoming`
+first and passes that to `launch`), reports every outcome (`on_reply`, `on_error`) and every caller that stops waiting
 (`abandon`), and acts on the verdict.
 
 The rules:
 
-- A chunk never changes its bytes and its position; every resend is identical.
+- A chunk never changes its bytes or its position; every resend is identical.
 - After an error that is retried, nothing more is sent until every chunk in flight has an outcome; then everything
-  that is not answered is sent again, in order.
+  unanswered is sent again, in order.
 - STEP_GAP: the server's position is before the chunk. If it is a position of this history, the steps after it are
-  sent again (replies that are held already are not reported twice). If its head differs: HISTORY_CHANGED. If it is
+  sent again (replies that are already held are not delivered twice). If its head differs: HISTORY_CHANGED. If it is
   before the oldest input kept: HISTORY_LOST.
-- When a chunk is refused for good, the chunks after it fail too: they were built on it.
+- When a chunk is refused for good, the chunks after it fail too, since they build on it.
 - A chunk that may have been applied when its caller stops waiting is late: it stays, is sent again like any other, and
   nothing is appended until its outcome is known. So the next chunk's position never depends on a guess.
 - A History belongs to one generation; a new generation gets a new History.
@@ -33,11 +33,11 @@ _QUEUED, _IN_FLIGHT, _DONE, _DROPPED = ChunkState.QUEUED, ChunkState.IN_FLIGHT, 
 
 
 class History:
-    """See the module.
+    """The history of one session in one generation; see the module.
 
-    position: the session's position at the start. step_bytes: bytes of one time step's input. window_steps:
-    unanswered time steps at once (one longer chunk may go alone). buffer_steps, buffer_bytes: answered inputs kept for
-    a replay. earlier: returns answered chunks from before `position`.
+    position: the session's position at the start. step_bytes: bytes of one time step's input. window_steps: the most
+    unanswered time steps (a single longer chunk may go alone). buffer_steps, buffer_bytes: answered inputs kept for a
+    replay. earlier: returns answered chunks from before `position`.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class History:
         self._step_bytes = step_bytes
         self.window_steps = window_steps
         self._replay_buffer = ReplayBuffer(step_bytes, buffer_steps, buffer_bytes, earlier)  # ends where _open begins
-        self._open: deque[Chunk] = deque()  # adjoining; not answered, or answered and to be sent again
+        self._open: deque[Chunk] = deque()  # adjoining chunks, unanswered, or answered but to be sent again
         self.queued = 0  # chunks to be sent, or sent again
-        self.late = 0  # late chunks whose outcome is not known
-        self._resending = False  # some of these lie among others; else they are the last ones
+        self.late = 0  # late chunks whose outcome is unknown
+        self._resending = False  # queued chunks may lie between others; if False, they are the last ones
         self._settling = False
 
     @property
@@ -68,17 +68,17 @@ class History:
 
     @property
     def idle(self) -> bool:
-        """Nothing to send and nothing unanswered."""
+        """True if there is nothing to send and nothing unanswered."""
         return not self._open and self.in_flight == 0
 
     @property
     def awaited(self) -> bool:
-        """Returns True if a caller waits for an answer."""
+        """True if a caller waits for an answer."""
         return any(not (chunk.late or chunk.held) for chunk in self._open)
 
     @property
     def ready(self) -> bool:
-        """Returns True if `next_chunk` has a chunk."""
+        """True if `next_chunk` has a chunk."""
         return self.queued > 0 and not (self._settling and self.in_flight)
 
     @property
@@ -93,20 +93,20 @@ class History:
 
     @property
     def oldest_open(self) -> Chunk | None:
-        """The oldest chunk without an answer, or to be sent again."""
+        """The oldest chunk that is unanswered or to be sent again."""
         return self._open[0] if self._open else None
 
     @property
     def unanswered(self) -> tuple[Chunk, ...]:
-        """The chunks without an answer, or to be sent again, and answered ones between them; oldest first."""
+        """From the oldest to the newest chunk that is unanswered or to be sent again, with answered ones between."""
         return tuple(self._open)
 
     def answered_since(self, step: int) -> list[Chunk]:
-        """The chunks kept for a replay that begin at `step` or later."""
+        """Returns the chunks kept for a replay that begin at `step` or later."""
         return [chunk for chunk in self._replay_buffer if chunk.start.step >= step]
 
     def room(self, steps: int) -> bool:
-        """A chunk of that many time steps fits into the window. Nothing does while a late chunk is not settled."""
+        """Returns True if a chunk of that many time steps fits into the window; never while a late chunk is open."""
         if not self._open:
             return True
         if self.late:
@@ -115,7 +115,7 @@ class History:
         return waiting == 0 or waiting + steps <= self.window_steps
 
     def append(self, inputs: bytes, call: Any = None) -> Chunk:
-        """Takes a chunk at the end of the history, to be sent when its turn comes."""
+        """Appends a chunk to the history, to be sent in its turn."""
         following = self._open
         start = following[-1].end if following else self.position
         chunk = Chunk(inputs, start, start.advance(inputs, self._step_bytes), call)
@@ -124,8 +124,7 @@ class History:
         return chunk
 
     def next_chunk(self) -> Outgoing | None:
-        """The next chunk to send, which is in flight from now on. None while there is none, or while outcomes must come
-        in first."""
+        """Returns the next chunk and marks it as in flight. None if there is none, or outcomes must arrive first."""
         chunk = self.upcoming
         return None if chunk is None else Outgoing(chunk, self.launch(chunk))
 
@@ -145,7 +144,7 @@ class History:
     # ------------------------------------------------------------------------------------------ outcomes
 
     def on_reply(self, chunk: Chunk, position: Position) -> Verdict:
-        """The server applied the chunk, or had applied it before, and is at `position` after it."""
+        """Records that the server applied the chunk, now or earlier, and is at `position` after it."""
         if not self._count_outcome(chunk):
             return IGNORE
         if position != chunk.end:
@@ -153,7 +152,7 @@ class History:
         return self._done(chunk)
 
     def on_error(self, chunk: Chunk, reason: str, position: Position | None = None) -> Verdict:
-        """The server refused the chunk, or no answer came (LOST). position: of its record, if it said."""
+        """Records that the server refused the chunk, or that no answer came (LOST). position: the record's or None."""
         if not self._count_outcome(chunk):
             return IGNORE
         if reason in RETRIED:
@@ -165,28 +164,28 @@ class History:
         if reason == "STEP_COMPACTED" and (chunk.held or position == chunk.end):
             return self._done(chunk)
         if reason == "ACK_BEHIND" and chunk.acked_sent < chunk.start.step:
-            return self._again(chunk)  # by then the replies before it are in, and say so
+            return self._again(chunk)  # the resend acknowledges the replies that have arrived by then
         return self._fail(chunk, reason)
 
     def abandon(self, chunk: Chunk, reason: str) -> Verdict:
-        """Its caller stops waiting.
+        """Records that the chunk's caller stopped waiting.
 
-        What may have been applied becomes late; the chunks after it stay. What cannot have been applied is
-        dropped, and so are the chunks after it.
+        A chunk that may have been applied becomes late, and the chunks after it stay. A chunk that cannot have been
+        applied is dropped, with the chunks after it.
         """
         if chunk.late or chunk.state is _DROPPED or chunk.state is _DONE:
             return IGNORE
         if not chunk.may_be_applied or self._answered_after(chunk):
             settling = self._settling
             verdict = self._fail(chunk, reason)
-            if not any(other.counted for other in verdict.failed):  # else nothing goes out before their outcomes are in
+            if not any(other.counted for other in verdict.failed):  # else their outcomes are awaited before sending
                 self._settling = settling
             return verdict
         self._become_late(chunk)
         return Verdict(Action.FAIL, reason, (chunk,))
 
     def end(self) -> tuple[Chunk, ...]:
-        """Drops every chunk without an answer; these, oldest first."""
+        """Drops every unanswered chunk. Returns them, oldest first."""
         dropped = tuple(chunk for chunk in self._open if not chunk.held)
         for chunk in dropped:
             chunk.uncertain, chunk.state = chunk.may_be_applied, _DROPPED
@@ -195,9 +194,9 @@ class History:
         return dropped
 
     def rewind(self, position: Position) -> Verdict:
-        """Another call found the server standing at `position`, before what this client knows: replay from there.
+        """Prepares a replay from `position`, where another call found the server, behind what this client knows.
 
-        FAIL with no chunks of its own where that cannot be.
+        Returns FAIL, without chunks if none is open, if that is impossible.
         """
         if reason := self._reason_against(position):
             return self._fail(self._open[0], reason) if self._open else Verdict(Action.FAIL, reason)
@@ -206,7 +205,7 @@ class History:
     # ------------------------------------------------------------------------------------------ inside
 
     def _count_outcome(self, chunk: Chunk) -> bool:
-        """Takes the chunk out of those in flight. Returns False if its outcome is of no interest any more."""
+        """Removes the chunk from those in flight. Returns False if its outcome no longer matters."""
         if not chunk.counted:
             return False
         chunk.counted = False
@@ -234,7 +233,7 @@ class History:
             self._replay_buffer.add(chunk)
 
     def _pass_held(self) -> None:
-        """Replies that are held stay held while their chunks are sent again: the position does not wait for these."""
+        """Advances the position over held replies: it does not wait for the resends of their chunks."""
         for chunk in self._open:
             if not chunk.held:
                 return
@@ -257,7 +256,7 @@ class History:
         return Verdict(Action.REPLAY, replayed_steps=self._reopen(position.step))
 
     def _reason_against(self, position: Position) -> str:
-        """Why this history cannot go on from `position`; empty if it can."""
+        """Returns why this history cannot continue from `position`; empty if it can."""
         if position.generation != self.position.generation:
             return "GENERATION_CHANGED"
         known = self._known(position.step)
@@ -266,7 +265,7 @@ class History:
         return "" if known == position else "HISTORY_CHANGED"
 
     def _known(self, step: int) -> Position | None:
-        """This history's position at `step`, where the inputs kept reach that far."""
+        """Returns this history's position at `step`; None if the kept inputs do not reach that far."""
         if step == self.position.step:
             return self.position
         for chunk in reversed(self._open):
@@ -276,14 +275,14 @@ class History:
         return self._replay_buffer.position_at(step)
 
     def _reopen(self, step: int) -> int:
-        """Puts the answered inputs from `step` on before everything else that is to be sent; how many steps."""
+        """Queues the answered inputs from `step` on, before everything else. Returns how many steps."""
         replayed = 0
         while (chunk := self._replay_buffer.pop()) is not None:
             if chunk.end.step <= step:
                 self._replay_buffer.add(chunk)
                 break
             if chunk.start.step < step:
-                # The record ends inside an answered chunk (someone sent the same inputs in other chunks).
+                # The record ends inside an answered chunk (another client sent the same inputs in other chunks).
                 covered = (step - chunk.start.step) * self._step_bytes
                 middle = chunk.start.advance(chunk.inputs[:covered], self._step_bytes)
                 self._replay_buffer.add(Chunk(chunk.inputs[:covered], chunk.start, middle))
@@ -297,7 +296,7 @@ class History:
         return replayed
 
     def _answered_after(self, chunk: Chunk) -> bool:
-        """Returns True if a later chunk was answered, which shows that this one was applied."""
+        """Returns True if a later chunk was answered, which proves that this one was applied."""
         return any(other.state is _DONE and other.start.step > chunk.start.step for other in self._open)
 
     def _become_late(self, chunk: Chunk) -> None:
@@ -306,13 +305,13 @@ class History:
             self.late += 1
 
     def _fail(self, chunk: Chunk, reason: str) -> Verdict:
-        """The chunk is refused, and with it the chunks after it, as they were built on it.
+        """Fails a refused chunk and the chunks after it, which build on it.
 
-        What is answered stays part of the history, and so does what an answered chunk was built on. So does what may
-        have been applied: it is late now.
+        Answered chunks stay part of the history, and so does whatever an answered chunk builds on. What may have been
+        applied stays too, and is late now.
         """
         self._settling = True
-        if chunk.held:  # a replay came to nothing: back to what is kept; the next step finds the gap again
+        if chunk.held:  # a replay failed: return to what is kept; the next step finds the gap again
             failed = tuple(other for other in self._open if not other.held)
             for other in self._open:
                 if other.held:
@@ -324,7 +323,7 @@ class History:
             failed = tuple(other for other in self._open if other.start.step >= chunk.start.step)
         if chunk.state is _IN_FLIGHT and not chunk.counted:  # that was its outcome
             chunk.state = _QUEUED
-        # Where no attempt of the refused chunk is open, the record lacks it, and so it lacks those after it.
+        # If no attempt of the refused chunk is open, the record lacks it, and so lacks those after it.
         self._drop(failed, keep=chunk.uncertain and reason not in FINAL)
         self._collect()
         self._pass_held()
@@ -333,7 +332,7 @@ class History:
         return Verdict(Action.FAIL, reason, failed)
 
     def _drop(self, failed: tuple[Chunk, ...], keep: bool) -> None:
-        """Drops what failed; with `keep` not the first ones that may have been applied."""
+        """Drops what failed; with `keep`, not the leading chunks that may have been applied."""
         for chunk in failed:
             if chunk.state is _DONE:
                 continue

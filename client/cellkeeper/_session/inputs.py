@@ -1,4 +1,4 @@
-"""What a caller gives, converted to what the model takes."""
+"""Converts a caller's inputs into what the model takes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from .missing_values import as_numbers, is_missing
 
 
 def little_endian(name: str) -> np.dtype[Any]:
-    """The dtype as it goes over the wire. By its string, as numpy has one object of that, which is compared with and
-    looked up faster than an equal one."""
+    """Returns the dtype's little-endian form, as on the wire.
+
+    Made from its string, for which numpy keeps one object: that compares and looks up faster than an equal one.
+    """
     return np.dtype(np.dtype(name).newbyteorder("<").str)
 
 
 class Inputs:
-    """Converts what a caller gives into the raw bytes of a model's input, checking it on the way. field: what errors
-    call it."""
+    """Converts a caller's samples into the raw bytes of a model's input, and checks them. field: its name in errors."""
 
     def __init__(self, model: Model, field: str = "inputs") -> None:
         self._model = model
@@ -35,17 +36,17 @@ class Inputs:
         self._tokens = self._dtype.kind in "iu"
         self._top = model.vocabulary or int(np.iinfo(self._dtype).max) + 1 if self._tokens else 0
         self._alike = self._dtype.isnative and not self._tokens
-        self._finite = b"\1" * prod(self._shape)  # what numpy's isfinite() has in memory where all of a step is
+        self._finite = b"\1" * prod(self._shape)  # the bytes of numpy's isfinite() for a fully finite step
 
     def convert(self, given: Sample) -> tuple[bytes, bool]:
-        """(raw bytes, whether the time axis was left out).
+        """Returns (raw bytes, whether the time axis was omitted).
 
-        given: [F] or [T, F]; token ids: one integer or [T]. Masked elements, None and NA of pandas are missing, as NaN
-        is. Where the model's features have names, a DataFrame (or a Series of one time step) is taken by them, in
-        whatever order it has them. Raises InvalidArgument; for missing values too, where the model takes none.
+        given: [F] or [T, F]; token ids: one integer or [T]. Masked elements, None and the NA of pandas are missing
+        values, like NaN. If the model's features have names, a DataFrame (or a Series for one time step) is matched by
+        name, in any order. Raises InvalidArgument, also for missing values if the model accepts none.
         """
         if self._alike and type(given) is np.ndarray and given.dtype == self._dtype and given.shape == self._shape:
-            # The usual case, for a sixth of the time. To compare bytes is faster than numpy's all(), or a search.
+            # The common case, in a sixth of the time. Comparing bytes is faster than numpy's all(), or a search.
             if np.isfinite(given).tobytes() == self._finite:
                 return given.tobytes(), True
         elif self._tokens and type(given) is int and not self._axes and 0 <= given < self._top:
@@ -72,15 +73,19 @@ class Inputs:
             raise self._wrong(_unequal_steps(given) or f"{_kind(given)} ({error})") from error
 
     def numbers(self, given: Sample) -> Array:
-        """What is given as an array, a DataFrame or a Series with the columns in the model's order where its features
-        have names. Raises InvalidArgument for other names, TypeError and ValueError where numpy does."""
+        """Converts to an array, with the columns of a DataFrame or Series in the order of the model's named features.
+
+        Raises InvalidArgument for other names, TypeError and ValueError where numpy does.
+        """
         names = self._model.feature_names
         ordered: Any = in_order(given, names, self._field) if names else given
         return as_numbers(ordered)
 
     def _floats(self, array: Array, shape: tuple[int, ...], field: str, names: Sequence[str]) -> Array:
-        """Numbers in the model's dtype. shape: of one time step. names: of the features, for an error. Raises
-        InvalidArgument for values that are missing where the model takes none."""
+        """Converts numbers to the model's dtype. shape: of one time step. names: of the features, for errors.
+
+        Raises InvalidArgument for missing values if the model accepts none.
+        """
         with np.errstate(over="ignore"):
             converted = array.astype(self._dtype, copy=False)
         if not self._model.missing_values and b"\0" in np.isfinite(converted).tobytes():
@@ -93,8 +98,10 @@ class Inputs:
         return converted
 
     def convert_known(self, given: Sample | None, steps: int) -> bytes:
-        """The features that a caller supplies in a forecast, raw. given: [steps, features of them]; None: there are
-        none. Raises InvalidArgument."""
+        """Converts the features that a caller supplies in a forecast to raw bytes.
+
+        given: [steps, number of these features]; None: there are none. Raises InvalidArgument.
+        """
         features = (self._model.feedback or ()).count(-1)
         if given is None and features == 0:
             return b""
@@ -121,14 +128,14 @@ class Inputs:
             raise wrong(_unequal_steps(given) or f"{_kind(given)} ({error})") from error
 
     def _no_number(self, array: Array) -> str:
-        """What an array of one or more time steps holds that the model does not take."""
+        """Describes what an array of one or more time steps holds that the model does not accept."""
         steps = array.reshape(-1, *self._shape)
         if self._tokens and array.dtype.kind == "f" and np.isnan(array).any():
             return f"a missing value {_place(~np.isnan(steps), ())}"
         return _what_is_no_number(steps, self._model.feature_names)
 
     def _check_ids(self, array: Array) -> None:
-        # Compared before the cast: an id that does not fit would wrap around to a valid one.
+        # Compared before the cast, in which an id out of range would wrap around to a valid one.
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= self._top:
             raise self._wrong(f"token id {low if low < 0 else high}", f"0..{self._top - 1}")
@@ -144,7 +151,7 @@ class Inputs:
 
 
 def _place(good: Array, names: Sequence[str]) -> str:
-    """Where the first bad value of bool [T, ...] is. names: of the features of [T, F]; empty: they have none."""
+    """Describes where the first False of bool [T, ...] is. names: of the features of [T, F]; empty: they have none."""
     step, *feature = (int(index) for index in np.argwhere(~good)[0])
     if not feature:
         return f"at time step {step}"
@@ -158,7 +165,7 @@ def _kind(given: object) -> str:
 
 
 def _unequal_steps(given: object) -> str:
-    """Of nested lists of different lengths, which time step is the first that differs; empty for anything else."""
+    """For nested lists of unequal lengths, describes the first time step that differs; otherwise returns ""."""
     if not isinstance(given, Sequence) or isinstance(given, str | bytes):
         return ""
     sizes = [len(step) if hasattr(step, "__len__") else None for step in given]
@@ -170,7 +177,7 @@ def _unequal_steps(given: object) -> str:
 
 
 def _what_is_no_number(steps: Array, names: Sequence[str]) -> str:
-    """Of an array [T, ...] of a dtype that is not one of numbers, the first element that is none."""
+    """Describes the first non-numeric element of an array [T, ...] whose dtype is not numeric."""
     numbers = np.array([_is_number(value) for value in steps.flat]).reshape(steps.shape)
     if not numbers.all():
         return f"dtype {steps.dtype}: no number {_place(numbers, names)}"
@@ -185,7 +192,7 @@ def _is_number(value: object) -> bool:
 
 
 def convert_state(model: Model, state: Mapping[str, ArrayLike], field: str) -> list[tuple[TensorSpec, bytes]]:
-    """Every state tensor of the model as raw bytes, in the model's order. Raises InvalidArgument."""
+    """Returns every state tensor of the model as raw bytes, in the model's order. Raises InvalidArgument."""
 
     def wrong(came: str, expected: str) -> InvalidArgument:
         return InvalidArgument(f"{field}: got {came}, expected {expected}", reason="INVALID_FIELD", field=field)

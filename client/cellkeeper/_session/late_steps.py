@@ -14,22 +14,25 @@ MOST_UNREAD = 1024
 
 
 class LateSteps:
-    """The late steps of one session. unsettled: those of unknown outcome, oldest first; replaced as a whole, so that
-    any thread may read it. step_bytes: bytes of one time step's input."""
+    """The late steps of one session.
+
+    unsettled: those whose outcome is unknown, oldest first; replaced as a whole, so that any thread may read it.
+    step_bytes: bytes of one time step's input.
+    """
 
     def __init__(self, step_bytes: int) -> None:
         self._step_bytes = step_bytes
         self.unsettled: tuple[LateStep, ...] = ()
-        self._unread: deque[LateStep] = deque(maxlen=MOST_UNREAD)  # settled, and not told to anybody yet
+        self._unread: deque[LateStep] = deque(maxlen=MOST_UNREAD)  # settled, but not reported yet
 
     def settle(self, step: LateStep, applied: bool | None, error: Exception | None = None) -> None:
-        """Its outcome; None: it will never be known."""
+        """Records the outcome; None: it will never be known."""
         step.applied, step.error = applied, error
         self.unsettled = tuple(other for other in self.unsettled if other is not step)
         self._unread.append(step)
 
     def take_settled(self) -> tuple[LateStep, ...]:
-        """Those settled since the last call, oldest first; of very many the latest ones."""
+        """Returns those settled since the last call, oldest first; only the latest MOST_UNREAD."""
         if not self._unread:
             return ()
         taken = tuple(self._unread)
@@ -37,13 +40,13 @@ class LateSteps:
         return taken
 
     def abandoned(self, call: StepCall, chunk: Chunk, error: CellkeeperError) -> CellkeeperError:
-        """The caller stops waiting for a chunk that may have been applied, or was. Returns the error that says so."""
+        """Records that the caller stopped waiting for a chunk that was or may have been applied. Returns its error."""
         call.late = LateStep(chunk.end, chunk.steps, True if chunk.state is ChunkState.DONE else None)
         self._add(call.late)
         return with_late_step(error, call.late)
 
     def answered(self, call: StepCall, reply: StepReply) -> None:
-        """The step was applied; its caller has stopped waiting."""
+        """Records that a step was applied whose caller has stopped waiting."""
         late = call.late
         if late is None:
             late = call.late = LateStep(reply.position, len(call.inputs) // self._step_bytes, True)
@@ -53,7 +56,7 @@ class LateSteps:
         late.outputs = reply.outputs
 
     def ended(self, chunk: Chunk, error: CellkeeperError) -> None:
-        """The session is closed: no outcome of the chunk will be received."""
+        """Ends a chunk whose session is closed, so that its outcome will never arrive."""
         call: StepCall | None = chunk.call
         chunk.call = None
         if call is None:
@@ -65,7 +68,7 @@ class LateSteps:
             self.settle(call.late, None, error)
 
     def applied_without_reply(self, chunk: Chunk, error: CellkeeperError) -> None:
-        """The record is at the chunk's end, and the server cannot compute its outputs any more."""
+        """Records a chunk that the record includes but whose outputs the server can no longer compute."""
         call: StepCall = chunk.call
         chunk.call = call.chunk = None
         if call.late is None:

@@ -1,7 +1,7 @@
-"""Missing values in what a caller gives: masked elements of numpy arrays, None, and NA of pandas.
+"""Missing values in a caller's data: masked elements of numpy arrays, None, and the NA of pandas.
 
-`numpy.asarray` drops a mask, so that the fill values below it become data, and makes an array of objects of the others.
-The service's `model/missing.py` does the same for data that a model is fitted from: the two packages share no code.
+`numpy.asarray` drops a mask, so that the fill values under it become data, and turns the others into an array of
+objects. The service's `model/missing.py` does the same for data that a model is fitted to; the packages share no code.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike
 
 from ..types import Array
 
-_SCALARS = {float, int, bool, type(None)}  # known to be no sequences: a look at each kind costs more than a conversion
+_SCALARS = {float, int, bool, type(None)}  # known not to be sequences; checking a type costs more than a conversion
 
 
 def as_numbers(given: ArrayLike) -> Array:
-    """An array of numbers, without a mask. What is missing is NaN, which makes floats of integers.
+    """Converts to an array of numbers without a mask. Missing values become NaN, which turns integers into floats.
 
-    What is no number stays what it is: the dtype tells. Raises TypeError and ValueError where numpy does.
+    Returns non-numeric data unconverted: check the dtype. Raises TypeError and ValueError where numpy does.
     """
     if isinstance(given, np.ma.MaskedArray):
         array = _unmasked(given)
@@ -29,12 +29,12 @@ def as_numbers(given: ArrayLike) -> Array:
     else:
         array = np.asarray(given)
         if array.dtype.kind in "US" and not isinstance(given, np.ndarray):
-            array = np.asarray(given, object)  # one text among numbers makes texts of them all
+            array = np.asarray(given, object)  # one string among numbers would turn them all into strings
     return _from_objects(array) if array.dtype.kind == "O" else array
 
 
 def is_missing(value: object) -> bool:
-    """Whether an element says that there is no value. NaN is a number here."""
+    """Returns True if the element marks a missing value. NaN counts as a number here."""
     kind = type(value)
     return (
         value is None or value is np.ma.masked or (kind.__name__ == "NAType" and kind.__module__.startswith("pandas."))
@@ -42,7 +42,7 @@ def is_missing(value: object) -> bool:
 
 
 def _from_objects(array: Array) -> Array:
-    """Numbers where all elements are numbers or missing; otherwise the array as it is."""
+    """Converts to numbers if every element is a number or missing; otherwise returns the array as it is."""
     elements = array.ravel().tolist()
     values = np.array([np.nan if is_missing(element) else element for element in elements])
     return values.reshape(array.shape) if values.dtype.kind in "fiub" and values.ndim == 1 else array
@@ -71,7 +71,7 @@ def _holds_masks(given: Sequence[Any]) -> bool:
 
 
 def _without_masks(given: object) -> Any:
-    """Nested lists, with None for what is masked."""
+    """Returns nested lists with None for masked elements."""
     if isinstance(given, np.ma.MaskedArray):
         return given.tolist(None)
     if isinstance(given, Sequence) and not isinstance(given, str | bytes):

@@ -1,4 +1,4 @@
-"""The inputs of a model that has several for each time step, given by their names."""
+"""Inputs, by name, of a model that has several for each time step."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ from .missing_values import as_numbers
 
 
 def inputs_of(model: Model) -> Inputs | NamedInputs:
-    """What converts samples for this model."""
+    """Returns the converter of samples for this model."""
     return NamedInputs(model) if model.inputs else Inputs(model)
 
 
 def group_inputs_of(model: Model) -> GroupInputs | NamedGroupInputs:
-    """What converts a group's rows for this model."""
+    """Returns the converter of a group's rows for this model."""
     return NamedGroupInputs(model) if model.inputs else GroupInputs(model)
 
 
 def packed_dtype(specs: Iterable[TensorSpec]) -> np.dtype[Any]:
-    """One time step of these inputs: their bytes, one input behind another."""
+    """Returns the dtype of one time step of these inputs: their bytes, one input after another."""
     return np.dtype([(spec.name, little_endian(spec.dtype), spec.shape) for spec in specs])
 
 
 class NamedInputs:
-    """Converts samples as `Inputs` does. A sample is a dict of arrays by name, each [...] or [T, ...] with the same T
-    for all; or a structured array with a field for each input."""
+    """Converts samples as `Inputs` does, for several inputs.
+
+    A sample is a dict of arrays by name, each [...] or [T, ...] with the same T for all, or a structured array with a
+    field for each input.
+    """
 
     def __init__(self, model: Model, field: str = "inputs") -> None:
         self._model = model
@@ -42,7 +45,7 @@ class NamedInputs:
         self.step_bytes = model.input.nbytes
 
     def convert(self, given: Sample) -> tuple[bytes, bool]:
-        """(raw bytes, whether the time axis was left out). Raises InvalidArgument, which names the input."""
+        """Returns (raw bytes, whether the time axis was omitted). Raises InvalidArgument, which names the input."""
         values = by_name(given, self._model, self._field)
         converted = {name: one.convert(values[name]) for name, one in self._each.items()}
         lengths = {name: (len(raw) // self._each[name].step_bytes, single) for name, (raw, single) in converted.items()}
@@ -51,12 +54,14 @@ class NamedInputs:
         return packed([raw for raw, _ in converted.values()], steps), single
 
     def numbers(self, given: ArrayLike) -> Array:
-        """An array of what is given for one of the inputs. Raises TypeError and ValueError where numpy does."""
+        """Converts the values of one input to an array. Raises TypeError and ValueError where numpy does."""
         return as_numbers(given)
 
     def convert_known(self, given: Sample | None, steps: int) -> bytes:
-        """The inputs that a caller supplies in a forecast, packed. given: of each of them [steps, ...]; None: there are
-        none. Raises InvalidArgument."""
+        """Packs the inputs that a caller supplies in a forecast.
+
+        given: for each of them [steps, ...]; None: there are none. Raises InvalidArgument.
+        """
         model = known_of(self._model)
         names = ", ".join(spec.name for spec in model.inputs)
 
@@ -77,7 +82,7 @@ class NamedInputs:
 
 
 def known_of(model: Model) -> Model:
-    """A model that takes what a caller supplies in a forecast of this one."""
+    """Returns a model that takes what a caller supplies in a forecast of this one."""
     fed = {name for name, _ in model.input_feedback or ()}
     known = tuple(spec for spec in model.inputs if spec.name not in fed)
     packed_bytes = sum(spec.nbytes for spec in known)
@@ -85,8 +90,11 @@ def known_of(model: Model) -> Model:
 
 
 class NamedGroupInputs:
-    """Converts the rows of several members as `GroupInputs` does: a row is a dict of arrays by name; or all of them are
-    one structured array, [N] or [N, T], with a field for each input."""
+    """Converts the rows of several members as `GroupInputs` does, for several inputs.
+
+    Each row is a dict of arrays by name; or all rows are one structured array, [N] or [N, T], with a field for each
+    input.
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -94,8 +102,10 @@ class NamedGroupInputs:
         self._step_bytes = {spec.name: spec.nbytes for spec in model.inputs}
 
     def convert(self, names: Sequence[str], rows: Any) -> tuple[bytes, bool]:
-        """(raw bytes, whether the time axis was left out). names: the members' ids. Raises InvalidArgument, which names
-        the row, the member and the input."""
+        """Returns (raw bytes, whether the time axis was omitted). names: the members' ids.
+
+        Raises InvalidArgument, which names the row, the member and the input.
+        """
         columns = self._columns(names, rows)
         converted = {name: one.convert(names, columns[name]) for name, one in self._each.items()}
         lengths = {
@@ -107,7 +117,7 @@ class NamedGroupInputs:
         return packed([raw for raw, _ in converted.values()], steps * len(names)), single
 
     def _columns(self, names: Sequence[str], rows: Any) -> Mapping[str, Any]:
-        """By input, one row a member."""
+        """Returns one row per member for each input."""
         if isinstance(rows, np.ndarray) and rows.dtype.names:
             return by_name(rows, self._model)
         if not isinstance(rows, Sequence) or len(rows) != len(names):
@@ -118,14 +128,14 @@ class NamedGroupInputs:
         for at, (name, row) in enumerate(zip(names, rows, strict=True)):
             try:
                 found.append(by_name(row, self._model))
-            except InvalidArgument as error:  # noqa: PERF203 - it names the row
+            except InvalidArgument as error:  # noqa: PERF203 - the error names the row
                 text = f"inputs, row {at} (session {name!r}): {error.message.removeprefix('inputs: ')}"
                 raise InvalidArgument(text, reason=error.reason, field=error.field) from error
         return {name: [row[name] for row in found] for name in self._each}
 
 
 def by_name(given: object, model: Model, field: str = "inputs") -> Mapping[str, Any]:
-    """What is given, as a dict with each of the model's inputs. Raises InvalidArgument."""
+    """Returns the values as a mapping with each of the model's inputs. Raises InvalidArgument."""
 
     def wrong(came: str) -> InvalidArgument:
         text = f"{field}: got {came}, expected each of {', '.join(names)} by its name (model {model.name!r})"
@@ -145,13 +155,13 @@ def by_name(given: object, model: Model, field: str = "inputs") -> Mapping[str, 
 
 
 def packed(columns: Sequence[bytes], steps: int) -> bytes:
-    """The raw time steps of several inputs as those of one: each time step's bytes, one input behind another."""
+    """Interleaves the raw time steps of several inputs: each time step's bytes, one input after another."""
     tables = [np.frombuffer(column, np.uint8).reshape(steps, -1) for column in columns]
     return np.concatenate(tables, axis=1).tobytes()
 
 
 def _check_alike(lengths: Mapping[str, tuple[int, bool]], model: Model, field: str = "inputs") -> None:
-    """lengths: of each input the number of time steps, and whether the time axis was left out."""
+    """Checks that all inputs agree. lengths: each input's number of time steps, and whether it has no time axis."""
     first, expected = next(iter(lengths.items()))
     for name, length in lengths.items():
         if length != expected:
@@ -168,5 +178,5 @@ def _length(length: tuple[int, bool]) -> str:
 
 
 def _alone(model: Model, spec: TensorSpec) -> Model:
-    """A model that takes this input only."""
+    """Returns a model that takes this input only."""
     return replace(model, input=spec, vocabulary=spec.vocabulary, inputs=())

@@ -1,4 +1,4 @@
-"""Samples go in, answers come out in order, a bounded number is in flight."""
+"""Takes samples in and gives answers out in order, with a bounded number in flight."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .step_call import StepCall
 class Pipeline:
     """One session's stream of single time steps.
 
-    submit: sends one chunk. give_up: called for a step whose answer is not wanted any more. window_steps: time steps in
-    flight at most, but at least one chunk. chunk_steps: so many time steps go as one chunk; answers still come out one
-    by one. numbers: makes an array of a sample; raises InvalidArgument, TypeError and ValueError. at_hand: reading a
-    sample waits for nothing, so that many are read at a time; otherwise they are read one by one, and answers that have
-    arrived go out in between. Raises InvalidArgument where a number is less than 1.
+    submit: sends one chunk. give_up: called for a step whose answer is no longer wanted. window_steps: the most time
+    steps in flight, but at least one chunk. chunk_steps: how many time steps go as one chunk; answers still come out
+    one by one. numbers: converts a sample to an array; raises InvalidArgument, TypeError and ValueError. at_hand:
+    reading a sample never blocks, so many are read at a time; otherwise they are read one by one, and answers that have
+    arrived go out in between. Raises InvalidArgument if a number is less than 1.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class Pipeline:
 
     @property
     def oldest(self) -> asyncio.Future[StepReply] | None:
-        """Its answer is the next one."""
+        """The future of the next answer."""
         return self._in_flight[0][0] if self._in_flight else None
 
     def rows(self, samples: Iterable[Sample]) -> Iterable[Sample]:
-        """The samples one by one. Raises InvalidArgument for what gives none, and for a DataFrame of other columns."""
+        """Returns an iterable over the samples. Raises InvalidArgument for no iterable, and for wrong columns."""
         return as_rows(samples, self._numbers)
 
     def push(self, samples: Sequence[Sample]) -> None:
-        """Takes time steps. One that cannot be taken ends the stream: `pull` raises that after the answers before."""
+        """Takes time steps. An invalid one ends the stream: `pull` raises its error after the answers before it."""
         try:
             for sample in samples:
                 if self._chunk_steps == 1:
@@ -83,22 +83,24 @@ class Pipeline:
             self._failed = error
 
     def flush(self) -> None:
-        """Sends an unfinished chunk."""
+        """Sends a partial chunk."""
         if self._gathered:
             gathered, self._gathered = self._gathered, []
             self._send(stacked(gathered, self._numbers, self._sent_steps), len(gathered))
 
     async def advance(self, samples: Sequence[Sample]) -> list[StepReply]:
-        """Takes the samples that were read, and returns answers, one for each time step. It waits for the oldest where
-        no further sample may be read before that; an empty list says that nothing has arrived, or, where no sample was
-        given, that the stream is over. Raises what the oldest step raised."""
+        """Takes the samples that were read. Returns answers, one for each time step.
+
+        Waits for the oldest answer if no more samples may be read before it. An empty list means that nothing has
+        arrived or, if no samples were passed, that the stream is over. Raises what the oldest step raised.
+        """
         self.push(samples)
         if samples and self.room:
             return await self.pull() if self._has_arrived else []
         return await self.pull()
 
     async def pull(self) -> list[StepReply]:
-        """Waits for the oldest answer. Returns it and those after it that have arrived, one for each time step.
+        """Waits for the oldest answer. Returns it and the later ones that have arrived, one for each time step.
 
         Returns an empty list if nothing is in flight. Raises what its step raised.
         """
@@ -112,7 +114,7 @@ class Pipeline:
         while self._in_flight:
             answer, _, steps = self._in_flight[0]
             if replies and (not answer.done() or answer.exception() is not None):
-                break  # the answers before it go out first
+                break  # deliver the answers before it first
             reply = await answer
             self._in_flight.popleft()
             self._in_flight_steps -= steps
@@ -133,7 +135,7 @@ class Pipeline:
         self._sent_steps += steps
 
     def leave(self) -> None:
-        """Ends the stream: steps that were not sent are dropped, the newest first; those that were sent are late."""
+        """Ends the stream: unsent steps are dropped, the newest first; steps that were sent become late."""
         while self._in_flight:
             self._give_up(self._in_flight.pop()[1])
 
@@ -141,7 +143,7 @@ class Pipeline:
 async def answers(
     pipeline: Pipeline, samples: Iterable[Sample] | AsyncIterable[Sample]
 ) -> AsyncGenerator[StepReply, None]:
-    """Puts the samples through the pipeline; the answers, in order."""
+    """Puts the samples through the pipeline and yields the answers in order."""
     if isinstance(samples, AsyncIterable):
         live = _live(pipeline, samples)
         try:
@@ -159,11 +161,11 @@ async def answers(
         for reply in replies:
             yield reply
         if read and not replies:
-            await asyncio.sleep(0)  # what was read is sent, and its answer received, between one sample and the next
+            await asyncio.sleep(0)  # lets the event loop send what was read, and receive answers, between samples
 
 
 async def _live(pipeline: Pipeline, samples: AsyncIterable[Sample]) -> AsyncGenerator[StepReply, None]:
-    """Yields an answer as soon as it arrives, also while the next sample is awaited."""
+    """Yields each answer as soon as it arrives, even while the next sample is awaited."""
     source = samples.__aiter__()
     reading: asyncio.Task[Sample] | None = None
     ended = False
@@ -199,7 +201,7 @@ async def _next(source: AsyncIterator[Sample]) -> Sample:
 
 
 def _split(reply: StepReply, steps: int) -> Iterator[StepReply]:
-    """One reply a time step. Its position, and the state tensors, are those after the whole chunk."""
+    """Yields one reply for each time step. Position and state tensors are those after the whole chunk."""
     late_steps = reply.late_steps
     for index in range(steps):
         outputs = {name: value if name.startswith("state.") else value[index] for name, value in reply.outputs.items()}

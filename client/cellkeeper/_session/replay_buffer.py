@@ -10,14 +10,14 @@ from .chunk import Chunk, ChunkState
 
 
 class ReplayBuffer:
-    """Answered chunks that adjoin, oldest first; the oldest are let go beyond the limits.
+    """Adjoining answered chunks, oldest first. Past its limits it drops the oldest.
 
-    step_bytes: bytes of one time step's input. max_steps, max_bytes: time steps, and bytes of input, kept at most.
-    earlier: returns the chunks before the first that is added, oldest first; called when they are needed, which is
-    hardly ever the case.
+    step_bytes: bytes of one time step's input. max_steps, max_bytes: the most time steps, and bytes of input, to keep.
+    earlier: returns the chunks before the first one added, oldest first; called only when they are needed, which is
+    rare.
 
-    A busy client holds thousands of chunks for each of its sessions. What is stored of them are two rows of bytes
-    objects, which the garbage collector does not look into.
+    A busy client holds thousands of chunks for each session. They are stored as two deques of bytes objects, which the
+    garbage collector does not traverse.
     """
 
     def __init__(
@@ -31,13 +31,13 @@ class ReplayBuffer:
         self._max_steps = max_steps
         self._max_bytes = max_bytes
         self._inputs: deque[bytes] = deque()
-        self._heads: deque[bytes] = deque()  # before each
-        self._end: Position | None = None  # after the last
+        self._heads: deque[bytes] = deque()  # before each chunk
+        self._end: Position | None = None  # after the last chunk
         self._steps = 0
         self._earlier = earlier
 
     def add(self, chunk: Chunk) -> None:
-        """Takes a chunk at the end."""
+        """Appends a chunk."""
         self._inputs.append(chunk.inputs)
         self._heads.append(chunk.start.head)
         self._end = chunk.end
@@ -47,7 +47,7 @@ class ReplayBuffer:
             self._steps = steps = steps - len(self._inputs.popleft()) // self._step_bytes
 
     def pop(self) -> Chunk | None:
-        """Takes the last chunk out; None where none is left."""
+        """Removes and returns the last chunk; None if there is none."""
         self._add_earlier()
         end = self._end
         if end is None or not self._inputs:
@@ -59,7 +59,7 @@ class ReplayBuffer:
         return answered_chunk(inputs, start, end)
 
     def __iter__(self) -> Iterator[Chunk]:
-        """The chunks, oldest first; without those of `earlier` that were not needed yet."""
+        """Yields the chunks, oldest first, without those of `earlier` if they have not been needed yet."""
         if self._end is None:
             return
         step = self._end.step - self._steps
@@ -70,7 +70,7 @@ class ReplayBuffer:
             yield answered_chunk(inputs, start, Position(self._end.generation, step, after))
 
     def position_at(self, step: int) -> Position | None:
-        """Returns the position at `step`; None if the inputs kept do not reach that far."""
+        """Returns the position at `step`; None if the kept inputs do not reach that far."""
         self._add_earlier()
         end = self._end
         if end is None or not end.step - self._steps <= step <= end.step:

@@ -1,4 +1,4 @@
-"""Which errors are worth another try, and what is raised when the time for tries is over."""
+"""Which errors are worth a retry, and what is raised when the time for retries is over."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ..errors import CellkeeperError, CommitConflict, DeadlineExceeded, QueueFul
 
 
 def worth_retrying(error: CellkeeperError) -> bool:
-    """For calls that are safe to send again: may another try end differently?"""
+    """Returns True if another attempt may end differently. For calls that are safe to repeat."""
     if isinstance(error, QuotaExceeded):
         return error.retry_delay_ms > 0
     return isinstance(error, (Unavailable, QueueFull, CommitConflict, DeadlineExceeded))
 
 
 class EndpointStatus(Protocol):
-    """An endpoint, for messages. last_error: why it does not answer; None while it does."""
+    """An endpoint, as error messages need it. last_error: why it does not answer; None while it does."""
 
     target: str
     last_error: CellkeeperError | None
@@ -24,7 +24,7 @@ class EndpointStatus(Protocol):
 def no_answer_from(
     endpoint: EndpointStatus | None, timeout: float, spent: float, last: CellkeeperError | None, why: str
 ) -> DeadlineExceeded:
-    """The deadline passed for what was sent to `endpoint`, or to none yet; see out_of_time."""
+    """Returns the error for a request to `endpoint`, or to none yet, that was not answered in time; see out_of_time."""
     if endpoint is None:
         return out_of_time(timeout, spent, "the server", last, why)
     return out_of_time(timeout, spent, endpoint.target, last or endpoint.last_error, why)
@@ -33,8 +33,11 @@ def no_answer_from(
 def out_of_time(
     timeout: float, spent: float, target: str, last: CellkeeperError | None, why: str = ""
 ) -> DeadlineExceeded:
-    """The deadline passed. timeout: seconds that the caller gave; spent: seconds that it took. target: where the answer
-    was to come from. `why` and `last` say what was in the way."""
+    """Returns the error of a call whose deadline passed.
+
+    timeout: seconds that the caller allowed. spent: seconds that passed. target: who should have answered. why, last:
+    what was in the way.
+    """
     text = f"no answer from {target} within {timeout:g} s"
     if abs(spent - timeout) > max(0.1, timeout / 20):
         text = f"no answer from {target} in {spent:.3g} s (timeout: {timeout:g} s)"

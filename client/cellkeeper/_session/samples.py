@@ -1,4 +1,4 @@
-"""What a stream reads: samples that are all at hand, or a live source."""
+"""What a stream reads: samples at hand, or a live source."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from ..types import Array, Sample
 
 
 def are_at_hand(samples: Iterable[Sample] | AsyncIterable[Sample]) -> bool:
-    """Returns True for a list, a tuple, an array, a DataFrame: what has a length and an index. Reading it waits for
-    nothing. Everything else may be a live source, whose next sample comes when it comes."""
+    """Returns True for what has a length and an index: a list, a tuple, an array, a DataFrame.
+
+    Reading these never blocks. Anything else may be a live source, whose next sample comes in its own time.
+    """
     return hasattr(samples, "__len__") and hasattr(samples, "__getitem__")
 
 
 def as_rows(samples: Iterable[Sample], numbers: Callable[[ArrayLike], Array]) -> Iterable[Sample]:
-    """The samples one by one: of a DataFrame its rows, where its own iterator gives the names of its columns. numbers:
-    makes an array of it. Raises InvalidArgument for what gives no samples."""
+    """Returns an iterable over the samples. For a DataFrame that is its rows, since iterating it yields column names.
+
+    numbers: converts it to an array. Raises InvalidArgument for what yields no samples.
+    """
     if isinstance(samples, str | bytes | Mapping):
         text = f"samples: got {type(samples).__name__}, expected an iterable of time steps"
         raise InvalidArgument(text, field="samples")
@@ -34,8 +38,10 @@ def as_rows(samples: Iterable[Sample], numbers: Callable[[ArrayLike], Array]) ->
 
 
 def stacked(samples: Sequence[Sample], numbers: Callable[[ArrayLike], Array], first: int) -> Sample:
-    """One chunk of these samples. first: the number of the first in its stream. Raises InvalidArgument for one that
-    differs in shape, or is no array."""
+    """Stacks these samples into one chunk. first: the index of the first in its stream.
+
+    Raises InvalidArgument for a sample that differs in shape, or is not an array.
+    """
     names = [*samples[0]] if isinstance(samples[0], Mapping) else None
     for number, sample in enumerate(samples, first):
         came = [*sample] if isinstance(sample, Mapping) else None
@@ -66,7 +72,7 @@ def _stacked(samples: Sequence[Any], numbers: Callable[[ArrayLike], Array], firs
 
 
 def of_sample(error: InvalidArgument, first: int, steps: int) -> InvalidArgument:
-    """The error, saying which samples of the stream, counted from 0, it is about."""
+    """Returns the error with the samples of the stream, counted from 0, that it is about."""
     if not error.field.startswith("inputs"):
         return error
     which = f"sample {first} of the stream" if steps == 1 else f"samples {first} to {first + steps - 1} of the stream"

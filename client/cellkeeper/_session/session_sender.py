@@ -1,4 +1,4 @@
-"""What one session has to send: its history, its waiting calls, its pauses between retries."""
+"""Sends the steps of one session: its history, its waiting calls, its pauses between retries."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _LEAST_SECONDS = 0.001
 _NOT_SERVED_SECONDS = 2.0
 
 
-# Chunks with the same key go into one frame: the format, and the binary exponent of the seconds left.
+# Chunks with the same key share a frame. The key is the format and the binary exponent of the seconds left.
 FrameKey = tuple[FrameFormat, int]
 
 
 class Dispatch(Protocol):
-    """Puts a sender that has something to send into the queue of an endpoint."""
+    """Puts a sender with something to send into the queue of an endpoint."""
 
     def __call__(self, sender: SessionSender) -> None: ...
 
 
 class SessionSender:
-    """See the module. Used from one event loop only."""
+    """Sends the steps of one session; see the module. Use it from one event loop only."""
 
     def __init__(
         self,
@@ -58,15 +58,15 @@ class SessionSender:
         self.history = history
         self.loop = loop
         self.deadlines = deadlines
-        self.watched = False  # by the deadlines
+        self.watched = False  # by `deadlines`
         self.queued = False  # in an endpoint's queue
         self.endpoint: EndpointStatus | None = None  # where its chunks are in flight
-        self.ranked: list[Any] = []  # endpoints in its order of preference; empty until the first look-up
-        self._not_served: dict[object, float] = {}  # endpoints that lack its version, and until when that is assumed
+        self.ranked: list[Any] = []  # endpoints in order of preference; empty until the first look-up
+        self._not_served: dict[object, float] = {}  # by endpoint: until when it counts as not serving this version
         self._layout = layout
         self._frame_formats = frame_formats
         self._replays = frame_formats.of(layout, ())  # their outputs are not needed
-        self._frame_format = self._replays  # of the latest call
+        self._frame_format = self._replays  # that of the latest call
         self._step_bytes = step_bytes
         self._dispatch = dispatch
         self._counters = counters
@@ -81,12 +81,12 @@ class SessionSender:
     # ------------------------------------------------------------------------------------------ callers
 
     def check_loop(self) -> None:
-        """Raises WrongEventLoop where it is used from another event loop. What is closed says that itself."""
+        """Raises WrongEventLoop if it is used from another event loop. A closed sender raises its own error instead."""
         if self._closed is None:
             check_loop(self.loop)
 
     def submit(self, inputs: bytes, single: bool, outputs: tuple[str, ...], timeout: float, answer: Answer) -> StepCall:
-        """Appends a chunk, or lets it wait for room in the window; `answer` receives its reply or error.
+        """Appends a chunk, or queues it until the window has room; `answer` receives its reply or error.
 
         inputs: raw bytes. single: given without a time axis. timeout: seconds.
         """
@@ -119,7 +119,7 @@ class SessionSender:
         return min((call.deadline for call in calls if not call.answer.done()), default=float("inf"))
 
     def give_up(self, call: StepCall, error: CellkeeperError) -> None:
-        """Ends the call with `error`. If it was not sent, the calls after it end too, as they were built on it."""
+        """Ends the call with `error`. If it was not sent, the calls after it end too, since they build on it."""
         chunk = call.chunk
         if chunk is not None:
             verdict = self.history.abandon(chunk, error.reason)
@@ -134,7 +134,7 @@ class SessionSender:
                 self._waiting.pop().fail(others)
             self._waiting.pop()
         elif call.answer.done():
-            if call.reply is not None:  # it was answered, but its caller had gone
+            if call.reply is not None:  # it was answered after its caller had gone
                 self.late_steps.answered(call, call.reply)
                 call.reply = None
             return
@@ -143,7 +143,7 @@ class SessionSender:
 
     @property
     def is_at_rest(self) -> bool:
-        """Returns True if it has nothing to do and no endpoint to avoid."""
+        """True if it has nothing to do and no endpoint to avoid."""
         busy = self._waiting or self._paused or self._drain_futures or not self.history.idle
         return not busy and not any(map(self.is_not_served_at, self._not_served))
 
@@ -160,12 +160,11 @@ class SessionSender:
         self._finish_drains()
 
     def disown(self, error: CellkeeperError) -> None:
-        """Every use raises `error` from now on. Its event loop is another process's, or closed, and is not touched."""
+        """Makes every later use raise `error`. Leaves its event loop alone, which is closed or another process's."""
         self._closed = error
 
     async def drained(self, timeout: float) -> None:
-        """Waits until every step is answered. Raises DeadlineExceeded, and the error that keeps a late step from being
-        settled."""
+        """Waits until every step is answered. Raises DeadlineExceeded, or why a late step cannot be settled."""
         if isinstance(self._closed, ForkedProcess):
             raise copy(self._closed)
         self.check_loop()
@@ -181,7 +180,7 @@ class SessionSender:
             raise no_answer_from(self.endpoint, timeout, timeout, None, why) from None
 
     def rewind(self, error: CellkeeperError, position: Position) -> None:
-        """Another call found that the server has lost steps: sends them again. Raises HistoryChanged, HistoryLost."""
+        """Replays the steps that another call found missing at the server. Raises HistoryChanged, HistoryLost."""
         verdict = self.history.rewind(position)
         if verdict.action is Action.FAIL:
             raise translated(verdict.reason, error)
@@ -202,7 +201,7 @@ class SessionSender:
         return (call.frame_format, frexp(left if left > _LEAST_SECONDS else _LEAST_SECONDS)[1])
 
     def take(self, frame_format: FrameFormat) -> Chunk | None:
-        """Returns its next chunk, which is in flight from now on; None if it has none of that format."""
+        """Returns its next chunk and marks it as in flight; None if it has none of that format."""
         history = self.history
         chunk = history.upcoming
         if chunk is None or frame_format is not (self._replays if chunk.call is None else chunk.call.frame_format):
@@ -211,7 +210,7 @@ class SessionSender:
         return chunk
 
     def replied(self, chunk: Chunk, reply: StepReply) -> None:
-        """The server applied the chunk."""
+        """Records the reply to a chunk that the server applied."""
         history = self.history
         verdict = history.on_reply(chunk, reply.position)
         if verdict is DELIVER:
@@ -231,7 +230,7 @@ class SessionSender:
             self.go_on()
 
     def refused(self, chunk: Chunk, error: CellkeeperError) -> None:
-        """The server refused the chunk, or its answer was lost."""
+        """Records that the server refused the chunk, or that its answer was lost."""
         reason = error.reason or (LOST if worth_retrying(error) else "")
         if reason == "MODEL_CHANGED" and self._another_may_serve():
             reason = LOST
@@ -244,7 +243,7 @@ class SessionSender:
         if verdict.action is Action.RESEND or verdict.action is Action.REPLAY:
             self._counters.retries += 1
             self._counters.replayed_steps += verdict.replayed_steps
-            if reason != LOST:  # a lost stream is paused for by the endpoint
+            if reason != LOST:  # the endpoint itself pauses after a lost stream
                 self._pause(error)
         elif verdict.action is Action.FAIL:
             self._fail_calls(verdict, translated(verdict.reason, error))
@@ -253,7 +252,7 @@ class SessionSender:
         self.go_on()
 
     def is_not_served_at(self, endpoint: object) -> bool:
-        """The endpoint answered MODEL_CHANGED within the last two seconds."""
+        """Returns True if the endpoint answered MODEL_CHANGED within the last two seconds."""
         until = self._not_served.get(endpoint)
         return until is not None and until > self.loop.time()
 
@@ -264,12 +263,14 @@ class SessionSender:
         return no_answer_from(endpoint, call.timeout, now - (call.deadline - call.timeout), call.last_error, why)
 
     def _is_awaited(self) -> bool:
-        """A call waits: late steps alone are not sent again."""
+        """Returns True if a call waits; late steps alone are not sent again."""
         return bool(self._waiting or self._drain_futures or self.history.awaited)
 
     def _another_may_serve(self) -> bool:
-        """While servers are replaced or reloaded one after another, some serve a version that others do not. Returns
-        False once all of them have answered MODEL_CHANGED."""
+        """Returns False once every endpoint has answered MODEL_CHANGED.
+
+        While servers are replaced or reloaded one after another, some serve a version that others do not.
+        """
         now = self.loop.time()
         self._not_served = {endpoint: until for endpoint, until in self._not_served.items() if until > now}
         if self.endpoint is not None:
@@ -291,7 +292,7 @@ class SessionSender:
         self.go_on()
 
     def go_on(self) -> None:
-        """Appends the waiting calls that fit into the window, and joins the endpoint's queue if there is one."""
+        """Appends the waiting calls that fit into the window, and joins the endpoint's queue if needed."""
         history = self.history
         while self._waiting and history.room(len(self._waiting[0].inputs) // self._step_bytes):
             call = self._waiting.popleft()
@@ -309,12 +310,12 @@ class SessionSender:
         self._drain_futures.clear()
 
     def _fail_calls(self, verdict: Verdict, error: CellkeeperError) -> None:
-        """The first caller gets the error itself; the others get one that says that they were built on it."""
+        """Fails the calls of these chunks: the first with the error, the others with one that says they build on it."""
         told = False
         for chunk in verdict.failed:
             told = self._fail_call(chunk, error_of_later_steps(error) if told else error) or told
         if not verdict.failed or (not told and isinstance(error, InvalidArgument)):
-            return  # a late step was refused as invalid; what waits is not built on it
+            return  # a late step was rejected as invalid; the waiting calls do not build on it
         while self._waiting:
             self._waiting.popleft().fail(error_of_later_steps(error) if told else error)
             told = True

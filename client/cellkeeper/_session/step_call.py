@@ -13,7 +13,7 @@ from .frame_format import FrameFormat
 
 
 class Answer(Protocol):
-    """Receives the reply or the error: an asyncio future, or what a thread waits on."""
+    """Receives the reply or the error: an asyncio future, or an object that a thread waits on."""
 
     def done(self) -> bool: ...
 
@@ -27,8 +27,8 @@ class Answer(Protocol):
 class StepCall:
     """inputs: raw bytes. single: given without a time axis. timeout: seconds. deadline: on the event loop's clock.
 
-    chunk: from the time it is appended to the history until it is answered. reply: its answer. late: set once its
-    caller stopped waiting after it was sent.
+    chunk: set while the step is in the history and unanswered. reply: its answer. late: set once its caller stopped
+    waiting after it was sent.
     """
 
     __slots__ = (
@@ -67,11 +67,11 @@ class StepCall:
     def fail(self, error: CellkeeperError) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
-            self.answer.exception()  # a caller that went away is no reason for a warning
+            self.answer.exception()  # marks it as retrieved: otherwise asyncio would warn if the caller has gone
 
 
 def error_of_later_steps(error: CellkeeperError) -> CellkeeperError:
-    """Returns the error of the steps that were built on one that failed with `error`."""
+    """Returns the error for the steps that build on one that failed with `error`."""
     text = f"the step before it failed: {error.message}"
     if isinstance(error, (HistoryError, ModelError, DeadlineExceeded, Closed)):
         other = type(error)(text, reason=error.reason, position=error.position)
@@ -82,7 +82,7 @@ def error_of_later_steps(error: CellkeeperError) -> CellkeeperError:
 
 
 def with_late_step(error: CellkeeperError, late: LateStep) -> CellkeeperError:
-    """Returns a copy of the error for the caller of that one step; other callers may have got the same object."""
+    """Returns a copy of the error for the caller of that one step; other callers may hold the same object."""
     own = copy(error)
     own.__cause__ = error.__cause__
     own.late_step = late
@@ -100,7 +100,7 @@ _FOUND_HERE = {
 
 
 def translated(reason: str, error: CellkeeperError) -> CellkeeperError:
-    """The server's error, or what this client made of it."""
+    """Returns the server's error, or the error that this client concluded from it."""
     if reason == error.reason or reason not in _FOUND_HERE:
         return error
     found = error_of_reason(reason, _FOUND_HERE[reason], error.position)

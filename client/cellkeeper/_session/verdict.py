@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from .chunk import Chunk
 
-# The same bytes at the same position are worth another try. LOST is the transport's: no answer came.
+# Retried with the same bytes at the same position. LOST comes from the transport: no answer came.
 LOST = "LOST"
 RETRIED = frozenset(
     {
@@ -21,11 +21,11 @@ RETRIED = frozenset(
     }
 )
 
-# Not applied in this attempt; after every other reason to send again that is open.
+# Not applied in this attempt. After any other retryable reason that is unknown.
 NOT_APPLIED = frozenset({"QUEUE_FULL", "ACK_BEHIND"})
 
-# The record does not hold the chunk at its position, and never will. After any other refusal, a chunk of which an
-# earlier attempt is unanswered may have been applied by that one.
+# The record does not hold the chunk at its position, and never will. After any other refusal, an earlier unanswered
+# attempt may have applied the chunk.
 FINAL = frozenset(
     {
         "STEP_CONFLICT",
@@ -39,20 +39,20 @@ FINAL = frozenset(
 
 
 class Action(Enum):
-    DELIVER = "deliver"  # the reply belongs to the chunk's caller
-    COUNTED = "counted"  # answered; its reply was reported before
-    RESEND = "resend"  # again, the same bytes at the same position, after a pause
-    REPLAY = "replay"  # the server lost steps: they are sent again from its position
-    FAIL = "fail"  # `failed` are refused for good
-    IGNORE = "ignore"  # its caller was told already
+    DELIVER = "deliver"  # the reply goes to the chunk's caller
+    COUNTED = "counted"  # answered; its reply was delivered before
+    RESEND = "resend"  # the same bytes at the same position, after a pause
+    REPLAY = "replay"  # the server lost steps; they are sent again from its position
+    FAIL = "fail"  # the chunks in `failed` are refused for good
+    IGNORE = "ignore"  # its caller was already told
 
 
 class Verdict(NamedTuple):
     """What an outcome means.
 
-    reason: on FAIL, the wire's reason, or HISTORY_LOST. failed: the chunks whose callers are to be told, oldest
-    first; those that are not dropped may have been applied, and are late from now on. replayed_steps: on REPLAY, how
-    many answered time steps are sent again.
+    reason: on FAIL, the wire's reason, or HISTORY_LOST. failed: the chunks whose callers must be told, oldest first;
+    those that are not dropped may have been applied, and are late from now on. replayed_steps: on REPLAY, how many
+    answered time steps are sent again.
     """
 
     action: Action

@@ -1,1 +1,1 @@
-"""Connections to servers: streams, frames, calls, and which server a session uses."""
+"""Connections to servers: streams, frames, calls, and the choice of a server for each session."""

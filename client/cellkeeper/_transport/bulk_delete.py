@@ -1,4 +1,4 @@
-"""Deleting many sessions, several in one request."""
+"""Deletes many sessions, several in one request."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MAX_ITEMS = 64  # sessions in one request
 
 
 def listed(sessions: object) -> Iterable[Any]:
-    """Raises InvalidArgument for what is no iterable of sessions."""
+    """Returns the sessions. Raises InvalidArgument for anything but an iterable of them."""
     if isinstance(sessions, str | bytes) or not isinstance(sessions, Iterable):
         raise _wrong(sessions)
     return sessions
 
 
 class BulkDelete:
-    """Made by the clients' delete_many. result: what became of the sessions so far."""
+    """Deletes sessions for the clients' delete_many. result: the outcomes so far."""
 
     def __init__(self, client: Caller, model: Model, timeout: float | None) -> None:
         self.result = Deleted()
@@ -35,7 +35,7 @@ class BulkDelete:
         self._timeout = timeout
 
     async def delete(self, sessions: Sequence[SessionInfo]) -> None:
-        """Deletes each in the generation that it was listed with. What fails for one is noted, and is no other's."""
+        """Deletes each session in the generation it was listed with. Failures are recorded one by one."""
         for info in sessions:
             if not isinstance(info, SessionInfo):
                 raise _wrong(info)
@@ -48,7 +48,7 @@ class BulkDelete:
                 self.result._fail(item.session, error)
 
     async def _note(self, item: Any, result: Any) -> None:
-        """An item that failed for a reason that passes is sent again by itself."""
+        """Counts the outcome of one item. Sends the item again by itself if it failed for a transient reason."""
         if result.HasField("error"):
             error = error_of(result.error)
             if not worth_retrying(error):

@@ -1,4 +1,4 @@
-"""What a session, or a carry-over, needs of its client."""
+"""The parts of a client that its sessions, groups and carry-overs use."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .calls import itself
 
 
 class Caller(Protocol):
-    """An AsyncClient, which makes the sessions and is not imported by them.
+    """An AsyncClient, as seen by sessions, which cannot import it.
 
-    timeout: seconds for calls that do not name another.
+    timeout: default seconds for calls.
     """
 
     timeout: float
@@ -40,7 +40,7 @@ class Caller(Protocol):
 
 
 class GroupCaller(Caller, Protocol):
-    """What a group needs of its client. outputs: what steps return by default."""
+    """The parts of a client that a group uses. outputs: what steps return by default."""
 
     outputs: tuple[str, ...]
 
@@ -49,6 +49,6 @@ class GroupCaller(Caller, Protocol):
     def _frame_format(self, model: Model, outputs: tuple[str, ...]) -> FrameFormat: ...
 
     def _endpoint_of(self, session: str) -> object:
-        """The endpoint that a call for that session goes to first."""
+        """Returns the endpoint that a call for that session goes to first."""
 
     def _limit_frames(self, items: int) -> None: ...

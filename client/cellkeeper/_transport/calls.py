@@ -1,4 +1,4 @@
-"""Calls other than steps: each is safe to send again, and is, until it succeeds or its time is over."""
+"""Calls other than steps. Each is safe to repeat, and is retried until it succeeds or its deadline passes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from .wire import error_of, from_grpc
 
 T = TypeVar("T")
 
-_OTHER_NAME = "Hostname Verification Check failed"  # gRPC's words, which come with no code of their own
+_OTHER_NAME = "Hostname Verification Check failed"  # the text of gRPC, which has no code for this
 
 
 class Calls:
-    """attempt_timeout: seconds after which an unanswered attempt is given up and made again elsewhere. connect_timeout:
-    seconds for which servers that cannot be reached are tried, while none was ever reached."""
+    """Makes calls with retries.
+
+    attempt_timeout: seconds after which an unanswered attempt is abandoned and made again elsewhere. connect_timeout:
+    seconds for which unreachable servers are tried, as long as none has ever been reached.
+    """
 
     def __init__(
         self,
@@ -43,7 +46,10 @@ class Calls:
         self._token = token
 
     async def call(self, method: str, request: Any, *, session: str, timeout: float, read: Callable[[Any], T]) -> T:
-        """The answer, read. `read` may raise an error that the answer carries. Raises CellkeeperError."""
+        """Calls `method` and returns `read` of its answer. `read` may raise an error that the answer carries.
+
+        Raises CellkeeperError.
+        """
         loop = asyncio.get_running_loop()
         began, attempt = loop.time(), 0
         deadline = began + timeout
@@ -106,18 +112,20 @@ class Calls:
 
 
 def _another_may_know(error: CellkeeperError) -> bool:
-    """This server does not serve that version of the model. While servers are exchanged or reloaded one after another,
-    others do."""
+    """Returns True if this server does not serve that version of the model, but another may.
+
+    While servers are replaced or reloaded one after another, some serve a version that others do not.
+    """
     return isinstance(error, ModelChanged) or (isinstance(error, InvalidArgument) and error.field == "fingerprint")
 
 
 def itself(answer: Any) -> Any:
-    """For calls whose answer is returned as it is."""
+    """Returns the answer as it is."""
     return answer
 
 
 def only_result(answer: Any) -> Any:
-    """The one item's result of a SessionResults. Raises its error."""
+    """Returns the only item's result of a SessionResults. Raises its error."""
     result = answer.results[0]
     if result.HasField("error"):
         raise error_of(result.error)

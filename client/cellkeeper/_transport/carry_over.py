@@ -1,4 +1,4 @@
-"""Carrying sessions over to another version of their model, one by one or many."""
+"""Carries sessions over to another version of their model, one or many at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POLICIES: dict[str, Any] = {
     "reset": pb.CarryOverRequest.RESET,
 }
 MAX_FRAME_ITEMS = 64  # sessions in one request
-MAX_FRAME_BYTES = 1 << 20  # of windows in one request, about
+MAX_FRAME_BYTES = 1 << 20  # of windows in one request, roughly
 
 WindowOf = Callable[[SessionInfo], "Sample | None"]
 
@@ -36,7 +36,7 @@ def check_policy(policy: str) -> None:
 
 
 def carry_over_item(model: Model, session: str, generation: bytes, policy: str, window: Sample | None) -> Any:
-    """A CarryOverRequest.Item. Raises InvalidArgument."""
+    """Returns a CarryOverRequest.Item. Raises InvalidArgument."""
     check_policy(policy)
     if (window is None) == (policy == "rerun"):
         came = "none with rerun" if window is None else f"one with {policy}"
@@ -55,7 +55,7 @@ def carry_over_item(model: Model, session: str, generation: bytes, policy: str, 
 
 
 class CarryOver:
-    """Many sessions, page by page. Made by the clients' carry_over."""
+    """Carries many sessions over, page by page, for the clients' carry_over."""
 
     def __init__(self, client: Caller, target: Model, policy: str, timeout: float | None) -> None:
         check_policy(policy)
@@ -67,7 +67,7 @@ class CarryOver:
         self._token: str | None = ""
 
     async def page(self, prefix: str) -> list[SessionInfo] | None:
-        """The next sessions that belong to another version; None: that was all."""
+        """Returns the next sessions that belong to another version; None after the last page."""
         if self._token is None:
             return None
         prefix = id_text(prefix, "prefix")
@@ -77,7 +77,7 @@ class CarryOver:
         return self._of_other_versions(session_info_of(info) for info in page.sessions)
 
     async def named(self, sessions: Iterable[str]) -> list[SessionInfo]:
-        """Those of these sessions that belong to another version."""
+        """Returns those of these sessions that belong to another version."""
         if isinstance(sessions, str | bytes) or not isinstance(sessions, Iterable):
             text = f"sessions: got {sessions!r}, expected an iterable of ids"
             raise InvalidArgument(text, reason="INVALID_FIELD", field="sessions")
@@ -101,7 +101,7 @@ class CarryOver:
         return others
 
     async def carry(self, sessions: Iterable[tuple[SessionInfo, Sample | None]]) -> None:
-        """Each with its window, where the policy is rerun; None: that session is skipped."""
+        """Carries over each session, with its window if the policy is rerun; None skips that session."""
         items: dict[str, Any] = {}
         held_bytes = 0
         for info, window in sessions:
@@ -126,7 +126,7 @@ class CarryOver:
         return min(MAX_FRAME_ITEMS, self._target.max_frame_items or MAX_FRAME_ITEMS)
 
     async def _send(self, items: dict[str, Any]) -> None:
-        """An item that fails for a reason that passes is sent again by itself, under its request_id."""
+        """Sends the items. One that failed for a transient reason is sent again by itself, under its request_id."""
         first = next(iter(items))
         answer = await self._client._call("CarryOver", self._request(items.values()), first, self._timeout)
         for item, result in zip(items.values(), answer.results, strict=True):

@@ -16,8 +16,10 @@ from .settings import ClientSettings
 
 
 class Connection:
-    """Made in the running event loop, when a client is first used. loop: that event loop. endpoints: where steps go.
-    calls: for everything else. deadlines: of the calls that wait."""
+    """All connections of a client, made in the running event loop when the client is first used.
+
+    loop: that event loop. endpoints: for steps. calls: for everything else. deadlines: of waiting calls.
+    """
 
     def __init__(self, settings: ClientSettings, counters: Counters) -> None:
         self.loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""How a client shows who it is: TLS, and a bearer token."""
+"""How a client proves its identity: TLS and a bearer token."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TokenSource = str | os.PathLike[str] | Callable[[], str]
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Paths of PEM files.
+    """Paths of PEM files for TLS.
 
-    ca_file: the authorities that the server's certificate is checked with; empty: those that gRPC comes with.
-    cert_file, key_file: the client's own certificate, where the server asks for one. server_name: a name in the
-    server's certificate, for a client that reaches the server under another one.
+    ca_file: the authorities to verify the server's certificate with; empty: gRPC's own. cert_file, key_file: the
+    client's own certificate, if the server asks for one. server_name: a name in the server's certificate, for a client
+    that reaches the server under another name.
     """
 
     ca_file: str | os.PathLike[str] = ""
@@ -31,7 +31,7 @@ class Tls:
     server_name: str = ""
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Raises InvalidArgument where the files do not fit together or cannot be read."""
+        """Returns gRPC credentials. Raises InvalidArgument if the files do not match or cannot be read."""
         if bool(self.cert_file) != bool(self.key_file):
             raise InvalidArgument("tls: got one of cert_file and key_file, expected both or neither", field="tls")
         made: grpc.ChannelCredentials = grpc.ssl_channel_credentials(
@@ -40,32 +40,35 @@ class Tls:
         return made
 
     def context(self) -> ssl.SSLContext:
-        """For a WebSocket. Its authorities are the system's where `ca_file` is empty. Raises InvalidArgument."""
+        """Returns a context for a WebSocket, with the system's authorities if there is no `ca_file`.
+
+        Raises InvalidArgument.
+        """
         try:
             made = ssl.create_default_context(cafile=os.fspath(self.ca_file) or None)
             if self.cert_file:
                 made.load_cert_chain(self.cert_file, self.key_file)
-        except OSError as error:  # ssl.SSLError is one
+        except OSError as error:  # ssl.SSLError is a subclass
             raise InvalidArgument(f"tls: a file cannot be used: {error}", field="tls") from error
         return made
 
     def options(self) -> tuple[tuple[str, str], ...]:
-        """gRPC's channel options."""
+        """Returns gRPC channel options."""
         return (("grpc.ssl_target_name_override", self.server_name),) if self.server_name else ()
 
 
 class Token:
-    """The token of every call and stream. source: it, a file that holds it, or what gives it when called.
+    """The token that every call and stream sends. source: a token, the path of its file, or a callable that returns it.
 
-    A file is read, and a callable called, for every call and every new stream, so that a token can be replaced while
-    the client runs.
+    The file is read, or the callable called, for every call and every new stream, so a token can be replaced while the
+    client runs.
     """
 
     def __init__(self, source: TokenSource | None) -> None:
         self._source = source
 
     def metadata(self) -> Metadata:
-        """Raises InvalidArgument where there is no token to be had."""
+        """Returns the header to send. Raises InvalidArgument if there is no usable token."""
         source = self._source
         if source is None:
             return ()
@@ -81,7 +84,7 @@ class Token:
         return (("authorization", f"Bearer {token}"),)
 
     def replaced(self, sent: Metadata, error: CellkeeperError) -> bool:
-        """Whether `error` says that what was sent is not taken, and there is another token by now."""
+        """Returns True if `error` says that the sent token is not accepted, and there is another token by now."""
         if not isinstance(error, AccessDenied) or error.reason == "PERMISSION_DENIED":
             return False
         return self._source is not None and self.metadata() != sent

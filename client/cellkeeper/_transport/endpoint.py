@@ -1,6 +1,6 @@
 """One endpoint: its channel, and the one stream of frames that the steps of all sessions share.
 
-What queues while frames are in flight goes out as the next frame.
+Whatever queues up while frames are in flight goes out in the next frame.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 5000),  # also how long one attempt to connect may take
+    ("grpc.min_reconnect_backoff_ms", 5000),  # also the time limit of one attempt to connect
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.use_local_subchannel_pool", 1),
-    # The client tries again itself. gRPC's own retries have been seen not to end, while a server ends: a call begun
-    # then took memory without limit, and the event loop with it.
+    # The client does its own retries. gRPC's have been seen to continue for ever while a server shut down: a call made
+    # then used unbounded memory and blocked the event loop.
     ("grpc.enable_retries", 0),
 )
 
 HEALTH = "/grpc.health.v1.Health/Check"
-_END_SECONDS = 0.5  # for the server to end a stream when the client is closed
+_END_SECONDS = 0.5  # for the server to end a stream when the client closes
 
 
 class Endpoint:
-    """See the module.
+    """One endpoint of a client; see the module.
 
-    down: its stream was lost and no connection stands yet. last_error: why its last stream ended, until it is heard of
-    again. on_up: called when it is back.
+    down: its stream was lost and it is not connected again yet. last_error: why its last stream ended; None once it
+    answers again. on_up: called when it is back.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Endpoint:
     ) -> None:
         self.target = target
         self.down = False
-        self.avoid_until = 0.0  # it is draining; on the event loop's clock
+        self.avoid_until = 0.0  # it is draining until then, on the event loop's clock
         self.max_frame_items = max_frame_items
         self.last_error: CellkeeperError | None = None
         options = (*_OPTIONS, *proxy_options(target), *channel_options)
@@ -74,7 +74,7 @@ class Endpoint:
         else:
             self._channel = grpc.aio.secure_channel(target, credentials, options=options)
         self.stub = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
-        self.health = self._channel.unary_unary(HEALTH, None, None)  # of bytes
+        self.health = self._channel.unary_unary(HEALTH, None, None)  # takes and returns bytes
         self._token = token
         self._websocket = websocket
         self._attempt_timeout = attempt_timeout
@@ -86,34 +86,37 @@ class Endpoint:
         self._send_queue = SendQueue(default_timeout)
         self._loop = asyncio.get_running_loop()
         self._stream: Stream | None = None
-        self._something = asyncio.Event()  # in the queue, while there is no stream
-        self._streams = 0  # so far
+        self._something = asyncio.Event()  # set when the queue gets an item while there is no stream
+        self._streams = 0  # opened so far
         self._closing = False
         self._task = self._loop.create_task(self._run())
-        # It ends with the loop: where a program ends, and has not closed its client, asyncio need not complain of that.
+        # The task ends with the loop: asyncio need not warn about a program that ends without closing its client.
         self._task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     def enqueue(self, sender: Sendable) -> None:
-        """The sender, or the frame of a group, goes out here."""
+        """Queues a sender, or a group's frame, to be sent to this endpoint."""
         sender.endpoint = self
-        if self._send_queue.add(sender):  # otherwise the writer is awake already, or waits for room
+        if self._send_queue.add(sender):  # otherwise the writer is already awake, or waits for room
             if self._stream is not None:
                 self._stream.wake()
             else:
                 self._something.set()
 
     def draining(self, seconds: float) -> None:
-        """The server shuts down: other endpoints are preferred for so long."""
+        """Avoids this endpoint for that long, because its server is shutting down."""
         self.avoid_until = self._loop.time() + seconds
         self._redispatch(self, self.drain())
 
     def drain(self) -> list[Sendable]:
-        """Takes out what waits."""
+        """Empties the queue and returns what was in it."""
         return self._send_queue.drain()
 
     async def close(self) -> None:
-        """Ends its stream and its channel. The server is asked to end the stream first: a cancelled one occupies gRPC
-        for a moment longer, when the loop may be closed already."""
+        """Ends its stream and its channel.
+
+        It asks the server to end the stream first: a cancelled stream keeps gRPC busy a little longer, when the loop
+        may already be closed.
+        """
         self._closing = True
         if self._stream is not None and self._stream.answered:
             self._stream.finish()
@@ -123,7 +126,7 @@ class Endpoint:
         await self._channel.close(None)
 
     def abandon(self) -> None:
-        """Ends it without waiting for that; its channel goes with its last reference."""
+        """Ends it without waiting; its channel is freed with the last reference."""
         self._closing = True
         self._task.cancel()
 
@@ -134,8 +137,10 @@ class Endpoint:
             await self._served()
 
     async def _served(self) -> None:
-        """Serves one stream after the other, each from the first step that waits, until something unexpected
-        fails: a session that waits for this endpoint must not wait for ever."""
+        """Serves one stream after another, each once a step waits, and starts over after an unexpected failure.
+
+        Otherwise a session that waits for this endpoint would wait for ever.
+        """
         try:
             while not self._closing:
                 await self._one_stream()
@@ -167,8 +172,10 @@ class Endpoint:
             self._on_up(self)
 
     async def _serve(self, stream: Stream) -> CellkeeperError:
-        """Serves until the stream breaks; why it did. One whose token was replaced is only lost: the next one has the
-        new token."""
+        """Serves the stream until it ends. Returns the reason.
+
+        If its token has been replaced meanwhile, the stream counts as lost: the next one sends the new token.
+        """
         try:
             sent = self._token.metadata()
             error = await stream.serve(self._call(sent))
@@ -181,7 +188,7 @@ class Endpoint:
     def _call(self, metadata: Metadata) -> StreamCall:
         if self._websocket is None:
             return GrpcCall(self.stub.StepStream(metadata=metadata), self.target)
-        from .websocket_call import WebSocketCall  # its package need not be installed otherwise
+        from .websocket_call import WebSocketCall  # an optional dependency
 
         return WebSocketCall(self._websocket, metadata)
 

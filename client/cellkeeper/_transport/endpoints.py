@@ -1,5 +1,8 @@
-"""Which endpoint serves which session: rendezvous hashing, so that a session keeps its endpoint and a lost one's
-sessions spread over the others. Any endpoint may serve any session; keeping to one only makes it faster."""
+"""Which endpoint serves which session, by rendezvous hashing.
+
+A session keeps its endpoint, and the sessions of a lost endpoint spread over the others. Any endpoint may serve any
+session; keeping to one is only faster.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from .send_queue import Sendable
 
 
 def rendezvous(session: str, targets: Sequence[str]) -> list[str]:
-    """The targets in the session's own order of preference."""
+    """Returns the targets in the session's order of preference."""
 
     def weight(target: str) -> bytes:
         return blake2b(session.encode(), digest_size=8, key=blake2b(target.encode(), digest_size=32).digest()).digest()
@@ -24,7 +27,7 @@ def rendezvous(session: str, targets: Sequence[str]) -> list[str]:
 class Endpoints:
     """All endpoints of one client.
 
-    make: builds one endpoint, given its target and the two callbacks `redispatch` and `on_up`.
+    make: builds one endpoint from its target and the callbacks `redispatch` and `on_up`.
     """
 
     def __init__(
@@ -38,19 +41,19 @@ class Endpoints:
 
     @property
     def names(self) -> str:
-        """Of all targets, for messages."""
+        """All targets, for messages."""
         return ", ".join(self._endpoints)
 
     def order(self, session: str) -> list[Endpoint]:
-        """The healthy ones in the session's order, then the others."""
+        """Returns the healthy endpoints in the session's order, then the others."""
         return sorted(self.ranked(session), key=self._unhealthy)
 
     def first(self, session: str) -> Endpoint:
-        """The first of `order`."""
+        """Returns the first of `order`."""
         return self._only or self.order(session)[0]
 
     def ranked(self, session: str) -> list[Endpoint]:
-        """All of them in the session's order."""
+        """Returns all endpoints in the session's order."""
         return [self._endpoints[target] for target in rendezvous(session, list(self._endpoints))]
 
     @property
@@ -58,13 +61,16 @@ class Endpoints:
         return list(self._endpoints.values())
 
     def healthy(self) -> tuple[bool, ...]:
-        """Of each of `all`, whether it answers, as far as is known, and does not drain."""
+        """Returns, for each of `all`, whether it is up, as far as is known, and not draining."""
         return tuple(not self._unhealthy(endpoint) for endpoint in self._endpoints.values())
 
     @property
     def dispatch(self) -> Dispatch:
-        """Queues a sender where it belongs. It changes its endpoint only when no chunk of it is in flight, which
-        keeps their order; until then it sends nothing."""
+        """Queues a sender at its best endpoint.
+
+        A sender changes its endpoint only when none of its chunks is in flight, which keeps them in order; until then
+        it sends nothing.
+        """
         return self._dispatch if self._only is None else self._only.enqueue
 
     def _dispatch(self, sender: SessionSender) -> None:
@@ -81,12 +87,12 @@ class Endpoints:
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints.values()))
 
     def abandon(self) -> None:
-        """Ends the connections without waiting for that."""
+        """Ends the connections without waiting."""
         for endpoint in self._endpoints.values():
             endpoint.abandon()
 
     def limit_frames(self, items: int) -> None:
-        """No frame carries more items than that."""
+        """Limits frames to that many items."""
         for endpoint in self._endpoints.values():
             endpoint.max_frame_items = min(endpoint.max_frame_items, items)
 
@@ -98,7 +104,7 @@ class Endpoints:
             sender.go_on()
 
     def _on_up(self, _back: Endpoint) -> None:
-        # Sessions that wait for an endpoint that is still down may use this one.
+        # Sessions waiting for an endpoint that is still down may use this one.
         for endpoint in self._endpoints.values():
             if endpoint.down:
                 self._redispatch(endpoint, endpoint.drain())

@@ -1,5 +1,8 @@
-"""Processes that are forked from one that uses a client. gRPC's threads do not exist in them, and its locks may be held
-for ever: whatever touches it hangs. So a child marks what it inherited as unusable, right after the fork."""
+"""Detects processes that were forked from one that uses a client.
+
+gRPC's threads do not exist in such a process, and its locks may be held for ever, so that any use of it hangs. A child
+therefore marks what it inherited as unusable, right after the fork.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,16 @@ class Inherited(Protocol):
 
 
 class _Process:
-    """What is known of this process. connected: gRPC was used in it. broken: it was used before the fork."""
+    """What is known about this process. connected: it has used gRPC. broken: gRPC was used before the fork."""
 
     def __init__(self) -> None:
         self.connected = False
         self.broken = False
         self.clients: WeakSet[Inherited] = WeakSet()
-        self.inherited: list[Inherited] = []  # never collected: that would end connections of the parent's
+        self.inherited: list[Inherited] = []  # never collected: that would close the parent's connections
 
     def forked(self) -> None:
-        """In a child, right after the fork."""
+        """Runs in a child, right after the fork."""
         self.broken = self.broken or self.connected
         self.inherited += list(self.clients)
         self.clients = WeakSet()
@@ -44,16 +47,16 @@ if hasattr(os, "register_at_fork"):
 
 
 def check_process() -> None:
-    """Raises ForkedProcess where gRPC cannot work."""
+    """Raises ForkedProcess if gRPC cannot work in this process."""
     if _process.broken:
         raise ForkedProcess(NO_GRPC)
 
 
 def connects() -> None:
-    """gRPC is used from now on."""
+    """Notes that this process uses gRPC from now on."""
     _process.connected = True
 
 
 def disown_after_fork(client: Inherited) -> None:
-    """A child that is forked from now on must not use the client."""
+    """Makes the client unusable in children that are forked from now on."""
     _process.clients.add(client)

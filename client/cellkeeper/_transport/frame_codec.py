@@ -1,4 +1,4 @@
-"""Columns: the items of a StepFrame packed, and those of a StepFrameReply unpacked."""
+"""Packs items into the columns of a StepFrame, and unpacks those of a StepFrameReply."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .wire import dtype_of
 _logger = logging.getLogger("cellkeeper")
 
 INDEX = np.dtype("<u4")
-MAX_FRAME_BYTES = 1 << 20  # of inputs and positions, about
+MAX_FRAME_BYTES = 1 << 20  # of inputs and positions, roughly
 _POSITION = struct.Struct("<16sQ8s")
 
 
 class Frame:
-    """The items of one frame, which have one format."""
+    """The items of one frame; all have the same format."""
 
     __slots__ = ("chunks", "frame_format", "senders", "timeout_ms")
 
@@ -68,8 +68,7 @@ class Frame:
 
 
 class InflightChunks:
-    """A frame of sessions in flight. Its i-th item is chunks[i] of senders[i]; chunks[i] is None once it was
-    answered."""
+    """A frame of sessions in flight. Item i is chunks[i] of senders[i]; chunks[i] is None once it is answered."""
 
     __slots__ = ("chunks", "frame_id", "heard", "senders", "sent_at")
 
@@ -97,12 +96,12 @@ class InflightChunks:
                 continue
             try:
                 sender.refused(chunk, error)
-            except Exception:  # of this session alone: the others are still to be told
+            except Exception:  # one session's failure must not keep the others from being told
                 _logger.exception("a lost step of session %r could not be taken back", sender.session)
 
 
 class Column:
-    """One output of a reply frame, cut into items."""
+    """One output of a reply frame, to be cut into items."""
 
     __slots__ = ("name", "per_item", "scalar", "values")
 
@@ -120,13 +119,13 @@ class Column:
         self.scalar = not shape
 
     def rows(self) -> list[Array]:
-        """All at once, like `cut` of each where every item is a single time step."""
+        """Returns all rows at once, as `cut` does one by one, if every item is a single time step."""
         if self.scalar:
             return [np.array(value) for value in self.values]
         return [row.copy() for row in self.values]
 
     def cut(self, index: int, first: int, steps: int, single: bool) -> Array:
-        """The item's own, writable array: a copy, so that keeping one does not keep the whole frame."""
+        """Returns the item's own, writable array, copied so that keeping it does not keep the whole frame."""
         if self.per_item:
             first = index
         elif not single:
@@ -135,7 +134,7 @@ class Column:
 
 
 def replies(sent: InflightChunks, reply: Any) -> Iterator[tuple[SessionSender, Chunk, StepReply]]:
-    """The items of a reply frame that succeeded. Raises ServerError where its columns do not fit together."""
+    """Yields the items of a reply frame that succeeded. Raises ServerError if its columns do not match."""
     indices = np.frombuffer(reply.items, INDEX).tolist()
     positions = list(_POSITION.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []
     counts = list(reply.steps) or [1] * len(indices)

@@ -1,4 +1,4 @@
-"""A group's frame: columns joined into a message, and those of its replies taken in."""
+"""A group's frame: builds its message from columns, and reads the columns of its replies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .input_fields import frame_fields
 
 
 class GroupFrame:
-    """One part of a group's call. In the queue of an endpoint, and then in flight: see InflightFrame."""
+    """One part of a group's call, first in an endpoint's queue, then in flight. See InflightFrame."""
 
     def __init__(self, part: GroupPart, sender: GroupSender) -> None:
         self.queued = False
@@ -34,7 +34,7 @@ class GroupFrame:
         self._timeout_ms = 0
 
     def __len__(self) -> int:
-        """It counts as one of what waits."""
+        """Counts as one item of the queue."""
         return 1
 
     @property
@@ -46,11 +46,11 @@ class GroupFrame:
         self._part.endpoint = endpoint
 
     def go_on(self) -> None:
-        """Its endpoint was lost before it was sent."""
+        """Reroutes the frame, whose endpoint was lost before it was sent."""
         self._sender.reroute(self._part)
 
     def take(self, now: float) -> bool:
-        """Takes it out of the queue. Returns False if it is not to be sent any more. now: on the event loop's clock."""
+        """Takes it out of the queue. Returns False if it need not be sent any more. now: on the event loop's clock."""
         self.queued = False
         if self._part.withdrawn:
             return False
@@ -85,24 +85,26 @@ class GroupFrame:
 
 
 def frame_message(frame_format: FrameFormat, names: Sequence[str], positions: bytes, inputs: bytes, steps: int) -> Any:
-    """A StepFrame of one item of `steps` time steps for each of these sessions."""
+    """Returns a StepFrame with one item of `steps` time steps for each of these sessions."""
     layout = frame_format.layout
     return pb.StepFrame(
         model=layout.model,
         sessions=names,
         steps=() if steps == 1 else (steps,) * len(names),
         **frame_fields(layout, inputs),
-        positions=positions,  # and every reply before these is held: `acked` need not say it
+        positions=positions,  # every reply before these is held, so `acked` can be omitted
         outputs=frame_format.outputs,
     )
 
 
 def reply_columns(reply: Any, items: int, steps: int, single: bool) -> ReplyColumns:
-    """What a reply to a frame of so many items, of `steps` time steps each, says of those that succeeded. single: they
-    were given without a time axis. Raises ServerError where its columns do not fit together."""
+    """Returns the items that succeeded, from a reply to a frame of `items` items of `steps` time steps each.
+
+    single: they were given without a time axis. Raises ServerError if the columns do not match.
+    """
     answered = np.frombuffer(reply.items, INDEX).astype(np.intp)
     count = len(answered)
-    in_order = count <= items and bool((answered == np.arange(count)).all())  # the usual case
+    in_order = count <= items and bool((answered == np.arange(count)).all())  # the common case
     if not in_order and (int(answered.max()) >= items or len(np.unique(answered)) != count):
         raise ServerError(f"the server answered items {answered.tolist()} of a frame of {items}")
     if len(reply.positions) != POSITION_BYTES * count or any(each != steps for each in reply.steps):
@@ -112,6 +114,6 @@ def reply_columns(reply: Any, items: int, steps: int, single: bool) -> ReplyColu
         values = Column(message, count, count * steps).values
         if not message.per_item and not single:
             values = values.reshape(count, steps, *values.shape[1:])
-        outputs[message.name] = values.copy()  # writable, and without the rest of the message
+        outputs[message.name] = values.copy()  # writable, and detached from the rest of the message
     flags = reply.flags if reply.flags.strip(b"\0") else b""
     return ReplyColumns(answered, reply.positions, outputs, flags, reply.queued_seconds, reply.computed_seconds)

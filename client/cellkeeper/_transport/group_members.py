@@ -1,4 +1,4 @@
-"""Who belongs to a group: ids, rows, and the calls that begin and end their generations."""
+"""The members of a group: ids, rows, and the calls that start and end their generations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .wire import position_message, position_of
 
 
 class GroupMembers:
-    """all: the members in their order. by_row: their ids."""
+    """The members of a group. all: in their order. by_row: their ids."""
 
     def __init__(self, client: GroupCaller, model: Model, sender: GroupSender, ttl: float | timedelta | None) -> None:
         self.by_row: dict[int, str] = {}
@@ -41,11 +41,11 @@ class GroupMembers:
         return name in self._rows
 
     def pairs(self) -> Iterator[tuple[str, int]]:
-        """Ids and rows, in order."""
+        """Returns ids and rows, in order."""
         return iter(list(self._rows.items()))
 
     def of(self, names: Sequence[str]) -> Members:
-        """These members, in this order; the same object where they are all of them, or those of the last call."""
+        """Returns these members in this order; the same object if they are all members, or those of the last call."""
         for known in (self.all, self._latest):
             if names is known.names or list(names) == known.names:
                 return known
@@ -53,7 +53,7 @@ class GroupMembers:
         return self._latest
 
     def named(self, names: Iterable[str] | None) -> Members:
-        """These members, or all. Raises InvalidArgument."""
+        """Returns these members, or all. Raises InvalidArgument."""
         if names is None:
             return self.all
         if isinstance(names, str):
@@ -63,7 +63,7 @@ class GroupMembers:
         return self.of(given)
 
     def check(self, names: Sequence[object]) -> None:
-        """Raises InvalidArgument where these are not members, or occur twice."""
+        """Raises InvalidArgument if these are not members, or occur twice."""
         for at, name in enumerate(names):
             if not isinstance(name, str) or name not in self._rows:
                 text = f"ids: got {name!r} at {at}, expected the id of a member (the group has {len(self)})"
@@ -73,12 +73,12 @@ class GroupMembers:
             raise InvalidArgument(f"ids: got {twice!r} twice, expected each once", reason="INVALID_FIELD", field="ids")
 
     def positions(self, members: Members) -> list[tuple[str, Position]]:
-        """The position of each, by id."""
+        """Returns the id and position of each."""
         rows = zip(members.names, members.rows.tolist(), strict=True)
         return [(name, self._sender.history.position(row)) for name, row in rows]
 
     async def drained(self, members: Members, timeout: float | None) -> dict[str, CellkeeperError]:
-        """Waits for the steps given before. Returns, by id, the errors of late steps that cannot be settled."""
+        """Waits for earlier steps. Returns, by id, the errors of late steps that cannot be settled."""
         errors = await self._sender.drained(members, timeout_seconds(timeout, self._client.timeout))
         return {self.by_row[row]: error for row, error in errors.items()}
 
@@ -87,8 +87,10 @@ class GroupMembers:
     async def call(
         self, method: str, request: Callable[[list[Any]], Any], items: Mapping[str, Any], timeout: float | None
     ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
-        """A call with an item for each of some members; its results and errors, by id. Raises the error of all of
-        them, where they have but one."""
+        """Makes a call with one item for each of some members. Returns results and errors, by id.
+
+        If all members fail with one and the same error, raises it.
+        """
         most = self._model.max_frame_items or len(items)
         results, errors = await call_items(
             self._client, method, request, items, max_items=max(1, most), timeout=timeout
@@ -101,7 +103,7 @@ class GroupMembers:
     async def open(
         self, names: Iterable[str], expect: Mapping[str, Position], timeout: float | None
     ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
-        """Opens sessions that are no members yet. Returns the OpenResponses and the errors, by id."""
+        """Opens sessions that are not members yet. Returns the OpenResponses and the errors, by id."""
         if isinstance(names, str):
             raise InvalidArgument(f"ids: got the str {names!r}, expected several ids", field="ids")
         given = [session_id(name, f"ids[{at}]") for at, name in enumerate(names)]
@@ -123,8 +125,10 @@ class GroupMembers:
     async def take_in(
         self, opened: Mapping[str, Any], errors: dict[str, CellkeeperError], timeout: float | None
     ) -> dict[str, bool]:
-        """Opened sessions become members, after the others; those that cannot are among the errors then. Returns by id
-        whether opening created it."""
+        """Appends opened sessions to the members. Returns, by id, whether opening created it.
+
+        Adds those that do not match the group to `errors`.
+        """
         errors.update(await self._mismatches(opened, timeout))
         found = [name for name in opened if name not in errors]
         rows = self._sender.history.add([position_of(opened[name].position) for name in found])
@@ -134,8 +138,10 @@ class GroupMembers:
         return {name: opened[name].created for name in found}
 
     async def restart(self, positions: Mapping[str, Position], timeout: float | None) -> dict[str, CellkeeperError]:
-        """These members have other generations now. Returns the errors of those that belong to another version
-        of the model, which takes or gives something else."""
+        """Gives these members new generations.
+
+        Returns the errors of those that now belong to a version of the model with other inputs or outputs.
+        """
         for name, position in positions.items():
             row = self._rows[name]
             self._sender.forget(row, name, Closed(f"session {name!r} started another generation"))
@@ -146,7 +152,7 @@ class GroupMembers:
         return {**errors, **await self._mismatches(opened, timeout)}
 
     def remove(self, members: Members) -> None:
-        """They leave the group."""
+        """Removes these members from the group."""
         for name, row in zip(members.names, members.rows.tolist(), strict=True):
             self._sender.forget(row, name, Closed(f"session {name!r} left the group"))
             self._sender.history.remove(row)
@@ -176,7 +182,7 @@ class GroupMembers:
         return {name: result.opened for name, result in results.items()}, errors
 
     async def _mismatches(self, opened: Mapping[str, Any], timeout: float | None) -> dict[str, CellkeeperError]:
-        """Why some of these cannot be stepped together with the others, by id."""
+        """Returns, by id, why some of these cannot be stepped together with the others."""
         versions: dict[bytes, CellkeeperError | None] = {self._model.fingerprint: None}
         found = {}
         for name, answer in opened.items():
@@ -187,7 +193,7 @@ class GroupMembers:
         return found
 
     async def _mismatch(self, name: str, fingerprint: bytes, timeout: float | None) -> CellkeeperError | None:
-        """Why sessions of another version cannot be stepped together with the others; None if they can."""
+        """Returns why sessions of another version cannot be stepped together with the others; None if they can."""
         ours, theirs = self._model, await self._client._served(name, self._model.name, fingerprint, timeout)
         for what in (
             "input",

@@ -1,4 +1,4 @@
-"""What a group would answer: peeks and forecasts, of which nothing is kept."""
+"""A group's peeks and forecasts, which keep nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .wire import peek_reply_of, position_message
 
 
 class Peeks:
-    """outputs: that are asked for."""
+    """Makes peeks and forecasts. outputs: those to request."""
 
     def __init__(self, client: GroupCaller, sender: GroupSender, model: Model, outputs: tuple[str, ...]) -> None:
         self._client = client
@@ -33,7 +33,7 @@ class Peeks:
         self._outputs = outputs
 
     async def peek(self, members: Members, inputs: bytes, single: bool, timeout: float) -> GroupReply:
-        """In frames; a member that fails there is asked again by itself, and what the server lost of it is replayed."""
+        """Peeks in frames. A member that fails there gets its own call, after a replay of what the server lost."""
         call = self._call(members, inputs, single, timeout)
         await self._drained(call, timeout)
         steps = len(inputs) // (len(members) * self._model.input.nbytes)
@@ -75,7 +75,7 @@ class Peeks:
     async def forecast(
         self, members: Members, inputs: bytes, steps: int, known: Mapping[str, bytes], timeout: float
     ) -> GroupReply:
-        """Each by itself. known: by id, the raw features that the caller supplies."""
+        """Forecasts each member by itself. known: by id, the raw features that the caller supplies."""
         call = self._call(members, inputs, False, timeout)
         requests = {}
         for item, name in enumerate(members.names):
@@ -88,7 +88,7 @@ class Peeks:
     # ------------------------------------------------------------------------------------------ inside
 
     def _call(self, members: Members, inputs: bytes, single: bool, timeout: float) -> GroupCall:
-        """It collects replies as that of a step does."""
+        """Returns a call that collects the replies, as for a step."""
         self._sender.check()
         loop = self._sender.loop
         frame_format = self._client._frame_format(self._model, self._outputs)

@@ -1,4 +1,4 @@
-"""Which endpoint each member of a group goes to: its own by rendezvous hashing, as for sessions."""
+"""Chooses each member's endpoint by rendezvous hashing, as for sessions."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .endpoints import Endpoints
 from .frame_codec import MAX_FRAME_BYTES
 from .group_frame import GroupFrame
 
-_ITEM_BYTES = 48  # in a message, beside its inputs
+_ITEM_BYTES = 48  # in a message, besides its inputs
 Split = list[tuple[Endpoint, "Rows | None", Members]]
 
 
 class GroupRoutes:
-    """See Routes."""
+    """Implements Routes."""
 
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
         self._all = endpoints.all
-        self._ranks: dict[str, NDArray[np.intp]] = {}  # by id: places in `all`, in its order of preference
+        self._ranks: dict[str, NDArray[np.intp]] = {}  # by id: indices into `all`, in order of preference
         self._latest: tuple[Members, tuple[object, ...], Split] | None = None
 
     def split(self, members: Members, item_bytes: int) -> Sequence[tuple[EndpointStatus, Rows | None, Members]]:
-        """The same as last time, where nothing has changed since."""
+        """Splits the members into frames. Returns the previous split if nothing has changed since."""
         healthy = self._endpoints.healthy() if len(self._all) > 1 else (True,)
         limits = tuple(endpoint.max_frame_items for endpoint in self._all)
         key = (healthy, limits, item_bytes)
@@ -61,11 +61,11 @@ class GroupRoutes:
         sender.endpoint = endpoint
 
     def forget(self, name: str) -> None:
-        """The member leaves the group."""
+        """Drops a member that leaves the group."""
         self._ranks.pop(name, None)
 
     def _preferred(self, members: Members, healthy: Sequence[bool]) -> Rows:
-        """The first healthy endpoint of each, or its first where none is."""
+        """Returns the index of each member's first healthy endpoint, or of its first one if none is healthy."""
         ranks = np.array([self._ranks.get(name) if name in self._ranks else self._rank(name) for name in members.names])
         good = np.array(healthy)[ranks]
         first: Rows = np.take_along_axis(ranks, good.argmax(axis=1)[:, None], axis=1)[:, 0]

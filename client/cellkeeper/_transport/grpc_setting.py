@@ -1,7 +1,7 @@
-"""Imported before gRPC, which reads this variable when it is imported.
+"""Sets a variable that gRPC reads when it is imported; import this module before gRPC.
 
-gRPC's own handlers for forks, which are on by default, crash children of a process whose asyncio client is at work:
-about one of fifteen, before it comes to any code of its own. A value that is set already is kept.
+gRPC's own fork handlers, which are on by default, crash about one in fifteen children of a process whose asyncio client
+is working, before the child runs any code of its own. A value that is already set is kept.
 """
 
 import os

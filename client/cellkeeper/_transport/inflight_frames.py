@@ -1,9 +1,9 @@
-"""Frames in flight.
+"""The frames in flight on one stream.
 
-Few are in flight at once: this makes frames large under load. There are two, each with its share of the waiting
-senders: while one is at the server, the client builds the other or delivers its replies. With one frame for everything,
-client, server and store would wait for each other in turns. A frame that waits for a cold session would delay the
-others, so it no longer counts once a part of it is answered, or after ANSWER_WAIT_SECONDS.
+Few frames are in flight at once, which makes them large under load. There are two, each with its share of the waiting
+senders: while one is at the server, the client builds the other or delivers its replies. With a single frame, client,
+server and store would take turns waiting for each other. A frame that waits for a cold session would delay the others,
+so it no longer counts once a part of it is answered, or after ANSWER_WAIT_SECONDS.
 """
 
 from __future__ import annotations
@@ -16,43 +16,45 @@ from ..errors import CellkeeperError
 
 FRAMES_IN_FLIGHT = 2
 MOST_FRAMES_IN_FLIGHT = 48  # servers read 64 ahead by default
-LEAST_ITEMS = 8  # are not shared out: a frame costs as much as some tens of its items
+LEAST_ITEMS = 8  # not split further: a frame costs as much as some tens of its items
 ANSWER_WAIT_SECONDS = 0.02
 
 
 class InflightFrame(Protocol):
-    """One frame. heard: a reply arrived, maybe for a part of it, or it is older than ANSWER_WAIT_SECONDS."""
+    """One frame. heard: a reply to some of it arrived, or it is older than ANSWER_WAIT_SECONDS."""
 
     frame_id: int
     sent_at: float
     heard: bool
 
     def deliver(self, reply: Any) -> None:
-        """Takes the items that succeeded. Raises ServerError where the columns do not fit together."""
+        """Delivers the items that succeeded. Raises ServerError if the columns do not match."""
 
     def refuse(self, item: int, error: CellkeeperError) -> None:
-        """The server refused that item. Raises ServerError where the frame has none of that number."""
+        """Fails the item that the server refused. Raises ServerError if the frame has no such item."""
 
     def refuse_rest(self, error: CellkeeperError) -> None:
-        """Every item that has no answer yet is refused with `error`."""
+        """Fails every unanswered item with `error`."""
 
 
 class InflightFrames:
-    """The frames in flight on one stream. on_room: called when another frame may be sent because time has passed, not
-    because of a reply."""
+    """The frames in flight on one stream.
+
+    on_room: called when another frame may be sent because time has passed, not because of a reply.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_room: Callable[[], None]) -> None:
         self._loop = loop
         self._on_room = on_room
         self._inflight: dict[int, InflightFrame] = {}
-        self._unanswered = 0  # frames without any reply, sent a moment ago: the next one waits for these
+        self._unanswered = 0  # recent frames without any reply: the next frame waits for these
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._inflight)
 
     def room(self) -> bool:
-        """Returns True if another frame may be sent. If not, `on_room` is called, or a reply arrives, when it may."""
+        """Returns True if another frame may be sent. If not, `on_room` is called or a reply arrives once it may."""
         if len(self._inflight) >= MOST_FRAMES_IN_FLIGHT:
             return False
         if self._unanswered < FRAMES_IN_FLIGHT:
@@ -62,7 +64,7 @@ class InflightFrames:
         return False
 
     def share(self, waiting: int) -> int:
-        """Returns how many of the waiting senders the next frame takes: frames that may be sent get equal shares."""
+        """Returns how many of the waiting senders go into the next frame: frames that may be sent get equal shares."""
         left = FRAMES_IN_FLIGHT - self._unanswered
         return max(LEAST_ITEMS, -(-waiting // left)) if left > 1 else waiting
 
@@ -71,7 +73,7 @@ class InflightFrames:
         self._unanswered += 1
 
     def heard(self, frame_id: int) -> InflightFrame | None:
-        """Notes that a reply arrived. Returns its frame; None if that is not in flight."""
+        """Records that a reply arrived. Returns its frame; None if that is not in flight."""
         sent = self._inflight.get(frame_id)
         if sent is not None and not sent.heard:
             sent.heard = True
@@ -79,11 +81,11 @@ class InflightFrames:
         return sent
 
     def remove(self, sent: InflightFrame) -> None:
-        """Its last reply arrived."""
+        """Removes a frame whose last reply arrived."""
         del self._inflight[sent.frame_id]
 
     def take_all(self) -> list[InflightFrame]:
-        """Empties it and returns the frames: the stream is lost."""
+        """Removes and returns all frames, when the stream is lost."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

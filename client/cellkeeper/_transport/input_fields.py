@@ -1,4 +1,4 @@
-"""Raw inputs as the fields of the contract's messages."""
+"""Raw inputs as fields of the contract's messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def layout_of(model: Model) -> Layout:
 
 
 def frame_fields(layout: Layout, raw: bytes) -> dict[str, Any]:
-    """The fields of a StepFrame that carry inputs."""
+    """Returns the fields of a StepFrame that carry inputs."""
     if not layout.inputs:
         return {"dtype": layout.dtype, "step_shape": layout.shape, "inputs": raw}
     table = np.frombuffer(raw, layout.packed)
@@ -34,7 +34,7 @@ def frame_fields(layout: Layout, raw: bytes) -> dict[str, Any]:
 
 
 def chunk_fields(model: Model, raw: bytes) -> dict[str, Any]:
-    """The fields of a StepRequest, or of an item of a CarryOverRequest, that carry inputs."""
+    """Returns the fields of a StepRequest, or of a CarryOverRequest item, that carry inputs."""
     layout, steps = layout_of(model), len(raw) // model.input.nbytes
     if not layout.inputs:
         return {"dtype": layout.dtype, "shape": (steps, *layout.shape), "inputs": raw}

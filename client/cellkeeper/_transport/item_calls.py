@@ -1,4 +1,4 @@
-"""Calls whose items succeed or fail each on its own: OpenMany, Reset, Delete."""
+"""Calls whose items succeed or fail independently: OpenMany, Reset, Delete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .wire import error_of
 K = TypeVar("K")
 T = TypeVar("T")
 
-AT_ONCE = 64  # calls of one member each
+AT_ONCE = 64  # calls for one member each
 
 
 async def call_items(
@@ -28,11 +28,11 @@ async def call_items(
     max_items: int,
     timeout: float | None,
 ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
-    """The items' results and errors, by id.
+    """Sends the items in batches. Returns results and errors, by id.
 
-    items: by id, each with its request id, under which it is sent again. request: builds the message of some of them.
-    max_items: of one call. An item that fails for a reason that passes, or that another server may not have, is sent
-    again by itself. Calls of several endpoints are made side by side.
+    items: by id, each with its request id, which resends keep. request: builds the message for some of them. max_items:
+    items of one call. An item that fails for a transient reason, or one that another server may not have, is sent again
+    by itself. Calls to several endpoints run concurrently.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds(timeout, client.timeout)
@@ -73,7 +73,7 @@ async def call_items(
 
 
 async def each(keys: Iterable[K], work: Callable[[K], Awaitable[T]]) -> tuple[dict[K, T], dict[K, CellkeeperError]]:
-    """The results and the errors of `work` for each key, AT_ONCE at the same time."""
+    """Runs `work` for each key, AT_ONCE at a time. Returns the results and the errors."""
     results: dict[K, T] = {}
     errors: dict[K, CellkeeperError] = {}
     room = asyncio.Semaphore(AT_ONCE)
@@ -90,7 +90,7 @@ async def each(keys: Iterable[K], work: Callable[[K], Awaitable[T]]) -> tuple[di
 
 
 def _batches(client: GroupCaller, names: Iterable[str], max_items: int) -> list[list[str]]:
-    """Ids that go to the same endpoint, max_items at the most."""
+    """Groups the ids by endpoint, at most max_items in each batch."""
     by_endpoint: dict[object, list[str]] = {}
     for name in names:
         by_endpoint.setdefault(client._endpoint_of(name), []).append(name)

@@ -17,14 +17,14 @@ from .forks import INHERITED, disown_after_fork
 
 T = TypeVar("T")
 
-END_SECONDS = 1.0  # for what is still running when a client is closed
+END_SECONDS = 1.0  # for tasks that still run when a client closes
 
 
 class LoopThread:
-    """Runs the asyncio client of one Client, and what its sessions ask of it. Safe to use from several threads.
+    """Runs the asyncio client of one Client, and the calls of its sessions. Safe to use from several threads.
 
-    at_end: a coroutine function that is run last, when the thread is closed. A thread that is collected without having
-    been closed ends by itself, with a ResourceWarning.
+    at_end: a coroutine function that runs last, when the thread is closed. A LoopThread that is garbage-collected
+    without being closed ends its thread with a ResourceWarning.
     """
 
     def __init__(self, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -39,11 +39,11 @@ class LoopThread:
 
     @property
     def closed(self) -> bool:
-        """True once it was closed, or belongs to the process that this one was forked from."""
+        """True once it was closed, or in a process that was forked from its own."""
         return self._closed is not None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine in the thread and waits for its result. Raises what it raises, and Closed."""
+        """Runs a coroutine in the thread and waits for its result. Raises what the coroutine raises, and Closed."""
         answer: BlockingAnswer[T, asyncio.Task[None]] = BlockingAnswer()
         with self._lock:
             if self._closed is not None:
@@ -52,14 +52,14 @@ class LoopThread:
             self._loop.call_soon_threadsafe(answer.start, lambda: self._loop.create_task(_answered(work, answer)))
         try:
             return answer.wait()
-        except BaseException:  # Ctrl-C, or what another signal's handler raises; or the work's own error
+        except BaseException:  # Ctrl-C, an exception from another signal handler, or the work's own error
             if not answer.told:
                 with suppress(Closed, ForkedProcess):
                     self.soon(answer.give_up, asyncio.Task.cancel)
             raise
 
     def soon(self, work: Callable[..., object], *arguments: object) -> None:
-        """Has `work` called in the thread, and does not wait for it. Raises Closed."""
+        """Schedules `work` to be called in the thread, without waiting for it. Raises Closed."""
         with self._lock:
             if self._closed is not None:
                 raise copy(self._closed)
@@ -76,16 +76,16 @@ class LoopThread:
         self._thread.join()
 
     def disown(self) -> None:
-        """In a forked process: every use raises ForkedProcess from now on."""
+        """Called in a forked process: every use raises ForkedProcess from now on."""
         self._lock = threading.Lock()  # another thread may have held the old one
         self._closed = ForkedProcess(INHERITED)
 
 
 async def _answered(work: Coroutine[Any, Any, T], answer: BlockingAnswer[T, asyncio.Task[None]]) -> None:
-    """Tells the answer what becomes of the work."""
+    """Passes the outcome of the work to the answer."""
     try:
         result = await work
-    except asyncio.CancelledError:  # nobody waits any more, or the loop ends
+    except asyncio.CancelledError:  # the caller has stopped waiting, or the loop is ending
         answer.set_exception(Closed("the client was closed"))
         raise
     except BaseException as error:
@@ -97,7 +97,7 @@ async def _answered(work: Coroutine[Any, Any, T], answer: BlockingAnswer[T, asyn
 
 
 def _serve(loop: asyncio.AbstractEventLoop, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """The thread, until its loop is stopped."""
+    """Runs the loop until it is stopped."""
     loop.run_forever()
     try:
         loop.run_until_complete(at_end())
@@ -107,14 +107,19 @@ def _serve(loop: asyncio.AbstractEventLoop, at_end: Callable[[], Coroutine[Any, 
 
 
 def _left_open(loop: asyncio.AbstractEventLoop) -> None:
-    """A client was collected without being closed, in whatever thread, maybe its own: nothing is waited for."""
+    """Warns of a client that was garbage-collected without being closed, and stops its loop.
+
+    Runs in any thread, maybe the loop's own, so it waits for nothing.
+    """
     warnings.warn("a Client was not closed: use `with`, or call its close()", ResourceWarning, stacklevel=2)
     loop.call_soon_threadsafe(loop.stop)
 
 
 async def _end_tasks() -> None:
-    """Callers that were just told that the client is closed, and gRPC's own tasks, come to their end: an event loop
-    must not be closed with tasks in it."""
+    """Waits for callers that were just told that the client is closed, and for gRPC's own tasks.
+
+    An event loop must not be closed while it has tasks.
+    """
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     if tasks:
         _, pending = await asyncio.wait(tasks, timeout=END_SECONDS)

@@ -1,9 +1,9 @@
-"""What gRPC's poller does to event loops.
+"""Hides harmless errors that gRPC's poller causes in event loops.
 
-gRPC has one poller for all event loops of a process, and each of its events wakes every loop that ever used gRPC. A
-loop that finds the event taken by another one raises BlockingIOError; a loop that finds an event of a loop that is
-closed by now (the end of a cancelled call, after asyncio.run) raises RuntimeError. Nothing is lost by either, but
-asyncio logs both as tracebacks.
+gRPC has one poller for all event loops of a process, and each event wakes every loop that ever used gRPC. A loop that
+finds the event already taken raises BlockingIOError; a loop that finds an event of a loop that has been closed (the end
+of a cancelled call, after asyncio.run) raises RuntimeError. Nothing is lost by either, but asyncio logs a traceback for
+both.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import asyncio
 from types import TracebackType
 from typing import Any
 
-_POLLER = "completion_queue.pyx.pxi"  # the source of PollerCompletionQueue, as its tracebacks name it
+_POLLER = "completion_queue.pyx.pxi"  # the source file of PollerCompletionQueue in its tracebacks
 
 
 def ignore_poller_errors(loop: asyncio.AbstractEventLoop) -> None:
-    """Has the loop's exception handler pass over the poller's errors. Everything else goes to the handler that was set
-    before, or to asyncio's own."""
+    """Makes the loop's exception handler ignore the poller's errors.
+
+    All other errors go to the previous handler, or to asyncio's own.
+    """
     before = loop.get_exception_handler()
     if isinstance(before, _ExceptionHandler):
         return
@@ -25,7 +27,7 @@ def ignore_poller_errors(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class _ExceptionHandler:
-    """before: the handler that was set before, if any."""
+    """Ignores the poller's errors. before: the previous handler, if any."""
 
     def __init__(self, before: Any) -> None:
         self._before = before

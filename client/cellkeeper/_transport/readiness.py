@@ -1,4 +1,4 @@
-"""Waiting for a server that is ready: it serves models, takes the caller's token, and its store answers."""
+"""Waits for a server that is ready: it serves models, accepts the caller's token, and its store answers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from .endpoint import Endpoint
 from .endpoints import Endpoints
 from .wire import from_grpc
 
-SERVING = b"\x08\x01"  # a HealthCheckResponse with status 1, by hand: its package is not the client's
-_ASKED_FOR = "cellkeeper-wait-ready"  # a session that need not exist: the store has to say so
+SERVING = b"\x08\x01"  # a HealthCheckResponse with status 1, spelled out: the client does not depend on its package
+_ASKED_FOR = "cellkeeper-wait-ready"  # a session that need not exist: reading it takes an answer from the store
 
 
 async def wait_until_ready(
     endpoints: Endpoints, token: Token, backoff: Backoff, attempt_timeout: float, timeout: float
 ) -> None:
-    """Asks the endpoints in turn until one is ready. Times in seconds. Raises DeadlineExceeded, which says what was
-    wrong last, and at once what waiting does not change, such as AccessDenied."""
+    """Asks the endpoints in turn until one is ready. Times in seconds.
+
+    Raises DeadlineExceeded, which says what was wrong last, and immediately what waiting cannot fix, such as
+    AccessDenied.
+    """
     loop = asyncio.get_running_loop()
     deadline, attempt = loop.time() + timeout, 0
     last: CellkeeperError | None = None
@@ -40,7 +43,7 @@ async def wait_until_ready(
             except CellkeeperError as error:
                 last = error
             except asyncio.TimeoutError:
-                if last is None or left > attempt_timeout:  # an attempt that the end of the wait cut off tells nothing
+                if last is None or left > attempt_timeout:  # an attempt that was cut short says nothing
                     last = Unavailable(f"{endpoint.target} did not answer within {min(left, attempt_timeout):.2g} s")
                 continue
             if not worth_retrying(last) and not token.replaced(sent, last):
@@ -51,12 +54,12 @@ async def wait_until_ready(
 
 
 async def _ask(endpoint: Endpoint, metadata: Metadata) -> None:
-    """Raises what keeps the server from being ready."""
+    """Raises an error if the server is not ready."""
     try:
         if await endpoint.health(b"", metadata=metadata) != SERVING:
             raise Unavailable(f"{endpoint.target} reports NOT_SERVING: it is starting or draining")
     except grpc.RpcError as error:
-        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:  # its health service may be cut off by a proxy
+        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:  # a proxy may block the health service
             raise
     models = (await endpoint.stub.ListModels(pb.ListModelsRequest(), metadata=metadata)).models
     if not models:
@@ -66,7 +69,7 @@ async def _ask(endpoint: Endpoint, metadata: Metadata) -> None:
         await endpoint.stub.GetSession(request, metadata=metadata)
     except grpc.RpcError as error:
         found = from_grpc(error, endpoint.target)
-        if not isinstance(found, SessionNotFound | AccessDenied):  # a token may be for some sessions only
+        if not isinstance(found, SessionNotFound | AccessDenied):  # a token may be valid for some sessions only
             raise found from error
 
 

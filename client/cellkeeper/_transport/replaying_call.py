@@ -1,4 +1,4 @@
-"""A call that names a position of a session, which the server may have lost steps of."""
+"""A call that names a position of a session, whose last steps the server may have lost."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ async def call_replaying(
     timeout: float | None,
     read: Callable[[Any], Any] = itself,
 ) -> Any:
-    """The answer, read. Steps that the server lost before the position are sent again first.
+    """Makes the call and returns `read` of its answer, after replaying the steps that the server lost.
 
-    current: returns the session's sender, of which each generation has its own. request: called before each try, once
-    every step is answered; builds the message. timeout: seconds, all tries together; None: the client's. Raises
-    CellkeeperError.
+    current: returns the session's sender, of which each generation has its own. request: builds the message; called
+    before each attempt, once every step is answered. timeout: seconds for all attempts together; None: the client's.
+    Raises CellkeeperError.
     """
     loop = current().loop
     deadline = loop.time() + timeout_seconds(timeout, client.timeout)
@@ -36,5 +36,5 @@ async def call_replaying(
         except StepGap as error:
             sender = current()
             if error.position is None or error.position.step >= sender.history.position.step:
-                raise  # it asks for what was never sent
+                raise  # the position is ahead of anything that was sent
             sender.rewind(error, error.position)

@@ -1,4 +1,4 @@
-"""The contract's request messages, built from what callers give."""
+"""Builds the contract's request messages from callers' arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REQUEST_ID_BYTES = 16
 
 
 def open_request(session: str, model: str, ttl_ms: int | None, expect: Position | None, initial_state: Any) -> Any:
-    """An OpenRequest. initial_state: tensor messages."""
+    """Returns an OpenRequest. initial_state: tensor messages."""
     return pb.OpenRequest(
         model=model,
         session=session,
@@ -41,8 +41,11 @@ def reset_request(session: str, model: str, generation: bytes) -> Any:
 def set_state_request(
     session: str, model: Model, at: Position, step: int | None, state: Mapping[str, ArrayLike]
 ) -> Any:
-    """A SetStateRequest for the generation of `at`. step: that the new generation starts at; None: that of `at`.
-    Raises InvalidArgument where `state` does not fit the model."""
+    """Returns a SetStateRequest for the generation of `at`.
+
+    step: where the new generation starts; None: at the step of `at`. Raises InvalidArgument if `state` does not fit the
+    model.
+    """
     item = pb.SetStateRequest.Item(
         session=session,
         generation=at.generation,
@@ -54,12 +57,12 @@ def set_state_request(
 
 
 def fork_item(source: str, target: str) -> Any:
-    """A ForkRequest.Item, still without its position."""
+    """Returns a ForkRequest.Item without its position."""
     return pb.ForkRequest.Item(source=source, target=target, request_id=os.urandom(REQUEST_ID_BYTES))
 
 
 def peek_request(session: str, model: Model, raw: bytes, outputs: Sequence[str]) -> Any:
-    """A StepRequest that keeps nothing, still without its position. raw: inputs, as Inputs converts them."""
+    """Returns a StepRequest that keeps nothing, without its position. raw: inputs, as converted by Inputs."""
     return pb.StepRequest(
         model=model.name,
         session=session,
@@ -78,14 +81,14 @@ def forecast_request(
     known: Sample | None,
     outputs: Sequence[str],
 ) -> Any:
-    """A peek of `given` that continues with `steps` predictions. Raises InvalidArgument."""
+    """Returns a peek of `given` that continues with `steps` predictions. Raises InvalidArgument."""
     raw, _ = inputs.convert(given)
     steps = check_rollout(model, steps)
     return rollout_request(peek_request(session, model, raw, outputs), model, steps, inputs.convert_known(known, steps))
 
 
 def check_rollout(model: Model, steps: object) -> int:
-    """The number of predictions that continue a peek. Raises InvalidArgument where the model cannot be continued."""
+    """Returns the number of predictions after a peek. Raises InvalidArgument if the model makes no forecasts."""
     steps = whole_number(steps, "steps", 1)
     if model.feedback is None and model.input_feedback is None:
         text = f'steps: got {steps}, expected a model whose config.json has "feedback" ({model.name!r} has none)'
@@ -94,7 +97,7 @@ def check_rollout(model: Model, steps: object) -> int:
 
 
 def rollout_request(peek: Any, model: Model, steps: int, known: bytes) -> Any:
-    """The peek, continued by `steps` predictions. known: raw, what the caller supplies."""
+    """Continues the peek with `steps` predictions and returns it. known: raw, what the caller supplies."""
     peek.rollout_steps = steps
     if not model.inputs:
         peek.rollout_inputs = known

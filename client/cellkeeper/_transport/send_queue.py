@@ -1,4 +1,4 @@
-"""Senders that have something to send, and the frames made of it."""
+"""The queue of senders with something to send, and the frames made from it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ Sendable = SessionSender | GroupFrame
 
 
 class SendQueue:
-    """What waits for one endpoint: senders of sessions, of which frames are made, and the frames of groups.
-    default_timeout: seconds that a frame of replays gets."""
+    """What waits to be sent to one endpoint: senders of sessions, to be packed into frames, and frames of groups.
+
+    default_timeout: the seconds allowed for a frame of replays.
+    """
 
     def __init__(self, default_timeout: float) -> None:
         self._default_timeout = default_timeout
-        self._added: list[Sendable] = []  # since a frame was made; they are looked at when the next one is
+        self._added: list[Sendable] = []  # since the last frame; sorted when the next one is made
         self._groups: dict[FrameKey | GroupFrame, deque[SessionSender] | GroupFrame] = {}
 
     def __bool__(self) -> bool:
@@ -30,14 +32,14 @@ class SendQueue:
         return len(self._added) + sum([len(group) for group in self._groups.values()])
 
     def add(self, sender: Sendable) -> bool:
-        """Returns True if the queue was empty."""
+        """Adds a sender or frame. Returns True if the queue was empty."""
         sender.queued = True
         added = self._added
         added.append(sender)
         return len(added) == 1 and not self._groups
 
     def drain(self) -> list[Sendable]:
-        """Takes everything out."""
+        """Removes and returns everything."""
         waiting: list[Sendable] = []
         for group in self._groups.values():
             waiting += [group] if isinstance(group, GroupFrame) else group
@@ -49,7 +51,7 @@ class SendQueue:
         return waiting
 
     def _sort(self, now: float) -> None:
-        """Groups the senders that were added, by what may share a frame. A group's frame is shared with nobody."""
+        """Groups the added senders by what may share a frame. A group's frame stays alone."""
         default, groups = self._default_timeout, self._groups
         for sender in self._added:
             if isinstance(sender, GroupFrame):
@@ -67,9 +69,9 @@ class SendQueue:
         self._added.clear()
 
     def next_frame(self, now: float, max_items: int) -> Frame | GroupFrame | None:
-        """Returns the next frame; None if its senders have nothing to send any more.
+        """Returns the next frame; None if its senders have nothing left to send.
 
-        now: on the event loop's clock. max_items: chunks of sessions in the frame at most, one of each.
+        now: on the event loop's clock. max_items: the most chunks in the frame, at most one for each session.
         """
         self._sort(now)
         if not self._groups:
@@ -88,12 +90,12 @@ class SendQueue:
         while group and len(senders) < max_items and size < MAX_FRAME_BYTES:
             sender = group.popleft()
             name = sender.session
-            if name in names:  # a second session object of the same name
+            if name in names:  # another session object with the same id
                 later.append(sender)
                 continue
             sender.queued = False
             chunk = sender.take(frame_format)
-            if chunk is None:  # what it was queued for is gone
+            if chunk is None:  # the chunk it was queued for is gone
                 again.append(sender)
                 continue
             names.add(name)

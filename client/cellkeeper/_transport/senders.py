@@ -1,4 +1,4 @@
-"""What sends the steps of sessions and of groups: one client's."""
+"""Makes the senders of one client's sessions and groups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .settings import ClientSettings
 
 
 class Senders:
-    """Makes them, and ends them with the client."""
+    """Makes the senders, and ends them with the client."""
 
     def __init__(self, settings: ClientSettings, counters: Counters) -> None:
         self._settings = settings
@@ -30,11 +30,11 @@ class Senders:
         self._open: WeakSet[SessionSender | GroupSender] = WeakSet()
 
     def session(self, connection: Connection, session: str, model: Model, position: Position) -> SessionSender:
-        """The sender of a session at `position`."""
+        """Returns the sender of a session at `position`."""
         return self._sender(connection, session, model, self._history(model, position))
 
     def group(self, connection: Connection, model: Model) -> GroupSender:
-        """The sender of a group without members, whose sessions belong to `model`."""
+        """Returns the sender of a group without members, whose sessions belong to `model`."""
 
         def new_history(position: Position, earlier: Callable[[], Iterable[Chunk]]) -> History:
             return self._history(model, position, earlier)
@@ -65,7 +65,7 @@ class Senders:
         self._open.clear()
 
     def disown(self, error: CellkeeperError) -> None:
-        """Every use raises `error` from now on."""
+        """Makes every later use raise `error`."""
         for sender in list(self._open):
             sender.disown(error)
 

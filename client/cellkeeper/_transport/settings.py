@@ -1,4 +1,4 @@
-"""What a client is made with, checked."""
+"""The settings of a client, checked."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .websocket_address import WebSocketAddress, checked_addresses
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """The parameters of AsyncClient, where they are described; timeouts in seconds.
+    """The parameters of AsyncClient, which documents them; timeouts in seconds.
 
-    credentials: None: plain text. channel_options: gRPC's own. websockets: of the targets, in their order; none: frames
+    credentials: None: plain text. channel_options: gRPC's. websockets: for the targets, in their order; empty: frames
     go over gRPC.
     """
 
@@ -38,12 +38,15 @@ class ClientSettings:
     websockets: tuple[WebSocketAddress, ...]
 
     def window_steps_for(self, max_log_steps: int) -> int:
-        """Unanswered time steps of one session at most. max_log_steps: how many time steps the server's log takes; 0:
-        any number. The window is well below that, so that checkpoints can follow the acknowledgements."""
+        """Returns the most unanswered time steps of one session.
+
+        max_log_steps: how many time steps the server's log holds; 0: no limit. The window stays well below it, so that
+        checkpoints can follow the acknowledgements.
+        """
         return min(self.window_steps, max(1, max_log_steps // 2)) if max_log_steps else self.window_steps
 
     def websocket_of(self, target: str) -> WebSocketAddress | None:
-        """None: frames to that target go over gRPC."""
+        """Returns the address of the target's WebSocket; None: frames to that target go over gRPC."""
         return self.websockets[self.targets.index(target)] if self.websockets else None
 
 
@@ -63,7 +66,7 @@ def checked_settings(
     token: TokenSource | None,
     websocket: str | Sequence[str] | None,
 ) -> ClientSettings:
-    """Raises InvalidArgument, which names the parameter."""
+    """Checks the parameters. Raises InvalidArgument, which names the parameter."""
     targets = checked_targets(target)
     timeout = timeout_seconds(timeout, 30.0)
     attempt_timeout = timeout_seconds(attempt_timeout, 10.0, "attempt_timeout")

@@ -1,4 +1,4 @@
-"""One StepStream, from its opening to its loss: frames out, replies in."""
+"""One StepStream, from opening to loss: sends frames and reads replies."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from .wire import error_of
 
 _logger = logging.getLogger("cellkeeper")
 
-_ENDING_SECONDS = 10.0  # until a server that ends is tried again, unless it was seen to be back before
+_ENDING_SECONDS = 10.0  # until a server that is shutting down is tried again, unless it is known to be back earlier
 
 
 class Stream:
-    """send_queue: the senders that wait. max_frame_items: called before each frame. on_heard: called when a reply
-    arrives. on_draining: called with the seconds for which the server, which shuts down, is to be avoided."""
+    """One stream of frames to an endpoint.
+
+    send_queue: the senders that wait. max_frame_items: called before each frame. on_heard: called when a reply arrives.
+    on_draining: called when the server shuts down, with the seconds for which to avoid it.
+    """
 
     def __init__(
         self,
@@ -45,13 +48,13 @@ class Stream:
         self._inflight = InflightFrames(self._loop, self.wake)
         self._last_heard = 0.0
         self._next_frame = 1
-        self._ending = False  # nothing more is sent
-        self._silent = False  # it was ended because nothing was heard
-        self.answered = False  # something was heard on it
-        self._sleeper: asyncio.Future[None] | None = None  # the writer's, while it has nothing to do
+        self._ending = False  # no more frames are sent
+        self._silent = False  # it was ended because no reply arrived
+        self.answered = False  # something has been received
+        self._sleeper: asyncio.Future[None] | None = None  # the writer's, while it is idle
 
     def wake(self) -> None:
-        """There may be something to send."""
+        """Wakes the writer, as there may be something to send."""
         sleeper = self._sleeper
         if sleeper is not None:
             self._sleeper = None
@@ -59,7 +62,7 @@ class Stream:
                 sleeper.set_result(None)
 
     def finish(self) -> None:
-        """Sends nothing more; the server ends the stream when it has answered what was sent."""
+        """Stops sending; the server ends the stream once it has answered what was sent."""
         self._ending = True
         self.wake()
 
@@ -69,14 +72,14 @@ class Stream:
         writer = self._loop.create_task(self._write(call))
         watch = self._loop.create_task(self._watch(call))
         try:
-            # Not `await reader`: when every task of the loop is cancelled at once, the reader ends with a result, and
-            # that would be taken for the end of this wait, instead of its own cancellation.
+            # Not `await reader`: if every task of the loop is cancelled at once, the reader ends with a result, which
+            # would end this wait instead of its own cancellation.
             await asyncio.wait([reader, writer], return_when=asyncio.FIRST_COMPLETED)
-            if not _has_failed(writer):  # it ends by itself where the call has ended; the reader knows why
+            if not _has_failed(writer):  # it also ends after the call has ended; the reader knows why
                 await asyncio.wait([reader])
         finally:
             call.cancel()
-            # A write to a connection that never came about does not end with its call.
+            # A write to a connection that was never established does not end with its call.
             for task in (reader, writer, watch):
                 task.cancel()
             await asyncio.wait([reader, writer, watch])
@@ -90,14 +93,14 @@ class Stream:
         return reader.result()
 
     def lost(self, error: CellkeeperError) -> None:
-        """Every chunk in flight is refused with `error`: no reply will arrive."""
+        """Fails every chunk in flight with `error`: no reply will arrive."""
         for sent in self._inflight.take_all():
             sent.refuse_rest(error)
 
     # ------------------------------------------------------------------------------------------ inside
 
     async def _write(self, call: StreamCall) -> None:
-        """Sends what queues, until the stream ends."""
+        """Sends what is queued until the stream ends."""
         send_queue, inflight = self._send_queue, self._inflight
         try:
             while True:
@@ -107,7 +110,7 @@ class Stream:
                         await call.write(message)
                 if self._ending:
                     await call.done_writing()
-                    await asyncio.sleep(self._attempt_timeout)  # the server ends the stream, and this with it
+                    await asyncio.sleep(self._attempt_timeout)  # the server ends the stream, and so this task
                     call.cancel()
                     return
                 self._sleeper = self._loop.create_future()
@@ -116,7 +119,7 @@ class Stream:
             return  # the reader knows why
 
     def _next_message(self) -> Any:
-        """Returns the next frame, which is in flight from now on; None if its senders have nothing to send any more."""
+        """Returns the next frame and marks it as in flight; None if its senders have nothing left to send."""
         now = self._loop.time()
         items = min(self._max_frame_items(), self._inflight.share(len(self._send_queue)))
         frame = self._send_queue.next_frame(now, items)
@@ -142,11 +145,11 @@ class Stream:
             if not self._silent:
                 return ended.error
             return Unavailable(f"{self._target} did not answer within {self._attempt_timeout:g} s", reason="LOST")
-        except (ServerError, ValueError) as error:  # columns that do not fit together
+        except (ServerError, ValueError) as error:  # columns that do not match
             return Unavailable(f"{self._target} sent what cannot be read: {error}", reason="LOST")
 
     async def _watch(self, call: StreamCall) -> None:
-        """Cancels the stream if it is silent for attempt_timeout while frames are in flight."""
+        """Cancels the stream if no reply arrives for attempt_timeout while frames are in flight."""
         while True:
             silent = self._loop.time() - self._last_heard if self._inflight else 0.0
             if silent >= self._attempt_timeout:

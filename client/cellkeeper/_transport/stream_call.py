@@ -1,4 +1,4 @@
-"""An open stream of frames as a `Stream` uses it, and the one that gRPC makes."""
+"""An open stream of frames, as `Stream` uses it, and its implementation over gRPC."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ REFUSED = frozenset(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
-"""The server refused the stream: sending the same again would end the same way. After any other status the stream is
-lost, and is opened again."""
+"""The server refuses the stream with these, and would do so again. After any other status the stream is reopened."""
 
 
 class CallEnded(Exception):
@@ -42,22 +41,22 @@ class StreamCall(Protocol):
         """Sends a pb.StepFrame. Returns when there is room for the next. Raises CallEnded."""
 
     async def read(self) -> Any:
-        """The next pb.StepFrameReply. Raises CallEnded."""
+        """Returns the next pb.StepFrameReply. Raises CallEnded."""
 
     async def done_writing(self) -> None:
-        """Tells the server that no further frame follows. It ends the stream when it has answered what came."""
+        """Tells the server that no more frames follow. The server ends the stream once it has answered everything."""
 
     def cancel(self) -> None:
-        """Ends the stream at once: whoever reads or writes gets CallEnded."""
+        """Ends the stream immediately: pending reads and writes raise CallEnded."""
 
 
 def lost(target: str, why: str, retry_delay_ms: int = 0) -> CallEnded:
-    """The stream to `target` ended by no decision of the server's: it may be opened again."""
+    """Returns the error of a stream to `target` that ended by no decision of the server; it may be reopened."""
     return CallEnded(Unavailable(f"{target} {why}", reason="LOST", retry_delay_ms=retry_delay_ms))
 
 
 def ended_as(code: grpc.StatusCode | None, error: CellkeeperError) -> CallEnded:
-    """The stream ended with a status."""
+    """Returns the error of a stream that ended with a status."""
     if code in REFUSED:
         return CallEnded(error)
     return CallEnded(Unavailable(error.message, reason="LOST", retry_delay_ms=error.retry_delay_ms))
@@ -67,7 +66,7 @@ class GrpcCall:
     """A StreamCall over gRPC."""
 
     def __init__(self, call: Any, target: str) -> None:
-        """call: what the stub's StepStream gives."""
+        """call: the result of the stub's StepStream."""
         self._call = call
         self._target = target
 
@@ -84,7 +83,7 @@ class GrpcCall:
             raise self._ended(error) from None
         except asyncio.CancelledError:
             if not self._call.cancelled():
-                raise  # the reader's own
+                raise  # the reader's own cancellation
             raise lost(self._target, "was given up") from None
         if reply is _EOF:
             code, details = await self._call.code(), await self._call.details()

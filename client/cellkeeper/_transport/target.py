@@ -1,4 +1,4 @@
-"""Targets: what a client may be told to connect to, and how."""
+"""Targets: what a client may connect to, and how."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from ..errors import InvalidArgument
 
 EXPECTED = 'expected host:port, as in "localhost:50051"'
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\\\[\]@?#]+):(?P<port>[0-9]{1,5})")
-_SCHEMES = ("ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")  # gRPC's, beside dns:
+_SCHEMES = ("ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")  # gRPC's schemes other than dns:
 
 
 def checked_targets(given: object) -> tuple[str, ...]:
-    """The targets, each once. given: one, or several. Raises InvalidArgument, which names the one that is malformed:
-    gRPC would look up a host of that name, or connect to port 443, until the deadline."""
+    """Returns the targets without duplicates. given: one, or several.
+
+    Raises InvalidArgument, which names the malformed one: gRPC would look up a host of that name, or connect to port
+    443, until the deadline.
+    """
     if isinstance(given, str):
         return (checked_target(given),)
     if not isinstance(given, Iterable):
@@ -27,7 +30,7 @@ def checked_targets(given: object) -> tuple[str, ...]:
 
 
 def checked_target(target: object) -> str:
-    """The target. Raises InvalidArgument."""
+    """Returns the target. Raises InvalidArgument."""
     if not isinstance(target, str):
         raise _wrong(target)
     if target.startswith(_SCHEMES):
@@ -43,7 +46,7 @@ def checked_target(target: object) -> str:
 
 
 def is_loopback(target: str) -> bool:
-    """It is this machine, by its name or address."""
+    """Returns True if the target is this machine, by name or address."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     found = _HOST_PORT.fullmatch(_without_resolver(target.removeprefix("ipv4:").removeprefix("ipv6:")))
@@ -55,12 +58,12 @@ def is_loopback(target: str) -> bool:
 
 
 def proxy_options(target: str) -> tuple[tuple[str, int], ...]:
-    """A proxy of the environment ($http_proxy, $grpc_proxy) is for other machines."""
+    """Ignores the environment's proxy ($http_proxy, $grpc_proxy) for loopback targets; it is for other machines."""
     return (("grpc.enable_http_proxy", 0),) if is_loopback(target) else ()
 
 
 def _without_resolver(target: str) -> str:
-    """Without the name of gRPC's own resolver, and the name server that it is to ask: dns://8.8.8.8/host:port."""
+    """Strips the name of gRPC's resolver and its name server, as in dns://8.8.8.8/host:port."""
     return re.sub(r"^dns:(//[^/]*/)?", "", target)
 
 

@@ -1,4 +1,4 @@
-"""Where the WebSockets of a client go."""
+"""The addresses of a client's WebSockets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INSTALL = "pip install 'cellkeeper[websocket]'"
 
 @dataclass(frozen=True, slots=True)
 class WebSocketAddress:
-    """url: with the path. context, server_name: of TLS; None: plain text."""
+    """Where a WebSocket connects. url: with the path. context, server_name: for TLS; None: plain text."""
 
     url: str
     is_loopback: bool
@@ -28,7 +28,7 @@ class WebSocketAddress:
 
 
 def checked_addresses(given: object, targets: tuple[str, ...], tls: Tls | None) -> tuple[WebSocketAddress, ...]:
-    """One for each target, in the same order; none where none is given. Raises InvalidArgument."""
+    """Returns one address for each target, in the same order; empty if none is given. Raises InvalidArgument."""
     if given is None:
         return ()
     urls = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]

@@ -21,15 +21,15 @@ from .wire import from_json
 
 _MAX_REPLY_BYTES = 64 << 20  # as over gRPC
 _NO_MORE = b""
-"""A message instead of a frame: no further one follows. A WebSocket that its client closes takes no replies."""
-_TOO_LARGE = 1009  # the code of a socket that was closed because of a message's size
+"""Sent instead of a frame: no more follow. A WebSocket that its client has closed receives no replies."""
+_TOO_LARGE = 1009  # the close code for a message that is too large
 
 
 class WebSocketCall:
-    """Opens at once; the first write and read wait for that, and end with it where it fails."""
+    """A StreamCall that starts to open at once; the first write and read wait for that, and fail with it."""
 
     def __init__(self, address: WebSocketAddress, metadata: Metadata) -> None:
-        """metadata: the headers of the handshake, the token among them."""
+        """metadata: headers for the handshake, including the token."""
         self._address = address
         self._opening = asyncio.get_running_loop().create_task(self._open(metadata))
         self._socket: ClientConnection | None = None
@@ -69,8 +69,8 @@ class WebSocketCall:
     # ------------------------------------------------------------------------------------------ inside
 
     async def _opened(self) -> ClientConnection:
-        """Raises CallEnded."""
-        await asyncio.wait([self._opening])  # several wait for it, and none of them ends it for the others
+        """Waits until the socket is open. Raises CallEnded."""
+        await asyncio.wait([self._opening])  # several tasks may wait, and none of them may cancel it for the others
         if self._opening.cancelled():
             raise lost(self._address.url, "was given up")
         return self._opening.result()
@@ -85,15 +85,15 @@ class WebSocketCall:
                 server_hostname=address.server_name,
                 compression=None,
                 max_size=_MAX_REPLY_BYTES,
-                open_timeout=None,  # the stream gives up what is silent
-                ping_interval=None,  # the server pings
+                open_timeout=None,  # the stream has its own time limit
+                ping_interval=None,  # the server sends pings
                 proxy=None if address.is_loopback else True,
             )
         except InvalidStatus as refused:
             raise self._not_opened(refused.response) from None
         except (OSError, InvalidHandshake, InvalidMessage, ssl.SSLError) as error:
             raise lost(address.url, f"cannot be reached: {error or type(error).__name__}") from None
-        except (WebSocketException, ImportError) as error:  # such as a proxy of the environment that it cannot use
+        except (WebSocketException, ImportError) as error:  # for example a proxy in the environment that it cannot use
             raise CallEnded(self._unusable(str(error))) from None
         return self._socket
 
@@ -111,7 +111,7 @@ class WebSocketCall:
         return InvalidArgument(text, reason="INVALID_FIELD", field="websocket")
 
     def _refused(self, text: str) -> CallEnded:
-        """text: JSON of the server. Raises ValueError for any other."""
+        """Returns the error in the server's JSON. Raises ValueError for any other text."""
         code, error = from_json(json.loads(text), self._address.url)
         if code is None or error.reason == "":
             raise ValueError(text)

@@ -1,4 +1,4 @@
-"""Between the contract's messages and this package's own words; upstream errors become our own here."""
+"""Converts between the contract's messages and this package's types, and translates gRPC errors."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def position_of(message: Any) -> Position:
 
 
 def array_of(tensor: Any) -> Array:
-    """A tensor of its own, writable, in the machine's byte order."""
+    """Returns the tensor as its own writable array, in the machine's byte order."""
     dtype = dtype_of(tensor.dtype)
     if len(tensor.data) != dtype.itemsize * math.prod(tensor.shape):
         raise ServerError(f"the server sent {len(tensor.data)} bytes for tensor {tensor.name!r}")
@@ -99,7 +99,7 @@ def _spec_of(message: Any) -> TensorSpec:
 
 
 def _packed(inputs: tuple[TensorSpec, ...]) -> TensorSpec:
-    """What stands for all of several inputs: a time step's bytes."""
+    """Returns the spec that stands for several inputs together: a time step's bytes."""
     return TensorSpec("inputs", "uint8", (sum(spec.nbytes for spec in inputs),))
 
 
@@ -133,7 +133,7 @@ def model_of(info: Any) -> Model:
 
 
 def peek_reply_of(answer: Any, single: bool) -> StepReply:
-    """single: the input was given without a time axis, and so are the outputs."""
+    """Returns the reply to a peek. single: the input had no time axis, so the outputs have none."""
     outputs = {tensor.name: array_of(tensor) for tensor in answer.outputs}
     if single:
         outputs = {name: array if name.startswith("state.") else array[0] for name, array in outputs.items()}
@@ -163,7 +163,7 @@ def session_info_of(info: Any) -> SessionInfo:
 
 
 def reason_of(number: int) -> str:
-    """The wire's word; empty for none and for one that this version does not know."""
+    """Returns the wire's name of the reason; empty for none, or for one that this version does not know."""
     if number == pb.REASON_UNSPECIFIED or number not in pb.Reason.values():
         return ""
     return str(pb.Reason.Name(number))
@@ -180,7 +180,7 @@ def _code_of(number: int) -> grpc.StatusCode | None:
 
 
 def error_of(message: Any) -> CellkeeperError:
-    """The contract's `Error` as an exception."""
+    """Converts the contract's `Error` to an exception."""
     reason = reason_of(message.reason)
     return _class_of(reason, _code_of(message.code))(
         message.message,
@@ -192,14 +192,14 @@ def error_of(message: Any) -> CellkeeperError:
 
 
 def from_grpc(error: grpc.RpcError, target: str) -> CellkeeperError:
-    """Any error of grpc as one of ours. target: whom the call went to."""
+    """Converts any gRPC error to one of ours. target: where the call went."""
     code = error.code() if hasattr(error, "code") else None
     text = (error.details() if hasattr(error, "details") else "") or "no details"
     reason, field, position, delay_ms = "", "", None, 0
     try:
         status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it has a call's methods
     except (ValueError, AttributeError, TypeError):
-        status = None  # not ours: a proxy's, or made by the library itself
+        status = None  # made by a proxy or by gRPC itself
     for detail in status.details if status is not None else ():
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         if detail.Unpack(info):
@@ -215,8 +215,10 @@ def from_grpc(error: grpc.RpcError, target: str) -> CellkeeperError:
 
 
 def from_json(message: Any, target: str) -> tuple[grpc.StatusCode | None, CellkeeperError]:
-    """The status and the error that a refusal over HTTP tells. None: of no known code. Raises ValueError for what is
-    no refusal."""
+    """Returns the status and the error from a refusal over HTTP.
+
+    The status is None if the code is unknown. Raises ValueError for anything but a refusal.
+    """
     error = message.get("error") if isinstance(message, dict) else None
     if not isinstance(error, dict):
         raise ValueError("no error is told")
@@ -236,7 +238,7 @@ def from_json(message: Any, target: str) -> tuple[grpc.StatusCode | None, Cellke
 
 
 def _metadata_position(metadata: Mapping[str, str]) -> Position | None:
-    """Metadata carries text: the generation and the head as hexadecimal digits."""
+    """Parses a position from text metadata: generation and head are hexadecimal digits."""
     try:
         return Position.parse(":".join(str(metadata[key]) for key in ("generation", "step", "head")))
     except (KeyError, ValueError):

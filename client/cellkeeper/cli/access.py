@@ -1,4 +1,4 @@
-"""The flags and variables that say who the caller is. A token is never a flag, which the whole machine could read."""
+"""The flags and variables for TLS and tokens. A token is never a flag, which every user of the machine could read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add(shared: argparse.ArgumentParser) -> None:
         help="a name in the server's certificate, where --endpoint has another",
     )
     file("token-file", "a file that holds a token; read again for every call")
-    group.add_argument("--token", action=_Refused, help=argparse.SUPPRESS)  # else it would abbreviate --token-file
+    group.add_argument("--token", action=_Refused, help=argparse.SUPPRESS)  # otherwise it would abbreviate --token-file
 
 
 class _Refused(argparse.Action):
@@ -40,7 +40,7 @@ class _Refused(argparse.Action):
 
 
 def client_access(parsed: argparse.Namespace) -> dict[str, Any]:
-    """The arguments `tls` and `token` of a client."""
+    """Returns the arguments `tls` and `token` of a client."""
     tls: Tls | bool = False
     if parsed.tls or parsed.ca_file or parsed.cert_file or parsed.key_file or parsed.server_name:
         tls = Tls(parsed.ca_file, parsed.cert_file, parsed.key_file, parsed.server_name)

@@ -1,4 +1,4 @@
-"""`cellkeeper carry-over`: sessions of an older version of a model to a newer one."""
+"""`cellkeeper carry-over`: moves sessions of an older version of a model to a newer one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a CSV file as time steps."""
+"""Reads the rows of a CSV file as time steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .rows import RowError, Steps, decoded
 
 
 def add_header(parser: argparse.ArgumentParser) -> None:
-    """The option, whose `header` is "yes", "no" or None."""
+    """Adds the option --header. It sets `header` to "yes", "no" or None."""
     parser.add_argument(
         "--header",
         choices=("yes", "no"),
@@ -27,10 +27,10 @@ def add_header(parser: argparse.ArgumentParser) -> None:
 
 
 def csv_rows(lines: Iterable[str], columns: Sequence[str], model: Model, header: str | None) -> Iterator[ArrayLike]:
-    """One time step a row. Raises RowError for what cannot be understood for certain.
+    """Yields one time step for each row. Raises RowError for anything ambiguous or invalid.
 
-    columns: names of the header, or numbers from 0; empty: all, in order. header: "yes", "no", or None where that is
-    certain; see `is_header`.
+    columns: names from the header, or numbers from 0; empty: all, in order. header: "yes", "no", or None to decide by
+    `is_header`.
     """
     steps = Steps(model)
     rows = _full_rows(lines)
@@ -39,7 +39,7 @@ def csv_rows(lines: Iterable[str], columns: Sequence[str], model: Model, header:
         return
     fields = [field.strip() for field in first]
     if not columns:
-        steps.check_width(first_line, fields)  # whatever the first row is
+        steps.check_width(first_line, fields)  # even if the first row is not a header
     named = not all(map(is_index, columns))
     if named and header == "no":
         raise RowError(f"--columns: got {', '.join(columns)}, expected numbers from 0, as there is no header")
@@ -63,8 +63,10 @@ def csv_rows(lines: Iterable[str], columns: Sequence[str], model: Model, header:
 
 
 def _full_rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """(number of its line, row). Empty lines are left out at the end only: before a row, one may be a time step whose
-    value is missing."""
+    """Yields (line number, row).
+
+    Empty lines are skipped only at the end: before a row, an empty line may be a time step whose value is missing.
+    """
     reader, blank = csv.reader(decoded(lines), strict=True), 0
     try:
         for row in reader:
@@ -91,7 +93,7 @@ def _value(field: str, line: int, column: str) -> float:
 
 
 def _column(name: str, header: Sequence[str], width: int) -> int:
-    """The index of a column that --columns chooses."""
+    """Returns the index of a column that --columns names."""
     found = [index for index, cell in enumerate(header) if cell == name]
     number = int(name) if is_index(name) and int(name) < width else None
     if number is not None and number not in found:

@@ -1,4 +1,4 @@
-"""`cellkeeper doctor`: a running deployment, looked at from outside."""
+"""`cellkeeper doctor`: checks a running deployment from outside."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Prints the findings; the exit code. Raises OSError for a file that cannot be read."""
+    """Prints the findings. Returns the exit code. Raises OSError for a file that cannot be read."""
     credentials = access.client_access(parsed)
     token = credentials["token"].read_text().strip() if isinstance(credentials["token"], Path) else credentials["token"]
     deployment = Deployment(

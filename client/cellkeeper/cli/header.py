@@ -1,4 +1,4 @@
-"""Whether the first row of a CSV file names the columns. Where that is not certain, it is asked for."""
+"""Decides whether the first row of a CSV file names the columns, and asks the user if that is not certain."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from .rows import RowError
 
 MISSING_WORDS = ("nan", "NA", "N/A", "#N/A", "null", "None", "<NA>")
-"""In capital or small letters; beside an empty field."""
+"""In any case; an empty field counts too."""
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 _MISSING = {"", *(word.casefold() for word in MISSING_WORDS)}
 _INFINITE = {"inf", "infinity"}
-_AXIS_FIELDS = 3  # so many at least to look like an axis
+_AXIS_FIELDS = 3  # the fewest that look like an axis
 _CHOOSE = "--header yes says that it names the columns, --header no that it is the first time step"
 
 
@@ -24,16 +24,16 @@ def is_missing(field: str) -> bool:
 
 
 def is_index(text: str) -> bool:
-    """Whether it is written like the number of a column."""
+    """Returns True if the text looks like a column number."""
     return text.isascii() and text.isdecimal()
 
 
 def is_header(fields: Sequence[str], line: int) -> bool:
-    """fields: of the first row, without spaces around them.
+    """Returns True if the first row is a header, False if it is a time step. fields: without surrounding spaces.
 
-    Names: every field starts with a letter or an underscore, and is no number and no word for a missing value; the
-    first may be empty, as pandas writes an index. A time step: numbers, of which one has a point, a sign or an
-    exponent, or two are equal, and which are not evenly spaced as an axis is. Raises RowError for anything else.
+    A header: every field starts with a letter or an underscore, and is neither a number nor a word for a missing value;
+    the first may be empty, as pandas writes an index. A time step: numbers, of which one has a point, a sign or an
+    exponent, or two are equal, and which are not evenly spaced like an axis. Raises RowError for anything else.
     """
     numbers = [field for field in fields if NUMBER.fullmatch(field)]
     names = [field for field in fields if _is_name(field)]
@@ -47,7 +47,7 @@ def is_header(fields: Sequence[str], line: int) -> bool:
             f"line {line}: got {','.join(fields)!r}, which may be names of columns or a time step, so that the first "
             f"time step is in line {line} or in line {line + 1}: {_CHOOSE}"
         )
-    strange = [index for index in odd if fields[index] not in names]  # the cause, rather than a name among numbers
+    strange = [index for index in odd if fields[index] not in names]  # more likely the cause than a name among numbers
     index = (strange or odd)[0]
     raise RowError(
         f"line {line}, column {index + 1}: got {fields[index]!r}, expected only names in the first row, or only "

@@ -1,4 +1,4 @@
-"""JSON lines as time steps."""
+"""Reads JSON lines as time steps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .rows import RowError, Steps, decoded
 
 
 def json_rows(lines: Iterable[str], columns: Sequence[str], model: Model) -> Iterator[ArrayLike]:
-    """One time step a line: a number, a list of numbers, or an object. null is missing. Raises RowError.
+    """Yields one time step for each line: a number, a list of numbers, or an object. null is missing. Raises RowError.
 
-    The first object fixes the keys and their order: those of other lines may come in another order, and have to be the
-    same. Where the model's features have names, the keys are these, in the model's order. columns: the keys to take, in
-    this order, whatever others there are; of lists, numbers from 0.
+    The first object fixes the keys and their order; other lines must have the same keys, in any order. If the model's
+    features have names, these are the keys, in the model's order. columns: the keys to take, in this order, ignoring
+    others; for lists, numbers from 0.
     """
     steps, keys, key_line = Steps(model), list(columns), 0
     for line, value in _full_lines(lines):
@@ -36,7 +36,7 @@ def json_rows(lines: Iterable[str], columns: Sequence[str], model: Model) -> Ite
 
 
 def _full_lines(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | list[Any]]]:
-    """(its number, what is in it), a single number as a list of one. Empty lines are left out at the end only."""
+    """Yields (line number, value), a single number as a list of one. Empty lines are skipped only at the end."""
     blank = 0
     for number, text in enumerate(decoded(lines), 1):
         if not text.strip():
@@ -62,7 +62,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_keys(value: dict[str, Any], keys: Sequence[str], line: int, key_line: int) -> None:
-    """key_line: the line that fixed the keys; 0: --columns did, and others may be there."""
+    """Checks the keys of one line. key_line: the line that fixed them; 0: --columns did, and others are allowed."""
     for key in keys:
         if key not in value:
             raise RowError(f"line {line}: no column {key!r}, expected {', '.join(keys)} (null where one is missing)")
@@ -77,7 +77,7 @@ def _value(cell: object, line: int, column: str) -> float:
     if cell is None:
         return np.nan
     if isinstance(cell, bool):
-        return cell  # a token id is none
+        return cell  # a bool is not a token id
     if not isinstance(cell, int | float):
         raise RowError(f"line {line}, {column}: got {_kind(cell)}, expected a number, or null for a missing value")
     try:

@@ -1,4 +1,4 @@
-"""How far a long command has come: on stderr, and only where that is a terminal."""
+"""Shows the progress of a long command on stderr, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SHOWN_EVERY_SECONDS = 0.2
 
 
 class Progress:
-    """One line that is written again and again. what: the things that are counted, "rows" for instance."""
+    """One line that is rewritten in place. what: the things that are counted, such as "rows"."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -18,7 +18,7 @@ class Progress:
         self._started = self._next = time.monotonic()
 
     def at(self, count: int) -> None:
-        """So many are done."""
+        """Shows that `count` are done."""
         self._count = count
         if self._shown and time.monotonic() >= self._next:
             self._show("")
@@ -28,7 +28,7 @@ class Progress:
         self.at(self._count + 1)
 
     def end(self) -> None:
-        """The last count stays, and the line ends."""
+        """Shows the last count and ends the line."""
         if self._shown:
             self._show("\n")
 

@@ -1,4 +1,4 @@
-"""What rows of CSV and of JSON lines have in common: the file that they come from, and a row as a time step."""
+"""What rows of CSV and of JSON lines share: the file they come from, and their conversion to time steps."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ SHOWN_COLUMNS = 8
 
 
 class RowError(ValueError):
-    """A row that cannot be taken; the text names its line, and the column where one is at fault."""
+    """A row that cannot be used; the text names its line, and the column if one is at fault."""
 
 
 def open_rows(path: str) -> TextIO:
-    """The file, or stdin where path is "-". UTF-8, with a byte order mark or without."""
+    """Opens the file, or stdin if path is "-". UTF-8, with or without a byte order mark."""
     stdin = path == "-"
     return open(sys.stdin.fileno() if stdin else path, encoding="utf-8-sig", newline="", closefd=not stdin)
 
 
 def is_file(lines: TextIO) -> bool:
-    """Returns True where all rows are at hand. Those of a pipe, a terminal or a socket come when they come."""
+    """Returns True if all rows are at hand, unlike those of a pipe, a terminal or a socket."""
     return stat.S_ISREG(os.fstat(lines.fileno()).st_mode)
 
 
 def decoded(lines: Iterable[str]) -> Iterator[str]:
-    """The lines. Raises RowError for what is not UTF-8."""
+    """Yields the lines. Raises RowError for anything but UTF-8."""
     count = 0
     try:
         for line in lines:
@@ -45,8 +45,10 @@ def decoded(lines: Iterable[str]) -> Iterator[str]:
 
 
 class Steps:
-    """Makes time steps of rows, or refuses them. Raises RowError for a model with several inputs, which a row has no
-    places for."""
+    """Converts rows to time steps, or rejects them.
+
+    Raises RowError for a model with several inputs, which a row cannot represent.
+    """
 
     def __init__(self, model: Model) -> None:
         if model.inputs:
@@ -60,7 +62,7 @@ class Steps:
         self._dtype = little_endian(model.input.dtype)
 
     def check_width(self, line: int, columns: Sequence[str]) -> None:
-        """columns: as a person knows them, of those that are taken."""
+        """Raises RowError unless there is one column for each value. columns: the chosen ones, as named in messages."""
         if len(columns) != self._size:
             what = str(list(self._shape)) if self._shape else "one token id"
             shown = [*columns[:SHOWN_COLUMNS], *(["..."] if len(columns) > SHOWN_COLUMNS else [])]
@@ -70,8 +72,10 @@ class Steps:
             )
 
     def named(self, line: int, names: Sequence[str]) -> list[str]:
-        """Which of these columns are taken, in order: the model's features by their names, where it has names for them.
-        Raises RowError where these are others."""
+        """Returns which of these columns to take, in order: the model's named features, or all if it has no names.
+
+        Raises RowError if the names differ from the model's.
+        """
         wanted = [*self._model.feature_names]
         if wanted and sorted(names) != sorted(wanted):
             raise RowError(
@@ -81,7 +85,7 @@ class Steps:
         return wanted or [*names]
 
     def step(self, values: Sequence[float], line: int, columns: Sequence[str]) -> ArrayLike:
-        """values: NaN is missing. columns: how a message calls the column of each."""
+        """Returns the values as a time step. Raises RowError. values: NaN is missing. columns: named in messages."""
         self.check_width(line, columns)
         for value, column in zip(values, columns, strict=True):
             if isnan(value) and not self._model.missing_values:

@@ -81,8 +81,11 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
 
 
 def _reset(client: Client, parsed: argparse.Namespace) -> None:
-    """Not through an open session: its model version may not be served any more, or its record may be damaged. One
-    whose generation cannot be read any more is deleted and created again."""
+    """Resets by generation, not through an open session.
+
+    The session's model version may no longer be served, or its record may be damaged. A session whose generation cannot
+    be read is deleted and created again.
+    """
     generation = _generation(client, parsed)
     if generation:
         print(client.reset(parsed.session, generation, model=parsed.model))
@@ -134,7 +137,7 @@ def _ttl(info: SessionInfo) -> str:
 
 
 def _generation(client: Client, parsed: argparse.Namespace) -> bytes:
-    """Of the session's record; empty where its record is damaged so that it cannot be read."""
+    """Returns the generation of the session's record; empty if the damage makes it unreadable."""
     try:
         return client.session_info(parsed.session, model=parsed.model).position.generation
     except RecordDamaged as error:
@@ -142,7 +145,7 @@ def _generation(client: Client, parsed: argparse.Namespace) -> bytes:
 
 
 def _existing(client: Client, parsed: argparse.Namespace) -> Session:
-    """Opens it at its current position, and never makes one."""
+    """Opens the session at its current position, and never creates it."""
     info = client.session_info(parsed.session, model=parsed.model)
     return client.session(parsed.session, model=parsed.model, expect=info.position)
 

@@ -1,4 +1,4 @@
-"""`cellkeeper stream`: a file through a session, the predictions out."""
+"""`cellkeeper stream`: sends a file through a session and prints the predictions."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
         read = json_rows(lines, columns, model) if parsed.jsonl else csv_rows(lines, columns, model, parsed.header)
         rows = _UntilError(_from_position(session, read, parsed))
         out = sys.stdout if parsed.output == "-" else stack.enter_context(open(parsed.output, "a", encoding="utf-8"))
-        headed = parsed.output != "-" and out.tell() > 0  # a run that goes on in the same file
+        headed = parsed.output != "-" and out.tell() > 0  # a run that continues in the same file
         writer = Writer(out, parsed.format or ("jsonl" if parsed.jsonl else "csv"), "prediction", headed)
         progress = Progress("rows")
         window = parsed.window if parsed.window is not None else FILE_WINDOW_STEPS if is_file(lines) else 1
@@ -92,7 +92,7 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
 
 
 def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse.Namespace) -> Iterator[ArrayLike]:
-    """The rows that the session has not consumed. Raises where they do not continue it."""
+    """Returns the rows that the session has not consumed. Raises HistoryChanged or HistoryLost if they do not fit."""
     stands, source = session.position, iter(rows)
     first = parsed.from_step
     if not parsed.resume:
@@ -118,7 +118,7 @@ def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse
 
 
 class _UntilError:
-    """Ends where a row cannot be taken, so that the predictions of those before it are still written."""
+    """Ends at a row that cannot be used, so that the predictions before it are still written."""
 
     def __init__(self, rows: Iterator[ArrayLike]) -> None:
         self._rows = rows

@@ -1,4 +1,4 @@
-"""Answers as rows."""
+"""Writes outputs as rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..types import Array
 
 
 class Writer:
-    """Writes one line a time step: its number, then the output's values."""
+    """Writes one line for each time step: its number, then the output's values."""
 
     def __init__(self, out: TextIO, form: str, name: str, headed: bool) -> None:
         self._out = out
@@ -18,7 +18,7 @@ class Writer:
         self._headed = headed
 
     def write(self, step: int, output: Array) -> None:
-        """step: how many time steps the session had consumed before this one."""
+        """Writes one time step. step: how many time steps the session had consumed before it."""
         values = output.reshape(-1).tolist() if self._form == "jsonl" else [str(value) for value in output.reshape(-1)]
         if self._form == "jsonl":
             self._out.write(json.dumps({"step": step, self._name: values}) + "\n")

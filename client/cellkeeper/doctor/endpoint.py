@@ -1,4 +1,4 @@
-"""One endpoint, from outside: reached, encrypted, guarded, serving, and what it serves."""
+"""Checks one endpoint from outside: that it is reachable, encrypted, protected and serving, and what it serves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXPIRES_SOON = timedelta(days=21)
 
 
 class EndpointCheck:
-    """An endpoint and the way in. models: None where it did not say. Use as a context manager."""
+    """One endpoint and how to access it. models: None if it did not say. Use as a context manager."""
 
     def __init__(self, target: str, tls: Tls | None, token: str | None, timeout: float) -> None:
         self.target = target
@@ -45,7 +45,7 @@ class EndpointCheck:
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
     def run(self) -> list[Finding]:
-        """From the outside in; ends where it goes no further."""
+        """Runs the checks from the outside in. Stops where it cannot get further."""
         try:
             checked_target(self.target)
         except InvalidArgument as error:
@@ -61,7 +61,7 @@ class EndpointCheck:
         return [reached, self._tls(), self._health(), *self._auth(), *self._list()]
 
     def _reach(self) -> str:
-        """Connects; what came of the first attempt, empty for a connection. A server that refuses is not waited for."""
+        """Tries once to connect. Returns what went wrong, or "". Does not wait for a server that refuses."""
         outcome = threading.Event()
         ready = grpc.ChannelConnectivity.READY
         states: list[grpc.ChannelConnectivity] = []
@@ -111,7 +111,7 @@ class EndpointCheck:
         return ok(self.target, "health", "SERVING")
 
     def _auth(self) -> list[Finding]:
-        """By a call without a token."""
+        """Checks whether a call without a token is accepted."""
         try:
             self._ask(())
         except grpc.RpcError as error:
@@ -120,7 +120,7 @@ class EndpointCheck:
                 if self.token is None:
                     findings.append(fail(self.target, "auth", "no token was given", "name one with --token-file"))
                 return findings
-            return []  # what is wrong shows when it is asked what it serves
+            return []  # listing the models reports any other error
         if is_loopback(self.target):
             return [ok(self.target, "auth", "none, on this machine alone")]
         return [warn(self.target, "auth", "none: whoever reaches it may step and read", "docs/security.md")]
@@ -133,7 +133,7 @@ class EndpointCheck:
         except grpc.RpcError as error:
             code = error.code()
             if code is grpc.StatusCode.UNAUTHENTICATED and self.token is None:
-                return []  # said above
+                return []  # reported above
             refused = code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
             advice = "another token" if refused else "look at its log"
             return [fail(self.target, "model", f"does not say what it serves: {_words(error)}", advice)]
@@ -157,7 +157,7 @@ class EndpointCheck:
 
 
 def _expiry(target: str, tls: Tls, timeout: float) -> datetime:
-    """When the certificate's time is over. Raises OSError where the handshake fails, ValueError for a bad target."""
+    """Returns when the certificate expires. Raises OSError if the handshake fails, ValueError for a bad target."""
     import socket
 
     host, _, port = target.rpartition(":")

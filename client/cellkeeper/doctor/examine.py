@@ -1,4 +1,4 @@
-"""What `cellkeeper doctor` finds out about a deployment, line by line."""
+"""The checks of `cellkeeper doctor`, one finding a line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ NOT_CHECKED = "skip"
 
 
 class Deployment(NamedTuple):
-    """endpoints: host:port. metrics: URLs of /metrics; none: they are not checked. model: whose sessions are stepped;
-    "": every model's. tls: None: plain text. timeout: seconds
-    for each call."""
+    """A deployment to check.
+
+    endpoints: host:port. metrics: URLs of /metrics; empty: not checked. model: whose sessions are stepped; "": every
+    model's. tls: None: plain text. timeout: seconds for each call.
+    """
 
     endpoints: Sequence[str]
     metrics: Sequence[str] = ()
@@ -30,8 +32,10 @@ class Deployment(NamedTuple):
 
 
 def examine(deployment: Deployment) -> list[Finding]:
-    """Everything, in an order in which the first failure is the cause of the others. Sessions that it makes are
-    deleted, and forgotten by themselves where that fails."""
+    """Runs all checks, in an order in which the first failure explains later ones.
+
+    The sessions that it creates are deleted; if that fails, they expire.
+    """
     findings: list[Finding] = []
     models: dict[str, list[Model]] = {}
     with ExitStack() as opened:
@@ -55,7 +59,7 @@ def examine(deployment: Deployment) -> list[Finding]:
 
 
 def compare_models(by_target: dict[str, list[Model]]) -> list[Finding]:
-    """Every endpoint must serve the same versions, computed alike: a session may go from any to any."""
+    """Checks that every endpoint serves the same versions and numerics: a session may move between any two."""
     findings = []
     for target, models in by_target.items():
         if not models:

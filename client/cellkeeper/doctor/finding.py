@@ -1,4 +1,4 @@
-"""One line of the doctor's."""
+"""One finding of the doctor, printed as a line."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """level: "ok", "warn", "fail" or "skip". place: an endpoint or a URL; "": of all. what: "TLS", "model" ... advice:
-    what to do, where there is something."""
+    """The result of one check.
+
+    level: "ok", "warn", "fail" or "skip". place: an endpoint or a URL; "": all of them. what: "TLS", "model" ...
+    advice: what to do, if anything.
+    """
 
     level: str
     place: str

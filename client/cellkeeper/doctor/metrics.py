@@ -1,4 +1,4 @@
-"""What servers tell by their metrics: of themselves, of the store, and, by the way, the time."""
+"""What the servers' metrics say about themselves, the store and, in passing, the clock."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ Sample = tuple[str, dict[str, str], float]
 
 
 class Scrape(NamedTuple):
-    """One answer of /metrics. skew_s: how far its clock is ahead of ours, as far as whole seconds tell; None: it did
-    not say. error: why there is no answer."""
+    """One answer of /metrics.
+
+    skew_s: how far its clock is ahead of ours, to whole seconds; None: it did not say. error: why there is no answer.
+    """
 
     url: str
     samples: list[Sample]
@@ -33,7 +35,7 @@ class Scrape(NamedTuple):
 
     @classmethod
     def of(cls, url: str, timeout: float) -> Scrape:
-        """Never raises."""
+        """Reads the URL. Never raises."""
         began = time.time()
         try:
             with urlopen(url, timeout=timeout) as answer:
@@ -43,7 +45,7 @@ class Scrape(NamedTuple):
             return cls(url, [], error=str(error))
         skew = None
         if date:
-            # The header's second began up to one before it was written.
+            # The header's second began up to one second before the header was written.
             skew = _outside(parsedate_to_datetime(date).timestamp(), began, time.time())
         return cls(url, list(_samples(text)), skew)
 
@@ -119,7 +121,7 @@ def _clock(scrape: Scrape) -> Finding:
 
 
 def _outside(second: float, began: float, ended: float) -> float:
-    """How far the whole second lies outside of the time in which it was told."""
+    """Returns how far the whole second lies outside the interval in which the header was written."""
     if second > ended:
         return second - ended
     return min(0.0, second + 1 - began)

@@ -1,4 +1,4 @@
-"""Steps of scratch sessions, which tell whether endpoints compute alike and share one store."""
+"""Steps scratch sessions to find out whether endpoints compute alike and share one store."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .endpoint import EndpointCheck
 from .finding import Finding, fail, ok, warn
 
 STEPS = 8
-TTL_S = 120.0  # should deleting fail
+TTL_S = 120.0  # in case deleting fails
 SLOW_MS = 250.0
 PREFIX = "cellkeeper-doctor/"
 
 
 def check_steps(checks: Sequence[EndpointCheck], name: str, timeout: float) -> list[Finding]:
-    """name: of the model; "": every model, the version that takes new sessions."""
+    """Steps a session on each endpoint. name: of the model; "": every model, in the version that takes new sessions."""
     findings: list[Finding] = []
     if not checks:
         return findings
@@ -67,7 +67,7 @@ def _check_model(model: Model, clients: dict[str, Client]) -> list[Finding]:
 
 
 def _stepped(model: Model, client: Client, rows: Sequence[Sample]) -> tuple[bytes, float]:
-    """The outputs of a new session, and the median milliseconds of a step."""
+    """Returns the outputs of a new session, and the median milliseconds of a step."""
     session = client.session(f"{PREFIX}{secrets.token_hex(8)}", model=model.name, ttl=TTL_S)
     times, outputs = [], []
     try:
@@ -82,7 +82,7 @@ def _stepped(model: Model, client: Client, rows: Sequence[Sample]) -> tuple[byte
 
 
 def _check_shared(model: Model, clients: dict[str, Client], rows: Sequence[Sample]) -> list[Finding]:
-    """One session, a step on each endpoint in turn."""
+    """Steps one session on each endpoint in turn."""
     name, position, last = f"{PREFIX}{secrets.token_hex(8)}", None, ""
     session = None
     try:
@@ -104,7 +104,7 @@ def _check_shared(model: Model, clients: dict[str, Client], rows: Sequence[Sampl
 
 
 def samples(model: Model) -> Sequence[Sample]:
-    """STEPS time steps, the same at every call: small numbers, or ids of the vocabulary."""
+    """Returns STEPS time steps, always the same: small numbers, or ids of the vocabulary."""
     draw = np.random.default_rng(1)
     if not model.inputs:
         return list(_values(draw, model.input, model.vocabulary))
