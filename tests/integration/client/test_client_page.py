@@ -1,4 +1,4 @@
-"""docs/client.md: its program runs, and prints what its comments say."""
+"""The program in docs/client.md runs, and prints what its comments say."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def test_its_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def said(program: str, call: str) -> str:
-    """The comment behind the call."""
+    """Returns the comment after the call."""
     (comment,) = re.findall(re.escape(call) + r"  # (.*)", program)
     return str(comment)
