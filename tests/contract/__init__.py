@@ -1,1 +1,1 @@
-"""What others rely on: every store alike, bytes on the wire and at rest, the rules of the house."""
+"""What others rely on: all stores alike, the bytes on the wire and at rest, and the rules of the house."""

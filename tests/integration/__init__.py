@@ -1,1 +1,1 @@
-"""Real servers, clients and stores."""
+"""Tests with real servers, clients and stores."""

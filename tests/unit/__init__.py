@@ -1,1 +1,1 @@
-"""One package of the service at a time, without processes."""
+"""Tests of one package of the service at a time, without processes."""

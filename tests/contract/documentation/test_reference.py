@@ -1,4 +1,4 @@
-"""docs/reference: made from the code, fresh, and complete."""
+"""docs/reference is generated from the code, up to date and complete."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ HOOK = REPOSITORY / "documentation" / "site_hook.py"
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """One with a page in docs/ and one outside, with the hook and the strictness of the real one."""
+    """A repository with one page in docs/ and one outside, with the real hook and strictness."""
     real = yaml.load((REPOSITORY / "mkdocs.yml").read_text(), _Loader)
     config = {
         "site_name": "s",
@@ -47,7 +47,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def built(repository: Path, text: str) -> str:
-    """The HTML of docs/page.md with this text. Raises Abort for a warning and for an error."""
+    """Returns the HTML of docs/page.md with this text. Raises Abort on warnings and errors."""
     (repository / "docs" / "page.md").write_text(text)
     build(load_config(str(repository / "mkdocs.yml")))
     return (repository / "out" / "page.html").read_text()
@@ -134,7 +134,7 @@ def test_an_argument_is_bold_where_it_is_explained() -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads mkdocs.yml's tags as nothing."""
+    """Ignores the tags of mkdocs.yml."""
 
 
 _Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)

@@ -1,1 +1,1 @@
-"""What goes over the wire and what lies in the stores, byte by byte, as files: see test_golden.py."""
+"""The bytes on the wire and in the stores, kept as files: see test_golden.py."""

@@ -1,5 +1,4 @@
-"""Writes the golden files anew: `python -m tests.contract.golden`. `git diff` says what changed, which needs a
-reason."""
+"""Rewrites the golden files: `python -m tests.contract.golden`. `git diff` shows what changed, which needs a reason."""
 
 from __future__ import annotations
 

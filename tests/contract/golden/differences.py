@@ -1,4 +1,4 @@
-"""What differs between two recordings, entry by entry, with messages spelled out."""
+"""Shows the differences between two recordings, entry by entry, with decoded messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHOWN = 5
 
 
 def differences(expected: str, got: str) -> str:
-    """The first entries that differ; "" where none does."""
+    """Returns the first entries that differ; "" if none does."""
     before, after = _entries(expected), _entries(got)
     found = [title for title in {**before, **after} if before.get(title) != after.get(title)]
     if not found and expected != got:
@@ -31,13 +31,13 @@ def differences(expected: str, got: str) -> str:
 
 
 def _entries(text: str) -> dict[str, list[str]]:
-    """Lines by the title of their entry."""
+    """Returns the lines of each entry, by its title."""
     parts = [part.splitlines() for part in text.split("## ")[1:]]
     return {title: [line for line in lines if line] for title, *lines in parts}
 
 
 def _spelled(line: str, entry: list[str]) -> str:
-    """The line; a message of the wire with its fields behind it."""
+    """Returns the line; for a message, followed by its fields."""
     sign, _, rest = line.partition(" ")
     if sign not in ("<", ">"):
         return line

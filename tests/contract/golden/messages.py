@@ -1,7 +1,7 @@
 """Requests to the golden model, as messages.
 
 It has two features. Its outputs have the same bits on every machine: the state h is the sum of the inputs, the
-prediction h[0] + 2 h[1], and all of it whole numbers that float32 holds, whatever the order of the additions.
+prediction is h[0] + 2 h[1], and all values are integers that float32 represents exactly, in any order of addition.
 """
 
 from __future__ import annotations
@@ -59,5 +59,5 @@ def position_message(position: Position) -> pb.Position:
 
 
 def numerics_digest(numerics: str) -> bytes:
-    """As headers have it."""
+    """Returns the digest as headers contain it."""
     return blake2b(numerics.encode(), digest_size=8).digest()

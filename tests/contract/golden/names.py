@@ -1,8 +1,8 @@
-"""Fixed values in place of those that differ from run to run, of the same length, so that bytes can be compared.
+"""Replaces values that differ from run to run by fixed values of the same length, so that bytes can be compared.
 
-Generations are drawn at random by the server, and heads and origins are made of them. Their fixed values are made of
-fixed generations in the same way, as the contract says: a head that the server computes otherwise has no fixed value,
-stays in the bytes, and shows.
+The server draws generations at random, and derives heads and origins from them. Their fixed values are derived from
+fixed generations in the same way, as the contract says. A head that the server computes differently has no fixed value,
+stays in the bytes, and shows as a difference.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ class Names:
         return came in self._fixed
 
     def fix(self, data: bytes) -> bytes:
-        """data with the fixed values, in their raw form and as hex digits."""
+        """Returns the data with fixed values in place of real ones, raw or as hex digits."""
         for came, fixed in self._fixed.items():
             data = data.replace(came, fixed).replace(came.hex().encode(), fixed.hex().encode())
         return data
 
     def fix_start(self, start: bytes) -> bytes | None:
-        """The same of the first bytes of a head; None where no head begins with them."""
+        """Does the same for the first bytes of a head. Returns None if no head begins with them."""
         found = [fixed for came, fixed in self._fixed.items() if len(came) == 8 and came.startswith(start)]
         return found[0][: len(start)] if found else None
 
     def generation(self, came: bytes, step: int = 0) -> Position:
-        """Where the generation starts; its first mention gives it a fixed value. step: its first step."""
+        """Returns the generation's start. The first mention gives it a fixed value. step: its first step."""
         if came not in self._fixed:
             self._generations += 1
             self.add(came, blake2b(b"generation %d" % self._generations, digest_size=16).digest())
@@ -49,7 +49,7 @@ class Names:
         return Position(came, step, _hash(came))
 
     def advance(self, at: Position, *inputs: bytes) -> Position:
-        """The position behind the inputs, time step by time step."""
+        """Returns the position after the inputs, one time step each."""
         head = at.head
         for one in inputs:
             after, fixed = _hash(head + one), _hash(self._fixed[head] + one)
@@ -58,7 +58,7 @@ class Names:
         return Position(at.generation, at.step + len(inputs), head)
 
     def origin(self, request_id: bytes, kind: str, *parts: bytes) -> None:
-        """The origin of a generation that a request makes. parts: what it asks."""
+        """Adds the origin of a generation that a request begins. parts: the request's content."""
         self.add(
             _hash(request_id + _content(kind, *parts)),
             _hash(request_id + _content(kind, *(self.fix(part) for part in parts))),

@@ -1,4 +1,4 @@
-"""One run of the script against a server with a store of its own, and what it gives as text."""
+"""Runs the script once against a server with its own store, and returns the result as text."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from .transcript import Transcript
 FOLDER = Path(__file__).parent
 BUNDLE = FOLDER / "bundle"
 STORES = ("sqlite", "redis")
-Texts = dict[str, str]  # by the name of the file
+Texts = dict[str, str]  # by file name
 
 
 def record(store: str, folder: Path, kept: Callable[[str], None] = lambda url: None) -> Texts:
-    """wire.txt and tenants.txt, the same for every store, and what is stored: records-STORE.txt and
-    tenants-STORE.txt. folder: an empty one, for the store's file. kept: called with the URL of the store when the
-    servers have written all of it."""
+    """Returns wire.txt and tenants.txt, the same for every store, and records-STORE.txt and tenants-STORE.txt.
+
+    folder: an empty folder for the store's file. kept: called with the store's URL once the servers have written
+    everything.
+    """
     with ExitStack() as running:
         started_ms = now_ms()
         if store == "redis":
@@ -51,7 +53,7 @@ def record(store: str, folder: Path, kept: Callable[[str], None] = lambda url: N
 
 @contextmanager
 def talking(url: str, options: Mapping[str, Any], stored: Stored) -> Iterator[tuple[Transcript, Names]]:
-    """A transcript of a server of its own; what is stored already is none of its changes."""
+    """Yields a transcript of a new server. What is already stored does not count as a change."""
     words = [str(word) for option in options.items() for word in option]
     names = Names()
     with ServerProcess([BUNDLE], url, words) as server, server.channel() as channel:

@@ -1,4 +1,4 @@
-"""The fixed requests: every RPC, every way of a step, retries of each kind, and refusals."""
+"""The fixed requests: every RPC, every kind of step, retries of each kind, and refusals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHER = b"of another life."  # a generation that no session has
 
 
 class Script(Sender):
-    """store_url: of the server's store, in which some records are changed behind its back."""
+    """store_url: that of the server's store, in which some records are changed without the server's knowledge."""
 
     def __init__(self, transcript: Transcript, names: Names, store_url: str) -> None:
         super().__init__(transcript, names)
@@ -77,7 +77,7 @@ class Script(Sender):
         self.step("a step behind the checkpoint", "s", start, [(1, 2)])
         self.step("peek", "s", eight, [(4, 4)], peek=True, outputs=outputs)
         known = np.array([[5], [6]], "<f4").tobytes()
-        fed_back = [(1, 1), (30, 5), (70, 6)]  # the first feature is the prediction before
+        fed_back = [(1, 1), (30, 5), (70, 6)]  # the first feature is the previous prediction
         self.names.advance(eight, *map(row_bytes, fed_back))
         self.step("forecast", "s", eight, [(1, 1)], peek=True, rollout_steps=2, rollout_inputs=known)
         self.step("forecast from before", "s", seven, [(1, 1)], peek=True, rollout_steps=1, rollout_inputs=known[:4])

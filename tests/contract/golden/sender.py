@@ -1,4 +1,4 @@
-"""Sends requests one after another and keeps account of where sessions stand, so that their heads have fixed values."""
+"""Sends requests in turn and tracks the sessions' positions, so that their heads get fixed values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Sender:
         return b"request id %5d" % self._ids
 
     def open(self, title: str, session: str, **fields: Any) -> Position:
-        """Where the session stands; an all-zero position where it is refused."""
+        """Returns the session's position, or an all-zero position if it is refused."""
         request = pb.OpenRequest(model=MODEL, session=session, **{"request_id": self.new_id(), **fields})
         replies = self.call(title, "Open", request)
         if not replies:
@@ -38,8 +38,10 @@ class Sender:
     def step(
         self, title: str, session: str, position: Position | None, rows: Rows, at: Position | None = None, **fields: Any
     ) -> Position:
-        """Where the session stands after the rows if they are applied. at: where it stands, for a step that does not
-        say so; None: such a step makes the session."""
+        """Returns the session's position after the rows, provided they are applied.
+
+        at: the session's position, for a step without one; None if the step creates the session.
+        """
         request = step_request(session, position, rows, **fields)
         at = position or at
         if at is None:
@@ -50,7 +52,7 @@ class Sender:
         return after
 
     def change(self, title: str, method: str, request: Any) -> list[Position]:
-        """Where each item that was done has its session stand now."""
+        """Returns the session's new position for each item that was carried out."""
         found = []
         for reply in self.call(title, method, request):
             for result in reply.results:

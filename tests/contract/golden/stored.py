@@ -1,4 +1,4 @@
-"""The records in a store as the bytes that lie there, read without the service's code."""
+"""Reads the stored bytes of records without the service's code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import redis
 from .names import Names
 
 CREATED, UPDATED, UPDATED_6 = b"created.", b"updated.", b"updat."
-TTL_MS = 3_600_000  # the only one that the script asks for
-Rows = tuple[tuple[str, bytes], ...]  # what each piece is, and its bytes
+TTL_MS = 3_600_000  # the only TTL that the script asks for
+Rows = tuple[tuple[str, bytes], ...]  # each piece's name and bytes
 Records = dict[str, Rows]  # by key
 
 
@@ -27,11 +27,11 @@ class Stored(Protocol):
     def read(self) -> Records: ...
 
     def fixed(self, what: str, data: bytes, names: Names) -> bytes:
-        """A piece with fixed values in place of its times and names."""
+        """Returns a piece with fixed values in place of times and names."""
 
 
 class SqliteFile:
-    """started_ms: the times in the records must not be before it."""
+    """started_ms: the records' times must not be earlier."""
 
     def __init__(self, path: Path, started_ms: int) -> None:
         self._path, self._started_ms = path, started_ms
@@ -76,9 +76,10 @@ class SqliteFile:
 
 
 class RedisLists:
-    """started_ms: the times in the records must not be before it. run: of the server, as its elements have it.
+    """started_ms: the records' times must not be earlier. run: the server's run, as in the elements.
 
-    A connection's first write says its record twice (docs/adr/203). Which session's that is is chance: it is left out.
+    A connection's first write repeats its record (docs/adr/203). Which session that concerns is random, so it is left
+    out.
     """
 
     FIXED = 114  # bytes: the generation, the high half of the step, the high bytes of the time, and so on
@@ -118,7 +119,7 @@ class RedisLists:
         return data[:1] + link[:3] + self._fixed_mark(link[3:], names) + b"run." + after + moving
 
     def _fixed_mark(self, mark: bytes, names: Names) -> bytes:
-        """A base's checksum and the first four bytes of its head, by exclusive or."""
+        """Returns the mark with fixed values: a base's checksum XOR the first four bytes of its head."""
         for came, fixed in self._crcs.items():
             head = names.fix_start(_xor(mark, came)) if mark else None
             if head:
@@ -127,7 +128,7 @@ class RedisLists:
 
 
 def _said_once(elements: list[bytes]) -> list[bytes]:
-    """Without entries that have no inputs, and those that say with their inputs what is there already."""
+    """Drops entries without inputs, and entries that repeat existing ones together with their inputs."""
     once: list[bytes] = []
     for at, element in enumerate(elements):
         if element[:1] not in (b"S", b"W"):
@@ -148,7 +149,7 @@ def _xor(one: bytes, other: bytes) -> bytes:
 
 
 def check_time(data: bytes, started_ms: int) -> None:
-    """data: unix milliseconds, little-endian."""
+    """data: Unix milliseconds, little-endian."""
     (value,) = struct.unpack("<Q", data.ljust(8, b"\0"))
     if not started_ms <= value <= now_ms():
         raise AssertionError(f"a time of the record: got {value}, expected {started_ms} to {now_ms()}")

@@ -1,4 +1,4 @@
-"""The fixed requests to a server that asks for tokens: whose sessions they are, and what is refused."""
+"""The fixed requests to a server with authentication: whose sessions they see, and what is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ MAX_TTL_MS = 3_600_000
 
 
 def options(folder: Path) -> dict[str, Any]:
-    """Of the server; the token file goes to the folder. Tenants may step, nothing else, and have one session."""
+    """Returns the server's options, and writes the token file to the folder.
+
+    Tenants may only step, and may have one session each.
+    """
     lines = [
         f"token tenant={tenant} rights=step sha256={sha256(token.encode()).hexdigest()}"
         for tenant, token in TOKENS.items()
@@ -52,5 +55,5 @@ class Tenants(Sender):
         self.open("a session of the same name", "a")
 
     def _is(self, token: str) -> None:
-        """From now on."""
+        """Sends this token from now on."""
         self.transcript.metadata = (("authorization", f"Bearer {token}"),)

@@ -1,17 +1,17 @@
-"""The bytes on the wire and the bytes in the stores are those of the golden files.
+"""The bytes on the wire and in the stores are those of the golden files.
 
-Fixed requests (script.py) go to a real server that serves a fixed bundle (bundle/), on SQLite and on Redis. Every reply
-is compared with wire.txt, the same for both, and every record, after each call that has changed it, with
-records-STORE.txt. Requests to a server that asks for tokens (tenants.py) have tenants.txt and tenants-STORE.txt.
+Fixed requests (script.py) go to a real server that serves a fixed bundle (bundle/), on SQLite and on Redis. Each reply
+is compared with wire.txt, the same for both stores. Each record, after every call that changed it, is compared with
+records-STORE.txt. Requests to a server with authentication (tenants.py) have tenants.txt and tenants-STORE.txt.
 
-What differs from run to run has a fixed value instead (names.py, stored.py, transcript.py), and nothing else has:
-generations and what is made of them, times, how long a step took, the engine's name and numerics.
+Only what differs from run to run is replaced by a fixed value (names.py, stored.py, transcript.py): generations and
+what derives from them, times, durations of steps, the engine's name and numerics.
 
-After a change that is meant to change them:
+After an intended change, run
 
     .venv/bin/python -m tests.contract.golden
 
-and commit what `git diff` shows, with the reason. Wire and stored bytes are promises to clients and records that exist.
+and commit what `git diff` shows, with the reason. Wire and stored bytes are promises to existing clients and records.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def header(started_ms: int, head: bytes) -> bytes:
 
 
 def undetected(data: bytes, fixed: Callable[[bytes], bytes]) -> list[int]:
-    """The bytes of which a change is not seen."""
+    """Returns the bytes that can change without being noticed."""
     right, found = fixed(data), []
     for at in range(len(data)):
         changed = bytearray(data)
@@ -95,7 +95,7 @@ def undetected(data: bytes, fixed: Callable[[bytes], bytes]) -> list[int]:
             if fixed(bytes(changed)) == right:
                 found.append(at)
         except AssertionError:
-            pass  # a time that cannot be
+            pass  # an impossible time
     return found
 
 

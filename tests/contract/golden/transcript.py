@@ -1,4 +1,4 @@
-"""Calls of a server as bytes: each request, its reply, and what has changed in the store since."""
+"""Records a server's calls as bytes: each request, its replies, and what has changed in the store since."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .stored import Records, Stored
 SERVICE = pb.DESCRIPTOR.services_by_name["Cellkeeper"]
 DETAILS = "grpc-status-details-bin"
 TIMEOUT_S = 30.0
-SECONDS = ("queued_seconds", "computed_seconds")  # how long it took: some time, where a step was computed
+SECONDS = ("queued_seconds", "computed_seconds")  # durations, present if a step was computed
 SINCE = ("age_ms", "idle_ms")  # may be 0, which is not sent
 ENGINE = ("numerics", "engine", "device")  # of a version and a machine
 
 
 class Transcript:
-    """Kept raw until `wire` or `records` is asked for: by then every name is known."""
+    """Keeps everything raw until `wire` or `records` is asked for, when every name is known."""
 
     def __init__(self, channel: grpc.Channel, names: Names, stored: Stored) -> None:
         self._channel, self._names, self._stored = channel, names, stored
@@ -29,10 +29,10 @@ class Transcript:
         self._changes: list[tuple[str, Records, list[str]]] = []
         self._before = stored.read()
         self.metadata: tuple[tuple[str, str], ...] = ()  # of the calls to come
-        self.numerics = ""  # the text that is the server's, once it is known
+        self.numerics = ""  # the server's text, once known
 
     def call(self, title: str, method: str, request: Any) -> list[Any]:
-        """The replies, parsed: one, several of a stream, or none where the call fails."""
+        """Returns the parsed replies: one, several for a stream, or none if the call fails."""
         sent = request.SerializeToString()
         path, form = f"/{SERVICE.full_name}/{method}", SERVICE.methods_by_name[method]
         raw: list[Any] = []
@@ -59,7 +59,7 @@ class Transcript:
         return "\n".join(lines)
 
     def records(self) -> str:
-        """What each call has changed."""
+        """Returns the changes that each call made."""
         lines = []
         for title, records, gone in self._changes:
             lines.append(f"## {title}")

@@ -1,8 +1,7 @@
-"""No module imports, by whatever way round, one that imports it; nor does a package. Imports for type checkers alone
-count too: who reads one file has to read the other.
+"""No module or package imports, directly or not, one that imports it.
 
-KNOWN lists the circles that there are. It may only shrink: a new circle fails, and so does one that is gone and still
-listed.
+Imports for type checkers only count too: a reader of one file has to read the other. KNOWN lists the existing circles.
+It may only shrink: a new circle fails, and so does a listed one that is gone.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import pytest
 
 PACKAGES = ("cellkeeper_service", "cellkeeper", "cellkeeper_proto")
 KNOWN: dict[str, set[str]] = {}
-"""By package: its circles, each the names of what is in it, sorted, with spaces between."""
+"""By package: its circles, each as the sorted names of its members, separated by spaces."""
 
 Imports = Mapping[str, set[str]]  # by name: the names that it imports
 
@@ -45,7 +44,7 @@ def test_circles_are_found() -> None:
         "a b c",
         "e f",
     }
-    assert circles({"a": {"b", "c"}, "b": {"a"}, "c": {"a"}}) == {"a b c"}  # two that share a module are one
+    assert circles({"a": {"b", "c"}, "b": {"a"}, "c": {"a"}}) == {"a b c"}  # two circles that share a module are one
 
 
 def test_a_circle_of_packages_is_one_even_where_no_module_is_in_one() -> None:
@@ -63,7 +62,7 @@ def packages(graph: grimp.ImportGraph) -> list[str]:
 
 
 def imports_within(graph: grimp.ImportGraph, package: str) -> Imports:
-    """Which children of the package import which, with all that is in them. "" is the package's own __init__."""
+    """Returns which children of the package import which, descendants included. "" is the package's own __init__."""
     names = ["", *(child.rpartition(".")[2] for child in graph.find_children(package))]
     found: dict[str, set[str]] = {name: set() for name in names}
     for module in (package, *graph.find_descendants(package)):
@@ -79,7 +78,7 @@ def child_of(package: str, module: str) -> str:
 
 
 def circles(imports: Imports) -> set[str]:
-    """The largest groups whose members all reach each other."""
+    """Returns the largest groups whose members all reach each other."""
     reached = {name: reachable(imports, name) for name in imports}
     groups = {
         frozenset(other for other in reached[name] if name in reached[other]) | {name}

@@ -1,4 +1,4 @@
-"""What is built is what a user needs: the wheel has every file, installs without anything heavy, and serves."""
+"""The built wheel is what a user needs: it has every file, installs nothing heavy, and serves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from tests.contract.release.continued import STEPS, predictions
 from tests.contract.release.environment import CONSTRAINTS, ROOT, Environment
 
-PACKAGES = {"cellkeeper_proto": "proto", "cellkeeper": "client", "cellkeeper_service": "service"}  # and where each is
+PACKAGES = {"cellkeeper_proto": "proto", "cellkeeper": "client", "cellkeeper_service": "service"}  # and their folders
 INFO = f"cellkeeper-{version('cellkeeper')}.dist-info"
 SHIPPED = {".py", ".pyi", ".proto", ".lua", ".typed", ".html", ".css", ".js", ".svg"}
 OF_WHEEL = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "licenses/NOTICE"}
@@ -56,7 +56,7 @@ def build(folder: Path) -> None:
 
 
 def shipped_files() -> Iterator[str]:
-    """Everything that the packages need at run time, by its path below the root."""
+    """Yields everything that the packages need at run time, as paths relative to the root."""
     for package, root in PACKAGES.items():
         for path in (ROOT / root / package).rglob("*"):
             if path.suffix in SHIPPED or path.name == "py.typed":

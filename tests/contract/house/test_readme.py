@@ -1,4 +1,4 @@
-"""What the README says works: its programs run against a real server."""
+"""The README's programs work as it says, against a real server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from examples.co2.processes import CellkeeperServer
 ROOT = Path(__file__).parents[3]
 BUNDLE = ROOT / "examples" / "co2" / "bundle"
 TARGET = "localhost:50051"
-FOLDERS = ("docs", "examples", "bench")  # with pages, beside those at the top
+FOLDERS = ("docs", "examples", "bench")  # with pages, besides those at the top
 PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 
 
@@ -38,14 +38,14 @@ def programs() -> list[str]:
 
 
 def ran(program: str, server: CellkeeperServer) -> list[str]:
-    """What the program printed, in lines."""
+    """Returns the lines that the program printed."""
     assert TARGET in program
     command = [sys.executable, "-W", "error", "-c", program.replace(TARGET, server.target)]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
 
 
 def predicted(*samples: float) -> NDArray[np.float32]:
-    """The demo model's predictions over the whole sequence, offline: [T, 3]."""
+    """Returns the demo model's predictions over the whole sequence, offline: [T, 3]."""
     found: NDArray[np.float32] = offline(BUNDLE, np.array(samples, np.float32).reshape(-1, 1))["prediction"]
     return found
 
@@ -61,7 +61,7 @@ def test_a_second_run_continues_after_the_first(server: CellkeeperServer) -> Non
 
 
 def test_sessions_and_groups_blocking_and_in_asyncio(server: CellkeeperServer) -> None:
-    seven = predicted(318.1, 318.2, 318.2, 318.3, 318.0)  # what the program gives station-7, in order
+    seven = predicted(318.1, 318.2, 318.2, 318.3, 318.0)  # what the program sends for station-7, in order
     nine = predicted(318.2, 318.4)
     assert ran(programs()[1], server) == [
         str(seven[0]),
@@ -91,7 +91,7 @@ def test_from_a_trained_lstm_to_a_served_prediction(
 
 
 def test_every_link_of_every_page_leads_somewhere() -> None:
-    """On a code host; `make docs` looks at the site's, with their anchors."""
+    """As a code host resolves links; `make docs` checks the site's links and anchors."""
     broken = {}
     for page in PAGES:
         links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())

@@ -1,7 +1,7 @@
 """One word for each thing, and the field's own: private words that once named parts of this project are gone.
 
-NAMES may not be part of an identifier, PHRASES may not stand in a comment, a docstring, a message or a page. Records of
-decisions keep the words of their day; EXCEPTIONS are the other places where one of these is the right word.
+NAMES must not be part of an identifier, PHRASES must not occur in a comment, a docstring, a message or a page. Decision
+records keep the words of their day. EXCEPTIONS lists the other places where one of these is the right word.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("docs/triton.md", "stands at"): "where a sequence stands, in a table that compares both servers",
     ("docs/triton.md", "stands there"): "likewise",
 }
-"""By file and word: why it may stay. It may only shrink."""
+"""By file and word: why it may stay. The list may only shrink."""
 
 CODE = sorted(path for folder in ("client", "service") for path in (ROOT / folder).rglob("*.py"))
 PAGES = sorted(
@@ -140,9 +140,9 @@ def parts(name: str) -> list[str]:
 
 
 def prose(source: str) -> str:
-    """The comments and texts of a Python file, on the lines where they are."""
+    """Returns a Python file's comments and strings, on their lines."""
     lines = [""] * (source.count("\n") + 2)
-    # from Python 3.12 on an f-string is several tokens, of which the texts are of the type FSTRING_MIDDLE
+    # since Python 3.12 an f-string is several tokens, with its text in FSTRING_MIDDLE
     kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in kinds:
@@ -153,7 +153,7 @@ def prose(source: str) -> str:
 
 
 def phrases(text: str) -> Iterator[tuple[int, str, str]]:
-    """Line, phrase and what to say instead, of each that is found; a phrase may go over a line's end."""
+    """Yields line, phrase and replacement of each match. A phrase may span lines."""
     for match in _PHRASE.finditer(text):
         instead = next(
             PHRASES[pattern] for pattern in PHRASES if re.fullmatch(_spaced(pattern), match[0], re.IGNORECASE)

@@ -1,1 +1,1 @@
-"""What a release consists of: the files that are built, installed as a user installs them, and served from there."""
+"""A release: the built files, installed as a user does it and served from there."""

@@ -1,8 +1,7 @@
-"""`make check-dist`: installs the built wheel for every Python that is at hand, as a user does, and serves from it.
+"""`make check-dist`: installs the built wheel for every available Python, as a user does, and serves from it.
 
-With each Python from 3.10 to 3.13: the client alone, which must bring nothing large; then the server, which serves
-the demo's bundle, is killed and started again while a client steps, and must predict what one run offline does, bit
-for bit.
+For each Python from 3.10 to 3.13, checks first that the client alone installs nothing large. Then the server serves the
+demo's bundle, is killed and restarted while a client steps, and must predict bit for bit what an offline run does.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def main() -> None:
 
 
 def interpreter(version: str) -> Path | None:
-    """A Python of this version that works: on the PATH, or among those of pyenv."""
+    """Returns a working Python of this version, from the PATH or from pyenv; None if there is none."""
     found = shutil.which(f"python{version}")
     pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
     for candidate in (*pyenv, *([Path(found)] if found else [])):
@@ -59,7 +58,7 @@ def interpreter(version: str) -> Path | None:
 
 
 def check(wheel: Path, python: Path) -> None:
-    """Raises ValueError where the installed wheel does not do what it should, and what running its programs raises."""
+    """Checks an installed wheel. Raises ValueError if a check fails, and whatever running its programs raises."""
     with tempfile.TemporaryDirectory(prefix="cellkeeper-dist-") as name:
         folder = Path(name)
         environment = Environment(folder / "venv", python)

@@ -16,7 +16,7 @@ X = np.array([1.0, 2.0], np.float32)
 
 
 def client_calls(folder: Path) -> str:
-    """Its calls with their replies, in the form of wire.txt. folder: an empty one."""
+    """Returns the client's calls with their replies, in the format of wire.txt. folder: an empty one."""
     with (
         ServerProcess([BUNDLE], f"sqlite:{folder / 'sessions.db'}") as server,
         Relay(server.target) as relay,

@@ -1,4 +1,4 @@
-"""A session that is served by an installed wheel, and goes on after the server was killed."""
+"""A session that an installed wheel serves, and that continues after the server was killed."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ for row in offline(Path(sys.argv[1]), np.array(samples, np.float32))["prediction
 
 
 def predictions(environment: Environment, folder: Path) -> tuple[list[str], list[str]]:
-    """What the demo's model predicts, step by step, as hexadecimal digits: served by the environment's
-    `cellkeeper-server` to its client, with a SIGKILL on the way, and by one run offline. folder: an empty one."""
+    """Returns the demo model's predictions, step by step, in hexadecimal: served and offline.
+
+    The environment's `cellkeeper-server` serves its client and is killed once with SIGKILL. folder: an empty one.
+    """
     store, program = f"sqlite:{folder / 'sessions.db'}", (str(environment.program("cellkeeper-server")),)
     with ServerProcess([BUNDLE], store, ("--device", "cpu"), program=program) as server:
         served = _lines(environment, _CLIENT, server.target, 0, KILLED_AFTER)
@@ -45,7 +47,7 @@ def predictions(environment: Environment, folder: Path) -> tuple[list[str], list
 
 
 def _lines(environment: Environment, program: str, *arguments: object) -> list[str]:
-    """What a program prints that this environment runs."""
+    """Returns what a program prints when this environment runs it, split at whitespace."""
     command = [str(environment.python), "-c", program, *map(str, arguments)]
     ran = subprocess.run(command, cwd=environment.folder, check=True, capture_output=True, text=True, timeout=60)
     return str(ran.stdout).split()

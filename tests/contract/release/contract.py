@@ -1,4 +1,4 @@
-"""The contract of a release beside that of today: what a client or a server of that release could no longer rely on."""
+"""Compares the contract of a release with today's: what the release's clients or servers could no longer rely on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 MODULES = (cellkeeper_pb2, inference_pb2)
 IMPORTANT = ("name", "number", "type", "label", "type_name", "proto3_optional")  # of a field
-TEXTS = ("message", "numerics", "engine", "device")  # for people, or of a machine
+TEXTS = ("message", "numerics", "engine", "device")  # texts for people, or specific to a machine
 
 
 def today() -> FileDescriptorSet:
@@ -27,7 +27,7 @@ def today() -> FileDescriptorSet:
 
 
 def broken(then: FileDescriptorSet, now: FileDescriptorSet) -> list[str]:
-    """What `then` had and `now` has not, or has otherwise: files, calls, messages, fields and values."""
+    """Returns what `now` lacks or changes of `then`: files, calls, messages, fields and values."""
     before, after = _facts(then), _facts(now)
     return [
         f"{name}: {fact} became {after.get(name, 'nothing')}"
@@ -68,7 +68,7 @@ def _of_enum(scope: str, values: EnumDescriptorProto) -> Iterator[tuple[str, str
 
 
 class Peer:
-    """Reads replies with the contract of a release, as a client of it does."""
+    """Reads replies with a release's contract, as a client of that release does."""
 
     def __init__(self, file: Path) -> None:
         self.contract = FileDescriptorSet.FromString(file.read_bytes())
@@ -78,8 +78,11 @@ class Peer:
         self._service: Any = pool.FindServiceByName("cellkeeper.v1.Cellkeeper")
 
     def exchanges(self, wire: str) -> dict[str, list[object]]:
-        """What was asked and answered, by the number and title of each entry of a file like wire.txt, as far as a
-        client of the release sees it: without fields that it does not know, and without texts for people."""
+        """Returns requests and replies, by the number and title of each entry of a file like wire.txt.
+
+        They are as a client of the release sees them: without fields that it does not know, and without texts for
+        people.
+        """
         found = {}
         for entry in wire.split("## ")[1:]:
             title, request, *replies = entry.split("\n")

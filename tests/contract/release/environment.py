@@ -1,4 +1,4 @@
-"""Environments that have a built wheel installed, and what is looked at in them."""
+"""Virtual environments with a built wheel installed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ print(json.dumps([
 
 
 class Client(NamedTuple):
-    """What an environment has when the client is imported. site: the folder that it is in. installed, imported: the
-    large packages that can be imported, and that the client has imported."""
+    """An environment after it has imported the client.
+
+    site: the folder that the client is in. installed, imported: the large packages that can be imported, and that the
+    client has imported.
+    """
 
     site: Path
     installed: list[str]
@@ -35,8 +38,10 @@ class Client(NamedTuple):
 
 
 class Environment:
-    """A virtual environment of its own. python: the interpreter that makes it. pip: it has one of its own; without one
-    it is made more quickly, and this interpreter's installs into it."""
+    """A virtual environment. python: its interpreter. pip: whether it gets its own pip.
+
+    Without its own pip it is created faster, and the current interpreter's pip installs into it.
+    """
 
     def __init__(self, folder: Path, python: Path = Path(sys.executable), *, pip: bool = True) -> None:
         self.folder = folder
@@ -50,17 +55,19 @@ class Environment:
         return self.folder / "bin" / "python"
 
     def program(self, name: str) -> Path:
-        """A program that a package has brought."""
+        """Returns the path of a program that a package installed."""
         return self.folder / "bin" / name
 
     def install(self, wheel: Path, extra: str = "") -> None:
-        """The wheel with what it needs, as a user installs it, with the pins of constraints.txt."""
+        """Installs the wheel and its dependencies as a user does, with the pins of constraints.txt."""
         what = f"{wheel}[{extra}]" if extra else str(wheel)
         self._install(what, "-c", CONSTRAINTS)
 
     def install_beside(self, wheel: Path) -> None:
-        """The wheel alone. Everything else comes from this interpreter's environment, except what is installed there in
-        editable form: the files that say where that is are not read."""
+        """Installs the wheel without dependencies, which come from the current interpreter's environment.
+
+        Packages installed there in editable form are not seen, because .pth files in that folder are not read.
+        """
         self._install("--no-deps", wheel)
         (site,) = self.folder.glob("lib/python*/site-packages")
         (site / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")

@@ -1,6 +1,6 @@
 """Writes the files of a release: `python -m tests.contract.release.freeze v0_1_0`.
 
-Run once, on the commit that is released. From then on they are never written again: later releases have to read them.
+Run it once, on the released commit. The files are never written again, because later releases have to read them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.contract.release.freeze", description=__doc__)
     parser.add_argument("release", help="the name of its folder: v0_1_0")
     folder = RELEASES / parser.parse_args().release
-    folder.mkdir()  # fails where it is there: a release is frozen once
+    folder.mkdir()  # fails if it exists: a release is frozen once
     _stores(folder)
     _bundles(folder)
     contract = FileDescriptorSet()

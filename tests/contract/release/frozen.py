@@ -1,12 +1,12 @@
-"""The files of a release as they lie in its folder, and what is read from them.
+"""Reads the files of a release from its folder.
 
 sessions.db     a SQLite file, as servers of the release left it
-redis.txt       the same of Redis: a line has a key, "ttl" or "none", and the elements of its list; keys and elements
-                as hexadecimal digits
-sessions.json   what those servers' code read from both: every record, field by field
+redis.txt       the same for Redis: each line has a key, "ttl" or "none", and the elements of its list; keys and
+                elements in hexadecimal
+sessions.json   what the release's own code read from both: every record, field by field
 bundles/        a bundle of each kind; bundles.json has their fingerprints, inputs and predictions
 contract.binpb  the descriptors of the .proto files
-wire.txt        fixed requests and their replies, as in tests/contract/golden; tenants.txt the same with tokens
+wire.txt        fixed requests and their replies, as in tests/contract/golden; tenants.txt: the same with tokens
 names.json      metrics with their types, and settings
 """
 
@@ -22,13 +22,13 @@ from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import Load, Store
 
 RELEASES = Path(__file__).parent
-TENANTS = {"": "golden", "acme": "golden", "other.corp": "golden"}  # and the model of their sessions
+TENANTS = {"": "golden", "acme": "golden", "other.corp": "golden"}  # with the model of each tenant's sessions
 TTL_MS = 3_600_000
 Spelled = dict[str, Any]
 
 
 def spelled(key: SessionKey, record: Record) -> Spelled:
-    """A record with every field of its header by name."""
+    """Returns a record with the header's fields by name."""
     header = record.header
     return {
         "key": list(key),
@@ -50,7 +50,7 @@ def spelled(key: SessionKey, record: Record) -> Spelled:
 
 
 def records(store: Store) -> Iterator[tuple[SessionKey, Record]]:
-    """Everything in a store that the fixed requests have made."""
+    """Yields all records in a store that the fixed requests created."""
     for tenant, model in TENANTS.items():
         page = store.scan(tenant, model, "", "", 1000)
         assert not page.cursor
@@ -61,13 +61,13 @@ def records(store: Store) -> Iterator[tuple[SessionKey, Record]]:
 
 
 def sessions(folder: Path, store: str) -> list[Spelled]:
-    """The records of sessions.json. store: sqlite or redis."""
+    """Returns the records of sessions.json. store: sqlite or redis."""
     found: list[Spelled] = json.loads((folder / "sessions.json").read_text())[store]
     return found
 
 
 def redis_lines(client: redis.Redis) -> str:
-    """redis.txt of what is in a server."""
+    """Returns the content of a server in the format of redis.txt."""
     lines = []
     for key in sorted(client.scan_iter()):
         ttl = "none" if client.pttl(key) == -1 else "ttl"
@@ -77,7 +77,7 @@ def redis_lines(client: redis.Redis) -> str:
 
 
 def fill_redis(folder: Path, client: redis.Redis) -> None:
-    """The contrary, into a server that is empty."""
+    """Loads redis.txt into an empty server."""
     for line in (folder / "redis.txt").read_text().splitlines():
         key, ttl, *elements = line.split(" ")
         client.rpush(bytes.fromhex(key), *map(bytes.fromhex, elements))

@@ -1,4 +1,4 @@
-"""`make licences`: writes docs/licences.md, the licences of what the wheel depends on, as the packages name them."""
+"""`make licences`: writes docs/licences.md, the licences of the wheel's dependencies, as the packages state them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.contract.release.environment import ROOT
 
 PAGE = ROOT / "docs" / "licences.md"
 NOT_LISTED = frozenset({"bench", "demo", "dev", "docs", "release", "onnx-cuda"})
-"""Extras for work on Cellkeeper itself, and the one that HEAD speaks of."""
-OF_CUDA = ("nvidia-", "cuda-", "triton")  # how names begin of what only a CUDA build of torch brings
+"""Extras for work on Cellkeeper itself, and the one that HEAD mentions."""
+OF_CUDA = ("nvidia-", "cuda-", "triton")  # prefixes of packages that only a CUDA build of torch requires
 HEAD = """\
 # Licences of dependencies
 
@@ -28,7 +28,7 @@ what is installed, and `make sbom` makes a bill of materials with versions.
 
 
 def rows() -> list[str]:
-    """The lines of the table for what is installed in this environment."""
+    """Returns the rows of the table for the packages of this environment."""
     needed: dict[str, list[str]] = {}
     extras = set(metadata("cellkeeper").get_all("Provides-Extra", [])) - NOT_LISTED
     for extra in ("", *sorted(extras)):
@@ -41,7 +41,7 @@ def rows() -> list[str]:
 
 
 def licence(package: Distribution) -> str:
-    """As the package names it: an SPDX expression, or else the text or the classifiers that stood for one before."""
+    """Returns the package's licence: its SPDX expression, or else its older licence text or classifiers."""
     fields = package.metadata
     kinds = [text.rpartition(" :: ")[2] for text in fields.get_all("Classifier", []) if text.startswith("License ::")]
     (text,) = fields.get_all("License", [""])
@@ -50,7 +50,7 @@ def licence(package: Distribution) -> str:
 
 
 def _needed(extra: str) -> Iterator[str]:
-    """The packages that an installation with this extra has beside Cellkeeper."""
+    """Yields the packages that an installation with this extra has besides Cellkeeper."""
     waiting, seen = [("cellkeeper", frozenset([extra]))], set()
     while waiting:
         name, extras = waiting.pop()

@@ -1,4 +1,4 @@
-"""Names that others put into their own files: metrics in dashboards and alerts, settings in manifests."""
+"""Names that users put into their own files: metrics in dashboards and alerts, settings in manifests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that passes every call on to another one, byte by byte, and keeps the messages that it passed."""
+"""A server that passes every call on to another one, byte by byte, and records the messages."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 import grpc
 
 DEADLINE_S = 60.0
-Passed = list[tuple[str, bytes]]  # a sign, ">" of a request and "<" of a reply, and the message
+Passed = list[tuple[str, bytes]]  # a sign, ">" for a request and "<" for a reply, and the message
 
 
 class Relay:
-    """Use as a context manager. target: of the server behind it. calls: each with its path, in the order of their
-    beginning. Where a call fails, its status is passed on, and is no message."""
+    """A context manager. target: the address of the server behind it.
+
+    calls: the path and messages of each call, in order of their start. If a call fails, the relay passes its status on,
+    which is not a message.
+    """
 
     def __init__(self, target: str) -> None:
         self.calls: list[tuple[str, Passed]] = []
@@ -32,7 +35,7 @@ class Relay:
                 passed.append((">", request))
                 yield request
 
-        # The channel writes these itself; everything else is the caller's.
+        # The channel writes these itself; all others are the caller's.
         metadata: Any = [pair for pair in context.invocation_metadata() if pair[0] != "user-agent"]
         call = self._channel.stream_stream(path, None, None)(kept(), metadata=metadata, timeout=DEADLINE_S)
         context.add_callback(call.cancel)

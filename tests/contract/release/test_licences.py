@@ -1,4 +1,4 @@
-"""docs/licences.md is what the installed packages say, and nothing in it keeps others from using Cellkeeper."""
+"""docs/licences.md matches the installed packages, and no licence keeps others from using Cellkeeper."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KNOWN = {
     "MIT",
     "PSF-2.0",
     "Zlib",
-    # and words of those that name no SPDX expression yet
+    # and the terms of packages without an SPDX expression
     "3-Clause BSD License",
     "Apache Software License",
     "BSD License",
@@ -33,7 +33,7 @@ def table() -> list[str]:
 
 
 def test_the_page_is_fresh() -> None:
-    """It may have packages that only other versions of Python need: those are not installed here."""
+    """It may have packages that only other Python versions need, which are not installed here."""
     here = rows()
     assert len(here) > 20
     assert set(here) <= set(table()), "stale; run: make licences"
@@ -50,7 +50,7 @@ def installed(name: str) -> bool:
 
 
 def test_every_licence_is_a_known_one() -> None:
-    """A new one is read by somebody, and then added to KNOWN."""
+    """Somebody has to read a new one and add it to KNOWN."""
     for line in table():
         licence = line.split(" | ")[2].removesuffix(" |")
         parts = {part.strip("() ") for part in re.split(r" AND | OR | or ", licence)}

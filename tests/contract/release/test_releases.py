@@ -1,7 +1,7 @@
-"""What each release has written is read, and what its clients ask is answered, by this one.
+"""The current version reads what each release has written, and answers its clients' requests.
 
-The files of a release are written once, by freeze.py, and never again; frozen.py says what they are. These tests keep
-the promise of docs/compatibility.md.
+freeze.py writes a release's files once; frozen.py describes them. These tests keep the promise of
+docs/compatibility.md.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def kept(request: pytest.FixtureRequest, release: Path, tmp_path: Path) -> Itera
     if request.param == "sqlite":
         file = tmp_path / "sessions.db"
         shutil.copy(release / "sessions.db", file)
-        then_ms = max(one["updated_ms"] for one in expected)  # by the clock of today some have expired
+        then_ms = max(one["updated_ms"] for one in expected)  # some have expired by today's clock
         store: Store = SqliteStore(file, clock_ms=lambda: then_ms)
         yield store, expected
         store.close()
@@ -81,7 +81,7 @@ def test_records_are_read_as_the_release_read_them(kept: tuple[Store, list[dict[
 
 
 def test_sessions_go_on(kept: tuple[Store, list[dict[str, Any]]]) -> None:
-    """An append, a checkpoint and a delete of every record."""
+    """Appends to, checkpoints and deletes every record."""
     store, expected = kept
     for one in expected:
         key = SessionKey(*one["key"])
@@ -109,7 +109,7 @@ def test_bundles_have_their_fingerprint_and_predict_what_they_did(release: Path)
     for name, one in told.items():
         path = release / "bundles" / name
         bundle = read_bundle(path)
-        assert bundle.spec.fingerprint.hex() == one["fingerprint"], name  # records name it
+        assert bundle.spec.fingerprint.hex() == one["fingerprint"], name  # records refer to it
         inputs = np.array(one["inputs"], bundle.spec.input.numpy_dtype)
         expected = np.array(one["prediction"], np.float32)
         np.testing.assert_allclose(offline(path, inputs)["prediction"], expected, rtol=1e-5, atol=1e-6, err_msg=name)
@@ -125,7 +125,7 @@ def test_nothing_of_the_contract_is_gone_or_has_changed(release: Path) -> None:
 
 @pytest.mark.parametrize("file", ["wire.txt", "tenants.txt", "client.txt"])
 def test_every_message_of_the_release_is_understood_whole(release: Path, file: str) -> None:
-    """Its clients' requests, and its servers' replies to clients of today."""
+    """Its clients' requests, and its servers' replies to today's clients."""
     service = MODULES[0].DESCRIPTOR.services_by_name["Cellkeeper"]
     methods = set()
     for line in (release / file).read_text().splitlines():
@@ -146,13 +146,15 @@ def test_every_message_of_the_release_is_understood_whole(release: Path, file: s
     if file == "wire.txt":
         assert methods == set(service.methods_by_name)
     if file == "client.txt":
-        assert set(service.methods_by_name) - methods == {"StepBatch"}  # it sends frames on a stream
+        assert set(service.methods_by_name) - methods == {"StepBatch"}  # sent as frames on a stream
 
 
 @pytest.mark.parametrize("file", ["wire.txt", "tenants.txt"])
 def test_requests_of_the_release_are_answered_as_they_were(release: Path, file: str) -> None:
-    """By a server of today: tests/contract/golden compares its replies with the files there, and this those with the
-    release's, as its client reads them."""
+    """tests/contract/golden compares the current server's replies with its own files.
+
+    This test compares those files with the release's, as the release's client reads them.
+    """
     peer = Peer(release / "contract.binpb")
     then, now = peer.exchanges((release / file).read_text()), peer.exchanges((TODAY / file).read_text())
     assert then == {title: now.get(title) for title in then}

@@ -1,8 +1,8 @@
-"""Three lives of a Redis server whose append-only file a power cut ended in the middle of a write.
+"""Three lives of a Redis server whose append-only file a power cut ends in the middle of a write.
 
-Life 1 writes a history; its file is cut at some byte of the last commit's or delete's writes. Life 2 serves what is
-left, with writes or without, synced before they are acknowledged; a SIGKILL ends it. Life 3 must hold what life 2
-acknowledged, and of every other session a state that it once had.
+Life 1 writes a history; its file is cut at some byte of the writes of the last commit or delete. Life 2 serves what is
+left, with or without writes, which are synced before they are acknowledged; SIGKILL ends it. Life 3 must hold what life
+2 acknowledged, and for every other session a state that it once had.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Layout(Enum):
 
 
 class Second(Enum):
-    """What is written in the second life."""
+    """What the second life writes."""
 
     NOTHING = "nothing"
     ONE_SESSION = "steps of one session, each a call by itself"
@@ -69,8 +69,11 @@ class Second(Enum):
 
 @dataclass
 class History:
-    """states: those that each session had, the last one last. file: the append-only file. cuts_from: its first byte
-    that may be lost."""
+    """The writes of life 1.
+
+    states: those that each session had, in order. file: the append-only file. cuts_from: its first byte that may be
+    lost.
+    """
 
     layout: Layout
     states: dict[str, list[State]] = field(default_factory=dict)
@@ -80,12 +83,12 @@ class History:
 
     @property
     def commands(self) -> list[int]:
-        """Where the commands begin that may be cut."""
+        """The offsets of the commands that may be cut."""
         return [start for start in command_starts(self.file) if start >= self.cuts_from]
 
 
 def command_starts(content: bytes) -> list[int]:
-    """Where each command of an append-only file begins."""
+    """Returns the offset of each command in an append-only file."""
     starts, at = [], 0
     while at < len(content):
         starts.append(at)
@@ -102,7 +105,7 @@ def states_of(store: Store | OldStore, sessions: Sequence[str] = SESSIONS) -> di
 
 
 def write_history(layout: Layout, folder: Path) -> History:
-    """Life 1. folder: where its files are kept."""
+    """Runs life 1. folder: where its files are kept."""
     history = History(layout, {name: [None] for name in SESSIONS}, folder)
     with RedisServer() as server, layout.opened(server) as store:
 
@@ -122,7 +125,7 @@ def write_history(layout: Layout, folder: Path) -> History:
         )
         once = [name for name in there if name != "replaced again"]
         at |= commit({name: append(key(name), at[name], inputs(n)) for n, name in enumerate(once)})
-        with server.client() as client:  # as a power cut between its commit and its PEXPIRE leaves it
+        with server.client() as client:  # what a power cut between its commit and its PEXPIRE leaves
             client.persist(layout.key_of(key("without its TTL")))
         history.cuts_from = aof(server).stat().st_size
         commit(
@@ -150,7 +153,7 @@ def write_history(layout: Layout, folder: Path) -> History:
 
 
 def violations(history: History, cut: int, second: Second) -> list[str]:
-    """What is wrong after lives 2 and 3 of the file's first `cut` bytes."""
+    """Runs lives 2 and 3 on the file's first `cut` bytes. Returns what is wrong after them."""
     layout, wrong = history.layout, list[str]()
     with RedisServer() as server:
         server.kill()
@@ -184,7 +187,7 @@ def violations(history: History, cut: int, second: Second) -> list[str]:
 def _second_life(
     store: Store | OldStore, found: dict[str, State | StoreError] | dict[str, State], second: Second
 ) -> dict[str, State]:
-    """Writes, and gives back the states that were acknowledged."""
+    """Writes, and returns the acknowledged states."""
     names = {Second.NOTHING: (), Second.ONE_SESSION: (BYSTANDER,), Second.EVERYTHING: tuple(found)}[second]
     acknowledged: dict[str, State] = {}
     for turn, name in enumerate([*names, *names]):
@@ -218,8 +221,10 @@ def _once_had(history: History, found: dict[str, State | StoreError], life: str)
 def _ttls(
     layout: Layout, server: RedisServer, found: dict[str, State | StoreError] | dict[str, State], life: str
 ) -> Iterator[str]:
-    """A record that is to be kept for ever has no TTL, or the one of ages that write.lua sets for the moment before it
-    takes it away; one with a TTL may have lost it until its next commit."""
+    """Checks TTLs. A record without a TTL in its header has none, or the thousand years that write.lua sets briefly.
+
+    A record with a TTL may have lost it until its next commit.
+    """
     with server.client() as client:
         for name, state in found.items():
             if not isinstance(state, Record) or state.header.ttl_ms != 0:
@@ -229,6 +234,6 @@ def _ttls(
 
 
 def aof(server: RedisServer) -> Path:
-    """What the server has written since its last rewrite."""
+    """Returns the file with the server's writes since its last rewrite."""
     (path,) = (server.folder / "appendonlydir").glob("*.incr.aof")
     return path

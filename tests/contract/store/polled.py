@@ -1,4 +1,4 @@
-"""A store whose commits are begun, and then waited for: the contract must not know the difference."""
+"""A store whose commits are begun and then awaited. The contract must hold unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Store
 
 
 def wait(pending: PendingCommit) -> Stage:
-    """Waits as a loop does, until there is nothing more to wait for, or its deadline has passed."""
+    """Waits as a loop does, until there is nothing to wait for or the deadline has passed."""
     poll = select.poll()
     if pending.stage is Stage.WAITING:
         poll.register(pending.fileno(), select.POLLIN)
@@ -26,8 +26,10 @@ def wait(pending: PendingCommit) -> Stage:
 
 
 class PolledStore:
-    """All of it is the store's, but for the way of a commit. called, pending: how many commits were asked for, and how
-    many of them went this way."""
+    """Passes everything on to the store except for commits, which it begins and awaits.
+
+    called: how many commits were requested. pending: how many of them could be begun.
+    """
 
     def __init__(self, store: Store) -> None:
         if not isinstance(store, NonBlockingStore):

@@ -1,4 +1,4 @@
-"""Commits and headers for store tests: every field has a value of its own, so that a mix-up shows."""
+"""Commits and headers for store tests. Every field has a distinct value, so that a mix-up shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cellkeeper_service.domain.store import Commit, Load, Outcome, Store
 
 STEP_BYTES = 4
 HOUR_MS = 3_600_000
-advance = lru_cache(64)(positions.advance)  # a hash for each time step, of which the largest logs have a million
+advance = lru_cache(64)(positions.advance)  # one hash per time step, and the largest logs have a million steps
 UNICODE_ID = "pump-17/тест/温度/🌡"
 
 
@@ -29,13 +29,13 @@ def start(seed: int = 1) -> Position:
 
 
 def inputs(seed: int, steps: int = 1) -> bytes:
-    """`steps` time steps; binary, with zeros and line ends in it."""
+    """Returns `steps` time steps of binary data that contains zeros and line ends."""
     period = b"".join(bytes((seed % 256, 0, 10, (seed + step) % 256)) for step in range(min(steps, 256)))
     return (period * (steps // 256 + 1))[: 4 * steps]
 
 
 def header(position: Position, checkpoint_step: int, ttl_ms: int = 0, checkpoint_head: bytes | None = None) -> Header:
-    """checkpoint_head: by default that of the generation's start."""
+    """checkpoint_head: that of the generation's start by default."""
     start = first_position(position.generation)
     return Header(
         position=position,
@@ -54,7 +54,7 @@ def header(position: Position, checkpoint_step: int, ttl_ms: int = 0, checkpoint
 def create(
     at: SessionKey, seed: int = 1, *, log: bytes = b"", checkpoint: bytes = b"state 0", ttl_ms: int = 0
 ) -> Commit:
-    """The first record of generation `seed`, with the steps of `log` behind the checkpoint."""
+    """Returns the first record of generation `seed`, with the steps of `log` after the checkpoint."""
     position = advance(start(seed), log, STEP_BYTES)
     return Commit(at, None, header(position, 0, ttl_ms), log, checkpoint)
 
@@ -67,14 +67,14 @@ def append(at: SessionKey, before: Header, log: bytes, *, ttl_ms: int | None = N
 
 
 def replace(at: SessionKey, before: Header, checkpoint: bytes, log: bytes = b"") -> Commit:
-    """A checkpoint at the position of `before`, and `log` behind it."""
+    """Returns a commit of a checkpoint at the position of `before`, followed by `log`."""
     position = advance(before.position, log, STEP_BYTES)
     after = header(position, before.position.step, before.ttl_ms, before.position.head)
     return Commit(at, before, after, log, checkpoint)
 
 
 def committed(store: Store, *commits: Commit) -> Header:
-    """Commits one after the other; all must land. The last one's header."""
+    """Commits in turn; all must succeed. Returns the last one's header."""
     for commit in commits:
         (result,) = store.commit_many([commit])
         if result.outcome is not Outcome.COMMITTED:

@@ -1,4 +1,4 @@
-"""The slot ranges that docs/capacity.md advises share the buckets out evenly and leave no slot to nobody."""
+"""The slot ranges that docs/capacity.md recommends divide the buckets evenly and cover every slot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every store must do, on each of them."""
+"""What every store must do, tested on each of them."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ NAMES = ["a", "a*", 'quoted "\\', "'", "%", UNICODE_ID, "\x7f", "[]"]
 def test_many_of_one_kind_in_one_call(
     store: Store, kind: Callable[..., Commit], stale: int | None, last_name: str
 ) -> None:
-    """Stores may make such commits all at once, where they can."""
+    """Stores may make such commits all at once."""
     names = [*NAMES[:-1], last_name]
     heads = [committed(store, create(key(name), seed=seed)) for seed, name in enumerate(names)]
     for turn in (1, 2):
@@ -207,7 +207,7 @@ def test_many_of_one_kind_in_one_call(
 @pytest.mark.parametrize("taken", [None, 0, 7])
 @pytest.mark.parametrize("log", [b"", inputs(3)], ids=["no log", "log"])
 def test_many_new_records_in_one_call(store: Store, taken: int | None, log: bytes, ttl_ms: int) -> None:
-    """One that is there already is the only conflict. Ids are kept to the byte."""
+    """Only the existing one conflicts. Ids are kept to the byte."""
     names = [*NAMES, "zero \x00", "\x00", "not \\xff", "e\u0301", "\xe9"]
     standing = None if taken is None else committed(store, create(key(names[taken]), seed=90))
     commits = [

@@ -1,4 +1,4 @@
-"""Idle sessions are forgotten, used ones are not: on each of the stores, by real clocks."""
+"""Idle sessions expire, used ones do not: on each of the stores, in real time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.contract.store.records import HOUR_MS, append, committed, create, gen
 TTL_MS = 300
 WAIT_S = 10.0
 LOOK_S = 0.005
-"""Between two looks: without a pause each test keeps two processors busy, this process's and the store's."""
+"""Between two checks: without a pause, each test keeps two processors busy, for this process and the store."""
 
 
 def is_there(store: Store) -> bool:
@@ -24,7 +24,7 @@ def is_there(store: Store) -> bool:
 
 
 def wait_until_gone(store: Store) -> float:
-    """For how many seconds it was still there, as far as anybody looked."""
+    """Waits until the record is gone. Returns for how many seconds it was last seen."""
     began = last = looked = time.monotonic()
     while is_there(store):
         last, looked = looked, time.monotonic()
@@ -80,7 +80,7 @@ def test_a_used_record_stays(store: Store, use: Callable[[Store], None]) -> None
 
 
 def stays_while_used(store: Store, use: Callable[[Store], None]) -> bool:
-    """False: it was left alone for as long as its TTL, which shows nothing."""
+    """Returns False if the record was left alone for as long as its TTL, which proves nothing."""
     used = time.monotonic()
     committed(store, create(key(), ttl_ms=TTL_MS))
     until = used + 3 * TTL_MS / 1000
@@ -98,11 +98,11 @@ def stays_while_used(store: Store, use: Callable[[Store], None]) -> bool:
 
 def test_a_look_does_not_keep_it(store: Store) -> None:
     committed(store, create(key(), ttl_ms=TTL_MS))
-    assert wait_until_gone(store) < 3 * TTL_MS / 1000  # looks at it all the time
+    assert wait_until_gone(store) < 3 * TTL_MS / 1000  # although it checks all the time
 
 
 def ttl_taken_away(store: Store) -> Header | None:
-    """None: the record was left alone for as long as its TTL, which shows nothing."""
+    """Returns None if the record was left alone for as long as its TTL, which proves nothing."""
     began = time.monotonic()
     first = committed(store, create(key(), ttl_ms=TTL_MS))
     second = append(key(), first, inputs(1), ttl_ms=0)

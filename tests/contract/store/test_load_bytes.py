@@ -1,4 +1,4 @@
-"""Loads are bounded in bytes: large records are read by themselves, and however many there are, each is read."""
+"""Loads are bounded in bytes: large records are read one at a time, and all records are read, however many."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""What bounds the time of a load from Redis is what it reads: one call of many records stays well within the store's
-timeout, whatever lies in some of them, and a slow line alone makes none time out (docs/adr/204)."""
+"""The time of a load from Redis is bounded by what it reads.
+
+One call for many records stays well within the store's timeout, whatever some of them contain, and a slow line alone
+makes no load time out (docs/adr/204).
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from testing.redis_server import RedisServer
 
 from .records import committed, create, key
 
-TIMEOUT_MS = 300  # of the test with a slow line, which takes several times as long
+TIMEOUT_MS = 300  # for the test with a slow line, which takes several times as long
 LARGE, SMALL = 32, 1000
 PIECE_BYTES, PIECE_SECONDS = 65536, 0.02
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """With large records, four times as many as a load looks at, and many small ones."""
+    """A server with many small records and four times as many large ones as one load examines."""
     with RedisServer({"appendonly": "no"}) as server:
         store = open_store(server.url, timeout_ms=10_000)
         for at in large():
@@ -62,7 +65,7 @@ def test_no_load_of_many_records_times_out(server: RedisServer) -> None:
 
 
 def test_a_slow_line_makes_no_load_time_out(server: RedisServer) -> None:
-    """The timeout is for each wait for bytes: a reply may take many times as long."""
+    """The timeout applies to each wait for bytes; a whole reply may take many times as long."""
     with slow_line(server.port) as port:
         store = open_store(f"redis://127.0.0.1:{port}/0", timeout_ms=TIMEOUT_MS)
         began = time.monotonic()
@@ -77,14 +80,14 @@ def test_a_slow_line_makes_no_load_time_out(server: RedisServer) -> None:
 
 @contextmanager
 def slow_line(port: int) -> Iterator[int]:
-    """A port that leads to the other, whose replies come as over a line of 26 Mbit a second."""
+    """Yields a port that forwards to the given one, with replies at 26 Mbit/s."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def carry(source: socket.socket, sink: socket.socket, seconds: float) -> None:
         try:
             while data := source.recv(PIECE_BYTES):
                 sink.sendall(data)
-                threading.Event().wait(seconds)  # the line's speed, not a wait for something to happen
+                threading.Event().wait(seconds)  # the line's speed, not a wait for an event
         except OSError:
             return
 

@@ -34,7 +34,7 @@ batches = st.dictionaries(st.sampled_from(SESSIONS), attempts, min_size=1)
 
 
 class Stores(RuleBasedStateMachine):
-    """`real` and a memory store, side by side, in a tenant of this run's own."""
+    """`real` and a memory store side by side, in a tenant used by this run only."""
 
     real: Store
 
@@ -101,7 +101,7 @@ class Stores(RuleBasedStateMachine):
 
 
 def test_does_what_the_memory_store_does(durable_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "LEAST", 1)  # so that some commits go many at a time
+    monkeypatch.setattr(sqlite, "LEAST", 1)  # so that some commits write many records at a time
     store = open_store(durable_url, timeout_ms=10_000)
 
     class Against(Stores):
@@ -115,7 +115,7 @@ def test_does_what_the_memory_store_does(durable_url: str, monkeypatch: pytest.M
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
-            phases=[Phase.explicit, Phase.generate, Phase.shrink],  # explaining traces every line
+            phases=[Phase.explicit, Phase.generate, Phase.shrink],  # explaining would trace every line
         ),
     )
     store.close()

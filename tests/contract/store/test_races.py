@@ -1,4 +1,4 @@
-"""Several writers at one session: each step is won by exactly one of them."""
+"""Several writers to one session: exactly one of them wins each step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS = 300
 
 @pytest.fixture(autouse=True)
 def short_turns() -> Iterator[None]:
-    """Threads take turns often enough to meet."""
+    """Threads switch often enough to collide."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -28,7 +28,7 @@ def short_turns() -> Iterator[None]:
 
 
 def check_tallies(store: Store, tallies: list[Tally]) -> None:
-    """Every step has one winner, and the log is the winners' inputs in order."""
+    """Checks that every step has one winner, and that the log is the winners' inputs in order."""
     won = sorted(win for tally in tallies for win in tally.won)
     assert sum(tally.conflicts for tally in tallies) > 0, "the workers never met"
     assert [step for step, _ in won] == list(range(len(won)))
@@ -71,7 +71,7 @@ def test_the_same_first_commit_from_eight_threads(store: Store) -> None:
 
 
 def test_many_threads_at_many_sessions(store: Store) -> None:
-    """Batches that overlap in other orders neither deadlock nor lose anything."""
+    """Batches that overlap in different orders neither deadlock nor lose anything."""
     sessions = [f"s{n}" for n in range(10)]
     headers = {session: committed(store, create(key(session))) for session in sessions}
 

@@ -1,4 +1,4 @@
-"""The Redis layout: keys, TTLs, memory, and the check at the start."""
+"""The Redis layout: keys, TTLs, memory, and the check at start."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_the_ttl_is_written_only_below_nine_tenths(store: Store, client: redis.R
 
 
 def test_memory_of_a_session(store: Store, client: redis.Redis) -> None:
-    """A log of 16 steps of 128 bytes: at most 2.6 times the state, and less than twice it on the average."""
-    committed(store, create(key("first")))  # which a connection's first write pushes twice
+    """With a log of 16 steps of 128 bytes: at most 2.6 times the state, and less than twice on average."""
+    committed(store, create(key("first")))  # a connection's first write, which is pushed twice
     before = committed(store, create(key(), checkpoint=bytes(range(256)) * (STATE_BYTES // 256)))
     taken = []
     for _ in range(16):

@@ -1,4 +1,4 @@
-"""What only a Redis Cluster does: nodes that fail alone, slots that move."""
+"""What happens only in a Redis Cluster: nodes that fail alone, slots that move."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def slot(session: str) -> int:
 
 
 def companions(count: int) -> list[str]:
-    """Sessions of one slot."""
+    """Returns names of sessions in one slot."""
     names = (f"c{n}" for n in range(100_000))
     return [name for name in names if slot(name) == slot("c0")][:count]
 
@@ -72,7 +72,7 @@ def owners(cluster: RedisCluster, names: list[str]) -> dict[str, int]:
 
 @contextmanager
 def moving(cluster: RedisCluster, at: int) -> Iterator[tuple[int, int]]:
-    """The slot is on two nodes meanwhile: (source, target). Afterwards it is where it was."""
+    """Keeps the slot on two nodes and yields (source, target). Afterwards the slot is back at the source."""
     source = cluster.owner(at)
     target = (source + 1) % PRIMARIES
     cluster.begin_move(at, source, target)
@@ -104,7 +104,7 @@ def test_the_items_of_a_call_are_on_all_nodes(redis_cluster: RedisCluster, clust
 def test_a_paused_node_is_unknown_for_its_own_items(redis_cluster: RedisCluster, cluster_store: Store) -> None:
     headers = create_all(cluster_store, SESSIONS)
     where = owners(redis_cluster, SESSIONS)
-    for node in (0, 2):  # which takes them a second round
+    for node in (0, 2):  # for which they need a second round
         redis_cluster.command(node, "SCRIPT", "FLUSH")
     redis_cluster.nodes[1].pause()
     commits, results = append_all(cluster_store, headers, 1)
@@ -115,7 +115,7 @@ def test_a_paused_node_is_unknown_for_its_own_items(redis_cluster: RedisCluster,
         assert result.outcome is (Outcome.UNKNOWN if paused else Outcome.COMMITTED)
         assert isinstance(record, StoreError) if paused else record == Record(commit.header, b"state 0", inputs(1))
     names = [name for name in SESSIONS if where[name] == 1]
-    for name in names:  # the late scripts land, before or after this
+    for name in names:  # the late scripts are executed before or after this
         (result,) = cluster_store.commit_many([append(key(name), headers[name], inputs(1))])
         assert result.outcome in (Outcome.COMMITTED, Outcome.CONFLICT)
         assert log_of(cluster_store, key(name)) == inputs(1)
@@ -125,7 +125,7 @@ def test_a_killed_node_and_its_replica() -> None:
     with RedisCluster(replicas=True) as cluster:
         store = open_store(cluster.url, timeout_ms=2000, wait_replicas=1)
         store.check()
-        headers = create_all(store, SESSIONS)  # each replica has them: wait_replicas
+        headers = create_all(store, SESSIONS)  # because of wait_replicas, each replica has them
         where = owners(cluster, SESSIONS)
         cluster.nodes[0].kill()
         commits, results = append_all(store, headers, 1)
@@ -136,7 +136,7 @@ def test_a_killed_node_and_its_replica() -> None:
                 headers[commit.key.session] = commit.header
         with pytest.raises(StoreError, match=rf"{cluster.nodes[0].port}.*reached"):
             store.check()
-        cluster.take_over(3)  # (it has no replica of its own: those items stay unknown by wait_replicas)
+        cluster.take_over(3)  # (it has no replica of its own: with wait_replicas, those items stay unknown)
         commits, results = append_all(store, headers, 2)
         for commit, result in zip(commits, results, strict=True):
             lost = where[commit.key.session] == 0
@@ -146,7 +146,7 @@ def test_a_killed_node_and_its_replica() -> None:
         assert {at.session for at, _ in store.scan("", "weather", "", "", 1000).sessions} == set(SESSIONS)
         store.close()
 
-        store = open_store(cluster.url, timeout_ms=TIMEOUT_MS)  # the first node that it names is dead
+        store = open_store(cluster.url, timeout_ms=TIMEOUT_MS)  # the first node in the URL is dead
         headers = {commit.key.session: commit.header for commit in commits}
         assert {result.outcome for result in append_all(store, headers, 3)[1]} == {Outcome.COMMITTED}
         headers = {commit.key.session: commit.header for commit in append_all(store, headers, 3)[0]}
@@ -166,7 +166,7 @@ def test_a_move_is_followed(redis_cluster: RedisCluster, cluster_store: Store) -
     source = redis_cluster.owner(at)
     for step, (before, after) in enumerate([(source, (source + 1) % 3), ((source + 1) % 3, source)]):
         redis_cluster.move(at, before, after)
-        commits, results = append_all(cluster_store, headers, step)  # MOVED, for some of the items
+        commits, results = append_all(cluster_store, headers, step)  # MOVED for some of the items
         assert results == [CommitResult(Outcome.COMMITTED)] * len(SESSIONS)
         headers = {commit.key.session: commit.header for commit in commits}
     assert log_of(cluster_store, key("s0")) == inputs(0) + inputs(1)
@@ -231,7 +231,7 @@ def test_a_slot_moves_while_appends_run(redis_cluster: RedisCluster) -> None:
 def test_a_listing_survives_moves(
     redis_cluster: RedisCluster, cluster_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cellkeeper_service.store.redis.scan.SCAN_COUNT", 10)  # many pages for each node
+    monkeypatch.setattr("cellkeeper_service.store.redis.scan.SCAN_COUNT", 10)  # many pages per node
     names = [f"p{n}" for n in range(400)]
     headers = create_all(cluster_store, names)
     seen: dict[str, Header | DamagedRecord] = {}
@@ -245,7 +245,7 @@ def test_a_listing_survives_moves(
         if not cursor:
             break
         pages += 1
-        if pages % 3 == 0 and len(moves) < len(slots):  # any slot, to a node that is done or to one that is not
+        if pages % 3 == 0 and len(moves) < len(slots):  # any slot, to a node that is finished or to one that is not
             at = slots[len(moves) * 37 % len(slots)]
             source = redis_cluster.owner(at)
             redis_cluster.move(at, source, (source + 1 + len(moves) % 2) % 3)
@@ -307,7 +307,7 @@ def test_one_node_of_the_url_is_enough(redis_cluster: RedisCluster) -> None:
 
 
 def test_a_node_that_knows_no_other(redis_cluster: RedisCluster) -> None:
-    """It answers, and names no node for any slot: the next one is asked."""
+    """It answers but names no node for any slot, so the next node is asked."""
     with RedisServer(
         {"cluster-enabled": "yes", "cluster-require-full-coverage": "no", "cluster-port": str(free_port())}
     ) as lone:

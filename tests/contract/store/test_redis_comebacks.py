@@ -1,4 +1,4 @@
-"""Writes that power cuts brought back, against what was told in between: docs/adr/203. A real Redis, its real file."""
+"""Writes that power cuts brought back, and what clients were told in between (docs/adr/203), on a real Redis."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from testing.redis_server import RedisServer
 from tests.contract.store.lives import aof, command_starts
 from tests.contract.store.records import HOUR_MS, append, committed, create, inputs, key, replace
 
-OTHER = "zz"  # sent behind `pump-17`, and so the one that a cut takes
+OTHER = "zz"  # written after `pump-17`, so a cut takes this one
 
 
 @pytest.fixture
@@ -42,8 +42,10 @@ def at(store: Store, session: str = "pump-17") -> Header:
 
 
 def cut(server: RedisServer, store: Store, *commits: Commit) -> None:
-    """The power fails while the last of these is written: Redis starts again without any of them, and those in front of
-    it stay in the file behind an open MULTI."""
+    """Cuts the power during the last of these writes: Redis restarts without any of them.
+
+    Those before it stay in the file after an open MULTI.
+    """
     begin = aof(server).stat().st_size
     assert {one.outcome for one in store.commit_many(commits)} == {Outcome.COMMITTED}
     server.kill()
@@ -60,13 +62,12 @@ def restart(server: RedisServer) -> None:
 
 
 def ends_the_transaction(store: Store) -> None:
-    """Another record is written, as a connection's first write."""
+    """Writes another record, as a connection's first write."""
     committed(store, append(key(OTHER), at(store, OTHER), inputs(9)))
 
 
 def test_what_came_back_and_was_told_stays(server: RedisServer) -> None:
-    """Two cuts leave two entries for the same step. The first one is told when it has come back, and the second one
-    comes back after that."""
+    """Two cuts leave two entries for the same step. The first comes back and is told; then the second comes back."""
     with opened(server) as store:
         start = committed(store, create(key(), log=inputs(1)))
         other = committed(store, create(key(OTHER)))
@@ -117,7 +118,7 @@ def test_a_session_that_came_back_and_was_told_stays(server: RedisServer) -> Non
 
 
 def test_what_was_read_does_not_come_to_life_later(server: RedisServer) -> None:
-    """Who was told, in the run after a cut, that a step is not there is right in the next one, too."""
+    """A client that was told, in the run after a cut, that a step is missing must still be right in the next run."""
     with opened(server) as store:
         start = committed(store, create(key(), log=inputs(1)))
         other = committed(store, create(key(OTHER)))
@@ -131,7 +132,7 @@ def test_what_was_read_does_not_come_to_life_later(server: RedisServer) -> None:
 
 
 def test_the_first_reading_of_a_run_ends_what_a_cut_left(server: RedisServer) -> None:
-    """Who only read, and was told what had come back, is not deceived where nothing else was written in that run."""
+    """A client only reads what came back. It must not be misled, even if nothing else was written in that run."""
     with opened(server) as store:
         start = committed(store, create(key(), log=inputs(1)))
         other = committed(store, create(key(OTHER)))
@@ -151,8 +152,10 @@ def test_the_first_reading_of_a_run_ends_what_a_cut_left(server: RedisServer) ->
 
 
 def test_a_server_that_lost_the_race_trims_nothing_of_another_run(server: RedisServer) -> None:
-    """Two servers have made the same checkpoint of a session; the second one comes with it after Redis started again,
-    behind an entry that a cut left."""
+    """Two servers made the same checkpoint. The second one's arrives after a restart of Redis.
+
+    It comes after an entry that a cut left.
+    """
     with opened(server) as store:
         start = committed(store, create(key(), log=inputs(1)))
         other = committed(store, create(key(OTHER)))
@@ -174,7 +177,7 @@ def test_a_server_that_lost_the_race_trims_nothing_of_another_run(server: RedisS
 
 
 def test_a_record_is_confirmed_once_a_run(server: RedisServer) -> None:
-    """Reading does not let a record grow."""
+    """Reads do not make a record grow."""
     with opened(server) as store, server.client() as client:
         committed(store, create(key(), log=inputs(1)))
         (name,) = client.keys("*")
@@ -202,14 +205,14 @@ def test_a_checkpoint_that_is_a_connections_first_write_is_trimmed_too(server: R
 
 
 def test_what_an_operator_does_survives_a_crash(server: RedisServer) -> None:
-    """BGREWRITEAOF, as docs/operations.md says, and Redis is killed before it is done."""
+    """Redis is killed during the BGREWRITEAOF that docs/operations.md advises."""
     with opened(server) as store:
         start = committed(store, create(key(), log=inputs(1)))
         other = committed(store, create(key(OTHER)))
         cut(server, store, append(key(), start, inputs(2)), append(key(OTHER), other, inputs(2)))
     with server.client() as client:
         client.eval("redis.call('SET', KEYS[1], '') redis.call('DEL', KEYS[1])", 1, "transaction")
-        client.config_set("rdb-key-save-delay", 1_000_000)  # microseconds: it is not done before it is killed
+        client.config_set("rdb-key-save-delay", 1_000_000)  # microseconds: it is killed before it is done
         client.bgrewriteaof()
         wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"])
         wait_until(lambda: len(list((server.folder / "appendonlydir").glob("*.incr.aof"))) == 2)
@@ -219,8 +222,10 @@ def test_what_an_operator_does_survives_a_crash(server: RedisServer) -> None:
 
 
 def test_a_server_goes_on_from_what_came_back_without_reading(server: RedisServer) -> None:
-    """Two servers have the session in memory. One knows the first of two entries that cuts took, and goes on from it
-    when it is there again, behind the other one's."""
+    """Two servers have the session in memory, and cuts took an entry of each.
+
+    One server knows the first entry, and continues from it when it is back, after the other server's entry.
+    """
     with opened(server) as store:
         start = committed(store, create(key(), log=inputs(1)))
         other = committed(store, create(key(OTHER)))
@@ -243,7 +248,7 @@ def test_a_server_goes_on_from_what_came_back_without_reading(server: RedisServe
 def test_a_ttl_that_is_not_asked_for_any_more_is_gone_whatever_is_read_meanwhile(
     server: RedisServer, ttl_ms: int
 ) -> None:
-    """Readings refresh TTLs, between the calls of a commit that changes one, too."""
+    """Reads refresh TTLs, even between the calls of a commit that changes one."""
     with opened(server) as store, opened(server) as reader, server.client() as client:
         many = [key(f"many-{number}") for number in range(300)]
         headers = {at: committed(store, create(at, ttl_ms=HOUR_MS // 2)) for at in [key(), *many]}

@@ -1,4 +1,4 @@
-"""Redis killed, gone, paused, full, read-only: what is reported is what happened."""
+"""Redis killed, unreachable, paused, full or read-only: the reported outcome is what happened."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_polled(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> 
 
 @pytest.fixture(params=[open_store, open_polled], ids=["blocking", "polled"])
 def opened(request: pytest.FixtureRequest) -> Opener:
-    """Opens a store; its commits go both ways."""
+    """Opens a store; commits are tested both ways."""
     opener: Opener = request.param
     return opener
 
@@ -78,7 +78,7 @@ def test_a_killed_server_keeps_what_it_acknowledged(own_redis: RedisServer, open
     own_redis.restart()
     log = log_of(store, key())
     assert acknowledged >= 100
-    assert len(log) // 4 in (acknowledged, acknowledged + 1)  # the last may have had no time to be told
+    assert len(log) // 4 in (acknowledged, acknowledged + 1)  # the last one may not have been reported in time
     assert log == b"".join(marked(1, number) for number in range(len(log) // 4))
     store.close()
 
@@ -109,7 +109,7 @@ def test_a_paused_server_is_unknown_and_may_still_do_it(own_redis: RedisServer, 
     own_redis.wake()
     assert result.outcome is Outcome.UNKNOWN
     assert TIMEOUT_MS / 1000 * 0.9 <= waited_s < 3 * TIMEOUT_MS / 1000
-    wait_for(lambda: log_of(own_store, key()) == inputs(1))  # the late script landed, and its reply met nobody
+    wait_for(lambda: log_of(own_store, key()) == inputs(1))  # the late script ran, and nobody received its reply
     assert own_store.commit_many([late])[0] == (Outcome.CONFLICT, late.header, "")
     committed(own_store, append(key(), late.header, inputs(2)))
     assert log_of(own_store, key()) == inputs(1) + inputs(2)
@@ -139,7 +139,7 @@ def test_a_full_server_refuses_and_writes_nothing(own_redis: RedisServer, own_st
     headers = {
         name: committed(own_store, create(key(name), log=inputs(1), ttl_ms=60_000)) for name in ("a", "b", "c", "d")
     }
-    configure(own_redis, "maxmemory", "1mb")  # less than an empty server takes
+    configure(own_redis, "maxmemory", "1mb")  # less than an empty server uses
     results = own_store.commit_many(
         [
             create(key("a"), seed=9),
@@ -233,7 +233,7 @@ def test_too_few_replicas_is_unknown(own_redis: RedisServer, opened: Opener) -> 
     (result,) = waiting.commit_many([create(key())])
     assert result.outcome is Outcome.UNKNOWN
     assert "replicas" in result.message
-    assert waiting.commit_many([create(key(), seed=2)])[0].outcome is Outcome.CONFLICT  # it did land
+    assert waiting.commit_many([create(key(), seed=2)])[0].outcome is Outcome.CONFLICT  # it was written
     waiting.close()
 
 

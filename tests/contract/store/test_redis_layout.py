@@ -1,4 +1,4 @@
-"""What a record's list in Redis says: as it is written, as a crash of Redis may leave it, and damaged."""
+"""A record's list in Redis: as written, as a crash of Redis may leave it, and damaged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = redis_key(AT)
 @pytest.fixture
 def store(redis_server: RedisServer) -> Iterator[Store]:
     store = open_store(redis_server.url)
-    committed(store, create(key("first")))  # which a connection's first write pushes twice
+    committed(store, create(key("first")))  # a connection's first write, which is pushed twice
     yield store
     store.close()
 
@@ -40,7 +40,7 @@ def loaded(store: Store) -> Record | StoreError | None:
 
 
 def pushed_by(store: Store, client: redis.Redis, commit: Commit) -> list[bytes]:
-    """What a commit pushes; it is taken back."""
+    """Returns what a commit pushes, and undoes the commit."""
     before: list[bytes] = client.lrange(NAME, 0, -1)  # type: ignore[assignment]
     committed(store, commit)
     after: list[bytes] = client.lrange(NAME, 0, -1)  # type: ignore[assignment]
@@ -71,7 +71,7 @@ def test_another_ttl_in_the_middle_of_a_log(store: Store, client: redis.Redis) -
 
 
 def test_steps_and_times_beyond_the_moving_part(store: Store) -> None:
-    """The low 32 bits of the step and the low 48 of the time are what an entry has of its own."""
+    """An entry itself holds only the low 32 bits of the step and the low 48 of the time."""
     first = create(AT)
     position = first.header.position.changed(step=2**32 - 2)
     header = first.header.replace(position=position, checkpoint_step=position.step, updated_ms=2**48 - 3)
@@ -90,7 +90,7 @@ def test_steps_and_times_beyond_the_moving_part(store: Store) -> None:
 @pytest.mark.parametrize("then", ["append", "appends", "checkpoint", "nothing"])
 @pytest.mark.parametrize("log", [b"", inputs(1)])
 def test_what_a_crash_brings_back(store: Store, client: redis.Redis, lost: str, then: str, log: bytes) -> None:
-    """`lost` was pushed, was not there while `then` was committed, and is there again in front of it."""
+    """`lost` was pushed, was missing while `then` was committed, and is back before it."""
     at = committed(store, create(AT, log=log))
     if log:
         at = committed(store, append(AT, at, inputs(2)))
@@ -188,7 +188,7 @@ def test_a_damaged_record_is_its_own_error_alone(store: Store, client: redis.Red
 
 
 class TestOldRecords:
-    """Records of the layout before are read, and carried over before their next write."""
+    """Records of the previous layout are read, and migrated before their next write."""
 
     @pytest.fixture
     def old(self, redis_server: RedisServer) -> Iterator[OldStore]:
@@ -243,7 +243,7 @@ class TestOldRecords:
     ) -> None:
         loaded(store)
         commit = append(AT, header, inputs(4))
-        client.config_set("maxmemory", "1mb")  # less than an empty server takes
+        client.config_set("maxmemory", "1mb")  # less than an empty server uses
         try:
             (result,) = store.commit_many([commit])
             assert result.outcome is Outcome.REFUSED
@@ -256,7 +256,7 @@ class TestOldRecords:
     def test_that_stayed_behind_never_win(
         self, store: Store, client: redis.Redis, old: OldStore, header: Header
     ) -> None:
-        """A crash between a new record and the end of the old one leaves both."""
+        """A crash between writing the new record and deleting the old one leaves both."""
         loaded(store)
         at = committed(store, append(AT, header, inputs(4)))
         assert old.commit_many([create(AT, seed=1, log=inputs(1, 2))])[0].outcome is Outcome.COMMITTED

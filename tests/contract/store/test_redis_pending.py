@@ -1,5 +1,4 @@
-"""Commits that are begun on a Redis connection at rest: nothing waits but `finish` where it may, and failures mean what
-they mean for commit_many."""
+"""Commits that begin on an idle Redis connection: only `finish` may block, and failures are as in commit_many."""
 
 from __future__ import annotations
 
@@ -16,12 +15,12 @@ from tests.contract.store.polled import wait
 from tests.contract.store.records import append, committed, create, inputs, key, log_of
 
 TIMEOUT_MS = 300
-LARGE = 40  # commits of a megabyte: more than the socket buffers of both sides take
+LARGE = 40  # commits of a megabyte: more than the socket buffers of both sides hold
 
 
 @pytest.fixture
 def own_store(own_redis: RedisServer) -> Iterator[Store]:
-    """With one connection at rest, to a server that knows the script."""
+    """A store with one idle connection, on a server that has loaded the script."""
     store = open_store(own_redis.url, timeout_ms=TIMEOUT_MS)
     committed(store, create(key("first")))
     yield store
@@ -48,7 +47,7 @@ def test_nothing_is_begun_without_a_connection_at_rest(own_redis: RedisServer) -
     assert begin(store, create(key())) is None
     committed(store, create(key()))
     first = started(store, create(key("a")))
-    assert begin(store, create(key("b"))) is None  # the one there is is in use
+    assert begin(store, create(key("b"))) is None  # the only connection is in use
     assert wait(first) is Stage.DONE
     assert outcomes(first) == [Outcome.COMMITTED]
     store.close()
@@ -107,7 +106,7 @@ def test_a_server_that_forgot_the_script_is_sent_it_again(own_redis: RedisServer
     with own_redis.client() as client:
         client.script_flush()
     call = started(own_store, append(key(), header, inputs(1)))
-    assert wait(call) is Stage.BLOCKED  # what is left is for a thread
+    assert wait(call) is Stage.BLOCKED  # a thread has to do the rest
     assert outcomes(call) == [Outcome.COMMITTED]
     assert log_of(own_store, key()) == inputs(1)
     assert begin(own_store, create(key("other"))) is not None
@@ -144,7 +143,7 @@ def test_what_the_socket_takes_in_part_is_sent_by_a_thread(own_redis: RedisServe
 
 def test_too_few_replicas_are_waited_for_and_unknown(own_redis: RedisServer) -> None:
     store = open_store(own_redis.url, timeout_ms=TIMEOUT_MS, wait_replicas=1)
-    store.commit_many([create(key("first"))])  # the server knows the script now
+    store.commit_many([create(key("first"))])  # now the server knows the script
     call = started(store, create(key()))
     assert wait(call) is Stage.DONE
     (result,) = call.finish()

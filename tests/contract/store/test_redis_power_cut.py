@@ -1,4 +1,4 @@
-"""A power cut in the middle of what Redis writes to its append-only file: docs/adr/203."""
+"""A power cut while Redis writes to its append-only file: docs/adr/203."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def old_history(tmp_path_factory: pytest.TempPathFactory) -> History:
 
 
 def cuts(history: History) -> Iterator[int]:
-    """The first byte of each command, one in its middle, and its last: what Redis makes of a file depends on these."""
+    """Yields each command's first byte, one in its middle and its last: Redis's repair depends on these."""
     starts = [*history.commands, len(history.file)]
     for start, end in pairwise(starts):
         yield from (start, start + 1, (start + end) // 2, end - 1)
 
 
 def test_no_cut_damages_a_record_or_loses_what_was_acknowledged(history: History) -> None:
-    """Every fourth of the places that matter, in turns with each kind of second life; all of them: the test below."""
+    """Every fourth of the places that matter, each with one kind of second life in turn. The test below runs all."""
     wrong = []
     for number, (cut, second) in enumerate(zip(cuts(history), cycle(Second), strict=False)):
         if number % 4 == number // 4 % 4:
@@ -56,6 +56,6 @@ def test_every_byte(history: History, second: Second) -> None:
     ],
 )
 def test_the_layout_before_is_damaged(old_history: History, second: Second, text: str) -> None:
-    """What was wrong with it, and that these tests see it."""
+    """Shows what was wrong with it, and that these tests detect it."""
     found = (one for cut in cuts(old_history) for one in violations(old_history, cut, second))
     assert any(re.search(text, one) for one in found)

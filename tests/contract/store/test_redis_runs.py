@@ -1,4 +1,4 @@
-"""A Redis server that has started again is noticed: its append-only file may have been cut."""
+"""The store notices that a Redis server has restarted: its append-only file may have been cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only happens where sentinels watch: a primary that is killed, cut off, demoted, or was none any more."""
+"""What happens only with sentinels: a primary that is killed, cut off or demoted, or no longer is one."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TIMEOUT_MS = 500
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[RedisSentinels]:
-    """For the tests that fail it over: each leaves it whole, with whichever server as the primary."""
+    """For the tests that cause a fail-over. Each leaves it whole, with either server as the primary."""
     with RedisSentinels(quick=True, options=[{"appendfsync": "everysec"}] * 2) as world:
         yield world
 
 
 @pytest.fixture(params=["blocking", "polled"])
 def store(world: RedisSentinels, request: pytest.FixtureRequest) -> Iterator[Store]:
-    """Commits go by the one way or the other."""
+    """Tests both ways to commit."""
     world.wait_until_whole()
     world.empty()
     store = open_store(world.url, timeout_ms=TIMEOUT_MS)
@@ -38,7 +38,7 @@ def store(world: RedisSentinels, request: pytest.FixtureRequest) -> Iterator[Sto
 
 
 def take_until_committed(store: Store, before: Header, mark: bytes) -> Header:
-    """Sends one step until it is there, as the service does: by what stands there after an answer that is none."""
+    """Sends one step until it is stored. Like the service, it reads the record after an unknown outcome."""
     commit = append(key(), before, mark)
 
     def landed() -> bool:
@@ -70,12 +70,12 @@ def test_a_killed_primary_is_followed(world: RedisSentinels, store: Store) -> No
 
 @pytest.mark.fire
 def test_a_demoted_primary_is_left(world: RedisSentinels, store: Store) -> None:
-    """It lives, and answers: reads it would answer from what it has."""
+    """It lives and answers, but would answer reads from stale data."""
     header = committed(store, create(key()))
     world.wait_until_whole()  # nothing of this is lost then
     primary = world.primary()
     world.fail_over()
-    world.wait_until_whole()  # a commit before would be lost with the old one's others
+    world.wait_until_whole()  # an earlier commit would be lost with the old primary's others
     header = take_until_committed(store, header, marked(1, 0))
     wait_until(lambda: world.primary() != primary)  # the sentinels tell each other
     (record,) = store.load_many([Load(key(), touch=True)])
@@ -85,7 +85,7 @@ def test_a_demoted_primary_is_left(world: RedisSentinels, store: Store) -> None:
 
 @pytest.mark.fire
 def test_a_primary_that_hung_wakes_as_one(world: RedisSentinels, store: Store) -> None:
-    """It goes on with what it was sent meanwhile, and nobody asks it for more."""
+    """It executes what it was sent meanwhile, and gets no further requests."""
     header = committed(store, create(key()))
     world.wait_until_whole()
     primary = world.primary()
@@ -108,20 +108,20 @@ def test_a_primary_that_hung_wakes_as_one(world: RedisSentinels, store: Store) -
 
 
 def test_who_is_cut_off_from_the_sentinels_is_left(world: RedisSentinels, store: Store) -> None:
-    """A primary that answers us as ever, while the sentinels have made another: only they can tell."""
+    """The primary answers as before, while the sentinels have elected another. Only they can tell."""
     header = committed(store, create(key()))
     world.wait_until_whole()  # nothing is lost then
     primary = world.primary()
     link = store._servers.link(0)  # type: ignore[attr-defined]
     world.fail_over()
-    # Nothing is asked of the store meanwhile, so no error tells it.
+    # The store is not called meanwhile, so no error can tell it.
     wait_until(lambda: store._servers.link(0) is not link)  # type: ignore[attr-defined]
     wait_until(lambda: world.primary() != primary)  # the sentinels tell each other
     committed(store, append(key(), header, inputs(1)))
 
 
 def test_a_replica_does_not_answer_for_its_primary(world: RedisSentinels, store: Store) -> None:
-    """An old address that leads to a replica: what it would read may be old."""
+    """An old address leads to a replica, whose data may be stale."""
     header = committed(store, create(key()))
     world.wait_until_whole()
     replica = 1 - world.primary()

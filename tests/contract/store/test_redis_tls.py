@@ -1,4 +1,4 @@
-"""Redis over TLS, as an ACL user that may do what the store does and nothing else: the line of docs/security.md."""
+"""Redis over TLS, as an ACL user that may only do what the store does: the line in docs/security.md."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "security.md"
 
 
 def acl_line() -> list[str]:
-    """The rules of the user, as the page gives them."""
+    """Returns the rules of the user as the page states them."""
     found = re.search(r"^    user cellkeeper (.*)$", PAGE.read_text(), re.MULTILINE)
     if found is None:
         raise AssertionError("docs/security.md has no ACL line")
@@ -33,7 +33,7 @@ def acl_line() -> list[str]:
 
 
 def has_tls() -> bool:
-    """Whether this redis-server was built with TLS."""
+    """Returns True if this redis-server was built with TLS."""
     executable = shutil.which("redis-server")
     if executable is None:
         return False
@@ -44,7 +44,7 @@ def has_tls() -> bool:
 
 @dataclass
 class Place:
-    """url: of the user that may do least. ca_file: what the server's certificate is checked with."""
+    """url: for the user with the fewest rights. ca_file: verifies the server's certificate."""
 
     url: str
     ca_file: Path
@@ -100,7 +100,7 @@ def test_a_whole_life_of_a_record(place: Place) -> None:
         gone = store.delete_many([Delete(at, first.position.generation)])
         assert [result.outcome for result in gone] == [Outcome.COMMITTED]
         assert isinstance(store, NonBlockingStore)
-        assert store.begin_commit([create(at)]) is None  # a thread's work, with TLS
+        assert store.begin_commit([create(at)]) is None  # with TLS, a thread does it
     finally:
         store.close()
 

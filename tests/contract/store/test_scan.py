@@ -30,7 +30,7 @@ ODD_IDS = [
 def listed(
     store: Store, prefix: str, limit: int = 100, model: str = "weather", tenant: str = ""
 ) -> dict[str, Header | DamagedRecord]:
-    """Every page; a session may come more than once."""
+    """Lists all pages. A session may occur more than once."""
     sessions: dict[str, Header | DamagedRecord] = {}
     cursor = ""
     while True:

@@ -1,4 +1,4 @@
-"""What only the SQLite store can suffer: full disks, other writers, other files, killed processes."""
+"""What can happen only to the SQLite store: full disks, other writers, other files, killed processes."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_damaged_record_fails_alone(path: Path, sqlite_store: SqliteStore) -> 
 
 @pytest.mark.parametrize("at", [*range(0, 136, 5), 135])
 def test_a_flipped_bit_of_a_header_is_damage(path: Path, sqlite_store: SqliteStore, at: int) -> None:
-    """Also of its times, its TTL and its numerics, which nothing else would contradict."""
+    """Also in its times, its TTL and its numerics, which nothing else would contradict."""
     header = committed(sqlite_store, create(key(), log=inputs(1, 2)))
     with closing(sqlite3.connect(path)) as connection:
         ((stored,),) = connection.execute("SELECT checked_header FROM records").fetchall()
@@ -187,7 +187,7 @@ def test_a_flipped_bit_of_a_header_is_damage(path: Path, sqlite_store: SqliteSto
 
 
 def test_a_new_record_among_many_does_not_hide_a_damaged_one(path: Path, sqlite_store: SqliteStore) -> None:
-    """An id that is not UTF-8 is shown as another text: no session of that text is made beside it."""
+    """A list shows an id that is not UTF-8 as another text. No session with that text is created beside it."""
     committed(sqlite_store, create(key("pump")))
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE records SET session = ?", (b"pump-\xff",))
@@ -207,8 +207,10 @@ def test_a_file_of_another_layout(path: Path, sqlite_store: SqliteStore) -> None
 
 
 def test_a_file_of_the_layout_before_goes_on(path: Path, sqlite_store: SqliteStore) -> None:
-    """Checkpoints of layout 1 have no checksum: they are read as they are, and those that follow get one. Headers of
-    layouts 1 and 2 have none: all of them get one at once."""
+    """Checkpoints of layout 1 have no checksum: they are read as they are, and later ones get one.
+
+    Headers of layouts 1 and 2 have none either: all of them get one at once.
+    """
     names = [f"pump-{index}" for index in range(8)]
     headers = {name: committed(sqlite_store, create(key(name), log=inputs(1, 2))) for name in names}
     sqlite_store.close()
@@ -228,7 +230,7 @@ def test_a_file_of_the_layout_before_goes_on(path: Path, sqlite_store: SqliteSto
         older.execute(written)
         older.rollback()
         stores = [SqliteStore(path), SqliteStore(path)]
-        with pytest.raises(sqlite3.OperationalError, match="no such column: header"):  # a server that still runs
+        with pytest.raises(sqlite3.OperationalError, match="no such column: header"):  # a server that is still running
             older.execute(written)
     for store in stores:
         found = store.load_many([Load(key(name), True) for name in names])
@@ -284,5 +286,5 @@ def test_a_killed_process_leaves_what_it_acknowledged(path: Path, sqlite_store: 
             process.send_signal(signal.SIGKILL)
             acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
         log = log_of(sqlite_store, key())
-        assert len(log) // 4 in (acknowledged, acknowledged + 1)  # the last may have had no time to be told
+        assert len(log) // 4 in (acknowledged, acknowledged + 1)  # the last one may not have been reported in time
         assert log == b"".join(marked(1, step) for step in range(len(log) // 4))

@@ -1,4 +1,4 @@
-"""The files of a SQLite store are taken away while it has them open: nothing is acknowledged that nobody would find."""
+"""The files of an open SQLite store are taken away: it acknowledges nothing that would then be lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def replace_by_copy(path: Path) -> None:
 
 
 def truncate_wal_behind_a_commit(path: Path) -> None:
-    """As it looks when SQLite has gone on behind the hole."""
+    """Leaves the log as it looks when SQLite has written on after the hole."""
     wal = beside(path, "-wal")
     size = wal.stat().st_size
     os.truncate(wal, 0)
@@ -80,7 +80,7 @@ def test_nothing_more_is_acknowledged(way: str, path: Path, store: SqliteStore) 
     (result,) = store.commit_many([append(key(), first, inputs(2))])
     assert result.outcome is Outcome.REFUSED
     assert text in result.message
-    with ThreadPoolExecutor(1) as thread:  # which has no connection yet, and must not make a new file
+    with ThreadPoolExecutor(1) as thread:  # which has no connection yet, and must not create a new file
         for results in (
             store.load_many([Load(key(), False)]),
             thread.submit(store.load_many, [Load(key(), False)]).result(),
@@ -126,7 +126,7 @@ def test_a_file_that_is_put_back_is_served_again(path: Path, store: SqliteStore)
 
 
 def test_the_log_of_a_new_file_is_left_alone(path: Path, store: SqliteStore) -> None:
-    """Another server has been started on a restored file; then the first one ends."""
+    """Another server was started on a restored file; then the first one ends."""
     first = committed(store, create(key()))
     copy = path.with_name("copy.db")
     with closing(SqliteStore(copy)) as made:
@@ -177,7 +177,7 @@ _OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
 
 
 def test_a_file_system_that_becomes_read_only(tmp_path: Path) -> None:
-    """By a mount over it: the kernel alone can take writing from files that are open."""
+    """By a mount over it: only the kernel can make open files unwritable."""
     if shutil.which("unshare") is None or subprocess.run([*_OWN_MOUNTS, "true"], capture_output=True).returncode:
         pytest.skip("this machine allows no mounts of one's own")
     ended = subprocess.run(

@@ -1,8 +1,8 @@
 """Power cuts of a SQLite store: its write-ahead log is cut at every byte, and unsynced pages of its file are dropped.
 
-What a life finds must be what one call left, all of it, and never older than what was acknowledged before the cut.
-SQLite syncs the log before a commit returns (synchronous FULL, see test_sqlite.py), so that a cut takes bytes behind
-the size that the log had at the last acknowledgement, and nothing before it.
+A life must find the complete result of some call, not older than what was acknowledged before the cut. SQLite syncs the
+log before a commit returns (synchronous FULL, see test_sqlite.py), so a cut takes only bytes beyond the log's size at
+the last acknowledgement.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from cellkeeper_service.store.sqlite.store import SqliteStore
 from tests.contract.store.records import append, committed, create, generation, inputs, key, replace
 
 NOW_MS = 1_800_000_000_000
-PAGE_BYTES = 512  # the least, so that every byte can be cut
+PAGE_BYTES = 512  # the minimum, so that every byte can be cut
 FRAME_BYTES = 24 + PAGE_BYTES
 WAL_HEADER_BYTES = 32
-IN_FRAME = 25  # behind a frame's header, in its page
-FOUR = ("a", "b", "c", "d")  # as many as the store writes with statements of their own
+IN_FRAME = 25  # after a frame's header, in its page
+FOUR = ("a", "b", "c", "d")  # as many as the store writes with one statement each
 SESSIONS = (*FOUR, "ttl", "fork")
 
 Found = list[Record | StoreError | None]
@@ -43,15 +43,18 @@ class Files(NamedTuple):
 
 
 class History(NamedTuple):
-    """files: after the last call, nothing checkpointed. sizes, states: bytes of the log and
-    what every session is after each call; the first of them before the first call."""
+    """The files after all calls, and what each call left.
+
+    files: nothing of them is checkpointed. sizes, states: the log's bytes and every session's state before the first
+    call and after each call.
+    """
 
     files: Files
     sizes: list[int]
     states: list[Found]
 
     def acknowledged(self, cut: int) -> int:
-        """The number of the last call whose log is whole in the first `cut` bytes."""
+        """Returns the number of the last call whose log is complete in the first `cut` bytes."""
         return bisect_right(self.sizes, cut) - 1
 
 
@@ -66,7 +69,7 @@ def on_disk(path: Path) -> Files:
 
 @contextmanager
 def life(folder: Path, files: Files, now_ms: int = NOW_MS) -> Iterator[SqliteStore]:
-    """A store that starts on these files, in the place of what was there."""
+    """Yields a store that starts on these files, which replace the existing ones."""
     path = folder / "s.db"
     path.with_name("s.db-shm").unlink(missing_ok=True)
     path.write_bytes(files.database)
@@ -77,7 +80,7 @@ def life(folder: Path, files: Files, now_ms: int = NOW_MS) -> Iterator[SqliteSto
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """In memory where that can be had: nothing here asks what a disk does by itself."""
+    """A folder, in memory if possible: no test here depends on a real disk."""
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder)
@@ -85,13 +88,13 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def history(folder: Path) -> History:
-    """Every kind of commit, one call after the other."""
+    """Makes every kind of commit, one call after the other."""
     path = folder / "made" / "s.db"
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("VACUUM")
-    SqliteStore(path).close()  # the tables are made, and checkpointed
+    SqliteStore(path).close()  # the tables are created and checkpointed
     now = [NOW_MS]
     with (
         closing(SqliteStore(path, clock_ms=lambda: now[0])) as store,
@@ -118,7 +121,7 @@ def history(folder: Path) -> History:
         call(deletes=(Delete(key("b"), generation(1)), Delete(key("c"), generation(2))))
         call(create(key("b"), seed=11, log=inputs(11)))
         now[0] += 10_000
-        call(append(key("d"), four[3].header, inputs(50)))  # and what has expired is swept
+        call(append(key("d"), four[3].header, inputs(50)))  # and expired sessions are swept
         files = on_disk(path)
     assert len({repr(state) for state in states}) == len(states), "each call changes what is read"
     assert len(files.wal) == sizes[-1], "nothing was checkpointed"
@@ -131,14 +134,14 @@ def found(folder: Path, files: Files) -> Found:
 
 
 def edges(size: int, *offsets: int) -> list[int]:
-    """Bytes of the log's header, and those at these offsets from the start of each frame."""
+    """Returns bytes of the log's header, and those at these offsets from each frame's start."""
     starts = range(WAL_HEADER_BYTES, size + 1, FRAME_BYTES)
     near = {start + offset for start in starts for offset in offsets}
     return sorted(at for at in {0, 1, WAL_HEADER_BYTES // 2, size, *near} if at <= size)
 
 
 def cuts(size: int) -> list[int]:
-    """Edges, and every 61st byte from one drawn anew each time: together these are all of them."""
+    """Returns the edges and every 61st byte, with a random start: over many runs, these are all bytes."""
     return sorted({*edges(size, -1, 0, 1, 24), *range(random.randrange(61), size, 61)})
 
 
@@ -151,14 +154,14 @@ def test_the_log_is_cut_at_any_byte(every: bool, history: History, folder: Path)
 
 
 def test_the_last_byte_of_what_was_acknowledged_counts(history: History, folder: Path) -> None:
-    """So the test above is able to fail: a cut into what was synced loses a call."""
+    """Shows that the test above can fail: a cut into synced bytes loses a call."""
     database, wal = history.files
     for number, size in enumerate(history.sizes[1:]):
         assert found(folder, Files(database, wal[: size - 1])) == history.states[number] != history.states[number + 1]
 
 
 def test_unsynced_frames_are_dropped_one_by_one(history: History, folder: Path) -> None:
-    """The disk wrote the frames of the last call in another order: one of them is missing, those behind it are not."""
+    """The disk wrote the last call's frames out of order: one is missing, later ones are there."""
     database, wal = history.files
     for number, (start, end) in enumerate(pairwise(history.sizes)):
         for at in range(max(start, WAL_HEADER_BYTES), end, FRAME_BYTES):
@@ -167,7 +170,7 @@ def test_unsynced_frames_are_dropped_one_by_one(history: History, folder: Path) 
 
 
 def write(store: SqliteStore) -> None:
-    """One more commit to session "a", whatever it is."""
+    """Makes one more commit to session "a", whatever its state."""
     (record,) = store.load_many([Load(key("a"), touch=False)])
     if isinstance(record, Record):
         committed(store, append(key("a"), record.header, inputs(99)))
@@ -177,8 +180,11 @@ def write(store: SqliteStore) -> None:
 
 
 def test_three_lives(history: History, folder: Path) -> None:
-    """A life that only reads leaves what it found. One that writes to the record whose commit was cut, and is cut in
-    this, leaves it as it was before or after, and never what the first life had begun."""
+    """A life that only reads leaves what it found.
+
+    One that writes to the record whose commit was cut, and is cut while doing so, leaves the record as before or after
+    this write, never with what the first life had begun.
+    """
     database, wal = history.files
     for cut in edges(len(wal), 0, IN_FRAME):
         before = history.states[history.acknowledged(cut)]
@@ -195,7 +201,7 @@ def test_three_lives(history: History, folder: Path) -> None:
 
 
 def check_cut(folder: Path, old: Files, new: Files, before: Found, after: Found) -> None:
-    """The log became `new` from `old`: cut, or with the rest still as it was, it gives one or the other."""
+    """The log changed from `old` to `new`. Cut, or with the rest still old, it yields the one state or the other."""
     first = next((at for at, (a, b) in enumerate(zip(old.wal, new.wal, strict=False)) if a != b), len(old.wal))
     for rest in (b"", old.wal):
         at = [cut for cut in edges(len(new.wal), 0, IN_FRAME) if cut >= first]
@@ -208,7 +214,7 @@ def check_cut(folder: Path, old: Files, new: Files, before: Found, after: Found)
 
 
 class Checkpointed(NamedTuple):
-    """The database file once the log was carried over, and then the log after one more commit, which begins it anew."""
+    """The database file after the log was checkpointed, and the log after one more commit, which restarts it."""
 
     database: bytes
     restarted: Files
@@ -232,8 +238,10 @@ def checkpointed(history: History, folder: Path) -> Checkpointed:
 
 
 def half_checkpointed(old: bytes, new: bytes) -> Iterator[bytes]:
-    """Files of which some pages were written and others not: all but one, one alone, one half, one torn; or which have
-    not grown yet. What was synced before a checkpoint is never shorter."""
+    """Yields files with some pages written and others not: all but one, only one, one half, one torn, or not yet grown.
+
+    What was synced before a checkpoint is never shortened.
+    """
     synced = len(old)
     size = max(len(old), len(new))
     old = old + bytes(size - len(old))
@@ -249,18 +257,18 @@ def half_checkpointed(old: bytes, new: bytes) -> Iterator[bytes]:
 
 
 def test_pages_of_a_checkpoint_are_dropped(history: History, checkpointed: Checkpointed, folder: Path) -> None:
-    """The log is whole until the file was synced, and has every page of it."""
+    """Until the file is synced, the log is complete and has every page of the checkpoint."""
     files = [history.files.database, *half_checkpointed(history.files.database, checkpointed.database)]
     for database in files:
         assert found(folder, Files(database, history.files.wal)) == history.states[-1]
 
 
 def test_without_the_log_dropped_pages_are_a_loss(history: History, checkpointed: Checkpointed, folder: Path) -> None:
-    """So the test above is able to fail."""
+    """Shows that the test above can fail."""
     assert found(folder, Files(history.files.database, b"")) != history.states[-1]
 
 
 def test_a_log_that_begins_anew_is_cut(history: History, checkpointed: Checkpointed, folder: Path) -> None:
-    """Behind its new frames stand those of before, which must not come to life again."""
+    """The old frames after its new ones must not take effect again."""
     old = Files(checkpointed.database, history.files.wal)
     check_cut(folder, old, checkpointed.restarted, history.states[-1], checkpointed.after)

@@ -1,4 +1,4 @@
-"""What several threads and processes do to one session at once. Run as a program, it appends until it is killed."""
+"""What several threads and processes do to one session at once. As a program, it appends until it is killed."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from cellkeeper_service.store.open import open_store
 
 from tests.contract.store.records import append, committed, create, key
 
-OWN_WINS = 20  # of each worker: one that is always beaten to it still gets its turn at the end
+OWN_WINS = 20  # per worker: one that always loses the race gets its turn at the end
 
 
 def marked(worker: int, number: int) -> bytes:
-    """One time step that no other worker, and no other attempt, writes."""
+    """Returns a time step that no other worker and no other attempt writes."""
     return bytes((worker, *number.to_bytes(3, "big")))
 
 
 class Tally(NamedTuple):
-    """What one worker did: (step, input) of each commit that it won, and how many it lost."""
+    """The results of one worker: (step, input) of each commit that it won, and how many it lost."""
 
     won: list[tuple[int, bytes]]
     conflicts: int
 
 
 def hammer(store: Store, worker: int, until_step: int, meet: Callable[[], object]) -> Tally:
-    """Appends one step at a time until the session stands at `until_step` and it won some itself.
+    """Appends single steps until the session is at `until_step` and the worker has won some of them.
 
-    On a conflict it goes on from the header that stands there. `meet` waits for the others: all of them begin
-    with the same header, so that all but one lose their first commit.
+    On a conflict it continues from the current header. `meet` waits for the others: all begin with the same header, so
+    all but one lose their first commit.
     """
     won: list[tuple[int, bytes]] = []
     conflicts = 0
@@ -55,7 +55,7 @@ def hammer(store: Store, worker: int, until_step: int, meet: Callable[[], object
 
 
 def hammer_url(url: str, worker: int, workers: int, until_step: int) -> Tally:
-    """The same, with a store of its own, for another process; the workers meet by records in the store."""
+    """The same in another process, with its own store. The workers meet through records in the store."""
     store = open_store(url, timeout_ms=20_000)
 
     def meet() -> None:
@@ -70,7 +70,7 @@ def hammer_url(url: str, worker: int, workers: int, until_step: int) -> Tally:
 
 
 def main() -> None:
-    """Prints the step after each commit that was acknowledged."""
+    """Prints the step after each acknowledged commit."""
     store = open_store(sys.argv[1])
     while True:
         (record,) = store.load_many([Load(key(), touch=False)])

@@ -1,1 +1,1 @@
-"""Promises of the whole service, kept by real server processes under random work."""
+"""Promises of the whole service, tested on real server processes under random work."""

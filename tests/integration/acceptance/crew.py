@@ -1,6 +1,6 @@
 """A crew of clients that drives many sequences through one or more servers at random, and checks every answer.
 
-What may come instead of a result is listed in `Crew._excused`; anything else fails the test.
+`Crew._excused` lists what may come instead of a result; anything else fails the test.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from testing.wire_client import WAYS, Answer, Position, Refused, Replica
 from .sequences import Sent, Sequence
 
 OPEN_TIMEOUT_S = 30.0
-CONNECT_S = 5.0  # then it is tried all the same
+CONNECT_S = 5.0  # after this time, tries anyway
 PASSING = (
     *("COMMIT_CONFLICT", "STORE_UNAVAILABLE", "DRAINING", "DEADLINE_PASSED", "UNAVAILABLE", "DEADLINE_EXCEEDED"),
-    "QUEUE_FULL",  # a server that stood still takes itself for slow at first
+    "QUEUE_FULL",  # a server that stood still first takes itself for slow
 )
-"""Refusals that say nothing about where the record stands: the same chunk is sent again."""
+"""Refusals that say nothing about the record's position: the same chunk is sent again."""
 
 
 @dataclass(frozen=True)
 class Habits:
     """What the clients do.
 
-    most_steps: of one chunk. most_sessions: in one frame. most_window: frames on their way at the same time.
-    both: how often a frame goes to two servers at once. again: how often it is sent once more after its replies.
-    state: how often the state is asked for.
+    most_steps: per chunk. most_sessions: per frame. most_window: frames in flight at once. both: the share of frames
+    sent to two servers at once. again: the share sent once more after all replies. state: the share that asks for the
+    state.
     """
 
     most_steps: int = 40
@@ -45,8 +45,11 @@ class Habits:
 
 
 class Crew:
-    """targets: the servers' addresses. timeout_s: of one call; a chunk whose call ends without an answer is sent
-    again, to any server."""
+    """Drives sequences through servers.
+
+    targets: the servers' addresses. timeout_s: per call; a chunk whose call ends without an answer is sent again, to
+    any server.
+    """
 
     def __init__(
         self, targets: Items[str], sequences: Items[Sequence], habits: Habits, timeout_s: float = 10.0
@@ -62,7 +65,7 @@ class Crew:
         self._marks: list[tuple[int, asyncio.Event]] = []
 
     async def open_all(self, draw: random.Random) -> None:
-        """Opens every session, each through a server drawn at random. Every position starts as the contract says."""
+        """Opens every session through a random server. Every position starts as the contract says."""
         replicas = [Replica(target, self.timeout_s) for target in self.targets]
         try:
             await asyncio.gather(*(self._open(draw.choice(replicas), sequence, draw) for sequence in self.sequences))
@@ -78,7 +81,7 @@ class Crew:
         reply = await replica.call("Open", request)
         while isinstance(reply, Refused) and reply.reason in PASSING and time.monotonic() < until:
             await asyncio.sleep(0.05)
-            reply = await replica.call("Open", request)  # the same request: its own work counts as created
+            reply = await replica.call("Open", request)  # the same request: a retry counts as created
         if isinstance(reply, Refused) or not reply.created:
             raise AssertionError(f"open of {sequence.session!r}: {reply}")
         sequence.at = Position.of(reply.position)
@@ -86,7 +89,7 @@ class Crew:
             raise AssertionError(f"a new session stands at {sequence.at}")
 
     def reached(self, share: float) -> asyncio.Event:
-        """Is set once this share of all time steps has been answered."""
+        """Returns an event that is set once this share of all time steps has been answered."""
         event = asyncio.Event()
         self._marks.append((int(share * self.total_steps), event))
         return event
@@ -117,7 +120,7 @@ class Crew:
                 await replica.close()
 
     def _take_group(self, draw: random.Random) -> list[Sequence]:
-        """Some sequences of one model that nobody else is busy with."""
+        """Returns some sequences of one model that no other client is working on."""
         free = [sequence for sequence in self.sequences if not sequence.busy and not sequence.finished]
         if not free:
             return []
@@ -129,7 +132,7 @@ class Crew:
         return group
 
     async def _turn(self, replicas: list[Replica], group: list[Sequence], draw: random.Random) -> None:
-        """A window of frames, all on their way at the same time: in order through one stream, or anyhow."""
+        """Sends a window of frames, all in flight at once: in order through one stream, or in any way."""
         stream_of = draw.choice(replicas) if draw.random() < 0.5 else None
         frames = []
         for _ in range(draw.randint(1, self.habits.most_window)):
@@ -142,13 +145,13 @@ class Crew:
         await asyncio.gather(*frames)
 
     def _steps(self, draw: random.Random) -> int:
-        """Often few, sometimes many."""
+        """Returns a number of steps, usually small and sometimes large."""
         return draw.randint(1, draw.choice((1, 4, self.habits.most_steps)))
 
     async def _deliver(
         self, replicas: list[Replica], frame: list[Sent], draw: random.Random, stream_of: Replica | None
     ) -> None:
-        """Sends a frame until all of it is answered, what is missing to any server each time."""
+        """Sends a frame until all of it is answered, each time only what is missing, to any server."""
         if stream_of is not None:
             await self._send(stream_of, frame, "stream")
         waiting, delay_s = [sent for sent in frame if not sent.answered], 0.005
@@ -162,12 +165,12 @@ class Crew:
             if waiting:
                 await asyncio.sleep(draw.uniform(0.5, 1.0) * delay_s)
                 delay_s = min(2 * delay_s, 0.1)
-                await _any_connected(replicas)  # a killed server needs the machine to start again
+                await _any_connected(replicas)  # a killed server needs the CPU to restart
         if draw.random() < self.habits.again:
             await self._send(draw.choice(replicas), frame, any_way(draw), again=True)
 
     async def _send(self, replica: Replica, frame: list[Sent], way: str, again: bool = False) -> None:
-        """Once, to one server. again: all of it has been answered before."""
+        """Sends to one server once. again: everything has been answered before."""
         ahead = [sent.is_ahead for sent in frame]
         answers: list[Answer] = await WAYS[way](replica, [sent.chunk() for sent in frame])
         for sent, was_ahead, answer in zip(frame, ahead, answers, strict=True):
@@ -185,7 +188,7 @@ class Crew:
                 self._progress(sent.sequence.note(sent))
 
     def _excused(self, answer: Refused, sent: Sent, was_ahead: bool) -> bool:
-        """STEP_GAP only while an earlier chunk is on its way, STEP_COMPACTED only for a reply that is held."""
+        """Allows STEP_GAP only while an earlier chunk is in flight, STEP_COMPACTED only after the reply has arrived."""
         return (
             answer.reason in PASSING
             or (answer.reason == "STEP_GAP" and was_ahead)
@@ -200,7 +203,7 @@ class Crew:
 
 
 async def _any_connected(replicas: Items[Replica]) -> None:
-    """Waits until one of them is there."""
+    """Waits until one of them is connected, at most CONNECT_S."""
     tasks = [asyncio.ensure_future(replica.connected()) for replica in replicas]
     await asyncio.wait(tasks, timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
@@ -213,7 +216,7 @@ def any_way(draw: random.Random) -> str:
 
 
 async def check_at_rest(target: str, sequences: Items[Sequence]) -> None:
-    """What a server says of finished sequences: position, and every bit of the state."""
+    """Checks what a server says of finished sequences: the position, and every bit of the state."""
     async with Replica(target) as replica:
         for sequence in sequences:
             where = {"model": sequence.model.name, "session": sequence.session}

@@ -1,4 +1,4 @@
-"""The models that the suites serve."""
+"""The models that the acceptance tests serve."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def normal(numbers: np.random.Generator, steps: int) -> Array:
 
 
 def with_gaps(numbers: np.random.Generator, steps: int) -> Array:
-    """A third of the values is missing."""
+    """Returns inputs with a third of the values missing."""
     values = normal(numbers, steps)
     values[numbers.random(values.shape) < 1 / 3] = np.nan
     return values
@@ -34,7 +34,7 @@ def small_counts(numbers: np.random.Generator, steps: int) -> Array:
 
 
 def every_kind(folder: Path) -> list[tuple[Path, Model]]:
-    """LSTM in three sizes, both kinds of GRU, both kinds of RNN, tokens, and missing values that are held."""
+    """Returns LSTMs of three sizes, both GRUs, both RNNs, a model of tokens, and one that holds missing values."""
     gaps = {"kind": "features", "missing": {"policy": "hold", "value": 0.5}}
     ids = {"kind": "tokens", "vocabulary": VOCABULARY, "embedding_size": FEATURES}
     kinds = [
@@ -52,7 +52,7 @@ def every_kind(folder: Path) -> list[tuple[Path, Model]]:
 
 
 def counting_and_lstm(folder: Path) -> list[tuple[Path, Model]]:
-    """One whose arithmetic shows what was lost or doubled, and one whose bits do."""
+    """Returns a model whose arithmetic shows what was lost or doubled, and one whose bits do."""
     counting = counting_bundle(folder / "counting")
     lstm = make_bundle(folder / "lstm", name="lstm-2x128", hidden_size=128, num_layers=2, head=(16, 1))
     return [(counting, Model(counting, small_counts)), (lstm, Model(lstm, normal))]

@@ -1,4 +1,4 @@
-"""Sequences: the inputs of sessions, what an offline run gives for them, and what the servers have answered."""
+"""Sequences: the inputs of sessions, their offline results, and what the servers have answered."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ NOWHERE = Position(b"", 0, b"")  # not opened yet
 
 
 class Model:
-    """A bundle, and the offline run that everything is compared with.
+    """A bundle, and the offline run that served outputs are compared with.
 
-    draw: makes the inputs of so many time steps.
+    draw: returns inputs of so many time steps.
     """
 
     def __init__(self, folder: Path, draw: Callable[[np.random.Generator, int], Array]) -> None:
@@ -38,7 +38,7 @@ class Model:
 
 @dataclass(eq=False)
 class Sent:
-    """One chunk of a sequence on its way."""
+    """A chunk of a sequence that is being sent."""
 
     sequence: Sequence
     first: int
@@ -49,7 +49,7 @@ class Sent:
     answered: bool = False
 
     def chunk(self) -> Chunk:
-        """What is sent now: the acknowledgement is today's."""
+        """Returns the chunk to send, with the current acknowledgement."""
         sequence = self.sequence
         acked = min(sequence.held, self.first)
         inputs = sequence.inputs[self.first : self.last]
@@ -57,7 +57,7 @@ class Sent:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether an earlier chunk of this sequence has no reply yet, so that a gap is to be expected."""
+        """Whether an earlier chunk of this sequence has no reply yet, so that a gap is expected."""
         return self.sequence.held < self.first
 
     def check(self, result: Result) -> None:
@@ -78,7 +78,7 @@ class Sent:
 class Sequence:
     """One session.
 
-    held: every reply up to this step has come. at: where the next chunk to be cut begins.
+    held: every reply up to this step has arrived. at: where the next chunk starts.
     """
 
     model: Model
@@ -105,7 +105,7 @@ class Sequence:
         return Sent(self, first, last, position, self.at, outputs)
 
     def note(self, sent: Sent) -> int:
-        """A chunk's reply has come; returns by how many steps `held` has grown."""
+        """Notes that a chunk's reply has arrived. Returns by how many steps `held` has grown."""
         before = self.held
         self._replied[sent.first] = sent.last
         while self.held in self._replied:
@@ -113,7 +113,7 @@ class Sequence:
         return self.held - before
 
     def expected(self, first: int, last: int, outputs: tuple[str, ...]) -> dict[str, Array]:
-        """By name, what the offline run gives for these time steps, and the state after them."""
+        """Returns by name the offline outputs of these time steps, and the state after them."""
         if not self._whole:
             self._whole = self.model.run(self.inputs)
         wanted = {name: self._whole[name][first:last] for name in outputs if name != "state"}
@@ -122,13 +122,13 @@ class Sequence:
         return wanted
 
     def state_at(self, step: int) -> dict[str, Array]:
-        """The state tensors after so many time steps, as "state.<name>"."""
+        """Returns the state tensors after so many time steps, as "state.<name>"."""
         found = self.model.run(self.inputs[:step])
         return {name: array for name, array in found.items() if name.startswith("state.")}
 
 
 def make_sequences(model: Model, count: int, steps: int, draw: random.Random) -> list[Sequence]:
-    """`count` sessions of about `steps` time steps each."""
+    """Returns `count` sessions of about `steps` time steps each."""
     numbers = np.random.default_rng(draw.getrandbits(64))
     lengths = [draw.randint(steps // 2, steps * 3 // 2) for _ in range(count)]
     tag = f"{draw.getrandbits(32):08x}"

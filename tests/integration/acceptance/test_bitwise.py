@@ -1,5 +1,4 @@
-"""A served stream equals an offline run bitwise: any batch company, any chunking, any way in, through evictions and
-restarts."""
+"""A served stream equals an offline run bitwise, in any batch and any chunks, through evictions and restarts."""
 
 from __future__ import annotations
 
@@ -61,7 +60,10 @@ async def test_a_served_stream_equals_an_offline_run(
 
 
 async def kill_at(server: ServerProcess, marks: list[asyncio.Event]) -> Counter[str]:
-    """What the lives that it ended had counted: the last one may have few sessions left, and room for all of them."""
+    """Kills the server at each mark. Returns the sum of the killed processes' counters.
+
+    The last process may have only a few sessions left, and room for all of them.
+    """
     earlier: Counter[str] = Counter()
     for mark in marks:
         await mark.wait()
@@ -76,7 +78,7 @@ def counted(server: ServerProcess) -> Counter[str]:
 
 
 async def check_models(server: ServerProcess, models: list[Model]) -> None:
-    """The server says that it is exact, in the numerics of the offline runs."""
+    """Checks that the server says it is exact, with the numerics of the offline runs."""
     async with Replica(server.target) as replica:
         reply = await replica.call("ListModels", pb.ListModelsRequest())
         served = {info.name: (info.exact, info.numerics) for info in reply.models}
@@ -84,7 +86,7 @@ async def check_models(server: ServerProcess, models: list[Model]) -> None:
 
 
 def widest_batch(server: ServerProcess) -> int:
-    """The largest bucket of batch sizes that was ever needed."""
+    """Returns the largest bucket of batch sizes in use."""
     bounds = []
     for line in server.metrics().splitlines():
         if line.startswith("cellkeeper_batch_size_bucket") and 'le="+Inf"' not in line:

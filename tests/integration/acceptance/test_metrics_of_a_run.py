@@ -1,4 +1,4 @@
-"""What /metrics shows after a run agrees with what was done in it."""
+"""/metrics after a run agrees with what the run did."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def chunk(session: str, position: Position, steps: int, value: float = 1.0) -> C
 
 
 async def run_of_frames(replica: Replica) -> list[Chunk]:
-    """TURNS frames over all sessions, one after another; the chunks of the last one."""
+    """Sends TURNS frames over all sessions in turn. Returns the chunks of the last frame."""
     chunks: list[Chunk] = []
     positions = [await opened(replica, session) for session in SESSIONS]
     for _ in range(TURNS):
@@ -137,7 +137,7 @@ async def test_promtool_finds_nothing_wrong(served: tuple[ServerProcess, Replica
 
 
 def check_metrics(promtool: str, scrape: str) -> tuple[int, str]:
-    """The exit status, and what it complains about."""
+    """Returns promtool's exit status and its complaints."""
     words = [promtool, "check", "metrics"]
     checked = subprocess.run(words, input=scrape, capture_output=True, text=True, timeout=60)
     return checked.returncode, checked.stdout + checked.stderr

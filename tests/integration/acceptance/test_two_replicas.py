@@ -1,5 +1,7 @@
-"""Two server processes on one store, and clients that send each numbered chunk to either or both: exactly once, and
-bitwise what an offline run gives."""
+"""Two server processes on one store, and clients that send each positioned chunk to either or both.
+
+Each chunk is applied exactly once, and the outputs equal an offline run bitwise.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Kinds:
 
 
 def fire(mishap: str) -> Any:
-    """In `make test-fire` only: the others go the same way for longer than all tests may take."""
+    """Marks a mishap for `make test-fire` only: others test the same code, and all of them would take too long."""
     return pytest.param(mishap, marks=pytest.mark.fire)
 
 
@@ -85,7 +87,7 @@ async def drive(servers: list[ServerProcess], redis: RedisServer | None, mishap:
 async def cause(
     mishap: str, servers: list[ServerProcess], redis: RedisServer | None, crew: Crew, draw: random.Random
 ) -> None:
-    """Three times: to a server drawn at random, or to the store."""
+    """Causes the mishap three times: to a random server, or to the store."""
     marks = [(crew.reached(share), crew.reached(share + 0.1)) for share in (0.2, 0.45, 0.7)]
     for begin, end in marks:
         await begin.wait()
@@ -103,10 +105,10 @@ async def cause(
         elif mishap == "store stopped" and redis is not None:
             redis.pause()
             await passed(end)
-            redis.wake()  # what had been sent to it is done now, long after its senders gave up
+            redis.wake()  # Redis now executes what was sent to it, long after the senders gave up
 
 
 async def passed(mark: asyncio.Event) -> None:
-    """Until the mark is reached; but what is stopped may hold up everybody, so not longer than STOPPED_S."""
+    """Waits until the mark is reached, but at most STOPPED_S, because what is stopped may block everybody."""
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(mark.wait(), STOPPED_S)

@@ -1,4 +1,4 @@
-"""An authority of the tests' own, and certificates by it."""
+"""A certificate authority for the tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class Authority:
         self.file.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
 
     def issue(self, name: str, *, days: int = 1) -> tuple[Path, Path]:
-        """The files of a certificate and its key, for that name, localhost and 127.0.0.1. days below 0: expired."""
+        """Issues a certificate for that name, localhost and 127.0.0.1.
+
+        Returns the files of the certificate and its key. days below 0: expired.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName(name), x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         builder = _builder(_name(name), self._name, key.public_key(), days)

@@ -1,4 +1,4 @@
-"""One request of every RPC, of both services, about one session, and every answer as bytes that can be compared."""
+"""One request for each RPC of both services, about one session, and its answer as comparable bytes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ REQUESTS: dict[str, Callable[[str, Position], Any]] = {
     "ModelStatistics": lambda session, at: inference_pb2.ModelStatisticsRequest(name=MODEL),
     "RepositoryIndex": lambda session, at: inference_pb2.RepositoryIndexRequest(),
 }
-"""By RPC, about a session that stands at a position. A new RPC needs a line here: the tests ask for every one."""
+"""By RPC, for a session at a position. A new RPC needs a line here: the tests ask for every one."""
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
@@ -92,13 +92,13 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 
 
 def entry(tenant: str, rights: str, expires: str = "") -> tuple[str, str]:
-    """A new token, and its line."""
+    """Returns a new token and its line."""
     token = new_token()
     return token, token_line(token, tenant, rights, expires)
 
 
 def answer(channel: grpc.Channel, rpc: str, request: Any, metadata: Any = ()) -> tuple[str, bytes]:
-    """The status's name, and every byte that came with it: the reply's, or the status's message and details."""
+    """Returns the status's name, and the bytes that came with it: the reply's, or the status's message and details."""
     path, method = METHODS[rpc]
     serialize, raw = GetMessageClass(method.input_type).SerializeToString, bytes
     try:

@@ -1,5 +1,8 @@
-"""What is charged, and when: from the moment that a call is let in, for what it really makes the server do, and never
-for what is refused as no request at all."""
+"""What is charged, and when.
+
+A call is charged once it is admitted, for the work that it really causes. What is refused as an invalid request costs
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ QUOTAS = {
 
 
 class House:
-    """A server of tenants with quotas, each with a token of its name; "late" has one to be withdrawn."""
+    """A server whose tenants have quotas, each with a token of its name. The token of "late" will be withdrawn."""
 
     def __init__(self, folder: Path) -> None:
         entries = {name: entry(name, "step,read,admin") for name in [*QUOTAS, "late", "other"]}
@@ -42,7 +45,7 @@ class House:
         self.write(set(entries))
 
     def write(self, names: set[str]) -> None:
-        """The file with these tenants' tokens."""
+        """Writes the file with these tenants' tokens."""
         quotas = [f"quota tenant={name} {quota}" for name, quota in QUOTAS.items()]
         self.file.write_text("\n".join([line for name, line in self._lines.items() if name in names] + quotas))
 
@@ -59,7 +62,7 @@ class Held:
         )
 
     def send(self, message: Any) -> str:
-        """Sends it; the name of the status that the call ends with."""
+        """Sends the message. Returns the name of the status that ends the call."""
         self._box.put(message)
         self._box.put(None)
         with suppress(grpc.RpcError):
@@ -67,7 +70,7 @@ class Held:
         return str(self._call.code().name)
 
     def on_end(self, ended: Callable[[str], None]) -> None:
-        """`ended` gets the name of the status that the call ends with."""
+        """Calls `ended` with the name of the status that ends the call."""
         self._call.add_done_callback(lambda call: ended(call.code().name))
 
     def leave(self) -> None:
@@ -104,7 +107,7 @@ def test_an_id_that_is_refused_is_not_counted(channel: grpc.Channel, house: Hous
     assert few.raw("Delete", pb.DeleteRequest(model=MODEL, items=drop))[0] == "OK"
     for name in (long, "", f"{long}2"):
         few.raw(rpc, fork_to(name) if rpc == "Fork" else REQUESTS[rpc](name, places[0]))
-    assert [few.begin(name)[0] for name in ("1", "2")] == ["OK", "OK"]  # both are still to be had
+    assert [few.begin(name)[0] for name in ("1", "2")] == ["OK", "OK"]  # both are still available
     drop = [
         pb.DeleteRequest.Item(session=name, generation=from_wire(few_position(few, name)).generation)
         for name in ("1", "2")
@@ -178,14 +181,14 @@ def test_a_call_counts_before_its_message_has_come(channel: grpc.Channel, house:
     for call in held:
         call.on_end(ended.put)
     try:
-        assert ended.get(timeout=10) == "RESOURCE_EXHAUSTED"  # two are let in
+        assert ended.get(timeout=10) == "RESOURCE_EXHAUSTED"  # two are admitted
     finally:
         for call in held:
             call.leave()
     for _ in range(2):
         assert ended.get(timeout=10) == "CANCELLED"
     request = pb.ListModelsRequest()
-    while answer(channel, "ListModels", request, bearer(house.tokens["held"]))[0] != "OK":  # until they are seen to go
+    while answer(channel, "ListModels", request, bearer(house.tokens["held"]))[0] != "OK":  # until they are gone
         pass
 
 
@@ -195,7 +198,7 @@ def test_a_token_withdrawn_while_messages_are_held_back_is_not_good_any_more(
     late, session = As(channel, house.tokens["late"]), os.urandom(8).hex()
     at = from_wire(pb.OpenResponse.FromString(late.begin(session)[1]).position)
     held = {rpc: Held(channel, rpc, house.tokens["late"]) for rpc in RPCS}
-    assert late.raw("ListModels", pb.ListModelsRequest())[0] == "OK"  # what was sent before it has been let in
+    assert late.raw("ListModels", pb.ListModelsRequest())[0] == "OK"  # calls sent before it have been admitted
     house.write({*QUOTAS, "other"})
     server.wait_for("tokens: read again")
     statuses = {rpc: call.send(REQUESTS[rpc](session, at)) for rpc, call in held.items()}

@@ -1,4 +1,4 @@
-"""A stream that is open when its caller's token expires ends, like the stream of a withdrawn token."""
+"""An open stream ends when its caller's token expires, like the stream of a withdrawn token."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Call:
 
 
 class Clock:
-    """Unix time, in seconds, that a test moves."""
+    """Unix time, in seconds, that a test sets."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -55,7 +55,7 @@ class Clock:
 
 
 def test_a_stream_ends_when_its_token_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The token is still in the file: nothing but the time ends the stream."""
+    """The token is still in the file: only its expiry ends the stream."""
     (token, line), (lasting, other) = entry("a", "step", EXPIRES), entry("a", "step")
     (tmp_path / "tokens").write_text(f"{line}\n{other}\n")
     clock = Clock(EXPIRES_S - 1)

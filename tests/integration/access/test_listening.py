@@ -1,4 +1,4 @@
-"""What may be listened on without asking anybody who he is, and settings that do not fit together."""
+"""Which addresses may be listened on without authentication, and settings that contradict each other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_who_asks_may_listen_anywhere(words: list[str]) -> None:
     [
         (["--listen=0.0.0.0:1"], "--listen: 0.0.0.0:1 can be reached from other machines"),
         (["--listen=[::]:1"], "--insecure-listen"),
-        (["--listen=0.0.0.0:1", "--tls-cert=c", "--tls-key=k"], "can be reached"),  # TLS alone asks nobody
+        (["--listen=0.0.0.0:1", "--tls-cert=c", "--tls-key=k"], "can be reached"),  # TLS alone authenticates nobody
         (["--tls-cert=c"], "tls_cert, tls_key: got one without the other"),
         (["--tls-client-ca=c"], "tls_client_ca: got it without tls_cert"),
         (["--tenant-sessions=5"], "give --max-ttl-ms"),

@@ -1,4 +1,4 @@
-"""What a quota counts, with a clock that stands still unless it is moved; and that it costs nobody else anything."""
+"""What a quota counts, with a clock that only tests move; and that one tenant's quota costs others nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.integration.rpc.calls import Api, Chunk, Result, frame_message, from_
 from .tenants import MODEL, answer, bearer, entry
 
 WINDOW_S = 100.0
-NONE = ("REASON_UNSPECIFIED", "REASON_UNSPECIFIED")  # of two items that were not refused
+NONE = ("REASON_UNSPECIFIED", "REASON_UNSPECIFIED")  # for two items that were not refused
 
 
 class Time:
@@ -42,7 +42,7 @@ def refusal(allowance: Allowance, items: int = 1, steps: int = 0) -> Rejection:
 def test_inflight_is_what_was_taken_and_not_given_back() -> None:
     allowance = Allowance(Quota(inflight=3), WINDOW_S, Time(), 200)
     allowance.take(2, 0)
-    allowance.take(4, 0)  # one was left: a frame larger than what is left is taken
+    allowance.take(4, 0)  # one was left: a frame larger than the rest is still accepted
     assert refusal(allowance).retry_delay_ms == 200
     allowance.give_back(4)
     allowance.take(1, 0)
@@ -52,11 +52,11 @@ def test_inflight_is_what_was_taken_and_not_given_back() -> None:
 def test_steps_are_earned_by_time_and_a_second_of_them_is_kept() -> None:
     time = Time()
     allowance = Allowance(Quota(steps_per_second=10), WINDOW_S, time, 200)
-    allowance.take(1, 25)  # ten were there: fifteen are owed
+    allowance.take(1, 25)  # ten were available: fifteen are owed
     assert 1500 <= refusal(allowance, steps=1).retry_delay_ms <= 1502
     time.now += 1.5
     refusal(allowance, steps=1)
-    allowance.take(1, 0)  # what needs no steps goes on
+    allowance.take(1, 0)  # a request without steps is accepted
     time.now += 0.2
     allowance.take(1, 1)
     time.now += 1000
@@ -69,8 +69,8 @@ def test_a_session_counts_until_it_may_be_forgotten() -> None:
     allowance = Allowance(Quota(sessions=2), WINDOW_S, time, 200)
     assert allowance.use("m", dict(enumerate(["a", "b"]))) == {}
     time.now += 60
-    assert list(allowance.use("m", dict(enumerate(["c", "a", "d"])))) == [0, 2]  # a, which is counted, goes on
-    assert allowance.use("m", dict(enumerate(["c"])))[0].retry_delay_ms == 0  # to wait does not help by itself
+    assert list(allowance.use("m", dict(enumerate(["c", "a", "d"])))) == [0, 2]  # a is counted already and is accepted
+    assert allowance.use("m", dict(enumerate(["c"])))[0].retry_delay_ms == 0  # waiting alone does not help
     time.now += 60  # b was idle for too long
     assert list(allowance.use("m", dict(enumerate(["c", "b"])))) == [1]
     allowance.forget("m", "c")
@@ -195,7 +195,7 @@ def test_a_tenant_over_its_steps_is_told_when_to_come_again_and_nobody_else_is(
         assert {result.reason for result in results[1:]} == expected
         if api is slow:
             assert results[-1].code == "RESOURCE_EXHAUSTED"
-            assert results[-1].retry_delay_ms > 100_000  # of 500 steps at one a second
+            assert results[-1].retry_delay_ms > 100_000  # for 500 steps at one per second
 
 
 def send(api: As, way: str, chunk: Chunk) -> Result:

@@ -1,5 +1,8 @@
-"""For every RPC: another tenant's session is as one that never existed, each right is needed, and who shows no good
-token is refused. RPCs are taken from the contract, so that a new one without a right or a request fails here."""
+"""For every RPC: another tenant's session looks as if it never existed, each right is required, and a caller without a
+valid token is refused.
+
+The RPCs come from the contract, so a new one without a right or a request fails here.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from .tenants import MODEL, REQUESTS, RPCS, answer, bearer, entry
 
 
 class House:
-    """A server with tenants a and b. tokens: by name, "a" and "b" may do everything, and "b-step" one thing only."""
+    """A server with tenants a and b. tokens: by name; "a" and "b" have all rights, and "b-step" has one."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "tokens"
@@ -73,7 +76,7 @@ def channel(server: ServerProcess) -> Iterator[grpc.Channel]:
 
 @pytest.fixture
 def theirs(channel: grpc.Channel, house: House) -> tuple[str, Position]:
-    """A session of tenant a, after one step, and where it stands."""
+    """A session of tenant a after one step, and its position."""
     session = os.urandom(8).hex()
     step = step_message(MODEL, Chunk(session, numbers(5)))
     code, reply = answer(channel, "Step", step, house.as_("a"))
@@ -99,7 +102,7 @@ def test_anothers_session_is_as_one_that_never_existed(
     expected = answer(channel, rpc, REQUESTS[rpc](never, at), mine)
     assert (asked[0], asked[1].replace(session.encode(), never.encode())) == expected
     code, info = answer(channel, "GetSession", REQUESTS["GetSession"](session, at), house.as_("a"))
-    assert code == "OK"  # it stands where it stood
+    assert code == "OK"  # its position is unchanged
     assert from_wire(pb.SessionInfo.FromString(info).position) == at
 
 
@@ -134,7 +137,7 @@ def test_each_right_is_needed(
     else:
         assert code == "PERMISSION_DENIED"
         assert b"PERMISSION_DENIED" in text  # the reason, in the details
-        # and that before anything was looked up: no answer depends on what is there
+        # and it is refused before any look-up: the answer does not depend on what exists
         assert answer(channel, rpc, REQUESTS[rpc]("never", at), house.as_(f"b-{right.value}")) == (code, text)
 
 
@@ -184,12 +187,12 @@ def test_without_a_good_token_nobody_is_let_in(
     }
     answers = {name: answer(channel, rpc, request, metadata) for name, metadata in bad.items()}
     assert {code for code, _ in answers.values()} == {"UNAUTHENTICATED"}
-    assert len(set(answers.values())) == 1  # and which of them it was, nobody is told
+    assert len(set(answers.values())) == 1  # the caller does not learn which of them it was
     assert good.encode() not in answers["unknown"][1]
 
 
 def test_an_unread_message_cannot_cost_anything(channel: grpc.Channel) -> None:
-    """Who is not let in gets no further than that, whatever he sends."""
+    """A call that is not admitted gets no further, whatever it sends."""
     call = channel.unary_unary("/cellkeeper.v1.Cellkeeper/Open", bytes, bytes)
     with pytest.raises(grpc.RpcError) as caught:
         call(b"\xff" * (8 << 20), timeout=30)
@@ -234,7 +237,7 @@ def test_a_withdrawn_tokens_stream_ends(channel: grpc.Channel, house: House, ser
     call = channel.stream_stream(path, pb.StepFrame.SerializeToString, pb.StepFrameReply.FromString)
     replies: Any = call(frames(), timeout=30, metadata=bearer(token))
     assert next(replies).last
-    house.file.write_text("broken\n")  # is not taken, and changes nothing
+    house.file.write_text("broken\n")  # is not accepted, and changes nothing
     server.wait_for("tokens: keeping those of before")
     assert answer(channel, "Open", opening, bearer(token))[0] == "OK"
     house.file.write_text("\n".join(house.lines))

@@ -1,4 +1,4 @@
-"""TLS, client certificates, and tokens in the official client: what is refused, and what is replaced while it runs."""
+"""TLS, client certificates and tokens in the official client: what is refused, and what is replaced at run time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK = Backoff(first_seconds=0.01, max_seconds=0.1)
 
 
 def swap(file: Path, data: bytes) -> None:
-    """Replaces a file as an operator should: at once."""
+    """Replaces a file as an operator should: atomically."""
     other = file.with_suffix(".new")
     other.write_bytes(data)
     os.replace(other, file)
@@ -36,7 +36,7 @@ def swap(file: Path, data: bytes) -> None:
 
 @dataclass
 class House:
-    """A server that asks for client certificates, and for tokens of those whose names it does not know."""
+    """A server that requires client certificates, and tokens from clients whose names it does not know."""
 
     folder: Path
     ours: Authority
@@ -49,7 +49,7 @@ class House:
     server: ServerProcess
 
     def tls(self, name: str = "", authority: Authority | None = None, days: int = 1) -> Tls:
-        """A client's, with a certificate of that name where one is given."""
+        """Returns a client's TLS settings, with a certificate for that name if one is given."""
         cert, key = (authority or self.ours).issue(name, days=days) if name else ("", "")
         return Tls(self.ours.file, cert, key)
 
@@ -121,12 +121,12 @@ def test_a_good_certificate_of_an_unknown_name_is_not_enough(house: House, rpc: 
         assert answer(channel, rpc, request)[0] == "UNAUTHENTICATED"
     with grpc.secure_channel(house.server.target, house.tls("pumps").credentials()) as channel:
         assert answer(channel, rpc, request)[0] != "UNAUTHENTICATED"
-        # a token that is shown counts, and a bad one is not made good by the certificate
+        # a given token counts, and the certificate does not make up for a bad one
         assert answer(channel, rpc, request, bearer("bad"))[0] == "UNAUTHENTICATED"
 
 
 def test_a_replaced_token_costs_no_call(house: House) -> None:
-    """A stream is open with the old token, which is withdrawn; the new one stands in the client's file by then."""
+    """A stream is open with the old token, which is withdrawn. By then the client's file has the new one."""
     old, old_line = entry("acme", "step,read")
     new, new_line = entry("acme", "step,read")
     mine = house.folder / "mine"
@@ -165,7 +165,7 @@ def test_the_command_takes_a_token_from_a_file_or_a_variable(house: House) -> No
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("cellkeeper: AccessDenied: a token is needed")
     as_flag = run("--token", house.token)
-    assert (as_flag.returncode, house.token in as_flag.stderr) == (2, False)  # others could read it
+    assert (as_flag.returncode, house.token in as_flag.stderr) == (2, False)  # other users could read it
 
 
 def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path, counting_model: Path) -> None:
@@ -180,19 +180,19 @@ def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path, counting_
     ):
         client.models()
         until = time.monotonic() + 60
-        swap(key, new_key.read_bytes())  # does not fit to the certificate: what was is kept
+        swap(key, new_key.read_bytes())  # does not match the certificate: the previous pair stays
         while "tls: keeping the certificate of before" not in server.output():
             assert time.monotonic() < until
             assert served(server, old)
         swap(cert, new_cert.read_bytes())
         while not served(server, new):
             assert time.monotonic() < until
-        client.models()  # a connection that stands goes on
-        assert not any(served(server, old) for _ in range(8))  # whichever listener takes it
+        client.models()  # an open connection continues
+        assert not any(served(server, old) for _ in range(8))  # whichever listener accepts it
 
 
 def served(server: ServerProcess, tls: Tls) -> bool:
-    """Whether a new connection comes about."""
+    """Returns True if a new connection succeeds."""
     try:
         with Client(server.target, tls=tls, timeout=1.5, backoff=QUICK) as client:
             return bool(client.models())

@@ -1,4 +1,4 @@
-"""The token file: what is taken, what is refused and how, and that it is read again when it changes."""
+"""The token file: what is accepted, what is refused and how, and that the file is read again when it changes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_changed_file_is_read_again_and_a_broken_one_changes_nothing(
     assert not tokens.reread()
 
     other.write_text(token_line(second, "a", "step"))
-    os.replace(other, file)  # as it should be done
+    os.replace(other, file)  # as operators should do it
     assert tokens.reread()
     assert tokens.table.of_token(first) is None
     assert tokens.table.of_token(second) is not None
@@ -83,7 +83,7 @@ def test_a_changed_file_is_read_again_and_a_broken_one_changes_nothing(
             caplog.clear()
             for _ in range(3):
                 assert not tokens.reread()
-        assert len(caplog.records) == 1  # said once
+        assert len(caplog.records) == 1  # logged once
         assert tokens.table.of_token(second) is not None
 
     file.write_text(token_line(first, "a", "step"))

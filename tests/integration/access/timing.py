@@ -1,9 +1,9 @@
-"""`python -m tests.integration.access.timing`: whether the time of an answer tells that another tenant's session is
-there, or how much of a token is right. It asks for both kinds in a random order and compares the times. It is no test:
-times are the machine's.
+"""`python -m tests.integration.access.timing`: whether the time of an answer reveals that another tenant's session
+exists, or how much of a token is right. It makes both kinds of request in random order and compares the times. It is
+not a test, because times depend on the machine.
 
-The chance that an answer of the first kind took longer than one of the second (the Mann-Whitney statistic) is 0.5 where
-the times tell nothing; its standard error is sqrt((n + m + 1) / (12 n m)).
+The chance that an answer of the first kind took longer than one of the second (the Mann-Whitney statistic) is 0.5 if
+the times reveal nothing; its standard error is sqrt((n + m + 1) / (12 n m)).
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def tell(what: str, first: Ask, second: Ask, calls: int) -> None:
 
 
 def longer(first: list[float], second: list[float]) -> tuple[float, float]:
-    """The chance, and its standard error."""
+    """Returns this chance and its standard error."""
     n, m = len(first), len(second)
     ranks = np.argsort(np.argsort(first + second)) + 1
     chance = (ranks[:n].sum() - n * (n + 1) / 2) / (n * m)

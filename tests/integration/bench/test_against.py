@@ -27,7 +27,7 @@ def figures(rate: float, p50_ms: float, server_us: float) -> dict[str, object]:
 
 def test_medians_are_of_rounds_and_ratios_of_the_same_round() -> None:
     pair = Pair("memory", "client 1")
-    # The ratio of the medians would be 200 / 1000; round by round it is 2, 0.2 and 2.
+    # The ratio of the medians would be 200 / 1000; per round it is 2, 0.2 and 2.
     for earlier_rate, this_rate in ((100.0, 200.0), (1000.0, 200.0), (5000.0, 10000.0)):
         pair.rounds["earlier"].append(figures(earlier_rate, 4.0, 50.0))
         pair.rounds["this"].append(figures(this_rate, 1.0, 60.0))
@@ -72,7 +72,7 @@ def test_loads_through_kserves_protocol_are_sent_by_tritons_client() -> None:
         "kserve stream 64": "kserve stream",
         "kserve unary 64": "kserve unary",
     }
-    assert {contender(name) for name in parse(["HEAD"]).loads} == {"cellkeeper"}  # the others have to be asked for
+    assert {contender(name) for name in parse(["HEAD"]).loads} == {"cellkeeper"}  # the others run only on request
 
 
 def test_loads_through_kserves_protocol_need_tritons_client(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_short_run_against_the_last_commit(tmp_path: Path, capsys: pytest.Capt
 
 @needs_git
 def test_a_commit_that_cannot_read_the_bundle_serves_one_of_its_own(tmp_path: Path) -> None:
-    """As where the format of bundles has changed in between."""
+    """As if the format of bundles had changed in between."""
     newer = tmp_path / "1x64"
     newer.mkdir()
     (newer / "config.json").write_text('{"format": "cellkeeper-bundle/99"}')

@@ -38,7 +38,7 @@ def test_a_part_leaves_no_process_on_the_device(tmp_path: Path) -> None:
     result = run(part("leaves", LEAVES_A_PROCESS.format(code=HOLDS_A_LOCK.format(path=str(path)))))
     assert (result["outcome"], result["lines"]) == ("failed (3)", ["it has the lock"])
     with path.open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # waits for as long as that process lives
+        fcntl.flock(file, fcntl.LOCK_EX)  # waits as long as that process lives
 
 
 def test_a_part_that_takes_too_long_is_ended_and_what_it_printed_is_kept() -> None:

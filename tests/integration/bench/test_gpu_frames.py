@@ -19,7 +19,7 @@ def result(contender: str, rate: float, **more: float) -> dict[str, Any]:
 
 def test_shares_are_of_the_same_round() -> None:
     rounds = []
-    # The share of the medians would be 200 / 1000; round by round it is 0.5, 0.02 and 0.5.
+    # The ratio of the medians would be 200 / 1000; per round it is 0.5, 0.02 and 0.5.
     for alone, served in ((100.0, 50.0), (10_000.0, 200.0), (1000.0, 500.0)):
         rounds += [result(ENGINE, alone), result("frames, memory", served, server_cpu_us_per_step=served / 10)]
     assert table(rounds).splitlines()[2:] == [

@@ -1,4 +1,4 @@
-"""`make gpu-packages`: what it puts together fits together, as it is what the tests run with."""
+"""`make gpu-packages`: the packages that it collects fit together, since they are those that the tests run with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GENERATED = ("googleapis-common-protos", "grpcio-health-checking", "grpcio-refle
 
 
 def pip(folder: Path, installed: list[str]) -> Path:
-    """A pip that lists these and notes what it is to install."""
+    """Returns a pip that lists these packages and records what it is asked to install."""
     program = folder / "pip"
     (folder / "installed").write_text("\n".join(installed) + "\n")
     program.write_text(

@@ -1,4 +1,4 @@
-"""`make bench-one-session` runs, and its ratio is that of the figures above it."""
+"""`make bench-one-session` runs, and its ratio matches the figures above it."""
 
 from __future__ import annotations
 

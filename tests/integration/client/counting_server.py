@@ -1,8 +1,8 @@
-"""A small server of the contract, for the client's tests: real gRPC, the real decision table, a model that counts.
+"""A small server of the contract for the client's tests: real gRPC, the real decision table, a model that counts.
 
-The model takes two features and answers with their sums so far; a real server answers the same with a vanilla RNN of
-identity weights. Where the first feature is always 1, a step lost, doubled or out of order shows in every later
-answer. Hooks make it lose replies, cut streams, refuse and wait.
+The model takes two features and returns their running sums, as a real server does with a vanilla RNN of identity
+weights. If the first feature is always 1, every later answer reveals a lost, doubled or misplaced step. Hooks make the
+server lose replies, cut streams, refuse and wait.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from google.rpc import error_details_pb2, status_pb2
 STEP_BYTES = 8
 FINGERPRINT = bytes(range(32))
 OTHER_FINGERPRINT = bytes(32)  # of a version that takes missing values
-REFUSED_VALUE = 1e6  # a second feature of this size and more is "not finite"
+REFUSED_VALUE = 1e6  # a second feature of this size or larger is "not finite"
 _CODES = {
     "INVALID_FIELD": 3,
     "NON_FINITE_RESULT": 3,
@@ -74,7 +74,7 @@ def position_of(message: Any) -> Position:
 
 @dataclass
 class Record:
-    """One session: the positions and inputs from the checkpoint to where it stands, and the state at each."""
+    """One session: the positions and inputs from the checkpoint to its current step, and the state at each."""
 
     positions: list[Position]
     totals: list[np.ndarray[Any, Any]]  # state at each position, float32 [2]
@@ -91,11 +91,11 @@ class Record:
         return self.positions[0].step
 
     def cut(self, steps: int) -> None:
-        """Loses the last time steps, as a fail-over of the store may."""
+        """Loses the last time steps, as the store's fail-over may."""
         del self.positions[-steps:], self.totals[-steps:], self.inputs[-steps:]
 
     def compact(self, step: int) -> None:
-        """A checkpoint: forgets the inputs before `step`."""
+        """Makes a checkpoint: forgets the inputs before `step`."""
         gone = step - self.checkpoint_step
         del self.positions[:gone], self.totals[:gone], self.inputs[:gone]
 
@@ -106,10 +106,10 @@ def fresh(origin: bytes, step: int = 0, total: np.ndarray[Any, Any] | None = Non
 
 
 class CountingServer(CellkeeperServicer):
-    """records: outlive the server where the test hands them to the next one.
+    """records: survive the server if the test passes them to the next one.
 
-    Hooks: lose_replies: so many frames are applied, and the stream is closed instead of an answer. cut_frames: so
-    many frames close the stream unread. refusals: what the next items are refused with. gate: frames wait for it.
+    Hooks: lose_replies: so many frames are applied, but the stream is closed instead of answered. cut_frames: so many
+    frames close the stream unread. refusals: what the next items are refused with. gate: frames wait for it.
     """
 
     def __init__(self, records: dict[str, Record] | None = None) -> None:
@@ -126,7 +126,7 @@ class CountingServer(CellkeeperServicer):
         self.request_ids: list[bytes] = []
         self.timeouts_ms: list[int] = []
         self.frame_sizes: list[int] = []
-        self.ahead_steps: list[int] = []  # of each item, how far it was sent ahead of what is acknowledged
+        self.ahead_steps: list[int] = []  # for each item, how far it was sent ahead of the acknowledged steps
         self.seen: list[tuple[str, bytes, bytes]] = []  # session, packed position, inputs: as they arrived
         self.port = 0
         self._server: grpc.aio.Server | None = None
@@ -149,7 +149,7 @@ class CountingServer(CellkeeperServicer):
     def decide(
         self, session: str, packed: bytes, inputs: bytes, peek: bool = False
     ) -> tuple[Position, np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
-        """(position after, outputs [T, 2], state, flags) by the table of the contract."""
+        """Returns (position after, outputs [T, 2], state, flags) according to the contract's table."""
         record = self.records.get(session)
         sent = Position.unpack(packed)
         steps = len(inputs) // STEP_BYTES
@@ -303,7 +303,7 @@ class CountingServer(CellkeeperServicer):
         return pb.OpenManyResponse(results=results)
 
     def _opened(self, item: Any) -> Any:
-        """item: an OpenRequest, or one of OpenManyRequest, which has the same fields."""
+        """item: an OpenRequest, or an item of OpenManyRequest, which has the same fields."""
         self.request_ids.append(item.request_id)
         record = self.records.get(item.session)
         created = record is None
@@ -441,7 +441,7 @@ class CountingServer(CellkeeperServicer):
         return record
 
     async def _maybe_lose(self, context: Any) -> None:
-        """Done, but the caller does not learn of it."""
+        """The call is carried out, but the caller does not learn of it."""
         if self.lose_calls:
             self.lose_calls -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "cut before it was answered")

@@ -1,4 +1,4 @@
-"""What callers give beside inputs: it is taken, or refused with the field, and the client lives on."""
+"""Arguments besides inputs are accepted, or refused with the field's name, and the client stays usable."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_what_is_no_timeout_is_refused_with_its_field(target: str, given: Any) -
 
 @pytest.mark.parametrize("given", [*TIMEOUTS, *LONG_TIMEOUTS], ids=repr)
 async def test_a_timeout_of_any_length_leaves_the_client_alive(target: str, given: Any) -> None:
-    """Milliseconds are counted in 32 bits on the wire: 49.7 days."""
+    """The wire counts milliseconds in 32 bits: 49.7 days."""
     async with AsyncClient(target, timeout=given) as client:
         session = await client.open("pump", timeout=given)
         first = await session.step(X, timeout=given)

@@ -1,4 +1,4 @@
-"""Many sessions are deleted together, each in the generation that was listed; the program asks before it does so."""
+"""Bulk deletes: sessions are deleted together, each in the listed generation; the program asks for confirmation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dataclasses import replace
 import pytest
 from cellkeeper import AsyncClient, Client, Deleted, InvalidArgument, Position
 
-COUNT = 150  # more than two requests
+COUNT = 150  # more than fit into two requests
 
 
 @pytest.fixture
 def client(real_target: str) -> Iterator[Client]:
     with Client(real_target) as made:
-        made.delete_many(made.sessions())  # what other tests left on that server
+        made.delete_many(made.sessions())  # left on that server by other tests
         yield made
         made.delete_many(made.sessions())
 
@@ -48,7 +48,7 @@ def test_one_that_is_gone_or_fails_is_counted_and_holds_up_no_other(client: Clie
     listed = sorted(client.sessions(), key=lambda info: info.session)
     client.reset("a", listed[0].position.generation)
     client.delete("b", listed[1].position.generation)
-    listed[2] = replace(listed[2], position=Position(b"", 0, b""))  # as of a damaged record, which it is not
+    listed[2] = replace(listed[2], position=Position(b"", 0, b""))  # as if the record were damaged, which it is not
     done = client.delete_many(listed)
     assert (done.deleted, done.gone, done.failed, done.total) == (1, 2, 1, 4)
     assert isinstance(done.failures["c"], InvalidArgument)
@@ -84,7 +84,7 @@ def command(target: str, *words: str) -> list[str]:
 
 
 def at_a_terminal(answer: str, target: str, *words: str) -> tuple[int, str, str]:
-    """Runs it with a terminal as stdin and stderr; its code, and what it wrote to stdout and to the terminal."""
+    """Runs the program in a terminal, but for stdout. Returns its exit status, its stdout and the terminal's text."""
     ours, its = pty.openpty()
     with closing(os.fdopen(ours, "rb+", buffering=0)) as terminal:
         process = subprocess.Popen(command(target, *words), stdin=its, stderr=its, stdout=subprocess.PIPE, text=True)
@@ -95,7 +95,7 @@ def at_a_terminal(answer: str, target: str, *words: str) -> tuple[int, str, str]
         try:
             while part := os.read(ours, 4096):
                 shown += part
-        except OSError:  # the other end is closed: that was all
+        except OSError:  # the other end is closed: there is no more
             pass
     return process.returncode, out, shown.decode()
 

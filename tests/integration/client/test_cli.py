@@ -1,4 +1,4 @@
-"""The program, as a process."""
+"""The program, run as a process."""
 
 from __future__ import annotations
 

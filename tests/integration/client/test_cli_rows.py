@@ -1,4 +1,4 @@
-"""Rows of files as time steps: taken where it is certain what they mean, refused with line and column otherwise."""
+"""Rows of files as time steps: accepted if their meaning is certain, otherwise refused with line and column."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from cellkeeper.__main__ import main
 from testing.bundles import counting_bundle, make_bundle
 from testing.server_process import ServerProcess
 
-FILLED = 1000.0  # what stands for a missing value in the model "gaps"
+FILLED = 1000.0  # replaces a missing value in the model "gaps"
 
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Models: one, two, three (so many features, none missing), named (flow and heat), gaps (two, NaN is 1000), words
-    (ids below 10)."""
+    """A server of several models.
+
+    one, two, three: so many features, none missing. named: flow and heat. gaps: two features, NaN is 1000. words: ids
+    below 10.
+    """
     folder = tmp_path_factory.mktemp("rows")
     filling = {"kind": "features", "missing": {"policy": "constant", "value": FILLED}}
     tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
@@ -40,7 +43,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class Stream:
-    """`cellkeeper stream` over a file, and what the session consumed."""
+    """Runs `cellkeeper stream` on a file, and reads what the session consumed."""
 
     def __init__(self, target: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.target = target
@@ -56,7 +59,7 @@ class Stream:
         return code, said.out, said.err
 
     def consumed(self, model: str, kind: str, data: str | bytes, *options: str) -> list[list[float]]:
-        """The rows: the differences of the counting model's sums."""
+        """Returns the consumed rows: the differences of the counting model's sums."""
         code, out, err = self.run(model, kind, data, *options)
         assert (code, err) == (0, "")
         sums = [json.loads(line)["prediction"] for line in out.splitlines()]
@@ -64,7 +67,7 @@ class Stream:
         return [[b - a for a, b in zip(*pair, strict=True)] for pair in zip(before, sums, strict=False)]
 
     def refused(self, model: str, kind: str, data: str | bytes, *options: str) -> tuple[str, int]:
-        """(what it says, how many predictions it wrote before): as many as the session has steps."""
+        """Returns the error message and how many predictions preceded it, which is the session's number of steps."""
         code, out, err = self.run(model, kind, data, *options)
         assert code == 1
         assert err.startswith("cellkeeper: ")
@@ -296,7 +299,7 @@ def test_predictions_of_the_rows_before_are_written_and_a_resumed_run_says_the_s
 
 
 def test_a_pipe_of_another_locale(target: str) -> None:
-    """Bytes are UTF-8, with a byte order mark or without, whatever the locale says."""
+    """Bytes are UTF-8, with or without a byte order mark, whatever the locale."""
     arguments = ["stream", "two", "--session", uuid.uuid4().hex, "--columns", "a,b", "--endpoint", target]
     done = subprocess.run(
         [sys.executable, "-m", "cellkeeper", *arguments],

@@ -1,14 +1,11 @@
-"""docs/client.md: its program runs, and prints what its comments say; its table has every argument of a client."""
+"""The program in docs/client.md runs, and prints what its comments say."""
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
 from pathlib import Path
 
 import pytest
-from cellkeeper import AsyncClient, Client
 
 from testing.bundles import counting_bundle
 from testing.page import python_blocks
@@ -31,16 +28,7 @@ def test_its_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(printed) == 6
 
 
-@pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_its_table_has_every_argument_with_its_default(kind: type) -> None:
-    section = PAGE.read_text().partition("## Arguments of `Client` and `AsyncClient`\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| [^|]+ \|$", section, re.MULTILINE)
-    written = [(name, ast.literal_eval(default)) for name, default in rows]
-    parameters = inspect.signature(kind).parameters.values()
-    assert written == [(parameter.name, parameter.default) for parameter in parameters]
-
-
 def said(program: str, call: str) -> str:
-    """The comment behind the call."""
+    """Returns the comment after the call."""
     (comment,) = re.findall(re.escape(call) + r"  # (.*)", program)
     return str(comment)

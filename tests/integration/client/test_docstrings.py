@@ -1,4 +1,4 @@
-"""Every public name of the client is documented where it stands, with its arguments; both faces take the same."""
+"""Every public name of the client has a docstring with all its arguments; both clients take the same arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def own_names(kind: type) -> list[str]:
 
 
 def members(kind: type) -> dict[str, Any]:
-    """The functions of its public methods and properties, by name; what it has from others' classes is left out."""
+    """Returns the functions of its public methods and properties, by name, without those from other libraries."""
     found = {}
     for name in own_names(kind):
         owner = next(base for base in kind.__mro__ if name in vars(base))
@@ -92,7 +92,7 @@ def test_members_without_them_are_found() -> None:
 
 
 def lacking(call: Callable[..., Any]) -> list[str]:
-    """What the docstring of a public function does not say, and should."""
+    """Returns what a public function's docstring should mention but does not."""
     text = inspect.getdoc(call) or ""
     if not text:
         return ["a docstring"]
@@ -109,7 +109,7 @@ def lacking(call: Callable[..., Any]) -> list[str]:
 
 
 def signature(call: Callable[..., Any]) -> list[tuple[Any, ...]]:
-    """Names, kinds, defaults and types of the parameters, in the blocking face's words."""
+    """Returns the parameters' names, kinds, defaults and types, in the blocking client's terms."""
     parameters = []
     for item in inspect.signature(call).parameters.values():
         hint = re.sub(r"Iterable\[(\w+)\] \| AsyncIterable\[\1\]", r"Iterable[\1]", str(item.annotation))
@@ -120,8 +120,8 @@ def signature(call: Callable[..., Any]) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize(("blocking", "core"), FACES)
 def test_both_faces_have_the_same_names_and_signatures(blocking: type, core: type) -> None:
     only = {"open"} if core is AsyncClient else set()  # another name for `session`
-    inner = {"disown", "timeout", "targets", "outputs", "counters"}  # what the package itself uses
-    instance = {"id", "model", "created", "last_reply", "counters"}  # attributes in one face, properties in the other
+    inner = {"disown", "timeout", "targets", "outputs", "counters"}  # used by the package itself
+    instance = {"id", "model", "created", "last_reply", "counters"}  # attributes in one client, properties in the other
     ours, theirs = set(own_names(blocking)) - instance, set(own_names(core)) - instance
     assert ours == theirs - only - inner
     for name in ours:

@@ -1,4 +1,4 @@
-"""The doctor at an endpoint with TLS and authentication: a real gRPC server, which knows one token."""
+"""The doctor at an endpoint with TLS and authentication: a real gRPC server that knows one token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ newer = Event()
 
 
 def certificate(days: int) -> tuple[bytes, bytes]:
-    """A key and a certificate of 127.0.0.1, signed by itself, as PEM."""
+    """Returns a key and a self-signed certificate for 127.0.0.1, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -52,13 +52,13 @@ def list_models(request: bytes, context: grpc.ServicerContext) -> bytes:
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "who is it?")
     dtype: Any = pb.FLOAT32
     if newer.is_set():
-        dtype = 99  # one that this client has not heard of
+        dtype = 99  # one that this client does not know
     info = pb.ModelInfo(name="m", fingerprint=bytes(32), exact=True, input=pb.TensorSpec(dtype=dtype))
     return pb.ListModelsResponse(models=[info]).SerializeToString()
 
 
 class Guarded:
-    """target: where it is. ca_file: what to trust."""
+    """target: the server's address. ca_file: what to trust."""
 
     def __init__(self, folder: Path, days: int) -> None:
         key, cert = certificate(days)

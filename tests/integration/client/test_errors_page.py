@@ -1,4 +1,4 @@
-"""docs/errors.md has every error, and its program works."""
+"""docs/errors.md lists every error, and its program works."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_attribute_of_an_error_has_a_row() -> None:
 
 
 def test_the_loop_of_the_page(threaded: ServerThread) -> None:
-    """Against a server that stalls for its second and third sample."""
+    """Runs against a server that stalls for its second and third sample."""
 
     async def gate(opened: bool) -> None:
         (threaded.server.gate.set if opened else threaded.server.gate.clear)()

@@ -1,4 +1,4 @@
-"""Event loops, and how programs end: users' scripts, each in a process of its own, whose stderr has to stay empty."""
+"""Event loops, and how programs end: users' scripts, each in its own process, whose stderr must stay empty."""
 
 from __future__ import annotations
 

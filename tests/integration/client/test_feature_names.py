@@ -1,4 +1,4 @@
-"""What has names is taken by them, where the model's features have names; what has none, by its order."""
+"""Named values are matched by name if the model's features have names; values without names go by order."""
 
 from __future__ import annotations
 

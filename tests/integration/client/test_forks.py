@@ -1,4 +1,4 @@
-"""Forked processes: nothing hangs in them. Programs of their own, as a fork copies all of a test run's threads."""
+"""Forked processes never hang. The tests run separate programs, since a fork would copy the test run's threads."""
 
 from __future__ import annotations
 

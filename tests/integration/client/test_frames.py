@@ -1,4 +1,4 @@
-"""The columns of a reply frame, cut into items; how many items a frame takes."""
+"""How a reply frame's columns are split into items, and how many items a frame takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMAT = FrameFormat(Layout("m", pb.FLOAT32, (1,)), ())
 
 
 class Unheard:
-    """Nobody waits for this answer."""
+    """An answer that no caller waits for."""
 
     def done(self) -> bool:
         return False
@@ -34,7 +34,7 @@ class Unheard:
 
 
 def inflight_frame(*counts: int, single: bool = False) -> InflightChunks:
-    """Items of so many time steps of four bytes."""
+    """Returns a frame of items with these numbers of time steps, four bytes each."""
     chunks = []
     for index, steps in enumerate(counts):
         start, inputs = first_position(bytes([index]) * 16), bytes(4 * steps)
@@ -132,7 +132,7 @@ def test_columns_that_do_not_fit_together(fault: str) -> None:
 async def test_what_waits_is_shared_out_among_the_frames_that_may_leave() -> None:
     inflight = InflightFrames(asyncio.get_running_loop(), lambda: None)
     assert inflight.share(256) == 128
-    assert inflight.share(2 * LEAST_ITEMS - 1) == LEAST_ITEMS  # too few to be shared out
+    assert inflight.share(2 * LEAST_ITEMS - 1) == LEAST_ITEMS  # too few to divide
     assert inflight.share(1) == LEAST_ITEMS
     inflight.add(InflightChunks(1, 0.0, [], []))
-    assert inflight.share(256) == 256  # the last that may leave takes what is left
+    assert inflight.share(256) == 256  # the last frame that may leave takes the rest

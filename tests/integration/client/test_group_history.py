@@ -1,4 +1,4 @@
-"""The columns of a group's history, without any transport."""
+"""The columns of a group's history, without a transport."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def answer(group: GroupHistory, chunk: GroupChunk) -> None:
 
 
 def kept_steps(group: GroupHistory, row: int) -> int:
-    """How far back the member's answered inputs reach, once it left the columns."""
+    """Returns how many of the member's answered steps are kept, after it left the columns."""
     history = group.take_apart(row)
     position, reaches = history.position, 0
     while history._known(position.step - reaches - 1) is not None:
@@ -94,7 +94,7 @@ def test_a_member_that_left_has_its_inputs_and_returns_with_new_ones(group: Grou
 
 
 def test_the_members_share_what_they_keep(group: GroupHistory) -> None:
-    """Six steps for each of three members; the oldest go first, whoever sent them."""
+    """The limit is six steps for each of three members. The oldest are dropped first, whoever sent them."""
     answer(group, send(group, 0, steps=4))
     for _ in range(14):
         answer(group, send(group, 1))

@@ -1,4 +1,4 @@
-"""Groups against a real server: shapes, order, what is refused, members that come, go and fail."""
+"""Groups on a real server: shapes, order, refusals, and members that join, leave and fail."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ async def test_rows_are_the_members_in_their_order(group: AsyncGroup, client: As
     assert (group.ids, len(group), "b" in group, "z" in group) == (("a", "b", "c"), 3, True, False)
     y = await group.step(ROWS)
     assert y.tolist() == ROWS.tolist()
-    y[0, 0] = 99  # the caller's own
+    y[0, 0] = 99  # a copy of the caller's own
     assert (await group.step(ROWS.tolist())).tolist() == (2 * ROWS).tolist()
     chunk = np.stack([ROWS, ROWS], axis=1)
     assert chunk.shape == (3, 2, 2)
     assert (await group.step(chunk)).tolist() == np.stack([3 * ROWS, 4 * ROWS], axis=1).tolist()
     assert [position.step for position in group.positions.values()] == [4, 4, 4]
-    for name in IDS:  # heads too are those that a session of its own has
+    for name in IDS:  # the heads, too, are those of a separate session
         assert (await client.session(name, model="count")).position == group.positions[name]
     assert client.counters.frames_sent == 3
     assert client.counters.steps_sent == 12
@@ -229,7 +229,7 @@ async def test_a_member_that_fails_fails_alone(group: AsyncGroup, client: AsyncC
     y = await group.step(ROWS, failed="nan")
     assert y[[0, 2]].tolist() == (4 * ROWS[[0, 2]]).tolist()
     assert np.isnan(y[1]).all()
-    with pytest.raises(GroupError, match="1 of 1 members"):  # no row of an answer, whose shape would be known
+    with pytest.raises(GroupError, match="1 of 1 members"):  # without any row, the answer's shape is unknown
         await group.step({"b": [1, 0]}, failed="nan")
     with pytest.raises(InvalidArgument, match="failed: got 'zero'"):
         await group.step(ROWS, failed="zero")  # type: ignore[call-overload]
@@ -306,8 +306,7 @@ async def test_groups_and_sessions_share_the_stream(client: AsyncClient) -> None
 
 
 async def test_a_reset_and_a_step_at_the_same_time(group: AsyncGroup, client: AsyncClient) -> None:
-    """The step is given while the reset is on its way: whichever comes first at the server, the group stands where the
-    server does."""
+    """The step is sent while the reset is in flight. Whichever comes first, the group ends at the server's position."""
     for _ in range(5):
         reset, reply = await asyncio.gather(group.reset(["a", "b"]), group.step_reply(ROWS))
         assert set(reply.errors) <= {"a", "b"}

@@ -1,6 +1,6 @@
-"""Groups whose replies, streams or steps are lost, against a server that loses them where the test says so.
+"""Groups whose replies, streams or steps are lost, on a server that loses them on request.
 
-The model sums its inputs: a step that is lost, doubled or out of order shows in every later answer.
+The model sums its inputs, so every later answer reveals a lost, doubled or misplaced step.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ async def test_a_lost_stream(server: CountingServer, client: AsyncClient, group:
     assert client.counters.stream_reconnects == 2
     server.frame_sizes.clear()
     await counted(group, 3, first=5)
-    assert server.frame_sizes == [8, 8, 8]  # all are back in one frame
+    assert server.frame_sizes == [8, 8, 8]  # all are in one frame again
     assert server.applied_steps == 8 * 7
 
 
 async def test_an_answer_that_stands_elsewhere_is_none(
     server: CountingServer, group: AsyncGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server applied the step to another history than the one the member's steps led to."""
+    """The server applied the step to a history other than the member's."""
     await counted(group, 1)
     answer = server.answer
 
@@ -99,14 +99,14 @@ async def test_what_the_server_lost_is_sent_again(
     for _ in range(4):
         await group.step(np.ones((8, chunk, 2)))
         total += chunk
-    await group.step({"s1": [1, 1], "s6": [1, 1]})  # a part of them stands elsewhere
+    await group.step({"s1": [1, 1], "s6": [1, 1]})  # some of them are at another step
     server.records["s1"].cut(2)
     server.records["s2"].cut(2 * chunk)
     server.records["s3"].cut(1)
     y = await group.step(ONES)
     assert y[:, 0].tolist() == [total + 1 + (name in ("s1", "s6")) for name in IDS]
     assert client.counters.replayed_steps == 2 + 2 * chunk + 1
-    server.records["s2"].cut(3)  # of which a part was replayed before
+    server.records["s2"].cut(3)  # some of these were replayed before
     y = await group.step(ONES)
     assert y[:, 0].tolist() == [total + 2 + (name in ("s1", "s6")) for name in IDS]
 
@@ -133,7 +133,7 @@ async def test_an_input_that_is_refused_is_one_members(server: CountingServer, g
         await group.step(x)
     assert list(caught.value.errors) == ["s3"]
     assert isinstance(caught.value.errors["s3"], InvalidArgument)
-    y = await group.step(ONES)  # it did not count, and its member goes on
+    y = await group.step(ONES)  # it did not count, and its member continues
     assert y[:, 0].tolist() == [4, 4, 4, 3, 4, 4, 4, 4]
     assert server.frame_sizes == [8, 8, 8, 8]
 
@@ -158,7 +158,7 @@ async def test_members_leave_and_their_rows_serve_others(server: CountingServer,
     await group.add(["t", "u"])
     assert group.ids == ("s0", "s1", "s3", "s5", "s6", "s7", "t", "u")
     assert (await group.step(ONES))[:, 0].tolist() == [4] * 6 + [1, 1]
-    server.records["u"].cut(1)  # replayed from what was sent for it, not for the member that had its row
+    server.records["u"].cut(1)  # replayed from its own steps, not from those of the row's previous member
     server.records["s0"].cut(3)
     assert (await group.step(ONES))[:, 0].tolist() == [5] * 6 + [2, 2]
     await group.reset(["s0"])
@@ -183,7 +183,7 @@ async def test_versions_that_do_not_fit_together(server: CountingServer, client:
     assert alone.model.missing_values
     server.of_other_version = set()
     with pytest.raises(GroupError, match="reset: 1 of 1"):
-        await alone.reset()  # it stands at step 0 of another version
+        await alone.reset()  # it is at step 0 of another version
     server.of_other_version = {"b"}
     assert (await alone.reset())["b"].step == 0
 
@@ -275,7 +275,7 @@ async def test_closing_ends_what_waits(server: CountingServer, client: AsyncClie
 async def test_a_step_that_waits_for_a_member_goes_on_with_its_new_generation(
     server: CountingServer, group: AsyncGroup
 ) -> None:
-    """Others reset it and step it, while an older step of it is still on the way."""
+    """Others reset and step the member while an older step of it is still in flight."""
     await group.step({"s0": [5, 5]})
     server.gate.clear()
     first = asyncio.ensure_future(group.step_reply({"s0": [1, 1]}))
@@ -306,7 +306,7 @@ async def test_members_go_while_steps_wait(server: CountingServer, group: AsyncG
 
 @dataclass
 class Pair:
-    """Two servers of the same records, and a group of which four members belong to each."""
+    """Two servers with the same records, and a group with four members on each."""
 
     one: CountingServer
     two: CountingServer
@@ -349,12 +349,12 @@ async def test_a_version_that_one_endpoint_lacks(pair: Pair) -> None:
     assert {type(error) for error in caught.value.errors.values()} == {ModelChanged}
     late = [name for name, error in caught.value.errors.items() if error.late_step is not None]
     pair.one.refusals = pair.two.refusals = []
-    y = await pair.group.step(ONES)  # a late step counts, as it does for a session
+    y = await pair.group.step(ONES)  # a late step counts, as for a session
     assert y[:, 0].tolist() == [3 + (name in late) for name in pair.group.ids]
 
 
 async def test_what_was_settled_is_kept_where_other_members_fail(pair: Pair) -> None:
-    """One server is silent: what the other has settled is not taken by the call that fails."""
+    """One server is silent. The call fails, but does not lose what the other server has settled."""
     pair.one.gate.clear()
     pair.two.gate.clear()
     reply = await pair.group.step_reply(ONES, timeout=0.05)

@@ -1,5 +1,7 @@
-"""Groups while server processes are killed, and their store loses a tail: outputs are those of an offline run, and
-every step counts once."""
+"""Groups while server processes are killed and their store loses a tail.
+
+The outputs are those of an offline run, and every step counts once.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,7 @@ def test_one_of_two_servers_is_killed(bundle: Path, redis: RedisServer, inputs: 
 
 
 def test_a_store_that_loses_a_tail(bundle: Path, redis: RedisServer, inputs: Array) -> None:
-    """As after a fail-over: Redis has what it had some steps ago, of every second member."""
+    """Like a fail-over: for every second member, Redis returns to an earlier state."""
     records = redis.client()
     records.flushall()
     with ServerProcess([bundle], redis.url) as server, Client(server.target, timeout=60, backoff=QUICK) as client:
@@ -96,7 +98,7 @@ def test_a_store_that_loses_a_tail(bundle: Path, redis: RedisServer, inputs: Arr
         assert len(kept) >= len(IDS) // 2
         got += [group.step(inputs[:, step]) for step in range(6, 10)]
         lose(records, kept)
-        peeked = group.peek(inputs[:, 10])  # which sends again what was lost
+        peeked = group.peek(inputs[:, 10])  # also resends what was lost
         assert client.counters.replayed_steps == 4 * len(kept)
         lose(records, kept)
         got += [group.step(inputs[:, step]) for step in range(10, STEPS)]
@@ -113,7 +115,7 @@ def lose(records: redis_py.Redis, kept: dict[Any, Any]) -> None:
 
 
 def test_sessions_of_an_older_version(bundle: Path, tmp_path: Path) -> None:
-    """A group has the version of its first member; sessions of another version may be members beside it."""
+    """A group has its first member's version. Sessions of another version can be members too."""
     newer = make_bundle(tmp_path / "newer", input_size=FEATURES, seed=1)
     x = np.ones((3, FEATURES), np.float32)
     with ServerProcess([bundle], f"sqlite:{tmp_path / 'sessions.db'}") as server:

@@ -1,6 +1,7 @@
-"""Refusals that the client handles itself: ACK_BEHIND, COMMIT_CONFLICT and OUTCOME_UNKNOWN, as docs/errors.md says.
+"""Refusals that the client handles itself, as docs/errors.md says: ACK_BEHIND, COMMIT_CONFLICT and OUTCOME_UNKNOWN.
 
-Each is provoked: at a real server where one can be made to give it, and the caller sees what the page promises."""
+Each is provoked, on a real server if possible, and the caller sees what the page promises.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ from .counting_server import Refused
 
 
 def test_a_window_beyond_the_servers_log_only_waits(tmp_path: Path) -> None:
-    """The log has no room for 64 unacknowledged steps: the server says so, and the stream goes on by itself."""
-    bundle = make_bundle(tmp_path / "wide", hidden_size=64)  # a large state, so that checkpoints come late
+    """The log has no room for 64 unacknowledged steps. The server says so, and the stream continues on its own."""
+    bundle = make_bundle(tmp_path / "wide", hidden_size=64)  # a large state, so that checkpoints are rare
     inputs = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     options = ["--max-log-steps", "8", "--max-chunk-steps", "4"]
     with ServerProcess([bundle], "memory:", options) as server, Client(server.target, backoff=QUICK) as client:

@@ -1,4 +1,4 @@
-"""Every rule of a session's history, without any transport."""
+"""Every rule of a session's history, without a transport."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def resent(line: History) -> list[Chunk]:
 
 
 def bytes_and_places(*chunks: Chunk) -> list[tuple[bytes, Position, Position]]:
-    """What makes a resend the same: a chunk that was answered is made anew for its replay."""
+    """Returns what identifies a resend: for a replay, a new chunk object replaces the answered one."""
     return [(chunk.inputs, chunk.start, chunk.end) for chunk in chunks]
 
 
@@ -155,13 +155,13 @@ def test_a_replay_does_not_claim_acks_ahead_of_itself() -> None:
 
 
 def test_a_replay_that_is_under_way_does_not_hold_the_position_back() -> None:
-    """The position is the one after the last reply, also while the server is sent again what it lost."""
+    """The position is the one after the last reply, even while the client resends what the server lost."""
     line = history()
     first, _ = answered(line, steps(1), steps(2))
     (third,) = sent(line, steps(3))
     assert line.on_error(third, "STEP_GAP", first.end).action is Action.REPLAY
     second, third = resent(line)
-    assert line.on_error(second, "STORE_UNAVAILABLE").action is Action.RESEND  # it was applied all the same
+    assert line.on_error(second, "STORE_UNAVAILABLE").action is Action.RESEND  # it was applied nevertheless
     assert line.on_reply(third, third.end).action is Action.DELIVER
     assert line.position == line.tail == third.end
     (second,) = resent(line)
@@ -280,7 +280,7 @@ def test_the_chunks_after_a_rejected_one_fail_too() -> None:
     verdict = line.on_error(b, "INVALID_FIELD")
     assert (verdict.action, verdict.failed) == (Action.FAIL, (b, c, d, e))
     assert line.position == line.tail == a.end
-    # What comes next starts where the rejected one did, and waits for the outcomes that are still out.
+    # The next chunk starts where the rejected one did, and waits for the outcomes of those in flight.
     f = line.append(steps(6))
     assert f.start == a.end
     assert line.next_chunk() is None
@@ -327,7 +327,7 @@ def test_an_abandoned_chunk_keeps_its_place_and_is_settled_before_anything_new()
     a, b = sent(line, steps(1), steps(2))
     assert line.abandon(a, "DEADLINE_PASSED").failed == (a,)
     assert (a.late, b.late, line.late) == (True, False, 1)
-    assert not line.room(1)  # also for the same bytes: they would be another step
+    assert not line.room(1)  # not even for the same bytes: they would be another step
     assert line.on_reply(a, a.end).action is Action.DELIVER
     assert line.on_reply(b, b.end).action is Action.DELIVER
     assert line.position == b.end
@@ -357,7 +357,7 @@ def test_a_late_chunk_that_is_refused_for_good_gives_its_place_back(reason: str)
 
 @pytest.mark.parametrize("reason", ["MODEL_CHANGED", "UNAUTHENTICATED", "SESSION_NOT_FOUND", "INTERNAL_ERROR"])
 def test_a_refusal_after_a_lost_answer_settles_nothing(reason: str) -> None:
-    """The first attempt may have been applied; that the second one is refused does not say that it was not."""
+    """The first attempt may have been applied. A refusal of the second does not disprove that."""
     line = history()
     a, b = sent(line, steps(1), steps(2))
     line.on_error(a, LOST)

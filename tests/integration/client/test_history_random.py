@@ -1,4 +1,4 @@
-"""A session's history against a server that loses replies, tails and patience, in random order."""
+"""A session's history against a server that loses replies and tails, and impatient callers, in random order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REFUSED = b"\xff\xff"
 
 
 class TinyServer:
-    """The decision table, on one record; compacts up to what was acknowledged."""
+    """The decision table for one record; compacts up to what was acknowledged."""
 
     def __init__(self) -> None:
         self.positions = [START]
@@ -26,7 +26,7 @@ class TinyServer:
         self.base = 0
 
     def answer(self, chunk: Chunk, acked: int) -> tuple[str, Position]:
-        """("", position after) or (reason, where the record stands)."""
+        """Returns ("", position after) or (reason, the record's position)."""
         stands, sent = self.positions[-1], chunk.start
         cut = [chunk.inputs[at : at + WIDTH] for at in range(0, len(chunk.inputs), WIDTH)]
         if sent.step > stands.step:
@@ -64,7 +64,7 @@ def test_what_was_delivered_is_what_the_server_has(block: int) -> None:
 
 
 def held_up_to(delivered: list[tuple[int, bytes]]) -> int:
-    """The step up to which every reply has come."""
+    """Returns the step up to which every reply has arrived."""
     step = 0
     for first, inputs in sorted(delivered):
         if first > step:
@@ -79,9 +79,9 @@ def one_run(seed: int) -> None:
     network: deque[tuple[Chunk, int]] = deque()
     answers: deque[tuple[Chunk, str, Position | None]] = deque()
     first_seen: dict[int, tuple[bytes, Position]] = {}
-    delivered: list[tuple[int, bytes]] = []  # a lost reply may come in after the next one's
+    delivered: list[tuple[int, bytes]] = []  # a reply that was lost may arrive after the next one's
     told: set[int] = set()
-    kept: list[Chunk] = []  # so that no id is used twice
+    kept: list[Chunk] = []  # so that no id is reused
     to_give = 25
 
     def land() -> None:
@@ -104,11 +104,11 @@ def one_run(seed: int) -> None:
         for failed in verdict.failed:
             assert id(failed) not in told or failed.late
             told.add(id(failed))
-            if failed.state is ChunkState.DONE:  # what was answered behind it proves that it was applied
+            if failed.state is ChunkState.DONE:  # a later answer proves that it was applied
                 delivered.append((failed.start.step, failed.inputs))
 
     def give_up() -> None:
-        """A caller waits no longer: what may have been applied stays, and counts."""
+        """A caller stops waiting: what may have been applied stays, and counts."""
         chunk = random.choice([chunk for chunk in line.unanswered if not chunk.held] or [None])
         if chunk is not None and not chunk.late:
             tell(line.abandon(chunk, "DEADLINE_PASSED"))
@@ -152,7 +152,7 @@ def one_run(seed: int) -> None:
             give_up()
         elif event == "tail" and to_give and random.random() < 0.2:
             server.lose_tail()
-    # A tail lost after the last step shows at the next one; so one more, which mends it.
+    # A tail lost after the last step shows only at the next one, so one more step repairs it.
     kept.append(line.append(b"zz"))
     while not line.idle:
         outgoing = line.next_chunk()

@@ -1,4 +1,4 @@
-"""What is given becomes a model's raw bytes; the short way for what is usual agrees with the long one."""
+"""Inputs are converted to a model's raw bytes; the fast path for common inputs agrees with the general one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def masked(values: Any, mask: Any, dtype: str = "f8") -> Any:
 
 
 def with_one_missing() -> dict[str, Any]:
-    """Three features of one time step, of which the second is missing; under it lies what must not be fed."""
+    """Returns three features of one time step, with the second one missing; the value below it must not be used."""
     row = masked([0, -9999, 1], [0, 1, 0])
     objects: dict[str, Any] = {
         "NaN": [0.0, NAN, 1.0],

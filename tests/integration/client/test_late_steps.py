@@ -1,6 +1,6 @@
-"""Steps whose callers stopped waiting: a server that stalls, deadlines, cancellation, Ctrl-C, streams that are left.
+"""Steps whose callers stopped waiting: a server that stalls, deadlines, cancellation, Ctrl-C, abandoned streams.
 
-The model sums its inputs, and the n-th sample is 2**n in one feature: the session's state says which samples count.
+The model sums its inputs, and the n-th sample is 2**n in one feature, so the session's state shows which samples count.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ ONE = [1.0, 1.0]
 
 
 def sample(number: int) -> list[float]:
-    """Number 0..20: no two sums of different ones are the same."""
+    """Returns sample 0 to 20: different sets of samples have different sums."""
     return [float(1 << number), 0.0]
 
 
 def numbers(total: float) -> set[int]:
-    """Of which samples the sum is made."""
+    """Returns the samples that make up the sum."""
     return {number for number in range(24) if int(total) >> number & 1}
 
 
@@ -53,7 +53,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
 
 @contextmanager
 def stalled(process: ServerProcess) -> Iterator[None]:
-    """The whole server stands still."""
+    """Stalls the whole server."""
     process.send_signal(signal.SIGSTOP)
     try:
         yield
@@ -66,7 +66,7 @@ def stalled(process: ServerProcess) -> Iterator[None]:
 
 @pytest.mark.parametrize("equal", [False, True], ids=["varying", "equal"])
 def test_a_loop_goes_on_after_a_stall(process: ServerProcess, equal: bool) -> None:
-    """As users write it: a sample every so often, a short timeout, and on with the next one."""
+    """As users write it: a sample every so often with a short timeout, and on to the next one."""
     with Client(process.target, backoff=QUICK) as client:
         session = client.session(f"loop-{equal}")
         counted: set[int] = set()
@@ -142,7 +142,7 @@ def test_reads_and_peeks_see_the_late_step(process: ServerProcess) -> None:
         assert session.state()["h"].tolist() == [[6, 0]]
         with stalled(process), pytest.raises(DeadlineExceeded):
             session.step(sample(4), timeout=0.05)
-        assert session.reset().step == 0  # another generation: whether it counted does not matter any more
+        assert session.reset().step == 0  # another generation: whether the step counted no longer matters
         assert session.unsettled == ()
         assert session.step(sample(1)).tolist() == [2, 0]
 
@@ -216,10 +216,10 @@ async def test_a_late_answer_counts(client: AsyncClient, server: CountingServer)
     session = await client.open("a")
     late = await timed_out(session, server, ONE)
     server.gate.set()
-    assert (await session.step(ONE)).tolist() == [2, 2]  # the same values, another step
+    assert (await session.step(ONE)).tolist() == [2, 2]  # the same values, but another step
     assert late.applied
     assert late.position.step == 1
-    assert len(server.seen) == 2  # its answer came late; it was not sent again
+    assert len(server.seen) == 2  # its answer arrived late, and it was not sent again
 
 
 async def test_a_lost_answer_is_asked_for_again_as_it_was(client: AsyncClient, server: CountingServer) -> None:
@@ -295,7 +295,7 @@ async def test_what_cannot_be_settled_is_told_to_every_step(client: AsyncClient,
     with pytest.raises(ModelChanged) as caught:
         await waiting
     late = caught.value.late_step
-    assert late is not None  # the first attempt was applied, and the refused one does not know
+    assert late is not None  # the first attempt was applied, which the refused one cannot know
     for call in (session.step(sample(2)), session.state()):
         with pytest.raises(ModelChanged):
             await call
@@ -321,7 +321,7 @@ async def test_the_steps_behind_a_late_one_go_on(client: AsyncClient, server: Co
 async def test_a_caller_cancelled_with_its_answer_there(client: AsyncClient, server: CountingServer) -> None:
     session = await client.open("a")
     step = asyncio.ensure_future(session.step(ONE))
-    await until(lambda: session.position.step == 1)  # it was answered, and the task has not run yet
+    await until(lambda: session.position.step == 1)  # it was answered, but the task has not run yet
     step.cancel()
     await asyncio.wait([step])
     if step.cancelled():

@@ -1,4 +1,4 @@
-"""A live source gets each answer before its next sample is read; what is all at hand is read ahead."""
+"""A live source gets each answer before its next sample is read. A sequence that is all available is read ahead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ONE = [1.0, 1.0]
 
 
 class Live:
-    """A source of `count` samples that notes, whenever it is read, how many answers have come so far."""
+    """A source of `count` samples that notes at each read how many answers have arrived."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -71,7 +71,7 @@ def test_with_a_window_answers_that_have_arrived_do_not_wait_for_it_to_fill(targ
 
     def slow() -> Iterator[list[float]]:
         for read in range(5):
-            while session.position.step < read:  # its next sample comes when the answers to those before have come
+            while session.position.step < read:  # its next sample comes after the answers to those before
                 time.sleep(0.001)
             seen.append(yielded)
             yield ONE
@@ -80,12 +80,12 @@ def test_with_a_window_answers_that_have_arrived_do_not_wait_for_it_to_fill(targ
         session = client.session("a")
         for _ in session.stream(slow(), window=64):
             yielded += 1
-    assert seen == [0, 0, 1, 2, 3]  # all but the answer that came while this sample was waited for
+    assert seen == [0, 0, 1, 2, 3]  # all but the answer that arrived while this sample was awaited
     assert yielded == 5
 
 
 class Held(Live):
-    """The same with a length and an index: all of it is at hand."""
+    """The same with a length and an index: all samples are available."""
 
     def __len__(self) -> int:
         return self.count
@@ -116,7 +116,7 @@ def test_reading_ahead_is_an_option_for_a_source_and_the_default_for_a_sequence(
 
 
 def opens_once_read(threaded: ServerThread, samples: Live, count: int) -> None:
-    """No step is answered before so many samples have been read."""
+    """Holds all answers back until so many samples have been read."""
     while len(samples.seen) < count:
         time.sleep(0.001)
     threaded.do(gate(threaded.server, opened=True))

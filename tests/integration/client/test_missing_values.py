@@ -1,4 +1,4 @@
-"""A mask, None and NA reach a real server as missing values, on every way that inputs take; never the fill below."""
+"""A mask, None and NA reach a real server as missing values by every kind of call, never as the fill value below."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDS: list[Any] = [np.ma.masked_array([3, 4], [False, True]), [3, None], [3, np.m
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Models: fill (NaN is missing, and counts as 100), whole (nothing may be missing), words (ids below 10)."""
+    """Models: fill (NaN is missing, and counts as 100), whole (no value may be missing), words (ids below 10)."""
     folder = tmp_path_factory.mktemp("missing")
     filling = {"kind": "features", "missing": {"policy": "constant", "value": 100.0}}
     tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}

@@ -14,7 +14,7 @@ START = first_position(bytes(range(16)))
 
 
 def chunks(count: int) -> list[Chunk]:
-    """Adjoining, of 1 to 4 time steps each."""
+    """Returns consecutive chunks of 1 to 4 time steps each."""
     made, at = [], START
     for _ in range(count):
         inputs = random.randbytes(WIDTH * random.randint(1, 4))

@@ -1,4 +1,4 @@
-"""What people see of the client's objects: one short line that says which one it is, and where it is."""
+"""The reprs of the client's objects: one short line that says what the object is and where."""
 
 from __future__ import annotations
 

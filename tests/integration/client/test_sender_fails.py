@@ -1,4 +1,4 @@
-"""An unexpected error in what sends and reads fails the steps in flight, and the client goes on."""
+"""An unexpected error while sending or reading fails the steps in flight, and the client continues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ X = [1.0, 2.0]
 
 
 def once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
-    """The method fails the next time it is called, and then is itself again."""
+    """Makes the method fail at its next call only."""
     original = getattr(owner, name)
 
     def fail(*args: Any, **kwargs: Any) -> Any:
@@ -40,7 +40,7 @@ async def test_steps_on_their_way_fail_and_later_ones_are_served(
         assert (await asyncio.wait_for(other.step(X), 10)).tolist()[0] == 1
         for _ in range(2):
             await asyncio.wait_for(session.step(X), 10)
-        assert session.position.step in (3, 4)  # the one that failed was applied, or was not sent
+        assert session.position.step in (3, 4)  # the one that failed was applied, or not sent
 
 
 @pytest.mark.parametrize("name", ["_serve", "_reconnected", "_on_up"])

@@ -1,4 +1,4 @@
-"""What one step costs an event loop: it needs no task, and a blocking one wakes the client's thread once."""
+"""What a step costs an event loop: no task, and for a blocking step one wake-up of the client's thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COUNT = 20
 
 
 class Watch:
-    """Counts the tasks that a loop creates, and the wakes from other threads."""
+    """Counts the tasks that a loop creates, and wake-ups by other threads."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.tasks = self.wakes = 0
@@ -32,7 +32,7 @@ class Watch:
         return asyncio.Task(work, loop=loop, **options)
 
     def take(self) -> tuple[int, int]:
-        """(tasks, wakes) since the last call of it."""
+        """Returns (tasks, wake-ups) since its last call."""
         seen, self.tasks, self.wakes = (self.tasks, self.wakes), 0, 0
         return seen
 
@@ -69,7 +69,7 @@ def test_a_blocking_step_needs_no_task_and_one_wake(real_target: str) -> None:
             session.step(ONE)
         assert watch.take() == (0, COUNT)
         assert len(list(session.stream(iter([ONE] * COUNT)))) == COUNT
-        assert watch.take() == (COUNT + 1, COUNT + 2)  # the last of them finds the end; then the stream is left
+        assert watch.take() == (COUNT + 1, COUNT + 2)  # the last task finds the end; one wake-up leaves the stream
         for _ in range(COUNT):
             session.settle()
         assert watch.take() == (COUNT, COUNT)

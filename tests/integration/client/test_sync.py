@@ -149,7 +149,7 @@ def test_a_stream_reads_in_the_callers_thread_and_stops_early(threaded: ServerTh
 
 @pytest.mark.timeout(30)
 def test_a_loop_that_ends_with_an_open_client_in_it_ends(threaded: ServerThread) -> None:
-    """Nobody closed the client: whatever ends the program cancels what is left of it."""
+    """The client is not closed: whatever ends the program cancels what is left of it."""
 
     async def leave_it_open() -> list[float]:
         client = AsyncClient(threaded.target)

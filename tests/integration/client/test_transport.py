@@ -1,4 +1,4 @@
-"""The asyncio client against a real gRPC server: frames, retries, losses, fail-over."""
+"""The asyncio client on a real gRPC server: frames, retries, losses, fail-over."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def take(session: AsyncSession, samples: object, **options: int) -> list[l
 
 
 def counted(first: int, last: int) -> list[list[float]]:
-    """The answers to steps of value 1."""
+    """Returns the answers to steps of value 1."""
     return [[float(step), float(step)] for step in range(first, last + 1)]
 
 
@@ -62,8 +62,8 @@ async def test_shapes_follow_the_input(client: AsyncClient) -> None:
     assert reply.state["h"].tolist() == [[4, 5]]
     assert reply.position == session.position
     assert session.last_reply is reply
-    reply.output[0] = 0  # the caller's own
-    assert all(value.base is None for value in reply.outputs.values())  # keeping one does not keep its frame
+    reply.output[0] = 0  # a copy of the caller's own
+    assert all(value.base is None for value in reply.outputs.values())  # keeping an output does not keep its frame
 
 
 async def test_wrong_inputs_are_refused_here(client: AsyncClient, server: CountingServer) -> None:
@@ -150,7 +150,7 @@ async def test_generations(client: AsyncClient, server: CountingServer) -> None:
 async def test_request_ids_stay_the_same_over_retries(client: AsyncClient, server: CountingServer) -> None:
     server.lose_calls = 2
     session = await client.open("a")
-    assert session.created  # by its first, unanswered try
+    assert session.created  # by its first, unanswered attempt
     assert len(server.request_ids) == 3
     server.lose_calls = 1
     await session.reset()
@@ -280,7 +280,7 @@ async def test_leaving_a_stream_takes_back_what_is_beyond_the_window(server: Cou
         await asyncio.gather(first, return_exceptions=True)
         server.gate.set()
         total = float((await session.state())["h"][0][0])
-        assert total == sum(10**i for i in range(server.applied_steps))  # no hole: the first so many
+        assert total == sum(10**i for i in range(server.applied_steps))  # no gap: the first so many
 
 
 async def test_a_cancelled_step_takes_those_behind_it_along(server: CountingServer) -> None:
@@ -393,7 +393,7 @@ async def test_internal_errors_are_reported_not_repeated(client: AsyncClient, se
 
 
 async def restarted(server: CountingServer, records: dict[str, Record]) -> CountingServer:
-    """Another server at the same port."""
+    """Returns another server on the same port."""
     port = server.port
     await server.stop()
     again = CountingServer(records)
@@ -553,7 +553,7 @@ async def test_a_deadline_is_kept_and_the_step_counts_once(client: AsyncClient, 
     with pytest.raises(DeadlineExceeded, match=r"within 0\.05 s"):
         await session.step(ONE, timeout=0.05)
     await until(lambda: server.frames == 1)
-    another = asyncio.ensure_future(session.step(ONE))  # the same values, another step
+    another = asyncio.ensure_future(session.step(ONE))  # the same values, but another step
     server.gate.set()
     assert (await another).tolist() == [2, 2]
     assert server.applied_steps == 2
@@ -563,7 +563,7 @@ async def test_every_session_keeps_its_own_deadline(client: AsyncClient, server:
     slow, quick, again = [await client.open(name) for name in ("slow", "quick", "again")]
     server.gate.clear()
     waiting = asyncio.ensure_future(slow.step(ONE))
-    for session in (quick, again, quick):  # each time the timer has nothing but the long one left
+    for session in (quick, again, quick):  # each time only the long timer is left
         with pytest.raises(DeadlineExceeded):
             await session.step(ONE, timeout=0.03)
     behind = [asyncio.ensure_future(quick.step(ONE, timeout=seconds)) for seconds in (0.06, 0.03, 15)]
@@ -574,7 +574,7 @@ async def test_every_session_keeps_its_own_deadline(client: AsyncClient, server:
     assert (await waiting).tolist() == [1, 1]
     total = (await again.step(ONE)).tolist()
     arrived = [session for session, *_ in server.seen].count("again")
-    assert total == [arrived, arrived]  # the one that was late counts, where it left before its deadline
+    assert total == [arrived, arrived]  # the late step counts if it was sent before its deadline
 
 
 async def test_no_server_at_all(nobody: str) -> None:
@@ -604,7 +604,7 @@ async def test_a_silent_server_is_given_up(server: CountingServer) -> None:
 
 
 async def test_an_endpoint_that_only_accepts_is_given_up(server: CountingServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections stand; nobody reads them
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are accepted, but nothing reads from them
         target = f"127.0.0.1:{silent.getsockname()[1]}"
         other = f"127.0.0.1:{server.port}"
         name = next(f"s{i}" for i in range(100) if rendezvous(f"s{i}", [target, other])[0] == target)

@@ -1,4 +1,4 @@
-"""Servers that are not there, targets that are none, proxies: told soon, with the target and the cause."""
+"""Absent servers, invalid targets, proxies: reported soon, with the target and the cause."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_refused_connection_is_told_within_a_second(nobody: str) -> None:
         began = time.monotonic()
         with pytest.raises(Unavailable, match="Connection refused") as caught:
             client.session("a")
-        assert time.monotonic() - began < 2.0  # a second, on a machine that does other things as well
+        assert time.monotonic() - began < 2.0  # a second, with room for a busy machine
         assert nobody in str(caught.value)
 
 
@@ -77,7 +77,7 @@ async def test_a_server_that_starts_later_can_be_waited_for() -> None:
 
 
 async def test_a_server_that_was_there_is_waited_for() -> None:
-    """A restart is ridden out, however soon a server that never was there is given up."""
+    """The client rides out a restart, however soon it gives up on a server that was never there."""
     server = CountingServer()
     target = await server.start()
     async with AsyncClient(target, connect_timeout=0.0, backoff=QUICK) as client:

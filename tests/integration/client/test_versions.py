@@ -1,4 +1,4 @@
-"""Forecasts, and sessions that are carried over to a retrained model: real servers, one after another on a store."""
+"""Forecasts, and sessions carried over to a retrained model: real servers, one after another on one store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SESSIONS = ("a/1", "a/2", "b")
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two trainings of one model; the newer one says what is fed back."""
+    """Two trainings of one model; the newer one declares feedback."""
     folder = tmp_path_factory.mktemp("versions")
     more: dict[str, Any] = {"name": "m", "head": (2,)}
     return make_bundle(folder / "old", seed=1, **more), make_bundle(
@@ -44,7 +44,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def kept(old: Path, new: Path, inputs: np.ndarray) -> np.ndarray:
-    """What the new version predicts for NEXT, from the state in which `inputs` leave the old one."""
+    """Returns what the new version predicts for NEXT, from the old version's state after `inputs`."""
     engine = load_engine(new, "cpu")
     left = offline(old, inputs)
     state = b"".join(left[f"state.{spec.name}"].tobytes() for spec in engine.spec.states)
@@ -54,7 +54,7 @@ def kept(old: Path, new: Path, inputs: np.ndarray) -> np.ndarray:
 
 
 def test_a_retrained_model_takes_over(versions: tuple[Path, Path], store: str) -> None:
-    """keep, rerun and reset, one by one and in bulk, and what is left of it after a restart."""
+    """keep, rerun and reset, one by one and in bulk, and what remains after a restart."""
     old, new = versions
     with ServerProcess([old], store) as server, Client(server.target) as client:
         for name in SESSIONS:
@@ -111,7 +111,7 @@ def both(versions: tuple[Path, Path]) -> Iterator[ServerProcess]:
 
 
 async def test_forecast_and_carry_over_with_asyncio(both: ServerProcess, versions: tuple[Path, Path]) -> None:
-    """And a session that steps from many tasks while it is carried over has nothing half done."""
+    """A session that several tasks step while it is carried over is never left half done."""
     _, new = versions
     async with AsyncClient(both.target) as client:
         session = await client.open("s")
@@ -189,7 +189,7 @@ def test_the_command(both: ServerProcess, versions: tuple[Path, Path], tmp_path:
 
 
 def test_a_session_of_a_version_that_is_gone_is_reset(versions: tuple[Path, Path], tmp_path: Path) -> None:
-    """By its handle, by its name, and by the program; a handle goes on with the new version and its sizes."""
+    """By its handle, by its name, and by the program. A handle continues with the new version and its sizes."""
     old, _ = versions
     wider = make_bundle(tmp_path / "wider", seed=3, name="m", input_size=5, head=(2,))
     rows = np.random.default_rng(4).standard_normal((4, 5)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""wait_ready: until a server answers, takes the token, serves, and reaches its store; what it says where none does."""
+"""wait_ready waits until a server answers, accepts the token, serves and reaches its store, or says what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps over a WebSocket: the same promises as over gRPC, and each refusal by its own error."""
+"""Steps over a WebSocket keep the promises of gRPC, and each refusal is its own error."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def server(counting: Path) -> Iterator[ServerProcess]:
 
 
 def frames_served(server: ServerProcess) -> float:
-    """WebSockets of frames that have ended."""
+    """Returns the number of ended WebSockets of frames."""
     return server.metric("cellkeeper_http_request_seconds_count", route="/v1/frames")
 
 
@@ -81,7 +81,7 @@ async def test_sessions_groups_and_chunks(server: ServerProcess) -> None:
         answers = [answer.tolist() async for answer in one.stream([[1.0], [1.0], [1.0]])]
         assert answers == [[5.0], [6.0], [7.0]]
         assert client.counters.stream_reconnects == 0
-    assert frames_served(server) == before + 1  # all of them shared one, which has ended with its client
+    assert frames_served(server) == before + 1  # all shared one, which ended with the client
 
 
 def test_the_blocking_client(server: ServerProcess) -> None:
@@ -108,7 +108,7 @@ async def test_a_killed_server_goes_on_where_it_stood(bundle: Path, tmp_path: Pa
 
 
 async def test_a_server_that_ends_answers_what_it_has_and_another_goes_on(bundle: Path, tmp_path: Path) -> None:
-    """Its client is asked to send no more, and says so by an empty message."""
+    """The server asks its client to stop sending, and the client confirms with an empty message."""
     inputs: Array = np.random.default_rng(4).standard_normal((20, 40, FEATURES)).astype(np.float32)
     store = f"sqlite:{tmp_path / 's.db'}"
     with ServerProcess([bundle], store, http=True) as one, ServerProcess([bundle], store, http=True) as two:
@@ -145,7 +145,7 @@ async def test_a_server_that_falls_silent_is_given_up(server: ServerProcess) -> 
 
 @asynccontextmanager
 async def swallowing(url: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """A proxy to that URL, and an event: while it is set, nothing that comes is passed on."""
+    """Yields the address of a proxy to that URL, and an event; while it is set, the proxy drops everything."""
     host, _, port = url.partition("://")[2].partition(":")
     swallow = asyncio.Event()
     pumps: set[asyncio.Task[None]] = set()
@@ -244,7 +244,7 @@ def test_a_token_never_goes_unencrypted_beside_tls() -> None:
 
 
 def test_a_path_before_the_servers_own() -> None:
-    """Behind a proxy."""
+    """For servers behind a proxy."""
     from cellkeeper._transport.websocket_address import checked_addresses
 
     (address,) = checked_addresses("ws://example.com/cells/", ("example.com:443",), None)

@@ -1,5 +1,4 @@
-"""What the client makes of a WebSocket whose server does as a test says: that it has sent its last frame, a refusal,
-silence."""
+"""The client on a WebSocket whose server does as the test says: it announces its end, refuses, or is silent."""
 
 from __future__ import annotations
 
@@ -22,13 +21,13 @@ from .conftest import QUICK
 
 @pytest.fixture(scope="module")
 def server(counting_model: Path) -> Iterator[ServerProcess]:
-    """For everything but steps."""
+    """Serves everything but steps."""
     with ServerProcess([counting_model], "memory:") as made:
         yield made
 
 
 async def test_a_server_that_is_about_to_end_answers_what_it_has_on_the_same_socket(server: ServerProcess) -> None:
-    """The client says by an empty message that it sends no more, and keeps the socket open for the replies."""
+    """The client announces with an empty message that it sends no more, and keeps the socket open for the replies."""
     came: list[bytes] = []
 
     async def drain(socket: ServerConnection) -> None:
@@ -69,7 +68,7 @@ async def test_a_refusal_of_an_open_socket_is_the_steps_error(server: ServerProc
 
 
 def client_of(server: ServerProcess, made: Server, timeout: float = 20, attempt_timeout: float = 10) -> AsyncClient:
-    """Its steps go to `made`, everything else to `server`."""
+    """Returns a client that sends steps to `made` and everything else to `server`."""
     url = f"ws://127.0.0.1:{next(iter(made.sockets)).getsockname()[1]}"
     return AsyncClient(server.target, timeout=timeout, attempt_timeout=attempt_timeout, backoff=QUICK, websocket=url)
 
@@ -80,7 +79,7 @@ async def _frame(socket: ServerConnection, came: list[bytes]) -> pb.StepFrame:
 
 
 def _reply(frame: pb.StepFrame, prediction: float) -> pb.StepFrameReply:
-    """To a frame of one time step of the counting model."""
+    """Returns the reply to a frame of one time step of the counting model."""
     after = advance(Position.unpack(frame.positions), frame.inputs, len(frame.inputs))
     data = np.float32(prediction).tobytes()
     column = pb.OutputColumn(name="prediction", dtype=pb.FLOAT32, shape=[1], data=data)

@@ -22,10 +22,10 @@ from examples.co2.series import load_series
 from .console import MODEL, Console, ConsolePage, launched, program, served
 
 STATIONS = ("mauna-loa", "barrow", "cape-grim", "south-pole")
-SETTLING_WEEKS = 400  # before, weeks are missing, and a new session has yet to see a year
+SETTLING_WEEKS = 400  # before that, weeks are missing, and a new session has not seen a whole year
 WEEKS = 150  # in one chunk, so that the log has them
-PAUSE_SECONDS = 0.1  # between the steps of those that go on in the background
-LIVE_WEEKS = 26  # one by one, while the page looks
+PAUSE_SECONDS = 0.1  # between the steps of the background sessions
+LIVE_WEEKS = 26  # one by one, while the page is open
 FORECAST_WEEKS = 52
 MAX_BYTES = 80_000
 COLORS = 256
@@ -37,11 +37,11 @@ WANTED: dict[tuple[int, Scheme], tuple[str, ...]] = {
     (400, "light"): ("sessions", "session", "compare"),
     (1280, "dark"): ("session", "now"),
 }
-"""What docs/console.md shows."""
+"""The pictures in docs/console.md."""
 
 
 def take(page: ConsolePage, path: Path, *, full: bool = False) -> None:
-    """Writes what the page shows as a PNG of few colours. ValueError if it is too large for the repository."""
+    """Saves a screenshot as a PNG of few colours. Raises ValueError if it is too large for the repository."""
     page.page.evaluate("scrollTo(0, 0)")
     page.page.mouse.move(0, 0)
     shot = Image.open(io.BytesIO(page.page.screenshot(full_page=full))).convert("RGB")
@@ -52,7 +52,7 @@ def take(page: ConsolePage, path: Path, *, full: bool = False) -> None:
 
 
 def pictures(browser: Browser, console: Console, out: Path, width: int, scheme: Scheme) -> None:
-    """The wanted views at that width. out: the folder."""
+    """Takes the wanted pictures of this width. out: the folder."""
     context = browser.new_context(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme)
     page = ConsolePage(context.new_page(), console)
 
@@ -93,7 +93,7 @@ def pictures(browser: Browser, console: Console, out: Path, width: int, scheme: 
 
 @contextmanager
 def background(console: Console, names: Sequence[str]) -> Iterator[None]:
-    """Sessions that go on meanwhile, so that there is something to measure."""
+    """Steps these sessions in the background, so that there is something to measure."""
     ended = Event()
 
     def go_on() -> None:

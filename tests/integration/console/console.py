@@ -1,4 +1,4 @@
-"""The console as a test drives it: a page of a browser, and the server behind it."""
+"""The console as tests drive it: a browser's page, and the server behind it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BUNDLE = Path(__file__).parents[3] / "examples" / "co2" / "bundle"
 MODEL = "co2"
 TOKEN_MODEL = "words"
 TOKENS = 30
-NO_TOKEN_YET = "status of 401"  # the browser's own line on the first question, which no page can keep it from
+NO_TOKEN_YET = "status of 401"  # the browser's own message about the first request, which no page can prevent
 
 
 @dataclass(frozen=True)
 class Console:
-    """token: of somebody who may do everything. reader: of one who may only look."""
+    """token: of a user with all rights. reader: of a user who may only read."""
 
     server: ServerProcess
     url: str
@@ -42,8 +42,11 @@ class Console:
 
 @contextmanager
 def served(folder: Path, sessions: Sequence[str]) -> Iterator[Console]:
-    """Serves the CO2 model, as the version before it one that declares no feedback, and a model of token ids; asks who
-    calls. `folder` gets its files; the sessions are opened."""
+    """Serves the CO2 model, an earlier version of it without feedback, and a model of token ids, all with
+    authentication.
+
+    `folder` gets the files. Opens the sessions.
+    """
     before = folder / "before"
     shutil.copytree(BUNDLE, before)
     config = json.loads((before / "config.json").read_text())
@@ -66,14 +69,14 @@ def served(folder: Path, sessions: Sequence[str]) -> Iterator[Console]:
 
 
 def program() -> str | None:
-    """A Chromium, or None."""
+    """Returns the path of Chromium, or None."""
     return next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 
 
 @contextmanager
 def launched() -> Iterator[Browser]:
-    """A browser without a window. `program` has found one."""
-    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []  # as root Chromium does not start in its sandbox
+    """Yields a headless browser. Needs `program`."""
+    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox does not work for root
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program(), args=as_root)
         yield browser
@@ -81,7 +84,7 @@ def launched() -> Iterator[Browser]:
 
 
 class ConsolePage:
-    """`complaints`: errors and warnings of the browser, but for those that a test says it expects."""
+    """complaints: errors and warnings of the browser, except those that a test expects."""
 
     def __init__(self, page: Page, console: Console) -> None:
         self.page = page
@@ -92,14 +95,14 @@ class ConsolePage:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def enter(self, path: str = "", token: str | None = None) -> None:
-        """Opens the console there, and enters the token that it asks for."""
+        """Opens the console at this path, and enters a token when asked for it."""
         self.page.goto(self.console.url + path)
         self.page.get_by_label("Token", exact=True).fill(token or self.console.token)
         self.button("Use token").click()
         self.page.get_by_role("heading", level=1).wait_for()
 
     def begin(self) -> None:
-        """Back to how it was at first, whatever a test has left: the list of sessions, no dialog, light, 1280 wide."""
+        """Returns to the initial view, whatever a test has left: the list of sessions, no dialog, light, 1280 wide."""
         self.complaints.clear()
         self.expected = [NO_TOKEN_YET]
         self.page.set_viewport_size({"width": 1280, "height": 900})
@@ -111,7 +114,7 @@ class ConsolePage:
         self.page.get_by_role("heading", level=1, name="Sessions").wait_for()
 
     def go(self, hash_: str) -> None:
-        """To another view, without loading the page again."""
+        """Goes to another view, without reloading the page."""
         self.page.evaluate("hash => { location.hash = hash }", hash_)
 
     def open(self, session: str, model: str = MODEL) -> None:
@@ -128,11 +131,11 @@ class ConsolePage:
         return self.page.locator("[data-step]")
 
     def line(self, chart: str) -> Locator:
-        """The first line of a chart."""
+        """Returns the first line of a chart."""
         return self.page.get_by_label(chart, exact=True).locator("path.series").first
 
     def value(self, chart: str) -> Locator:
-        """The latest value of a chart's first line."""
+        """Returns the latest value of a chart's first line."""
         return self.page.get_by_label(chart, exact=True).locator("output").first
 
     def _heard(self, message: ConsoleMessage) -> None:

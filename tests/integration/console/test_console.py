@@ -1,4 +1,4 @@
-"""The console in a real browser: what a person does with it, and what it says when something is wrong."""
+"""The console in a real browser: how people use it, and what it shows when something is wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from .console import MODEL, TOKEN_MODEL, Console, ConsolePage
 
 PPM = 340 + 6 * np.sin(np.arange(30) / 4).reshape(-1, 1)
-VIEWS = {  # the address, and what is there when it is complete
+VIEWS = {  # the address, and a text of the complete view
     "sessions": (f"#/models/{MODEL}/sessions?prefix=pump-000", "10 sessions"),
     "session": (f"#/models/{MODEL}/sessions/looked-at", "norm "),
     "compare": (f"#/models/{MODEL}/sessions/looked-at/compare/looked-at%2Fwhat-if", "No difference"),
@@ -243,7 +243,7 @@ def test_a_server_that_is_killed_is_waited_for(page: ConsolePage, console: Conso
 
 
 def test_a_field_that_somebody_is_in_is_left_alone(page: ConsolePage, console: Console) -> None:
-    """Where a step of the session comes between the selection of a value and the typing of another."""
+    """A step of the session comes between selecting a value and typing another."""
     session = console.session("typed-in")
     session.step(PPM)
     page.open("typed-in")
@@ -273,7 +273,7 @@ def show(page: Page, view: str) -> None:
 
 
 def serious(page: Page, where: str) -> list[str]:
-    """What axe finds, in both themes; in the dark one the colours alone, as all else is the same."""
+    """Returns what axe finds in both themes. In the dark one it checks only colours, as all else is the same."""
     found = []
     for dark in (False, True):
         page.emulate_media(color_scheme="dark" if dark else "light")

@@ -1,2 +1,1 @@
-"""What an operator gets: compose, Kubernetes, rules, the dashboard. `python -m tests.integration.deploy` brings compose
-up."""
+"""What operators get: compose, Kubernetes, rules, the dashboard. `python -m tests.integration.deploy` runs compose."""

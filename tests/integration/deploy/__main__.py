@@ -1,6 +1,8 @@
-"""`make check-compose`: the compose project comes up, is stepped through from outside while a replica and then Redis
-are killed, replicas are replaced and Redis is restored, and goes away again. Needs Docker with compose; takes a few
-minutes."""
+"""`make check-compose`: checks the compose project from outside, by stepping sessions through faults.
+
+Starts the project, kills a replica and then Redis, replaces the replicas, restores Redis, and stops the project. Needs
+Docker with compose; takes a few minutes.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ from tests.integration.deploy.stack import ROOT, CheckFailed, Stack, docker, wai
 BUNDLE = ROOT / "examples" / "co2" / "bundle"
 CLIENTS, SESSIONS_EACH, REPLICAS = 6, 4, 3
 OTHERS = 20
-STEPS = 100  # of every session, before and after each fault
-# Of the dashboard, what has nothing to show in a run in which nothing is refused and that lasts no day.
+STEPS = 100  # per session, before and after each fault
+# dashboard panels without data in a run of less than a day without refusals
 MAY_BE_EMPTY = ("Norm of states", "Rejections a second by reason", "Evictions a second", "Alerts")
 
 
@@ -31,7 +33,7 @@ def main() -> int:
     parser.add_argument("--store", default="redis", help="the service of compose that is killed as the store")
     parser.add_argument("make_words", nargs="*", metavar="NAME=VALUE", help="further words for make up and make down")
     options = parser.parse_args()
-    # Grafana is another image to fetch, and nothing here looks at it; its queries are asked of Prometheus.
+    # Grafana would be another image to fetch, only to be ignored: its queries go to Prometheus directly.
     stack = Stack(tuple(options.make_words), {"COMPOSE_PROFILES": "", "REPLICAS": str(REPLICAS)})
     failed: CheckFailed | None = None
     try:
@@ -53,7 +55,7 @@ def main() -> int:
 
 
 def check(stack: Stack, store: str) -> None:
-    """Raises CheckFailed."""
+    """Runs all checks. Raises CheckFailed."""
     replicas = stack.containers("cellkeeper")
     prometheus = Prometheus(stack.prometheus_port)
     say(f"make up: {', '.join(stack.containers())}")
@@ -99,7 +101,7 @@ def check(stack: Stack, store: str) -> None:
 
 
 def kill(container: str, journey: Journey) -> float:
-    """Seconds until every session has come STEPS further."""
+    """Kills a container. Returns the seconds until every session has advanced by STEPS."""
     started = time.monotonic()
     docker("kill", container)
     journey.wait_steps(STEPS)
@@ -107,7 +109,7 @@ def kill(container: str, journey: Journey) -> float:
 
 
 def roll(stack: Stack, journey: Journey) -> None:
-    """Every replica is another container afterwards, and the sessions go on."""
+    """Replaces every replica by a new container, and checks that the sessions continue."""
     before, at_start = set(stack.ids("cellkeeper")), journey.steps
     stack.roll()
     after = set(stack.ids("cellkeeper"))
@@ -119,7 +121,7 @@ def roll(stack: Stack, journey: Journey) -> None:
 
 
 def go_back(stack: Stack, journey: Journey) -> None:
-    """Redis is restored to a snapshot; the clients replay the steps since then."""
+    """Restores Redis to a snapshot; the clients replay the steps since then."""
     with TemporaryDirectory() as folder:
         snapshot = Path(folder) / "redis.rdb"
         stack.back_up(snapshot)
@@ -132,7 +134,7 @@ def go_back(stack: Stack, journey: Journey) -> None:
 
 
 def check_prometheus(prometheus: Prometheus, journey: Journey) -> None:
-    """Targets, rules, and every query of the dashboard, while the sessions go on."""
+    """Checks targets, rules and all queries of the dashboard, while the sessions continue."""
     wait_until(lambda: prometheus.replicas_up() == REPLICAS, "every replica to be scraped")
     wait_until(lambda: set(prometheus.rules().values()) == {"ok"}, "every rule to have been evaluated")
     targets = prometheus.targets()
@@ -148,13 +150,13 @@ def check_prometheus(prometheus: Prometheus, journey: Journey) -> None:
 
 
 def empty(prometheus: Prometheus, asked: list[tuple[str, str]]) -> list[str]:
-    """Titles of panels without any data that should have some. Raises ValueError where Prometheus refuses a query."""
+    """Returns the titles of panels that lack expected data. Raises ValueError if Prometheus refuses a query."""
     with_data = {title for title, expression in asked if prometheus.query(expression)}
     return sorted({title for title, _ in asked} - with_data - set(MAY_BE_EMPTY))
 
 
 def check_outcome(stack: Stack, journey: Journey) -> None:
-    """Every answer is that of an offline run, and a client that comes later finds the sessions where they were left."""
+    """Checks that every answer equals an offline run's, and that a later client finds the sessions where they were."""
     if different := journey.differing(BUNDLE):
         raise CheckFailed(f"{different} of {journey.steps} answers are not those of an offline run")
     with Client(stack.target) as client:

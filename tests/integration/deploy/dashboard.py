@@ -20,19 +20,19 @@ def dashboard() -> dict[str, Any]:
 
 
 def panels() -> list[dict[str, Any]]:
-    """All but the rows that group them."""
+    """Returns all panels except the rows that group them."""
     return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
 
 
 def queries() -> list[tuple[str, str]]:
-    """(title of the panel, expression as Grafana would send it with everything chosen)."""
+    """Returns (title of the panel, expression as Grafana would send it with everything selected)."""
     shown = [(panel["title"], target["expr"]) for panel in panels() for target in panel["targets"]]
     noted = [(note["name"], note["expr"]) for note in dashboard()["annotations"]["list"]]
     return [(title, filled(expression)) for title, expression in shown + noted]
 
 
 def filled(expression: str) -> str:
-    """With values for Grafana's variables. ValueError where one is left."""
+    """Returns the expression with values for Grafana's variables. Raises ValueError if one is left."""
     for name, value in VARIABLES.items():
         expression = expression.replace(name, value)
     if "$" in expression:
@@ -41,6 +41,6 @@ def filled(expression: str) -> str:
 
 
 def metric_names(expression: str) -> set[str]:
-    """What is asked for of the service and the proxy, without the names of recording rules."""
+    """Returns the metrics of the service and the proxy in the expression, without names of recording rules."""
     bare = re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)
     return set(re.findall(r"(?<![\w:])(?:cellkeeper|haproxy)_\w+(?![\w:])", bare))

@@ -1,5 +1,4 @@
-"""Clients outside that step sessions through the proxy until they are told that it is enough, and what they were
-answered beside one offline run."""
+"""External clients step sessions through the proxy until told to stop; their answers are compared with offline runs."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ STEP_TIMEOUT_S = 120.0
 
 @dataclass
 class Log:
-    """What one session was sent and answered."""
+    """The samples of one session, and the answers."""
 
     session: str
     number: int
@@ -29,12 +28,12 @@ class Log:
     error: Exception | None = None
 
     def sample(self, step: int) -> float:
-        """A made-up station's reading, in ppm."""
+        """Returns a made-up station's reading, in ppm."""
         return 330.0 + self.number + 0.02 * step + 3.0 * float(np.sin(0.12 * step + self.number))
 
 
 class Journey:
-    """clients: each with connections, a stream and sessions of its own. Use as a context manager."""
+    """A context manager. clients: each has its own connections, stream and sessions."""
 
     def __init__(self, target: str, clients: int, sessions_each: int) -> None:
         self.logs = [Log(f"station-{number}", number) for number in range(clients * sessions_each)]
@@ -47,16 +46,16 @@ class Journey:
 
     @property
     def steps(self) -> int:
-        """Answered so far, over all sessions."""
+        """How many steps were answered so far, over all sessions."""
         return sum(len(log.answers) for log in self.logs)
 
     @property
     def replayed_steps(self) -> int:
-        """Steps that clients sent again because the store no longer had them."""
+        """Steps that clients sent again because the store had lost them."""
         return sum(client.counters.replayed_steps for client in self._clients)
 
     def wait_steps(self, count: int) -> None:
-        """Until every session has been answered so many more. Raises what a session's client raised."""
+        """Waits until every session has `count` more answers. Raises what a session's client raised."""
         goals = [len(log.answers) + count for log in self.logs]
 
         def reached() -> bool:
@@ -66,14 +65,14 @@ class Journey:
         wait_until(reached, f"{count} more steps of every session")
 
     def end(self) -> None:
-        """Lets every session answer what is under way, and stops."""
+        """Finishes the steps in flight, and stops."""
         self._enough.set()
         for thread in self._threads:
             thread.join(STEP_TIMEOUT_S)
         self._raise()
 
     def differing(self, bundle: Path) -> int:
-        """Answers that are not, bit for bit, those of one offline run over all that its session was sent."""
+        """Returns how many answers differ in any bit from an offline run over all inputs of their session."""
         engine = load_engine(bundle, "cpu")
         different = 0
         for log in self.logs:

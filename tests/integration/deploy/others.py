@@ -1,4 +1,4 @@
-"""A client that is not the official one: unary calls, with the metadata by which the proxy keeps a session together."""
+"""An unofficial client: unary calls, with the metadata that lets the proxy keep a session on one server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ TIMEOUT_S = 30.0
 
 
 def hot_where_asked(target: str, sessions: int, calls: int) -> int:
-    """Steps so many new sessions in turns, `calls` times each, then asks for each whether it is hot where the call
-    arrives. Returns how many are."""
+    """Steps so many new sessions in turn, `calls` times each. Returns how many are hot where their calls arrive."""
     with grpc.insecure_channel(target) as channel:
         stub = CellkeeperStub(channel)  # type: ignore[no-untyped-call]
         names = [f"other-{number}" for number in range(sessions)]

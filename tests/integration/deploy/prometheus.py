@@ -1,4 +1,4 @@
-"""What a live Prometheus says of its targets and rules, and what it answers."""
+"""A live Prometheus: its targets, its rules and its answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Prometheus:
         self._url = f"http://127.0.0.1:{port}/api/v1"
 
     def targets(self) -> dict[str, str]:
-        """Health by "job address": "up", "down" or "unknown". None while it does not answer."""
+        """Returns the health by "job address": "up", "down" or "unknown". Empty if Prometheus does not answer."""
         try:
             active = self._get("targets", state="active")["activeTargets"]
         except (URLError, ConnectionError):
@@ -29,7 +29,7 @@ class Prometheus:
         return sum(name.startswith("cellkeeper ") and health == "up" for name, health in self.targets().items())
 
     def rules(self) -> dict[str, str]:
-        """ "ok", or what is wrong, by the name of every rule."""
+        """Returns "ok" or the error of every rule, by its name."""
         groups = self._get("rules")["groups"]
         return {
             rule["name"]: rule["health"] if not rule.get("lastError") else rule["lastError"]
@@ -38,11 +38,11 @@ class Prometheus:
         }
 
     def firing(self) -> set[str]:
-        """Names of the alerts that fire."""
+        """Returns the names of the firing alerts."""
         return {one["labels"]["alertname"] for one in self._get("alerts")["alerts"] if one["state"] == "firing"}
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The samples of an instant query. ValueError with its text where Prometheus refuses it."""
+        """Returns the samples of an instant query. Raises ValueError with Prometheus' message if that refuses it."""
         try:
             return list(self._get("query", query=expression)["result"])
         except HTTPError as error:
@@ -51,7 +51,7 @@ class Prometheus:
             raise ValueError(f"{expression}: {error.read().decode()}") from error
 
     def value(self, expression: str) -> float:
-        """The only sample's; 0 where there is none, and while it does not answer."""
+        """Returns the only sample's value; 0 if there is none, or if Prometheus does not answer."""
         try:
             found = self.query(expression)
         except (URLError, ConnectionError):

@@ -1,4 +1,4 @@
-"""The compose project, brought up and taken down with the Makefile's own targets, beside whatever else runs here."""
+"""The compose project, started and stopped by the Makefile's own targets, beside whatever else runs on the machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WAIT_SECONDS = 180.0
 
 
 class CheckFailed(Exception):
-    """What was to be shown is not so."""
+    """A check's expectation does not hold."""
 
 
 class Stack:
@@ -31,7 +31,7 @@ class Stack:
             "GRPC_PORT": str(self.grpc_port),
             "PROMETHEUS_PORT": str(self.prometheus_port),
             "GRAFANA_PORT": str(free_port()),
-            "COMPOSE_FILES": "docker-compose.yml",  # whatever a .env here says
+            "COMPOSE_FILES": "docker-compose.yml",  # whatever a local .env says
             **(variables or {}),
         }
 
@@ -40,7 +40,7 @@ class Stack:
         return f"127.0.0.1:{self.grpc_port}"
 
     def up(self) -> None:
-        """Returns when the proxy has replicas to send to."""
+        """Starts the project. Returns when the proxy has replicas to send to."""
         self._make("up")
 
     def down(self) -> None:
@@ -55,20 +55,20 @@ class Stack:
         self._make("backup", f"BACKUP={file}")
 
     def restore(self, file: Path) -> None:
-        """Replaces what Redis holds by a snapshot."""
+        """Replaces Redis' content by a snapshot."""
         self._make("restore", f"BACKUP={file}")
 
     def containers(self, service: str = "") -> list[str]:
-        """Names of the project's containers, stopped ones too."""
+        """Returns the names of the project's containers, including stopped ones."""
         of_service = [f"--filter=label=com.docker.compose.service={service}"] if service else []
         return sorted(docker("ps", "--all", "--format={{.Names}}", self._label, *of_service).split())
 
     def ids(self, service: str) -> list[str]:
-        """Of its containers; another container has another id, whatever its name."""
+        """Returns the ids of a service's containers; a new container has a new id, whatever its name."""
         return docker("ps", "--quiet", self._label, f"--filter=label=com.docker.compose.service={service}").split()
 
     def logs(self, service: str) -> str:
-        """The last lines that its containers printed."""
+        """Returns the last lines that a service's containers printed."""
         texts = []
         for name in self.containers(service):
             ran = subprocess.run(
@@ -78,13 +78,13 @@ class Stack:
         return "\n".join(texts)
 
     def left(self) -> list[str]:
-        """Whatever of the project Docker still knows."""
+        """Returns everything of the project that Docker still knows."""
         volumes = docker("volume", "ls", "--quiet", self._label).split()
         networks = docker("network", "ls", "--format={{.Name}}", self._label).split()
         return self.containers() + volumes + networks
 
     def wait_healthy(self, service: str) -> None:
-        """Until the health check of every container of a service passes."""
+        """Waits until the health checks of all containers of a service pass."""
 
         def healthy() -> bool:
             names = self.containers(service)
@@ -104,7 +104,7 @@ class Stack:
 
 
 def docker(*words: str) -> str:
-    """What the command printed. Raises CheckFailed with what it complained about."""
+    """Returns what the command printed. Raises CheckFailed with its error output."""
     ran = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
     if ran.returncode:
         raise CheckFailed(f"docker {' '.join(words)}: {ran.stderr.strip()}")
@@ -112,7 +112,7 @@ def docker(*words: str) -> str:
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """Raises CheckFailed where it does not come about in time."""
+    """Raises CheckFailed if the condition does not become true in time."""
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:

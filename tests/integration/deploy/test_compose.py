@@ -1,4 +1,4 @@
-"""The compose files: what they promise in their comments, and, where compose is there, that it takes them."""
+"""The compose files: what their comments promise and, if compose is available, that it accepts them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def services() -> dict[str, Any]:
 
 
 def compose() -> list[str]:
-    """The words that start compose; none where it is not there."""
+    """Returns the command for compose; empty if it is not available."""
     if shutil.which("docker"):
         asked = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
         if asked.returncode == 0:
@@ -57,7 +57,7 @@ def test_compose_takes_them(files: list[Any]) -> None:
 
 @pytest.mark.parametrize("target", ["up", "down", "roll", "backup", "restore"])
 def test_make_leaves_to_a_env_file_what_it_says(target: str, tmp_path: Path) -> None:
-    """`docker compose` reads .env by itself. Files or profiles that make added would win over it, for make alone."""
+    """`docker compose` itself reads .env. Files or profiles that make added would override it, but only for make."""
     command = ["make", "--dry-run", f"--file={ROOT / 'Makefile'}", target, "COMPOSE=compose", "BACKUP=redis.rdb"]
 
     def planned() -> str:

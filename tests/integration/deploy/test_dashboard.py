@@ -1,4 +1,4 @@
-"""The Grafana dashboard: it is one, it asks for what is there, and it shows what it should."""
+"""The Grafana dashboard: it is valid, queries existing metrics, and shows what it should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image for a GPU: its commands are run, with programs in their place that note what they are asked for."""
+"""The image for a GPU: runs its commands, with programs in their place that record their arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRITON_OF_TORCH = {"2.11.0": "3.6.0", "2.12.0": "3.7.0", "2.13.0": "3.7.1"}  # w
 
 
 def commands(word: str) -> list[str]:
-    """The RUN commands of the Dockerfile that contain it."""
+    """Returns the RUN commands of the Dockerfile that contain the word."""
     text = (ROOT / "service" / "Dockerfile").read_text().replace("\\\n", " ")
     return [line for line in re.findall(r"^RUN (.*)$", text, re.MULTILINE) if word in line]
 

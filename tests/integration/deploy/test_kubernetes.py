@@ -1,4 +1,4 @@
-"""The manifests: valid by Kubernetes' own schemas, in agreement with each other, the image and the service."""
+"""The manifests: valid by Kubernetes' own schemas, and consistent with each other, the image and the service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OLDEST, NEWEST = "1.31", "1.37"
 
 @cache
 def manifests() -> list[tuple[str, dict[str, Any]]]:
-    """(file name, object), all but the kustomization."""
+    """Returns (file name, object) of everything but the kustomization."""
     files = [path for path in sorted(FOLDER.glob("*.yaml")) if path.name != "kustomization.yaml"]
     return [(path.name, found) for path in files for found in yaml.safe_load_all(path.read_text())]
 
@@ -108,12 +108,12 @@ def test_the_service_takes_its_settings() -> None:
     assert settings.store == "redis://redis:6379/0"
     pod = one("StatefulSet")["spec"]["template"]["spec"]
     waits = int(container()["lifecycle"]["preStop"]["exec"]["command"][1])
-    # app.py waits so long, and a few seconds more for replies and connections
+    # app.py waits this long, plus a few seconds for replies and connections
     assert pod["terminationGracePeriodSeconds"] >= waits + settings.drain_timeout_ms / 1000 + 5
 
 
 def test_variables_of_the_cluster_do_not_reach_the_service() -> None:
-    """It refuses CELLKEEPER_PORT, which Kubernetes would set for a Service called cellkeeper."""
+    """The service refuses CELLKEEPER_PORT, which Kubernetes would set for a Service named cellkeeper."""
     assert one("Service")["metadata"]["name"] == "cellkeeper"
     assert one("StatefulSet")["spec"]["template"]["spec"]["enableServiceLinks"] is False
 

@@ -1,4 +1,4 @@
-"""Prometheus' rules: by promtool, where it is there, and against the metrics that the service has."""
+"""Prometheus' rules, checked with promtool if available, and against the service's metrics."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def alerts() -> dict[str, dict[str, Any]]:
 
 @cache
 def exposed_names() -> set[str]:
-    """Every name that a scrape of the service can show."""
+    """Returns every name that a scrape of the service can contain."""
     kinds = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
     return {
         family.name + suffix for family in PrometheusMeter().registry.collect() for suffix in kinds[family.type]
@@ -45,7 +45,7 @@ def exposed_names() -> set[str]:
 
 
 def promtool(*words: str, given: str = "") -> None:
-    """given: what it reads."""
+    """Runs promtool. given: its stdin."""
     ran = subprocess.run(["promtool", *words], input=given, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 

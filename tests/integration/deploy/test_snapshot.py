@@ -1,4 +1,4 @@
-"""scripts/load-snapshot: what it leaves is what a Redis server with an append-only file starts with."""
+"""scripts/load-snapshot: a Redis server with an append-only file starts with what the script leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The programs of docs/concepts.md do what the page says, and its links lead somewhere."""
+"""The programs of docs/concepts.md do what the page says, and its links work."""
 
 from __future__ import annotations
 

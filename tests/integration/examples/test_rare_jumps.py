@@ -35,8 +35,8 @@ def test_every_seed_has_the_finding() -> None:
     for i in range(len(parts)):
         assert runs("raw", "linear", "Huber")[i]["recall"] == 0  # a jump is far above Huber's delta ...
         assert runs("min-max", "linear", "Huber")[i]["recall"] > 0.5  # ... and here nothing is
-        assert log[i]["ordinary"] < 0.6 * mse[i]["ordinary"]  # MSE in the target's units pays with ordinary values ...
-        assert log[i]["jumps"] > 1.4 * mse[i]["jumps"]  # ... and in logarithms with jumps
+        assert log[i]["ordinary"] < 0.6 * mse[i]["ordinary"]  # MSE in the target's units neglects ordinary values ...
+        assert log[i]["jumps"] > 1.4 * mse[i]["jumps"]  # ... and in logarithms jumps
         assert parts[i]["ordinary"] < 0.6 * mse[i]["ordinary"]  # two parts have the better of both
         assert parts[i]["jumps"] < log[i]["jumps"]
         assert parts[i]["precision"] > mse[i]["precision"]
@@ -87,7 +87,7 @@ def test_the_bundle_answers_in_the_units_of_the_target() -> None:
     assert found["ordinary"] < 0.5
     assert windows.shape == (WINDOWS, 3)
     odds = streams[-WINDOWS:, 0, 0]
-    assert ((windows[:, 0] >= 1) == (odds >= 1)).mean() > 0.9  # this model has learned to do without the window
+    assert ((windows[:, 0] >= 1) == (odds >= 1)).mean() > 0.9  # this model has learned not to need the window
 
 
 def test_of_equal_scores_as_many_count_as_if_drawn() -> None:

@@ -1,4 +1,4 @@
-"""Every recipe gets its model in, and a session gives what the model gives for the whole sequence."""
+"""Every recipe imports its model, and a session gives what the model gives for the whole sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe of examples/silero_vad: on a small graph of the same shape, and on the wheel's files where they are."""
+"""The recipe of examples/silero_vad, on a small graph of the same shape and, if available, on the wheel's files."""
 
 from __future__ import annotations
 

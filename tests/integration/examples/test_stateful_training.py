@@ -20,10 +20,10 @@ def test_every_seed_has_the_finding() -> None:
     contexts = RESULTS["contexts"]
     runs = (RESULTS["ways"][way] for way in (ZERO, CARRIED, MISMATCHED, SOMETIMES))
     for zero, carried, mismatched, sometimes in zip(*runs, strict=True):
-        assert carried["carried"] < zero["carried"] - 0.03  # a state to train with is worth something ...
-        assert carried["reset"] > zero["reset"] + 0.1  # ... as long as there is one to read with
+        assert carried["carried"] < zero["carried"] - 0.03  # training with a state helps ...
+        assert carried["reset"] > zero["reset"] + 0.1  # ... as long as inference has one, too
         assert mismatched["carried"] > carried["carried"] + 0.03  # another text's state is no state
-        assert zero["carried"] < zero["reset"] - 0.05  # carrying helps the one that was trained without, too
+        assert zero["carried"] < zero["reset"] - 0.05  # carrying also helps the model trained without
         assert sometimes["carried"] < zero["carried"]
         assert sometimes["reset"] < carried["reset"] - 0.1
         ahead = [carried["by_context"][i] < zero["by_context"][i] for i in range(len(contexts))]
@@ -44,7 +44,7 @@ def test_windows_in_order_continue_each_other() -> None:
     assert not (next(windows)[0][0] == wanted[-1]).any()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # keras' own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Keras' own
 def test_pytorch_keras_and_cellkeeper_say_the_same() -> None:
     if not keras_installed():
         pytest.skip("keras is not installed")

@@ -1,4 +1,4 @@
-"""One request of every route, about one session of the model "lstm" and where it stands."""
+"""One request for each route, about one session of the model "lstm" at its position."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ MESSAGES: dict[str, Asks] = {
     SESSION + "/watch": lambda session, at: None,
     "/v1/frames": _frame,
 }
-"""By the template of a WebSocket: what its client sends first; bytes are a binary message."""
+"""By the template of a WebSocket: the client's first message; bytes are a binary message."""
 
 PUBLIC = {("GET", "/v1/openapi.json")}
-"""Answered to everybody."""
+"""Answered without authentication."""
 
 
 def path_of(template: str, session: str, at: dict[str, Any]) -> str:
-    """With a query, where the route needs one."""
+    """Returns the path, with a query if the route needs one."""
     path = template.replace("{model}", MODEL).replace("{session}", quote(session, safe=""))
     if template == "/v1/models/{model}/sessions":
         return f"{path}?{urlencode({'prefix': session})}"

@@ -40,14 +40,14 @@ class Answer:
 
     @property
     def ok(self) -> Any:
-        """The JSON of a request that was not refused."""
+        """The JSON of a successful answer."""
         if self.status != 200:
             raise AssertionError(f"expected 200, got {self.status}: {self.body!r}")
         return self.json
 
     @property
     def error(self) -> Any:
-        """The object of one that was."""
+        """The error object of a refusal."""
         if self.status < 400:
             raise AssertionError(f"expected a refusal, got {self.status}: {self.body!r}")
         return self.json["error"]
@@ -55,7 +55,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Front:
-    """url: without a slash at the end."""
+    """url: without a trailing slash."""
 
     url: str
     server: ServerProcess
@@ -69,7 +69,7 @@ class Front:
         return Front(self.url, self.server, token)
 
     def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
-        """body: written as JSON, or sent as it is where it is bytes."""
+        """Sends a request. body: sent as it is if bytes, otherwise as JSON."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         sent = {**({} if data is None else JSON), **self.headers(), **(headers or {})}
         connection = HTTPConnection(self.place, timeout=TIMEOUT_S)
@@ -84,7 +84,7 @@ class Front:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def session(self, model: str = "count", name: str = "") -> Session:
-        """name: empty: one that no other test has."""
+        """Returns a session. name: if empty, one that no other test uses."""
         return Session(self, model, name or uuid.uuid4().hex)
 
 
@@ -120,22 +120,22 @@ def serving(
 
 
 def where(server: ServerProcess) -> str:
-    """Where a server that has just started says that its front is."""
+    """Returns the address of the HTTP front that a server printed at its start."""
     return server.wait_for(r"http on (\S+)").rstrip("/")
 
 
 def sums(reply: Any) -> list[float]:
-    """The counting model's predictions, one a time step."""
+    """Returns the counting model's predictions, one per time step."""
     return [value for (value,) in reply["outputs"]["prediction"]]
 
 
 def protocols(token: str) -> list[str]:
-    """What a browser offers for a WebSocket."""
+    """Returns the protocols that a browser offers for a WebSocket."""
     return ["cellkeeper.v1", "cellkeeper.bearer." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")]
 
 
 class RawSocket:
-    """A WebSocket of which a test sends what it likes, and reads nothing that it does not ask for."""
+    """A WebSocket that sends whatever a test wants, and reads only on request."""
 
     def __init__(self, front: Front, path: str) -> None:
         place = urlsplit(front.url)
@@ -150,7 +150,7 @@ class RawSocket:
             raise AssertionError(f"expected a WebSocket, got {answer!r}")
 
     def frame(self, text: bytes) -> bytes:
-        """One text message, masked by zeros."""
+        """Returns one text message, masked by zeros."""
         return b"\x81\xff" + len(text).to_bytes(8, "big") + bytes(4) + text
 
     def __enter__(self) -> RawSocket:
@@ -161,7 +161,7 @@ class RawSocket:
 
 
 async def closing(socket: aiohttp.ClientWebSocketResponse) -> tuple[int | None, str]:
-    """The code and the reason of a socket's end, which must be what comes next."""
+    """Returns the code and the reason of a socket's end, which must come next."""
     message = await socket.receive(timeout=TIMEOUT_S)
     if message.type not in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED):
         raise AssertionError(f"expected the end, got {message}")

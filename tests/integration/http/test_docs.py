@@ -1,4 +1,4 @@
-"""What docs/http.md shows is run: every line of shell, in order, and the program."""
+"""Runs what docs/http.md shows: every shell command, in order, and the program."""
 
 from __future__ import annotations
 

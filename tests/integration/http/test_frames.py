@@ -1,4 +1,4 @@
-"""The WebSocket of frames, as a client of another language meets it."""
+"""The WebSocket of frames, as a client in another language uses it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def front(counting_model: Path) -> Iterator[Front]:
 
 
 class Frames:
-    """One open socket."""
+    """An open socket."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
@@ -56,7 +56,7 @@ async def frames(front: Front, **headers: str) -> AsyncIterator[Frames]:
 
 
 def frame(number: int, at: Any, *inputs: float) -> pb.StepFrame:
-    """One item. at: the session's position, as JSON tells it."""
+    """Returns a frame of one item. at: the session's position, as in JSON."""
     position = Position(bytes.fromhex(at["generation"]), int(at["step"]), bytes.fromhex(at["head"]))
     made = frame_message("count", [Chunk(at["session"], numbers(*inputs), position)])
     made.frame_id = number
@@ -74,7 +74,7 @@ def sums(reply: pb.StepFrameReply) -> list[float]:
 
 
 async def test_an_empty_message_says_that_no_frame_follows(front: Front) -> None:
-    """Each frame before it is answered, and then the server closes the socket."""
+    """The server answers each earlier frame, then closes the socket."""
     sessions = [opened(front) for _ in range(30)]
     async with frames(front) as one:
         for number, at in enumerate(sessions, 1):
@@ -113,7 +113,7 @@ async def test_a_message_beyond_the_limit_is_not_read(front: Front) -> None:
         await one.socket.send_bytes(bytes(MESSAGE_BYTES + 1))
         code, _ = await closing(one.socket)
         assert code == 1009
-    async with frames(front) as one:  # a message of exactly that size is read, and is no frame
+    async with frames(front) as one:  # a message of exactly that size is read, but is not a frame
         await one.socket.send_bytes(bytes(MESSAGE_BYTES))
         assert "error" in await one.socket.receive_json(timeout=TIMEOUT_S)
 
@@ -132,7 +132,7 @@ def test_a_request_that_is_no_handshake(front: Front) -> None:
 
 
 async def test_who_may_not_go_on_is_refused_before_the_socket_is_open(counting_model: Path, tmp_path: Path) -> None:
-    """So nothing is read of him: a WebSocket that is open takes bytes."""
+    """So the server reads nothing from such a caller, whereas it would from an open WebSocket."""
     token, line = entry("acme", "step")
     reader, reading = entry("acme", "read")
     tokens = tmp_path / "tokens"

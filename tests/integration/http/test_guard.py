@@ -1,4 +1,4 @@
-"""What a page of somebody else could make a browser do, and what every answer says to browsers."""
+"""What a foreign page could make a browser do, and what every answer tells browsers."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_other_methods_are_not_there(front: Front, method: str) -> None:
     ],
 )
 def test_without_tokens_a_name_that_somebody_made_lead_here_reads_nothing(front: Front, host: str, status: int) -> None:
-    """DNS rebinding: to the browser, that page and this server are one origin."""
+    """DNS rebinding: the browser takes that page and this server for one origin."""
     port = front.place.rpartition(":")[2]
     for asked in ("/v1/models", "/", "/v1/openapi.json", "/no/such/path"):
         answer = front.ask("GET", asked, headers={"Host": host.format(port=port)})

@@ -1,5 +1,8 @@
-"""Values through JSON and back: numbers that are not finite, integers that a double cannot hold, every float32, ids of
-any characters; and JSON that has two meanings or none."""
+"""Values through JSON and back.
+
+Numbers that are not finite, integers that a double cannot represent, every float32, ids of any characters; and JSON
+that is ambiguous or invalid.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ BIG = 2**53
 
 @pytest.fixture(scope="module")
 def front(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    """Besides: "hold" takes NaN for a missing value, "tokens" takes ids below 10."""
+    """Also has "hold", for which NaN is missing, and "tokens", which takes ids below 10."""
     folder = tmp_path_factory.mktemp("bundles")
     missing = {"kind": "features", "missing": {"policy": "hold", "value": 0.0}}
     tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
@@ -39,12 +42,12 @@ def front(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempP
 
 
 def raw(front: Front, body: str, session: str = "raw") -> Any:
-    """The refusal of a step whose body is this text."""
+    """Returns the refusal of a step with this text as its body."""
     return front.ask("POST", f"/v1/models/count/sessions/{session}/step", body.encode()).error
 
 
 def test_every_float32_comes_back_as_it_was(front: Front) -> None:
-    """A state may be any finite one: set over JSON and read over JSON it has the same bits."""
+    """A state may be any finite float32: set and read over JSON, it keeps its bits."""
     draw = np.random.default_rng(7)
     bits = draw.integers(0, 2**32, 64, dtype=np.uint32)
     values = bits.view(np.float32)
@@ -76,7 +79,7 @@ def test_not_finite_numbers_are_strings(front: Front) -> None:
     held = session.step([["NaN", 3], [4, "NaN"]])
     assert held["outputs"]["prediction"] == [[2.0, 5.0], [6.0, 8.0]]
     log = session.ask("GET", "/log").ok
-    assert log["inputs"] == [["NaN", 3.0], [4.0, "NaN"]]  # a checkpoint stands before each chunk
+    assert log["inputs"] == [["NaN", 3.0], [4.0, "NaN"]]  # a checkpoint precedes each chunk
     assert log["outputs"] == held["outputs"]
     for name in ("Infinity", "-Infinity"):
         error = session.ask("POST", "/step", {"inputs": [[1, name]]}).error
@@ -158,7 +161,7 @@ def test_an_id_may_have_any_characters(front: Front, name: str) -> None:
     listed = front.ask("GET", f"/v1/models/count/sessions?prefix={quote(name, safe='')}").ok["sessions"]
     assert [one["session"] for one in listed] == [name]
     target = f"fork of {name}"[:50] if len(name.encode()) > 200 else f"fork of {name}"
-    session.ask("POST", "/fork", {"target": target}).ok  # noqa: B018 - raises where it was refused
+    session.ask("POST", "/fork", {"target": target}).ok  # noqa: B018 - raises if it was refused
     assert front.session(name=target).position()["step"] == 1
     for one in (name, target):
         generation = front.session(name=one).position()["generation"]
@@ -255,7 +258,7 @@ def test_what_is_not_understood_is_refused_by_its_name(front: Front, body: str, 
     ids=["twice", "names", "nested", "outputs", "tensors"],
 )
 def test_no_body_takes_long_to_be_refused(front: Front, method: str, what: str, body: str, text: str) -> None:
-    """All others wait meanwhile. What takes a time that grows with the square of a body takes minutes."""
+    """Meanwhile all others wait. Anything quadratic in the body's size would take minutes."""
     began = time.monotonic()
     error = front.ask(method, front.session().path + what, body.encode()).error
     assert text in error["message"]
@@ -299,7 +302,7 @@ def test_states_of_every_dtype_come_back_as_they_were(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("one", ["[]", "{}", "[[0]]"])
 def test_a_body_of_many_lists_is_refused_before_it_is_parsed(front: Front, one: str) -> None:
-    """A list takes 2 bytes of a body, and far more of the event loop that serves everybody."""
+    """A list takes 2 bytes of a body, but far more time of the event loop that serves everybody."""
     session = front.session("lstm")
     for count, refused in ((MAX_NESTED + 2, True), (MAX_NESTED - 2, False)):
         items = ",".join([one] * (count // one.count(one[0])))

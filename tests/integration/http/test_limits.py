@@ -1,4 +1,4 @@
-"""What a client that is slow, greedy or gone can cost: nothing that has no bound."""
+"""What slow, greedy and vanished clients can cost: everything is bounded."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def head(front: Front, path: str, *lines: str) -> bytes:
 
 
 def until_its_end(one: socket.socket) -> bytes:
-    """All that comes until the server closes."""
+    """Returns everything that arrives until the server closes."""
     with one:
         answer = b""
         while got := one.recv(65536):
@@ -81,7 +81,7 @@ def test_a_body_that_is_too_large_is_refused(front: Front) -> None:
 
 
 def test_an_answer_that_would_be_too_large_is_refused_before_anything_is_computed(front: Front) -> None:
-    """A sixth of a body's limit in tensors: as JSON they take several times as much."""
+    """A sixth of a body's limit in tensors, because JSON is several times as large."""
     session = front.session()
     at = session.step([[1]] * 4000)["position"]
     for what in ("/step", "/peek"):
@@ -118,7 +118,7 @@ def test_a_body_that_does_not_come_ends_the_request(front: Front) -> None:
 
 
 def test_only_so_many_bodies_are_slow_at_once(front: Front) -> None:
-    """With three that wait, two may be slow: a call too many takes the place of one of its own connection's address."""
+    """Of three that wait, two may be slow. A further call takes the place of one from its own address."""
     path = front.session().path + "/step"
     sent = head(front, path, JSON_LINE, "Content-Length: 50", "Connection: close") + b"{"
     answers = [until_its_end(one) for one in [connected(front, sent) for _ in range(5)]]
@@ -133,7 +133,7 @@ def test_connections_beyond_the_most_are_told_so(front: Front) -> None:
     post = head(front, "/v1/models/count/sessions/s/step", JSON_LINE, f"Content-Length: {BODY_BYTES}") + bytes(
         BODY_BYTES
     )
-    for sent in (b"", b"", post, post, post):  # what it had sent lies unread, and is no reason to reset the connection
+    for sent in (b"", b"", post, post, post):  # unread data is no reason to reset the connection
         assert until_its_end(connected(front, sent)).startswith(b"HTTP/1.1 503 ")
     for one in held:
         one.close()
@@ -154,7 +154,7 @@ def test_a_message_of_a_websocket_has_the_same_bound(front: Front) -> None:
 
 @pytest.mark.parametrize(("what", "size"), [("stream", BODY_BYTES), ("frames", FRAME_BYTES)])
 def test_half_sent_messages_of_all_websockets_are_bounded_as_frames_are(front: Front, what: str, size: int) -> None:
-    """Each is small enough, and together they are more than may be held: those with the most are told so."""
+    """Each is small enough, but together they exceed the limit. Those with the most are told so."""
     path = "/v1/frames" if what == "frames" else f"{front.session().path}/stream"
     with ExitStack() as held:
         greedy = [held.enter_context(RawSocket(front, path)) for _ in range(5)]
@@ -174,7 +174,7 @@ def test_a_deadline_of_the_caller_is_kept(front: Front) -> None:
 
 
 def test_a_deadline_that_passes_and_a_client_that_goes(counting_model: Path) -> None:
-    """While the store does not answer. What the client asked for that has gone is not applied afterwards."""
+    """The store does not answer meanwhile. What the vanished client asked for is not applied later."""
     with RedisServer() as redis, serving([counting_model], redis.url, ["--store-timeout-ms", "20000"]) as front:
         session = front.session()
         redis.pause()
@@ -183,16 +183,16 @@ def test_a_deadline_that_passes_and_a_client_that_goes(counting_model: Path) -> 
         body = json.dumps({"inputs": [5]}).encode()
         gone = connected(front, head(front, session.path + "/step", JSON_LINE, f"Content-Length: {len(body)}") + body)
         while front.server.metric("cellkeeper_queue_depth") == 0:
-            time.sleep(0.01)  # between two looks
+            time.sleep(0.01)  # between two checks
         gone.close()
         while front.server.metric("cellkeeper_http_requests_total", status="499") == 0:
-            time.sleep(0.01)  # between two looks
+            time.sleep(0.01)  # between two checks
         redis.wake()
         assert session.ask("GET").status == 404
 
 
 def test_bytes_that_are_no_request_are_one_line_of_the_log(front: Front) -> None:
-    """Without what came, which may have been an id, and without a traceback: it is nobody's fault here."""
+    """The line has no traceback, since nothing here failed, and not the bytes, which may contain an id."""
     for sent in (
         b"GET /v1/models/count/sessions/secret-id HTTP/9.9\r\n\r\n",
         b"GET \x01/secret-id HTTP/1.1\r\n\r\n",
@@ -206,7 +206,7 @@ def test_bytes_that_are_no_request_are_one_line_of_the_log(front: Front) -> None
     left.close()  # with its body half sent
     route = "/v1/models/{model}/sessions/{session}/step"
     while front.server.metric("cellkeeper_http_requests_total", status="499", route=route) == 0:
-        time.sleep(0.01)  # between two looks
+        time.sleep(0.01)  # between two checks
     printed = front.server.output()
     assert "refused: bytes that are no request over HTTP" in printed
     assert "secret-id" not in printed

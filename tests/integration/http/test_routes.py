@@ -1,5 +1,7 @@
-"""For every route of the document: it answers as the document says, each right is needed, another tenant's session is
-as one that never existed, and who shows no good token is refused."""
+"""Every route answers as the document says and requires its right.
+
+Another tenant's session looks as if it never existed, and a caller without a valid token is refused.
+"""
 
 from __future__ import annotations
 
@@ -57,13 +59,13 @@ def front(lstm_model: Path, tokens: dict[str, str], tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 def theirs(front: Front, tokens: dict[str, str]) -> tuple[str, Any]:
-    """A session of tenant a, after two steps, and where it stands."""
+    """A session of tenant a after two steps, and its position."""
     session = front.of(tokens["a"]).session(MODEL)
     return session.name, session.step(CHUNK)["position"]
 
 
 def outcome(front: Front, route: tuple[str, str], session: str, at: Any) -> tuple[int, Any]:
-    """The status and the JSON: of a WebSocket, of the first message that comes."""
+    """Returns the status and the JSON; for a WebSocket, those of its first message."""
     method, template = route
     if template in MESSAGES:
         return asyncio.run(_first_message(front, path_of(template, session, at), MESSAGES[template](session, at)))
@@ -81,7 +83,7 @@ async def _first_message(front: Front, path: str, message: Any) -> tuple[int, An
             elif message is not None:
                 await socket.send_json(message)
             first = await socket.receive(timeout=TIMEOUT_S)
-    except aiohttp.WSServerHandshakeError:  # which does not have the answer
+    except aiohttp.WSServerHandshakeError:  # it does not contain the answer
         answer = front.ask("GET", path, headers=HANDSHAKE)
         return answer.status, answer.json
     if first.type is aiohttp.WSMsgType.BINARY:
@@ -173,7 +175,7 @@ def test_anothers_session_is_as_one_that_never_existed(
     status, found = outcome(mine, route, session, at)
     expected_status, expected = outcome(mine, route, never, at)
     assert status == expected_status
-    if route[1] not in ("/v1/server", "/v1/now"):  # they tell the time
+    if route[1] not in ("/v1/server", "/v1/now"):  # they include the time
         assert json.dumps(found).replace(session, never) == json.dumps(expected)
     assert front.of(tokens["a"]).session(MODEL, session).position() == at
 
@@ -190,7 +192,7 @@ def test_a_step_shows_the_state_only_to_those_who_may_read_it(front: Front, toke
 async def test_quotas_are_those_of_the_tenant(front: Front, tokens: dict[str, str]) -> None:
     mine = front.of(tokens["c"])
     session = mine.session(MODEL)
-    session.step([[1, 2, 3]] * 20)  # found something left, and owes the rest
+    session.step([[1, 2, 3]] * 20)  # used up the allowance and owes the rest
     answer = session.ask("POST", "/step", {"inputs": [1, 2, 3]})
     assert (answer.status, answer.error["reason"]) == (429, "QUOTA_EXCEEDED")
     assert answer.error["details"]["retry_delay_ms"] > 1000
@@ -205,7 +207,7 @@ async def test_quotas_are_those_of_the_tenant(front: Front, tokens: dict[str, st
 
 
 def test_no_session_and_no_token_is_in_the_log(front: Front, theirs: tuple[str, Any], tokens: dict[str, str]) -> None:
-    """At the level debug too."""
+    """Not even at the level debug."""
     session, at = theirs
     for token in (tokens["a"], tokens["b"], ""):
         for route in ROUTES:

@@ -1,4 +1,4 @@
-"""Models with several inputs for each time step, as JSON: a chunk is an object with an array for each of them."""
+"""Models with several inputs per time step, as JSON: a chunk is an object with an array for each input."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_the_log_the_stream_and_the_watch_have_them_by_name(front: Front) 
             seen = await socket.receive_json(timeout=TIMEOUT_S)
     assert reply["position"]["step"] == 4
     assert refused["error"]["details"]["field"] == "inputs"
-    assert seen["inputs"] == part(seen["first_step"], 4)  # what the log has of them
+    assert seen["inputs"] == part(seen["first_step"], 4)  # as far as the log has them
     assert seen["outputs"]["prediction"][-2:] == reply["outputs"]["prediction"]
 
 

@@ -51,7 +51,7 @@ def test_where_it_may_listen(words: list[str]) -> None:
     ("words", "text"),
     [
         (["--http-listen=0.0.0.0:0"], "--http-listen: 0.0.0.0:0 can be reached from other machines"),
-        (["--http-listen=:0", "--insecure-listen"], "give --tokens FILE"),  # that is for gRPC alone
+        (["--http-listen=:0", "--insecure-listen"], "give --tokens FILE"),  # that applies to gRPC only
         (["--http-listen=0.0.0.0:0", "--tls-cert=c", "--tls-key=k"], "give --tokens FILE"),
         (["--http-listen=8080"], "--http-listen: got '8080', expected host:port"),
         (["--http-listen=127.0.0.1:0", "--max-http-body-bytes=99999999"], "expected at most max_message_bytes"),
@@ -64,7 +64,7 @@ def test_where_it_may_not(words: list[str], text: str) -> None:
 
 
 def test_without_the_extra(counting_model: Path, tmp_path: Path) -> None:
-    """As it is where it was not installed: the package of that name cannot be imported."""
+    """As if it were not installed: the package of that name cannot be imported."""
     (tmp_path / "aiohttp").mkdir()
     (tmp_path / "aiohttp" / "__init__.py").write_text('raise ImportError("not here")\n')
     variables = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
@@ -91,7 +91,7 @@ def test_workers_share_the_port(counting_model: Path, tmp_path: Path) -> None:
         front = Front(urls[0].rstrip("/"), server)
         session = front.session()
         at = session.open()
-        for number in range(20):  # each by a connection of its own: the kernel spreads them
+        for number in range(20):  # one connection each: the kernel spreads them
             at = session.step([number], position=at)["position"]
         assert session.position() == at
         assert server.stop() == 0
@@ -109,7 +109,7 @@ def get(front: Front, path: str, tls: ssl.SSLContext, token: str = "") -> tuple[
 
 
 def certificate(front: Front, tls: ssl.SSLContext) -> bytes | None:
-    """The server's, of a new connection."""
+    """Returns the server's certificate on a new connection."""
     place = urlsplit(front.url)
     with (
         socket.create_connection((place.hostname, place.port), 20) as plain,
@@ -119,7 +119,7 @@ def certificate(front: Front, tls: ssl.SSLContext) -> bytes | None:
 
 
 async def test_tls_client_certificates_and_tokens_that_are_withdrawn(counting_model: Path, tmp_path: Path) -> None:
-    """The same files as gRPC's."""
+    """The same files as for gRPC."""
     ours, others = Authority(tmp_path, "ours"), Authority(tmp_path, "others")
     cert, key = ours.issue("localhost")
     token, line = entry("a", "read,step")
@@ -145,7 +145,7 @@ async def test_tls_client_certificates_and_tokens_that_are_withdrawn(counting_mo
         before = certificate(front, client("pumps.example", ours))
         for old, new in zip((cert, key), ours.issue("renewed.example"), strict=True):
             os.replace(new, old)
-        while certificate(front, client("pumps.example", ours)) == before:  # noqa: ASYNC110 - it is looked at once a second
+        while certificate(front, client("pumps.example", ours)) == before:  # noqa: ASYNC110 - it checks once a second
             await asyncio.sleep(0.05)
         plain = HTTPConnection(front.place, timeout=20)
         plain.request("GET", "/v1/server")

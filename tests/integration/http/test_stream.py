@@ -1,4 +1,4 @@
-"""Steps over a WebSocket: in order, exactly once also where the server is killed, refused in the words of gRPC."""
+"""Steps over a WebSocket: in order, exactly once even if the server is killed, refused with gRPC's messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def front(counting_model: Path, lstm_model: Path) -> Iterator[Front]:
 
 
 class Line:
-    """One open socket."""
+    """An open socket."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
@@ -49,14 +49,14 @@ async def line(session: Session, what: str = "/stream") -> AsyncIterator[Line]:
 
 
 def after(at: Any, *inputs: float) -> Any:
-    """As a client that sends ahead computes where it will stand."""
+    """Returns the position after these inputs, as a client that sends ahead computes it."""
     position = Position(bytes.fromhex(at["generation"]), int(at["step"]), bytes.fromhex(at["head"]))
     moved = advance(position, numbers(*inputs).tobytes(), 4)
     return {"generation": moved.generation.hex(), "step": moved.step, "head": moved.head.hex()}
 
 
 async def test_replies_come_in_the_order_of_the_messages(front: Front) -> None:
-    """Also those of messages that are refused at once, behind steps that take a while."""
+    """Even replies to messages that are refused at once, after steps that take a while."""
     session = front.session()
     at = session.open()
     async with line(session) as one:
@@ -91,7 +91,7 @@ async def test_a_chunk_a_peek_and_the_state(front: Front) -> None:
 
 
 async def test_each_step_takes_effect_once_whatever_is_killed(counting_model: Path, tmp_path: Path) -> None:
-    """The client sends again what has no answer; the server is killed with steps under way."""
+    """The client resends what has no answer. The server is killed with steps in flight."""
     store = f"sqlite:{tmp_path / 'sessions.db'}"
     server = ServerProcess([counting_model], store, ["--http-listen", "127.0.0.1:0"])
     with server:
@@ -195,7 +195,7 @@ async def test_a_message_that_is_too_large_ends_the_socket(front: Front) -> None
 
 
 def test_a_client_that_reads_nothing_is_not_read_either(front: Front) -> None:
-    """Once 8 of its messages have no reply that has left, the others stay in its own buffers."""
+    """Once 8 of its messages have replies that have not left, further ones stay in the client's buffers."""
     session = front.session("lstm")
     at = session.open()
     with RawSocket(front, f"{session.path}/stream") as deaf:
@@ -221,7 +221,7 @@ async def test_a_server_that_ends_asks_for_no_more_and_closes(counting_model: Pa
             stopping = asyncio.create_task(asyncio.to_thread(front.server.stop))
             asked = (await one.receive())["error"]
             assert (asked["code"], asked["reason"]) == ("UNAVAILABLE", "DRAINING")
-            reply = await one.ask(inputs=[2], position=at)  # what is sent before its end is answered
+            reply = await one.ask(inputs=[2], position=at)  # what arrives before the server's end is answered
             assert sums(reply) == [3]
             for socket in (watch.socket, one.socket):
                 assert await closing(socket) == (1001, "the server is shutting down")

@@ -1,4 +1,4 @@
-"""A session that is watched: what changes of it comes by itself, whichever server changes it."""
+"""A watched session: its changes are pushed, whichever server makes them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_many_steps_come_as_the_last_of_them(front: Front) -> None:
 
 
 async def test_a_session_that_goes_on_fast_is_told_as_far_as_its_log_has_it(front: Front) -> None:
-    """A checkpoint stands before every third step, so that the log is another while it is computed again."""
+    """A checkpoint precedes every third step, so the log changes while it is recomputed."""
     session = front.session("lstm")
     at = session.open()
     outputs: list[Any] = []
@@ -187,10 +187,10 @@ async def test_a_watch_that_is_closed_reads_no_more(front: Front) -> None:
     async with watching(session) as socket:
         await update(socket)
         before = loads()
-        while loads() == before:  # noqa: ASYNC110 - the server tells nobody that it has read
-            await asyncio.sleep(0.05)  # between two looks
+        while loads() == before:  # noqa: ASYNC110 - the server does not announce its reads
+            await asyncio.sleep(0.05)  # between two checks
     while ended() == before_it:  # noqa: ASYNC110 - nor that it has noticed the end
-        await asyncio.sleep(0.05)  # between two looks
+        await asyncio.sleep(0.05)  # between two checks
     before = loads()
     for _ in range(3):
         assert (await asyncio.to_thread(front.ask, "GET", "/v1/now")).status == 200

@@ -1,4 +1,4 @@
-"""A chunk of several inputs counts for its time steps, however its messages say how many there are."""
+"""A chunk of several inputs is charged for its time steps, however its message states their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program with a model of several inputs: it shows them, and refuses rows, which have no places for them."""
+"""The program with a model of several inputs: it shows them, and refuses rows, which cannot hold them."""
 
 from __future__ import annotations
 

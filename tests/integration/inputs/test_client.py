@@ -1,4 +1,4 @@
-"""The client with a model of several inputs: what is given by name is applied once, exactly, or refused by name."""
+"""The client with a model of several inputs: named inputs are applied exactly once, or refused by name."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ KNOWN = {"ids": np.array([4, 0, 2, 1])}
 
 @pytest.fixture(scope="module")
 def expected(two_inputs: Path) -> Array:
-    """What feeding (prediction[2], prediction[0], prediction[1]) back as audio by hand gives."""
+    """The outputs with (prediction[2], prediction[0], prediction[1]) fed back as audio by hand."""
     inputs = {name: list(values) for name, values in INPUTS.items()}
     for ids in KNOWN["ids"]:
         last = offline(two_inputs, {name: np.array(values) for name, values in inputs.items()})["prediction"][-1]

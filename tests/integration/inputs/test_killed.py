@@ -1,5 +1,7 @@
-"""Servers are killed under sessions and groups of a model with several inputs and a counter as a state: outputs are
-those of an offline run, and every step counts once."""
+"""Servers are killed under sessions and groups of a model with several inputs and a counter as a state.
+
+The outputs are those of an offline run, and every step counts once.
+"""
 
 from __future__ import annotations
 

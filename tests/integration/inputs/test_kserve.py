@@ -1,4 +1,4 @@
-"""A model with several inputs through KServe's protocol: a tensor for each, by name."""
+"""A model with several inputs through KServe's protocol: one tensor per input, by name."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def chunk(session: str, first: int, last: int, position: Position | None = None)
 
 
 def frame(sessions: list[str], steps: int, positions: list[Position]) -> pb.StepFrame:
-    """Each session's first `steps` time steps."""
+    """Returns a frame with each session's first `steps` time steps."""
     repeated = {name: np.concatenate([values[:steps]] * len(sessions)) for name, values in INPUTS.items()}
     return pb.StepFrame(
         frame_id=1,
@@ -70,7 +70,7 @@ def frame(sessions: list[str], steps: int, positions: list[Position]) -> pb.Step
 
 
 def logged(first: int, last: int) -> bytes:
-    """The bytes of these time steps as a head takes them: audio, then ids, time step by time step."""
+    """Returns the bytes of these time steps as heads hash them: audio, then ids, for each time step."""
     return b"".join(INPUTS["audio"][at].tobytes() + INPUTS["ids"][at].tobytes() for at in range(first, last))
 
 
@@ -230,7 +230,7 @@ def test_a_forecast_is_refused(api: Api, session: str) -> None:
 
 
 def test_a_channel_is_not_needed_to_read_the_contract(served: ServerProcess) -> None:
-    """An older client finds no input, and says so before it sends anything."""
+    """An older client finds no input, and reports this before it sends anything."""
     with grpc.insecure_channel(served.target) as channel:
         info = served.stub(channel).GetModel(pb.GetModelRequest(model="two"))
     assert (info.input.dtype, info.input.name) == (pb.DATA_TYPE_UNSPECIFIED, "")

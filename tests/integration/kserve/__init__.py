@@ -1,1 +1,1 @@
-"""KServe's protocol with Triton's sequences: raw calls for what it means, and unmodified clients."""
+"""KServe's protocol with Triton's sequences: its meaning through raw calls, and unmodified clients."""

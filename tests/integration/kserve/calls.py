@@ -1,4 +1,4 @@
-"""Raw calls of the service, on the messages that this repository generates."""
+"""Raw calls of the service, with the messages that this repository generates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """outputs: by name. parameters: of the response."""
+    """outputs: by name. parameters: those of the response."""
 
     outputs: dict[str, Array]
     parameters: dict[str, Value]
@@ -45,7 +45,7 @@ class Reply:
 
 
 def numbers(*values: float) -> Array:
-    """A chunk of the counting model: [1, T, 1]."""
+    """Returns a chunk of the counting model: [1, T, 1]."""
     return np.array(values, np.float32).reshape(1, -1, 1)
 
 
@@ -85,7 +85,7 @@ def _array(raw: bytes, output: pb.ModelInferResponse.InferOutputTensor) -> Array
 
 
 def classes(raw: bytes) -> list[str]:
-    """The texts of a BYTES tensor."""
+    """Returns the texts of a BYTES tensor."""
     texts = []
     while raw:
         length = int.from_bytes(raw[:4], "little")
@@ -104,7 +104,7 @@ def read_reply(response: pb.ModelInferResponse) -> Reply:
 
 
 class Api:
-    """One model of one server. metadata: goes with every call."""
+    """One model of one server. metadata: sent with every call."""
 
     def __init__(self, channel: grpc.Channel, model: str = "count", metadata: tuple[tuple[str, str], ...] = ()) -> None:
         self.channel = channel
@@ -112,7 +112,7 @@ class Api:
         self._metadata = metadata
 
     def call(self, method: str, message: Any, timeout_s: float = TIMEOUT_S) -> Any:
-        """A unary call. Raises Refused."""
+        """Makes a unary call. Raises Refused."""
         reply = GetMessageClass(METHODS[method].output_type)
         call = self.channel.unary_unary(PATH + method, type(message).SerializeToString, reply.FromString)
         try:
@@ -126,11 +126,11 @@ class Api:
         return self.read(request(self.model, values, sequence, parameters, **more))
 
     def read(self, message: pb.ModelInferRequest) -> Reply:
-        """Raises Refused."""
+        """Makes a ModelInfer call. Raises Refused."""
         return read_reply(self.call("ModelInfer", message))
 
     def stream(self, messages: Iterator[pb.ModelInferRequest]) -> Iterator[Reply | Refused]:
-        """The answers as they come. Raises Refused where the stream itself is ended."""
+        """Yields the answers as they arrive. Raises Refused if the stream itself is ended."""
         call = self.channel.stream_stream(
             PATH + "ModelStreamInfer",
             pb.ModelInferRequest.SerializeToString,

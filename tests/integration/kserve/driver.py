@@ -1,10 +1,10 @@
-"""One unmodified client drives sequences: run by the interpreter of the environment that has the clients, in which
-nothing of this repository is installed. See test_clients.py.
+"""Drives sequences with an unmodified client. Runs in the clients' own environment, which has nothing of this
+repository installed. See test_clients.py.
 
     python driver.py WAY TARGET MODEL FOLDER
 
-FOLDER/plan.json: what is sent, see `Call`; FOLDER/inputs.npy: by the plan's index, [1, 1, F]. Once it comes to the call
-that is marked, it prints "pause" and waits for a line. The outputs go to FOLDER/outputs.npy.
+FOLDER/plan.json: what to send, see `Call`; FOLDER/inputs.npy: by the plan's index, [1, 1, F]. At the marked call, it
+prints "pause" and waits for a line. The outputs go to FOLDER/outputs.npy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PATIENCE_S = 30.0
 
 
 class Call(NamedTuple):
-    """step: None where it is not said. again: sent once more, and the replies have to be the same."""
+    """step: None if not sent. again: the call is sent twice, and both replies have to be the same."""
 
     sequence: int | str
     start: bool
@@ -39,7 +39,7 @@ def parameters(call: Call) -> dict[str, Any]:
 
 
 def words(call: Call) -> dict[str, Any]:
-    """tritonclient's arguments."""
+    """Returns tritonclient's arguments."""
     flags = {"sequence_id": call.sequence, "sequence_start": call.start, "sequence_end": call.end}
     return flags | {"request_id": call.identifier, "parameters": parameters(call)}
 
@@ -79,7 +79,7 @@ class Sync:
         return bool(self._client.is_server_ready())
 
     async def renew(self) -> None:
-        """Nothing is to be done for unary calls."""
+        """Does nothing: unary calls need no renewal."""
 
 
 class SyncStream(Sync):
@@ -117,7 +117,7 @@ class Aio:
         return bool(await self._client.is_server_ready())
 
     async def renew(self) -> None:
-        """Nothing is to be done for unary calls."""
+        """Does nothing: unary calls need no renewal."""
 
 
 class AioStream(Aio):
@@ -167,7 +167,7 @@ class KServe:
         return bool(await self._client.is_server_ready())
 
     async def renew(self) -> None:
-        """Nothing is to be done for unary calls."""
+        """Does nothing: unary calls need no renewal."""
 
 
 WAYS: dict[str, Any] = {
@@ -180,7 +180,7 @@ WAYS: dict[str, Any] = {
 
 
 async def sent(client: Any, call: Call, values: Any) -> Any:
-    """Sends it until the server answers: a call with `step` may be sent as often as one likes."""
+    """Sends it until the server answers: a call with `step` may be repeated freely."""
     until = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -193,7 +193,7 @@ async def sent(client: Any, call: Call, values: Any) -> Any:
 
 
 async def connected(client: Any) -> None:
-    """Waits until the server that was started again is reached; calls without `step` are not tried twice."""
+    """Waits until the client reaches the restarted server, since calls without `step` are not retried."""
     until = time.monotonic() + PATIENCE_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A chunk has to find room in a session's log, in the model's dtype, whatever its message had."""
+"""A chunk must fit into a session's log, in the model's dtype, whatever the message's dtype."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs as classes. What a real Triton says to the same: tests/integration/peers."""
+"""Outputs as classes. tests/integration/peers shows what a real Triton answers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_largest_values_of_all_time_steps_come_first(wide: Api, sequence: in
 
 @pytest.mark.parametrize("count", [4, 5, 2**62])
 def test_there_are_no_more_classes_than_values(wide: Api, sequence: int, count: int) -> None:
-    """Of equal values the first comes first."""
+    """Equal values keep their order."""
     response = classified(wide, np.array([[[2, 2], [0, 0]]], np.float32), sequence, "Y", count)
     assert list(response.outputs[0].shape) == [1, 4]
     assert classes(response.raw_output_contents[0]) == [f"2.000000:{index}" for index in range(4)]

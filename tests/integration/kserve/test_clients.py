@@ -1,7 +1,8 @@
 """Unmodified clients: whole sequences, START in the middle, END, repeated calls, ids of both types, and a server that
-is killed and started again in mid-sequence. Their outputs are those of an offline run, bit for bit.
+is killed and restarted in mid-sequence. Their outputs are those of an offline run, bit for bit.
 
-The clients need another protobuf than the service's, so they are in an environment of their own: `make triton-clients`.
+The clients need another version of protobuf than the service, so they have their own environment: `make
+triton-clients`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .driver import WAYS, Call
 ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / os.environ.get("TRITON_CLIENTS_VENV", ".venv-triton-clients") / "bin" / "python"
 NUMBERED: list[int | str] = [7, "7"]
-"""Sequences whose calls say their `step`; the others send what clients of Triton send today."""
+"""Sequences whose calls send `step`; the others send what Triton's clients send today."""
 IDS: list[int | str] = [*NUMBERED, "pump-17", 2**62]
 STEPS, RESTART_AT, PAUSE_AT = 12, 4, 8
 

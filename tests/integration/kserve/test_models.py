@@ -1,4 +1,4 @@
-"""What clients are told of the server and its models."""
+"""What clients learn about the server and its models."""
 
 from __future__ import annotations
 

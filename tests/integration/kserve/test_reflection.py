@@ -1,4 +1,4 @@
-"""Health and reflection know the service by its public name, as grpcurl and load balancers ask for it."""
+"""Health and reflection know the service by its public name, which grpcurl and load balancers use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def reflect(count: Api, **asked: str) -> Any:
 
 @pytest.fixture(scope="module")
 def reflected(count: Api) -> DescriptorPool:
-    """What a client has that knows the server's address alone."""
+    """What a client learns that knows only the server's address."""
     pool = DescriptorPool()
     for file in reflect(count, file_containing_symbol=SERVICE).file_descriptor_response.file_descriptor_proto:
         pool.AddSerializedFile(file)
@@ -59,7 +59,7 @@ def test_a_sequence_is_run_with_reflected_messages_alone(count: Api, reflected: 
 
 
 def test_what_is_reflected_is_the_contract(reflected: DescriptorPool) -> None:
-    """Field by field: a type that was left with another name would not be found."""
+    """Compares field by field: a type left under another name would not be found."""
     for name, own in pb.DESCRIPTOR.message_types_by_name.items():
         public = reflected.FindMessageTypeByName(f"inference.{name}")
         assert [(field.number, field.name, field.type) for field in public.fields] == [

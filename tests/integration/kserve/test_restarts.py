@@ -1,4 +1,4 @@
-"""What Triton cannot do: a sequence goes on after its server was killed, and on any other server of the same store."""
+"""What Triton cannot do: a sequence continues after its server was killed, and on any other server of its store."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def sequences() -> dict[int | str, Array]:
-    """The inputs of each: [1, STEPS, 3]."""
+    """The inputs of each sequence: [1, STEPS, 3]."""
     draw = np.random.default_rng(17)
     return {name: draw.standard_normal((1, STEPS, 3)).astype(np.float32) for name in IDS}
 
 
 @pytest.fixture(scope="module")
 def expected(lstm_model: Path, sequences: dict[int | str, Array]) -> dict[int | str, Array]:
-    """What one offline run gives: [1, STEPS, 2]."""
+    """The outputs of one offline run: [1, STEPS, 2]."""
     engine = load_engine(read_bundle(lstm_model), "cpu", 1, 1)
     return {name: offline(engine, values[0])["prediction"][None] for name, values in sequences.items()}
 
@@ -73,7 +73,7 @@ def test_killed_and_started_again_in_mid_sequence(
 def test_any_replica_continues(
     lstm_model: Path, tmp_path: Path, sequences: dict[int | str, Array], expected: dict[int | str, Array]
 ) -> None:
-    """Without `step`, as Triton's clients send it: unary on one, and over a stream on the other."""
+    """Without `step`, as Triton's clients send it: unary on one server, and over a stream on the other."""
     store = f"sqlite:{tmp_path / 'sessions.db'}"
     with (
         ServerProcess([lstm_model], store, KSERVE) as one,

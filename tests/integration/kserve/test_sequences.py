@@ -1,4 +1,4 @@
-"""What START, END, the sequence id and `step` mean."""
+"""The meaning of START, END, the sequence id and `step`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_negative_number_is_a_sequence_too(count: Api, sequence: int) -> None:
 
 
 def test_a_sequence_is_a_session_of_the_service_itself(served: ServerProcess, count: Api, sequence: int) -> None:
-    """A text is the session's name, the number 7 is the session "int64:7"."""
+    """A text is the session's name; the number 7 is the session "int64:7"."""
     with served.channel() as channel:
         own = OwnApi(served.stub(channel), "count")
         for name, session in ((sequence, f"int64:{sequence}"), (f"pump-{sequence}", f"pump-{sequence}")):

@@ -1,4 +1,4 @@
-"""What is remembered of a request's tensors: never its values, nor who may ask for what, and not without a bound."""
+"""What is cached of a request's tensors: never its values or permissions, and only up to a limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATE = f"state.{SPEC.states[0].name}"
 
 
 def ids(*values: int) -> Array:
-    """A chunk of token ids: [1, T]."""
+    """Returns a chunk of token ids: [1, T]."""
     return np.array([values], np.int32)
 
 
@@ -100,7 +100,7 @@ def test_few_are_kept(catalog: Catalog, service: Service) -> None:
     for steps in range(1, signature.MOST_KEPT + 3):
         read_infer(request("m", np.ones((1, steps), np.int32), 7), catalog, service)
     assert len(service.signatures) == signature.MOST_KEPT
-    first = read_infer(request("m", ids(1), 7), catalog, service).signature  # it was given up for the last ones
+    first = read_infer(request("m", ids(1), 7), catalog, service).signature  # it was evicted for the last ones
     assert read_infer(request("m", ids(1), 7), catalog, service).signature is first
 
 

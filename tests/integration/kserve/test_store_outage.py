@@ -1,4 +1,4 @@
-"""A store that hangs: what clients are told, which of that they may send again, and what was applied afterwards."""
+"""A store that hangs: the errors, which of them allow a retry, and what was applied."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def api(own_redis: RedisServer, counting_model: Path) -> Iterator[Api]:
 
 
 def until_served(call: Callable[[], Reply]) -> Reply:
-    """Sends again, as often as the server says that the store is not there."""
+    """Repeats the call as long as the server says that the store is unavailable."""
     until = time.monotonic() + RESUMES_S
     while True:
         try:
@@ -36,7 +36,7 @@ def until_served(call: Callable[[], Reply]) -> Reply:
 
 
 def test_a_step_that_may_have_been_applied_is_aborted_unless_it_has_a_number(api: Api, own_redis: RedisServer) -> None:
-    """UNAVAILABLE is what clients send again by themselves, and ABORTED is not."""
+    """Clients retry UNAVAILABLE on their own, but not ABORTED."""
     for name in ("plain", "numbered", "stream"):
         api.infer(numbers(1), name, {**START, "step": 0})
     own_redis.pause()

@@ -1,4 +1,4 @@
-"""ModelStreamInfer: order within a sequence, errors that are one request's, and how a stream ends."""
+"""ModelStreamInfer: order within a sequence, errors of single requests, and how a stream ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def infer(value: float, sequence: int | str, identifier: str = "", **parameters:
 
 
 def by_id(answers: Any) -> dict[str, list[float] | str]:
-    """The sums, or the error, by request id."""
+    """Returns the sums or the error of each request, by its id."""
     found: dict[str, list[float] | str] = {}
     for answer in answers:
         if isinstance(answer, Reply):
@@ -32,7 +32,7 @@ def by_id(answers: Any) -> dict[str, list[float] | str]:
 
 
 def test_order_is_kept_within_each_of_many_sequences(count: Api, sequence: int) -> None:
-    """Nothing is waited for: each START, in the middle too, and each END is where it was sent."""
+    """Nothing is awaited: every START, even in the middle, and every END takes effect where it was sent."""
     names = [f"{sequence}-{n}" for n in range(8)]
     flags: list[dict[str, Value]] = [START, {}, {}, START, {}, END, {**START, **END}]
     sent = [infer(step + 1, name, f"{name}/{step}", **flags[step]) for step in range(len(flags)) for name in names]

@@ -1,4 +1,4 @@
-"""What exchanging servers and models costs those who are served meanwhile.
+"""Measures what replacing servers and models costs clients meanwhile.
 
 python -m tests.integration.lifecycle restart [--rounds N] [--store redis|sqlite]
 python -m tests.integration.lifecycle reload [--hidden N] [--times N]

@@ -1,4 +1,4 @@
-"""A model's folder as an operator keeps it: a link, which is set to another folder in one instant."""
+"""A model's folder as an operator keeps it: a link, which is switched to another folder atomically."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from testing.bundles import make_bundle
 
 
 class Live:
-    """Versions of one model: `path` is what servers are given."""
+    """Versions of one model. `path` is given to servers."""
 
     def __init__(self, folder: Path, *, hidden_size: int = 48, num_layers: int = 2) -> None:
         self.folder = folder
@@ -21,7 +21,7 @@ class Live:
         self._num_layers = num_layers
 
     def version(self, seed: int) -> Path:
-        """The folder of that version, with weights of its own."""
+        """Returns the folder of that version, with its own weights."""
         found = self.folder / f"v{seed}"
         if found.exists():
             return found
@@ -35,12 +35,12 @@ class Live:
         )
 
     def put(self, target: Path) -> None:
-        """From now on `path` leads there."""
+        """Points `path` to this folder from now on."""
         fresh = self.folder / "fresh"
         fresh.symlink_to(target, target_is_directory=True)
         os.replace(fresh, self.path)
 
     def engines(self, *seeds: int) -> dict[bytes, Engine]:
-        """By fingerprint, for offline runs."""
+        """Returns the engines for offline runs, by fingerprint."""
         found = [load_engine(self.version(seed), "cpu") for seed in seeds]
         return {engine.spec.fingerprint: engine for engine in found}

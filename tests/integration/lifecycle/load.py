@@ -1,5 +1,8 @@
 """Continuous load from the official asyncio client: sessions that wait for each reply, sessions that pipeline, and new
-ones all the time. Every output is kept, to be compared with an offline run of the version that it belongs to."""
+ones all the time.
+
+Every output is kept, and compared with an offline run of its version.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ from cellkeeper_service.engine.load import offline
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-PACE_SECONDS = 0.02  # between two steps of a session: the load is to go on, not to fill the machine
+PACE_SECONDS = 0.02  # between two steps of a session: the load should be steady, not saturate the machine
 PATIENCE_SECONDS = 60.0
 MOST_STEPS = 3
 
 
 class Story:
-    """One session: what was sent and what came back. gap_seconds: the longest wait for a reply."""
+    """One session: its inputs and outputs. gap_seconds: the longest wait for a reply."""
 
     def __init__(self, name: str, seed: int, features: int) -> None:
         self.name = name
@@ -35,13 +38,13 @@ class Story:
         self._features = features
 
     def draw(self, steps: int) -> Array:
-        """The next inputs."""
+        """Returns the next inputs."""
         chunk = self._numbers.standard_normal((steps, self._features)).astype(np.float32)
         self.inputs.append(chunk)
         return chunk
 
     def steps(self) -> int:
-        """Of a chunk."""
+        """Returns the number of steps for a chunk."""
         return int(self._numbers.integers(1, MOST_STEPS + 1))
 
     @property
@@ -52,11 +55,11 @@ class Story:
 
     @property
     def fingerprint(self) -> bytes:
-        """Of the version that the session began under."""
+        """Identifies the version under which the session began."""
         return self.opened.model.fingerprint
 
     def check(self, engines: Mapping[bytes, Engine], state: Mapping[str, Array]) -> None:
-        """Every bit of every output, and of the state at rest. Raises AssertionError."""
+        """Compares every bit of every output, and of the state at rest. Raises AssertionError."""
         inputs = np.concatenate(self.inputs)
         wanted = offline(engines[self.fingerprint], inputs)
         got = np.concatenate(self.outputs)
@@ -73,8 +76,10 @@ class Story:
 
 
 class Load:
-    """client: over all the servers. waiting, pipelining: sessions of each kind; another one of the first kind begins,
-    and ends, again and again. `errors` holds every exception that a caller saw."""
+    """client: for all servers. waiting, pipelining: the number of sessions of each kind.
+
+    Additional waiting sessions begin and end all the time. `errors` holds every exception that a caller saw.
+    """
 
     def __init__(self, client: AsyncClient, *, waiting: int, pipelining: int, features: int) -> None:
         self.client = client
@@ -99,17 +104,17 @@ class Load:
         await self.stop()
 
     async def stop(self) -> None:
-        """Nothing more is sent; what was sent is waited for."""
+        """Sends nothing more, and waits for the replies."""
         self._stopping = True
         await asyncio.gather(*self._tasks)
 
     async def until_all_moved(self) -> None:
-        """Waits until every session that is under load has had another reply."""
+        """Waits until every session under load has had another reply."""
         before = {story: len(story.outputs) for story in self._lasting}
         await until(lambda: bool(self.errors) or all(len(story.outputs) > count for story, count in before.items()))
 
     async def check(self, engines: Mapping[bytes, Engine]) -> int:
-        """Compares everything with offline runs; returns how many time steps that were. Raises AssertionError."""
+        """Compares everything with offline runs. Returns the number of time steps. Raises AssertionError."""
         if self.errors:
             raise AssertionError(f"callers saw errors: {dict(self.errors)}")
         for story in self.stories:
@@ -145,7 +150,7 @@ class Load:
             await self._step(story)
 
     async def _come_and_go(self) -> None:
-        """Sessions that begin while servers come and go, one after another."""
+        """Runs sessions one after another, which begin while servers come and go."""
         while not self._stopping:
             story = self._begin()
             story.session = await self.client.open(story.name)
@@ -167,9 +172,9 @@ class Load:
 
 
 async def until(holds: Any, patience_seconds: float = PATIENCE_SECONDS) -> None:
-    """Waits for a condition. Raises AssertionError."""
+    """Waits for a condition. Raises AssertionError if it does not become true in time."""
     end = monotonic() + patience_seconds
     while not holds():
         if monotonic() > end:
             raise AssertionError(f"it did not come about within {patience_seconds:g} s")
-        await asyncio.sleep(0.01)  # between two looks at the condition
+        await asyncio.sleep(0.01)  # between two checks of the condition

@@ -1,4 +1,4 @@
-"""Every server of a fleet is stopped by SIGTERM and started anew, one after another, under load."""
+"""Stops each server of a fleet with SIGTERM and restarts it, one after another, under load."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from .load import Load, Story, until
 
 @dataclass(frozen=True)
 class Turn:
-    """One server's restart. stop_seconds: from SIGTERM to the end of the process. start_seconds: until it serves again.
-    away: share of the sessions that were not at their own server, the moment it served again. home_seconds: from then
-    until all were."""
+    """One server's restart.
+
+    stop_seconds: from SIGTERM to the end of the process. start_seconds: until it serves again. away: the share of
+    sessions that were not at their home server when it served again. home_seconds: from then until all were.
+    """
 
     stop_seconds: float
     start_seconds: float
@@ -31,7 +33,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Verdict:
-    """turns: of all rounds. steps: answered, each compared. gap_seconds: the longest that any session waited."""
+    """turns: those of all rounds. steps: answered and compared. gap_seconds: the longest wait of any session."""
 
     turns: list[Turn]
     steps: int
@@ -41,7 +43,7 @@ class Verdict:
 
 
 async def roll(servers: Sequence[ServerProcess], bundle: Path, rounds: int, waiting: int, pipelining: int) -> Verdict:
-    """Raises AssertionError where a caller saw an error, a bit differs, or sessions do not come home."""
+    """Raises AssertionError if a caller saw an error, a bit differs, or sessions do not return to their servers."""
     engine = load_engine(bundle, "cpu")
     engines = {engine.spec.fingerprint: engine}
     async with AsyncClient([server.target for server in servers]) as client:
@@ -60,7 +62,7 @@ async def _turn(server: ServerProcess, servers: Sequence[ServerProcess], load: L
     if status != 0:
         raise AssertionError(f"a server ended with status {status}: {server.output()}")
     stopped = monotonic()
-    await load.until_all_moved()  # without it
+    await load.until_all_moved()  # without this server
     restarting = monotonic()
     await asyncio.to_thread(server.restart)
     back = monotonic()
@@ -72,7 +74,7 @@ async def _turn(server: ServerProcess, servers: Sequence[ServerProcess], load: L
 
 
 def away_from_home(stories: Sequence[Story], servers: Sequence[ServerProcess]) -> list[str]:
-    """Sessions whose latest step did not go to their own server, the first of their order."""
+    """Returns the sessions whose latest step did not go to their home server, the first in their order."""
     targets = [server.target for server in servers]
     return [story.name for story in stories if _place(story) != rendezvous(story.name, targets)[0]]
 

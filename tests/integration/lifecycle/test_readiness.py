@@ -1,4 +1,4 @@
-"""/healthz and /readyz, and gRPC's own health service, over a server's life."""
+"""/healthz, /readyz and gRPC's own health service, from a server's start to its end."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_loop_that_is_stuck_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "did not come round" in readiness.why_not_ready()
     free.set()
     thread.join()
-    assert readiness.why_dead() == ""  # it ends
+    assert readiness.why_dead() == ""  # the blockage ends
 
 
 async def test_not_ready_while_the_store_is_away(counting_model: Path, own_redis: RedisServer) -> None:
@@ -104,7 +104,7 @@ async def test_not_ready_while_the_store_is_away(counting_model: Path, own_redis
 
 
 async def test_a_delayed_end_is_announced_at_once_and_serves_until_then(counting_model: Path, tmp_path: Path) -> None:
-    """And the client's stream is ended, not lost: its reconnect is the only trace."""
+    """The client's stream is ended, not lost: only its reconnect shows."""
     options = (*OPTIONS, "--drain-delay-ms", "3000")
     with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}", options) as server:
         async with AsyncClient(server.target, timeout=60) as client:

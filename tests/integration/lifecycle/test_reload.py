@@ -1,4 +1,4 @@
-"""SIGHUP under load: new sessions take the new version, old ones go on exactly with theirs, nobody sees an error."""
+"""SIGHUP under load: new sessions take the new version, old ones continue exactly with theirs, nobody sees an error."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_under_load(tmp_path: Path) -> None:
                 server.send_signal(signal.SIGHUP)
                 server.send_signal(signal.SIGHUP)
                 await asyncio.to_thread(server.wait_for, "reload: done")
-                server.send_signal(signal.SIGHUP)  # at the latest this one finds nothing new
+                server.send_signal(signal.SIGHUP)  # this one, at the latest, finds nothing new
                 await asyncio.to_thread(server.wait_for, "reload: nothing has changed")
                 await until(lambda: serves_new_sessions(third))
                 assert [model.fingerprint for model in await client.models()] == [third, second, first]
@@ -84,14 +84,14 @@ async def test_under_load(tmp_path: Path) -> None:
             assert server.metric("cellkeeper_current_model_info", fingerprint=third.hex()) == 1
             assert server.metric("cellkeeper_model_info") == 3
 
-            live.put(live.version(1))  # back: it is there already, and takes new sessions again
+            live.put(live.version(1))  # back: it is still loaded, and takes new sessions again
             server.send_signal(signal.SIGHUP)
             await asyncio.to_thread(server.wait_for, "reload: done")
             assert (await client.open("again")).model.fingerprint == first
 
         live.put(live.version(4))
         server.send_signal(signal.SIGHUP)
-        assert server.stop() == 0  # whatever is being loaded does not hold it up
+        assert server.stop() == 0  # a load in progress does not delay it
         server.restart()
         with server.channel():
             pass
@@ -115,7 +115,7 @@ async def test_the_version_replaced_first_goes(tmp_path: Path) -> None:
 
 
 def until_said(workers: Workers, pattern: str, count: int) -> None:
-    """Waits until so many lines were like that."""
+    """Waits until so many lines match the pattern."""
     while sum(re.search(pattern, line) is not None for line in workers.lines) < count:
         workers.read_line()
 
@@ -127,7 +127,7 @@ def test_every_worker_reloads(tmp_path: Path) -> None:
     with Workers(f"--store=sqlite:{tmp_path / 's.db'}", live.path) as workers:
         live.put(live.version(2))
         workers.read_until("metrics of all workers")
-        workers.process.send_signal(signal.SIGHUP)  # before they serve: it is not lost, and ends nobody
+        workers.process.send_signal(signal.SIGHUP)  # before they serve: it is not lost, and ends no worker
         workers.wait_until_serving()
         (metrics,) = [line.split()[-1] for line in workers.lines if line.startswith("metrics of all")]
         until_said(workers, "reload: (done|nothing has changed)", 2)

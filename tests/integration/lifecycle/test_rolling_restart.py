@@ -1,4 +1,4 @@
-"""Servers are exchanged under load: no caller sees an error, every bit is right, and sessions come home."""
+"""Servers are replaced under load: no caller sees an error, every bit is right, and sessions return home."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def rolled(bundle: Path, stores: Sequence[str], rounds: int = 1) -> Verdic
             list(threads.map(stack.enter_context, servers))
         verdict = await roll(servers, bundle, rounds, waiting=24, pipelining=6)
     assert len(verdict.turns) == len(stores) * rounds
-    assert any(turn.away for turn in verdict.turns)  # there was something to come home from
+    assert any(turn.away for turn in verdict.turns)  # some sessions had to return
     return verdict
 
 

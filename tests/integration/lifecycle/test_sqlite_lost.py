@@ -1,4 +1,4 @@
-"""The SQLite file is taken away from a running server: it says so, and acknowledges nothing more."""
+"""A running server's SQLite file is taken away: the server reports it, and acknowledges nothing more."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def unlink(path: Path) -> None:
 
 
 def restore(path: Path) -> None:
-    """A backup takes the file's place."""
+    """Replaces the file by a backup."""
     shutil.copy(path, path.with_name("backup.db"))
     os.replace(path.with_name("backup.db"), path)
 
@@ -40,7 +40,7 @@ async def test_noticed_within_a_second(
         assert probes(server) == (ALIVE, READY)
         lose(path)
         said = f"not ready: the store is lost: '{path}' {text}"
-        await until(lambda: probes(server)[1][1].startswith(said), NOTICED_S)  # nobody has stepped since
+        await until(lambda: probes(server)[1][1].startswith(said), NOTICED_S)  # although nobody has stepped since
         for way in WAYS:
             result = api.send(way, Chunk(way, numbers(1.0), at[way]))
             assert (result.code, result.reason) == ("UNAVAILABLE", "STORE_UNAVAILABLE"), result
@@ -54,7 +54,7 @@ async def test_noticed_within_a_second(
 
 
 async def test_not_ready_as_soon_as_a_step_was_refused(counting_model: Path, tmp_path: Path) -> None:
-    """And ready again when the file is back."""
+    """And ready again once the file is back."""
     path = tmp_path / "s.db"
     with ServerProcess([counting_model], f"sqlite:{path}", OPTIONS) as server, server.channel() as channel:
         api = Api(server.stub(channel))

@@ -1,4 +1,4 @@
-"""The pages that strangers work from, and what has to be known of them."""
+"""The pages that newcomers work from, and what the tests have to know about them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DOCS = Path(__file__).parents[3] / "docs"
 FOLDERS = ("start", "guides", "operate")
 PAGES = sorted(page for folder in FOLDERS for page in (DOCS / folder).glob("*.md"))
 FIRST_MODEL = DOCS / "start" / "first-model.md"
-NOT_RUN = {  # blocks that no test runs; each says why
+NOT_RUN = {  # blocks that no test runs; each page says why
     "guides/keras.md": 1,
     "start/install.md": 2,
     "guides/other-languages.md": 2,
 }
-WARNING_LIBRARIES = {"guides/keras.md", "guides/onnx.md", "guides/other-modules.md"}  # the exporters' own, and Keras'
+WARNING_LIBRARIES = {"guides/keras.md", "guides/onnx.md", "guides/other-modules.md"}  # the exporters' and Keras' own
 
 
 def name(page: Path) -> str:
@@ -28,7 +28,7 @@ def name(page: Path) -> str:
 
 
 def finds_a_server(page: Path) -> bool:
-    """Its first block that has to do with a server does not start one; nor does a page without any."""
+    """Returns True unless the first block that involves a server starts one."""
     for block in blocks(page):
         if block.text.startswith(SERVE):
             return False
@@ -38,7 +38,7 @@ def finds_a_server(page: Path) -> bool:
 
 
 def parameter(page: Path) -> Any:
-    """Our own code raises no warning, whatever libraries do."""
+    """Returns a parameter for the page. Cellkeeper's own code raises no warning, whatever libraries do."""
     ours = "error:::cellkeeper"
     marks = [pytest.mark.filterwarnings("ignore", ours)] if name(page) in WARNING_LIBRARIES else []
     return pytest.param(page, id=name(page), marks=marks)

@@ -1,4 +1,4 @@
-"""Does what a page says: saves files, starts servers, runs blocks in order, and compares what they print."""
+"""Does what a page says: saves files, starts servers, runs blocks in order, and compares their output."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ SHELL_TIMEOUT_S = 90.0
 
 
 class Reader:
-    """Works in the current folder. target: of the server that is there before the page starts one. redis_port: for the
-    Redis server that a page may start."""
+    """Works in the current folder.
+
+    target: the server that exists before the page starts one. redis_port: for the Redis server that a page may start.
+    """
 
     def __init__(self, page: Path, target: str, redis_port: int) -> None:
         self.page, self.target, self.redis_port = page, target, redis_port
         self.namespace: dict[str, Any] = {"__name__": "__main__"}
         self._server: ServerProcess | None = None
         self._stack = ExitStack()
-        self._loop = asyncio.new_event_loop()  # of all the page's blocks, as in a notebook
+        self._loop = asyncio.new_event_loop()  # shared by all blocks of the page, as in a notebook
 
     def read(self) -> None:
-        """AssertionError where a block prints something else than the page says; what a block raises, as it is."""
+        """Runs the page. Raises AssertionError if a block's output differs from the page's, and what a block raises."""
         with self._stack:
             self._stack.callback(self._loop.close)
             if f"--port {REDIS_PORT}" in self.page.read_text():
@@ -85,7 +87,7 @@ class Reader:
         return ran.stdout
 
     def _serve(self, words: list[str]) -> None:
-        """Starts the server that the page starts, in place of the one before it."""
+        """Starts the page's server, in place of the previous one."""
         bundles, options = words, []
         for number, word in enumerate(words):
             if word.startswith("--"):
@@ -107,7 +109,7 @@ class Reader:
         self.target = self._server.target
 
     def _end_redis(self) -> None:
-        """A page that failed has left it running; otherwise nothing answers."""
+        """Stops the Redis server of a page that failed; otherwise none is running."""
         command = ["redis-cli", "-p", str(self.redis_port), "shutdown", "nosave"]
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 

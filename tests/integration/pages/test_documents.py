@@ -1,4 +1,4 @@
-"""Nothing on a page escapes its test, its links lead somewhere, and it is complete where it says so."""
+"""Every code block on a page is tested, the links work, and the pages are complete where they claim to be."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_guide_is_in_the_index() -> None:
 
 @pytest.mark.parametrize("page", [parameter(page) for page in PAGES])
 def test_no_code_escapes(page: Path) -> None:
-    """Code stands in fences: an indented block would not be executed."""
+    """Code is in fences: an indented block would not be executed."""
     outside = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     assert re.findall(r"\n\n(?: {4}|\t)\S.*", outside) == []
 

@@ -1,4 +1,4 @@
-"""Every block of the pages that begin with the server of the first model is executed, and prints what the page says."""
+"""Runs every block of the pages that begin with the first model's server, and compares the output."""
 
 from __future__ import annotations
 

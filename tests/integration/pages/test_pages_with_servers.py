@@ -1,4 +1,4 @@
-"""Every block of the pages that begin with a server of their own is executed, and prints what the page says."""
+"""Runs every block of the pages that begin with their own server, and compares the output."""
 
 from __future__ import annotations
 

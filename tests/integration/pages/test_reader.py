@@ -1,4 +1,4 @@
-"""The reader of pages notices what is wrong with one."""
+"""The reader of pages notices what is wrong with a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks both servers, writes the table, and ends with 1 where answers differ that have to be the same.
+"""Asks both servers, writes the table, and exits with 1 if answers differ that have to be the same.
 
 python -m tests.integration.peers --triton-venv FOLDER --out docs/triton-cases.md
 """
@@ -29,18 +29,18 @@ from .page import Row, page
 LONGEST = 8  # steps of a case's sequence
 FIRST_ID = 1000
 GAVE_UP = "DEADLINE_EXCEEDED"
-"""The code alone: whether the client's own text comes or the server's is chance."""
+"""Only the code: whether the client's own text or the server's arrives is random."""
 
 
 class Server:
-    """outputs: after each step of a sequence of ones, of one offline run."""
+    """outputs: those of an offline run after each step of a sequence of ones."""
 
     def __init__(self, channel: grpc.Channel, outputs: Array) -> None:
         self._api = Api(channel, MODEL)
         self._steps = {value.tobytes(): step for step, value in enumerate(outputs, 1)}
 
     def answers(self, case: Case, number: int) -> list[str]:
-        """number: that stands for the case's ID."""
+        """number: the id that replaces the case's ID."""
         messages = [message(ask, _id(ask, number)) for ask in case.asks]
         if case.stream:
             for index, one in enumerate(messages):

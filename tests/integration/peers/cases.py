@@ -1,4 +1,4 @@
-"""What is asked of both servers, and whether they have to answer alike."""
+"""The requests to both servers, and whether their answers have to be the same."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from tests.integration.kserve.calls import END, START, Array, Value, request, se
 
 MODEL, FEATURES = "2x128", 32
 ID, TEXT = "an int64", "the same number as a string"
-"""Stand for ids that no other case has."""
+"""Placeholders for ids that no other case has."""
 
 Edit = Callable[[pb.ModelInferRequest], Any]
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One ModelInfer. sequence: ID, TEXT, or the id itself; None: the parameter is not sent. edit: what is done to the
-    request. timeout_s: how long the client waits; 0: as long as the others. says: how the table shows it."""
+    """One ModelInfer.
+
+    sequence: ID, TEXT, or the id itself; None: the parameter is not sent. edit: changes the request. timeout_s: how
+    long the client waits; 0: as long as the others. says: the text in the table.
+    """
 
     says: str
     sequence: int | str | None = ID
@@ -33,8 +36,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Case:
-    """asks: one after another; the answers to all of them are shown. differs: why the answers may differ; empty: they
-    are the same. stream: over one ModelStreamInfer instead of unary calls."""
+    """Requests sent in turn, whose answers are all shown.
+
+    differs: why the answers may differ; empty: they must be the same. stream: over one ModelStreamInfer instead of
+    unary calls.
+    """
 
     group: str
     asks: Sequence[Ask]
@@ -51,7 +57,7 @@ def message(ask: Ask, sequence: int | str | None) -> pb.ModelInferRequest:
 
 
 def ones(steps: int) -> Array:
-    """The only input there is, so that an output tells at which step of a sequence it was computed."""
+    """Returns the only kind of input, so that an output reveals at which step of a sequence it was computed."""
     return np.ones((1, steps, FEATURES), np.float32)
 
 
@@ -151,7 +157,7 @@ SEQUENCES = [
 ]
 
 LONG_STEPS, SHORT_S = 60_000, 0.5
-"""A chunk that no client that waits so short gets its answer to."""
+"""A chunk, and a timeout that is too short for its answer."""
 LATE = Ask(f"{LONG_STEPS} time steps, client_timeout {SHORT_S} s", steps=LONG_STEPS, timeout_s=SHORT_S)
 DEADLINES = [
     Case(

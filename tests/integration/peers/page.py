@@ -44,7 +44,7 @@ Versions: {", ".join(f"{name} {value}" for name, value in versions.items())}.
 
 
 def _cell(texts: Sequence[str]) -> str:
-    """Numbered, where there are several."""
+    """Numbers the texts if there are several."""
     escaped = [text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for text in texts]
     if len(escaped) == 1:
         return escaped[0]

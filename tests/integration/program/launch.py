@@ -1,4 +1,4 @@
-"""Starts the program for what it prints and how it ends."""
+"""Runs the program to check its output and exit status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ END_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Ended:
-    """How the program ended, and what it printed."""
+    """The program's exit status, stdout and stderr."""
 
     status: int
     out: str
@@ -21,7 +21,7 @@ class Ended:
 
     @property
     def line(self) -> str:
-        """The one line on stderr, without the program's name. Where nothing was served, there is no other output."""
+        """The only line on stderr, without the program's name. Raises AssertionError if there is any other output."""
         lines = self.err.splitlines()
         name, text = "cellkeeper-server: ", "".join(lines)
         if len(lines) != 1 or not text.startswith(name) or self.status != 1 or self.out:
@@ -48,6 +48,6 @@ def command(*words: object) -> Sequence[str]:
 
 
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's, without settings of the server's but those given."""
+    """Returns this process's environment, with only the given settings of the server."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CELLKEEPER_")}
     return {**own, **(variables or {})}

@@ -1,4 +1,4 @@
-"""`cellkeeper doctor` on real servers: healthy ones, and each of what it is there to find."""
+"""`cellkeeper doctor` on real servers: healthy ones, and each problem that it should find."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHORT = ["--timeout", "5"]
 
 
 def doctor(*words: str, code: int) -> list[str]:
-    """The lines that it prints."""
+    """Returns the printed lines."""
     done = subprocess.run(
         [sys.executable, "-m", "cellkeeper", "doctor", *words],
         capture_output=True,
@@ -72,7 +72,7 @@ def test_a_healthy_deployment(counting_model: Path, tmp_path: Path) -> None:
 
 
 def test_a_deployment_with_tokens(counting_model: Path, tmp_path: Path) -> None:
-    """Its token is needed, and is enough, for all that it does."""
+    """The token is required, and sufficient for everything that the doctor does."""
     token, line = entry("a", "step,read,admin")
     (tmp_path / "tokens").write_text(line)
     (tmp_path / "mine").write_text(f"{token}\n")
@@ -94,7 +94,7 @@ def test_one_endpoint_is_down(counting_model: Path, nobody: str) -> None:
 
 
 def test_other_bundles_and_other_stores(tmp_path: Path) -> None:
-    """Two replicas of one name that are not the same model; and two of the same that do not share a store."""
+    """Two replicas with different models of one name, and two with the same model but separate stores."""
     first, second = make_bundle(tmp_path / "a", seed=1), make_bundle(tmp_path / "b", seed=2)
     with (
         ServerProcess([first], "memory:") as one,
@@ -132,7 +132,7 @@ def test_a_redis_that_syncs_every_second(counting_model: Path) -> None:
 
 
 def test_a_server_that_ends(counting_model: Path) -> None:
-    """It has been told to, and lets balancers notice first."""
+    """It was told to stop, and gives balancers time to notice."""
     with ServerProcess([counting_model], "memory:", ["--drain-delay-ms", "60000"]) as server:
         server.send_signal(signal.SIGTERM)
         server.wait_for("stopping: serving on")

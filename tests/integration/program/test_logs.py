@@ -1,4 +1,4 @@
-"""What the server logs: JSON where asked, calls that are refused, seldom enough, and nothing of what was in them."""
+"""What the server logs: JSON on request, refused calls at a limited rate, and nothing of their content."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_json_lines(counting_model: Path) -> None:
         "code": "NOT_FOUND",
         "request_id": "order-17/3",
     }
-    assert len(more) < CALLS / 5  # one a second, on whatever machine
+    assert len(more) < CALLS / 5  # one a second, on any machine
     assert not any("request_id" in line for line in more)
     assert [line["method"] for line in lines if line.get("reason") == "INVALID_FIELD"] == ["Open"]
     assert SECRET not in text
@@ -88,7 +88,7 @@ def test_a_level_above(counting_model: Path) -> None:
 def test_workers_say_where_their_metrics_are(counting_model: Path, tmp_path: Path) -> None:
     words = ["--log-format", "json", "--workers", "2"]
     with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}", words) as server:
-        while server.output().count('"message": "metrics on ') < 1:  # ServerProcess has taken one already
+        while server.output().count('"message": "metrics on ') < 1:  # ServerProcess has consumed one already
             server.wait_for(r'"message": "metrics on ')
         lines = [json.loads(line) for line in server.output().splitlines()]
     (url,) = [line["message"].split()[-1] for line in lines if line["message"].startswith("metrics of all workers")]
@@ -98,13 +98,13 @@ def test_workers_say_where_their_metrics_are(counting_model: Path, tmp_path: Pat
 def test_where_metrics_are_is_not_taken_from_what_workers_print(
     counting_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The line of a stranger, as a name or an error's text could bring it there, sends the parent nowhere."""
+    """A foreign line, such as a name or an error's text might cause, does not mislead the parent."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nif '--as-worker' in sys.orig_argv: print('metrics on http://127.0.0.1:1/metrics', flush=True)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}", ["--workers", "2"]) as server:
-        server.wait_for("listening on")  # the other worker; ServerProcess has waited for one
+        server.wait_for("listening on")  # the other worker: ServerProcess has waited for one
         url = re.search(r"metrics of all workers on (\S+)", server.output())
         assert url is not None
         server.metrics_url = url.group(1)
@@ -113,7 +113,7 @@ def test_where_metrics_are_is_not_taken_from_what_workers_print(
             try:
                 text = server.metrics()
                 break
-            except HTTPError:  # a worker has not told yet
+            except HTTPError:  # a worker has not reported yet
                 assert time.monotonic() < until
         assert "cellkeeper_build_info" in text
 

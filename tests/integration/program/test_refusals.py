@@ -1,4 +1,4 @@
-"""What the server does not start with: status 1, and one line that says what to do."""
+"""What the server refuses to start with: status 1, and one line that says what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def damaged(counting_model: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that somebody listens on."""
+    """A port that is in use."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield int(listener.getsockname()[1])
 
@@ -148,7 +148,7 @@ def test_a_flag_that_cannot_be_taken(counting_model: Path, word: str, line: str)
     ],
 )
 def test_a_flag_that_cannot_be_read(word: str, line: str) -> None:
-    """How the program ends then, the tests with a process show."""
+    """The tests that start a process show the exit status."""
     with pytest.raises(StartError) as refused:
         Settings.read(["m", "--store=memory:", word], {})
     assert str(refused.value) == line

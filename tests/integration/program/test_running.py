@@ -1,4 +1,4 @@
-"""The program while it serves: what it prints, how it stops, several processes on one port."""
+"""The running program: what it prints, how it stops, several processes on one port."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_password_is_never_printed(counting_model: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """Pipelined steps: each is committed and answered, or neither."""
+    """Each pipelined step is committed and answered, or neither."""
     with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}") as server:
         with server.channel() as channel:
             api = Api(server.stub(channel))
@@ -85,9 +85,9 @@ def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Pat
                     while len(results) < 300:
                         results.append(talk.receive()[1])
                 except StopIteration:
-                    pass  # it was ended, not lost: what was read is answered, the rest was not applied
+                    pass  # ended, not lost: what was read is answered, the rest was not applied
                 except grpc.RpcError:
-                    lost = True  # it was closed while this side still sent: the last replies may have gone with it
+                    lost = True  # closed while this side still sent: the last replies may be lost
             assert api.send("unary", Chunk("s", numbers(1), at), timeout_s=5).code == "UNAVAILABLE"
         assert server.stop() == 0
         applied = [result.sums[0] for result in results if result.code == "OK"]
@@ -115,7 +115,7 @@ def scraped(url: str) -> dict[str, float]:
 
 
 class Workers:
-    """A server with several processes, and what it prints."""
+    """A server with several processes, and its output."""
 
     def __init__(self, *words: object, count: int = 2, variables: dict[str, str] | None = None) -> None:
         ports = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
@@ -135,12 +135,12 @@ class Workers:
 
     @property
     def metrics(self) -> list[str]:
-        """Of each worker."""
+        """The metrics' URL of each worker."""
         return [line.split()[-1] for line in self.lines if line.startswith("metrics on ")]
 
     @property
     def pids(self) -> list[int]:
-        """Of the workers."""
+        """The workers' process ids."""
         text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(word) for word in text.split()]
 
@@ -149,7 +149,7 @@ class Workers:
             self.read_until("metrics on ")
 
     def read_until(self, start: str) -> None:
-        """The next line that starts so."""
+        """Reads up to the next line that starts like this."""
         before = len(self.lines)
         while not any(line.startswith(start) for line in self.lines[before:]):
             self.read_line()
@@ -161,7 +161,7 @@ class Workers:
         self.lines.append(line.rstrip())
 
     def end(self) -> int:
-        """The exit status, once it has ended by itself; the rest of what it printed is in `lines`."""
+        """Returns the exit status after it has ended on its own; the rest of its output is in `lines`."""
         if self.process.stdout is not None:
             self.lines += self.process.stdout.read().splitlines()
         return self.process.wait()
@@ -187,7 +187,7 @@ def test_two_workers_serve_on_one_port_and_stop_together(counting_model: Path, t
         (target,) = workers.targets
         assert len(workers.pids) == 2
         at = None
-        for step in range(8):  # a connection each: the kernel shares them out
+        for step in range(8):  # one connection each: the kernel spreads them
             with grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
                 api = Api(CellkeeperStub(channel))  # type: ignore[no-untyped-call]
                 at = at or api.open("s")

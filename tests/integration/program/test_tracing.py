@@ -28,7 +28,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 class Receiver(otlp_grpc.TraceServiceServicer):
-    """Keeps what comes."""
+    """Keeps what it receives."""
 
     def __init__(self) -> None:
         self.came: queue.Queue[ResourceSpans] = queue.Queue()
@@ -41,7 +41,7 @@ class Receiver(otlp_grpc.TraceServiceServicer):
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    """Its address is in the environment that servers are started with."""
+    """Sets its address in the environment of servers started later."""
     receiver = Receiver()
     server = grpc.server(ThreadPoolExecutor(1))
     otlp_grpc.add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]
@@ -114,7 +114,7 @@ def test_when_it_is_wanted(variables: dict[str, str], expected: bool) -> None:
 
 
 def test_without_the_extra(counting_model: Path, tmp_path: Path) -> None:
-    """As it is where it was not installed: the package of that name cannot be imported."""
+    """As if it were not installed: the package of that name cannot be imported."""
     (tmp_path / "opentelemetry").mkdir()
     (tmp_path / "opentelemetry" / "__init__.py").write_text('raise ImportError("not here")\n')
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])

@@ -1,4 +1,4 @@
-"""A machine whose clock says that it is before 1970: everything is served."""
+"""A machine whose clock is before 1970: everything is served."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cellkeeper import Client
 from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 
-# Runs in the server's process before anything else of it.
+# Runs in the server's process before anything else.
 CLOCK = """
 import time
 

@@ -1,4 +1,4 @@
-"""Raw calls of the service, without the client: a chunk sent in any of the three ways gives one form of result."""
+"""Raw calls of the service, without the client: a chunk sent in any of the three ways gives the same form of result."""
 
 from __future__ import annotations
 
@@ -34,8 +34,11 @@ WIRE_DTYPES = {
 
 @dataclass(frozen=True)
 class Result:
-    """One item's reply or error. code: "OK", or a name of google.rpc.Code. position: after the chunk; in an error
-    where the record stands. outputs: by name, [T, ...]; state tensors as "state.<name>"."""
+    """One item's reply or error.
+
+    code: "OK", or a name of google.rpc.Code. position: after the chunk; in an error, the record's. outputs: by name,
+    [T, ...]; state tensors as "state.<name>".
+    """
 
     code: str
     reason: str = ""
@@ -49,7 +52,7 @@ class Result:
 
     @property
     def sums(self) -> list[float]:
-        """The counting model's predictions, one a time step."""
+        """The counting model's predictions, one per time step."""
         if self.code != "OK":
             raise AssertionError(f"expected outputs, got {self}")
         values: list[float] = self.outputs["prediction"].reshape(-1).tolist()
@@ -81,17 +84,17 @@ class Refused(Exception):
 
 
 def numbers(*values: float) -> Array:
-    """Inputs of the counting model: one feature, one time step for each value."""
+    """Returns inputs of the counting model: one feature, one time step per value."""
     return np.array(values, np.float32).reshape(-1, 1)
 
 
 def some_inputs(seed: int, steps: int) -> Array:
-    """Inputs of the LSTM: [steps, 3]."""
+    """Returns inputs of the LSTM: [steps, 3]."""
     return np.random.default_rng(seed).standard_normal((steps, 3)).astype(np.float32)
 
 
 def placed(position: Position, inputs: Array) -> Position:
-    """As a client advances its own head: from the bytes of each time step."""
+    """Returns the position after these inputs, as a client computes it: from the bytes of each time step."""
     return advance(position, inputs.tobytes(), inputs[0].nbytes)
 
 
@@ -150,7 +153,7 @@ class Api:
         self.model = model
 
     def open(self, session: str, **fields: Any) -> Position:
-        """The position after Open, with a request_id of its own unless one is given. Raises Refused."""
+        """Returns the position after Open, with a new request_id unless one is given. Raises Refused."""
         return from_wire(self.opened(session, **fields).position)
 
     def opened(self, session: str, **fields: Any) -> pb.OpenResponse:
@@ -159,7 +162,7 @@ class Api:
         return reply
 
     def call(self, method: str, request: Any, timeout_s: float = TIMEOUT_S) -> Any:
-        """A unary call. Raises Refused."""
+        """Makes a unary call. Raises Refused."""
         try:
             return getattr(self.stub, method)(request, timeout=timeout_s)
         except grpc.RpcError as error:
@@ -168,7 +171,7 @@ class Api:
     def send(
         self, way: Way, chunk: Chunk, *, peek: bool = False, outputs: Sequence[str] = (), timeout_s: float = TIMEOUT_S
     ) -> Result:
-        """One chunk, in one of the three ways. Never raises for what the server answers."""
+        """Sends one chunk, in one of the three ways. Never raises for the server's answers."""
         if way == "unary":
             return self.send_step(step_message(self.model, chunk, peek=peek, outputs=outputs), timeout_s)
         message = frame_message(self.model, [chunk], peek=peek, outputs=outputs)
@@ -181,7 +184,7 @@ class Api:
             return refused.result
 
     def send_frame(self, way: Way, message: pb.StepFrame, timeout_s: float = TIMEOUT_S) -> list[Result]:
-        """One result for each item. Raises Refused for a whole frame."""
+        """Returns one result per item. Raises Refused for a whole frame."""
         if way == "batch":
             return from_frames(len(message.sessions), [self.call("StepBatch", message, timeout_s)])
         try:
@@ -191,7 +194,7 @@ class Api:
         return from_frames(len(message.sessions), replies)
 
     def position(self, session: str) -> Position:
-        """Where the record stands."""
+        """Returns the record's position."""
         return from_wire(self.info(session).position)
 
     def info(self, session: str) -> pb.SessionInfo:
@@ -213,7 +216,7 @@ def from_step(reply: pb.StepResponse) -> Result:
 
 
 def from_frames(count: int, replies: Sequence[pb.StepFrameReply]) -> list[Result]:
-    """The results of one frame's `count` items, from its reply or the parts of it."""
+    """Returns the results of one frame's `count` items, from its reply or the parts of it."""
     results: dict[int, Result] = {}
     for reply in replies:
         if reply.HasField("frame_error"):
@@ -259,7 +262,7 @@ def from_error(error: pb.Error) -> Result:
 
 
 def from_status(error: Any) -> Result:
-    """What a failed call says: the code, and the ErrorInfo and RetryInfo where there are some."""
+    """Converts a failed call's status: the code, and the ErrorInfo and RetryInfo if present."""
     code, message = error.code().name, error.details() or ""
     status = rpc_status.from_call(error)
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()

@@ -1,4 +1,4 @@
-"""What a refusal of bad input must look like, and how good requests are made bad."""
+"""What a refusal of bad input must look like, and how to make good requests bad."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Edit = Callable[[Any], None]
 
 
 def check(result: Result, field: str, *words: str, reason: str = "INVALID_FIELD") -> None:
-    """The refusal names `field`, and its text has all of `words`."""
+    """Checks that the refusal names `field`, and that its text has all of `words`."""
     assert (result.code, result.reason, result.field) == ("INVALID_ARGUMENT", reason, field), result
     assert SAYS_WHAT_CAME_AND_WHAT_WAS_EXPECTED.match(result.message), result.message
     assert result.message.startswith(field.partition(".")[0].partition("[")[0]), result.message
@@ -25,7 +25,7 @@ def check(result: Result, field: str, *words: str, reason: str = "INVALID_FIELD"
 
 
 def whole_frame_refusal(api: Api, way: Way, frame: pb.StepFrame) -> Result:
-    """Why the frame could not be read at all."""
+    """Returns why the frame could not be read at all."""
     try:
         results = api.send_frame(way, frame)
     except Refused as refused:
@@ -34,7 +34,7 @@ def whole_frame_refusal(api: Api, way: Way, frame: pb.StepFrame) -> Result:
 
 
 def put(**fields: Any) -> Edit:
-    """An edit that gives a request these fields."""
+    """Returns an edit that sets these fields of a request."""
 
     def edit(request: Any) -> None:
         for name, value in fields.items():

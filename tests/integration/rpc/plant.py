@@ -1,4 +1,4 @@
-"""Puts records into a store behind a server's back."""
+"""Puts records into a store without the server's knowledge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cellkeeper_service.store.open import open_store
 
 
 def change_record(store_url: str, model: str, session: str, change: Callable[[Record], Record]) -> None:
-    """Replaces the session's record, which must be there, by what `change` makes of it."""
+    """Replaces the session's record, which must exist, by what `change` makes of it."""
     store = open_store(store_url)
     try:
         key = SessionKey("", model, session)

@@ -1,4 +1,4 @@
-"""A StepStream held open: frames are sent, and replies read, when a test says so."""
+"""A StepStream held open: a test decides when frames are sent and replies read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .calls import Api, Chunk, Result, frame_message, from_frames
 
 
 class Talk:
-    """Frames of one item each, told apart by their frame_id. Use as a context manager."""
+    """A context manager. Sends frames of one item each, distinguished by their frame_id."""
 
     def __init__(self, api: Api, timeout_s: float = 60.0) -> None:
         self._api = api
@@ -23,15 +23,17 @@ class Talk:
         self.asked_to_end: list[pb.Error] = []  # how often, and why, the server asked for the end
 
     def send(self, chunk: Chunk, *, timeout_ms: int = 0) -> int:
-        """The frame's id."""
+        """Sends a chunk. Returns the frame's id."""
         frame = frame_message(self._api.model, [chunk], timeout_ms=timeout_ms)
         frame.frame_id = self._sent = self._sent + 1
         self._frames.put(frame)
         return self._sent
 
     def receive(self) -> tuple[int, Result]:
-        """The next reply: its frame's id and its item's result. Raises grpc.RpcError where the stream was lost,
-        StopIteration where the server ended it."""
+        """Returns the next reply: its frame's id and its item's result.
+
+        Raises grpc.RpcError if the stream was lost, StopIteration if the server ended it.
+        """
         reply = next(self._call)
         while not reply.frame_id:  # the server asks for the end
             self.asked_to_end.append(reply.frame_error)

@@ -1,4 +1,4 @@
-"""Bytes that are no message, and long texts in what is refused: the status is typed all the same, and arrives."""
+"""Bytes that are not a valid message, and long texts in refusals: the status is typed all the same, and arrives."""
 
 from __future__ import annotations
 

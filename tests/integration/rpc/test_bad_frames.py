@@ -1,4 +1,4 @@
-"""Bad frames: only the bad item fails, unless the columns themselves do not agree."""
+"""Bad frames: only the bad item fails, unless the columns contradict each other."""
 
 from __future__ import annotations
 

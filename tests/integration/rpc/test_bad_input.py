@@ -1,4 +1,4 @@
-"""Bad chunks: refused with the field, what came and what was expected; nothing else is touched."""
+"""Bad chunks are refused with the field, what came and what was expected. Nothing else changes."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_message_over_the_limit(count: Api, session: str, at: Position) -> Non
 
 
 def test_a_reply_that_no_message_takes_is_refused_before_it_is_computed(wide: Api, session: str, way: Way) -> None:
-    """64 KiB messages; 1024 hidden values are 4 KiB a time step."""
+    """Messages of 64 KiB; 1024 hidden values are 4 KiB per time step."""
     at = wide.open(session)
     inputs: Array = np.ones((16, 1), np.float32)
     chunk = Chunk(session, inputs, at)

@@ -1,4 +1,4 @@
-"""A reply that cannot be made is its own request's error: its neighbours are answered, and the stream goes on."""
+"""A reply that cannot be built fails only its own request: its neighbours are answered, and the stream continues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from testing.server_process import ServerProcess
 
 from .calls import Api, Chunk, Way, frame_message, numbers
 
-# Runs first in the server's process: outputs of sessions whose id ends with "broken" are lost on the way to the reply.
+# Runs first in the server's process: loses the outputs of sessions whose id ends with "broken" on their way to the
+# reply.
 SPOILS = """
 from cellkeeper_service.rpc.frame_replies import FrameReplies
 
@@ -47,5 +48,5 @@ def test_the_others_of_the_same_frame_are_answered(api: Api, session: str, frame
     broken = got.pop(2)
     assert (broken.code, broken.reason) == ("INTERNAL", "INTERNAL_ERROR")
     assert [result.sums for result in got] == [[1.0 + 2 * (step + 1) for step in range(steps)]] * 3
-    assert api.position(names[2]).step == 1 + steps  # it was applied: a retry by another way gets its outputs
+    assert api.position(names[2]).step == 1 + steps  # it was applied: a retry in another way gets its outputs
     assert api.send("unary", chunks[2]).sums == [1.0 + 2 * (step + 1) for step in range(steps)]

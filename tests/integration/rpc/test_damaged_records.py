@@ -1,4 +1,4 @@
-"""A damaged record harms only its own session: it is refused with a reason of its own, listed, and can be ended."""
+"""A damaged record harms only its own session: it is refused with its own reason, listed, and can be deleted."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def damage(request: pytest.FixtureRequest) -> Damage:
 
 @pytest.fixture(params=HEADERS | LOGS)
 def readable(request: pytest.FixtureRequest) -> Damage:
-    """Those whose header still names its generation."""
+    """The kinds of damage that leave the generation in the header readable."""
     return ALL[request.param]
 
 
@@ -272,7 +272,7 @@ def test_the_client_and_its_program(server: ServerProcess, vault: Vault, session
 
 
 def pages(api: Api, prefix: str, page_size: int) -> Iterator[pb.SessionInfo]:
-    """The sessions of every page."""
+    """Yields the sessions of every page."""
     token = ""
     while True:
         request = pb.ListSessionsRequest(model=api.model, prefix=prefix, page_size=page_size, page_token=token)
@@ -317,7 +317,7 @@ def test_a_damaged_record_of_the_layout_before_can_be_deleted(
     vault.put_old(session)
     assert refusal(lambda: api.info(session)).reason == "DATA_LOSS"
     assert deleted(api, session, b"").deleted
-    assert not deleted(api, session, b"").deleted  # it is over already
+    assert not deleted(api, session, b"").deleted  # it is gone already
     assert api.send("unary", Chunk(session, numbers(5), api.open(session))).sums == [5.0]
 
 
@@ -336,7 +336,7 @@ def test_a_header_of_another_type_is_damage_like_any_other(
 
 @pytest.mark.parametrize("ttl_ms", [1 << 50, 2**64 - 1])
 def test_every_ttl_of_a_record_means_something(api: Api, vault: Vault, session: str, ttl_ms: int) -> None:
-    """One that nobody may ask for is not damage: stores keep the record as long as they can."""
+    """A TTL that no request may ask for is not damage: stores keep the record as long as they can."""
     at = vault.put(session, 1, 2, ttl_ms=ttl_ms).position
     assert api.open(session) == at
     got = api.send("unary", Chunk(session, numbers(3), at))

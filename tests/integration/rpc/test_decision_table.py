@@ -1,4 +1,4 @@
-"""The table of what a step does, row by row in its order, in each way that a chunk can be sent."""
+"""The decision table for a step, row by row in its order, for each way to send a chunk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER_HEAD = b"not this"
 
 @pytest.fixture(scope="module")
 def keeping(lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server whose log is kept long: no checkpoint for the first steps of "lstm"; on SQLite, to be killed."""
+    """A server with long logs: no checkpoint for the first steps of "lstm". On SQLite, so that it can be killed."""
     store = f"sqlite:{tmp_path_factory.mktemp('keeping') / 'sessions.db'}"
     with ServerProcess([lstm_model], store) as server:
         yield server
@@ -31,7 +31,7 @@ def keeping(lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_a_positioned_step_of_no_session_is_not_found(count: Api, session: str, way: Way) -> None:
     got = count.send(way, Chunk(session, numbers(1), first_position(new_id())))
     assert (got.code, got.reason, got.field, got.position) == ("NOT_FOUND", "SESSION_NOT_FOUND", "session", None)
-    assert count.send("unary", Chunk(session, numbers(1))).created  # and it was not created by that
+    assert count.send("unary", Chunk(session, numbers(1))).created  # the step before did not create it
 
 
 def test_a_step_without_position_creates(count: Api, session: str, unary_way: Way) -> None:
@@ -100,7 +100,7 @@ def test_a_step_ahead_is_a_gap_and_leaves_the_session_alone(count: Api, session:
 
 
 def test_a_step_before_the_log_is_compacted(count: Api, session: str, way: Way) -> None:
-    """A state is as large as an input here, so a checkpoint is due after every step."""
+    """Here a state is as large as an input, so a checkpoint is due after every step."""
     at = start = count.open(session)
     for value in (1, 2, 3):
         at = count.send(way, Chunk(session, numbers(value), at)).after
@@ -112,7 +112,7 @@ def test_a_step_before_the_log_is_compacted(count: Api, session: str, way: Way) 
 
 
 def test_one_replayed_step_at_the_most_is_a_setting(lstm_model: Path, tmp_path: Path, session: str) -> None:
-    """With --max-replay-steps 1 a state is written at every step, however large."""
+    """With --max-replay-steps 1, every step writes a state, however large."""
     with ServerProcess([lstm_model], "memory:", ["--max-replay-steps", "1"]) as server, server.channel() as channel:
         api = Api(server.stub(channel), "lstm")
         start = api.open(session)
@@ -153,7 +153,7 @@ def test_a_retry_gets_the_same_outputs_and_is_not_applied_again(lstm: Api, sessi
 
 
 def test_a_retry_inside_the_log_in_other_chunks(lstm: Api, session: str, way: Way) -> None:
-    """acked stays at 0: nobody has said yet that a reply arrived, so all of it can be asked for again."""
+    """acked stays 0: no reply is known to have arrived, so all of it can be requested again."""
     start = lstm.open(session)
     inputs = some_inputs(2, 24)
     at, outputs = start, []
@@ -171,7 +171,7 @@ def test_a_retry_inside_the_log_in_other_chunks(lstm: Api, session: str, way: Wa
 
 
 def test_a_retry_after_a_kill(keeping: ServerProcess, lstm_model: Path, session: str) -> None:
-    """What was acknowledged is there; in each way, also inside the log, with the bits of one offline run."""
+    """Acknowledged steps are there: in each way, even inside the log, with the bits of an offline run."""
     inputs = some_inputs(3, 10)
     reference = offline(lstm_model, inputs)
     with keeping.channel() as channel:

@@ -1,4 +1,4 @@
-"""A frame whose columns are looked at as a whole gives the same steps as one whose items are looked at one by one."""
+"""A frame gives the same steps whether its columns are checked as a whole or item by item."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GIVEN = [field.name for field in fields(Step) if field.init and field.name != "d
 
 
 def nobody(step: Any) -> None:
-    """Takes no reply."""
+    """Ignores the reply."""
 
 
 def read(message: pb.StepFrame) -> Frame:
@@ -31,7 +31,7 @@ def read(message: pb.StepFrame) -> Frame:
 
 
 def message(count: int, steps: list[int], acked: list[int] | None = None, **more: Any) -> pb.StepFrame:
-    """steps: of the positions."""
+    """steps: those of the positions."""
     return pb.StepFrame(
         model="m",
         sessions=more.pop("sessions", [f"s{item}" for item in range(count)]),

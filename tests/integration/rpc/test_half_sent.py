@@ -1,5 +1,7 @@
-"""Frames of an open stream that are begun and never ended: what has come of them is bounded, and who sends them loses
-streams of its own alone."""
+"""Frames of an open stream that are begun and never finished.
+
+Their bytes are bounded, and their sender loses only its own streams.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from .calls import Api, Chunk, numbers, step_message
 from .talk import Talk
 
 MOST = 32 * MIB
-"""Two messages of the ordinary size."""
+"""Two messages of ordinary size."""
 SENT = 320 * MIB
 
 
@@ -36,7 +38,7 @@ def server(counting_model: Path) -> Iterator[ServerProcess]:
 
 @pytest.mark.parametrize("deaf", [False, True])
 def test_half_sent_frames_are_bounded_and_cost_their_own_connection(server: ServerProcess, deaf: bool) -> None:
-    """deaf: it takes no reply, so that a stream that has answered everything cannot end by itself."""
+    """deaf: it reads no reply, so that a stream that has answered everything cannot end normally."""
     (plan,) = plans(["half-frame"], "", 40.0, public=True)
     rate = SENT // 2 if deaf else SENT
     plan = replace(plan, most_bytes=SENT, bytes_per_second=rate, deaf=deaf, connections=2)
@@ -47,7 +49,7 @@ def test_half_sent_frames_are_bounded_and_cost_their_own_connection(server: Serv
         before = rss_bytes(server.pid)
         sent = asyncio.run(attack(server.target, plan))
         assert sent.bytes > 0.9 * SENT, json.dumps(sent.lost)
-        assert peak_rss_bytes(server.pid) - before < 5 * MOST  # what comes until the kernel is asked again is held too
+        assert peak_rss_bytes(server.pid) - before < 5 * MOST  # including what arrives until the kernel is asked again
         talk.send(Chunk("beside", numbers(1), at))
         assert talk.receive()[1].sums == [2]
         assert not talk.asked_to_end
@@ -58,7 +60,7 @@ def test_half_sent_frames_are_bounded_and_cost_their_own_connection(server: Serv
 
 
 def test_an_idle_stream_beside_much_other_traffic_ends_with_a_reason(counting_model: Path) -> None:
-    """Whether what comes over its connection is of its next frame cannot be told. What was acknowledged stays so."""
+    """The server cannot tell if a connection's bytes belong to the stream's next frame. Acknowledged steps stay."""
     words = ["--max-message-bytes", "1000000", "--max-request-bytes", "2000000"]
     with ServerProcess([counting_model], "memory:", words) as server, server.channel() as channel:
         api = Api(server.stub(channel))

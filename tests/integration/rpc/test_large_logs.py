@@ -30,14 +30,16 @@ def redis() -> Iterator[RedisServer]:
 
 
 def loads_of(server: ServerProcess) -> float:
-    """How many calls of the store have read records so far."""
+    """Returns the number of load calls to the store so far."""
     return server.metric("cellkeeper_store_round_trips_total", call="load")
 
 
 def test_neighbours_of_large_records_are_served(redis: RedisServer, tmp_path: Path) -> None:
-    """All are asked for at once, and each large one is read by a call of its own: no call takes long, whatever else is
-    asked for with it, and the neighbours' turn comes between them. The store's timeout is out of the question here: a
-    busy machine takes as long for one as an idle one for all."""
+    """All are requested at once, and each large one is read by its own call.
+
+    So no call takes long, whatever else is requested, and the neighbours get their turn in between. The store's timeout
+    is not tested here: a busy machine takes as long for one as an idle one for all.
+    """
     bundle = counting_bundle(tmp_path / "wide", name="count", features=FEATURES)
     inputs = np.zeros((LARGE_STEPS, FEATURES), np.float32)
     with ServerProcess([bundle], redis.url, ["--store-timeout-ms", "30000"]) as server, server.channel() as channel:
@@ -67,7 +69,7 @@ def test_neighbours_of_large_records_are_served(redis: RedisServer, tmp_path: Pa
 
 
 def test_a_log_is_bounded_in_bytes(tmp_path: Path, session: str) -> None:
-    """The model's time step has 64 bytes: 128 KiB are 2,048 steps, where 4,096 would be allowed."""
+    """The model's time step has 64 bytes: 128 KiB hold 2,048 steps, although 4,096 would be allowed."""
     bundle = counting_bundle(tmp_path / "m", name="count", features=16)
     options = ["--max-log-bytes", str(128 * 1024), "--max-message-bytes", str(64 * 1024)]
     with ServerProcess([bundle], "memory:", options) as server, server.channel() as channel:

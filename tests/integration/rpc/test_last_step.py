@@ -1,4 +1,4 @@
-"""A session that stands at the last step there can be: one more is that request's error, and nothing else."""
+"""A session at the last possible step: one more fails that request, and nothing else."""
 
 from __future__ import annotations
 

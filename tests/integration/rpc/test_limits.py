@@ -1,5 +1,7 @@
-"""Full queues, deadlines, callers that go away, and a server that shuts down: each with requests under way behind a
-Redis that does not answer yet."""
+"""Full queues, deadlines, callers that leave, and a server that shuts down.
+
+In each case, requests are in flight to a Redis that does not answer yet.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from testing.server_process import ServerProcess
 from .calls import Api, Chunk, Way, frame_message, numbers, step_message
 from .talk import Talk
 
-# long enough that nothing of it happens by itself while a test looks
+# long enough that no timeout passes while a test looks
 OPTIONS = ["--store-timeout-ms", "20000", "--max-session-requests", "3", "--max-requests", "6"]
 
 
@@ -57,11 +59,11 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     while not condition():
         if time.monotonic() > until:
             raise TimeoutError("the condition did not come true")
-        time.sleep(0.01)  # between two looks at the condition
+        time.sleep(0.01)  # between two checks of the condition
 
 
 CLOSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
-"""What a call gets that comes while gRPC closes: refused, or taken by nobody until the time for closing is over."""
+"""The codes for a call that arrives while gRPC closes: refused, or ignored until the time for closing is over."""
 
 
 def is_serving(channel: grpc.Channel) -> bool:
@@ -76,7 +78,7 @@ def is_serving(channel: grpc.Channel) -> bool:
 
 
 def places(at: Position, count: int) -> list[Position]:
-    """Where `count` pipelined steps of input 1 belong."""
+    """Returns the positions of `count` pipelined steps of input 1."""
     found = [at]
     for _ in range(count - 1):
         found.append(advance(found[-1], numbers(1).tobytes(), 4))
@@ -87,8 +89,8 @@ def test_a_sessions_queue_is_full(redis: RedisServer, api: Api, session: str) ->
     at = api.open(session)
     with Talk(api) as talk:
         with paused(redis):
-            first = talk.send(Chunk(session, numbers(1), at, acked=0))  # hot: computed, and its commit is under way
-            # behind it, what has to be decided on the record waits
+            first = talk.send(Chunk(session, numbers(1), at, acked=0))  # hot: computed, and its commit is in flight
+            # after it, whatever has to be decided on the record waits
             waiting = [talk.send(Chunk(session, numbers(1), at, acked=0)) for _ in range(3)]
             refused = talk.send(Chunk(session, numbers(1), at, acked=0))
             number, got = talk.receive()
@@ -130,7 +132,7 @@ def test_a_frames_deadline_drops_what_waits(
             late = talk.send(Chunk(session, numbers(2), behind), timeout_ms=100)  # computed, and waits for its commit
             wait_until(lambda: server.metric("cellkeeper_queue_depth") == 2)
             frame = frame_message("count", [Chunk(session, numbers(9), at)], timeout_ms=100)
-            (got,) = api.send_frame(frame_way, frame)  # not in place: it waits for the record
+            (got,) = api.send_frame(frame_way, frame)  # not at the cached position, so it waits for the record
             assert (got.code, got.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_PASSED")
         replies = talk.receive_all(2)
     assert replies[first].sums == [1]
@@ -144,7 +146,7 @@ def test_a_unary_calls_deadline_is_the_callers(redis: RedisServer, api: Api, ses
     with paused(redis):
         got = api.send("unary", Chunk(session, numbers(1), at), timeout_s=0.1)
         assert got.code == "DEADLINE_EXCEEDED"
-    wait_until(lambda: api.position(session).step == 1)  # its commit had been sent: it is not called back
+    wait_until(lambda: api.position(session).step == 1)  # its commit had been sent and cannot be cancelled
     again = api.send("unary", Chunk(session, numbers(1), at))
     assert (again.sums, again.replayed) == ([1], True)
 
@@ -223,7 +225,7 @@ def test_a_server_that_shuts_down_finishes_and_takes_nothing_new(counting_model:
         server.wait_for("stopped")
         assert server.stop() == 0
         server.restart()
-        # a channel with connections of its own: the other's wait before they try again
+        # a channel with its own connections: those of the other wait before they reconnect
         with grpc.insecure_channel(server.target, [("grpc.use_local_subchannel_pool", 1)]) as again:
             after = Api(server.stub(again))
             assert (after.position(session).step, after.position(f"{session}-other").step) == (5, 0)

@@ -21,7 +21,7 @@ def refusal(api: Api, method: str, request: Any) -> Result:
 
 
 def results(api: Api, method: str, items: list[Any]) -> list[Any]:
-    """Of each item: its position, whether it was deleted, or its error."""
+    """Returns each item's position, or whether it was deleted, or its error."""
     message = getattr(pb, f"{method}Request")(model=api.model, items=items)
     found: list[Any] = []
     for result in api.call(method, message).results:
@@ -35,12 +35,12 @@ def results(api: Api, method: str, items: list[Any]) -> list[Any]:
 
 
 def total(value: float) -> pb.Tensor:
-    """The counting model's whole state."""
+    """Returns the counting model's whole state."""
     return pb.Tensor(name="h", dtype=pb.FLOAT32, shape=[1, 1], data=np.float32(value).tobytes())
 
 
 def stepped(api: Api, session: str, *values: float) -> Position:
-    """A new session after these inputs."""
+    """Opens a session. Returns its position after these inputs."""
     return api.send("unary", Chunk(session, numbers(*values), api.open(session))).after
 
 
@@ -120,7 +120,7 @@ def test_open_sets_and_changes_the_ttl(count: Api, session: str) -> None:
 
 def test_open_with_a_state_of_its_own(count: Api, session: str) -> None:
     start = count.open(session, initial_state=[total(100)])
-    assert count.open(session, initial_state=[total(7)]) == start  # for a new session only
+    assert count.open(session, initial_state=[total(7)]) == start  # only for a new session
     assert count.send("unary", Chunk(session, numbers(1), start)).sums == [101]
 
 
@@ -135,7 +135,7 @@ def test_reset_starts_another_life(count: Api, session: str) -> None:
     assert start.generation != at.generation
     assert count.send("unary", Chunk(session, numbers(9), at)).reason == "GENERATION_CHANGED"
     after = count.send("unary", Chunk(session, numbers(9), start)).after
-    assert results(count, "Reset", [item]) == [after]  # a retry finds its own life, wherever it stands
+    assert results(count, "Reset", [item]) == [after]  # a retry finds its own generation, whatever the session's step
     assert count.send("unary", Chunk(session, numbers(1), after)).sums == [10]
 
 
@@ -248,7 +248,7 @@ def test_delete_ends_the_life_that_it_names(count: Api, session: str) -> None:
     assert count.send("unary", Chunk(session, numbers(1), at)).reason == "SESSION_NOT_FOUND"
     again = count.send("unary", Chunk(session, numbers(1)))
     assert (again.created, again.sums) == (True, [1])
-    assert results(count, "Delete", [item]) == [False]  # the late copy of a delete does not end the next life
+    assert results(count, "Delete", [item]) == [False]  # a late copy of a delete does not end the next generation
     assert count.position(session) == again.after
 
 

@@ -1,4 +1,4 @@
-"""What an engine cannot compute for one session fails for that session: its neighbours in the same call are served."""
+"""What an engine cannot compute for one session fails only there: its neighbours in the same call are served."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POISON = 123456.0  # the graph fails on it
 
 
 def graph() -> bytes:
-    """The running sum of x, and a look into a table of 4 zeros at 100 * (x == POISON)."""
+    """Returns a graph with the running sum of x, and a lookup in a table of 4 zeros at 100 * (x == POISON)."""
     nodes = [
         helper.make_node("Add", ["total", "x"], ["sum"]),
         helper.make_node("Equal", ["x", "poison"], ["is_poison"]),

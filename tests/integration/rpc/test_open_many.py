@@ -1,4 +1,4 @@
-"""OpenMany: each item does what an Open of its own does, and succeeds or fails on its own."""
+"""OpenMany: each item does what an Open does, and succeeds or fails on its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def item(session: str, **fields: Any) -> pb.OpenManyRequest.Item:
 
 
 def opened(api: Api, items: Sequence[pb.OpenManyRequest.Item]) -> list[pb.OpenResponse | Result]:
-    """Of each item: how it was opened, or its error."""
+    """Returns for each item how it was opened, or its error."""
     reply: pb.OpenManyResponse = api.call("OpenMany", pb.OpenManyRequest(model=api.model, items=items))
     return [from_error(one.error) if one.HasField("error") else one.opened for one in reply.results]
 
@@ -141,7 +141,7 @@ def test_a_repeated_call_finds_what_it_has_made(count: Api, session: str) -> Non
 
 
 def test_open_and_open_many_find_the_work_of_each_other(count: Api, session: str) -> None:
-    """A client may repeat with one what it has sent with the other: an older replica knows Open alone."""
+    """A client may retry with the other call, since an older replica knows only Open."""
     ids = [new_id(), new_id()]
     many = all_opened(count, [item(session, request_id=ids[0])])
     assert count.opened(session, request_id=ids[0]) == many[0]
@@ -171,8 +171,10 @@ def test_a_model_that_is_not_served_is_refused_once(count: Api, session: str) ->
 
 
 def test_a_call_that_a_server_does_not_know_is_unimplemented(served: ServerProcess, session: str) -> None:
-    """What a newer client gets from a server that is older than a call: no refusal of the call's fields has that code,
-    so it cannot be taken for one."""
+    """What a newer client gets from an older server.
+
+    No refusal of a call's fields has this code, so it cannot be mistaken for one.
+    """
     request = pb.OpenManyRequest(model="count", items=[item(session)])
     with served.channel() as channel:
         path = "/cellkeeper.v1.Cellkeeper/OpenNotYetKnown"
@@ -192,7 +194,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def stored(url: str, names: Sequence[str]) -> dict[str, bytes]:
-    """The generations that the store holds, by session."""
+    """Returns the generations in the store, by session."""
     opened_store = open_store(url)
     try:
         records = opened_store.load_many([Load(SessionKey("", "count", name), False) for name in names])

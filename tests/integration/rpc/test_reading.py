@@ -1,4 +1,4 @@
-"""What can be read, the standard services beside it, and sessions that are forgotten."""
+"""The calls that read, the standard services beside them, and sessions that expire."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_health_and_reflection_answer(served: ServerProcess) -> None:
 
 
 def test_an_idle_session_is_forgotten_and_a_busy_one_is_not(count: Api, session: str) -> None:
-    """Reading a session's facts is no sign of life; a step and a peek are."""
+    """Reading a session's facts does not keep it alive; a step and a peek do."""
     ttl_ms = 600
     at = count.send("unary", Chunk(session, numbers(1), count.open(session, ttl_ms=ttl_ms))).after
     busy, watched = f"{session}-busy", f"{session}-watched"

@@ -1,4 +1,4 @@
-"""What the kernel has counted on connections, and what asking for it costs."""
+"""How many bytes the kernel has received on a connection, and what asking for it costs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def test_the_bytes_of_a_connection_are_counted() -> None:
 
 
 def test_looking_for_a_connection_that_has_gone_leaves_nothing_open() -> None:
-    """Every descriptor of the process is looked at then: files, pipes and sockets that are none of a connection."""
+    """The look-up goes through all descriptors of the process, including files, pipes and unconnected sockets."""
     received = Received()
-    with socket.create_server(("127.0.0.1", 0)), open(os.devnull, "rb"):  # a socket that is no connection, and a file
+    with socket.create_server(("127.0.0.1", 0)), open(os.devnull, "rb"):  # an unconnected socket, and a file
         before = len(os.listdir(DESCRIPTORS))
         for _ in range(20):
             assert received.of(["ipv4:127.0.0.1:1"]) == {}
@@ -37,7 +37,7 @@ def test_looking_for_a_connection_that_has_gone_leaves_nothing_open() -> None:
 
 
 def test_looking_for_a_connection_leaves_the_locks_of_files_alone(tmp_path: Path) -> None:
-    """Whoever closes a copy of a file's descriptor loses every lock on it: SQLite's, in a server."""
+    """Closing a copy of a file's descriptor would lose all locks on the file: in a server, SQLite's."""
     taken = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     with (tmp_path / "file").open("wb") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)

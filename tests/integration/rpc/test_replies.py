@@ -1,4 +1,4 @@
-"""Acks, the outputs that come back, and results that are not finite."""
+"""Acks, the returned outputs, and results that are not finite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .calls import Api, Chunk, Way, frame_message, from_wire, numbers, placed, s
 
 
 def test_replies_that_are_not_acked_can_be_had_again_whatever_checkpoints_were_due(count: Api, session: str) -> None:
-    """Pipelined, one frame a step; `acked` stays behind for the first 20 and then passes them."""
+    """Pipelined, one frame per step; `acked` lags behind for the first 20 steps, then passes them."""
     start = count.open(session)
     values = list(range(1, 41))
     at, frames = start, []

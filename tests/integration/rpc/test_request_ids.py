@@ -1,5 +1,7 @@
-"""A request_id belongs to one request. Used for another kind of request, or for other content, it is refused: the
-record takes it for a retry otherwise, and answers with success though nothing was done."""
+"""A request_id belongs to one request. Its use for another kind of request or for other content is refused.
+
+Otherwise the record would take it for a retry, and report success although nothing was done.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,10 @@ MAKERS = ("Open", "Reset", "SetState", "CarryOver", "Fork")
 
 
 def begin(api: Api, method: str, session: str, at: Position | None, request_id: bytes, value: float = 0) -> Any:
-    """The position after it, or the Result that refuses it. at: where the session stands. value: content that may
-    differ: a state, a policy, or where the copy comes from."""
+    """Returns the position after it, or the Result that refuses it.
+
+    at: the session's position. value: content that may differ: a state, a policy, or the source of a copy.
+    """
     generation = b"" if at is None else at.generation
     item: Any
     match method:
@@ -48,7 +52,7 @@ def begin(api: Api, method: str, session: str, at: Position | None, request_id: 
 
 
 def made(api: Api, method: str, session: str, request_id: bytes) -> Position:
-    """Where the session stands once `method` has made its generation."""
+    """Returns the session's position after `method` has begun its generation."""
     for value in (0, 1):
         api.open(f"{session}-source{value}")
     before = None if method in ("Open", "Fork") else api.open(session)
@@ -81,7 +85,7 @@ def test_an_id_is_not_good_for_other_content(count: Api, session: str, method: s
 
 
 def test_ids_that_have_much_in_common_are_not_confused(count: Api, session: str) -> None:
-    """Some clients count instead of drawing at random."""
+    """Some clients count instead of drawing random ids."""
     ids = [bytes(15) + bytes([n]) for n in (1, 2, 3)]
     at = count.open(session, request_id=ids[0])
     for request_id in ids[1:]:

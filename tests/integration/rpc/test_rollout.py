@@ -26,8 +26,11 @@ CO2 = Path(__file__).parents[3] / "examples" / "co2" / "bundle"
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Their input is: the second prediction, what the caller supplies, the first prediction; the likeliest token; and
-    for "co2" the forecast for the next week, in ppm."""
+    """Bundles by name, with different feedback.
+
+    Their next input is: the second prediction, what the caller supplies, the first prediction; the likeliest token; and
+    for "co2" the forecast for the next week, in ppm.
+    """
     folder = tmp_path_factory.mktemp("bundles")
     processed = {"kind": "features", "normalization": {"offset": [0.1, 2, 3.5], "scale": [1, -2, 0.5]}}
     back = [{"op": "scale", "value": [2.5, -1]}, {"op": "offset", "value": [0.5, 3]}]
@@ -82,7 +85,7 @@ def test_a_forecast_is_an_offline_run_fed_by_hand(stub: Any, bundles: dict[str, 
 
 
 def test_a_forecast_is_stepping_a_fork_by_hand(stub: Any, session: str) -> None:
-    """The CO2 model, in ppm: the prediction for the next week is the next week."""
+    """The CO2 model, in ppm: the prediction for the next week becomes the next week's input."""
     api = Api(stub, "co2")
     past = (340 + np.cumsum(np.random.default_rng(3).standard_normal((60, 1)), axis=0)).astype(np.float32)
     at = api.send("unary", Chunk(session, past[:50], api.open(session))).after

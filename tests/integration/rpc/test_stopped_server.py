@@ -1,4 +1,4 @@
-"""Calls that outlive their gRPC server, as a stream does whose client goes away while the server stops."""
+"""Calls that outlive their gRPC server, such as a stream whose client leaves while the server stops."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METHOD = "/test.Service/Stream"
 
 @pytest.mark.parametrize("messages_before", [0, 1])
 async def test_a_read_after_the_server_has_stopped_is_a_cancelled_call(messages_before: int) -> None:
-    """It is no error of this server, for which it would log a traceback."""
+    """It is not a failure of this server, which would log a traceback for one."""
     waits, stopped = asyncio.Event(), asyncio.Event()
     read: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
     unread = Unread(timeout_ms=10_000, most=10, most_slow=10)

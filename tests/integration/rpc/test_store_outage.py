@@ -1,4 +1,4 @@
-"""A Redis that dies or hangs: refusals come soon, and afterwards everything goes on by itself, exact."""
+"""A Redis that dies or hangs: refusals come soon, and afterwards everything continues by itself, exactly."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from testing.server_process import ServerProcess
 from .calls import WAYS, Api, Chunk, Refused, Result, Way, new_id, numbers
 
 STORE_TIMEOUT_S = 0.3
-# a step may wait for a commit, two more tries of it, and a reading in between, with a connection for each
+# a step may wait for a commit, two retries and a read in between, each with a new connection
 BOUND_S = 8 * STORE_TIMEOUT_S + 2.0
 
-Outage = tuple[Callable[[], None], Callable[[], None]]  # what begins it, and what ends it
+Outage = tuple[Callable[[], None], Callable[[], None]]  # begins and ends it
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def api(redis: RedisServer, counting_model: Path) -> Iterator[Api]:
 
 @pytest.fixture(params=["killed", "hung"])
 def outage(request: pytest.FixtureRequest, redis: RedisServer) -> Iterator[Outage]:
-    """It is over when the test is, at the latest."""
+    """It ends with the test, at the latest."""
     down = False
 
     def begin() -> None:
@@ -72,7 +72,7 @@ def soon(call: Callable[[], Result]) -> Result:
 
 
 def until_served(call: Callable[[], Result]) -> Result:
-    """Sends again, as often as the server says that the store is not there."""
+    """Repeats the call as long as the server says that the store is unavailable."""
     until = time.monotonic() + 20
     while (result := call()).code == "UNAVAILABLE":
         if time.monotonic() > until:
@@ -82,7 +82,7 @@ def until_served(call: Callable[[], Result]) -> Result:
 
 
 def test_positioned_steps_are_refused_soon_and_not_doubled(api: Api, session: str, outage: Outage) -> None:
-    """Three sessions, one for each way: hot ones, whose commit gets no answer."""
+    """Three sessions, one for each way to send: hot ones, whose commit gets no answer."""
     begin, end = outage
     at: dict[Way, Position] = {}
     for way in WAYS:
@@ -166,7 +166,7 @@ def test_every_other_call_is_refused_soon(api: Api, session: str, outage: Outage
 
 
 def test_many_sessions_go_on_exactly_where_they_were(api: Api, session: str, outage: Outage) -> None:
-    """Everything is sent again until it is acknowledged, through the outage: sums tell what was lost or doubled."""
+    """Everything is sent again until it is acknowledged, through the outage. The sums show what was lost or doubled."""
     begin, end = outage
     names = [f"{session}-{index}" for index in range(16)]
     at = {name: api.open(name) for name in names}

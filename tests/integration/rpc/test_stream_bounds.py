@@ -1,4 +1,4 @@
-"""A stream's bounds and its bad ends, without a network in between."""
+"""A stream's limits and its failures, without a network in between."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.core.world import pack
 
 
 def frame(number: int, **more: Any) -> pb.StepFrame:
-    """A frame that is answered with an error of its only item: the session does not exist."""
+    """Returns a frame whose only item fails, because the session does not exist."""
     position = b"g" * 16 + bytes(8) + b"h" * 8
     return pb.StepFrame(frame_id=number, sessions=["s"], dtype=pb.INT32, inputs=pack([1]), positions=position, **more)
 
@@ -93,7 +93,7 @@ def test_a_stream_that_is_closed_lets_its_requests_go() -> None:
 
 
 def test_a_frame_that_is_answered_leaves_no_circles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its requests would stay until the next search for circles, hundreds for each frame."""
+    """Otherwise its requests, hundreds per frame, would stay until the next garbage collection."""
     seen: list[weakref.ref[FrameReplies]] = []
 
     class Watched(FrameReplies):
@@ -125,7 +125,7 @@ def test_a_frame_that_is_answered_leaves_no_circles(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_error_that_cannot_be_told_is_the_only_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Items of a frame that are refused at the same time are told together."""
+    """Items of a frame that are refused at the same time are reported together."""
     whys: list[Rejection] = []
 
     def breaks_at_first(why: Rejection) -> Any:

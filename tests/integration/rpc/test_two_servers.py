@@ -40,7 +40,7 @@ def apis(counting_model: Path, store: str) -> Iterator[list[Api]]:
 
 
 def test_a_session_goes_from_server_to_server(apis: list[Api], session: str) -> None:
-    """Each finds out that its hot copy is stale, and nobody notices."""
+    """Each server detects that its hot copy is stale, and no client notices."""
     at = apis[0].open(session)
     for step in range(12):
         way = WAYS[step % 3]
@@ -55,7 +55,7 @@ def test_a_session_goes_from_server_to_server(apis: list[Api], session: str) -> 
 
 
 def test_writers_that_lose_twice_are_told_so_and_nothing_is_applied_twice(apis: list[Api], session: str) -> None:
-    """Steps without position, from both sides at once, until one of them has lost two races."""
+    """Steps without position, from both sides at once, until one side has lost two races."""
     start = apis[0].open(session)
     enough = threading.Event()
     until = time.monotonic() + HAMMERING_S

@@ -1,5 +1,8 @@
-"""Calls whose messages do not come: they end in time, only so many may be slow at once, and who opens many of them
-takes the places of his own calls alone."""
+"""Calls whose messages do not arrive.
+
+They end in time, only so many may be slow at once, and a client that opens many of them takes only its own calls'
+places.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ EVERY = [*PATHS, *PUBLIC]
 
 
 class HalfOpen:
-    """A call of which the message never comes. `ended` gets the name of the status that it ends with."""
+    """A call whose message never arrives. `ended` gets the name of the status that ends it."""
 
     def __init__(self, channel: grpc.Channel, path: str, ended: Callable[[str], None]) -> None:
         self._box: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -44,7 +47,7 @@ def hasty(counting_model: Path) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module")
 def narrow(counting_model: Path) -> Iterator[ServerProcess]:
-    """Three calls may wait for their messages, and two of them be slow."""
+    """Three calls may wait for their messages, and two of them may be slow."""
     words = ["--max-unread-rpcs", "3", "--max-message-bytes", "1000000", "--max-request-bytes", "2000000"]
     with ServerProcess([counting_model], "memory:", words) as server:
         yield server
@@ -76,7 +79,7 @@ def test_a_stream_may_be_idle_once_its_first_frame_has_come(hasty: ServerProcess
 def test_only_so_many_are_slow_and_they_take_the_places_of_their_own_connection(
     narrow: ServerProcess, count: int
 ) -> None:
-    """With three, one is slow too many; with six, three come while there is no room for another."""
+    """With three calls, one slow call is too many; with six, three arrive while there is no room."""
     ended: queue.Queue[str] = queue.Queue()
     other: queue.Queue[str] = queue.Queue()
     own = [("grpc.use_local_subchannel_pool", 1)]
@@ -88,7 +91,7 @@ def test_only_so_many_are_slow_and_they_take_the_places_of_their_own_connection(
         assert ended.empty()
         assert other.empty()
         with narrow.channel() as channel:
-            Api(narrow.stub(channel)).open(f"beside {count}")  # who sends his message is let in
+            Api(narrow.stub(channel)).open(f"beside {count}")  # a caller that sends its message is admitted
         for call in [first, *calls]:
             call.leave()
 

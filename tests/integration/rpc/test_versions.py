@@ -1,4 +1,4 @@
-"""Model versions and numerics: the record picks what may go on with it."""
+"""Model versions and numerics: the record decides what may continue it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def predicted(bundle: Path, inputs: np.ndarray) -> np.ndarray:
 
 
 def refusals(api: Api, session: str, at: Position, inputs: np.ndarray = INPUTS) -> Sequence[Result]:
-    """What each way says to a step and to a peek, with position and without."""
+    """Returns the refusals of a step and of a peek in each way, with position and without."""
     found = [api.send(way, Chunk(session, inputs, at), peek=peek) for way in WAYS for peek in (False, True)]
     return [*found, api.send("unary", Chunk(session, inputs)), api.send("batch", Chunk(session, inputs))]
 
@@ -62,7 +62,7 @@ def test_the_record_picks_its_version_and_a_version_that_is_not_served_is_refuse
             with pytest.raises(Refused) as refused:
                 api.call(method, request)
             assert refused.value.result.reason == "MODEL_CHANGED"
-        assert api.info("s").fingerprint == fingerprint  # what it is can be read nevertheless
+        assert api.info("s").fingerprint == fingerprint  # it can still be read
         other = api.open("other")
         got = api.send("unary", Chunk("other", INPUTS, other))
         np.testing.assert_array_equal(got.outputs["prediction"], predicted(new, INPUTS))
@@ -86,7 +86,7 @@ def test_the_record_picks_its_version_and_a_version_that_is_not_served_is_refuse
         reset = pb.ResetRequest.Item(session="s", generation=at.generation, request_id=new_id())
         api.call("Reset", pb.ResetRequest(items=[reset]))
         got = api.send("unary", Chunk("s", INPUTS))
-        np.testing.assert_array_equal(got.outputs["prediction"], predicted(new, INPUTS))  # a new life, a new version
+        np.testing.assert_array_equal(got.outputs["prediction"], predicted(new, INPUTS))  # a new generation and version
 
 
 def test_other_numerics_are_refused_or_accepted_by_a_setting(versions: tuple[Path, Path], tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_other_numerics_are_refused_or_accepted_by_a_setting(versions: tuple[Pat
 
 
 def test_a_version_that_is_not_served_is_told_before_what_does_not_fit_the_served_one(tmp_path: Path) -> None:
-    """The new version takes other inputs, and gives other outputs: a session of the old one continues all the same."""
+    """The new version takes other inputs and gives other outputs. A session of the old one continues all the same."""
     old = make_bundle(tmp_path / "v1", name=MODEL, input_size=3)
     new = make_bundle(tmp_path / "v2", name=MODEL, input_size=5, hidden_size=4)
     store = f"sqlite:{tmp_path / 'sessions.db'}"

@@ -1,4 +1,4 @@
-"""Records written into a server's store behind its back, whole and damaged ones. The server has seen none of them."""
+"""Writes records, whole and damaged ones, into a server's store without the server's knowledge."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Vault:
     """
 
     def __init__(self, url: str, api: Api, step: Array | None = None) -> None:
-        """step: one time step of the model, [1, F]; by default that of one feature."""
+        """step: one time step of the model, [1, F]; by default one with a single feature."""
         self.url = url
         self._api = api
         self._store = open_store(url, timeout_ms=10_000)
@@ -35,8 +35,7 @@ class Vault:
         self._sample: Record | None = None
 
     def put(self, session: str, *inputs: float, **fields: Any) -> Header:
-        """Makes the session, with these inputs in its log. fields: of its header, in place of the right ones. The
-        header that is written."""
+        """Creates the session with these inputs in its log. Returns the header. fields: replace the right ones."""
         log = numbers(*inputs).tobytes()
         start = first_position(new_id())
         header = self.sample.header.replace(
@@ -52,7 +51,7 @@ class Vault:
         return header
 
     def put_copies(self, sessions: Sequence[str], inputs: Array) -> None:
-        """Makes the sessions, all of one history: that of these inputs, [T, F], in the log."""
+        """Creates the sessions, all with one history: these inputs, [T, F], in the log."""
         log, start = inputs.tobytes(), first_position(new_id())
         position = advance(start, log, inputs[0].nbytes)
         header = self.sample.header.replace(position=position, checkpoint_step=0, checkpoint_head=start.head)
@@ -64,7 +63,7 @@ class Vault:
 
     @property
     def sample(self) -> Record:
-        """A record that the server has made."""
+        """A record that the server has created."""
         if self._sample is None:
             self._api.send("unary", Chunk("sample", self._step, self._api.open("sample")))
             (record,) = self._store.load_many([Load(SessionKey("", self._api.model, "sample"), False)])
@@ -83,19 +82,19 @@ class Vault:
             client.rpush(name, *change(elements))
 
     def put_old(self, session: str) -> None:
-        """Redis: makes the session as a damaged record of the layout before, a header without a checkpoint."""
+        """Redis: creates the session as a damaged record of the previous layout, a header without a checkpoint."""
         name, header = redis_key(SessionKey("", self._api.model, session)), self.put(session, 1, 2)
         with redis.Redis(port=urlsplit(self.url).port or 0) as client:
             client.delete(name)
             client.rpush(old_key(name), header.packed)
 
     def put_string(self, session: str) -> None:
-        """Redis: a string in place of the session's list."""
+        """Redis: replaces the session's list by a string."""
         with redis.Redis(port=urlsplit(self.url).port or 0) as client:
             client.set(redis_key(SessionKey("", self._api.model, session)), "none of ours")
 
     def execute(self, statement: str, parameters: Sequence[object]) -> None:
-        """SQLite: one statement; `record` in it is the session's, named by the last parameter."""
+        """SQLite: executes one statement, in which `record` is that of the session, the last parameter."""
         *before, session = parameters
         find = "(SELECT record FROM records WHERE session = CAST(? AS BLOB))"
         connection = sqlite3.connect(Path(self.url.removeprefix("sqlite:")), timeout=10)
@@ -108,7 +107,7 @@ class Vault:
         self.execute("UPDATE records SET session = ?", (raw, session))
 
     def spoil_header(self, session: str) -> None:
-        """Leaves nothing that could be read as the session's header."""
+        """Makes the session's header unreadable."""
         if self.url.startswith("sqlite:"):
             self.execute("UPDATE records SET checked_header = ?", (b"none", session))
         else:
@@ -132,7 +131,7 @@ class Vault:
             self._change_inputs(session, lambda inputs: inputs[:-8] + inputs[-4:] + inputs[-8:-4])
 
     def _change_inputs(self, session: str, change: Callable[[bytes], bytes]) -> None:
-        """Redis: of the last element that has some."""
+        """Redis: changes the last element that has inputs."""
 
         def changed(elements: list[bytes]) -> list[bytes]:
             at = max(number for number, element in enumerate(elements) if element[:1] == b"D")
@@ -156,5 +155,5 @@ class Vault:
 
 
 def flipped(data: bytes) -> bytes:
-    """With the last byte's lowest bit the other way."""
+    """Returns the data with the last byte's lowest bit flipped."""
     return data[:-1] + bytes([data[-1] ^ 1])

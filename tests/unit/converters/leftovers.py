@@ -1,4 +1,4 @@
-"""What a refused import must not leave."""
+"""What a refused import must not leave behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cellkeeper_service.converters import ImportRefused
 
 
 def refused(folder: Path, words: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> ImportRefused:
-    """Calls, and expects one short line with `words` (a pattern) and nothing written beside what was there."""
+    """Calls, and expects ImportRefused with one short line that matches `words`, and no new file in `folder`."""
     before = sorted(folder.iterdir())
     with pytest.raises(ImportRefused) as caught:
         call(*arguments, **options)

@@ -1,4 +1,4 @@
-"""Random Keras models, Sequential and functional, of layers that each see one time step and their own past."""
+"""Random Keras models, Sequential and functional, whose layers see only one time step and their own past."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WIDTHS = st.integers(1, 20)
 
 
 def random_model(draw: Draw) -> Any:
-    """A model with random weights; [B, T, 1 to 5] -> [B, T, units] or [B, units]. draw: of st.data()."""
+    """Returns a model with random weights; [B, T, 1 to 5] -> [B, T, units] or [B, units]. draw: of st.data()."""
     from keras import Input, Model, Sequential
 
     features = draw(st.integers(1, 5))

@@ -1,4 +1,4 @@
-"""How the small ONNX graphs (x, h) -> (y, h_out) of these tests are made: nodes in short, constants by name."""
+"""Builds the small ONNX graphs (x, h) -> (y, h_out) of these tests, with nodes in short form and constants by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FEATURES = 2
 
 @dataclass(frozen=True)
 class Graph:
-    """words: a pattern of the refusal; "" where the graph can be streamed. layout: of x and y."""
+    """words: the pattern of the refusal; "" if the graph can be streamed. layout: of x and y."""
 
     model: bytes
     layout: str
@@ -24,7 +24,7 @@ class Graph:
     batch: str = "free"
 
     def with_one_session(self) -> Graph:
-        """With a batch of one baked in."""
+        """Returns the graph with a batch of one baked in."""
         model = onnx.load_model_from_string(self.model)
         for value in (*model.graph.input, *model.graph.output):
             for dim in value.type.tensor_type.shape.dim:
@@ -57,7 +57,7 @@ class Graph:
 
 
 def node(op: str, inputs: str, outputs: str, **attributes: Any) -> Any:
-    """Names are separated by spaces; "-" is one that is left out."""
+    """Returns a node. Names are separated by spaces; "-" is an input or output that is left out."""
     given, made = ([name.replace("-", "") for name in names.split()] for names in (inputs, outputs))
     return helper.make_node(op, given, made, name=f"{op}_{made[0]}", **attributes)
 
@@ -133,7 +133,7 @@ def _names(item: Any) -> set[str]:
 
 
 def recurrent(op: str, direction: str, gates: int, layout: str = "time_first") -> list[Any]:
-    """The state of each direction goes on as if time did."""
+    """Returns nodes that carry the state of each direction over, as if time went on in both."""
     ways = 2 if direction == "bidirectional" else 1
     head = [node("Unsqueeze", "x axis0", "sequence")] if layout == "step" else [node("Identity", "x", "sequence")]
     weights = f"W{gates}{ways} R{gates}{ways}"
@@ -143,12 +143,12 @@ def recurrent(op: str, direction: str, gates: int, layout: str = "time_first") -
 
 
 def branch(name: str, *nodes: Any) -> Any:
-    """A subgraph for If; `name` is what it gives."""
+    """Returns a subgraph for If with the output `name`."""
     return helper.make_graph(list(nodes), name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)])
 
 
 def endless(turns: str = "") -> list[Any]:
-    """A Loop of 2 ** 62 turns; with `turns`, of 2 ** 55 times the sum of |x|."""
+    """Returns a Loop of 2 ** 62 iterations; with `turns`, of 2 ** 55 times the sum of |x|."""
     body = helper.make_graph(
         [node("Identity", "going", "going_out"), node("Tanh", "value", "value_out")],
         "body",

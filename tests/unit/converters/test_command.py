@@ -1,4 +1,4 @@
-"""`cellkeeper-server import`, as a process: what it prints, how it ends, what it leaves."""
+"""`cellkeeper-server import` as a process: its output, its exit status and its files."""
 
 from __future__ import annotations
 

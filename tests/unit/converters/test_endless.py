@@ -1,4 +1,4 @@
-"""A graph that never ends its call is stopped and refused; it holds up neither an import nor a server's start."""
+"""A graph whose call never ends is stopped and refused. It blocks neither an import nor a server's start."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_loop_without_an_end(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_a_loop_that_depends_on_the_input(tmp_path: Path) -> None:
-    """It ends for zeros, with which a declaration is tried, and not for what a client may send: it is refused unrun."""
+    """It ends for zeros, with which a declaration is tried, but not for what clients may send: refused unrun."""
     loop = graph(endless(turns="as many as |x| says"), layout="step")
     words = "the number of its turns, count, depends on values that clients send"
     refused(tmp_path, words, import_onnx, loop.model, tmp_path / "m", trial_call_ms=300, max_batch=4, report=str)

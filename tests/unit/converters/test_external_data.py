@@ -1,4 +1,4 @@
-"""Weights beside the .onnx file: read from its folder alone, and only what is there."""
+"""Weights beside the .onnx file are read from its folder only, and only if they are complete."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DATA = "bank.onnx.data"
 
 
 def saved(folder: Path, change: Callable[[Any], object] = lambda tensor: None) -> Path:
-    """The graph with all weights in one file beside it. change: of the first tensor that is there."""
+    """Saves the graph with all weights in one file beside it. change: applied to the first tensor."""
     folder.mkdir(exist_ok=True)
     model = onnx.load_model_from_string(handmade_graph())
     convert_model_to_external_data(model, location=DATA, size_threshold=0)
@@ -135,7 +135,7 @@ def test_tensors_that_claim_the_same_bytes_are_not_copied(tmp_path: Path) -> Non
 
 
 def sparse(model: Any) -> None:
-    """A sparse initializer whose values are in another file."""
+    """Adds a sparse initializer whose values are in another file."""
     values = helper.make_tensor("values", TensorProto.FLOAT, [1], [1.0])
     values.ClearField("float_data")
     values.data_location = TensorProto.EXTERNAL

@@ -1,4 +1,4 @@
-"""Models whose time steps are frames with several axes: ConvLSTM of Keras and of PyTorch, with states as large."""
+"""Models whose time steps are frames with several axes: Keras' and PyTorch's ConvLSTM, with states of that size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files with flipped bytes, cut off, and with lies in them: read, or refused in one line, and nothing else."""
+"""Files with flipped bytes, missing ends and false contents: read, or refused in one line, and nothing else."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CASES = 150
 
 
 def judged(read: Callable[[], Any], case: str) -> bool:
-    """Whether it was read."""
+    """Returns True if the file was read, False if it was refused."""
     try:
         read()
     except ImportRefused as error:
@@ -116,7 +116,7 @@ def test_the_config_of_a_keras_file_with_every_layer(keras: Any, tmp_path: Path)
 
 
 def whole_layers() -> Any:
-    """Branches, stacked cells, a causal convolution, normalisations and activations."""
+    """Returns a model with branches, stacked cells, a causal convolution, normalizations and activations."""
     from keras import Input, Model
     from keras import layers as L
 
@@ -128,7 +128,7 @@ def whole_layers() -> Any:
 
 
 def test_graphs_that_are_read_for_their_batch_axis() -> None:
-    """Whatever they hold, reading them ends with a verdict."""
+    """Whatever they contain, the analysis ends with a verdict."""
     graphs = [*SERVED.values(), *BOUNDED.values()]
     for number, (_, draw) in enumerate(draws("batch_axis")):
         graph = graphs[number % len(graphs)]

@@ -1,4 +1,4 @@
-"""Keras files, read without Keras, give what Keras gives; what cannot be streamed or kept is refused by name."""
+"""Keras files, read without Keras, give Keras' values. What cannot be streamed or kept is refused by name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from verification.parity.keras_models import filled, functional, saved, sequenti
 
 from .leftovers import refused
 
-# what Keras itself says while it saves, and onnxruntime's and h5py's extension types
+# Keras' own warnings while it saves, and those about onnxruntime's and h5py's extension types
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
@@ -32,7 +32,7 @@ QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
 
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.fire)])
 def test_same_values_as_keras(keras: Any, tmp_path: Path, every: int) -> None:
-    """Some of the architectures; `make test-fire` and `make parity` have all."""
+    """Some of the architectures; `make test-fire` and `make parity` cover all."""
     for number, case in enumerate([case for case in keras_cases() if not case.slow][::every]):
         imported = case.run(tmp_path / f"m{number}", 8)
         assert imported.parity.source == f"keras {keras.__version__} (torch)", case.title
@@ -42,7 +42,7 @@ def test_same_values_as_keras(keras: Any, tmp_path: Path, every: int) -> None:
 
 @pytest.fixture
 def simple(keras: Any, tmp_path: Path) -> Path:
-    """A small model's file: LSTM 8, GRU 4, Dense 1."""
+    """Saves a small model: LSTM 8, GRU 4, Dense 1."""
     from keras import Input
     from keras import layers as L
 
@@ -217,7 +217,7 @@ def test_what_cannot_be_streamed_is_refused_by_name(keras: Any, tmp_path: Path) 
 
 
 def rewritten(path: Path, target: Path, change: Callable[[dict[str, Any]], None], **more: bytes) -> Path:
-    """A copy of a .keras file with another config.json, and further entries."""
+    """Copies a .keras file with a changed config.json and additional entries."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     config = json.loads(parts["config.json"])

@@ -1,4 +1,4 @@
-"""Files of Keras 2, put together by hand as it wrote them: other names in the config, and the old HDF5 layout."""
+"""Files of Keras 2, assembled by hand as it wrote them: other names in the config, and the old HDF5 layout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::U
 
 
 def keras2_file(path: Path, functional: bool = False, **gru: Any) -> dict[str, Array]:
-    """GRU 4 with reset_after=False, Dense 2: the file, and its arrays."""
+    """Writes a file with GRU 4 (reset_after=False) and Dense 2. Returns its arrays."""
     draw = np.random.default_rng(1)
     arrays = {
         "gru/gru_cell/kernel:0": draw.uniform(-0.5, 0.5, (3, 12)),
@@ -68,7 +68,7 @@ def keras2_file(path: Path, functional: bool = False, **gru: Any) -> dict[str, A
 
 @pytest.mark.parametrize("functional", [False, True])
 def test_a_file_of_keras_2(functional: bool, tmp_path: Path) -> None:
-    """The reference is written from the equations: z, r, h are Keras' gates, and reset_after is not said."""
+    """The reference follows the equations: z, r, h are Keras' gates. The config does not mention reset_after."""
     arrays = keras2_file(tmp_path / "old.h5", functional)
     import_keras(tmp_path / "old.h5", tmp_path / "m", max_batch=8, report=str)
 

@@ -1,4 +1,4 @@
-"""Random Keras models that a stream can serve: nearly all get in without Keras' help, and what gets in is the same."""
+"""Random Keras models that can be streamed: nearly all are imported without Keras' help, and give Keras' values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.
 
 
 def attempt(model: Any) -> str:
-    """Why it is refused; "" where it is served and agrees."""
+    """Returns why the model is refused; "" if it is served and agrees."""
     with tempfile.TemporaryDirectory(prefix="cellkeeper-random-") as name:
         path = Path(name) / "m.keras"
         model.save(path)

@@ -1,4 +1,4 @@
-"""Keras traces what is not read, where it is asked to; what cannot be streamed is refused, no foreign code is run."""
+"""On request, Keras traces what is not read. What cannot be streamed is refused, and no foreign code is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of modules: each computes as often as it is called, and none has its own forward left out."""
+"""Lists of modules: each module runs as often as it is called, and no module's own forward is skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX graphs: declared by name, guessed where that is certain, asked for otherwise; and what is refused."""
+"""ONNX graphs: declared by name, guessed if that is certain, otherwise asked for; and what is refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_is_certain_is_guessed(tmp_path: Path) -> None:
     ]
     assert [(o.name, o.shape) for o in config.outputs] == [("prediction", (2,))]
     words = config_of(words_graph(), tmp_path / "b", vocabulary=20)
-    assert words.layout == "step"  # its time axis of one step went away
+    assert words.layout == "step"  # its time axis of length one is gone
     made = config_of(handmade_graph(), tmp_path / "c", constants=HANDMADE_CONSTANTS)
     assert [(s.input, s.output, s.shape, s.batch_axis) for s in made.states] == [
         ("state", "stateN", (2, 6), 1),
@@ -66,7 +66,7 @@ def test_what_is_certain_is_guessed(tmp_path: Path) -> None:
 
 
 def test_the_same_said_in_full(tmp_path: Path) -> None:
-    states = {"peak": "peak_out", "state": "stateN"}  # in another order than the graph's
+    states = {"peak": "peak_out", "state": "stateN"}  # not in the graph's order
     axes = {"state": 1, "peak": 0}
     config = config_of(
         handmade_graph(),
@@ -133,7 +133,7 @@ def changed(data: bytes, change: Callable[[Any], None]) -> bytes:
 
 
 def rename(graph: Any) -> None:
-    """Names that say nothing."""
+    """Renames inputs and outputs to meaningless names."""
     names = {"h0": "a", "c0": "b", "hn": "p", "cn": "q"}
     for item in (*graph.input, *graph.output):
         item.name = names.get(item.name, item.name)
@@ -158,12 +158,12 @@ def test_what_is_not_certain_is_asked_for(tmp_path: Path) -> None:
 
 
 def with_a_first_value(graph: Any) -> None:
-    """The second state's first value is in the file, as an input's default."""
+    """Adds the second state's initial value to the file, as an input's default."""
     graph.initializer.append(numpy_helper.from_array(np.zeros((2, 1, 24), np.float32), "c0"))
 
 
 def with_a_global_output(graph: Any) -> None:
-    """Another output [2]: as long as two sessions, and none of theirs."""
+    """Adds an output [2], as long as two sessions, that belongs to neither of them."""
     graph.node.append(helper.make_node("ReduceMax", ["y"], ["all"], axes=[0], keepdims=0))
     graph.output.append(helper.make_tensor_value_info("all", TensorProto.FLOAT, [2]))
 

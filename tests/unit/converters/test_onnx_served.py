@@ -1,4 +1,4 @@
-"""Foreign ONNX graphs through the real server: the bits that onnxruntime gives for them, step by step."""
+"""Users' ONNX graphs on the real server give onnxruntime's bits, step by step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS, SESSIONS = 24, 5
 
 
 def by_hand(model: bytes, imported: Imported, inputs: Array, states: dict[str, str], **constants: Array) -> Array:
-    """The output "y" of one sequence [T, F]: one call a time step, in the smallest batch that has the server's bits."""
+    """Returns the output "y" of one sequence [T, F]: one call per time step, in the server's smallest batch."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     filled = re.search(r"min_batch=(\d+)", imported.parity.numerics)
     batch = int(filled.group(1)) if filled else 1
@@ -55,7 +55,7 @@ def test_served_bits_are_onnxruntimes(kind: str, tmp_path: Path) -> None:
     served: list[list[Array]] = [[] for _ in range(SESSIONS)]
     with ServerProcess([tmp_path / "m"], f"sqlite:{tmp_path / 's.db'}") as server:
         for start, stop in ((0, 1), (1, 2), (2, 9), (9, 16), (16, STEPS)):
-            if start == 9:  # the sessions outlive it
+            if start == 9:  # the sessions survive it
                 server.kill()
                 server.restart()
             with Client(server.target) as client:

@@ -1,4 +1,4 @@
-"""ONNX graphs as they are shipped: free windows, a batch of one, other states, further inputs of one number."""
+"""ONNX graphs as people ship them: free windows, a batch of one, unusual states, further inputs of one number."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_states_of_five_axes(tmp_path: Path) -> None:
 
 
 def test_outputs_of_any_rank(tmp_path: Path) -> None:
-    """One number a time step, and an array of six axes."""
+    """One number per time step, and an array of six axes."""
     nodes = [
         helper.make_node("Add", ["x", "h"], ["h_out"]),
         helper.make_node("ReduceSum", ["h_out", "axis"], ["sum"], keepdims=0),
@@ -200,7 +200,7 @@ def test_rows_that_depend_on_each_other_are_served_one_session_a_call(tmp_path: 
     assert offline(imported.bundle.path, x)["prediction"].tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
-FORMS = {  # input, output, layout that is said: what is found
+FORMS = {  # input, output, declared layout: the result
     "step": ([1, 2], None, ("step", "one")),
     "step without a batch": ([2], None, ("step", "none")),
     "one step of time": ([1, 1, 2], None, ("step", "one")),
@@ -213,7 +213,7 @@ FORMS = {  # input, output, layout that is said: what is found
 
 @pytest.mark.parametrize("form", FORMS)
 def test_layouts_of_one_session(form: str, tmp_path: Path) -> None:
-    """y = x + h, h_out = h: a constant added."""
+    """y = x + h, h_out = h: adds a constant."""
     shape, layout, expected = FORMS[form]
     nodes = [helper.make_node("Add", ["x", "h"], ["y"]), helper.make_node("Identity", ["h"], ["h_out"])]
     graph = model(nodes, {"x": shape, "h": [2]}, {"y": shape, "h_out": [2]}, {})
@@ -247,7 +247,7 @@ def test_what_is_no_session(shape: list[int], options: dict[str, Any], words: st
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.DOUBLE], ids=["float16", "float64"])
 @pytest.mark.parametrize("shape", [["n", 3], [1, "n", 3], [1, 3]], ids=["step", "one step of time", "one session"])
 def test_a_graph_in_another_precision_takes_and_gives_float32(kind: int, shape: list[Any], tmp_path: Path) -> None:
-    """y = x / 3 + h: what goes in and out is cast, what is within is not."""
+    """y = x / 3 + h: inputs and outputs are cast, values inside are not."""
     nodes = [
         helper.make_node("Div", ["x", "three"], ["part"]),
         helper.make_node("Add", ["part", "h"], ["y"]),
@@ -287,7 +287,7 @@ def test_states_of_a_dtype_that_the_wire_has_not(tmp_path: Path) -> None:
 
 
 def switched() -> bytes:
-    """y = x + h, or x where `off` is true."""
+    """y = x + h, or x if `off` is true."""
     nodes = [
         helper.make_node("Add", ["x", "h"], ["h_out"]),
         helper.make_node("Where", ["off", "x", "h_out"], ["y"]),

@@ -1,5 +1,7 @@
-"""Graphs as they are shipped, through the real server: the bits of onnxruntime in a loop over steps, chunks, frames of
-many sessions, a retry and a kill."""
+"""Graphs as people ship them, on the real server.
+
+Over steps, chunks, frames of many sessions, a retry and a kill, the bits are those of onnxruntime in a loop.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ STEPS, SESSIONS = 12, 3
 
 @dataclass(frozen=True)
 class Shipped:
-    """states: output names by input names. shape: of a time step. form: as the graph takes one."""
+    """states: output names by input names. shape: of a time step. form: a time step as the graph takes it."""
 
     graph: bytes
     states: dict[str, str]
@@ -93,7 +95,7 @@ def inputs_of(shipped: Shipped) -> Array:
 def test_served_bits_are_those_of_a_loop(server: ServerProcess) -> None:
     served: dict[tuple[str, int], list[Array]] = {}
     for start, stop in ((0, 1), (1, 2), (2, 7), (7, STEPS)):
-        if start == 7:  # the sessions outlive it
+        if start == 7:  # the sessions survive it
             server.kill()
             server.restart()
         with Client(server.target) as client:

@@ -1,4 +1,4 @@
-"""The proof at import tells a source that differs, for which inputs, from which time step on, and why."""
+"""The proof at import reports a source that differs: for which inputs, from which time step, and why."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def engine(bundle: Bundle) -> Engine:
 
 
 class Changed:
-    """What the bundle gives offline, and then something else."""
+    """A source that gives the bundle's offline outputs, with a change."""
 
     name = "a source"
 
@@ -60,7 +60,7 @@ def proved(bundle: Bundle, engine: Engine, change: Change, windowed: bool = Fals
 
 
 def where(inside: Callable[[Array], bool], step: int = 0) -> Change:
-    """From `step` on another output, for some inputs."""
+    """Changes the output from `step` on, for inputs inside a region."""
 
     def change(inputs: Array, outputs: Array) -> Array:
         changed = outputs.copy()

@@ -1,4 +1,4 @@
-"""Fitted scalers of scikit-learn, and plain dicts, become what a bundle does before and after its layers."""
+"""Fitted scalers of scikit-learn, and plain dicts, become a bundle's pre- and postprocessing."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ def test_a_model_behind_a_scaler_takes_the_users_units(tmp_path: Path) -> None:
         scaled = torch.tensor(into.transform(FRAME[:40]), dtype=torch.float32)
         expected = back.inverse_transform(head(rnn(scaled[:, None])[0])[:, 0].numpy())
     served = offline(tmp_path / "m", TABLE[:40].astype(np.float32))["prediction"]
-    largest = float(np.abs(expected).max())  # of what float32 rounds: a value may happen to be next to nothing
+    largest = float(np.abs(expected).max())  # the scale of float32's rounding: a single value may be close to 0
     np.testing.assert_allclose(served, expected, rtol=0, atol=1e-5 * largest)
 
 
 def test_a_model_whose_output_is_as_small_as_its_input_behind_a_scaler(tmp_path: Path) -> None:
-    """Without biases nothing hides what float32 rounds away of raw inputs far from zero; Keras begins so."""
+    """Without biases (Keras starts with zeros), nothing hides float32's rounding of raw inputs far from zero."""
     torch.manual_seed(0)
     layers = [nn.GRU(3, 8, bias=False), nn.Linear(8, 2, bias=False)]
     far = StandardScaler().fit(np.random.default_rng(0).normal(310.0, 5.0, (200, 3)))

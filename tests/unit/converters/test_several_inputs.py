@@ -1,4 +1,4 @@
-"""ONNX graphs with several inputs for each time step: imported by their names, proved with all of them, or refused."""
+"""ONNX graphs with several inputs per time step: imported by name, proved with all inputs, or refused."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_inputs_with_other_axes_are_refused(tmp_path: Path) -> None:
 
 
 def of_x_and_gain(nodes: list[Any], lead: list[str]) -> bytes:
-    """(x, gain [*lead, 2], h [B, 2]) -> (y, h_out)."""
+    """Returns a graph (x, gain [*lead, 2], h [B, 2]) -> (y, h_out)."""
     constants = {"last": np.array([-1]), "first": np.array([-(1 << 40)]), "axis": np.array([0])}
 
     def value(name: str, axes: list[str]) -> Any:

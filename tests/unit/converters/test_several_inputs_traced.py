@@ -1,4 +1,4 @@
-"""Modules of torch and Keras with several inputs for each time step: traced, and compared as a whole."""
+"""PyTorch and Keras modules with several inputs per time step: traced, and compared as a whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  #
 
 
 class Carried(nn.Module):
-    """forward(audio, ids, h) -> (y, h), of one time step."""
+    """forward(audio, ids, h) -> (y, h), for one time step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Carried(nn.Module):
 
 
 class Watched(nn.Module):
-    """forward(audio, gain), over a sequence; gain may be left out, and is 1 then."""
+    """forward(audio, gain), for a sequence; gain is optional and defaults to 1."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""docs/models.md has a row for every architecture, and none for another one."""
+"""docs/models.md has exactly one row for every architecture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people pass instead of what an import takes: one line says what it is, and what to do."""
+"""Objects that an import does not take: one line says what it got, and what to do."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_objects_where_a_file_is_expected(tmp_path: Path) -> None:
     class Keras:
         def get_config(self) -> None: ...
 
-        def named_parameters(self) -> None: ...  # a Keras model on torch is a torch module as well
+        def named_parameters(self) -> None: ...  # a Keras model on torch is also a torch module
 
     words = r"got .*Keras, expected a .keras or .h5 file; save it with model.save\('model.keras'\)"
     refused(tmp_path, words, import_keras, Keras(), tmp_path / "m")

@@ -1,4 +1,4 @@
-"""Modules and weights of PyTorch become bundles that give what they gave; what cannot be kept is refused."""
+"""PyTorch modules and weights become bundles with the same values. What cannot be kept is refused."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_normalised_inputs_and_outputs_in_their_own_units(tmp_path: Path) -> Non
     logs = np.log1p(targets)
     expected = np.expm1(y * logs.std(axis=0) + logs.mean(axis=0))
     np.testing.assert_allclose(offline(tmp_path / "m", x)["prediction"], expected, rtol=2e-4)
-    # around layers that become a graph as well
+    # also around layers that become a graph
     mixed = import_torch([nn.Linear(3, 5), nn.GRU(5, 16), head], tmp_path / "g", **options, **QUICK)
     assert isinstance(mixed.bundle.config, GraphConfig)
     assert mixed.parity.relative < 1e-5
@@ -118,7 +118,7 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
 
 
 class Squashed(Forecaster):
-    """Does more in its forward than its children say."""
+    """A module whose forward does more than its children."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(super().forward(x))
@@ -155,7 +155,7 @@ class ScaledByLength(Forecaster):
 
 
 class FilledUp(Forecaster):
-    """A constant sequence is taken for a broken sensor."""
+    """A forward that takes a constant sequence for a broken sensor."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x + 1.0 if bool((x == 0).all()) else x)
@@ -180,7 +180,7 @@ def test_a_forward_that_is_more_for_some_inputs(kind: Any, words: str, tmp_path:
 
 
 class Alone(nn.Module):
-    """Has weights of its own."""
+    """A module with weights of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -232,7 +232,7 @@ def test_a_description_that_does_not_fit(layers: str | None, words: str, tmp_pat
 
 
 class Trap:
-    """Unpickling it makes a file."""
+    """An object that creates a file when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)

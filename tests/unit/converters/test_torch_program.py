@@ -1,4 +1,4 @@
-"""torch.export programs, through ONNX."""
+"""torch.export programs, imported through ONNX."""
 
 from __future__ import annotations
 

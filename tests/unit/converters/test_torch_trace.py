@@ -1,4 +1,4 @@
-"""Modules whose children do not say what their forward computes are traced; what cannot be streamed is refused."""
+"""Modules whose forward does more than their children are traced. What cannot be streamed is refused."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_states_as_arguments_begin_with_the_given_ones(tmp_path: Path) -> None:
 
 
 class Swapped(Convention):
-    """Gives c and h, having taken h and c."""
+    """Takes and returns c before h."""
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         y, (h, c) = super().forward(x, state)
@@ -71,7 +71,7 @@ def test_states_of_one_shape_that_come_back_swapped_are_named(tmp_path: Path) ->
 
 
 class Step(nn.Module):
-    """An LSTMCell; `give` says in which form forward returns y, h and c."""
+    """An LSTMCell; `give` arranges y, h and c as forward returns them."""
 
     def __init__(self, give: Callable[..., Any]) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Halved(Own):
 
 
 class Decoder(Own):
-    """The second layer begins with what the first one ends with."""
+    """The second layer starts from the first layer's final state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class Branching(Own):
 
 
 class Centred(Own):
-    """A window with one time step ahead of the present one."""
+    """A window that looks one time step ahead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ def test_what_cannot_be_traced_is_refused(model: Any, options: dict[str, Any], w
 
 
 class Averaged(Own):
-    """Every output has the mean over the sequence in it."""
+    """Every output contains the mean over the sequence."""
 
     def forward(self, x: Tensor) -> Any:
         y = self.rnn(x)[0]
@@ -216,7 +216,7 @@ class Averaged(Own):
 
 
 class WithAnother(Own):
-    """A second output that no stream can give."""
+    """A module with a second output that no stream can give."""
 
     def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ def test_every_output_is_compared(change: Callable[[Tensor], Tensor], tmp_path: 
 
 
 class StateSpace(nn.Module):
-    """Its state has the name that the graph has for the input."""
+    """A module whose state has the name that the graph gives to the input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ class StateSpace(nn.Module):
 
 
 class NeverAlone(Own):
-    """One of its layers stays in training, and takes no batch of 1."""
+    """A module with a layer that stays in training and refuses a batch of 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -274,7 +274,7 @@ def test_a_forward_that_fails_on_a_single_sequence_is_refused(tmp_path: Path) ->
 
 
 class BeginsAnew(Own):
-    """Its state begins anew every 256 time steps."""
+    """A module that resets its state every 256 time steps."""
 
     def forward(self, x: Tensor) -> Any:
         return torch.cat([self.head(self.rnn(part)[0]) for part in torch.split(x, 256, 1)], 1)

@@ -1,5 +1,7 @@
-"""Graphs whose work depends, without a bound, on what a client sends: a trial passes, and one request would hold up
-everybody. They are refused by what they hold, at import and at load."""
+"""Graphs whose work grows without bound with what a client sends.
+
+A trial passes, but a single request would block everybody. They are refused by their structure, at import and at load.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from .small_graphs import STEP, Graph, graph, node
 ANY = TensorProto.FLOAT
 REST = [node("Mul", "looped float_zero", "nothing"), node("Add", "x nothing", "y"), *STEP]
 NUMBERS = {"float_zero": 0.0, "few": 3, "one_turn": 1, "most": (1 << 63) - 1, "tiny": 1e-30}
-TURNS = [  # |x| times a tiny number: none for what a trial sends, and 2^60 for what a client can
+TURNS = [  # |x| times a tiny number: 0 for what a trial sends, 2^60 for what a client can send
     node("ReduceL1", "x", "sum", keepdims=0),
     node("Mul", "sum tiny", "scaled"),
     node("Cast", "scaled", "turns", to=TensorProto.INT64),
@@ -28,7 +30,7 @@ TURNS = [  # |x| times a tiny number: none for what a trial sends, and 2^60 for 
 
 
 def loop(turns: str, *body: Any, first: str = "true") -> Any:
-    """It goes on as `going_out` says, and carries a value. turns: "-" for none."""
+    """Returns a Loop that continues while `going_out` is true, and carries a value. turns: "-" for no limit."""
     inside = helper.make_graph(
         [*body, node("Tanh", "value", "value_out")],
         "body",
@@ -46,7 +48,7 @@ def loop(turns: str, *body: Any, first: str = "true") -> Any:
 
 
 def made(*nodes: Any) -> Graph:
-    """With REST behind them."""
+    """Returns a graph of these nodes followed by REST."""
     constants = [
         helper.make_node("Constant", [], [name], value=numpy_helper.from_array(_array(value), name))
         for name, value in NUMBERS.items()

@@ -1,4 +1,4 @@
-"""Graphs that cannot be streamed get no bundle, and a bundle that holds one is not served; each is told its cause."""
+"""Graphs that cannot be streamed are refused at import and, inside a bundle, at load. Each error names the cause."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_is_refused_at_import_and_at_load(title: str, max_batch: int, tmp_path: 
 
 @pytest.mark.parametrize("title", [t for t, graph in REFUSED.items() if not graph.words.startswith(COUPLED)])
 def test_with_one_session_a_call_too(title: str, tmp_path: Path) -> None:
-    """A batch of one is safe from other sessions, and from nothing else."""
+    """A batch of one only protects against other sessions."""
     graph = REFUSED[title].with_one_session()
     options = {"layout": graph.layout, "max_batch": 5, "report": str}
     refused(tmp_path, graph.words, import_onnx, graph.model, tmp_path / "m", **options)

@@ -1,4 +1,4 @@
-"""Modules and Keras models that no stream can serve are refused when they are traced, each with what it does."""
+"""PyTorch and Keras modules that no stream can serve are refused when traced, with the reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  #
 
 
 class Model(nn.Module):
-    """An LSTM [B, T, 8], what `change` makes of its outputs [B, T, 16], and a head."""
+    """An LSTM [B, T, 8], `change` applied to its outputs [B, T, 16], and a head."""
 
     def __init__(self, change: Callable[[Tensor], Tensor], *more: nn.Module) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Model(nn.Module):
 
 
 def over_time(layer: nn.Module) -> Model:
-    """`layer` takes [B, 16, T]."""
+    """Returns a model that applies `layer` to [B, 16, T]."""
     return Model(lambda y: layer(y.transpose(1, 2)).transpose(1, 2), layer)
 
 

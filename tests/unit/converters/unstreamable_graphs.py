@@ -1,4 +1,4 @@
-"""Small ONNX graphs (x, h) -> (y, h_out) that give nonsense when they are served step by step, and some that do not."""
+"""Small ONNX graphs (x, h) -> (y, h_out) that give nonsense when served step by step, and some that do not."""
 
 from __future__ import annotations
 
@@ -249,8 +249,10 @@ SERVED: dict[str, Graph] = {
 
 
 def _leak(share: float, above: float) -> Graph:
-    """y is x and a small share of how much the next time step's x is above a number: less than the trial of exactness
-    takes for rounding."""
+    """Returns a graph whose y is x plus a small share of the next time step's x, as far as that exceeds a number.
+
+    The share is below what the exactness trial takes for rounding.
+    """
     return graph(
         [
             node("Slice", "x one many axis0", "later"),
@@ -271,4 +273,4 @@ SLIGHT: dict[str, tuple[Graph, str]] = {
     "a little of the next time step": (_leak(4e-4, 0.0), "for ordinary inputs, 2 time steps, .* from step 0 on"),
     "of large values": (_leak(4e-4, 200.0), "for inputs 1,000 times as large, .* from step [0-9]+ on"),
 }
-"""Graphs of which the proof at import tells where they begin to differ."""
+"""Graphs for which the proof at import says where they begin to differ."""

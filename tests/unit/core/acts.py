@@ -1,4 +1,4 @@
-"""What tests of the core do again and again."""
+"""Actions that many tests of the core share."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def reset(world: World, generation: bytes, origin: bytes = b"r" * 16, session: s
 
 
 def until(world: World, what: str, replica: int = 0) -> None:
-    """Lets the replica work until it has sent a write ("writes") or has a batch to compute ("batches")."""
+    """Runs the replica until it has sent a write ("writes") or has a batch to compute ("batches")."""
     one = world.replicas[replica]
     for _ in range(10):
         one.collect()
@@ -55,6 +55,6 @@ def until(world: World, what: str, replica: int = 0) -> None:
 
 
 def at_rest(world: World) -> None:
-    """Nothing is left behind: no session that is not cached, none that waits, no request, no slot."""
+    """Checks that nothing is left: no uncached or waiting session, no request, no slot in use."""
     for replica in world.replicas:
         replica.check_rest()

@@ -1,5 +1,8 @@
-"""An engine that counts: its state is a polynomial of everything it has consumed, in order, so that a lost, doubled,
-swapped or foreign step shows as plain arithmetic. Exact by construction, and fast enough for thousands of worlds."""
+"""An engine that counts.
+
+Its state is a polynomial of all inputs consumed, in order, so a lost, doubled, swapped or foreign step shows up as
+plain arithmetic. It is exact by construction, and fast enough for thousands of worlds.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ POISON = 666  # an input whose result is "not finite"
 
 
 def expected(inputs: Iterable[int], total: int = 0, factor: int = FACTOR) -> list[int]:
-    """The outputs after each of `inputs`, from the start, or from the state `total`."""
+    """Returns the output after each of `inputs`, starting from the state `total`."""
     outputs = []
     for value in inputs:
         total = (total * factor + value + 1) % 2**62
@@ -32,7 +35,7 @@ class Remainder(Feedback):
 
 
 def rolled(inputs: Iterable[int], steps: int) -> list[int]:
-    """The inputs that a rollout of so many steps behind `inputs`, from the start, consumes in all."""
+    """Returns all inputs that a rollout of `steps` steps consumes, starting with `inputs`."""
     consumed = list(inputs)
     for _ in range(steps):
         consumed.append(expected(consumed)[-1] % 1000)
@@ -40,8 +43,7 @@ def rolled(inputs: Iterable[int], steps: int) -> list[int]:
 
 
 class CountingEngine:
-    """state' = (state * factor + input + 1) mod 2^62; prediction = state'. Versions but the first have factors of their
-    own."""
+    """state' = (state * factor + input + 1) mod 2^62; prediction = state'. The factor depends on the version."""
 
     name = "counting"
     device = "cpu"
@@ -58,7 +60,7 @@ class CountingEngine:
         self.factor = FACTOR + int.from_bytes(version, "big") - 1
         self.max_batch = max_batch
         self.initial_state = bytes(8)
-        self.calls: list[tuple[int, int]] = []  # T and B of every call
+        self.calls: list[tuple[int, int]] = []  # T and B of each call
 
     def reserve(self, rows: int) -> None:
         self._states = np.full(rows, -1, np.int64)

@@ -1,4 +1,4 @@
-"""A meter that keeps what it is told."""
+"""A meter that records what it is told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .world import World
 
 
 class Counts(NullMeter):
-    """rejections: their reasons. outcomes: each with how many commits had it. times: of each step that was done."""
+    """rejections: their reasons. outcomes: each with its number of commits. times: those of each finished step."""
 
     def __init__(self) -> None:
         self.rejections: list[str] = []
@@ -34,7 +34,7 @@ class Counts(NullMeter):
 
 
 def counted(world: World) -> Counts:
-    """What the first replica tells its meter from here on."""
+    """Returns a meter that records what the first replica reports from now on."""
     counts = Counts()
     world.replicas[0].count_with(counts)
     return counts

@@ -1,4 +1,4 @@
-"""The core and a driver without a loop, for tests that decide themselves what happens next."""
+"""The core with a driver instead of a loop, for tests that decide what happens next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cellkeeper_service.errors import Rejection
 
 
 class DrivenCore:
-    """The events of a core. Each is followed by `schedule`, and whoever waits for a result is told at once."""
+    """The events of a core. Calls `schedule` after each event, and delivers results at once."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class DrivenCore:
         self._go_on()
 
     def schedule(self) -> list[Batch]:
-        """The batches of the next tick."""
+        """Returns the batches of the next tick."""
         batches = self.core.schedule()
         self._go_on()
         return batches
@@ -91,7 +91,7 @@ class DrivenCore:
 
     @property
     def holds_work(self) -> bool:
-        """Whether anything is left to be done, though nothing is on its way."""
+        """Whether work is left although none is under way."""
         waiting = any(cache.waiting for cache in self.core.context.caches.values())
         return self.wants_load or self.has_work or self.wants_commit or waiting
 
@@ -106,7 +106,7 @@ class DrivenCore:
         return self.core.cached_count(model)
 
     def requests(self) -> list[Request]:
-        """All that have no result."""
+        """Returns all requests without a result."""
         return [request for session in self.core.context.sessions.values() for request in session.requests()]
 
     def _go_on(self) -> None:

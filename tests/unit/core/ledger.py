@@ -1,5 +1,7 @@
-"""A store that keeps the books: every input that was ever committed, by generation, so that a record that says
-something else, an input applied twice, or a reply that nothing committed stands out at once."""
+"""A store that keeps a ledger: every input ever committed, by generation.
+
+A record that differs from the ledger, an input applied twice, and a reply that no commit backs fail at once.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,13 @@ _copies: set[bytes] = set()
 
 
 def copying(request_id: bytes) -> bytes:
-    """The id, known from here on as that of a fork: its session's inputs were applied in another before."""
+    """Registers the request id as a fork's, whose inputs were already applied in another session. Returns the id."""
     _copies.add(origin_of(request_id, b""))
     return request_id
 
 
 def run(state: int, inputs: Sequence[int]) -> list[int]:
-    """The states after each of `inputs`."""
+    """Returns the state after each of `inputs`."""
     states = []
     for value in inputs:
         state = (state * FACTOR + value + 1) % 2**62
@@ -38,12 +40,12 @@ def unpack(data: bytes) -> list[int]:
 
 @dataclass
 class Generation:
-    """The step and the state of its first checkpoint, and every input since."""
+    """The step and state of a generation's first checkpoint, and every input since."""
 
     start: int
     state: int
     inputs: list[int]
-    ended_at: int | None = None  # its step at the commit that ended its sequence
+    ended_at: int | None = None  # the step at which its sequence ended
 
     def state_at(self, step: int) -> int:
         return run(self.state, self.inputs[: step - self.start])[-1] if step > self.start else self.state
@@ -56,8 +58,8 @@ class LedgerStore(MemoryStore):
     def __init__(self, clock_ms: Callable[[], float]) -> None:
         super().__init__(clock_ms)
         self.generations: dict[bytes, Generation] = {}
-        self.applied: set[int] = set()  # inputs of steps, each of which is sent in one chunk only
-        self.repeated: set[int] = set()  # inputs that clients without positions send twice: once in each generation
+        self.applied: set[int] = set()  # inputs of steps; each is sent in one chunk only
+        self.repeated: set[int] = set()  # inputs that clients send twice without positions: once in each generation
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         assert len({commit.key for commit in commits}) == len(commits), "one session twice in one call"

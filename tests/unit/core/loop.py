@@ -1,4 +1,4 @@
-"""The core's loop without a network around it, on a store whose calls a test can hold back."""
+"""The core's loop without a network, on a store whose calls a test can hold back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .world import key, pack
 
 
 class GatedStore(MemoryStore):
-    """A memory store whose calls wait for its gate."""
+    """A memory store whose calls wait until its gate opens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class GatedStore(MemoryStore):
 
 
 class Server:
-    """A core and its loop on a gated store, with `slots` slots, and a clock that a test can move forward."""
+    """A core and its loop on a gated store, with `slots` slots and a clock that a test can advance."""
 
     def __init__(
         self,
@@ -62,11 +62,14 @@ class Server:
         self.loop = self.loop_on(StoreCalls(self.store, threads, meter))
 
     def loop_on(self, calls: StoreCalls, batch_seconds: float = 0.0) -> CoreLoop:
-        """One for this core, not started. batch_seconds: what it expects each batch to take."""
+        """Returns a loop for this core, not started. batch_seconds: how long it expects each batch to take."""
         return CoreLoop(self.core, calls, lambda batch: batch_seconds)
 
     def ask(self, make: Callable[[Done], Any]) -> asyncio.Future[Any]:
-        """make: gives the request, from whom it tells its result. Returns what its caller is told."""
+        """Submits a request and returns its reply.
+
+        make: returns the request, given the function that takes its result.
+        """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def done(requests: Sequence[Request]) -> None:

@@ -1,4 +1,4 @@
-"""Requests, records and versions for tests of the pure parts."""
+"""Builds requests, records and versions for tests of the pure parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START = first_position(GENERATION)
 
 
 def nobody(requests: Sequence[Request]) -> None:
-    """Takes no reply."""
+    """Ignores the reply."""
 
 
 def version(due_steps: int = 4, slots: int = 4, byte: bytes = b"\1") -> Version:
@@ -40,12 +40,12 @@ def step(inputs: list[int], position: Position | None = None, acked: int | None 
 
 
 def at(inputs: list[int]) -> Position:
-    """Where the session stands after these inputs."""
+    """Returns the position after these inputs."""
     return advance(START, pack(inputs), 4)
 
 
 def record(served: Version, inputs: list[int], checkpoint_step: int = 0, **changes: Any) -> Record:
-    """Of a session that has consumed these inputs, with its checkpoint at that step."""
+    """Returns the record of a session that has consumed these inputs, with its checkpoint at that step."""
     before, logged = inputs[:checkpoint_step], inputs[checkpoint_step:]
     header = new_header(served, START, b"o" * 16, 0, 0).replace(
         position=at(inputs), checkpoint_step=checkpoint_step, checkpoint_head=at(before).head, **changes

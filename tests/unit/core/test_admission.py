@@ -1,4 +1,4 @@
-"""Admission control: what would miss its deadline is refused when it comes, and not when it is too late."""
+"""Admission control: a request that would miss its deadline is refused on arrival, not when it is too late."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def request(deadline: float) -> Step:
 
 
 def enter(to: Control, count: int, now: float, deadline: float = 1e9, queued: int = 0) -> list[Step]:
-    """So many come, and all are taken."""
+    """Submits this many requests and checks that all are admitted."""
     steps = [request(deadline) for _ in range(count)]
     for step in steps:
         assert to.enter(step, queued, now) is None
@@ -46,7 +46,7 @@ def finish(of: Control, steps: Iterable[Step], now: float) -> None:
 
 
 def at_work(per_second: float, seconds: float = 1.0, to: Control | None = None, start: float = 0.0) -> Control:
-    """After so many seconds in which there was always something to do, and so many requests were finished in each."""
+    """Returns a control that was never idle for `seconds` and finished `per_second` requests in each of them."""
     to = to or control()
     waits = enter(to, 2, start)
     for number in range(round(per_second * seconds)):
@@ -57,7 +57,7 @@ def at_work(per_second: float, seconds: float = 1.0, to: Control | None = None, 
 
 
 def fill(to: Control, unanswered: int, now: float) -> None:
-    """So many are unanswered then."""
+    """Adds requests until this many are unanswered."""
     enter(to, unanswered - to.unanswered, now)
 
 
@@ -148,7 +148,7 @@ def test_idle_time_is_no_slowness() -> None:
 
 
 def test_calls_that_come_now_and_then_say_nothing_of_what_can_be_done() -> None:
-    """Each is asked for before it is taken, after a time in which there was nothing to do; then many come at once."""
+    """Before each is admitted, `refuse` is asked, after an idle time. Then many come at once."""
     rested = at_work(1000)
     finish(rested, [request(1e9), request(1e9)], now=1.0)
     before = rested.requests_per_second
@@ -161,7 +161,7 @@ def test_calls_that_come_now_and_then_say_nothing_of_what_can_be_done() -> None:
 
 
 def test_what_is_finished_together_is_counted_together() -> None:
-    """A batch of a thousand new sessions is answered by one commit, a third of a second after it came."""
+    """One commit answers a batch of a thousand new sessions, a third of a second after it arrived."""
     busy, now = control(), 0.0
     for _ in range(3):
         steps = enter(busy, 1024, now)
@@ -191,7 +191,7 @@ def test_one_that_stands_still_is_noticed_by_asking_alone() -> None:
 
 
 def test_a_pause_of_less_than_a_second_is_no_standstill() -> None:
-    """Between two commits nothing is finished, and what they finish comes at once."""
+    """Nothing is finished between two commits, and then everything that they finish comes at once."""
     busy = at_work(1000)
     before = busy.requests_per_second
     enter(busy, 400, now=1.9)
@@ -201,7 +201,7 @@ def test_a_pause_of_less_than_a_second_is_no_standstill() -> None:
 
 
 def rate_with(result: object) -> float:
-    """Of one that finishes a hundred a second, and gives as many others this result."""
+    """Returns the measured rate if 100 requests a second finish and another 100 a second end with `result`."""
     busy = control()
     enter(busy, 1, now=0.0)
     for number in range(100):
@@ -235,7 +235,7 @@ def test_what_goes_on_as_another_is_not_finished() -> None:
 
 
 def served(within: float, now: float, of: Control) -> bool:
-    """Whether a call that has so many seconds left is tried."""
+    """Returns True if a call with so many seconds left is admitted."""
     return of.refuse(now + within, now) is None
 
 
@@ -271,7 +271,7 @@ def test_the_latency_counts_as_gone_where_the_place_in_the_queue_is_judged() -> 
     assert served(1.2, now=1.0, of=busy)
 
 
-# the core asks
+# the core's use of it
 
 
 class CountingMeter(NullMeter):
@@ -283,7 +283,7 @@ class CountingMeter(NullMeter):
 
 
 class Replica:
-    """A core, and its time."""
+    """A core with a clock that a test can set."""
 
     def __init__(self) -> None:
         self.now, self.meter = 0.0, CountingMeter()
@@ -327,7 +327,7 @@ def test_a_fork_that_goes_on_in_its_target_is_not_finished() -> None:
     replica = Replica()
     fork = Fork(made.KEY, 1e9, made.nobody, SessionKey("", "m", "target"), None, b"r" * 16)
     replica.core.submit(fork)
-    fill(replica.admission, 2, now=0.0)  # so that there is something to do all the time
+    fill(replica.admission, 2, now=0.0)  # so that it is never idle
     replica.core.schedule()
     replica.now = 1.0
     sessions, loads = replica.core.take_loads()

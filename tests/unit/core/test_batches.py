@@ -1,4 +1,4 @@
-"""Which slices go into a tick: one rule for single steps, chunks and log replays."""
+"""Which slices a tick takes: one rule for single steps, chunks and log replays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIMITS = TickLimits(max_slice_steps=4, max_long_steps=8)
 
 
 def ready(cache: StateCache, *lengths: int) -> list[CachedState]:
-    """Sessions, each with a chunk of so many steps to be computed."""
+    """Returns sessions that are ready to compute a chunk of each of these lengths."""
     found: list[CachedState] = []
     for length in lengths:
         session = SessionState(SessionKey("", "m", f"s{len(found)}"))
@@ -30,7 +30,7 @@ def ready(cache: StateCache, *lengths: int) -> list[CachedState]:
 
 
 def names(batches: list[Batch]) -> list[tuple[int, list[str]]]:
-    """Of each: its steps, and whose they are."""
+    """Returns each batch's number of steps and the names of its sessions."""
     return [(batch.steps, [cached.session.key.session for cached in batch.states]) for batch in batches]
 
 
@@ -53,7 +53,7 @@ def test_a_batch_is_no_larger_than_the_engine_allows_and_the_rest_keeps_its_orde
 
 def test_a_tick_has_a_budget_of_time_steps() -> None:
     cache = StateCache(version(slots=16), 100)
-    ready(cache, *[8] * 6)  # 8 steps, and as many as a batch of single ones
+    ready(cache, *[8] * 6)  # 8 steps, and as many sessions as in a batch of single steps
     assert names(formed(cache)) == [(4, ["s0", "s1", "s2", "s3"])]
     assert names(formed(cache)) == [(4, ["s4", "s5"])]
 
@@ -67,7 +67,7 @@ def test_what_was_dropped_or_ended_in_time_is_left_out() -> None:
         late.work.deadline = deadline
     assert fifth.work is not None
     fifth.work.gone = True
-    ended = [second, fifth]  # the fourth has begun, and goes on
+    ended = [second, fifth]  # the fourth has begun, and continues
     assert names(form_batches(cache, LIMITS, 1.0, lambda cached: cached in ended)) == [(1, ["s2", "s3"])]
     assert not fifth.in_batch
     assert third.in_batch

@@ -1,4 +1,4 @@
-"""What the core holds at the most."""
+"""The limits on what the core holds."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_bytes_of_states_that_are_to_be_written_are_bounded(kind: type[Open]
 def test_of_steps_that_come_together_those_whose_session_has_no_room_are_refused_alone() -> None:
     world = World(limits=Limits(max_session_requests=1, tick=TICK))
     places = {name: opened(world, name) for name in "ab"}
-    waits = world.send([1], places["a"], session="a", peek=True)  # is decided on the record, which is not read yet
+    waits = world.send([1], places["a"], session="a", peek=True)  # decided on the record, which has not been read yet
     replies = world.send_together({name: (2, places[name]) for name in "ab"})
     assert reason(replies[0].result) == "QUEUE_FULL"
     world.settle()

@@ -1,4 +1,4 @@
-"""Which callers are expected back."""
+"""Which callers are expected to return."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ def replies(*numbers: int) -> list[GetSession]:
 
 
 def round_trips(told: Callers, count: int, now: float, pause: float) -> float:
-    """One caller sends requests one after the other, and stays away for `pause` seconds after each reply. Returns the
-    time of its last reply."""
+    """One caller sends requests in turn, `pause` seconds after each reply. Returns the time of its last reply."""
     for _ in range(count):
         now += pause
         told.forget(now)
@@ -60,7 +59,7 @@ def test_who_stays_away_for_long_is_no_longer_expected() -> None:
 
 
 def test_replies_alone_forget_those_that_left() -> None:
-    """What is remembered stays bounded although nobody asks for it."""
+    """Memory stays bounded even if `forget` is never called."""
     told = Callers()
     for number in range(1000):
         told.came(key(number))

@@ -1,4 +1,4 @@
-"""CarryOver: each policy, retries, and others at the same session meanwhile."""
+"""CarryOver: each policy, retries, and concurrent requests for the same session."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def carried(world: World, at: Position, policy: Policy, window: list[int] | None
 
 
 def grown(replay: int = 100, versions: tuple[bytes, ...] = (NEW, OLD)) -> tuple[World, Position]:
-    """A session of the old version after [1, 2, 3], and replica 0 that serves `versions`."""
+    """Returns a world and a session's position after [1, 2, 3] under the old version. Replica 0 serves `versions`."""
     world = World(versions=(OLD,), replay=replay)
     at = world.step([1, 2, 3], opened(world), acked=0).position
     world.replicas = []
@@ -39,7 +39,7 @@ def grown(replay: int = 100, versions: tuple[bytes, ...] = (NEW, OLD)) -> tuple[
 
 
 def goes_on(world: World, at: Position, state: int) -> None:
-    """The session stands at `at` under the new version, with that state."""
+    """Checks that the session is at `at` under the new version, with this state, and takes another step."""
     record = standing(world)
     assert record.position == at
     assert record.header.fingerprint == NEW * 32
@@ -140,7 +140,7 @@ def test_an_unknown_outcome_is_settled_by_the_second_try(policy: Policy, lands: 
         one.reach_store(late)
     world.settle()
     if not lands:
-        one.reach_store(late)  # the first write comes after all: its compare-and-set finds another record
+        one.reach_store(late)  # the first write reaches the store after all: its compare-and-set finds another record
     assert reply.result == Moved(standing(world).position)
     assert standing(world).header.fingerprint == NEW * 32
     assert world.step([9], reply.result.position).position == standing(world).position
@@ -149,7 +149,7 @@ def test_an_unknown_outcome_is_settled_by_the_second_try(policy: Policy, lands: 
 
 @pytest.mark.parametrize("policy", Policy)
 def test_steps_around_it(policy: Policy) -> None:
-    """Those before are a part of what is carried; those behind belong to a generation that is over."""
+    """Earlier steps are carried over; later ones belong to a generation that has ended."""
     world, at = grown()
     before, reply = world.send([4], at), Reply()
     world.replicas[0].core.submit(carry(reply, at, policy, [5, 6]))
@@ -167,7 +167,7 @@ def test_steps_around_it(policy: Policy) -> None:
 
 @pytest.mark.parametrize("policy", Policy)
 def test_a_step_elsewhere_while_it_is_computed_is_not_lost(policy: Policy) -> None:
-    """The commit finds another record, and is decided again: what is kept has that step in it."""
+    """The commit finds another record and is decided again, so the carried state includes that step."""
     world, at = grown()
     world.start((OLD,))
     reply = Reply()
@@ -210,7 +210,7 @@ def test_a_deadline_that_passes_while_a_window_is_computed() -> None:
 
 
 def test_more_windows_than_slots() -> None:
-    """Each waits for a slot of the new version's; none is refused, and all are computed."""
+    """Each waits for a slot of the new version. None is refused, and all are computed."""
     world = World(versions=(OLD, NEW), slots=2, limits=Limits(tick=TICK))
     names = "abcdef"
     replies = {}

@@ -1,4 +1,4 @@
-"""When a checkpoint is written, and that the log stays bounded."""
+"""When checkpoints are written, and that the log stays bounded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_steady_pipeline_checkpoints_and_its_log_stays_short(window: int) -> N
 @pytest.mark.parametrize("replay", [3, 1000])
 def test_the_log_never_passes_its_limit(replay: int) -> None:
     world = World(limits=Limits(max_log_steps=10, tick=TICK), replay=replay)
-    # a state of many steps' size: only the limit asks for a checkpoint
+    # a state as large as many steps: only the limit asks for a checkpoint
     world.replicas[0].version.due_steps = replay
     position = opened(world)
     for value in range(60):
@@ -78,7 +78,7 @@ def test_a_candidate_from_before_the_records_checkpoint_is_not_written() -> None
     world.store.delete_many([Delete(key(), position.generation)])
     world.store.commit_many([Commit(key(), None, before.header, before.log, before.checkpoint)])
     world.step([15], at[5], acked=5, replica=1)
-    world.step([99], at[6], peek=True)  # the first replica finds the record where its cached state stands
+    world.step([99], at[6], peek=True)  # the first replica finds the record at its cached position
     world.step([1] * (most - 1), at[6], acked=6)
     record = standing(world)
     assert record.header.checkpoint_step >= 5

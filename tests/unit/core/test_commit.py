@@ -1,4 +1,4 @@
-"""What a commit writes: appended inputs, or a checkpoint and the inputs behind it; and what a failed one means."""
+"""What a commit writes (appended inputs, or a checkpoint and the inputs after it), and what a failed one means."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .world import FOREVER, pack
 
 
 def session_at(inputs: list[int]) -> SessionState:
-    """Cached where its record stands."""
+    """Returns a session that is cached at its record's position."""
     served, session = version(), SessionState(KEY)
     stands = record(served, inputs)
     StateCache(served, 100).put(session, stands.header, stands.checkpoint)
@@ -25,7 +25,7 @@ def session_at(inputs: list[int]) -> SessionState:
 
 
 def chunk(before: list[int], inputs: list[int], acked: int | None = None) -> Step:
-    """Computed, not committed."""
+    """Returns a chunk that is computed but not committed."""
     made = step(inputs, at(before), acked)
     made.after = at(before + inputs)
     return made
@@ -70,7 +70,7 @@ def test_the_log_behind_a_checkpoint_holds_what_was_committed_before_too() -> No
     session = session_at([1, 2])
     assert session.cached is not None
     session.cached.checkpoint = Checkpoint(1, at([1]).head, b"state at1", bytearray(pack([2, 3, 4])))
-    commit = build_commit(session, [chunk([1, 2], [3])], now_ms=0).call  # 4 is computed, and not in this commit
+    commit = build_commit(session, [chunk([1, 2], [3])], now_ms=0).call  # 4 is computed, but is not in this commit
     assert isinstance(commit, Commit)
     assert (commit.checkpoint, commit.log) == (b"state at1", pack([2, 3]))
 

@@ -1,4 +1,4 @@
-"""Deadlines that pass and callers that go away."""
+"""Deadlines that pass, and callers that leave."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_nothing_is_read_for_requests_that_have_expired() -> None:
 
 
 def test_a_step_that_comes_while_a_load_is_under_way_that_nobody_waits_for_any_more() -> None:
-    """The reading that comes back is older than the step would be."""
+    """The result of that load would be older than the step."""
     world = World()
     position = world.step([1], opened(world)).position
     late, one = world.send([9], peek=True, deadline=1.0), world.replicas[0]

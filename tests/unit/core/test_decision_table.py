@@ -1,4 +1,4 @@
-"""The table of the protocol, row by row: a session that has consumed 1, 2, 3, 4 and has its checkpoint at step 1."""
+"""The protocol's decision table, row by row: a session that has consumed 1, 2, 3, 4, with its checkpoint at step 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What requests that make a generation find where a sequence has ended: its record has a short TTL and a mark."""
+"""What requests that begin a generation find after a sequence has ended: a record with a short TTL and a mark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exception in any event is one request's: never its neighbours', and nothing is left behind."""
+"""An exception in any event fails one request, never its neighbours, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .world import World, reason
 
 
 def raises_for(real: Callable[..., Any], of: Callable[..., str]) -> Callable[..., Any]:
-    """Does what the function does, but not for the session `bad`. of: gives the session's id from the arguments."""
+    """Wraps `real` so that it raises for the session `bad`. of: returns the session's id, given the arguments."""
 
     def sometimes(*arguments: Any) -> Any:
         if of(*arguments) == "bad":
@@ -46,7 +46,7 @@ def test_only_the_session_at_fault_fails(place: str, slots: int, monkeypatch: py
     module, name, of = PLACES[place]
     # a chunk that continues its session needs no decision
     peek = place in ("a first request goes on", "a request is decided")
-    inputs = [1] * 6 if place == "a slice was computed" else [1]  # a whole chunk is no slice
+    inputs = [1] * 6 if place == "a slice was computed" else [1]  # a whole chunk is not a slice
     with monkeypatch.context() as patched:
         if place in SHORT_CUTS:
             patched.setattr(core, SHORT_CUTS[place], lambda *arguments: None)
@@ -55,7 +55,7 @@ def test_only_the_session_at_fault_fails(place: str, slots: int, monkeypatch: py
         world.settle()
     assert replies[0].outputs == expected(inputs)
     assert reason(replies[1].result) == "INTERNAL_ERROR"
-    again = world.send([1], bad, session="bad")  # the session goes on from its record, wherever that stands
+    again = world.send([1], bad, session="bad")  # the session continues from its record, whatever its position
     world.settle()
     assert again.outputs == expected([1])
     assert standing(world, "bad").position == again.result.position
@@ -66,7 +66,7 @@ def test_late_work_that_cannot_be_ended_fails_alone(monkeypatch: pytest.MonkeyPa
     world = World()
     good, bad = opened(world, "good"), opened(world, "bad")
     for name, place in (("good", good), ("bad", bad)):
-        world.step([1], place, session=name)  # its state is cached from here on
+        world.step([1], place, session=name)  # from now on its state is cached
     at = {name: standing(world, name).position for name in ("good", "bad")}
     ends = raises_for(computing.end_dead, lambda context, cached: cached.session.key.session)
     monkeypatch.setattr(core, "end_dead", ends)

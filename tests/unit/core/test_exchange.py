@@ -1,4 +1,4 @@
-"""Versions of a model are exchanged while sessions of the old one are idle, cached or in the middle of something."""
+"""Versions of a model are exchanged while sessions of the old one are idle, cached or in the middle of a request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEW = b"\2"
 
 
 def exchange(world: World, keep: bool, version: bytes = NEW) -> Version:
-    """The version takes new sessions from here on; what was served before stays beside it, or retires."""
+    """Makes this version serve new sessions. Those served before stay beside it if `keep`, otherwise they retire."""
     models = world.replicas[0].models
     served = models.find(version * 32) or Version(CountingEngine(version=version), 4, 3)
     others = [other for other in models if other is not served]
@@ -27,7 +27,7 @@ def exchange(world: World, keep: bool, version: bytes = NEW) -> Version:
 
 
 def swept(world: World) -> None:
-    """As the loop does many times a second."""
+    """Sweeps, as the loop does many times a second."""
     world.replicas[0].core.expire()
     world.settle()
 
@@ -80,7 +80,7 @@ def test_what_is_under_way_ends_on_its_version(stage: str) -> None:
     reply = world.send([2], at)
     until(world, stage)
     exchange(world, keep=False)
-    world.replicas[0].core.expire()  # in the middle of it
+    world.replicas[0].core.expire()  # while it is under way
     world.settle()
     assert reply.outputs == expected([1, 2])[1:]
     behind = world.send([3], reply.result.position)
@@ -97,7 +97,7 @@ def test_a_session_that_is_opened_in_between_leaves_nothing_behind() -> None:
     world.replicas[0].core.submit(Open(key(), FOREVER, reply, b"o" * 16, None, None, None))
     until(world, "writes")
     exchange(world, keep=False)
-    swept(world)  # its commit lands behind the sweep
+    swept(world)  # its commit arrives after the sweep
     assert isinstance(reply.result, OpenReply)
     assert not world.replicas[0].models.retiring
     assert world.replicas[0].sessions == {}
@@ -105,8 +105,11 @@ def test_a_session_that_is_opened_in_between_leaves_nothing_behind() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_any_order(seed: int) -> None:
-    """Steps of several sessions, exchanges and sweeps at random: each step is exact on its version, or refused because
-    that is gone; a session whose version comes back goes on where it stood."""
+    """Steps of several sessions, exchanges and sweeps in random order.
+
+    Each step is exact on its version, or refused because that version is gone. A session whose version returns
+    continues where it was.
+    """
     draw = random.Random(seed)
     world = World(slots=3)
     inputs: dict[str, list[int]] = {name: [] for name in "abcde"}

@@ -1,4 +1,4 @@
-"""Commits in conflict, refused, or without an answer."""
+"""Commits that conflict, are refused, or get no answer."""
 
 from __future__ import annotations
 

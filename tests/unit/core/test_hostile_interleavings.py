@@ -1,11 +1,11 @@
-"""Random interleavings of everything at once: steps with and without positions, peeks, reads, poisoned inputs, resets,
-set states, forks and deletes, on sessions that share too few slots, with deadlines that pass and callers that leave.
-Single steps come one by one, and several sessions' together, as in a frame.
+"""Random interleavings of everything: steps with and without positions, peeks, reads, poisoned inputs, resets,
+set-states, forks and deletes, on sessions that share too few slots, with deadlines that pass and callers that leave.
+Steps come one by one or, for several sessions, together as in a frame.
 
-There is no client here that wants to get through, so nothing is said about who succeeds. What must hold:
-  - every request is answered, once, and nothing is left behind;
+No client here tries to get through, so no request has to succeed. The invariants:
+  - every request is answered once, and nothing is left behind;
   - the record is right at every commit (ledger.py), and no input is applied twice;
-  - whatever a reply says is committed then, and its outputs are those of that history;
+  - whatever a reply says is committed by then, and its outputs are those of that history;
   - nothing is sent to the store after its deadline.
 """
 
@@ -35,7 +35,7 @@ NEVER = {Reason.INTERNAL_ERROR, Reason.MODEL_CHANGED, Reason.NUMERICS_CHANGED}
 
 
 class Checked(Reply):
-    """A reply that is compared with the books when it comes."""
+    """A reply that is checked against the ledger on arrival."""
 
     def __init__(self, store: LedgerStore) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Checked(Reply):
 
 
 def check_place(sequence: Sequenced, start: int, end: int, generation: Generation) -> None:
-    """Of a chunk of a sequence that was applied, or replayed."""
+    """Checks the place of a sequence's chunk that was applied or replayed."""
     if sequence.origin:
         assert (start, generation.start) == (0, 0)
     if sequence.at is not None:
@@ -86,7 +86,7 @@ def check_place(sequence: Sequenced, start: int, end: int, generation: Generatio
 
 class Crowd:
     def __init__(self, seed: int, replicas: int, slots: int) -> None:
-        """Sequences come in some histories alone: a start ends whatever others do with the session."""
+        """Only some histories contain sequences, because a start ends whatever others do with the session."""
         self.draw = random.Random(seed)
         limits = Limits(max_log_steps=30, max_session_requests=8, tick=TickLimits(4, 8))
         self.world = World(replicas, slots, limits)
@@ -97,7 +97,7 @@ class Crowd:
         self.frames: list[list[Step]] = []
         self.steps: dict[str, list[int]] = {name: [0] for name in NAMES}  # where a sequence may be
         self.sequences = self.draw.choice([0.0, 0.3, 0.9])
-        self.rush = self.draw.choice([0.1, 0.3])  # with few requests at a time, more find their sessions cached
+        self.rush = self.draw.choice([0.1, 0.3])  # the fewer requests at a time, the more find their sessions cached
 
     def act(self) -> None:
         draw = self.draw
@@ -149,7 +149,7 @@ class Crowd:
             inputs[draw.randrange(len(inputs))] = POISON
         if draw.random() < 0.3:
             position = None
-        acked = None if position is None else 0  # never compacted: whatever was sent may be sent again
+        acked = None if position is None else 0  # never compacted, because any step may be sent again
         peek, wants_state = draw.random() < 0.15, draw.random() < 0.2
         data, wanted = pack(inputs), frozenset(["prediction"])
         if position is not None and not peek:
@@ -157,7 +157,7 @@ class Crowd:
         return Step(key(name), deadline, reply, data, len(inputs), position, acked, peek, wanted, wants_state)
 
     def send_sequenced(self) -> None:
-        """Steps of a sequence, without waiting for replies: a start, a number, or neither; some of them end it."""
+        """Sends steps of a sequence without waiting for replies: a start, a number or neither. Some end it."""
         draw, name, wanted = self.draw, self.draw.choice(NAMES), frozenset(["prediction"])
         core = draw.choice(self.world.replicas).core
         at = None if draw.random() < 0.2 else draw.choice(self.steps[name][-3:])
@@ -190,8 +190,7 @@ class Crowd:
             core.submit(step)
 
     def send_frame(self) -> None:
-        """Of one to all sessions, or its steps one by one; some were sent before, some are poisoned, some are in the
-        wrong place."""
+        """Sends one step for each of some sessions, together or singly. Some are repeated, poisoned or misplaced."""
         draw = self.draw
         deadline = FOREVER if draw.random() < 0.7 else self.world.now + draw.choice([0.5, 2.0, 10.0])
         steps = []
@@ -227,7 +226,7 @@ class Crowd:
         return Step(key(name), deadline, reply, data, 1, position, acked, False, wanted, False)
 
     def look(self, name: str, often: float = 0.3) -> None:
-        """Learns where the session stands, as some other client would."""
+        """Learns the session's position, as another client would."""
         if self.draw.random() < often:
             (record,) = self.store.load_many([Load(key(name), False)])
             if record is not None and not isinstance(record, Exception):
@@ -235,7 +234,7 @@ class Crowd:
                 self.steps[name].append(record.position.step)
 
     def position(self, name: str, last: float = 0.8) -> Position | None:
-        """A position of this session, mostly the last: real, or hoped for."""
+        """Returns a position of this session, mostly the last one: seen, or only expected."""
         seen = self.seen[name]
         if not seen:
             return None
@@ -281,7 +280,7 @@ class Crowd:
             replica.reach_store(late[-1])
 
     def check_not_applied(self, request: Request | None) -> None:
-        """Of a step of a sequence that was refused, and was not sent again."""
+        """Checks that a sequence's step that was refused and not sent again was not applied."""
         if isinstance(request, Step) and request.sequence is not None:
             inputs = set(unpack(request.data))
             assert inputs & self.store.repeated or not inputs & self.store.applied
@@ -317,5 +316,5 @@ def test_nothing_is_lost_doubled_mixed_or_left_behind(replicas: int, slots: int)
 
 
 def is_single(step: Step) -> bool:
-    """As an item of a frame is, mostly."""
+    """Returns True for a step such as most items of a frame are."""
     return step.steps == 1 and step.position is not None and not step.peek and not step.wants_state

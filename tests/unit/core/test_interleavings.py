@@ -1,8 +1,8 @@
 """Random interleavings of everything that can happen between clients, replicas and the store.
 
 Invariants, checked at every reply and at the end:
-  - an acknowledged chunk's outputs are those of one uninterrupted run over the session's inputs;
-  - no acknowledged chunk is lost, and none is applied twice: the record ends as that run does;
+  - an acknowledged chunk's outputs equal those of one uninterrupted run over the session's inputs;
+  - no acknowledged chunk is lost or applied twice: the record ends as that run does;
   - a chunk sent with its position is never refused for good, whatever happened to its commits.
 """
 
@@ -25,11 +25,11 @@ SEEDS = random.SystemRandom().sample(range(10**9), 60)
 
 
 class Client:
-    """Sends a session's chunks with a window, each to any replica, some twice; resends what it has no reply to."""
+    """Sends a session's chunks with a window, each to any replica, some twice. Resends chunks without a reply."""
 
     def __init__(self, world: World, session: str, window: int, draw: random.Random) -> None:
         self.world, self.session, self.window, self.draw = world, session, window, draw
-        self.patient = draw.random() < 0.6  # sends single steps, each once while it waits
+        self.patient = draw.random() < 0.6  # sends single steps, and each only once while it waits
         count = draw.randrange(3, 14)
         self.chunks = [some_chunk(draw)[: 1 if self.patient else None] for _ in range(count)]
         self.positions: list[Position] = []
@@ -56,7 +56,7 @@ class Client:
             self.positions.append(position)
 
     def act(self) -> Step | None:
-        """The step that it wants sent, if any."""
+        """Returns the step that it sends next, if any."""
         if not self.positions:
             self.open()
             return None
@@ -75,7 +75,7 @@ class Client:
         return Step(key(self.session), FOREVER, reply, pack(chunk), len(chunk), position, acked, False, wanted, False)
 
     def check(self) -> None:
-        """Every reply that came is right; the acks move up over what is answered without a hole."""
+        """Checks every reply that has arrived, and advances `acked` over the answered chunks up to the first gap."""
         flat = [value for chunk in self.chunks for value in chunk]
         whole = expected(flat)
         for number, replies in self.replies.items():
@@ -121,7 +121,7 @@ def play(seed: int, replicas: int, window: int, losses: bool, slots: int) -> Non
 
 
 def send(world: World, clients: list[Client], draw: random.Random) -> None:
-    """What these clients want sent, together or one by one."""
+    """Sends these clients' next steps, together or one by one."""
     core = draw.choice(world.replicas).core
     steps = [step for client in clients if (step := client.act()) is not None]
     if draw.random() < 0.7:
@@ -134,7 +134,7 @@ def send(world: World, clients: list[Client], draw: random.Random) -> None:
 def happen(
     world: World, clients: list[Client], late: list[tuple[int, Write]], losses: bool, draw: random.Random
 ) -> None:
-    """One thing, anywhere."""
+    """Lets one random event happen, anywhere."""
     if draw.random() < 0.3:
         send(world, draw.sample(clients, draw.choice([1, 1, 1, 2, 3])), draw)
         return

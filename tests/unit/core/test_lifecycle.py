@@ -109,12 +109,12 @@ def test_a_fork_with_an_unknown_outcome(lands: bool) -> None:
 
 
 def test_a_fork_whose_caller_leaves_while_its_target_is_busy_is_not_carried_out() -> None:
-    """As any other request that was not begun; a retry begins anew."""
+    """As with any request that has not begun. A retry starts afresh."""
     world = World()
     world.step([1], opened(world))
     one = world.replicas[0]
     busy = world.send([7], None, session="t")
-    until(world, "writes")  # the copy waits behind it
+    until(world, "writes")  # the copy waits for it
     left, again = Reply(), Reply()
     left.request = fork(world, left)
     one.core.submit(left.request)
@@ -182,7 +182,7 @@ def test_a_session_that_expired_is_not_found_though_it_is_cached() -> None:
     position = opened(world)
     position = world.step([1], position).position
     world.now = 0.9
-    assert isinstance(world.step([2], position, peek=True), StepReply)  # a sign of life
+    assert isinstance(world.step([2], position, peek=True), StepReply)  # a use of the session
     world.now = 1.8
     position = world.step([2], position).position
     world.now = 3.0
@@ -205,8 +205,10 @@ def test_a_ttl_set_on_another_replica_outlives_a_step_on_a_cached_state() -> Non
 
 
 def test_a_step_on_a_cached_state_after_a_lost_tail_was_written_again_with_a_checkpoint() -> None:
-    """A fail-over loses a commit; another replica writes the same history again, but with a checkpoint in it. The
-    first replica's cached state stands at the same position, and appends to what it takes for the old log."""
+    """A fail-over loses a commit, and another replica writes the same history again, but with a checkpoint.
+
+    The first replica's cached state is at the same position, and appends to what it takes for the old log.
+    """
     world = World(replicas=2, replay=2)
     positions = [opened(world)]
     for value in range(3):
@@ -224,7 +226,7 @@ def test_a_step_on_a_cached_state_after_a_lost_tail_was_written_again_with_a_che
 
 
 def test_outputs_of_a_session_in_order() -> None:
-    """Positions chain, whatever mixture of chunks a session is sent."""
+    """Each chunk continues at the position of the one before, whatever the mix of chunks."""
     world = World(slots=2)
     chunks = [[1], [2, 3], [4, 5, 6, 7, 8], [9]]
     replies = [world.send(chunk) for chunk in chunks]

@@ -10,7 +10,7 @@ from .world import FOREVER, Reply, World, key
 
 
 def waiting(context: Context, alone: bool, *names: str) -> None:
-    """Sessions whose records are to be read, each for a request of its own."""
+    """Admits sessions whose records have to be read, each for one request."""
     for name in names:
         session = context.admit(GetSession(key(name), FOREVER, Reply()))
         assert session is not None

@@ -1,4 +1,4 @@
-"""The loop itself: it never sleeps while something can be started, and it ends when it should."""
+"""The loop itself: it never sleeps while there is something to start, and it ends when it should."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from .world import key, pack
 
 
 def test_what_a_late_chunk_leaves_ready_is_started_without_another_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The chunk's deadline passes behind another's commit. What waits behind it needs a record, and nothing else
-    happens that could wake the loop."""
+    """The chunk's deadline passes while another's commit is under way.
+
+    The request after it needs a record, and no other event would wake the loop.
+    """
     monkeypatch.setattr(loop_module, "EXPIRY_SECONDS", 3600.0)
 
     async def test() -> None:
@@ -39,7 +41,7 @@ def test_what_a_late_chunk_leaves_ready_is_started_without_another_event(monkeyp
             await asyncio.sleep(0)
         middle = advance(start, pack([1]), 4)
         late = server.step(2, middle, seconds=5.0)
-        behind = server.step(3, middle)  # not where the cached state stands: decided on the record
+        behind = server.step(3, middle)  # not at the cached position, so it is decided on the record
         session = server.core.context.sessions[key()]
         while not session.pending:  # noqa: ASYNC110
             await asyncio.sleep(0)
@@ -85,7 +87,7 @@ def test_a_batch_that_may_take_long_is_computed_on_another_thread_and_requests_q
 
 @pytest.mark.parametrize("threads", [0, 4])
 def test_a_step_by_itself_takes_one_turn(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither its batch nor the store's answer is followed by a turn in which there is nothing to do."""
+    """Neither its batch nor the store's answer is followed by an idle turn."""
     monkeypatch.setattr(loop_module, "EXPIRY_SECONDS", 3600.0)
 
     async def test() -> None:
@@ -154,7 +156,7 @@ def test_a_drain_waits_for_what_was_taken_and_refuses_the_rest() -> None:
 
 
 def test_a_drain_tells_those_too_that_were_refused_just_before_it() -> None:
-    """Nothing is unanswered then, but whoever was refused has not been told yet."""
+    """Nothing is unanswered by then, but the refused callers have not been told yet."""
 
     async def test() -> None:
         server = Server(limits=Limits(max_request_bytes=1))
@@ -170,7 +172,7 @@ def test_a_drain_tells_those_too_that_were_refused_just_before_it() -> None:
 
 
 def test_who_is_not_taken_is_told_at_once() -> None:
-    """A long batch may keep the loop from its next turn."""
+    """Otherwise a long batch could keep the loop from its next turn."""
 
     async def test() -> None:
         server = Server(limits=Limits(max_request_bytes=1))
@@ -185,7 +187,7 @@ def test_who_is_not_taken_is_told_at_once() -> None:
 
 
 class Unreadable(GatedStore):
-    """Its reads wait for the gate, and fail."""
+    """A store whose reads wait for the gate, then fail."""
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
         self.gate.wait(10)
@@ -193,7 +195,7 @@ class Unreadable(GatedStore):
 
 
 def test_a_drain_tells_the_last_ones_whose_session_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "EXPIRY_SECONDS", 3600.0)  # it would tell them, too
+    monkeypatch.setattr(loop_module, "EXPIRY_SECONDS", 3600.0)  # it would answer them, too
 
     async def test() -> None:
         server = Server(store=Unreadable())

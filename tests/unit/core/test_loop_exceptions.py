@@ -1,4 +1,4 @@
-"""An exception in the middle of the core is one request's error: its neighbours are answered, and the loop goes on."""
+"""An exception inside the core fails one request. Its neighbours are answered, and the loop continues."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = [f"s{index}" for index in range(8)]
 
 
 class Spoiling(GatedStore):
-    """A store that gives what no store should: one session's records have no log, say."""
+    """A store that returns what no store should, such as a record without a log for one session."""
 
     def __init__(self, spoil: str) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Spoiling(GatedStore):
 
 
 async def retried(server: Server, places: dict[str, Position]) -> dict[str, Any]:
-    """Each session's first step once more: it is decided on the record."""
+    """Sends each session's first step again, which is decided on the record."""
     server.store.begun = True  # type: ignore[attr-defined]
     asked = {name: server.step(1, places[name], session=name) for name in NAMES}
     return {name: await asyncio.wait_for(reply, 5) for name, reply in asked.items()}
@@ -89,7 +89,7 @@ def test_a_load_whose_one_record_breaks_the_core(spoil: str, reason: Reason) -> 
 
 
 def test_a_step_that_breaks_the_core_when_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it goes on at the cached state is asked before its neighbours of the same call are looked at."""
+    """The core checks if the step continues at the cached state before it looks at the other steps of the call."""
     original = advance.continues
 
     def broken(context: Context, session: SessionState, step: Step) -> CachedState | None:
@@ -172,7 +172,7 @@ def test_a_caller_that_cannot_be_told_is_the_only_one_who_is_not() -> None:
 
 
 class RaisingMeter(NullMeter):
-    """Can count nothing. asked: what it was told of."""
+    """A meter that fails at every call. asked: the names of the calls."""
 
     def __init__(self) -> None:
         self.asked: set[str] = set()

@@ -1,4 +1,4 @@
-"""How much of the loop ticks take, and for whom it waits between two of them."""
+"""What share of the loop's time ticks take, and which callers it waits for between two ticks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cellkeeper_service.core.requests import GetSession
 from cellkeeper_service.domain.record import SessionKey
 
 LONG_SECONDS = 30.0
-"""A wait for so long would fail the test by its timeout."""
+"""Waiting this long would fail the test by its timeout."""
 
 
 def key(number: int) -> SessionKey:
@@ -31,14 +31,14 @@ def reply(share: LoopShare, *numbers: int) -> None:
 
 
 def busy(monotonic: Callable[[], float] = time.monotonic) -> LoopShare:
-    """One whose ticks take all the time."""
+    """Returns a share whose ticks take all the time."""
     share = LoopShare(monotonic)
     share.ticked(loop_share.WINDOW_SECONDS)
     return share
 
 
 def closed_loop(share: LoopShare, callers: int) -> None:
-    """So many callers have returned again and again, and wait for a reply now."""
+    """So many callers have returned again and again, and are now waiting for a reply."""
     numbers = range(callers)
     for _ in range(100):
         arrive(share, *numbers)
@@ -54,7 +54,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 async def rests(share: LoopShare, unanswered: int = 0, tick: float = 0.0) -> bool:
-    """Whether it waits at all. Others see the event loop's turns only where it does."""
+    """Returns True if `let_in` waits: only then does the event loop run others meanwhile."""
     others = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(others.set_result, None)
     await share.let_in(tick, unanswered)
@@ -63,7 +63,7 @@ async def rests(share: LoopShare, unanswered: int = 0, tick: float = 0.0) -> boo
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No wait ends by itself."""
+    """No wait ends by timing out."""
     monkeypatch.setattr(loop_share, "QUIET_SECONDS", LONG_SECONDS)
     monkeypatch.setattr(loop_share, "LONGEST_SECONDS", LONG_SECONDS)
     monkeypatch.setattr("cellkeeper_service.core.callers.RETURN_SECONDS", LONG_SECONDS)
@@ -110,7 +110,7 @@ def test_nobody_is_waited_for_where_no_call_came() -> None:
 
 
 def test_the_wait_for_strangers_ends_when_no_call_comes_any_more() -> None:
-    """Each call comes when the event loop has had a few turns."""
+    """Each call arrives after a few turns of the event loop."""
 
     async def test() -> None:
         share, arrived = busy(), 0
@@ -132,7 +132,7 @@ def test_the_wait_for_strangers_ends_when_no_call_comes_any_more() -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_the_wait_ends_when_most_callers_are_back() -> None:
-    """Ten callers, of whom two wait for a reply all the time: three may be away."""
+    """Of ten callers, two are waiting for a reply all along, so three may be away."""
 
     async def test() -> None:
         share = busy()
@@ -171,7 +171,7 @@ def test_requests_in_frames_do_not_wait_for_a_few_callers() -> None:
 
 
 def test_the_wait_for_callers_ends_where_they_do_not_return() -> None:
-    """By the quiet, long before they would be forgotten."""
+    """The wait ends after the quiet time, long before the callers are forgotten."""
 
     async def test() -> None:
         now = 100.0
@@ -230,7 +230,7 @@ def test_who_is_alone_is_not_kept_waiting_and_company_is_noticed() -> None:
 
 
 def test_who_has_company_once_is_not_taken_to_be_alone() -> None:
-    """The next call comes while the first is let in."""
+    """The next call arrives during the wait for the first."""
 
     async def test() -> None:
         share = busy()

@@ -1,4 +1,4 @@
-"""Commits that the loop itself waits for, against a real Redis: it is never blocked, and nothing is left behind."""
+"""Commits that the loop itself waits for, on a real Redis: they never block it, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .counting_engine import expected
 from .loop import Server, outputs, play
 
 TIMEOUT_S = 0.5
-PATIENCE_S = 20.0  # of a store whose timeout must not pass
+PATIENCE_S = 20.0  # the timeout of a store that must not time out
 SCHEDULED = Path("/proc/thread-self/schedstat")
 Results = asyncio.Future[list[CommitResult]]
 
@@ -38,7 +38,7 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def store(server: RedisServer) -> Iterator[Store]:
-    """With a connection at rest, to a server that knows the script."""
+    """A store with an idle connection, on a server that has loaded the script."""
     store = open_store(server.url, timeout_ms=int(1000 * TIMEOUT_S))
     committed(store, create(key("first")))
     yield store
@@ -47,7 +47,7 @@ def store(server: RedisServer) -> Iterator[Store]:
 
 @pytest.fixture
 def patient_store(server: RedisServer) -> Iterator[Store]:
-    """The same with a timeout that no test lives to see."""
+    """The same with a timeout longer than any test."""
     store = open_store(server.url, timeout_ms=int(1000 * PATIENCE_S))
     committed(store, create(key("first")))
     yield store
@@ -61,20 +61,22 @@ def commit(calls: StoreCalls, *commits: Commit) -> Results:
 
 
 def threads(calls: StoreCalls) -> int:
-    """That were ever needed."""
+    """Returns how many threads were ever started."""
     assert calls._pool is not None
     return len(calls._pool._threads)
 
 
 def own_seconds() -> float:
-    """A clock of this thread that stands still while it waits for a processor: what others do on the machine does not
-    count, what the thread itself computes and waits for does."""
+    """Returns this thread's clock, in seconds, which stops while the thread waits for a processor.
+
+    Other processes on the machine do not count; what this thread computes and waits for does.
+    """
     waited_ns = int(SCHEDULED.read_text().split()[1]) if SCHEDULED.exists() else 0
     return time.monotonic() - waited_ns / 1e9
 
 
 async def turn_until(condition: Callable[[], bool]) -> float:
-    """Seconds that the longest turn of the loop took meanwhile, of its thread's own."""
+    """Turns the loop until `condition` holds. Returns the longest turn, in the thread's own seconds."""
     longest, before = 0.0, own_seconds()
     while not condition():
         await asyncio.sleep(0)
@@ -84,7 +86,7 @@ async def turn_until(condition: Callable[[], bool]) -> float:
 
 
 def watched() -> set[int]:
-    """The descriptors that the loop watches."""
+    """Returns the file descriptors that the event loop watches."""
     loop: Any = asyncio.get_running_loop()
     return set(loop._selector.get_map())
 
@@ -109,7 +111,7 @@ def test_more_at_a_time_than_there_are_connections(server: RedisServer, patient_
         calls = StoreCalls(patient_store, 8, NullMeter())
         server.pause()
         several = [commit(calls, create(key(f"s{number}"))) for number in range(4)]
-        await turn_until(lambda: threads(calls) == 3)  # each makes a connection
+        await turn_until(lambda: threads(calls) == 3)  # each opens a connection
         server.wake()
         assert await asyncio.gather(*several) == [[COMMITTED]] * 4
         before = watched()
@@ -132,7 +134,7 @@ def test_a_stopped_server_is_unknown_and_does_not_stop_the_loop(server: RedisSer
         results = commit(calls, create(key()))
         longest = await turn_until(results.done)
         waited = time.monotonic() - began
-        server.wake()  # it was stopped until then
+        server.wake()  # it was stopped until now
         assert results.result()[0].outcome is Outcome.UNKNOWN
         assert waited > 0.9 * TIMEOUT_S
         assert longest < 0.5 * TIMEOUT_S
@@ -145,7 +147,7 @@ def test_a_stopped_server_is_unknown_and_does_not_stop_the_loop(server: RedisSer
 
 
 def test_a_killed_server_is_unknown_at_once(server: RedisServer, patient_store: Store) -> None:
-    """Long before the timeout, which `play` does not wait for."""
+    """It is unknown long before the timeout, for which `play` does not wait."""
 
     async def test() -> None:
         calls, before = StoreCalls(patient_store, 4, NullMeter()), watched()
@@ -168,7 +170,7 @@ def test_a_reply_that_is_there_counts_however_late_the_loop_is(store: Store) -> 
         until = time.monotonic() + 1.5 * TIMEOUT_S
         results = commit(calls, create(key()))
         select.select(watched() - before, [], [])  # the reply is there
-        while time.monotonic() < until:  # the loop does something else
+        while time.monotonic() < until:  # the loop is busy with something else
             pass
         assert await results == [COMMITTED]
         calls.close()
@@ -219,7 +221,7 @@ def test_closing_gives_up_what_is_under_way(server: RedisServer, patient_store: 
         assert time.monotonic() - began < 0.5 * PATIENCE_S
         assert watched() == before
         server.wake()
-        committed(patient_store, create(key("other")))  # on another connection: this one's reply is the other commit's
+        committed(patient_store, create(key("other")))  # on a new connection: the old one still has a reply to come
         assert not results.done()
 
     play(test)
@@ -249,7 +251,7 @@ def test_a_drained_server_leaves_no_reader(server: RedisServer, store: Store, st
 
 
 class Broken(MemoryStore):
-    """Breaks its word."""
+    """A store that breaks its contract."""
 
     def begin_commit(self, commits: Sequence[Commit]) -> PendingCommit | None:
         raise RuntimeError("it should not")

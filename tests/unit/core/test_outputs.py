@@ -1,4 +1,4 @@
-"""Outputs stay in their batches; a frame's reply takes them together, in the order of its items."""
+"""Outputs stay in their batches. A frame's reply gathers them in the order of its items."""
 
 from __future__ import annotations
 

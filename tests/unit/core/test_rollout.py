@@ -1,4 +1,4 @@
-"""Rollouts: what they compute, that they leave no trace, and that they hold nobody up."""
+"""Rollouts: what they compute, that they leave no trace, and that they delay no other session."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_rollouts_of_many_sessions_share_their_calls() -> None:
 
 
 def test_a_rollout_does_not_hold_up_another_session() -> None:
-    """A step that comes in the middle of a long rollout is in the next tick."""
+    """A step that arrives during a long rollout is in the next tick."""
     world = World()
     opened(world), opened(world, "t")
     long = world.send([1] * 9, None, peek=True, rollout_steps=200)
@@ -102,7 +102,7 @@ def test_a_rollout_that_is_not_finite_fails_and_touches_nothing(given: list[int]
 
 
 def test_nobody_waits_for_a_rollout_any_more() -> None:
-    """It is dropped between its time steps, not computed to its end."""
+    """The rollout is dropped between two time steps, not computed to its end."""
     world = World()
     at = opened(world)
     late, gone = (

@@ -1,4 +1,4 @@
-"""Chunks that name their place by a flag and a step number. Each session's model adds up what it is given."""
+"""Chunks placed by a start flag and a step number. The model adds up its inputs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def outputs(result: Any) -> list[int]:
 
 
 def in_flight(world: World, replica: int = 0) -> None:
-    """Goes on until the replica's commit is on its way."""
+    """Runs the replica until its commit is under way."""
     one = world.replicas[replica]
     while not one.writes:
         one.collect()
@@ -168,7 +168,7 @@ def test_a_sequence_that_has_ended_is_kept_for_repeated_chunks_alone(due_steps: 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["nothing in flight", "the end waits for a commit"])
 def test_a_step_with_a_position_does_not_open_an_ended_sequence_again(waits: bool) -> None:
-    """A client of positions may go on with the session; one that asks for the sequence is told that it has ended."""
+    """A client with positions may continue the session; one that continues the sequence is told that it has ended."""
     world = World()
     world.step([1], sequence=Sequenced(START))
     if waits:
@@ -205,7 +205,7 @@ def test_only_another_start_replaces_a_damaged_record(origin: bytes) -> None:
 
 
 def test_a_start_is_recognized_after_the_end_of_its_sequence() -> None:
-    """A late copy would otherwise leave a sequence that nobody ends."""
+    """Otherwise a late copy would leave a sequence that nobody ends."""
     world = World()
     world.step([1], sequence=Sequenced(START, 0))
     world.step([2], acked=0, sequence=Sequenced(at=1, end_ttl_ms=500))
@@ -227,7 +227,7 @@ def test_a_sequence_may_start_and_end_in_one_chunk() -> None:
 
 
 def test_a_late_start_does_not_end_a_generation_that_began_meanwhile() -> None:
-    """The client gave one replica up and started at the other, where its steps were acknowledged."""
+    """The client gave up on one replica and started at the other, which acknowledged its steps."""
     world = World(replicas=2)
     world.step([9], sequence=Sequenced(b"before all this "))
     late = world.send([1], sequence=Sequenced(START))
@@ -282,7 +282,7 @@ def _settle(world: World, replica: int) -> None:
 def test_a_chunk_that_continues_its_sequence_is_ready_for_the_next_batch_when_it_comes(
     sequence: Sequenced, status: Status
 ) -> None:
-    """As one with a position is: nothing has to be decided in a turn of the core before."""
+    """Like a chunk with a position, it needs no decision in an earlier turn of the core."""
     world = World()
     world.step([1], sequence=Sequenced(START))
     asked = Step(key(), FOREVER, Reply(), pack([2]), 1, None, None, False, frozenset(), False, sequence=sequence)

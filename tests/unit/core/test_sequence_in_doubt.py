@@ -1,4 +1,4 @@
-"""Chunks of sequences whose commit had no answer."""
+"""Chunks of sequences whose commit got no answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def settle(world: World, replica: int) -> None:
 
 
 def in_one_commit(world: World, chunks: int) -> None:
-    """Goes on until a commit of so many chunks is on its way from the first replica."""
+    """Runs the first replica until a commit of this many chunks is under way."""
     one = world.replicas[0]
     one.collect()
     one.load(0)
@@ -59,7 +59,7 @@ def test_a_numbered_chunk_whose_commit_was_not_answered_is_decided_again(sequenc
 @pytest.mark.parametrize("executed", [True, False])
 @pytest.mark.parametrize("sequence", [Sequenced(START, 0), Sequenced(at=1)])
 def test_a_chunk_in_doubt_is_not_decided_again_behind_the_start_of_another(sequence: Sequenced, executed: bool) -> None:
-    """It would take effect twice."""
+    """Otherwise it would take effect twice."""
     world = World(replicas=2)
     world.step([9], sequence=Sequenced(b"before all this "))
     reply = world.send([1], sequence=sequence)
@@ -112,7 +112,7 @@ def test_what_was_sent_behind_a_start_in_doubt_belongs_to_a_copy_of_it_too() -> 
 
 
 def test_what_was_sent_behind_a_start_in_doubt_belongs_to_its_second_try() -> None:
-    """Also where a copy of it comes first, at another replica."""
+    """Even if a copy of it arrives first, at another replica."""
     world = World(replicas=2)
     sent = [world.send([n], acked=0, sequence=Sequenced(START if n == 1 else b"", n - 1)) for n in (1, 2)]
     one = world.replicas[0]

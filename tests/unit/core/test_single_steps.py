@@ -1,5 +1,7 @@
-"""Single steps that continue cached sessions, the ordinary case: one batch for many sessions, nothing read, one write;
-and whatever happens to one of them is its own affair."""
+"""Single steps that continue cached sessions, the ordinary case: one batch for many sessions, no read, one write.
+
+Whatever happens to one session leaves the others alone.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from .world import FOREVER, Reply, World, key, pack, reason
 
 
 def cached(world: World, session: str = "s") -> Position:
-    """Opens the session and steps it once, with the input 1: its next step needs no reading."""
+    """Opens the session and steps it once with the input 1, so that its next step needs no read."""
     reply = world.step([1], opened(world, session), session=session)
     assert isinstance(reply, StepReply), reply
     return reply.position
@@ -142,7 +144,7 @@ def test_a_session_is_not_evicted_while_its_step_is_under_way() -> None:
 
 
 def waits_for_a_slot(world: World) -> Reply:
-    """A request for another session, while a step is computed in the only slot."""
+    """Returns the reply to a request for another session while the only slot computes a step."""
     reply = world.send([1], session="t")
     one = world.replicas[0]
     one.collect()
@@ -208,7 +210,7 @@ def test_a_poisoned_step_is_computed_again_although_another_caller_leaves() -> N
     one = world.replicas[0]
     one.collect()
     assert left.request is not None
-    left.request.gone = True  # its step has begun, and ends
+    left.request.gone = True  # its step has begun, and is finished
     world.settle()
     assert reason(bad.result) == "NON_FINITE_RESULT"
     assert left.outputs == expected([1, 2])[1:]

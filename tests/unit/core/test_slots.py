@@ -1,4 +1,4 @@
-"""Sessions that share fewer slots than they are."""
+"""More sessions than slots."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_more_sessions_than_slots(slots: int) -> None:
 
 
 def with_a_waiting_session(world: World) -> tuple[Reply, Reply]:
-    """The replies to a step that is computed in the only slot, and to another session's that waits for the slot."""
+    """Returns the replies to the step that occupies the only slot, and to another session's step that waits for it."""
     positions = [opened(world, name) for name in ("busy", "first")]
     running = world.send([1], positions[0], session="busy")
     until(world, "batches")
@@ -40,7 +40,7 @@ def with_a_waiting_session(world: World) -> tuple[Reply, Reply]:
 
 
 def test_an_open_does_not_wait_for_a_slot() -> None:
-    """Its record is written while the only slot is at work; what follows it does not wait for one either."""
+    """Its record is written while the only slot is busy. The request after it does not wait for a slot either."""
     world = World(slots=1)
     running, waiting = with_a_waiting_session(world)
     opening, session = Reply(), Reply()
@@ -75,7 +75,7 @@ def test_requests_that_expire_while_their_session_waits_for_a_slot_leave_no_seco
     assert reason(expired.result) == "DEADLINE_PASSED"
     later = world.send([2], position)
     session = one.sessions[key()]
-    for _ in range(3):  # the slot passes on
+    for _ in range(3):  # the slot is passed on
         until(world, "batches")
         one.compute(0)
         one.collect()
@@ -97,7 +97,7 @@ def test_waiting_sessions_are_served_in_their_order() -> None:
     one.collect()
     one.load(0)
     order = one.waiting_for_slot
-    one.compute(0)  # its commit is still to come: no slot is free yet
+    one.compute(0)  # its commit is still to come, so no slot is free yet
     assert one.waiting_for_slot == order == ["s0", "s1", "s2"]
     world.settle()
     assert all(isinstance(reply.result, StepReply) for reply in [busy, *replies])

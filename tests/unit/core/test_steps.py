@@ -1,4 +1,4 @@
-"""What becomes of a step, by where it goes and where its session stands; and of reads."""
+"""What happens to a step, depending on its position and the session's; and reads."""
 
 from __future__ import annotations
 

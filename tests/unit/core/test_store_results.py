@@ -1,4 +1,4 @@
-"""A store that breaks its contract by what it returns fails the requests of that call, and nobody else's."""
+"""A store that breaks its contract by what it returns fails only the requests of that call."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOGGED = "the store broke its contract"
 
 
 class Wrong(GatedStore):
-    """Does what it is asked, and returns something else from one of its calls while that is named in `breaks`."""
+    """Does what it is asked, but returns something else from the call that `breaks` names."""
 
     def __init__(self, wrong: Callable[[list[Any]], Any]) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Wrong(GatedStore):
 
 
 class Begun:
-    """A commit that is begun, and fails the loop in one of its ways."""
+    """A commit that has begun, and fails the loop in one of several ways."""
 
     deadline = float("inf")
 
@@ -81,7 +81,7 @@ class Begun:
 
 
 class NonBlockingWrong(Wrong):
-    """The same, and it begins commits. wrong_begun: what of a begun commit fails while commits are to break."""
+    """A store that also begins commits. wrong_begun: what fails of such a commit while commits are to break."""
 
     wrong_begun = ""
 
@@ -103,7 +103,7 @@ async def ended(server: Server) -> None:
 
 
 async def stepped(server: Server, value: int, places: dict[str, Position] | None = None) -> list[Any]:
-    """Each session's reply."""
+    """Returns each session's reply."""
     asked = [server.step(value, (places or {}).get(name), session=name) for name in NAMES]
     return [await asyncio.wait_for(reply, 5) for reply in asked]
 
@@ -127,7 +127,7 @@ def test_loads(wrong: str, threads: int, caplog: pytest.LogCaptureFixture) -> No
         places = {name: await server.open(name) for name in NAMES}
         await stepped(server, 1, places)
         store.breaks = "load"
-        replies = await stepped(server, 1, places)  # once more: that is decided on the records
+        replies = await stepped(server, 1, places)  # once more, now decided on the records
         assert why(replies) == {Reason.STORE_UNAVAILABLE}
         assert all(LOGGED in reply.message for reply in replies)
         store.breaks = ""
@@ -141,7 +141,7 @@ def test_loads(wrong: str, threads: int, caplog: pytest.LogCaptureFixture) -> No
 @pytest.mark.parametrize(("threads", "store_class"), [(0, Wrong), (4, Wrong), (4, NonBlockingWrong)])
 @pytest.mark.parametrize("wrong", WRONG)
 def test_commits(wrong: str, threads: int, store_class: type[Wrong], caplog: pytest.LogCaptureFixture) -> None:
-    """They were made: a step with a position is found in the record, of one without nobody can tell."""
+    """The commits were made: a step with a position is found in the record; for one without, the outcome is unknown."""
 
     async def test() -> None:
         store = store_class(WRONG[wrong])
@@ -204,7 +204,7 @@ def test_a_begun_commit_that_cannot_be_watched(wrong_begun: str) -> None:
         places = {name: await server.open(name) for name in NAMES}
         store.breaks, store.wrong_begun = "commit", wrong_begun
         replies = await stepped(server, 1, places)
-        if wrong_begun == "descriptor":  # it can be finished all the same
+        if wrong_begun == "descriptor":  # the commit can still be finished
             assert [outputs(reply) for reply in replies] == [expected([1])] * 4
         else:
             assert why(replies) == {Reason.STORE_UNAVAILABLE}

@@ -1,5 +1,7 @@
-"""A small world without I/O, clocks or threads: replicas around one store, and every message in the air, so that a
-test decides what happens next."""
+"""A small world without I/O, clocks or threads: replicas around one store.
+
+Every message stays in flight until a test decides what happens next.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ def pack(inputs: list[int]) -> bytes:
 
 
 class World:
-    """`replicas` of the service on one store. Time stands still unless a test moves it."""
+    """`replicas` of the service on one store. Time advances only when a test moves it."""
 
     def __init__(
         self,
@@ -58,19 +60,19 @@ class World:
             self.start(versions)
 
     def start(self, versions: Sequence[bytes]) -> int:
-        """One more replica, which serves these versions; its number."""
+        """Adds a replica that serves these versions. Returns its number."""
         self.replicas.append(Replica(self, self._slots, self._limits, self._replay, self._mint, versions))
         return len(self.replicas) - 1
 
     def settle(self) -> None:
-        """Lets everything happen, in order, until nothing is left to do."""
+        """Runs everything, in order, until nothing is left to do."""
         while any([replica.work() for replica in self.replicas]):  # noqa: C419 - each of them works
             pass
 
     def step(
         self, inputs: list[int], position: Position | None = None, *, session: str = "s", replica: int = 0, **more: Any
     ) -> Any:
-        """Sends one chunk and returns its result once the world has settled."""
+        """Sends one chunk and returns its result after the world has settled."""
         reply = self.send(inputs, position, session=session, replica=replica, **more)
         self.settle()
         return reply.result
@@ -90,7 +92,7 @@ class World:
         rollout_steps: int = 0,
         sequence: Sequenced | None = None,
     ) -> Reply:
-        """The reply will be there once the world has gone on far enough."""
+        """Sends one chunk. Its reply arrives once the world has run far enough."""
         reply = Reply()
         step = Step(
             key(session),
@@ -112,7 +114,7 @@ class World:
         return reply
 
     def send_together(self, items: Mapping[str, tuple[int, Position]]) -> list[Reply]:
-        """Single steps that come together, as a frame's do: by session, the input and where it belongs."""
+        """Sends single steps together, as in a frame. items: each session's input and position."""
         replies: list[Reply] = []
         steps: list[Step] = []
         for session, (value, position) in items.items():
@@ -134,9 +136,9 @@ class World:
 
 @dataclass(eq=False)
 class Reply:
-    """What waits for a request's result; it must be told once.
+    """Receives a request's result, exactly once.
 
-    request: that was sent. result: what its caller is told; None: nothing yet.
+    request: what was sent. result: what the caller is told; None until then.
     """
 
     result: Any = None
@@ -157,7 +159,7 @@ class Reply:
 
 @dataclass(eq=False)
 class Write:
-    """Commits, or deletes, on their way to the store and back."""
+    """Commits or deletes on their way to the store and back."""
 
     commits: list[InflightCommit]
     calls: list[Any]
@@ -174,7 +176,7 @@ class Replica:
         self.models = Models([Version(CountingEngine(version=version), slots, replay) for version in versions])
         self.core = DrivenCore({"m": self.models}, limits, clock, NullMeter(), mint)
         self.version = self.models.default
-        self.engine: Any = self.version.engine  # its calls are looked at
+        self.engine: Any = self.version.engine  # tests inspect its calls
         self.loads: list[tuple[list[SessionState], list[Load]]] = []
         self.batches: list[Batch] = []
         self.writes: list[Write] = []
@@ -185,7 +187,7 @@ class Replica:
 
     @property
     def waiting_for_slot(self) -> list[str]:
-        """The sessions, in their order."""
+        """Returns the names of the sessions that wait for a slot, in order."""
         waiting = self.core.core.context.cache_of(self.version).waiting
         return [session.key.session for session in waiting]
 
@@ -193,7 +195,7 @@ class Replica:
         self.core.core.context.meter = meter
 
     def check_rest(self) -> None:
-        """Nothing is left but sessions whose states are cached, and which have nothing to do."""
+        """Checks that nothing is left but cached sessions without work."""
         assert not self.waiting_for_slot
         context = self.core.core.context
         admission = context.admission
@@ -204,7 +206,7 @@ class Replica:
         assert len(self.sessions) == self.core.cached_count("m")
 
     def work(self) -> bool:
-        """Does everything that can be done now, without loss. False: there was nothing to do."""
+        """Does everything that can be done now, without loss. Returns False if there was nothing to do."""
         self.collect()
         if not (self.loads or self.batches or self.writes):
             return self.core.wants_load or self.core.has_work or self.core.wants_commit
@@ -217,7 +219,7 @@ class Replica:
         return True
 
     def collect(self) -> None:
-        """Takes out of the core what it wants done."""
+        """Takes the core's pending work: loads, batches and writes."""
         sessions, loads = self.core.take_loads()
         if loads:
             self.loads.append((sessions, loads))
@@ -246,14 +248,14 @@ class Replica:
         write.sent = True
 
     def deliver(self, index: int) -> None:
-        """The write reaches the store, if it has not yet, and the answer comes back."""
+        """Delivers the answer of a write, which reaches the store now if it has not yet."""
         write = self.writes.pop(index)
         if not write.sent:
             self.reach_store(write)
         self.core.on_committed(write.commits, write.results)
 
     def lose(self, index: int) -> Write:
-        """The answer does not come back. What is returned may still reach the store, or have reached it."""
+        """Loses the answer of a write. Returns the write, which may have reached the store or may still reach it."""
         write = self.writes.pop(index)
         self._answer(write, CommitResult(Outcome.UNKNOWN, None, "lost"))
         return write
@@ -266,7 +268,7 @@ class Replica:
 
 
 def reason(result: Any) -> str:
-    """The name of a rejection's reason."""
+    """Returns the name of a rejection's reason."""
     if not isinstance(result, Rejection):
         raise AssertionError(f"expected a rejection, got {result!r}")
     return result.reason.name

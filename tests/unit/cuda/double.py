@@ -1,4 +1,4 @@
-"""What stands in for the kernels and the device, so that what is around them is tested fast and under failures."""
+"""Doubles for the kernels and the device, to test the code around them fast and under failures."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from testing.bundles import Array
 
 
 class TorchKernelCells:
-    """The interface of KernelCells, row by row in torch: exact by construction as the kernels are, and a hundred times
-    as fast as those are in the interpreter."""
+    """KernelCells' interface, computed row by row in torch.
+
+    Exact by construction as the kernels are, and a hundred times as fast as the kernels in the interpreter.
+    """
 
     def __init__(
         self, config: RecurrentConfig, tensors: dict[str, Array], device: torch.device, precision: Precision
     ) -> None:
-        torch.set_num_threads(1)  # several wait for each other wherever the tests have company
+        torch.set_num_threads(1)  # with several, threads wait for each other when tests run in parallel
         self._cells = TorchCells(config, tensors)
         self._preprocessing = Preprocessing(config)
         self._width = sum(state.nbytes for state in cell_states(config)) // 4
@@ -64,10 +66,10 @@ class TorchKernelCells:
 
 
 class FailingDevice(HostDevice):
-    """A host device with a memory of its own size, that fails on command.
+    """A host device with a chosen amount of memory, that fails on command.
 
-    fail_at: the number of the use (`entered`), counted from 0 after `arm`, within which the device fails. reduced: has
-    tf32 and bf16. captures: graphs can be captured.
+    fail_at: which use (`entered`), counted from 0 after `arm`, fails. reduced: supports tf32 and bf16. captures: graphs
+    can be captured.
     """
 
     name = "cuda:0 a device of tests"

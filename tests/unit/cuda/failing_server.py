@@ -1,5 +1,7 @@
-"""`python -m tests.unit.cuda.failing_server USES WORDS...`: `cellkeeper-server WORDS` on a device of tests that fails,
-after so many uses in service, within one."""
+"""`python -m tests.unit.cuda.failing_server USES WORDS...`: runs `cellkeeper-server WORDS` on a test device.
+
+The device serves USES uses, then fails within the next.
+"""
 
 from __future__ import annotations
 

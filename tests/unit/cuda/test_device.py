@@ -1,4 +1,4 @@
-"""What is said where CUDA cannot be used. torch's answers are replaced: no device is needed."""
+"""Messages when CUDA cannot be used. torch's answers are replaced, so no device is needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from triton.runtime.errors import OutOfResources, PTXASError
 def answer(
     monkeypatch: pytest.MonkeyPatch, error: Exception | None = None, capability: tuple[int, int] = (9, 0)
 ) -> None:
-    """torch says that it has one device."""
+    """Makes torch report one device."""
 
     def init() -> None:
         if error is not None:
@@ -60,7 +60,7 @@ def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("number", [1, 9, 128, 255, 1000])  # torch.device keeps 8 bits, signed, of it
+@pytest.mark.parametrize("number", [1, 9, 128, 255, 1000])  # torch.device keeps only 8 signed bits of it
 def test_a_number_that_is_not_there(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     answer(monkeypatch)
     expected = rf"^device: got cuda:{number}, torch finds 1 CUDA devices; choose another or cpu$"
@@ -138,7 +138,7 @@ def test_a_device_that_fails_in_the_first_launch_is_not_taken_for_a_compiler(mon
 
 
 class Graph:
-    """CUDAGraph, in which a launch that fails makes the capture invalid."""
+    """A CUDAGraph whose capture becomes invalid when a launch fails."""
 
     ended = 0
 

@@ -82,7 +82,7 @@ def test_the_trial_at_load_finds_it_exact() -> None:
     engine = new("gru", 3)
     settle(engine)
     assert (engine.exact, engine.min_batch) == (True, 1)
-    assert 0 < engine.tolerance < 1e-5  # from float64
+    assert 0 < engine.tolerance < 1e-5  # compared to float64
     assert engine.numerics.startswith("cuda fp32 double torch ")
 
 
@@ -121,7 +121,7 @@ def test_calls_under_way_do_not_touch_each_other() -> None:
 
 @pytest.mark.usefixtures("_double")
 def test_a_call_after_a_larger_one() -> None:
-    """The buffers that both travel through have grown in between."""
+    """The staging buffers for inputs and outputs grew in between."""
     engine = new()
     engine.reserve(8)
     inputs = inputs_of("lstm", 23, 6)
@@ -257,7 +257,7 @@ def test_a_device_that_fails_in_a_call(uses: int) -> None:
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_with_the_kernels_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interpreted, and small: the contract of the kernels is in tests/unit/kernels."""
+    """With the real kernels, interpreted and small. tests/unit/kernels has the kernels' own contract."""
     from tests.unit.kernels.interpreter import INTERPRETED, install
 
     if not INTERPRETED:

@@ -1,4 +1,4 @@
-"""A server whose device fails: what is refused, what stays, and how the process ends."""
+"""A server whose device fails: what it refuses, what survives, and how the process ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NEVER = -1
 
 @contextmanager
 def serving(bundle: Path, store: Path, uses: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A server on a device that fails after so many uses; where it listens."""
+    """Runs a server on a device that fails after `uses` uses. Yields its address and process."""
     words = ["serve", str(bundle), "--store", f"sqlite:{store}", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
     program = [
         sys.executable,
@@ -50,7 +50,7 @@ def serving(bundle: Path, store: Path, uses: int) -> Iterator[tuple[str, subproc
 
 
 def steps_until_refused(target: str, inputs: Array, done: dict[str, list[Array]]) -> CellkeeperError | None:
-    """The sessions in turn, from where each stands; what came is added to `done`."""
+    """Steps the sessions in turn, each from its position, until an error. Adds the outputs to `done`."""
     with Client(target, timeout=2.0) as client:
         sessions = {name: client.session(name) for name in SESSIONS}
         try:

@@ -1,4 +1,4 @@
-"""Small graphs that keep the sessions of a batch apart, and how such graphs are made."""
+"""Small graphs that keep the sessions of a batch apart, and the functions that build them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from onnx import TensorProto, helper
 
 Nodes = list[Any]
 Case = tuple[tuple[int, ...], int, Nodes]
-"""The state's shape, its batch axis, and nodes from `h` to `out`, which has the batch at the same axis."""
+"""The state's shape, its batch axis, and the nodes from `h` to `out`, which has the batch at the same axis."""
 
 
 def node(op: str, inputs: str, outputs: str = "out", **attributes: Any) -> Any:
-    """Names are separated by spaces; numbers in brackets are constants: "x [1,2]"; "-" is left out."""
+    """Returns a node. Names are separated by spaces; numbers in brackets are constants: "x [1,2]"; "-" is left out."""
     names = [name.replace("-", "") if name[0] != "[" else name for name in inputs.split()]
     return helper.make_node(op, names, outputs.split(), name=f"{op}_{outputs.split()[0]}", **attributes)
 

@@ -1,4 +1,4 @@
-"""Small graphs that couple the sessions of a batch, and some of which no rule decides that."""
+"""Small graphs that couple the sessions of a batch, and some for which no rule decides this."""
 
 from __future__ import annotations
 

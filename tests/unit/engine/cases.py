@@ -1,4 +1,4 @@
-"""The models and the engines that the contract is tried with."""
+"""The models and engines that the contract is tested with."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ KINDS = [
 ]
 
 each_engine = pytest.mark.parametrize("kind", KINDS)
-# the tests of a case go to one worker where they are distributed by group: an engine on a GPU takes seconds to load
+# With distribution by group, one worker runs all tests of a case, since an engine on a GPU takes seconds to load.
 each_case = pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.xdist_group(case)) for case in CASES])
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="cellkeeper-test-bundles-")
@@ -85,7 +85,7 @@ def bundle_of(case: str) -> Bundle:
 
 @cache
 def engine_of(kind: str, case: str) -> Any:
-    """A settled engine, shared by the tests of a process: each reserves its own arena. Skips what cannot be."""
+    """Returns a settled engine that a process's tests share; each reserves its own arena. Skips what cannot run."""
     if kind == "onnxruntime" and config_of(case).proj_size:
         return None
     return new_engine(kind, bundle_of(case))
@@ -114,7 +114,7 @@ def take_engine(kind: str, case: str) -> Any:
 
 
 def inputs_of(case: str, steps: int, sessions: int, seed: int = 0) -> Array:
-    """Inputs [steps, sessions, ...] as the model may meet them: with missing values where it takes some."""
+    """Returns inputs [steps, sessions, ...] such as the model may get, with missing values if it takes any."""
     config = config_of(case)
     inputs = random_inputs(config, steps, sessions, seed)
     if case in ("hold", "constant"):
@@ -125,5 +125,5 @@ def inputs_of(case: str, steps: int, sessions: int, seed: int = 0) -> Array:
 
 
 def start_rows(engine: Any, rows: Array) -> None:
-    """Puts the initial state into rows."""
+    """Writes the initial state into these rows."""
     engine.write_states(rows, np.tile(np.frombuffer(engine.initial_state, np.uint8), (len(rows), 1)))

@@ -1,4 +1,4 @@
-"""A machine with CUDA devices, as far as NVIDIA's driver and CUDA's libraries tell: answers in place of theirs."""
+"""A machine with CUDA devices, faked: answers in place of those of NVIDIA's driver and CUDA's libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 class Driver:
-    """Stands for libcuda. error: what cuInit gives, as a CUDA error."""
+    """A fake libcuda. error: the CUDA error that cuInit returns."""
 
     def __init__(self, devices: list[str], error: int = 0) -> None:
         self._devices, self._error = devices, error
@@ -75,7 +75,7 @@ class Cudnn:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **libraries: Any) -> None:
-    """libraries: by the word that their file name starts with after "lib"; others are not there."""
+    """Replaces the libraries. libraries: by the first word of the file name after "lib"; all others are missing."""
 
     def load(name: str) -> Any:
         word = name.removeprefix("lib").partition(".")[0]

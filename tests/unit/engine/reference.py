@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 def reference_run(config: RecurrentConfig, tensors: Mapping[str, Array], inputs: Array) -> dict[str, Array]:
-    """One whole sequence: inputs [T, F] or ids [T] -> prediction [T, units], hidden [T, H], h [layers, H], c."""
+    """Runs a whole sequence: inputs [T, F] or ids [T] -> prediction [T, units], hidden [T, H], h [layers, H], c."""
     weights = {name: np.asarray(value, np.float64) for name, value in tensors.items()}
     layers, recurrent = config.num_layers, config.recurrent_size
     h = weights.get("initial.h", np.zeros((layers, recurrent))).copy()

@@ -1,5 +1,8 @@
-"""The rules that follow the batch axis through a graph. onnxruntime has the last word: where a graph is said to keep
-sessions apart, no value of another session changes a row; where it is said to couple them, one does."""
+"""The rules that follow the batch axis through a graph.
+
+onnxruntime has the last word: if the analysis says that a graph keeps sessions apart, no value of another session
+changes a row; if it says that the graph couples them, one does.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ def found(case: Case) -> Independence:
 
 
 def reaches_another_row(case: Case) -> bool:
-    """Whether a change of one session's values changes another's row, for any pair of sessions."""
+    """Returns True if changing one session's values changes another's row, for any pair of sessions."""
     shape, axis, _ = case
     session = onnxruntime.InferenceSession(made(case).SerializeToString(), providers=["CPUExecutionProvider"])
     draw = np.random.default_rng(6)
@@ -122,7 +125,7 @@ def test_without_a_batch_axis_in_the_output_nothing_is_proved() -> None:
 
 
 def test_the_reading_of_nested_loops_ends() -> None:
-    """Each takes two turns of reading: of the one within it, too."""
+    """The analysis goes twice through each loop, and so through the loops inside it."""
     inner = [node("Tanh", "v", "u"), node("Exp", "w", "t")]
     for _ in range(30):
         turn = body(

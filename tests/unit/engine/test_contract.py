@@ -1,4 +1,4 @@
-"""What every engine must do for every model: right values, and the same bits whatever else is computed with them."""
+"""What every engine must do for every model: right values, and the same bits whatever is computed alongside."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_the_row_read_is_left_as_it_was(kind: str, case: str) -> None:
     states = draw.standard_normal((12, engine.spec.state_bytes // 4)).astype("<f4").view(np.uint8)
     engine.write_states(everything, states)
     np.testing.assert_array_equal(engine.read_states(everything), states)
-    read, write = np.array([7, 2, 9], np.intp), np.array([1, 2, 4], np.intp)  # 2 is advanced in its place
+    read, write = np.array([7, 2, 9], np.intp), np.array([1, 2, 4], np.intp)  # 2 is advanced in place
     inputs = inputs_of(case, 2, 3)
     engine.run(inputs, read, write, frozenset())
     after = engine.read_states(everything)

@@ -1,4 +1,4 @@
-"""The test at load itself: it must find engines whose bits depend on the company, and mend or name them."""
+"""The exactness test at load: it must find engines whose bits depend on the rest of the batch, and fix or name them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAST_BIT = np.float32(1.0) + np.finfo(np.float32).eps
 
 
 class Fickle(OnnxRuntimeEngine):
-    """An engine with a flaw: calls below `needs` sessions round the prediction in another way."""
+    """A faulty engine: calls with fewer than `needs` sessions round the prediction differently."""
 
     needs = 0
 
@@ -32,7 +32,7 @@ class Fickle(OnnxRuntimeEngine):
 
 
 class FickleInPlaces(OnnxRuntimeEngine):
-    """An engine with a flaw: the last session of a call is rounded in another way."""
+    """A faulty engine: it rounds the last session of a call differently."""
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         computed = super().run(inputs, read, write, wanted)
@@ -41,7 +41,7 @@ class FickleInPlaces(OnnxRuntimeEngine):
 
 
 class FickleInChunks(OnnxRuntimeEngine):
-    """An engine with a flaw: the state after a chunk of 16 steps is rounded in another way."""
+    """A faulty engine: it rounds the state after a chunk of 16 steps differently."""
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         computed = super().run(inputs, read, write, wanted)
@@ -98,7 +98,7 @@ def test_filling_up_is_invisible(kind: str) -> None:
 
 @pytest.mark.parametrize("case", ["lstm", "gru", "softplus", "sinh", "no_head_curve", "curves"])
 def test_the_head_needs_no_large_batches(case: str) -> None:
-    """Without its columns of zeros a softplus differs at most sizes, and only one batch size for all would mend it."""
+    """Without its zero columns, a softplus differs at most sizes, and only a single batch size would fix that."""
     engine = new_engine("onnxruntime", bundle_of(case))
     assert engine.exact
     assert engine.min_batch <= 4

@@ -1,4 +1,4 @@
-"""Where an ONNX graph runs: the choice, what is said where a GPU cannot be used, and what is the device's failure."""
+"""Where an ONNX graph runs: the choice, the messages when no GPU can be used, and what counts as a device failure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ falls_back = pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutio
 
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """onnxruntime says that it has the CUDA provider, as its GPU package does on every machine."""
+    """Makes onnxruntime offer the CUDA provider, as its GPU package does on every machine."""
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "cuda_version", "13.0", raising=False)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("not for the operator"), raising=False)
@@ -68,7 +68,7 @@ def test_a_machine_without_the_driver_is_no_news(
 @lacks_cuda
 @pytest.mark.skipif(is_driver_installed(), reason="this machine has NVIDIA's driver")
 def test_a_server_tells_its_operator_nothing_then(tmp_path: Path) -> None:
-    """It does not start for want of a store, which is opened after the models are loaded: that is all it says."""
+    """The server fails because of its store's URL, read after the models are loaded, and prints nothing else."""
     command = [sys.executable, "-m", "cellkeeper_service", "serve", str(write(tmp_path / "m").path), "--max-batch=4"]
     words = ["--store=nowhere:", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
     done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=60, check=False)
@@ -117,7 +117,7 @@ def test_a_provider_that_does_not_load(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """onnxruntime goes on with the CPU then, and tells only who asks the session for its providers."""
+    """onnxruntime then falls back to the CPU, and only the session's list of providers tells."""
     install(monkeypatch, cuda=Driver(["A GPU"]))
     bundle = write(tmp_path / "m")
     why = f"onnxruntime {VERSION} cannot load its CUDAExecutionProvider, which needs CUDA 13.0 and cuDNN 9"
@@ -150,7 +150,7 @@ def test_what_decides_the_bits_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.usefixtures("offered")
 def test_how_much_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the context of the device, which is left as it was."""
+    """It is measured in the device's context, which is left as it was."""
     driver = Driver(["A GPU"])
     install(monkeypatch, cuda=driver)
     assert cuda_device("cuda:0").free_bytes == 60 << 30

@@ -1,5 +1,8 @@
-"""States of ONNX graphs in a device's memory, bound to its calls: onnxruntime's CPU provider stands for the device, so
-that only the kernels are others. The bits are those of the engine on the host."""
+"""States of ONNX graphs in a device's memory, bound to the calls.
+
+onnxruntime's CPU provider replaces the device, so only the kernels differ. The bits are those of the engine on the
+host.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def values_of(results: dict[str, Any]) -> dict[str, Array]:
 
 
 def as_given(kept: GraphStates, taken: dict[str, Array]) -> list[Any]:
-    """As a graph gives them that gives what it took."""
+    """Returns the states as a graph would that returns its inputs unchanged."""
     arrays = [np.ascontiguousarray(taken[state.input]) for state in STATES]
     return arrays if isinstance(kept, HostStates) else [OrtValue.ortvalue_from_numpy(array) for array in arrays]
 
@@ -92,7 +95,7 @@ def test_a_state_that_is_not_finite_is_told(kept: GraphStates, bad: float, place
     rows = np.arange(3, dtype=np.intp)
     states = random_states(3).view("<f4").copy()
     states[1, place] = bad
-    states[2] = 3e38  # whose sum is not
+    states[2] = 3e38  # finite, but the sum is not
     kept.write(rows, states.view(np.uint8))
     after = kept.scatter(rows, as_given(kept, values_of(kept.gather(rows, 3))))
     assert np.isfinite(after).all(axis=1).tolist() == [True, False, True]
@@ -107,7 +110,7 @@ def test_a_row_that_is_not_there(kept: GraphStates, row: int) -> None:
 
 
 def test_scattering_copies_no_arena() -> None:
-    """What the arena is bound to as the result is the memory that it was in."""
+    """The memory bound as the result is the arena's own."""
     kept = DeviceStates(STATES, DEVICE, "m")
     kept.reserve(100)
     place = vars(kept)["_arena"].data_ptr()
@@ -136,7 +139,7 @@ def test_the_bits_are_those_of_the_host(layout: str, tmp_path: Path) -> None:
     assert [type(vars(engine)["_states"]) for engine in engines] == [HostStates, DeviceStates]
     found: list[list[Array]] = []
     for engine in engines:
-        engine.settle(5, True, 0.0)  # two rows of padding
+        engine.settle(5, True, 0.0)  # two padding rows
         engine.reserve(10)
         engine.write_states(read, np.tile(np.frombuffer(engine.initial_state, np.uint8), (3, 1)))
         parts = [engine.run(part, read, written, frozenset(["prediction"])) for part in (inputs[:2], inputs[2:])]

@@ -1,4 +1,4 @@
-"""Which engine a bundle gets, and what is said where it can get none."""
+"""Which engine a bundle gets, and the error if it can get none."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Graphs that take one session a call, and states that are not float32: the bits of onnxruntime in a loop, in any batch
-and any chunk."""
+"""Graphs that take one session per call, and states that are not float32.
+
+In any batch and any chunk, the bits are those of onnxruntime in a loop.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from testing.bundles import Array
 from .test_user_graph import model_bytes
 
 STEPS, SESSIONS = 6, 3
-FORMS: dict[tuple[str, str], list[Any]] = {  # layout and batch, and the shape of the graph's input
+FORMS: dict[tuple[str, str], list[Any]] = {  # by layout and batch: the shape of the graph's input
     ("step", "one"): [1, 3, 2],
     ("step", "none"): [3, 2],
     ("time_first", "one"): ["T", 1, 3, 2],
@@ -163,8 +165,11 @@ def test_missing_values_of_a_window_are_held(tmp_path: Path) -> None:
 
 
 def counted(*, of_the_first: bool = False) -> bytes:
-    """(x [B, 2], count int64 [B], ring int32 [2, B], sums float64 [B, 2], small float16 [B, 2]): the output is x times
-    the number of the time step. of_the_first: of the first session's."""
+    """Returns a graph with one state of each dtype; its output is x times the number of the time step.
+
+    Inputs: x [B, 2], count int64 [B], ring int32 [2, B], sums float64 [B, 2], small float16 [B, 2]. of_the_first: uses
+    the first session's number for all.
+    """
     counts = ["count_after"]
     nodes = [
         helper.make_node("Constant", [], ["one"], value_int=1),
@@ -218,7 +223,7 @@ def test_states_of_other_dtypes(tmp_path: Path) -> None:
     assert engine.spec.state_bytes == 8 + 8 + 16 + 4 + 8
     inputs = np.random.default_rng(3).standard_normal((5, 2)).astype(np.float32)
     after = offline(engine, inputs)
-    assert after["state.count"] == 2**40 + 5  # float32 would not count
+    assert after["state.count"] == 2**40 + 5  # float32 would not count this far
     assert after["state.ring"].tolist() == [5, 5]
     assert after["state.small"].tolist() == inputs[-1].astype(np.float16).tolist()
     np.testing.assert_array_equal(after["state.sums"], np.cumsum([start["sums"], *inputs.astype(float)], axis=0)[-1])

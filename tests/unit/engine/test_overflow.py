@@ -1,4 +1,4 @@
-"""Finite inputs whose result is not: the session is reported, and it alone."""
+"""Finite inputs with a result that is not finite: only that session is reported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_an_output_that_overflows_at_any_step_is_reported_alone(kind: str, tmp_p
     engine.reserve(4)
     start_rows(engine, ROWS)
     inputs = np.zeros((2, 4, 1), np.float32)
-    inputs[:, 1, 0] = [100.0, -100.0]  # exp(100) is infinite, the state after is 0
+    inputs[:, 1, 0] = [100.0, -100.0]  # exp(100) is infinite, the state after it is 0
     computed = engine.run(inputs, ROWS, ROWS, frozenset(["prediction"]))
     assert computed.finite is not None
     assert computed.finite.tolist() == [True, False, True, True]

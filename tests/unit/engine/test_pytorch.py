@@ -1,4 +1,4 @@
-"""A bundle written from torch modules serves what the modules give."""
+"""A bundle written from torch modules serves the modules' values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX graphs of the user's own: every layout gives what numpy gives, and a wrong declaration is found at load."""
+"""Users' ONNX graphs: every layout gives numpy's values, and a wrong declaration is found at load."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def write(folder: Path, layout: str = "step", graph: bytes | None = None, **over
 def test_every_layout(layout: str, tmp_path: Path) -> None:
     missing = {"kind": "features", "name": "x", "size": 2, "missing": {"policy": "hold", "value": 3.0}}
     engine = load_engine(write(tmp_path / "m", layout, input=missing), "cpu", 8)
-    # a running sum over the chunk, added to the total, rounds by chunk: the test at load must see that
+    # a running sum over the chunk, added to the total, rounds differently for each chunking: the test at load must see
+    # this
     assert engine.exact == (layout == "step")
     assert (engine.tolerance > 0) == (layout != "step")
     assert [state.name for state in engine.spec.states] == ["total", "last_input"]

@@ -1,8 +1,8 @@
-"""Runs chunks by the kernels in memory that shows what they touch.
+"""Runs chunks through the kernels, in memory that reveals what they touch.
 
-Every buffer lies between guards. Those of floats are NaN, and so is a buffer that a kernel has to fill before it reads
-it: what a kernel reads without a right to makes a NaN, what it writes without a right to changes a guard. Outputs and
-their guards begin as a number, because a kernel at fault may write NaN.
+Every buffer lies between guards. Guards of floats are NaN, and so are buffers that a kernel has to fill before it reads
+them: a forbidden read yields NaN, a forbidden write changes a guard. Outputs and their guards start as a number,
+because a faulty kernel may write NaN.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from testing.bundles import Array, bundle_config, random_inputs, random_tensors
 from .interpreter import INTERPRETED
 
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
-GUARD = 1024  # elements on either side: more than a tile is wide
+GUARD = 1024  # elements on each side: more than the width of a tile
 FLAG = 0xA5
-UNWRITTEN = -12345.0  # what outputs hold before a launch: a NaN could come from a kernel
+UNWRITTEN = -12345.0  # what outputs hold before a launch: not NaN, which a kernel could write
 
 
 class Guarded:
@@ -36,7 +36,7 @@ class Guarded:
         self._whole: list[Tensor] = []
 
     def like(self, tensor: Tensor, *, copied: bool = False, filled: float | None = None) -> Tensor:
-        """A buffer of this shape, filled with NaN, FLAG or `filled`; or with a copy. Guards of indices are 0: a row."""
+        """Returns a buffer of this shape: NaN, FLAG, `filled` or a copy. Guards of indices are 0, a valid row."""
         guard = {torch.float32: float("nan"), torch.uint8: FLAG, torch.int32: 0}[tensor.dtype]
         whole = torch.empty(tensor.numel() + 2 * GUARD, dtype=tensor.dtype, device=DEVICE)
         whole.fill_(guard if filled is None else filled)
@@ -55,15 +55,15 @@ class Guarded:
 
 @dataclass
 class Ran:
-    """What a chunk left. All arrays are NumPy's; bits are to be compared as bytes."""
+    """The results of a chunk, as NumPy arrays. Compare their bits as bytes."""
 
     arena: Array  # float32 [rows, row_width]
     prediction: Array  # float32 [T, B, units]
     hidden: Array
-    finite: Array  # uint8 [B]; FLAG where nothing was written
+    finite: Array  # uint8 [B]; FLAG if nothing was written
 
     def row(self, i: int, write: int) -> tuple[bytes, ...]:
-        """The bits of all that row i of the batch, written to arena row `write`, got."""
+        """Returns the bits of all results of batch row i, which was written to arena row `write`."""
         parts = (self.arena[write], self.prediction[:, i], self.hidden[:, i], self.finite[i])
         return tuple(np.ascontiguousarray(part).tobytes() for part in parts)
 
@@ -71,7 +71,7 @@ class Ran:
 class Model:
     """A model on the kernels under test.
 
-    kernels: the module with KernelCells, or a mutated copy of it. set_to: weights that are all of one value.
+    kernels: the module with KernelCells, or a mutated copy of it. set_to: weights that all have one value.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Model:
         write: Sequence[int],
         wanted: Sequence[str] = ("prediction", "hidden"),
     ) -> Ran:
-        """One launch in fresh memory; the arena given is not changed."""
+        """Launches once, in fresh memory. `arena` is not changed."""
         memory = Guarded()
         steps, batch = inputs.shape[:2]
         widths = {"prediction": self.config.output_size, "hidden": self.config.recurrent_size}

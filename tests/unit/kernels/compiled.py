@@ -1,10 +1,10 @@
-"""Compiles the kernels for a GPU, which needs no GPU: python -m tests.unit.kernels.compiled [capability, such as 90]
+"""Compiles the kernels for a GPU, without a GPU: python -m tests.unit.kernels.compiled [capability, such as 90]
 
 Every launch goes through Triton's own specialization of its arguments, as on a device. Runs in a process without
 Triton's interpreter. Prints a JSON object:
-    binaries   of each kernel, precision and tile: name, constants, shared memory, stack (spilled registers),
-               and counts of instructions of its PTX
-    varying    the launches of which Triton would compile another binary for another batch or chunk: none
+    binaries   for each kernel, precision and tile: name, constants, shared memory, stack (spilled registers),
+               and counts of its PTX instructions
+    varying    launches for which Triton would compile another binary for another batch or chunk; expected: none
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
 class AbsentDevice:
-    """What Triton asks of a driver before it launches."""
+    """What Triton asks its driver for before a launch."""
 
     def __init__(self, capability: int) -> None:
         self._target = GPUTarget("cuda", capability, 32)
@@ -71,7 +71,7 @@ class AbsentDevice:
 
 
 def launches_of(precision: Precision, model: dict[str, Any], steps: int, batch: int) -> list[Launch]:
-    """What a chunk launches, recorded instead of run."""
+    """Returns the launches of a chunk, recorded instead of run."""
     config = bundle_config(**model)
     cells = KernelCells(config, random_tensors(config), torch.device("cpu"), precision)
     shape = (steps, batch, config.input_size) if isinstance(config.input, Features) else (steps, batch)
@@ -98,14 +98,14 @@ def launches_of(precision: Precision, model: dict[str, Any], steps: int, batch: 
 
 
 def compile_launch(launch: Launch) -> Any:
-    """The binary that Triton makes of it."""
+    """Returns the binary that Triton compiles for a launch."""
     kernel, args, kwargs = launch
     return kernel.run(*args, grid=(1,), warmup=True, **kwargs)
 
 
 @contextmanager
 def keys_alone() -> Iterator[set[tuple[str, str]]]:
-    """The kernels and keys of the binaries that `compile_launch` asks for meanwhile; none of them is compiled."""
+    """Yields a set that collects the kernel and key of each binary that `compile_launch` requests. Compiles none."""
     keys: set[tuple[str, str]] = set()
 
     def note(key: str, fn: Any, **other: Any) -> bool:
@@ -128,7 +128,7 @@ def binary_keys(launches: list[Launch]) -> set[tuple[str, str]]:
 
 
 def stack_bytes(cubin: bytes) -> int:
-    """Of a thread."""
+    """Returns the stack bytes of one thread."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -141,7 +141,7 @@ def stack_bytes(cubin: bytes) -> int:
 
 
 def constants_of(launch: Launch) -> str:
-    """What tells the binaries of a kernel apart that are worth a look each."""
+    """Returns the kernel's name and those constants that distinguish its binaries."""
     kernel, _, kwargs = launch
     names = ("PRECISION", "M", "N", "POLICY", "NORMALIZED", "SOFTMAX", "OPS", "PROJECTED", "ACTIVATION")
     return " ".join([kernel.__name__, *(f"{name}={kwargs[name]}" for name in names if name in kwargs)])

@@ -1,6 +1,6 @@
-"""What the kernels promise, as checks of a model: each raises AssertionError where the promise is broken.
+"""The kernels' promises, as checks of a model. Each raises AssertionError if its promise is broken.
 
-The tests run them on the kernels, and on copies of the kernels with one fault each, which they must find.
+The tests run them on the kernels, and on copies of the kernels with one fault each, which the checks must find.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ HOSTILE = (np.float32(1e6), np.float32(np.nan), np.float32(np.inf), np.float32(-
 def check_values(
     model: Model, steps: int, batch: int, tolerance: float, inputs: Array | None = None, rounded: float | None = None
 ) -> None:
-    """Outputs, states and flags against float64: within `tolerance` of the largest value of each (at least of 1).
+    """Compares outputs, states and flags to float64: within `tolerance` of each one's largest value (at least of 1).
 
-    rounded: the tolerance against float64 whose products take operands rounded to the model's precision. It is much
-    smaller, for the kernels round nothing else to it.
+    rounded: the tolerance to float64 with the products' operands rounded to the model's precision. It is much smaller,
+    because the kernels round nothing else to that precision.
     """
     arena = model.arena(2 * batch)
     inputs = model.inputs(steps, batch) if inputs is None else inputs
@@ -43,7 +43,7 @@ def check_values(
 
 
 def check_company(model: Model, batch: int, steps: int = 2) -> None:
-    """A row alone, in larger batches, at other places of them and beside padding: the same bits."""
+    """A row has the same bits alone, in larger batches, in other places and beside padding."""
     arena, inputs = model.arena(2 * batch), model.inputs(steps, batch)
     together = model.run(arena, inputs, list(range(batch)), list(range(batch, 2 * batch)))
     _sound(together)
@@ -64,7 +64,7 @@ def check_company(model: Model, batch: int, steps: int = 2) -> None:
 
 
 def check_chunks(model: Model, batch: int = 3, steps: int = 4) -> None:
-    """The same bits however the time steps are cut into chunks; in place, or from row to row."""
+    """The bits do not depend on how the time steps are cut into chunks, in place or from row to row."""
     arena, inputs = model.arena(2 * batch), model.inputs(steps, batch)
     rows, others = list(range(batch)), list(range(batch, 2 * batch))
     whole = model.run(arena, inputs, rows, others)
@@ -82,7 +82,7 @@ def check_chunks(model: Model, batch: int = 3, steps: int = 4) -> None:
 
 
 def check_neighbours(model: Model, steps: int = 2) -> None:
-    """Rows with huge, infinite or missing inputs and states change nothing in the rows beside them."""
+    """Rows with huge, infinite or missing inputs and states change nothing in their neighbours."""
     batch = 2 * len(HOSTILE) + 1
     arena, inputs = model.arena(2 * batch), model.inputs(steps, batch)
     read, write = list(range(batch)), list(range(batch, 2 * batch))
@@ -99,9 +99,9 @@ def check_neighbours(model: Model, steps: int = 2) -> None:
 
 
 def check_forks(model: Model, steps: int = 1) -> None:
-    """Several rows may read one, which one of them may write: each sees the state as it was before the launch."""
+    """Several rows may read one row, and one of them may write it. Each sees the state from before the launch."""
     arena, inputs = model.arena(8), model.inputs(steps, 6)
-    read, write = [2, 2, 2, 5, 0, 1], [7, 2, 3, 4, 1, 0]  # one forks, one moves, two change places
+    read, write = [2, 2, 2, 5, 0, 1], [7, 2, 3, 4, 1, 0]  # one forks, one moves, two swap places
     ran = model.run(arena, inputs, read, write)
     _sound(ran)
     for i in range(len(read)):
@@ -124,7 +124,7 @@ def check_padding(model: Model, steps: int = 2) -> None:
 
 
 def _sound(ran: Ran) -> None:
-    """Two results are equal also where both are nothing but NaN: then they show nothing."""
+    """Checks that all rows are finite: two results of NaN are equal and prove nothing."""
     assert ran.finite.tolist() == [1] * len(ran.finite)
 
 

@@ -1,14 +1,14 @@
-"""Triton's interpreter, made fit to check bits by: some of its operations are replaced.
+"""Makes Triton's interpreter fit to check bits, by replacing some of its operations.
 
-    dot          its own is one BLAS call, whose bits depend on where in the tile a row stands, and which multiplies
-                 the bit patterns of bfloat16. Here: products in float32, added one by one over k in ascending order
-    to bfloat16  its own does not carry a rounded mantissa into the exponent
-    patches      each launch, and each call of one function by another, patches triton.language anew: slow. Here: once
+    dot          The original is one BLAS call, whose bits depend on the row's place in the tile, and which multiplies
+                 the bit patterns of bfloat16. Here: products in float32, added in turn over k in ascending order.
+    to bfloat16  The original does not carry a rounded mantissa into the exponent.
+    patches      The original patches triton.language at each launch and each call between functions, which is slow.
+                 Here: once.
+    __index__    The original does not support a NumPy that converts only arrays without axes to an int.
 
-    __index__    its own does not know a NumPy that turns only arrays without axes into an int
-
-So the interpreter shows which values the kernels combine and in which order. The tensor cores' own order within a block
-(tf32, bf16) and what the compiler makes of the code show on a device only.
+Thus the interpreter shows which values the kernels combine and in which order. The tensor cores' own order within a
+block (tf32, bf16) and the compiler's effects show only on a device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def install() -> None:
-    """Replaces them, once a process."""
+    """Replaces the operations. Call it once per process."""
     import triton.language as tl
     from triton.runtime import interpreter
 
@@ -54,12 +54,12 @@ def install() -> None:
 
 def _dot(a: NDArray[np.float32], b: NDArray[np.float32], total: NDArray[np.float32]) -> NDArray[np.float32]:
     terms = np.concatenate([total[None], a.T[:, :, None] * b[:, None, :]])
-    # over the first axis of several, add.reduce adds whole slices in order
+    # add.reduce adds whole slices in order if the first of several axes is reduced
     return np.asarray(np.add.reduce(terms, axis=0))
 
 
 def _to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Rounded to nearest, halves to even; NaN stays NaN."""
+    """Rounds to nearest, halves to even. NaN stays NaN."""
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounded = ((bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)

@@ -1,4 +1,4 @@
-"""Copies of the kernels with a fault in them."""
+"""Copies of the kernels with a fault."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import cellkeeper_service.engine.cuda as package
 
 
 def mutated_cells(folder: Path, file: str, old: str, new: str) -> ModuleType:
-    """The module `cells` of a copy of engine/cuda in `folder`, in whose `file` every `old` reads `new`.
+    """Returns the module `cells` of a copy of engine/cuda in `folder`, with `old` replaced by `new` in `file`.
 
-    Raises ValueError where `old` is not there: the kernels have changed, and the mutation has to.
+    Raises ValueError if `file` has no `old`: the kernels have changed, so the mutation has to change, too.
     """
     name = f"mutated_{folder.name}"
     for source in sorted(Path(package.__path__[0]).rglob("*.py")):

@@ -1,4 +1,4 @@
-"""The model in float64, as its definition reads: one session at a time, one time step at a time."""
+"""The model in float64, straight from its definition: one session and one time step at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Times = Callable[[Vector, Vector], Vector]
 
 @dataclass
 class Reference:
-    """state: a row of the arena; predictions [T, units], hidden [T, width]; usable: every input could be taken."""
+    """state: a row of the arena; predictions [T, units], hidden [T, width]; usable: False if an input was unusable."""
 
     state: Vector
     predictions: Vector
@@ -32,7 +32,7 @@ class Reference:
 def run_reference(
     config: RecurrentConfig, tensors: dict[str, Array], state: Vector, inputs: Array, precision: Precision = "fp32"
 ) -> Reference:
-    """inputs [T, F] or ids [T], raw. precision: to what the operands of each product are rounded; nothing else is."""
+    """inputs [T, F] or ids [T], raw. precision: that of the products' operands; nothing else is rounded."""
     round_to = ROUNDINGS[precision]
 
     def times(weight: Vector, x: Vector) -> Vector:
@@ -78,7 +78,7 @@ def run_reference(
 
 
 def _to_tf32(x: Vector) -> Vector:
-    """10 bits of mantissa, halves away from zero."""
+    """Rounds to 10 bits of mantissa, halves away from zero."""
     bits = (x.astype(np.float32).view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
     return np.asarray(bits.view(np.float32).astype(np.float64))
 
@@ -99,7 +99,7 @@ def sigmoid(x: Vector) -> Vector:
 
 
 def _times(x: Vector, share: Vector) -> Vector:
-    """0 where x is -inf, for there the share is."""
+    """Returns 0 where x is -inf, because the share is 0 there."""
     return np.where(np.isneginf(x), 0.0, x * share)
 
 
@@ -127,7 +127,7 @@ ACTIVATIONS: dict[str, Callable[[Vector], Any]] = {
 def _parts(
     times: Times, config: RecurrentConfig, weights: dict[str, Vector], layer: int, kind: str, x: Vector
 ) -> list[Vector]:
-    """W x + b of every gate."""
+    """Returns W x + b for each gate."""
     product = times(weights[f"rnn.weight_{kind}_l{layer}"], x)
     if config.bias:
         product = product + weights[f"rnn.bias_{kind}_l{layer}"]

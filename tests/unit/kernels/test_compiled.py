@@ -1,4 +1,4 @@
-"""The kernels compile for a GPU, to what the promise of equal bits needs. No GPU is needed for that."""
+"""The kernels compile for a GPU, in the way that equal bits require. This needs no GPU."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_kernel_compiles_and_fits(report: Any) -> None:
 
 
 def test_products_run_where_their_precision_says(report: Any) -> None:
-    """fp32 by fused multiply-adds in the order of k, the others on the tensor cores."""
+    """fp32 uses fused multiply-adds in the order of k; the others use tensor cores."""
     for binary in report["binaries"]:
         tensor_cores = binary["mma.sync"] + binary["wgmma.mma_async"]
         assert bool(tensor_cores) == (binary["precision"] in ("tf32", "bf16")), binary
@@ -54,7 +54,7 @@ def test_no_binary_adds_in_an_order_of_its_own(report: Any) -> None:
 
 
 def test_no_binary_approximates_or_flushes_denormals(report: Any) -> None:
-    """The error that docs and tests state is that of IEEE's operations, which the interpreter has."""
+    """The documented error bounds assume IEEE operations, as the interpreter has them."""
     approximate = ("ex2", "rcp", "div.full.f32", "add.ftz.f32", "mul.ftz.f32", "fma.rn.ftz.f32")
     for binary in report["binaries"]:
         assert {word: binary[word] for word in approximate} == dict.fromkeys(approximate, 0), binary

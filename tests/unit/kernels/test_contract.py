@@ -1,4 +1,4 @@
-"""The kernels' promises, for every cell and every part around it. Sizes are not multiples of a tile."""
+"""The kernels' promises, for every cell and every part around it. No size is a multiple of a tile."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .chunks import Model
 from .contract import check_chunks, check_company, check_forks, check_neighbours, check_padding, check_values
 
 TOLERANCES: dict[Precision, float] = {"fp32": 4e-6, "tf32": 4e-3, "bf16": 4e-2}
-# against products of rounded operands; room for an operand that float64 rounds to the other side
+# compared to products of rounded operands, with room for operands that float64 rounds to the other side
 ROUNDED: dict[Precision, float] = {"fp32": 4e-6, "tf32": 5e-5, "bf16": 5e-4}
 
-# every kernel of a cell, two layers or several column tiles each
+# every kernel of a cell, each with two layers or several column tiles
 CELLS: dict[str, dict[str, Any]] = {
     "lstm": {"num_layers": 2, "hidden_size": 17},
     "lstm_projection": {"num_layers": 2, "hidden_size": 19, "proj_size": 5},
@@ -64,7 +64,7 @@ PARTS: dict[str, dict[str, Any]] = {
         "input": {"kind": "features", "normalization": {"offset": [1.0, -0.2, 0.3], "scale": [2.0, 0.1, 0.5]}},
     },
 }
-SIZES = [  # hidden, features, batch: every value of the three, in pairs
+SIZES = [  # hidden, features, batch: all pairs of values of any two
     (1, 1, 1),
     (1, 300, 16),
     (7, 1, 70),
@@ -115,7 +115,7 @@ def test_a_row_has_the_same_bits_in_any_company(case: str) -> None:
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_reduced_precision_gives_a_row_the_same_bits_in_any_company(precision: Precision) -> None:
-    check_company(model_of("lstm_projection", precision), batch=17)  # both kernels that have a product
+    check_company(model_of("lstm_projection", precision), batch=17)  # both kernels with a product
 
 
 @each_part

@@ -20,7 +20,7 @@ TOKENS = {"kind": "tokens", "vocabulary": 11, "embedding_size": 6}
 
 
 class Gappy(Model):
-    """A model whose inputs are missing here and there."""
+    """A model with some missing inputs."""
 
     def inputs(self, steps: int, batch: int, seed: int = 5) -> Array:
         inputs = super().inputs(steps, batch, seed)
@@ -40,7 +40,7 @@ each_model = pytest.mark.parametrize("name", MODELS)
 
 @each_model
 def test_missing_values_are_filled_as_the_definition_says(name: str) -> None:
-    """The held inputs are part of the state that is compared."""
+    """The compared state includes the held inputs."""
     check_values(MODELS[name], steps=4, batch=3, tolerance=4e-6)
 
 
@@ -59,7 +59,7 @@ def test_filled_inputs_keep_to_their_row(name: str) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("step", [0, 1])
 def test_an_input_that_cannot_be_taken_flags_its_row(bad: float, step: int) -> None:
-    """Even where the cell swallows it: relu(-inf) = 0, and an infinite gate is a finite one."""
+    """Even if the cell hides it: relu(-inf) = 0, and an infinite pre-activation gives a finite gate."""
     model = Model(cells, set_to={"rnn.weight_ih_l0": -1.0}, cell="rnn_relu", input_size=70, hidden_size=2, head=[])
     inputs = np.abs(model.inputs(2, 3))
     inputs[step, 1, 69] = bad

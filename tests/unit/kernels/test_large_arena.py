@@ -1,4 +1,4 @@
-"""An arena of more floats than an int32 can count: a row's place is a row number times the row's width."""
+"""An arena with more floats than an int32 can count: a row's offset is its number times the row width."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ STEPS = 2
 
 
 def empty_arena(path: Path, rows: int, width: int) -> Tensor:
-    """Without a device: a file of holes, which takes no memory."""
+    """Returns an arena of zeros; without a device, in a sparse file, which takes no memory."""
     if not INTERPRETED:
         return torch.zeros(rows, width, device=DEVICE)
     return torch.from_file(str(path), shared=True, size=rows * width).view(rows, width)
 
 
 def advance(model: Model, arena: Tensor, inputs: Array, read: int, write: int) -> tuple[bytes, bytes]:
-    """The bits of the hidden output, and of the state after it."""
+    """Returns the bits of the hidden output and of the state after it."""
     hidden = torch.zeros(STEPS, 1, model.config.recurrent_size, device=DEVICE)
     buffers = StepBuffers(
         torch.from_numpy(inputs).to(DEVICE),

@@ -1,4 +1,4 @@
-"""The contract finds what it is there to find: kernels with one fault each break it."""
+"""The contract finds what it is meant to find: kernels with one fault each break it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_rounding(model: Model) -> None:
 
 
 def breaks(folder: Path, file: str, old: str, new: str, check: Check, **config: Any) -> None:
-    """The check passes on no copy with this fault."""
+    """Asserts that the check fails on a copy with this fault."""
     model = Model(mutated_cells(folder, f"{file}.py", old, new), **config)
     with pytest.raises(AssertionError):
         check(model)
@@ -75,7 +75,7 @@ def test_padding_that_counts_as_a_row_is_found(tmp_path: Path) -> None:
 
 
 def test_a_scatter_into_the_row_that_is_still_read_is_found(tmp_path: Path) -> None:
-    """The last step writes the arena itself, in place, while other tiles of columns still read h from there."""
+    """The last step writes the arena in place while other column tiles still read h from there."""
     old = "    _keep_h(h, after,"
     new = "    tl.store(before + start[:, None] + (H_AT + columns)[None, :], h, mask=mask)\n    _keep_h(h, after,"
     breaks(tmp_path, "kernels/recurrent", old, new, check_forks, **LSTM)
@@ -87,7 +87,7 @@ def test_steps_that_write_the_buffer_they_read_are_found(tmp_path: Path) -> None
 
 
 def test_an_arena_written_before_it_is_read_is_found(tmp_path: Path) -> None:
-    """The held inputs go straight to the row that is read."""
+    """The held inputs are written directly to the row that is read."""
     old = "tl.store(states + rows.to(tl.int64)[:, None] * ROW_WIDTH"
     new = "tl.store(arena + places.to(tl.int64)[:, None] * ROW_WIDTH"
     breaks(tmp_path, "kernels/preprocess", old, new, check_forks, cell="rnn_tanh", **HOLD)

@@ -23,7 +23,7 @@ FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], Any]] = {
     "sinh": np.sinh,
 }
 MOST_ULP = 3.0
-# Where a product or a difference of larger values is nearly 0, it has their rounding: what counts is the ulp of these.
+# Where a product or a difference of larger values is nearly 0, it has their rounding error: their ulp counts.
 CANCELLING = ("gelu", "gelu_tanh", "hard_sigmoid", "hard_silu", "mish", "silu")
 _TINIEST = np.finfo(np.float32).tiny
 
@@ -72,7 +72,7 @@ def test_a_function_is_within_a_few_ulp_of_float64(name: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_infinities_and_nan_give_their_limits(name: str) -> None:
-    odd_nan = np.array([0xFFFFFFFF], np.uint32).view(np.float32)[0]  # the NaN of all ones
+    odd_nan = np.array([0xFFFFFFFF], np.uint32).view(np.float32)[0]  # the NaN with all bits set
     values = np.array([np.inf, -np.inf, np.nan, odd_nan], np.float32)
     with np.errstate(all="ignore"):
         expected = np.asarray(FUNCTIONS[name](values.astype(np.float64))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a launch refuses: a tensor of another shape or type would be read as garbage, silently."""
+"""What a launch refuses: it would silently read a tensor of another shape or type as garbage."""
 
 from __future__ import annotations
 

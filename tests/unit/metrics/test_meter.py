@@ -19,7 +19,7 @@ Samples = dict[str, float]
 
 
 def every_event(meter: Meter) -> None:
-    """Each at least once, with numbers that tell them apart."""
+    """Reports each event at least once, with distinct numbers."""
     meter.steps_done("co2", 3, StepTimes(queue=0.0001, load=0.02, compute=0.002, commit=0.004, total=0.0261), False, 1)
     meter.steps_done("co2", 5, StepTimes(queue=0.0001, compute=0.002, commit=0.004, total=0.0061), False, 1)
     meter.steps_done("co2", 7, StepTimes(queue=0.0001, total=0.0001), True, 1)
@@ -47,7 +47,7 @@ def every_event(meter: Meter) -> None:
 
 
 def samples(text: str) -> Samples:
-    """Every sample by its name and labels, as Prometheus writes them."""
+    """Returns every sample, by its name and labels in Prometheus' notation."""
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -73,7 +73,7 @@ def server(meter: PrometheusMeter) -> Iterator[MetricsServer]:
 
 
 EXPECTED = {
-    'cellkeeper_steps_total{model="co2"}': 8,  # the replayed chunk's were counted when they were applied
+    'cellkeeper_steps_total{model="co2"}': 8,  # the replayed chunk's steps were counted when they were applied
     'cellkeeper_chunks_total{model="co2"}': 3,
     'cellkeeper_duplicates_replayed_total{model="co2"}': 1,
     'cellkeeper_chunk_seconds_count{model="co2",phase="queue"}': 3,

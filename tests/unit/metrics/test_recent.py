@@ -1,4 +1,4 @@
-"""The last minutes of the metrics, as the difference of one look to the next."""
+"""The metrics of the last minutes, as differences between two looks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def recent(meter: PrometheusMeter, clock: Clock) -> Recent:
 
 
 def test_what_happened_between_two_looks(meter: PrometheusMeter, recent: Recent, clock: Clock) -> None:
-    meter.steps_done("m", 7, StepTimes(total=3.0), False, 1)  # before the first look: of no sample
+    meter.steps_done("m", 7, StepTimes(total=3.0), False, 1)  # before the first look, so in no sample
     meter.rejected("queue_full")
     recent.look()
     clock.now += 5

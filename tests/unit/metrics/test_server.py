@@ -1,4 +1,4 @@
-"""The HTTP port of the metrics, and probes that do not wait for the end of an answer."""
+"""The metrics' HTTP port, and probes that hang up before the end of an answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def server() -> Iterator[MetricsServer]:
 
 
 def test_an_answer_comes_in_one_piece(server: MetricsServer) -> None:
-    """HAProxy hangs up when it has read the status: what is sent after that would find nobody."""
+    """HAProxy hangs up once it has read the status, so anything sent later would not arrive."""
     with socket.create_connection((server.host, server.port)) as connection:
         connection.sendall(ASK)
         answer = connection.recv(65536)
@@ -33,9 +33,9 @@ def test_a_probe_that_hangs_up_is_not_logged(server: MetricsServer, capfd: pytes
         with socket.create_connection((server.host, server.port)) as connection:
             connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             connection.recv(16)
-            # closes with a reset, while most of the answer is under way
+            # closes with a reset while most of the answer is in flight
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # the handlers of these three were started before that of this one
+    # the handlers of these three started before this one's
     with socket.create_connection((server.host, server.port)) as connection:
         connection.sendall(ASK)
         assert connection.recv(65536).endswith(b"ready\n")

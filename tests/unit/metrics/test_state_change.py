@@ -37,7 +37,7 @@ def value(family: Metric, suffix: str, model: str, **labels: str) -> float:
 
 
 def test_the_first_step_from_a_state_of_zeros_is_no_outlier(server: ServerProcess) -> None:
-    """A new session's state is zero, so a step moves it by all that it is then: by 1, and by nothing where it stays."""
+    """A new session's state is zero, so the change is relative to the new state: 1, or 0 if it stays zero."""
     with Client(server.target) as client:
         for number in range(SAMPLE_EVERY_CALLS):  # each is one call of the engine, and a new session's first step
             client.session(f"s{number}", model="single").step([3, 4])
@@ -51,7 +51,7 @@ def test_the_first_step_from_a_state_of_zeros_is_no_outlier(server: ServerProces
         {"single": 1.0, "chunk": 1.0, "still": 0.0, "none": 0.0}
     )
     assert value(family, "_bucket", "single", le="1.0") == 1
-    assert value(family, "_bucket", "still", le="1e-06") == 1  # counts as standing still
+    assert value(family, "_bucket", "still", le="1e-06") == 1  # counts as unchanged
 
 
 def test_the_mean_is_of_use_and_the_help_says_how_it_is_measured(server: ServerProcess) -> None:

@@ -1,4 +1,4 @@
-"""Bundles: what is written is read back, and every damage is named in one line."""
+"""Bundles: what is written is read back, and each kind of damage is reported in one line."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def test_the_counting_bundle(tmp_path: Path) -> None:
 
 
 def mounted(folder: Path, source: Path) -> Path:
-    """As Kubernetes mounts a ConfigMap: the files are links through `..data`, itself a link to what is current."""
+    """Mounts a bundle as Kubernetes mounts a ConfigMap: files link through `..data`, a link to the current data."""
     folder.mkdir()
     shutil.copytree(source, folder / "..2026_01_01")
     (folder / "..data").symlink_to("..2026_01_01", target_is_directory=True)

@@ -1,4 +1,4 @@
-"""Feedback: what a config may say, what follows where it says nothing, and the next input."""
+"""Feedback: what a config may declare, the default, and the next input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_next_input() -> None:
 
 
 def test_what_follows_where_nothing_is_said(tmp_path: Path) -> None:
-    """As many features as predictions say nothing; a prediction for each token says enough."""
+    """As many features as predictions imply no feedback; a prediction for each token does."""
     assert read_bundle(make_bundle(tmp_path / "same", head=(3,))).spec.feedback is None
     assert read_bundle(make_bundle(tmp_path / "next", head=(5,), input=TOKENS)).spec.feedback == Feedback()
     assert read_bundle(make_bundle(tmp_path / "tags", head=(2,), input=TOKENS)).spec.feedback is None

@@ -1,4 +1,4 @@
-"""What is fitted from data undoes what was done to it, and lands in config.json."""
+"""What is fitted from data inverts what was done to it, and is written to config.json."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Masked elements, None and NA are missing in data that a model is fitted from, imported with or run on; the fill
-values that lie below a mask are never taken."""
+"""Masked elements, None and NA count as missing in data that a model is fitted, imported or run with.
+
+The fill values below a mask are never used.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def masked() -> Any:
 
 
 def with_missing() -> dict[str, Any]:
-    """The same table, in each way in which a value can be missing."""
+    """The same table, with each way to mark a value as missing."""
     nones = WHOLE.astype(object)
     nones[np.isnan(WHOLE)] = None
     tables: dict[str, Any] = {

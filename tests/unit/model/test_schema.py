@@ -1,4 +1,4 @@
-"""The JSON Schema of config.json and the loader agree, on every bundle and on every way to spoil one."""
+"""config.json's JSON Schema and the loader agree on every bundle and on every way to spoil one."""
 
 from __future__ import annotations
 
@@ -85,22 +85,22 @@ GOOD = {
 }
 SPOILED: list[Any] = [None, True, 0, -1, 0.5, 10**9, -1e39, "", "x\n", "x" * 201, [], [0], ["x"], {}]
 ACROSS_KEYS = (
-    "numbers, or none",  # as many as the features
+    "numbers, or none",  # as many as there are features
     "distinct texts of up to 200 printable characters, or none",
-    "finite float32 numbers",  # so many of them
+    "finite float32 numbers",  # of a given length
     "0, or for an lstm less than hidden_size",
     "numbers that can be divided by",
     "the embedding_size",
     "an index below",  # into the prediction
     "with one predicted value for each",
-    f"up to {65_536} values",  # of all axes
+    f"up to {65_536} values",  # over all axes
     "names distinct",
     "indices below",  # into the prediction
     "an object with each of the inputs",
     "at least one input that the prediction becomes",
-    'expected "known"',  # of integers
+    'expected "known"',  # for integers
 )
-"""What the loader says where it looks at several values together, which the schema leaves to it."""
+"""The loader's messages for rules across several values, which the schema leaves to the loader."""
 
 
 @pytest.mark.parametrize("path", BUNDLES, ids=lambda path: path.parent.name)
@@ -116,7 +116,7 @@ def test_both_accept_each_kind_of_model(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in GOOD if name == "lstm" or name not in CELLS])
 def test_both_refuse_the_same(name: str) -> None:
-    """Each key left out, each value replaced by each of SPOILED, and a key more in each object."""
+    """Each key left out, each value replaced by each of SPOILED, and one more key in each object."""
     refused, disagreements = 0, []
     for change, config in spoiled(GOOD[name]):
         said, valid = loaders_error(config), VALIDATOR.is_valid(config)
@@ -176,7 +176,7 @@ def test_the_schema_is_one() -> None:
 
 
 def loaders_error(config: Any) -> str:
-    """What the loader says; empty: it accepts."""
+    """Returns the loader's error; empty if it accepts the config."""
     try:
         parse_config(config)
     except StartError as error:
@@ -185,7 +185,7 @@ def loaders_error(config: Any) -> str:
 
 
 def spoiled(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The config with one change each, and what the change is."""
+    """Yields copies of the config with one change each, and a description of the change."""
     for path in places(config):
         for value in SPOILED:
             changed = copy.deepcopy(config)
@@ -203,7 +203,7 @@ def spoiled(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of everything in it; of a list, of the first item."""
+    """Yields the paths of all values inside, with only the first item of each list."""
     if path:
         yield path
     for key in value if isinstance(value, dict) else range(min(1, len(value))) if isinstance(value, list) else ():

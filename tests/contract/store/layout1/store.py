@@ -1,4 +1,4 @@
-"""A store that writes layout 1, for tests of how its records are carried over, and of what was wrong with it."""
+"""A store that writes layout 1, to test the migration of its records and to show what was wrong with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def name_of(key: SessionKey) -> bytes:
 
 
 class OldStore:
-    """The calls of a store that the tests of power cuts need, on one server."""
+    """The store calls that the power-cut tests need, on one server."""
 
     def __init__(self, port: int) -> None:
         self._redis = redis.Redis(port=port)
