@@ -55,7 +55,7 @@ class Story:
 
     @property
     def fingerprint(self) -> bytes:
-        """Identifies the version under which the session began."""
+        """The fingerprint of the version under which the session began."""
         return self.opened.model.fingerprint
 
     def check(self, engines: Mapping[bytes, Engine], state: Mapping[str, Array]) -> None:
