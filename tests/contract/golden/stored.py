@@ -149,7 +149,7 @@ def _xor(one: bytes, other: bytes) -> bytes:
 
 
 def check_time(data: bytes, started_ms: int) -> None:
-    """data: Unix milliseconds, little-endian."""
+    """Raises AssertionError if the time is out of range. data: Unix milliseconds, little-endian."""
     (value,) = struct.unpack("<Q", data.ljust(8, b"\0"))
     if not started_ms <= value <= now_ms():
         raise AssertionError(f"a time of the record: got {value}, expected {started_ms} to {now_ms()}")

@@ -13,7 +13,7 @@ Passed = list[tuple[str, bytes]]  # a sign, ">" for a request and "<" for a repl
 
 
 class Relay:
-    """A context manager. target: the address of the server behind it.
+    """Records calls, as a context manager. target: the address of the server behind it.
 
     calls: the path and messages of each call, in order of their start. If a call fails, the relay passes its status on,
     which is not a message.

@@ -16,14 +16,14 @@ from tests.contract.store.polled import PolledStore
 
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[RedisServer]:
-    """One server for all tests that leave it as it is; without redis-server they fail."""
+    """One server for all tests that do not stop or reconfigure it. Without redis-server they fail."""
     with RedisServer() as server:
         yield server
 
 
 @pytest.fixture
 def redis_server(shared_redis: RedisServer) -> RedisServer:
-    """The shared server, empty."""
+    """The shared server, emptied."""
     with shared_redis.client() as client:
         for name in client.scan_iter("ck[12]:*"):
             client.delete(name)
@@ -32,21 +32,21 @@ def redis_server(shared_redis: RedisServer) -> RedisServer:
 
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[RedisCluster]:
-    """Three primaries for all tests that leave them and their slots as they are."""
+    """Three primaries for all tests that leave the nodes and their slots as they are."""
     with RedisCluster() as cluster:
         yield cluster
 
 
 @pytest.fixture
 def redis_cluster(shared_cluster: RedisCluster) -> RedisCluster:
-    """The shared cluster, empty."""
+    """The shared cluster, emptied."""
     shared_cluster.empty()
     return shared_cluster
 
 
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
-    """A server of the test's own, to kill, pause or fill."""
+    """A server for this test only, which it may kill, pause or fill."""
     with RedisServer() as server:
         yield server
 
@@ -60,7 +60,7 @@ def shared_sentinels() -> Iterator[RedisSentinels]:
 
 @pytest.fixture
 def redis_sentinels(shared_sentinels: RedisSentinels) -> RedisSentinels:
-    """The shared ones, empty."""
+    """The shared sentinels, their servers emptied."""
     shared_sentinels.empty()
     return shared_sentinels
 
@@ -73,7 +73,7 @@ def redis_url(request: pytest.FixtureRequest) -> str:
     return server.url
 
 
-POLLED = {"redis, polled": "redis_server", "sentinel, polled": "redis_sentinels"}  # that can, and do so in the test
+POLLED = {"redis, polled": "redis_server", "sentinel, polled": "redis_sentinels"}  # commits are polled
 REDIS_WAYS = {**REDIS, **POLLED}
 
 
@@ -86,10 +86,10 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def store(store_url: str, request: pytest.FixtureRequest) -> Iterator[Store]:
-    """Each of the stores, empty, and by each way to commit."""
+    """Each of the stores, empty, with each way to commit."""
     store = open_store(store_url, timeout_ms=10_000)
     if request.node.callspec.params["store_url"] in POLLED:
-        store.check()  # makes a connection, without which nothing is begun
+        store.check()  # opens a connection, without which no commit can begin
         polled = PolledStore(store)
         yield polled
         assert polled.pending or not polled.called, "none of the commits was begun"
@@ -100,7 +100,7 @@ def store(store_url: str, request: pytest.FixtureRequest) -> Iterator[Store]:
 
 @pytest.fixture(params=["sqlite", *REDIS])
 def durable_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The stores that several processes can open."""
+    """The URL of each store that several processes can open."""
     if request.param in REDIS:
         return redis_url(request)
     return f"sqlite:{tmp_path / 'sessions.db'}"

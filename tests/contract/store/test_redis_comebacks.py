@@ -152,10 +152,7 @@ def test_the_first_reading_of_a_run_ends_what_a_cut_left(server: RedisServer) ->
 
 
 def test_a_server_that_lost_the_race_trims_nothing_of_another_run(server: RedisServer) -> None:
-    """Two servers made the same checkpoint. The second one's arrives after a restart of Redis.
-
-    It comes after an entry that a cut left.
-    """
+    """Two servers made the same checkpoint, and one sends it after Redis restarted, after an entry that a cut left."""
     with opened(server) as store:
         start = committed(store, create(key(), log=inputs(1)))
         other = committed(store, create(key(OTHER)))

@@ -230,7 +230,7 @@ def test_a_file_of_the_layout_before_goes_on(path: Path, sqlite_store: SqliteSto
         older.execute(written)
         older.rollback()
         stores = [SqliteStore(path), SqliteStore(path)]
-        with pytest.raises(sqlite3.OperationalError, match="no such column: header"):  # a server that is still running
+        with pytest.raises(sqlite3.OperationalError, match="no such column: header"):  # as in a running server
             older.execute(written)
     for store in stores:
         found = store.load_many([Load(key(name), True) for name in names])

@@ -201,7 +201,10 @@ def test_three_lives(history: History, folder: Path) -> None:
 
 
 def check_cut(folder: Path, old: Files, new: Files, before: Found, after: Found) -> None:
-    """The log changed from `old` to `new`. Cut, or with the rest still old, it yields the one state or the other."""
+    """Checks each cut of a log that changed from `old` to `new`: it yields `before` or `after`.
+
+    A cut log ends there, or continues with the rest of `old`.
+    """
     first = next((at for at, (a, b) in enumerate(zip(old.wal, new.wal, strict=False)) if a != b), len(old.wal))
     for rest in (b"", old.wal):
         at = [cut for cut in edges(len(new.wal), 0, IN_FRAME) if cut >= first]

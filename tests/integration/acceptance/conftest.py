@@ -10,8 +10,10 @@ SEED_VARIABLE = "ACCEPTANCE_SEED"
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> int:
-    """Decides everything that a test draws. Printed always; ACCEPTANCE_SEED=N brings a run back as far as timing lets
-    it come back."""
+    """Seeds everything that a test draws. It is always printed.
+
+    ACCEPTANCE_SEED=N repeats a run, as far as timing allows.
+    """
     number = int(os.environ.get(SEED_VARIABLE) or secrets.randbelow(1 << 32))
     with capsys.disabled():
         print(f"\n{request.node.name}: {SEED_VARIABLE}={number}")

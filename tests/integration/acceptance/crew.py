@@ -19,7 +19,7 @@ from testing.wire_client import WAYS, Answer, Position, Refused, Replica
 from .sequences import Sent, Sequence
 
 OPEN_TIMEOUT_S = 30.0
-CONNECT_S = 5.0  # after this time, tries anyway
+CONNECT_S = 5.0  # after this, it tries anyway
 PASSING = (
     *("COMMIT_CONFLICT", "STORE_UNAVAILABLE", "DRAINING", "DEADLINE_PASSED", "UNAVAILABLE", "DEADLINE_EXCEEDED"),
     "QUEUE_FULL",  # a server that stood still first takes itself for slow

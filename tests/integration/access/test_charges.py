@@ -188,7 +188,7 @@ def test_a_call_counts_before_its_message_has_come(channel: grpc.Channel, house:
     for _ in range(2):
         assert ended.get(timeout=10) == "CANCELLED"
     request = pb.ListModelsRequest()
-    while answer(channel, "ListModels", request, bearer(house.tokens["held"]))[0] != "OK":  # until they are gone
+    while answer(channel, "ListModels", request, bearer(house.tokens["held"]))[0] != "OK":  # until the server notices
         pass
 
 

@@ -1,7 +1,7 @@
-"""For every RPC: another tenant's session looks as if it never existed, each right is required, and a caller without a
-valid token is refused.
+"""For every RPC: access is checked, and another tenant's session looks as if it never existed.
 
-The RPCs come from the contract, so a new one without a right or a request fails here.
+Each right is required, and a caller without a valid token is refused. The RPCs come from the contract, so a new one
+without a right or a request fails here.
 """
 
 from __future__ import annotations

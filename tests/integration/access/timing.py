@@ -1,6 +1,7 @@
-"""`python -m tests.integration.access.timing`: whether the time of an answer reveals that another tenant's session
-exists, or how much of a token is right. It makes both kinds of request in random order and compares the times. It is
-not a test, because times depend on the machine.
+"""`python -m tests.integration.access.timing`: looks for secrets that the times of answers reveal.
+
+These are whether another tenant's session exists, and how much of a token is right. It makes requests of both kinds in
+random order and compares the times. It is not a test, because times depend on the machine.
 
 The chance that an answer of the first kind took longer than one of the second (the Mann-Whitney statistic) is 0.5 if
 the times reveal nothing; its standard error is sqrt((n + m + 1) / (12 n m)).

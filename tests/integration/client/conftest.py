@@ -1,5 +1,7 @@
-"""Servers for the client's tests. A test that uses none of the counting server's hooks takes `target`, and runs on
-a real server too."""
+"""Servers for the client's tests.
+
+A test that needs none of the counting server's hooks takes `target`, and thus runs on a real server, too.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ async def client(server: CountingServer) -> AsyncIterator[AsyncClient]:
 
 
 class ServerThread:
-    """A counting server on a loop of its own, for blocking clients and other processes."""
+    """A counting server on its own event loop, for blocking clients and other processes."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -76,7 +78,7 @@ def threaded() -> Iterator[ServerThread]:
 
 @pytest.fixture(scope="session")
 def real_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real server process, with a model that computes what the counting server does."""
+    """The address of a real server process whose model computes what the counting server does."""
     folder = tmp_path_factory.mktemp("real")
     bundle = counting_bundle(folder / "count", features=2)
     command = [sys.executable, "-m", "cellkeeper_service", "serve", str(bundle), "--store", "memory:"]
@@ -113,7 +115,7 @@ def target(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Waits for a condition that other tasks bring about."""
+    """Waits for a condition that other tasks make true."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not condition():
         if asyncio.get_running_loop().time() > deadline:

@@ -67,7 +67,7 @@ async def test_rows_are_the_members_in_their_order(group: AsyncGroup, client: As
     assert (group.ids, len(group), "b" in group, "z" in group) == (("a", "b", "c"), 3, True, False)
     y = await group.step(ROWS)
     assert y.tolist() == ROWS.tolist()
-    y[0, 0] = 99  # a copy of the caller's own
+    y[0, 0] = 99  # the array is the caller's own
     assert (await group.step(ROWS.tolist())).tolist() == (2 * ROWS).tolist()
     chunk = np.stack([ROWS, ROWS], axis=1)
     assert chunk.shape == (3, 2, 2)

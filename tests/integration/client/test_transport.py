@@ -62,7 +62,7 @@ async def test_shapes_follow_the_input(client: AsyncClient) -> None:
     assert reply.state["h"].tolist() == [[4, 5]]
     assert reply.position == session.position
     assert session.last_reply is reply
-    reply.output[0] = 0  # a copy of the caller's own
+    reply.output[0] = 0  # the array is the caller's own
     assert all(value.base is None for value in reply.outputs.values())  # keeping an output does not keep its frame
 
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 from .console import Console, ConsolePage, launched, program, served
 
 SESSIONS = 10_000
-WAIT_MS = 20_000  # for what happens at once on a machine that is not busy
+WAIT_MS = 20_000  # for what is immediate on an idle machine
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,10 @@ def opened(browser: Browser, console: Console) -> Iterator[ConsolePage]:
 
 @pytest.fixture
 def page(opened: ConsolePage) -> Iterator[ConsolePage]:
-    """The page, at its list of sessions, with the token entered. Afterwards: no error in the browser's console, no
-    violation of the content security policy."""
+    """The page, showing the list of sessions, with the token entered.
+
+    Afterwards checks that the browser's console has no error and no violation of the content security policy.
+    """
     opened.begin()
     yield opened
     assert opened.complaints == []

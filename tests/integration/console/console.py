@@ -42,10 +42,9 @@ class Console:
 
 @contextmanager
 def served(folder: Path, sessions: Sequence[str]) -> Iterator[Console]:
-    """Serves the CO2 model, an earlier version of it without feedback, and a model of token ids, all with
-    authentication.
+    """Serves the console's models, and opens the sessions. `folder` gets the files.
 
-    `folder` gets the files. Opens the sessions.
+    The models: CO2, an earlier version of it without feedback, and one of token ids, all with authentication.
     """
     before = folder / "before"
     shutil.copytree(BUNDLE, before)

@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """As the examples themselves: small products on several threads wait for each other on a busy machine."""
+    """Like the examples themselves: on a busy machine, small products on several threads wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

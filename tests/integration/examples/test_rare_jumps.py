@@ -36,7 +36,7 @@ def test_every_seed_has_the_finding() -> None:
         assert runs("raw", "linear", "Huber")[i]["recall"] == 0  # a jump is far above Huber's delta ...
         assert runs("min-max", "linear", "Huber")[i]["recall"] > 0.5  # ... and here nothing is
         assert log[i]["ordinary"] < 0.6 * mse[i]["ordinary"]  # MSE in the target's units neglects ordinary values ...
-        assert log[i]["jumps"] > 1.4 * mse[i]["jumps"]  # ... and in logarithms jumps
+        assert log[i]["jumps"] > 1.4 * mse[i]["jumps"]  # ... and in logarithms, jumps
         assert parts[i]["ordinary"] < 0.6 * mse[i]["ordinary"]  # two parts have the better of both
         assert parts[i]["jumps"] < log[i]["jumps"]
         assert parts[i]["precision"] > mse[i]["precision"]

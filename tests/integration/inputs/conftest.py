@@ -14,14 +14,17 @@ from testing.two_inputs import two_inputs_bundle
 
 @pytest.fixture(scope="session")
 def two_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle "two": two inputs for each time step, and a counter among the states."""
+    """The bundle "two": two inputs per time step, and a counter among the states."""
     return two_inputs_bundle(tmp_path_factory.mktemp("bundles") / "two")
 
 
 @pytest.fixture(scope="session")
 def served(two_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Serves "two"; "fed", which is the same and makes forecasts: the prediction becomes audio, and the caller supplies
-    ids; and "count", which has one input."""
+    """A server of three models.
+
+    two: two inputs. fed: the same with feedback: the prediction becomes audio, and the caller supplies ids. count: one
+    input.
+    """
     folder = tmp_path_factory.mktemp("served")
     fed = two_inputs_bundle(folder / "fed", name="fed", feedback={"audio": [2, 0, 1], "ids": "known"})
     bundles = [two_inputs, fed, counting_bundle(folder / "count")]
@@ -29,7 +32,7 @@ def served(two_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield server
 
 
-@pytest.fixture(scope="module")  # a client that stays open takes part in what other tests count of gRPC's wakes
+@pytest.fixture(scope="module")  # an open client would disturb tests that count gRPC's wake-ups
 def client(served: ServerProcess) -> Iterator[Client]:
     with Client(served.target) as made:
         yield made
@@ -37,5 +40,5 @@ def client(served: ServerProcess) -> Iterator[Client]:
 
 @pytest.fixture
 def session() -> str:
-    """An id that no other test has."""
+    """An id that no other test uses."""
     return uuid.uuid4().hex

@@ -17,17 +17,18 @@ _ids = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def lstm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small LSTM with a head; the model is called "lstm"."""
+    """The model "lstm": a small LSTM with a head."""
     folder = tmp_path_factory.mktemp("bundles") / "lstm"
     return make_bundle(folder, name="lstm", input_size=3, hidden_size=8, num_layers=2, head=(2,))
 
 
 @pytest.fixture(scope="session")
 def served(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One server for every test that does not need one of its own.
+    """One server for all tests that do not need their own.
 
     Models: count, lstm, tokens (ids below 10), and wide (two features; NaN is missing), whose tensors are called X and
-    Y."""
+    Y.
+    """
     folder = tmp_path_factory.mktemp("served")
     missing = {"kind": "features", "missing": {"policy": "hold", "value": 0.0}}
     tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
@@ -50,5 +51,5 @@ def count(served: ServerProcess) -> Iterator[Api]:
 
 @pytest.fixture
 def sequence() -> int:
-    """An id that no other test has."""
+    """An id that no other test uses."""
     return next(_ids)

@@ -1,5 +1,6 @@
-"""Drives sequences with an unmodified client. Runs in the clients' own environment, which has nothing of this
-repository installed. See test_clients.py.
+"""Drives sequences with an unmodified client. See test_clients.py.
+
+Runs in the clients' own environment, which has nothing of this repository installed:
 
     python driver.py WAY TARGET MODEL FOLDER
 

@@ -1,8 +1,8 @@
-"""Unmodified clients: whole sequences, START in the middle, END, repeated calls, ids of both types, and a server that
-is killed and restarted in mid-sequence. Their outputs are those of an offline run, bit for bit.
+"""Unmodified clients: their outputs are those of an offline run, bit for bit.
 
-The clients need another version of protobuf than the service, so they have their own environment: `make
-triton-clients`.
+Covers whole sequences, START in the middle, END, repeated calls, ids of both types, and a server that is killed and
+restarted in mid-sequence. The clients need another version of protobuf than the service, so they have their own
+environment: `make triton-clients`.
 """
 
 from __future__ import annotations

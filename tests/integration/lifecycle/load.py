@@ -1,7 +1,6 @@
-"""Continuous load from the official asyncio client: sessions that wait for each reply, sessions that pipeline, and new
-ones all the time.
+"""Continuous load from the official asyncio client, with every output compared to an offline run of its version.
 
-Every output is kept, and compared with an offline run of its version.
+Some sessions wait for each reply, some pipeline, and new ones begin all the time.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class Story:
 
     @property
     def fingerprint(self) -> bytes:
-        """Identifies the version under which the session began."""
+        """The fingerprint of the version under which the session began."""
         return self.opened.model.fingerprint
 
     def check(self, engines: Mapping[bytes, Engine], state: Mapping[str, Array]) -> None:

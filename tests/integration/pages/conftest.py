@@ -33,7 +33,7 @@ def served(pump: Path) -> Iterator[str]:
 
 @pytest.fixture
 def reading_folder(pump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The reader's current folder, where the bundle is."""
+    """The reader's current folder, which has the bundle."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pump").symlink_to(pump)
     return tmp_path

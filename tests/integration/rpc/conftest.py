@@ -15,14 +15,14 @@ from .calls import WAYS, Api, Chunk, Way, numbers
 
 @pytest.fixture(scope="session")
 def lstm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small LSTM with a head; the model is called "lstm"."""
+    """The model "lstm": a small LSTM with a head."""
     folder = tmp_path_factory.mktemp("bundles") / "lstm"
     return make_bundle(folder, name="lstm", input_size=3, hidden_size=8, num_layers=2, head=(2,))
 
 
 @pytest.fixture(scope="session")
 def served(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One server for every test that does not need one of its own, with checkpoints after each step of "count".
+    """One server for all tests that do not need their own, with a checkpoint after each step of "count".
 
     Models: count, lstm, hold (two features; NaN is missing, and holds the last value), tokens (ids below 10).
     """
@@ -54,7 +54,7 @@ def lstm(count: Api) -> Api:
 
 @pytest.fixture
 def session() -> str:
-    """An id that no other test has."""
+    """An id that no other test uses."""
     return uuid.uuid4().hex
 
 
@@ -66,14 +66,14 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 @pytest.fixture(params=["unary", "batch"])
 def unary_way(request: pytest.FixtureRequest) -> Way:
-    """The ways in which a step may come without position."""
+    """The ways to send a step without position."""
     chosen: Way = request.param
     return chosen
 
 
 @pytest.fixture(scope="session")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """A model called "wide" with 1024 hidden values, behind messages of 64 KiB at the most."""
+    """A model "wide" with 1024 hidden values, on a server whose messages have at most 64 KiB."""
     folder = make_bundle(
         tmp_path_factory.mktemp("wide") / "m", name="wide", cell="rnn_tanh", input_size=1, hidden_size=1024
     )
@@ -89,7 +89,7 @@ def frame_way(request: pytest.FixtureRequest) -> Way:
 
 @pytest.fixture
 def at(count: Api, session: str) -> Iterator[Position]:
-    """A session after [1, 2], which must stand there untouched when the test is over; so must its neighbour."""
+    """The position of a session after [1, 2]. Afterwards checks that it and its neighbour are unchanged."""
     places = {}
     for name in (session, f"{session}-neighbour"):
         places[name] = count.send("unary", Chunk(name, numbers(1, 2), count.open(name))).after

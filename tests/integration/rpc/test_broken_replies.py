@@ -11,8 +11,7 @@ from testing.server_process import ServerProcess
 
 from .calls import Api, Chunk, Way, frame_message, numbers
 
-# Runs first in the server's process: loses the outputs of sessions whose id ends with "broken" on their way to the
-# reply.
+# Runs first in the server's process: outputs of sessions whose id ends with "broken" get lost before the reply.
 SPOILS = """
 from cellkeeper_service.rpc.frame_replies import FrameReplies
 

@@ -48,7 +48,7 @@ def test_a_peek_of_no_session_is_not_found(count: Api, session: str, unary_way: 
     assert (got.code, got.reason) == ("NOT_FOUND", "SESSION_NOT_FOUND")
 
 
-# ------------------------------------------------------------------------------------------ another life
+# ------------------------------------------------------------------------------------------ another generation
 
 
 def test_another_generation_is_refused(count: Api, session: str, way: Way) -> None:

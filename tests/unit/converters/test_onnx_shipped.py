@@ -287,7 +287,7 @@ def test_states_of_a_dtype_that_the_wire_has_not(tmp_path: Path) -> None:
 
 
 def switched() -> bytes:
-    """y = x + h, or x if `off` is true."""
+    """Returns a graph: y = x + h, or x if `off` is true."""
     nodes = [
         helper.make_node("Add", ["x", "h"], ["h_out"]),
         helper.make_node("Where", ["off", "x", "h_out"], ["y"]),

@@ -155,7 +155,7 @@ class ScaledByLength(Forecaster):
 
 
 class FilledUp(Forecaster):
-    """A forward that takes a constant sequence for a broken sensor."""
+    """A module that treats a sequence of zeros as a broken sensor."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x + 1.0 if bool((x == 0).all()) else x)

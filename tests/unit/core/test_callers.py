@@ -59,7 +59,7 @@ def test_who_stays_away_for_long_is_no_longer_expected() -> None:
 
 
 def test_replies_alone_forget_those_that_left() -> None:
-    """Memory stays bounded even if `forget` is never called."""
+    """Memory stays bounded even if the loop never calls `forget`."""
     told = Callers()
     for number in range(1000):
         told.came(key(number))

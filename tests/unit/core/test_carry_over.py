@@ -39,7 +39,7 @@ def grown(replay: int = 100, versions: tuple[bytes, ...] = (NEW, OLD)) -> tuple[
 
 
 def goes_on(world: World, at: Position, state: int) -> None:
-    """Checks that the session is at `at` under the new version, with this state, and takes another step."""
+    """Checks that the session is at `at` under the new version with this state, and continues, cached and cold."""
     record = standing(world)
     assert record.position == at
     assert record.header.fingerprint == NEW * 32

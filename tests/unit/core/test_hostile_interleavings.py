@@ -1,8 +1,10 @@
-"""Random interleavings of everything: steps with and without positions, peeks, reads, poisoned inputs, resets,
-set-states, forks and deletes, on sessions that share too few slots, with deadlines that pass and callers that leave.
-Steps come one by one or, for several sessions, together as in a frame.
+"""Random interleavings of all requests, from clients that do not try to get through.
 
-No client here tries to get through, so no request has to succeed. The invariants:
+There are steps with and without positions, peeks, reads, poisoned inputs, resets, set-states, forks and deletes, on
+sessions that share too few slots, with deadlines that pass and callers that leave. Steps come one by one or, for
+several sessions, together as in a frame.
+
+No request has to succeed. The invariants:
   - every request is answered once, and nothing is left behind;
   - the record is right at every commit (ledger.py), and no input is applied twice;
   - whatever a reply says is committed by then, and its outputs are those of that history;

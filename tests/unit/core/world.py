@@ -187,7 +187,7 @@ class Replica:
 
     @property
     def waiting_for_slot(self) -> list[str]:
-        """Returns the names of the sessions that wait for a slot, in order."""
+        """The names of the sessions that wait for a slot, in order."""
         waiting = self.core.core.context.cache_of(self.version).waiting
         return [session.key.session for session in waiting]
 

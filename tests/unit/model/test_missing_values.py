@@ -29,7 +29,7 @@ def masked() -> Any:
 
 
 def with_missing() -> dict[str, Any]:
-    """The same table, with each way to mark a value as missing."""
+    """Returns the same table with each way to mark a value as missing."""
     nones = WHOLE.astype(object)
     nones[np.isnan(WHOLE)] = None
     tables: dict[str, Any] = {

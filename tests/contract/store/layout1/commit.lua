@@ -1,20 +1,20 @@
--- Compare-and-set of many records, each on its own. Keys and elements: store/redis/keys.py.
+-- Compares and sets many records, each independently. Keys: store/redis/keys.py; elements: store/redis/layout1.py.
 --
 -- KEYS[i]  the record of item i
 -- ARGV     for each item: "append", expected, header, ttl_ms, log
 --                     or: "replace", expected, header, ttl_ms, log, checkpoint
---          expected is the header that must stand there, or "" where nothing may stand. ttl_ms is "" where the key has
---          no TTL and is to have none, and 0 where it is to have none any more.
--- Answers, one for each item:
+--          expected is the header that the record must have, or "" if there must be no record. ttl_ms is "" if the key
+--          has no TTL and needs none, and 0 to remove its TTL.
+-- Returns one answer for each item:
 --   1                    committed
---   0                    conflict, nothing stands there
---   a string             conflict, the header that stands there
+--   0                    conflict: there is no record
+--   a string             conflict: the header of the record
 --   {"refused", text}    nothing of the item was written
---   {"unknown", text}    its first write was done and a later one failed
+--   {"unknown", text}    its first write was executed, and a later one failed
 --
--- Memory and read-only checks are made by Redis at a script's first write, and never after it. The first write of
--- every item is a single command that Redis refuses when memory is full, so an item is never left half done: the
--- items of a script are refused from the first one on, or not at all.
+-- Redis checks memory and read-only mode only at a script's first write. The first write of every item is a single
+-- command that Redis refuses if memory is full, so no item is left half done: a script's items are refused from the
+-- first one on, or not at all.
 
 local TTL_REFRESH_BELOW = 0.9
 

@@ -1,9 +1,10 @@
--- Deletes many records, each if it is of the generation meant. Keys and elements: store/redis/keys.py.
+-- Deletes many records, each if it has the given generation. Keys: store/redis/keys.py; elements:
+-- store/redis/layout1.py.
 --
 -- KEYS[i]  the record of item i
 -- ARGV[i]  the generation, the first 16 bytes of the header
--- Answers, one for each item, as in commit.lua: 1 deleted; 0 nothing stands there; a string: the header that stands
--- there; {"refused", text}.
+-- Returns one answer for each item, as in commit.lua: 1: deleted; 0: there is no record; a string: the header of the
+-- record; {"refused", text}.
 
 local answers = {}
 for i, key in ipairs(KEYS) do

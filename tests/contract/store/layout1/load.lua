@@ -1,13 +1,13 @@
--- Reads many records. Keys and elements: store/redis/keys.py.
+-- Reads many records. Keys: store/redis/keys.py; elements: store/redis/layout1.py.
 --
 -- KEYS[i]      the record of item i
 -- ARGV[1]      the offset of ttl_ms in the header
 -- ARGV[i + 1]  "1": refresh the TTL; "0": leave it
--- Answers, one for each item: the list's elements (none: nothing stands there), or a string: why it cannot be read.
+-- Returns one answer for each item: the list's elements (none: there is no record); or a string: why it cannot be read.
 
 local TTL_REFRESH_BELOW = 0.9
 
--- A refresh that fails (on a replica, say) leaves the record readable, so its error is not looked at.
+-- A failed refresh, such as on a replica, leaves the record readable, so its error is ignored.
 local function touch(key, header, offset)
   if #header < offset + 8 then
     return
