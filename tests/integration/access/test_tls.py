@@ -132,13 +132,13 @@ def test_a_replaced_token_costs_no_call(house: House) -> None:
     mine = house.folder / "mine"
     swap(mine, old.encode())
     swap(house.tokens, "\n".join([*house.lines, old_line]).encode())
-    house.server.wait_for("tokens: read again")
+    house.server.wait_for("tokens: reloaded")
     with house.client(house.tls("someone"), mine) as client, house.client(house.tls("someone"), old) as left:
         session, other = client.session("rotated"), left.session("left")
         assert (session.step([1.0]).tolist(), other.step([1.0]).tolist()) == ([1.0], [1.0])
         swap(mine, new.encode())
         swap(house.tokens, "\n".join([*house.lines, new_line]).encode())
-        house.server.wait_for("tokens: read again")
+        house.server.wait_for("tokens: reloaded")
         for count in range(2, 50):
             assert session.step([1.0]).tolist() == [count]
         with pytest.raises(AccessDenied):
