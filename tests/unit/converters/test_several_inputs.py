@@ -181,7 +181,7 @@ Change = Callable[[dict[str, Any]], object]
     ("change", "says"),
     [
         (lambda c: c["inputs"].pop(), r"inputs: got \['audio'\], expected at least two"),
-        (lambda c: c["inputs"][1].update(name="audio"), "expected at least two, names distinct"),
+        (lambda c: c["inputs"][1].update(name="audio"), "expected at least two with distinct names"),
         (lambda c: c["inputs"][1].pop("vocabulary"), r"inputs\[1\]: vocabulary: missing"),
         (lambda c: c["inputs"][0].update(vocabulary=3), r"inputs\[0\]: vocabulary: unknown key"),
         (lambda c: c["inputs"][0].update(dtype="bool"), r"inputs\[0\]: dtype: got 'bool', expected one of float32"),
@@ -203,7 +203,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda c: c.update(feedback={"audio": [0, 1, 2], "ids": [3]}), 'feedback: ids: got .* expected "known"'),
         (
             lambda c: c.update(feedback={"audio": "known", "ids": "known"}),
-            "expected at least one input that the predic",
+            "expected at least one input that takes the prediction",
         ),
         (lambda c: c.update(feature_names=["a"]), "feature_names"),
     ],
@@ -226,7 +226,7 @@ def test_a_config_that_does_not_fit(tmp_path: Path, change: Change, says: str) -
         (lambda c: c["inputs"][0].update(input="sound"), r"config.json declares \['h', 'ids', 'n', 'sound'\]"),
         (
             lambda c: c["inputs"][1].update(vocabulary=6),
-            "a call fails .*indices element out of data bounds",
+            "a trial call of the graph failed .*indices element out of data bounds",
         ),
     ],
 )

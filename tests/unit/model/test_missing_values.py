@@ -64,7 +64,7 @@ def test_fits_leave_out_what_is_missing(name: str, tmp_path: Path) -> None:
 )
 def test_what_is_no_number_is_not_fitted(data: Any) -> None:
     for fit in (fit_normalization, fit_output):
-        with pytest.raises(StartError, match=r"not numbers|a feature without a number"):
+        with pytest.raises(StartError, match=r"not numbers|a feature without any number"):
             fit(data)
 
 
