@@ -163,7 +163,7 @@ def test_the_command_takes_a_token_from_a_file_or_a_variable(house: House) -> No
     assert run(CELLKEEPER_TOKEN=house.token).stdout.startswith("count\t")
     refused = run()
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("cellkeeper: AccessDenied: a token is needed")
+    assert refused.stderr.startswith("cellkeeper: AccessDenied: expected a valid, unexpired token")
     as_flag = run("--token", house.token)
     assert (as_flag.returncode, house.token in as_flag.stderr) == (2, False)  # others could read it
 
@@ -181,7 +181,7 @@ def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path, counting_
         client.models()
         until = time.monotonic() + 60
         swap(key, new_key.read_bytes())  # does not fit to the certificate: what was is kept
-        while "tls: keeping the certificate of before" not in server.output():
+        while "so the previous certificate stays in force: " not in server.output():
             assert time.monotonic() < until
             assert served(server, old)
         swap(cert, new_cert.read_bytes())
@@ -204,7 +204,7 @@ def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     (cert, key), (_, other) = authority.issue("a"), authority.issue("b")
     for files in ((cert, other), (cert, tmp_path / "none"), (authority.file, key)):
-        with pytest.raises(StartError, match="tls: cannot take"):
+        with pytest.raises(StartError, match="tls: cannot use"):
             Certificates(str(files[0]), str(files[1]), "")
     with pytest.raises(StartError):
         Certificates(str(cert), str(key), str(key))

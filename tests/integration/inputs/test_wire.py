@@ -152,7 +152,7 @@ Change = Callable[[Any], object]
         (lambda m: m.named_inputs.pop(), "named_inputs: got 'audio'; ids is missing, expected each of audio, ids once"),
         (
             lambda m: m.named_inputs.add(name="gain", dtype=pb.FLOAT32),
-            "named_inputs: got 'audio', 'ids', 'gain'; 'gain' is none of them, expected each of audio, ids once",
+            "named_inputs: got 'audio', 'ids', 'gain'; 'gain' is unknown, expected each of audio, ids once",
         ),
         (
             lambda m: m.named_inputs.append(m.named_inputs[0]),
