@@ -93,7 +93,7 @@ def test_states_start_where_they_are_told(tmp_path: Path) -> None:
     [
         ({}, r"input: \['x', 'gain', 'rate'\] are neither states nor constants, expected exactly one; pass"),
         ({"input": "x"}, r"inputs \['gain', 'rate'\]: neither states nor constants"),
-        ({"input": "z", "constants": HANDMADE_CONSTANTS}, "input z: not an input beside"),
+        ({"input": "z", "constants": HANDMADE_CONSTANTS}, "input z: not an input other than states and constants"),
         ({"states": {}}, "states: got none"),
         ({"states": {"hidden": "stateN"}}, "state hidden: no such input"),
         ({"states": {"state": "after"}}, "state state: after: no such output"),

@@ -78,13 +78,17 @@ def test_a_time_axis_of_one_is_taken_away_and_the_names_stay(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"input": None}, r"\['audio', 'ids'\] are neither states nor constants.*Several inputs.*--input audio,ids"),
+        (
+            {"input": None},
+            r"\['audio', 'ids'\] are neither states nor constants.*"
+            r"For several inputs of each time step: --input audio,ids",
+        ),
         ({"input": ["audio"]}, r"inputs \['ids'\]: neither states nor constants.*--input audio,ids"),
-        ({"input": ["audio", "sound"]}, "input sound: not an input beside states and constants"),
+        ({"input": ["audio", "sound"]}, "input sound: not an input other than states and constants"),
         ({"input": ["audio", "audio"]}, "each once"),
         ({"vocabulary": 0}, "input ids: got ids int64.* and a vocabulary of 0; pass one for integers"),
         ({"vocabulary": {"ids": 5, "audio": 5}}, "input audio: got audio float32.* and a vocabulary of 5"),
-        ({"vocabulary": 5}, "vocabulary: got 5 for several inputs, expected it by the name of an input"),
+        ({"vocabulary": 5}, "vocabulary: got 5 for several inputs, expected values by input name"),
         ({"vocabulary": {**IDS, "x": 3}}, r"vocabulary: got \['x'\], expected some of the inputs"),
         ({"input_shape": {"audio": (2,)}}, r"input_shape: got \[2\], expected the last axes of audio"),
         ({"missing": Missing("constant")}, "missing: got constant, expected reject"),
