@@ -62,7 +62,7 @@ class Allowance:
             self._counted_at = now
             if self._steps_left <= 0:
                 delay_ms = int(-self._steps_left / rate * 1000) + 1
-                raise self._exceeded("steps_per_second", f"{rate} time steps a second", delay_ms)
+                raise self._exceeded("steps_per_second", f"{rate} time steps per second", delay_ms)
             self._steps_left -= steps
         self.inflight += items
 

@@ -128,7 +128,7 @@ class Settings:
     tokens: str = security("", "file of tokens, tenants and quotas (docs/security.md); read again when it changes")
     insecure_listen: bool = security(False, "serve --listen to other machines without authentication, with all rights")
     tenant_sessions: int = security(0, "sessions that a tenant uses within max_ttl_ms; 0: no limit", least=0)
-    tenant_steps_per_second: int = security(0, "time steps a second of one tenant; 0: no limit", least=0)
+    tenant_steps_per_second: int = security(0, "time steps per second of one tenant; 0: no limit", least=0)
     tenant_inflight: int = security(0, "unanswered requests and frame items of one tenant; 0: no limit", least=0)
 
     keep_versions: int = lifecycle(
@@ -148,7 +148,7 @@ class Settings:
     log_format: str = logs("text", "text, or json: one object per line", choices=("text", "json"))
     log_level: str = logs("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
     tracing: str = logs(
-        "auto", "otlp, none, or auto: otlp where OTEL_* variables say so", choices=("auto", "otlp", "none")
+        "auto", "otlp, none, or auto: otlp if OTEL_* variables say so", choices=("auto", "otlp", "none")
     )
 
     @property
