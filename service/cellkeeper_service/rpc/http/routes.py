@@ -119,7 +119,7 @@ ROUTES = (
           requests.carry_over, _results, "Results", body="CarryOver"),
     Route("GET", SESSIONS, "ListSessions", "Sessions by a prefix of their ids, in no particular order.",
           requests.list_sessions, _listing, "Listing", query=LISTED),
-    Route("GET", SESSION, "GetSession", "A session's position.", requests.get_session, _as_it_is, "Session"),
+    Route("GET", SESSION, "GetSession", "A session's record.", requests.get_session, _as_it_is, "Session"),
     Route("DELETE", SESSION, "Delete", "Ends the generation.", requests.delete, _one, "Deleted", query=ENDED),
     Route("POST", SESSION + "/open", "Open", "Creates the session, or continues it where it is.",
           requests.open_session, _opened, "Opened", body="Open"),
