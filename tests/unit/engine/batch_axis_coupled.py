@@ -26,7 +26,7 @@ COUPLED: dict[str, tuple[Case, str]] = {
         ),
         "normalises over axis 0",
     ),
-    "summed up over the batch": (((4,), 0, [node("CumSum", "h zero")]), "sums up over axis 0"),
+    "summed up over the batch": (((4,), 0, [node("CumSum", "h zero")]), "accumulates over axis 0"),
     "sorted over the batch": (((4,), 0, [node("TopK", "h [3]", "out places", axis=0)]), "sorts over axis 0"),
     "layer normalisation of all": (
         ((4,), 0, [node("LayerNormalization", "h one_float", axis=0)]),

@@ -62,7 +62,7 @@ def cumulative(call: Call) -> list[Placement]:
     axis = call.axis()
     if axis is None:
         return [FREE]
-    _keep_out(axis, call.one_of(call.constant(1) or [0], call.shape()), "sums")
+    _keep_out(axis, call.one_of(call.constant(1) or [0], call.shape()), "accumulates")
     return [call.placed(axis)]
 
 
