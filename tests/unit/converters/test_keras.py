@@ -183,7 +183,10 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
             chain(L.LSTM(4), L.GroupNormalization(2, name="gn")),
             r"gn \(GroupNormalization\): not a layer that the import reads",
         ),
-        "nested": (chain(Sequential([L.LSTM(4)], name="inner")), r"inner \(Sequential\): no layer"),
+        "nested": (
+            chain(Sequential([L.LSTM(4)], name="inner")),
+            r"inner \(Sequential\): not a layer that the import reads",
+        ),
         "half": (chain(L.LSTM(4, dtype="float16", name="half")), r"half \(LSTM\): computes in float16"),
         "activation": (chain(L.LSTM(4, activation="celu", name="odd")), r"odd \(LSTM\): activation: got 'celu'"),
         "no rnn": (chain(L.Dense(4)), "has no recurrent layer"),
@@ -292,7 +295,9 @@ def test_archives_that_are_none_or_hostile(simple: Path, tmp_path: Path) -> None
     refused(tmp_path, "unpacks from", import_keras, tmp_path / "bomb.keras", tmp_path / "m")
     with zipfile.ZipFile(tmp_path / "less.keras", "w") as archive:
         archive.writestr("config.json", b"{}")
-    refused(tmp_path, "no metadata.json in it", import_keras, tmp_path / "less.keras", tmp_path / "m")
+    refused(
+        tmp_path, "has no metadata.json, expected a .keras file", import_keras, tmp_path / "less.keras", tmp_path / "m"
+    )
 
 
 def test_weights_that_are_elsewhere_or_larger_than_the_file(simple: Path, tmp_path: Path) -> None:

@@ -165,11 +165,11 @@ def test_columns_that_are_moved_keep_their_names() -> None:
         (MinMaxScaler(clip=True).fit(TABLE), "clip: got True, expected False"),
         (
             PowerTransformer().fit(TABLE),
-            r"\(PowerTransformer\): bends each column, .* compute it in the module, .*Recipes: a power transform",
+            r"\(PowerTransformer\): is not linear, .* compute it in the module, .*Recipes: a power transform",
         ),
         (
             make_pipeline(StandardScaler(), QuantileTransformer(n_quantiles=9)).fit(TABLE),
-            r"\(QuantileTransformer\): bends each column",
+            r"\(QuantileTransformer\): is not linear, but a bundle",
         ),
         (make_pipeline(StandardScaler(), PowerTransformer()).fit(TABLE), r"Pipeline\): powertransformer \(Power"),
         (Pipeline([("none", "passthrough")]), "has no step"),
@@ -203,8 +203,8 @@ def test_what_is_no_straight_line_is_refused(scaler: Any, words: str) -> None:
 
 def test_names_are_those_of_the_features(tmp_path: Path) -> None:
     for names, words in (
-        (["a", "b"], "feature_names: got .*expected 3 distinct texts"),
-        (["a", "b", "a"], "feature_names: got .*expected 3 distinct texts"),
+        (["a", "b"], "feature_names: got .*expected 3 distinct strings"),
+        (["a", "b", "a"], "feature_names: got .*expected 3 distinct strings"),
         (["a", 2, "c"], "feature_names: got .*expected a list of strings"),
         ("abc", "feature_names: got abc, expected a list of strings"),
     ):

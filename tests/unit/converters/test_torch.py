@@ -263,7 +263,7 @@ def test_files_that_are_none_or_lie(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     refused(tmp_path, "got 0 bytes", import_torch, tmp_path / "empty", tmp_path / "m")
     refused(tmp_path, "no such file", import_torch, tmp_path / "nowhere", tmp_path / "m")
-    refused(tmp_path, "no such file", import_torch, tmp_path, tmp_path / "m")
+    refused(tmp_path, "is a folder, expected a file", import_torch, tmp_path, tmp_path / "m")
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb/data.pkl", b"\0" * 10_000_000)
     refused(

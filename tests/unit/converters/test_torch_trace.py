@@ -185,7 +185,7 @@ class ForgetsItsState(Convention):
         (BothWays(), {}, r"rnn \(LSTM\): bidirectional; the backward direction"),
         (Halved(), {}, r"Halved: rnn \(LSTM\): takes 3 of 5 time steps, expected all.*docs/models.md"),
         (Decoder(), {}, r"Decoder: second \(LSTM\): begins with a state that depends on the input"),
-        (Centred(), {}, r"Centred: window \(Conv1d\): its window is not padded with constants on the left alone"),
+        (Centred(), {}, r"Centred: window \(Conv1d\): its window is not padded with constants on the left only"),
         (
             Branching(),
             {},

@@ -107,7 +107,7 @@ UNBOUNDED = {
             node("ConstantOfShape", "as_shape", "zeros"),
             node("ReduceSum", "zeros", "looped", keepdims=0),
         ),
-        r"\(ConstantOfShape\): as_shape says how large",
+        r"\(ConstantOfShape\): the size of its result, as_shape, depends",
     ),
 }
 BOUNDED = {
