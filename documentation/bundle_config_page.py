@@ -62,7 +62,7 @@ def _values(schema: dict[str, Any]) -> str:
     if schema["type"] == "integer":
         return f"{schema['minimum']} to {schema['maximum']}" if "maximum" in schema else "a whole number"
     if schema["type"] == "string":
-        return f"text of 1 to {schema['maxLength']} characters"
+        return f"string of 1 to {schema['maxLength']} characters"
     if schema["type"] == "array":
         most = f", at most {schema['maxItems']}" if "maxItems" in schema else ""
         return f"list of {_values(schema['items'])}{most}"

@@ -22,7 +22,7 @@ CAUSES: dict[Reason, tuple[str, str]] = {
         "Correct the field that `field` names.",
     ),
     Reason.NON_FINITE_INPUT: (
-        "The input has NaN or infinity, and the model takes none.",
+        "The input has NaN or infinity, which the model does not accept.",
         "Send finite values, or import the model with a policy for missing values.",
     ),
     Reason.NON_FINITE_RESULT: (

@@ -78,7 +78,7 @@ def internal_error() -> Rejection:
 
 def device_failed(why: Exception) -> Rejection:
     """Returns what callers see when a failed device ends the server: the same reason as for a shutdown."""
-    text = f"{why}; nothing of the request was applied, and this server ends; another replica goes on"
+    text = f"{why}; the request was not applied, and this server is shutting down; retry on another replica"
     return Rejection(Reason.DRAINING, text, retry_delay_ms=100)
 
 

@@ -39,11 +39,15 @@ def token_parser() -> argparse.ArgumentParser:
     new = commands.add_parser(
         "new",
         help="make a token",
-        description="Prints a new token on stderr, once; and on stdout its line for the file, which holds its hash.",
+        description="Prints a new token on stderr, once, and its line for the file, with its hash, on stdout.",
     )
-    new.add_argument("--tenant", required=True, help="whose sessions it is for; '' for those made without tokens")
+    new.add_argument(
+        "--tenant",
+        required=True,
+        help="owner of its sessions; '' for those created without tokens",
+    )
     new.add_argument("--rights", required=True, help="some of step,read,admin")
-    new.add_argument("--expires", default="", help="as 2027-01-31T00:00:00Z; default: never")
+    new.add_argument("--expires", default="", help="for example 2027-01-31T00:00:00Z; default: never")
     return parser
 
 

@@ -54,7 +54,7 @@ class Allowance:
         """
         quota = self.quota
         if quota.inflight and self.inflight >= quota.inflight and not more:
-            raise self._exceeded("inflight", f"{quota.inflight} requests unanswered", self._retry_delay_ms)
+            raise self._exceeded("inflight", f"{quota.inflight} unanswered requests", self._retry_delay_ms)
         if quota.steps_per_second and steps:
             now, rate = self._now(), quota.steps_per_second
             earned = (now - self._counted_at) * rate
@@ -62,7 +62,7 @@ class Allowance:
             self._counted_at = now
             if self._steps_left <= 0:
                 delay_ms = int(-self._steps_left / rate * 1000) + 1
-                raise self._exceeded("steps_per_second", f"{rate} time steps a second", delay_ms)
+                raise self._exceeded("steps_per_second", f"{rate} time steps per second", delay_ms)
             self._steps_left -= steps
         self.inflight += items
 
@@ -78,7 +78,7 @@ class Allowance:
     def open_stream(self) -> None:
         """Charges for a stream; `close_stream` must follow. Raises QUOTA_EXCEEDED."""
         if self.quota.inflight and self.streams >= self.quota.inflight:
-            raise self._exceeded("inflight", f"{self.quota.inflight} streams open", self._retry_delay_ms)
+            raise self._exceeded("inflight", f"{self.quota.inflight} open streams", self._retry_delay_ms)
         self.streams += 1
 
     def close_stream(self) -> None:
@@ -108,7 +108,7 @@ class Allowance:
         self._used.pop((model, session), None)
 
     def _exceeded(self, which: str, limit: str, retry_delay_ms: int) -> Rejection:
-        text = f"quota {which}: the tenant has {limit}, which is its most at this server"
+        text = f"quota {which}: the tenant has reached its limit on this server: {limit}"
         return Rejection(Reason.QUOTA_EXCEEDED, text, retry_delay_ms=retry_delay_ms)
 
 

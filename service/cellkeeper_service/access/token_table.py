@@ -117,7 +117,7 @@ def read_rights(text: str) -> frozenset[Right]:
         return frozenset(Right(word) for word in text.split(","))
     except ValueError:
         known = ", ".join(right.value for right in Right)
-        raise BadTokens(f"rights: got {text!r}, expected some of {known}, with commas between") from None
+        raise BadTokens(f"rights: got {text!r}, expected some of {known}, comma-separated") from None
 
 
 def read_time(text: str) -> float:
@@ -129,7 +129,7 @@ def read_time(text: str) -> float:
     except ValueError:
         found = None
     if found is None or found.tzinfo is None:
-        raise BadTokens(f"expires: got {text!r}, expected a date and time with its zone, as 2027-01-31T00:00:00Z")
+        raise BadTokens(f"expires: got {text!r}, expected a date and time with its zone, such as 2027-01-31T00:00:00Z")
     return found.timestamp()
 
 

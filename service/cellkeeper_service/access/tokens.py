@@ -30,7 +30,7 @@ class TokenFile:
             self._seen = self._stamp()
             self.table = self._read()
         except (OSError, BadTokens, UnicodeDecodeError) as error:
-            raise StartError(f"tokens: cannot take {path}: {error}") from error
+            raise StartError(f"tokens: cannot read {path}: {error}") from error
 
     def reread(self) -> bool:
         """Reads the file if it has changed, and returns True if the table is different. Call from one thread at a time.
@@ -44,13 +44,13 @@ class TokenFile:
             table = self._read()
         except (OSError, BadTokens, UnicodeDecodeError) as error:
             if str(error) != self._wrong:
-                log.error("tokens: keeping those of before: cannot take %s: %s", self._path, error)
+                log.error("tokens: cannot read %s, so the previous tokens stay in force: %s", self._path, error)
             self._wrong = str(error)
             return False
         self._seen, self._wrong = stamp, ""
         changed, self.table = table != self.table, table
         if changed:
-            log.info("tokens: read again: %d tokens, %d certificates", len(table.by_digest), len(table.by_name))
+            log.info("tokens: reloaded: %d tokens, %d certificates", len(table.by_digest), len(table.by_name))
         return changed
 
     def _stamp(self) -> tuple[int, int, int]:
@@ -65,5 +65,5 @@ class TokenFile:
             raise BadTokens(f"got more than {MAX_FILE_BYTES} bytes")
         table = read_table(data.decode(), self._default)
         if not self._counts_sessions and any(quota.sessions for quota in table.quotas.values()):
-            raise BadTokens("quota: got sessions=N, and without --max-ttl-ms a session counts for ever; give it too")
+            raise BadTokens("quota: got sessions=N without --max-ttl-ms, how long a used session counts; give it too")
         return table

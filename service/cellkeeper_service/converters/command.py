@@ -66,7 +66,7 @@ def import_parser() -> argparse.ArgumentParser:
     """Returns the argument parser of `cellkeeper-server import`."""
     parser = argparse.ArgumentParser(
         prog="cellkeeper-server import",
-        description="Writes a bundle from a trained model, and compares both on random sequences.",
+        description="Converts a trained model to a bundle, and compares both on random sequences.",
         allow_abbrev=False,
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="torch|keras|onnx")
@@ -90,31 +90,31 @@ def import_parser() -> argparse.ArgumentParser:
         )
         if kind == "torch":
             one.add_argument(
-                "--layers", metavar="WORDS", help="such as 'embedding=emb lstm=rnn dense=fc relu dense=out'"
+                "--layers", metavar="WORDS", help="in order, such as 'embedding=emb lstm=rnn dense=fc relu dense=out'"
             )
         if kind == "keras":
             one.add_argument(
                 "--trace",
                 action="store_true",
-                help="where a layer is not among those that are read, load the file with Keras (on torch), which runs "
-                "what it says it is made of, and export one time step",
+                help="for a model with layers that the import cannot read: load the file with Keras (on torch), which "
+                "runs the classes that the file names, and export one time step",
             )
         if kind == "onnx":
             one.add_argument("--input", metavar="NAME,...", help="the input that is a time step, or its several inputs")
             one.add_argument(
                 "--input-shape",
                 metavar="N,...",
-                help="of one time step, such as 576 or 9,41; of several inputs NAME=9x41,NAME=576",
+                help="shape of one time step, such as 576 or 9,41; for several inputs NAME=9x41,NAME=576",
             )
-            one.add_argument("--vocabulary", metavar="N", help="token ids are below N; of several inputs NAME=N,NAME=N")
+            one.add_argument("--vocabulary", metavar="N", help="token ids are below N; for several: NAME=N,NAME=N")
             one.add_argument(
                 "--layout",
                 choices=("step", "time_first", "batch_first"),
-                help="of the input and the outputs: [B, ...], [T, B, ...] or [B, T, ...]",
+                help="axes of the input and the outputs: [B, ...], [T, B, ...] or [B, T, ...]",
             )
-            one.add_argument("--batch", choices=("free", "one"), help="one: the graph is called for one session a time")
-            one.add_argument("--states", default="", metavar="IN=OUT,...", help="which output carries which input on")
-            one.add_argument("--batch-axes", default="", metavar="IN=AXIS,...", help="of states")
+            one.add_argument("--batch", choices=("free", "one"), help="one: each call of the graph is for one session")
+            one.add_argument("--states", default="", metavar="IN=OUT,...", help="each state's input and output")
+            one.add_argument("--batch-axes", default="", metavar="IN=AXIS,...", help="batch axes of states")
             one.add_argument("--outputs", metavar="NAME,...", help="the outputs to serve, the default one first")
             one.add_argument("--constants", metavar="FILE", help="safetensors or npz: values of further inputs")
             one.add_argument("--constant", default="", metavar="NAME=NUMBER,...", help="further inputs of one number")
@@ -123,7 +123,7 @@ def import_parser() -> argparse.ArgumentParser:
                 type=int,
                 default=TRIAL_CALL_MS,
                 metavar="MS",
-                help="the longest call of the graph while it is tried (default: %(default)s)",
+                help="time limit for each trial call of the graph (default: %(default)s)",
             )
             one.add_argument("--initial", metavar="FILE", help="safetensors or npz: states of a new session")
     return parser

@@ -44,7 +44,7 @@ def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
     """Returns the file's bytes. Raises ImportRefused if the file is missing, empty or too large."""
     try:
         if path.is_dir():
-            raise ImportRefused(str(path), "no such file: it is a folder; give the file in it")
+            raise ImportRefused(str(path), "is a folder, expected a file; give the file in it")
         if not path.is_file():
             raise ImportRefused(str(path), "no such file")
         size = path.stat().st_size
@@ -110,8 +110,8 @@ def torch_tensors(path: Path, data: bytes) -> dict[str, Array]:
         holds = f"it holds an object of {named.group(1)}" if named else type(error).__name__
         raise ImportRefused(
             str(path),
-            f"not weights alone ({holds}, a whole module or other code, which is not run); load it where its class is, "
-            "and save model.state_dict(), best as safetensors",
+            f"not only weights ({holds}, a whole module or other code, which is not run); load it where its class is "
+            "available, and save model.state_dict(), preferably as safetensors",
         ) from error
     for key in _NESTED:
         if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
@@ -148,19 +148,19 @@ def _check_archive(path: Path, data: bytes) -> None:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
-        raise ImportRefused(str(path), f"not a zip file of torch.save ({error}); it may be cut off") from error
+        raise ImportRefused(str(path), f"not a zip file of torch.save ({error}); it may be truncated") from error
     names = {entry.filename.partition("/")[2] for entry in entries}
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         raise ImportRefused(
             str(path),
-            "a TorchScript archive, which holds code; load it with torch.jit.load, and save its state_dict(), best as "
-            "safetensors",
+            "a TorchScript archive, which holds code; load it with torch.jit.load, and save its state_dict(), "
+            "preferably as safetensors",
         )
     if any(name.endswith(("archive_format", "exported_program.json")) for name in names) and "data.pkl" not in names:
         raise ImportRefused(
             str(path), "a torch.export archive; pass torch.export.load(file) to import_torch, in a script"
         )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ImportRefused(str(path), "compressed, expected as torch.save writes it")
+        raise ImportRefused(str(path), "compressed, expected uncompressed, as torch.save writes it")
     if sum(entry.file_size for entry in entries) > len(data):
         raise ImportRefused(str(path), "its parts claim more bytes than the file has")

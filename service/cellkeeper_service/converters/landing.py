@@ -63,7 +63,7 @@ def check_target(folder: Path, name: str | None) -> str:
         raise ImportRefused(str(folder), f"cannot be written ({error})") from error
     name = folder.name if name is None else name
     if not isinstance(name, str) or not 1 <= len(name) <= 100:
-        raise ImportRefused("name", f"got {str(name)[:100]!r}, expected a text of 1 to 100 characters")
+        raise ImportRefused("name", f"got {str(name)[:100]!r}, expected a string of 1 to 100 characters")
     return name
 
 
@@ -116,7 +116,7 @@ def land(
         raise ImportRefused(place, _without(partial, str(error))) from error
     except TypeError as error:  # from json: an argument that config.json cannot represent
         raise ImportRefused(
-            place, f"config.json cannot hold it ({error}); pass plain numbers, texts and lists"
+            place, f"config.json cannot hold it ({error}); pass plain numbers, strings and lists"
         ) from error
     except OSError as error:
         raise ImportRefused(str(folder), f"cannot be written ({error.strerror})") from error

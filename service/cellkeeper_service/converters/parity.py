@@ -47,7 +47,7 @@ class Parity:
     rows_proved: bool | None
 
     def __str__(self) -> str:
-        served = "exact" if self.exact else f"not exact, differs by up to {self.spread:.1e} with its company"
+        served = "exact" if self.exact else f"not exact, differs by up to {self.spread:.1e} beside other sessions"
         return (
             f"parity with {self.source}: largest difference {self.difference:.2e} (relative {self.relative:.2e}; "
             f"{self.relative_scaled:.2e} for inputs up to 1,000 times as large, tiny and zero), {self.sequences} "
@@ -61,7 +61,7 @@ class Parity:
             return ""
         if self.rows_proved:
             return "\nsessions of a batch: independent, by the graph's operators and by trials"
-        return "\nsessions of a batch: independent in all trials; the graph has operators of which that cannot be told"
+        return "\nsessions of a batch: independent in all trials; some operators of the graph do not prove it"
 
 
 def compare(

@@ -68,7 +68,7 @@ def _convert(transform: Transform, place: str) -> Convert:
         return Convert(place, transform)
     numbers = as_numbers(transform.value)
     if numbers.dtype.kind not in "fiub" or not np.isfinite(numbers).all():
-        raise ImportRefused(place, f"value: got {transform.value!r}, expected finite numbers, none missing")
+        raise ImportRefused(place, f"value: got {transform.value!r}, expected finite numbers, without missing values")
     values = numbers.astype(float).tolist()
     return Convert(place, replace(transform, value=tuple(values) if isinstance(values, list) else values))
 
@@ -80,7 +80,7 @@ def checked(normalization: object, missing: object, output: object, feature_name
         fitted = read_scaler(normalization, "normalization")
         normalization, names = fitted.normalization(), fitted.names
     if normalization is not None and not isinstance(normalization, Normalization):
-        expected = "Normalization(offset, scale), what fit_normalization gives, or a fitted scaler"
+        expected = "Normalization(offset, scale), the result of fit_normalization, or a fitted scaler"
         raise ImportRefused("normalization", f"got {type(normalization).__name__}, expected {expected}")
     if missing is not None and not isinstance(missing, Missing):
         raise ImportRefused("missing", f"got {type(missing).__name__}, expected Missing(policy, value)")
@@ -89,7 +89,7 @@ def checked(normalization: object, missing: object, output: object, feature_name
     transforms = tuple(output) if isinstance(output, Sequence) else (output,)
     for number, transform in enumerate(transforms):
         if not isinstance(transform, Transform):
-            expected = "a list of Transform(op, value), what fit_output gives, or a fitted scaler of the targets"
+            expected = "a list of Transform(op, value), the result of fit_output, or a fitted scaler of the targets"
             raise ImportRefused(f"output[{number}]", f"got {type(transform).__name__}, expected {expected}")
     return Processing(normalization, missing or Missing(), transforms, None, _same_names(names, feature_names))
 
@@ -129,7 +129,7 @@ def parse_processing(value: object, place: str) -> Processing:
         came = item.get("value") if isinstance(item, dict) else None
         width = len(came) if isinstance(came, list) else 1
         output.append(parse_transform(Fields(item, fields.place(f"output[{number}]")), width))
-    feedback = fields.any("feedback", "a list or a text", None)
+    feedback = fields.any("feedback", "a list or a string", None)
     fields.done()
     return Processing(normalization, missing, tuple(output), feedback, feature_names_of(list(names)))
 

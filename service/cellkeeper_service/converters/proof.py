@@ -156,8 +156,8 @@ def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[st
     for name, values in originals[at].items():
         if not np.array_equal(values, again[name], equal_nan=True):
             return (
-                "; it gives other values when it is run again: it draws random numbers, or keeps something from one "
-                "call to the next (a counter, a buffer) that is no state"
+                "; it returns other values when it is run again: it draws random numbers, or keeps something that is "
+                "not a state from one call to the next (a counter, a buffer)"
             )
     long = originals[next(number for number, trial in enumerate(tried) if trial.length == STEPS)]
     for name, values in originals[at].items():
@@ -168,8 +168,8 @@ def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[st
                 "norm or attention over the sequence, a centred window, a backward direction?)"
             )
     return (
-        "; something goes from one time step to the next that is no state, or a value depends on later ones, or it "
-        "computes something else than was read"
+        "; something that is not a state carries over between time steps, or a value depends on later ones, or it "
+        "computes something other than what was read"
     )
 
 

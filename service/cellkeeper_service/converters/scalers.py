@@ -102,13 +102,13 @@ def _from_object(value: Any, place: str) -> Fitted:
     if kind in BENDING:
         raise ImportRefused(
             where,
-            "bends each column, and a bundle's own normalization is a straight line of each; compute it in the module, "
-            "and trace that with an example (docs/models.md, Recipes: a power transform)",
+            "is not linear, but a bundle's normalization is linear in each column; compute it in the module, and trace "
+            "that with an example (docs/models.md, Recipes: a power transform)",
         )
     if kind not in KINDS:
         raise ImportRefused(
             where,
-            f"cannot be written into a bundle, expected one of {', '.join(KINDS)}: a straight line of each column",
+            f"cannot be written into a bundle, expected one of {', '.join(KINDS)}, linear in each column",
         )
     if kind == "Pipeline":
         return _pipeline(value, where)
@@ -119,7 +119,7 @@ def _from_object(value: Any, place: str) -> Fitted:
     names = _names(getattr(value, "feature_names_in_", ()), where)
     if kind == "MinMaxScaler":
         if getattr(value, "clip", False):
-            raise ImportRefused(where, "clip: got True, expected False: a bundle's normalisation has no bounds")
+            raise ImportRefused(where, "clip: got True, expected False: a bundle's normalization does not clip")
         return Fitted(_attribute(value, "scale_", where), _attribute(value, "min_", where), names)
     with_scale = getattr(value, {"StandardScaler": "with_std", "RobustScaler": "with_scaling"}.get(kind, ""), True)
     with_middle = getattr(value, {"StandardScaler": "with_mean", "RobustScaler": "with_centering"}.get(kind, ""), True)
@@ -133,7 +133,7 @@ def _from_object(value: Any, place: str) -> Fitted:
 def _pipeline(value: Any, where: str) -> Fitted:
     steps = [(name, step) for name, step in value.steps if step not in (None, "passthrough")]
     if not steps:
-        raise ImportRefused(where, "has no step, expected scalers")
+        raise ImportRefused(where, "has no steps, expected scalers")
     parts = [read_scaler(step, f"{where}: {name}") for name, step in steps]
     whole = parts[0]
     for (name, _), part in zip(steps[1:], parts[1:], strict=True):
@@ -152,14 +152,14 @@ def _told_apart(fitted: Fitted, where: str) -> Fitted:
     if len(set(order)) < len(order):
         raise ImportRefused(
             where,
-            f"gives the columns {order}, some of them twice, expected each once: a session's time step has one value "
-            "for each feature; take the copies out, or make them in the model",
+            f"returns the columns {order}, some of them twice, expected each once: a session's time step has one value "
+            "for each feature; remove the copies, or make them in the model",
         )
     if order != sorted(order) and not fitted.names:
         raise ImportRefused(
             where,
-            f"gives the columns in the order {order}, and they have no names; fit it on a DataFrame, whose names "
-            "say which feature is which",
+            f"returns the columns in the order {order}, without names; fit it on a DataFrame, whose names say which "
+            "feature is which",
         )
     return fitted
 
@@ -185,7 +185,7 @@ def _columns(value: Any, where: str) -> Fitted:
         factors.append(part.factor)
         shifts.append(part.shift)
     if not order:
-        raise ImportRefused(where, "gives no column")
+        raise ImportRefused(where, "returns no columns")
     names = tuple(known[at] for at in order) if known else ()
     return _told_apart(Fitted(np.concatenate(factors), np.concatenate(shifts), names, tuple(order)), where)
 
@@ -238,7 +238,7 @@ def _range(value: Any, place: str) -> tuple[float, float]:
 def _names(value: Any, where: str) -> tuple[str, ...]:
     names = tuple(value)
     if not all(isinstance(name, str) for name in names):
-        raise ImportRefused(where, f"features: got {str(names)[:80]}, expected texts")
+        raise ImportRefused(where, f"features: got {str(names)[:80]}, expected strings")
     return tuple(str(name) for name in names)
 
 
@@ -248,6 +248,6 @@ def feature_names_of(value: Any) -> tuple[str, ...]:
     names = columns()
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise ImportRefused(
-            "feature_names", f"got {str(names)[:80]}, expected a list of texts, or a DataFrame with such columns"
+            "feature_names", f"got {str(names)[:80]}, expected a list of strings, or a DataFrame with such columns"
         )
     return tuple(names)

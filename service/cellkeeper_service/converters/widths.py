@@ -36,14 +36,14 @@ def check(stack: Stack, place: str) -> int:
     if not stack.recurrent and not stack.convolutions:
         raise ImportRefused(
             place,
-            "no recurrent layer in it; expected an LSTM, GRU, RNN or causal convolution: there is nothing to stream",
+            "has no recurrent layer; expected an LSTM, GRU, RNN or causal convolution: there is nothing to stream",
         )
     if stack.masked and stack.convolutions:
-        raise ImportRefused(stack.convolutions[0].place, "a mask before a convolution, which takes what is masked")
+        raise ImportRefused(stack.convolutions[0].place, "a mask before a convolution, which ignores masks")
     if len(stack.recurrent) > MAX_LAYERS:
         raise ImportRefused(place, f"got {len(stack.recurrent)} recurrent layers, expected at most {MAX_LAYERS}")
     if stack.masked and not stack.chain:
-        raise ImportRefused(place, "masks in a model with branches, expected a mask only where its layers are a chain")
+        raise ImportRefused(place, "masks in a model with branches, expected masks only in a chain of layers")
     widths = {INPUT: stack.size}
     for number, layer in enumerate(stack.layers):
         if isinstance(layer, Embed) != (number == 0 and not stack.size):

@@ -113,7 +113,7 @@ class DeviceStates:
         except EngineLost as error:
             raise StartError(
                 f"arena_mib: {rows} rows of states of {self._place} take {needed_mib} MiB on {self._device.name}, and "
-                f"making room for them fails ({error}); lower --arena-mib or free memory of the device"
+                f"allocating them failed ({error}); lower --arena-mib or free memory of the device"
             ) from error
 
     def write(self, rows: Rows, states: NDArray[np.uint8]) -> None:

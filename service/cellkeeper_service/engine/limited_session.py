@@ -60,8 +60,8 @@ class LimitedSession:
             if not self._options.terminate:
                 raise
             raise StartError(
-                f"{self._place}: one call takes longer than {self._limit_ms} ms and was stopped; does a Loop or Scan "
-                "in it end? Bound its turns, or raise the limit (trial_call_ms)"
+                f"{self._place}: one call took longer than {self._limit_ms} ms and was stopped; if it has a Loop or "
+                "Scan, limit the number of its iterations, or raise the limit (trial_call_ms)"
             ) from error
         finally:
             self._stop_at = float("inf")

@@ -136,7 +136,7 @@ def _taken(inputs: Array, engine: Engine, start: int) -> Array:
         step, *feature = (int(index) for index in np.argwhere(~good)[0])
         place = f"time step {start + step}" + (f", feature {feature[0]}" if feature else "")
         raise StartError(
-            f"inputs: got NaN or infinity at {place}, expected finite values: the model takes none missing"
+            f"inputs: got NaN or infinity at {place}, expected finite values: the model does not accept missing values"
         )
     return numbers.astype(spec.input.dtype)
 
@@ -165,11 +165,9 @@ def _cannot_be_streamed(bundle: Bundle, error: Unstreamable) -> str:
     from .onnx_checks import coupling_operators
 
     found = coupling_operators(bundle.graph)
-    hint = (
-        f". It holds {', '.join(found)}, which takes one scale for all rows and time steps of a tensor" if found else ""
-    )
+    hint = f". It contains {', '.join(found)}: one scale for all rows and time steps of a tensor" if found else ""
     if error.coupled:
-        hint += "; or serve it one session a call (import onnx --batch one), if it was trained like that"
+        hint += "; or serve it one session per call (import onnx --batch one), if it was trained that way"
     return f"{bundle.path / bundle.config.graph}: {error}{hint}"
 
 

@@ -60,8 +60,8 @@ def refuse_operators(model: Any, config: GraphConfig, place: str) -> None:
         named = f"{place}: node {node.name or node.output[0]!r} ({node.op_type})"
         if node.op_type in RANDOM:
             raise StartError(
-                f"{named}: draws random numbers, so that a step sent again would get other outputs; take it out, or "
-                "feed its values as inputs"
+                f"{named}: draws random numbers, so a retried step would get other outputs; remove it, or pass its "
+                "values as inputs"
             )
         if node.op_type in DROPOUTS and not _is_false(node, DROPOUTS[node.op_type], [graph, model.graph]):
             raise StartError(
@@ -72,8 +72,8 @@ def refuse_operators(model: Any, config: GraphConfig, place: str) -> None:
         # before opset 14, further outputs (the batch's statistics) mark training mode, instead of an attribute
         if node.op_type == "BatchNormalization" and (training or any(node.output[1:])):
             raise StartError(
-                f"{named}: normalises by the statistics of the batch in training mode; export the model in evaluation "
-                "mode (model.eval())"
+                f"{named}: normalises by the batch's statistics in training mode; export the model in evaluation mode "
+                "(model.eval())"
             )
         if node.op_type in RECURRENT and "direction" in attributes:
             direction = attributes["direction"].s.decode("utf-8", "replace").lower()

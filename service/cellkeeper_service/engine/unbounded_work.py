@@ -86,8 +86,8 @@ class _Reading:
         deciding = [name for name in node.input[SIZED_BY.get(node.op_type, slice(0))] if name in known.sent]
         if deciding:
             raise StartError(
-                f"{self._named(node)}: {deciding[0]} says how large its result is, and depends on values that clients "
-                "send, so that one request could take all memory; give it a fixed size, or one made of shapes"
+                f"{self._named(node)}: the size of its result, {deciding[0]}, depends on values that clients send, so "
+                "one request could take all memory; use a fixed size, or one computed from shapes"
             )
         if node.op_type in ALIKE and node.input[0] in known.constants:
             known.constants[node.output[0]] = known.constants[node.input[0]]
@@ -117,7 +117,7 @@ class _Reading:
     def _check_turns(self, node: Any, turns: str, known: _Known, *, ends_early: bool) -> None:
         """Raises StartError if the iterations have no bound. ends_early: the condition depends on what clients send."""
         if turns in known.sent:
-            raise self._unbounded(node, f"the number of its turns, {turns}, depends on values that clients send")
+            raise self._unbounded(node, f"its number of iterations, {turns}, depends on values that clients send")
         if not ends_early:
             return
         if not turns:
@@ -125,13 +125,15 @@ class _Reading:
         if turns in known.constants:
             most = int(numpy_helper.to_array(known.constants[turns]).reshape(-1)[0])
             if most > MOST_TURNS:
-                why = f"its condition depends on values that clients send, and else it ends after {most} turns"
+                why = (
+                    f"its condition depends on values that clients send, and otherwise it ends after {most} iterations"
+                )
                 raise self._unbounded(node, why)
 
     def _unbounded(self, node: Any, why: str) -> StartError:
         return StartError(
-            f"{self._named(node)}: {why}, so that one request could hold up all the others; bound its turns by a "
-            f"constant of up to {MOST_TURNS}, or by a number made of shapes"
+            f"{self._named(node)}: {why}, so one request could block all others; limit its iterations to a constant "
+            f"of up to {MOST_TURNS}, or to a number computed from shapes"
         )
 
     def _named(self, node: Any) -> str:

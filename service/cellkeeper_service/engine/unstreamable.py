@@ -46,13 +46,14 @@ def explain(
     seen = probe.difference(ordinary[:4], ordinary[:4])
     if seen > most:
         return Unstreamable(
-            f"gives other values when the same call is made again (they differ by {seen:.1g} of the largest): random "
-            "numbers, or memory beside the states; take out what is random, and declare what is kept as a state"
+            f"returns other values when the same call is repeated (they differ by {seen:.1g} of the largest): it draws "
+            "random numbers, or keeps values outside its states; remove what is random, and declare what it keeps as a "
+            "state"
         )
     seen = max(probe.difference(ordinary[:4], company) for company in _companies(ordinary[:4]))
     seen = max(seen, probe.difference(ordinary[:4], ordinary[:4], last=True))
     if seen > most:
-        return coupled(f"with other sessions beside it, a session's outputs differ by {seen:.1g} of the largest")
+        return coupled(f"with other sessions in the batch, a session's outputs differ by {seen:.1g} of the largest")
     alone = np.ascontiguousarray(sequences.long[:, :1])
     half = len(alone) // 2
     later = alone.copy()
@@ -62,13 +63,13 @@ def explain(
     if seen > most:
         return Unstreamable(
             f"looks ahead: the outputs of a time step differ by {seen:.1g} of the largest when only later time steps "
-            "do; a stream has not seen those. Build it of past and present alone (no backward direction, no mean or "
-            "attention over the whole sequence, no centred window)"
+            "change, which a stream has not seen. Build it from past and present time steps only (no backward "
+            "direction, no mean or attention over the whole sequence, no centred window)"
         )
     return Unstreamable(
         f"chunks depend on their length: the same sequence in one chunk, in several and step by step differs by "
-        f"{spread:.1g} of the largest output, expected at most {most:.0e}; let the states carry all that a time step "
-        "needs of the ones before it (windows, sums, statistics), or export a graph of one time step"
+        f"{spread:.1g} of the largest output, expected at most {most:.0e}; keep everything that a time step needs "
+        "from earlier ones in the states (windows, sums, statistics), or export a graph of one time step"
     )
 
 

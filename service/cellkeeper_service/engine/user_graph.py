@@ -164,7 +164,7 @@ class UserGraphEngine:
                 raise
             line = " ".join(str(error).split())[:300]
             raise StartError(
-                f"{self._name}: a call fails while the graph is tried ({line}); check what config.json declares: the "
+                f"{self._name}: a trial call of the graph failed ({line}); check what config.json declares: the "
                 "vocabulary, shapes and layout"
             ) from error
 
@@ -185,8 +185,8 @@ class UserGraphEngine:
         except Exception as error:  # onnxruntime's errors have no public base class
             line = " ".join(str(error).split())[:300]
             raise StartError(
-                f"{place}: a step of two sessions fails ({line}); check the declared shapes, batch, layout and batch "
-                "axes"
+                f"{place}: a trial step of two sessions failed ({line}); check the declared shapes, batch, layout and "
+                "batch axes"
             ) from error
         for output in self.spec.outputs:
             came, expected = outputs[output.name], (1, 2, *output.shape)
@@ -207,11 +207,13 @@ def _check_names(session: Any, config: GraphConfig, place: str) -> dict[str, str
     inputs = {value.name: value.type for value in session.get_inputs()}
     declared = [*graph_names(config), *(state.input for state in config.states), *config.constants]
     if sorted(declared) != sorted(inputs):
-        raise StartError(f"{place}: inputs: config.json declares {sorted(declared)}, the graph has {sorted(inputs)}")
+        raise StartError(
+            f"{place}: inputs: config.json declares {sorted(declared)}, but the graph has {sorted(inputs)}"
+        )
     results = {value.name: value.type for value in session.get_outputs()}
     for name in [output.output for output in config.outputs] + [state.output for state in config.states]:
         if name not in results:
-            raise StartError(f"{place}: output {name}: declared in config.json, the graph has {sorted(results)}")
+            raise StartError(f"{place}: output {name}: declared in config.json, but the graph has {sorted(results)}")
     for state in config.states:
         came, expected = {inputs[state.input], results[state.output]}, f"tensor({_TYPES[state.dtype]})"
         if came != {expected}:

@@ -35,7 +35,7 @@ class MergedMetrics:
         gone backwards.
         """
         if len(self._urls) < self._count:
-            raise OSError(f"{len(self._urls)} of {self._count} workers serve")
+            raise OSError(f"{len(self._urls)} of {self._count} workers are serving")
         registry = CollectorRegistry()
         registry.register(_Sums([self._scrape(url) for url in self._urls]))
         return generate_latest(registry)
@@ -53,7 +53,7 @@ class MergedMetrics:
         if self._ending:
             return "draining"
         if len(self._urls) < self._count:
-            return f"{len(self._urls)} of {self._count} workers serve"
+            return f"{len(self._urls)} of {self._count} workers are serving"
         return self._first_refusal("/readyz")
 
     def _first_refusal(self, path: str) -> str:

@@ -41,27 +41,29 @@ class PrometheusMeter:
 
         self._loads = self._counters(
             "cellkeeper_loads",
-            "Readings of a record, by whether the session was hot at its position (hot) or not (cold).",
+            "Record loads, by whether the session was hot at its position (hot) or not (cold).",
             "model",
             "kind",
         )
         self._rebuilt = self._counters(
-            "cellkeeper_load_replayed_steps", "Time steps computed again from input logs at cold loads.", "model"
+            "cellkeeper_load_replayed_steps", "Time steps recomputed from input logs in cold loads.", "model"
         )
-        self._checkpoints = self._counters("cellkeeper_checkpoints", "Commits that wrote a state.", "model")
-        self._evictions = self._counters("cellkeeper_evictions", "Hot sessions let go.", "model", "reason")
+        self._checkpoints = self._counters("cellkeeper_checkpoints", "Commits that wrote a checkpoint.", "model")
+        self._evictions = self._counters("cellkeeper_evictions", "Hot sessions evicted.", "model", "reason")
         self._rejections = self._counters("cellkeeper_rejections", "Requests and items refused.", "reason")
         self._non_finite = self._counters(
             "cellkeeper_non_finite_chunks", "Chunks refused because an output or a state was not finite.", "model"
         )
         self._http_requests = self._counters(
             "cellkeeper_http_requests",
-            "Requests over HTTP, by the template of their path.",
+            "HTTP requests, by the template of their path.",
             "method",
             "route",
             "status",
         )
-        self._reloads = self._counters("cellkeeper_reloads", "SIGHUPs: folders read again, by result.", "result")
+        self._reloads = self._counters(
+            "cellkeeper_reloads", "Reloads of the model folders after SIGHUP, by result.", "result"
+        )
 
     # ------------------------------------------------------------------------------------- events (Meter)
 
@@ -164,7 +166,7 @@ class _Gauges(Collector):
         self.store: tuple[str, Callable[[], StoreFacts]] | None = None
 
     def collect(self) -> Iterator[Metric]:
-        queue = GaugeMetricFamily("cellkeeper_queue_depth", "Requests and items that wait.")
+        queue = GaugeMetricFamily("cellkeeper_queue_depth", "Requests and frame items that wait.")
         queue.add_metric((), self.queue_depth())
         hot = GaugeMetricFamily("cellkeeper_hot_sessions", "Sessions whose state is in a slot.", labels=("model",))
         for model, sessions in self.hot_sessions().items():
@@ -191,7 +193,7 @@ class _Gauges(Collector):
             labels=("kind", "persistence", "eviction", "replicas"),
         )
         restarts = CounterMetricFamily(
-            "cellkeeper_store_restarts", "How often a server of the store was seen to have started again."
+            "cellkeeper_store_restarts", "Restarts of the store's servers that this process noticed."
         )
         if self.store is not None:
             kind, ask = self.store

@@ -77,10 +77,10 @@ def tick_families() -> Families:
 def store_families() -> Families:
     return Families(
         "call",
-        Column("cellkeeper_store_round_trips", "Calls of the store.", rows=True),
-        Column("cellkeeper_store_items", "Sessions in calls of the store."),
-        Column("cellkeeper_store_errors", "Calls of the store that failed."),
-        Column("cellkeeper_store_seconds", "Seconds of a store call.", SECONDS),
+        Column("cellkeeper_store_round_trips", "Store calls.", rows=True),
+        Column("cellkeeper_store_items", "Sessions in store calls."),
+        Column("cellkeeper_store_errors", "Store calls that failed."),
+        Column("cellkeeper_store_seconds", "Duration of a store call in seconds.", SECONDS),
     )
 
 
@@ -97,7 +97,7 @@ def http_families() -> Families:
         "route",
         Column(
             "cellkeeper_http_request_seconds",
-            "Seconds of a request over HTTP; of a WebSocket, while it was open.",
+            "Duration of an HTTP request in seconds; of a WebSocket, the time that it was open.",
             SECONDS,
         ),
     )

@@ -20,7 +20,7 @@ SECONDS = (
 NORMS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 9))
 CHANGES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 5))
 
-_SAMPLED = f"Sampled: of one session in every {SAMPLE_EVERY_CALLS}th call of the engine."
+_SAMPLED = f"Sampled: one session in every {SAMPLE_EVERY_CALLS}th engine call."
 _STEPS, _REPLAYED = len(PHASES), len(PHASES) + 1
 
 
@@ -46,7 +46,7 @@ class StepFamilies(Collector):
     def collect(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(
             "cellkeeper_chunk_seconds",
-            "Seconds that a chunk spent: waiting for a tick, loading its session, computing, committing; and in all.",
+            "Seconds that a chunk spent waiting for a tick, loading its session, computing, committing, and in total.",
             labels=("model", "phase"),
         )
         steps = CounterMetricFamily("cellkeeper_steps", "Time steps applied and answered.", labels=("model",))

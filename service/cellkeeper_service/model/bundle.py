@@ -37,7 +37,7 @@ _KINDS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".onnx": "onnx", 
     ".bin": "torch",
     ".safetensors": "torch",
 }
-_IMPORT = "`cellkeeper-server import --help` says how to make one of a model"
+_IMPORT = "`cellkeeper-server import --help` says how to make one from a model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +107,20 @@ def _check_folder(path: Path) -> None:
                 return
             bundles = [name for name in found if name[0] != "." and (path / name / CONFIG_FILE).is_file()]
             inside = f"name a bundle within it, such as {path / named(bundles[0])}" if bundles else _IMPORT
-            raise StartError(f"{path}: no bundle, it has no {CONFIG_FILE}; {inside}")
+            raise StartError(f"{path}: not a bundle, it has no {CONFIG_FILE}; {inside}")
         is_file, is_link = path.is_file(), path.is_symlink()
         whole = path.absolute()
     except (OSError, ValueError) as error:  # ValueError: a zero byte
         raise StartError(f"{one_line(str(path))}: cannot be read ({one_line(str(error))}); {_IMPORT}") from error
     if is_file:
         kind = _KINDS.get(path.suffix.lower())
-        what = f"`cellkeeper-server import {kind} {path} {path.stem}` makes one of it" if kind else _IMPORT
+        what = f"`cellkeeper-server import {kind} {path} {path.stem}` makes one from it" if kind else _IMPORT
         if path.name in (CONFIG_FILE, WEIGHTS_FILE):
             what = f"give its folder, {path.parent}"
         raise StartError(f"{path}: a file, expected the folder of a bundle; {what}")
     if is_link:
         raise StartError(
-            f"{path}: no such folder: a link that leads nowhere, or to itself; give the folder of a model bundle"
+            f"{path}: no such folder: a link that points nowhere, or to itself; give the folder of a model bundle"
         )
     looked = "" if path.is_absolute() else f" (looked for {whole})"
     raise StartError(f"{path}: no such folder{looked}; give the folder of a model bundle")
@@ -132,7 +132,7 @@ def _read(folder: Path, name: str, most: int) -> bytes:
     try:
         resolved = path.resolve(strict=True)
         if not resolved.is_relative_to(folder.resolve()):
-            raise StartError(f"{path}: leads out of the bundle; put the file itself there")
+            raise StartError(f"{path}: points outside the bundle; put the file itself there")
         if not resolved.is_file():
             raise StartError(f"{path}: not a file; put the file there")
         size = resolved.stat().st_size
@@ -140,10 +140,10 @@ def _read(folder: Path, name: str, most: int) -> bytes:
             raise StartError(f"{path}: got {size} bytes, expected 1 to {most}")
         return resolved.read_bytes()
     except RuntimeError as error:  # until Python 3.13
-        raise StartError(f"{path}: a link that leads to itself; put the file itself there") from error
+        raise StartError(f"{path}: a link that points to itself; put the file itself there") from error
     except OSError as error:
         if error.errno == ELOOP:
-            raise StartError(f"{path}: a link that leads to itself; put the file itself there") from error
+            raise StartError(f"{path}: a link that points to itself; put the file itself there") from error
         raise StartError(f"{path}: cannot be read ({error.strerror}); put the file there") from error
 
 
@@ -162,7 +162,7 @@ def _tensors(path: Path, weights: bytes, config: Config) -> dict[str, Array]:
             raise StartError(f"{path}: tensor {name}: missing, expected shape {list(shape)}")
     for name in sorted(found):
         if name not in required:
-            raise StartError(f"{path}: tensor {named(name)}: not one of this model's; remove it")
+            raise StartError(f"{path}: tensor {named(name)}: not part of this model; remove it")
         shape, dtype, wanted = shapes[name], found[name]["dtype"], dtypes.get(name, "float32")
         if shape != required[name]:
             raise StartError(
@@ -185,7 +185,7 @@ def _graph_shapes(path: Path, config: GraphConfig, found: Shapes) -> Shapes:
             raise StartError(f"{path}: tensor constant.{name}: missing, config.json declares it")
         if prod(shape) == 0:
             raise StartError(
-                f"{path}: tensor constant.{name}: got shape {one_line(str(list(shape)))}, expected no zeros in it"
+                f"{path}: tensor constant.{name}: got shape {one_line(str(list(shape)))}, expected no axis of length 0"
             )
         shapes[f"constant.{name}"] = shape
     for state in config.states:
@@ -206,5 +206,5 @@ def _fingerprint(*parts: bytes) -> bytes:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key occurs twice in one object")
     return value

@@ -33,7 +33,7 @@ def parse_feedback(fields: Fields, features: int, vocabulary: int, predicted: tu
     """
     if not fields.has("feedback"):
         return None
-    value = fields.any("feedback", "a list or a text")
+    value = fields.any("feedback", "a list or a string")
     width = 0 if predicted is None else prod(predicted)
     if vocabulary:
         if value != GREEDY or width != vocabulary:
@@ -65,7 +65,7 @@ def parse_named_feedback(
             fits = "" if one.vocabulary else f"{prod(one.shape)} indices below {width} into the prediction, or "
             raise fields.refuse(f"feedback: {one.name}", sources, f'{fits}"known"')
     if all(sources == SUPPLIED for sources in value.values()):
-        raise fields.refuse("feedback", value, "at least one input that the prediction becomes")
+        raise fields.refuse("feedback", value, "at least one input that takes the prediction")
     return {name: sources if sources == SUPPLIED else tuple(sources) for name, sources in value.items()}
 
 

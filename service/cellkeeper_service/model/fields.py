@@ -58,7 +58,7 @@ class Fields:
     def text(self, key: str, longest: int = 200, default: object = _REQUIRED, *, printable: bool = True) -> str:
         """Reads a string. printable: refuse unprintable characters, because names appear in logs, metrics and errors,
         where a line break would forge a line. False if the caller checks every character itself."""
-        expected = f"a text of 1 to {longest} {'printable ' if printable else ''}characters"
+        expected = f"a string of 1 to {longest} {'printable ' if printable else ''}characters"
         value = self.any(key, expected, default)
         if not isinstance(value, str) or not 1 <= len(value) <= longest or (printable and not value.isprintable()):
             raise self.refuse(key, value, expected)

@@ -108,7 +108,7 @@ def _table(data: ArrayLike, field: str) -> np.ndarray[tuple[int, int], np.dtype[
         raise StartError(f"{field}: not numbers ({error})") from error
     if numbers.dtype.kind not in "fiub":
         raise StartError(
-            f"{field}: not numbers (dtype {numbers.dtype}); expected numbers; NaN, None or a mask for missing"
+            f"{field}: not numbers (dtype {numbers.dtype}), expected numbers, with NaN, None or a mask for missing ones"
         )
     values = numbers.astype(np.float64)
     if values.ndim < 2 or values.size == 0:
@@ -116,7 +116,7 @@ def _table(data: ArrayLike, field: str) -> np.ndarray[tuple[int, int], np.dtype[
     table = values.reshape(-1, values.shape[-1])
     if np.isinf(table).any() or np.isnan(table).all(axis=0).any():
         raise StartError(
-            f"{field}: holds an infinity, or a feature without a number; expected numbers, NaN for missing"
+            f"{field}: got an infinity, or a feature without any number, expected numbers and NaN for missing values"
         )
     return table
 

@@ -57,7 +57,7 @@ def parse_named_inputs(fields: Fields) -> NamedInputs:
     inputs = tuple(_input(Fields(item, fields.place(f"inputs[{i}]"))) for i, item in enumerate(items))
     names, graph_names = [one.name for one in inputs], [one.input for one in inputs]
     if len(inputs) < 2 or len(set(names)) < len(names) or len(set(graph_names)) < len(names):
-        raise fields.refuse("inputs", names, "at least two, names distinct; a single input is given as `input`")
+        raise fields.refuse("inputs", names, "at least two with distinct names; give a single input as `input`")
     values = sum(prod(one.shape) for one in inputs)
     if values > MAX_VALUES:
         raise fields.refuse("inputs", f"{values} values in a time step", f"at most {MAX_VALUES}")

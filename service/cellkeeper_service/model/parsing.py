@@ -56,7 +56,7 @@ def _feature_names(fields: Fields, source: Features | Tokens | NamedInputs) -> t
     texts = all(isinstance(name, str) and 1 <= len(name) <= 200 and name.isprintable() for name in names)
     size = source.size if isinstance(source, Features) and not source.shape else 0
     if not texts or len(set(names)) != len(names) or len(names) not in (0, size):
-        raise fields.refuse("feature_names", names, f"{size} distinct texts of up to 200 printable characters, or none")
+        raise fields.refuse("feature_names", names, f"{size} distinct strings of up to 200 printable characters, or []")
     return tuple(names)
 
 
@@ -126,7 +126,7 @@ def parse_normalization(fields: Fields, size: int) -> Normalization:
     """Reads an object with offset and scale, `size` numbers each."""
     normalization = Normalization(fields.numbers("offset", size), fields.numbers("scale", size))
     if any(abs(scale) < 1e-30 for scale in normalization.scale):
-        raise fields.refuse("scale", min(normalization.scale, key=abs), "numbers that can be divided by")
+        raise fields.refuse("scale", min(normalization.scale, key=abs), "numbers of at least 1e-30 in magnitude")
     fields.done()
     return normalization
 
@@ -164,11 +164,11 @@ def parse_transform(fields: Fields, width: int) -> Transform:
 def _graph(fields: Fields, name: str) -> GraphConfig:
     graph = fields.text("graph", printable=False)
     if not all(c.isalnum() or c in "._-" for c in graph) or graph.startswith("."):
-        raise fields.refuse("graph", graph, "the plain name of a file within the bundle")
+        raise fields.refuse("graph", graph, "the name of a file in the bundle, without a path")
     batch = fields.choice("batch", BATCHES, "free")
     layout = fields.choice("layout", LAYOUTS)
     if batch == "none" and layout == "batch_first":
-        raise fields.refuse("layout", layout, "step or time_first, as batch is none")
+        raise fields.refuse("layout", layout, "step or time_first, because batch is none")
     input_name, source = ("", parse_named_inputs(fields)) if fields.has("inputs") else _graph_input(fields)
     states = tuple(
         _graph_state(Fields(item, fields.place(f"states[{i}]")), batch)
@@ -179,10 +179,10 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
     )
     names = [state.name for state in states]
     if not states or len(set(names)) != len(names) or "last_input" in names:
-        raise fields.refuse("states", names, "at least one, names distinct and not last_input")
+        raise fields.refuse("states", names, "at least one, with distinct names other than last_input")
     names = [output.name for output in outputs]
     if not outputs or len(set(names)) != len(names) or any(n == "state" or n.startswith("state.") for n in names):
-        raise fields.refuse("outputs", names, "at least one, names distinct and not state or state.*")
+        raise fields.refuse("outputs", names, "at least one, with distinct names other than state and state.*")
     constants = tuple(fields.items("constants", 64, ()))
     texts = all(isinstance(item, str) and 1 <= len(item) <= 200 and item.isprintable() for item in constants)
     if not texts or len(set(constants)) != len(constants):

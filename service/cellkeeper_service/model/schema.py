@@ -65,7 +65,7 @@ def config_schema() -> Schema:
             "missing": _object(
                 "what NaN in an input means",
                 policy=_choice(POLICIES, "refuse it, hold the feature's last value, or take `value`"),
-                value=_number("taken by `constant`, and by `hold` before the first value", default=0.0),
+                value=_number("used by `constant`, and by `hold` before the first value", default=0.0),
                 required=("policy",),
             ),
             "dense": _object(
@@ -81,7 +81,7 @@ def config_schema() -> Schema:
                 name=_text("its name in the session's state") | {"not": {"const": "last_input"}},
                 input=_text("the graph's input that takes it"),
                 output=_text("the graph's output that gives it"),
-                shape=_shape("of one session, without the batch; of a graph without a free batch the whole tensor's"),
+                shape=_shape("of one session, without the batch; of the whole tensor if the batch is not free"),
                 batch_axis=_integer(0, MAX_RANK, "the axis at which the graph has the batch", default=0),
                 dtype=_choice(STATE_DTYPES, "of the graph's tensor", default="float32"),
                 required=("name", "input", "output", "shape"),
@@ -110,7 +110,7 @@ def _recurrent(cell: str, text: str) -> Schema:
     keys = {
         "input_size": _integer(1, MAX_SIZE, "values that layer 0 takes: features, or the embedding's width"),
         "hidden_size": _integer(1, MAX_SIZE, "width of the cell's state"),
-        "num_layers": _integer(1, MAX_LAYERS, "layers, one above another", default=1),
+        "num_layers": _integer(1, MAX_LAYERS, "stacked layers", default=1),
         "proj_size": projected,
         "bias": _flag("whether the layers have biases", default=True),
         "initial_state": _choice(("zeros", "learned"), "of a new session", default="zeros"),
@@ -128,7 +128,7 @@ def _graph() -> Schema:
     keys = {
         "graph": _text("file name of the ONNX graph in the bundle") | {"pattern": f"^[^./\\\\\\s][^/\\\\\\s]*{_END}"},
         "layout": _choice(LAYOUTS, "of the input and the outputs: [B, ...], [T, B, ...] or [B, T, ...]"),
-        "batch": _choice(BATCHES, "sessions in a call: any number, one, or one without such an axis", default="free"),
+        "batch": _choice(BATCHES, "sessions in a call: any number, one, or one without a batch axis", default="free"),
         "states": _list("state", 256, "the graph's states") | {"minItems": 1},
         "outputs": _list("output", 64, "what the graph predicts") | {"minItems": 1},
         "constants": _names(constants, 64),
@@ -158,12 +158,12 @@ def _graph() -> Schema:
 
 
 def _named_input() -> Schema:
-    vocabulary = _integer(1, MAX_IDS, "of integers, which need it: they are 0 to vocabulary - 1")
+    vocabulary = _integer(1, MAX_IDS, "of integers, for which it is required: they are 0 to vocabulary - 1")
     axis = {"type": "integer", "minimum": 1, "maximum": MAX_VALUES}
     named = _object(
         "one of several inputs of a graph",
-        name=_text("what clients call it"),
-        input=_text("what the graph calls it; by default `name`"),
+        name=_text("its name for clients"),
+        input=_text("its name in the graph; default: `name`"),
         shape=_shape("of one time step") | {"items": axis},
         dtype=_choice(DTYPES, "of the graph's input"),
         vocabulary=vocabulary,
@@ -177,7 +177,7 @@ def _named_input() -> Schema:
 def _model(text: str, cell: str, inputs: Schema, keys: Schema, required: tuple[str, ...]) -> Schema:
     shared = {
         "format": {"const": FORMAT, "description": "the format's name and version"},
-        "name": _text("by which clients address the model", 100),
+        "name": _text("the name by which clients address the model", 100),
         "cell": {"const": cell, "description": text},
         "bidirectional": {"const": False, "default": False, "description": "a stream has no backward direction"},
         "input": inputs,
@@ -245,11 +245,11 @@ def _graph_tokens() -> Schema:
 
 def _transform() -> Schema:
     value = {
-        "description": f"of {', '.join(OPS_WITH_VALUE)} only: one number, or one for each output unit",
+        "description": f"for {', '.join(OPS_WITH_VALUE)} only: one number, or one for each output unit",
         "anyOf": [_number(""), _numbers("")],
     }
     transform = _object(
-        "a step back to the user's units", op=_choice(OPS, "what is done"), value=value, required=("op",)
+        "a step back to the user's units", op=_choice(OPS, "the operation"), value=value, required=("op",)
     )
     takes = {"properties": {"op": {"enum": list(OPS_WITH_VALUE)}}}
     return transform | {"if": takes, "then": {"required": ["value"]}, "else": {"not": {"required": ["value"]}}}

@@ -88,7 +88,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
             try:
                 request = await self.unread.read(context)
                 if request is grpc.aio.EOF:  # type: ignore[attr-defined]
-                    raise asyncio.CancelledError("the caller left before its message came")
+                    raise asyncio.CancelledError("the caller left before its message arrived")
                 self.authenticator.check(caller)  # again: the message may have taken a while
                 if isinstance(request, Malformed):
                     raise request.rejection()

@@ -49,7 +49,8 @@ class Authenticator:
         grant = self._grant(context)
         if not allowed(rpc, grant.rights):
             needed = " or ".join(sorted(right.value for right in NEEDS.get(rpc, ())))
-            raise Rejection(Reason.PERMISSION_DENIED, f"{rpc} needs the right {needed or 'of nobody'}")
+            text = f"{rpc} needs the right {needed}" if needed else f"{rpc}: no right permits this call"
+            raise Rejection(Reason.PERMISSION_DENIED, text)
         caller = self._callers.get(grant)
         if caller is None:
             caller = self._callers[grant] = self._caller(grant, self._tokens)
@@ -124,5 +125,5 @@ class Authenticator:
 
 def _refused() -> Rejection:
     """Returns the one rejection for all failures, so that guessing tokens reveals nothing."""
-    text = "a token is needed that is known here and has not expired, as metadata `authorization: Bearer TOKEN`"
+    text = "expected a valid, unexpired token in the metadata `authorization: Bearer TOKEN`"
     return Rejection(Reason.UNAUTHENTICATED, text)

@@ -66,7 +66,7 @@ class Catalog:
         """Returns the model's name and versions. An empty `name` means the only model. Raises a Rejection."""
         if not name:
             if self._only is None:
-                raise invalid("model", "nothing", f"one of {', '.join(sorted(self.models))}: several are served")
+                raise invalid("model", "nothing", f"one of {', '.join(sorted(self.models))}: several models are served")
             name = self._only
         models = self.models.get(name)
         if models is None:
@@ -84,7 +84,7 @@ class Catalog:
         """Returns the requested per-step outputs, and whether the state is requested. Raises a Rejection."""
         outputs, with_state = fields.wanted(names, spec)
         if with_state and not self.shows_state:
-            text = f"outputs: got {fields.STATE_OUTPUT!r}, expected others: the caller has no right to read states"
+            text = f"outputs: got {fields.STATE_OUTPUT!r}, expected others: the caller lacks the right to read states"
             raise Rejection(Reason.PERMISSION_DENIED, text, field="outputs")
         return outputs, with_state
 
@@ -110,6 +110,6 @@ class Catalog:
         size += text_bytes + (spec.state_bytes if with_state else 0)
         room = self.limits.max_message_bytes - 4096  # for everything besides the tensors
         if size > room:
-            text = f"outputs: the reply would have {size} bytes, and a message takes {room}; send shorter chunks"
+            text = f"outputs: the reply would have {size} bytes, expected at most {room}; send shorter chunks"
             raise Rejection(Reason.REPLY_TOO_LARGE, text, field="outputs")
         return size

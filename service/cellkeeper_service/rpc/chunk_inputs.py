@@ -40,7 +40,7 @@ def time_steps(message: Chunk, spec: ModelSpec, prefix: str = "") -> int:
     for part in spec.inputs:
         if given[part.name].shape[0] != steps:
             came = f"T = {given[part.name].shape[0]}"
-            expected = f"T = {steps}, as of {first.name}: all inputs have the same time steps"
+            expected = f"T = {steps}, as in {first.name}: all inputs have the same time steps"
             raise invalid(f"{prefix}{FIELD}[{part.name}].shape", came, expected)
     return steps
 
@@ -87,7 +87,7 @@ def read_known(request: pb.StepRequest, steps: int, feedback: Feedback | NamedFe
             raise invalid(KNOWN_FIELD, f"{len(request.rollout_named_inputs)} tensors", "none: the model has one input")
         return tensors.read_known(request.rollout_inputs, request.dtype, steps, feedback.known_features, spec)
     if request.rollout_inputs:
-        raise invalid("rollout_inputs", f"{len(request.rollout_inputs)} bytes", f"`{KNOWN_FIELD}` alone")
+        raise invalid("rollout_inputs", f"{len(request.rollout_inputs)} bytes", f"`{KNOWN_FIELD}` only")
     fed = {name for name, _ in feedback.inputs}
     supplied = [part for part in spec.inputs if part.name not in fed]
     given = _by_name(request.rollout_named_inputs, supplied, KNOWN_FIELD)
@@ -129,7 +129,7 @@ def _by_name(given: Sequence[Named], parts: Sequence[InputSpec], field: str) -> 
     if sorted(tensor.name for tensor in given) != sorted(names):
         came = ", ".join(repr(tensor.name) for tensor in given) or "none"
         missing = "".join(f"; {name} is missing" for name in names if name not in found)
-        unknown = "".join(f"; {name!r} is none of them" for name in found if name not in names)
+        unknown = "".join(f"; {name!r} is unknown" for name in found if name not in names)
         raise invalid(field, f"{came}{missing}{unknown}", f"each of {', '.join(names)} once" if names else "none")
     return found
 
@@ -143,5 +143,5 @@ def _refuse_named(given: Sequence[pb.Tensor] | Sequence[pb.InputColumn], prefix:
 def _refuse_unnamed(came: bool, spec: ModelSpec, prefix: str) -> None:
     if came:
         names = ", ".join(part.name for part in spec.inputs)
-        expected = f"`{FIELD}` alone: the model has the inputs {names}"
+        expected = f"`{FIELD}` only: the model has the inputs {names}"
         raise invalid(f"{prefix}inputs", "dtype, shape or inputs", expected)

@@ -30,7 +30,9 @@ class Malformed:
     expected: str
 
     def rejection(self) -> Rejection:
-        return invalid("request", f"{self.count} bytes that are no message", f"a {self.expected} (texts are UTF-8)")
+        return invalid(
+            "request", f"{self.count} bytes that are not a valid message", f"a {self.expected} (strings are UTF-8)"
+        )
 
 
 def decoder(message_class: Any) -> Callable[[bytes], Any]:

@@ -49,13 +49,13 @@ def generation_bytes(value: bytes, field: str = "generation") -> bytes:
 def request_id(value: bytes, field: str = "request_id") -> bytes:
     if len(value) != ORIGIN_BYTES or value == NO_ORIGIN:
         came = "zeros" if value == NO_ORIGIN else f"{len(value)} bytes"
-        raise invalid(field, came, f"{ORIGIN_BYTES} random bytes, the same at every retry")
+        raise invalid(field, came, f"{ORIGIN_BYTES} random bytes, the same for every retry")
     return value
 
 
 def acked(value: int, asked: Position | None, field: str = "acked") -> int:
     if asked is not None and value > asked.step:
-        raise invalid(field, value, f"at most the position's step, {asked.step}: no later reply can be held")
+        raise invalid(field, value, f"at most the position's step, {asked.step}: the client cannot have a later reply")
     return value
 
 

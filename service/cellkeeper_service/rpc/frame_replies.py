@@ -105,7 +105,7 @@ class FrameReplies:
         try:
             error = to_error(why)
         except Exception:
-            log.exception("the error of a frame's item could not be made")
+            log.exception("the error of a frame's item could not be built")
             error = to_error(internal_error())
         self._errors.append(pb.ItemError(item=item, error=error))
         self._flush_soon()
@@ -138,7 +138,7 @@ class FrameReplies:
         try:
             messages = self._messages(ready, errors)
         except Exception:
-            log.exception("the replies to a frame's items could not be made together")
+            log.exception("the replies to a frame's items could not be built together")
             messages = self._messages(*self._without_broken(ready, errors))
         send = self._send
         if self._left == 0:  # break reference cycles, which only the collector would find
@@ -166,7 +166,7 @@ class FrameReplies:
         try:
             self._reply([step], [], False)
         except Exception:
-            log.exception("the reply to an item of a frame could not be made")
+            log.exception("the reply to an item of a frame could not be built")
             return False
         return True
 

@@ -94,7 +94,7 @@ class Frame:
         check_steps(steps, self.spec, self.catalog, f"steps[{item}]")
         fields.session_id(self.sessions[item], f"sessions[{item}]")
         if position is None and self.needs_positions:
-            raise invalid(f"positions[{item}]", "none", "the item's position: a stream's steps are numbered")
+            raise invalid(f"positions[{item}]", "none", "the item's position, which every step of a stream needs")
         if position is not None and position.step >= fields.MAX_STEP:
             raise invalid(f"positions[{item}].step", position.step, f"less than {fields.MAX_STEP}")
         if self.acked:

@@ -70,7 +70,7 @@ def read_opens(
 def _ttl_ms(ttl_ms: int, field: str, catalog: Catalog) -> int:
     longest_ms = catalog.limits.max_ttl_ms
     if longest_ms and not 0 < ttl_ms <= longest_ms:
-        raise invalid(field, ttl_ms, f"1 to {longest_ms}, which is the longest at this server")
+        raise invalid(field, ttl_ms, f"1 to {longest_ms}, the maximum on this server")
     if ttl_ms > LONGEST_TTL_MS:
         raise invalid(field, ttl_ms, f"at most {LONGEST_TTL_MS}, or 0 for never")
     return ttl_ms
@@ -145,7 +145,7 @@ def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: f
         else:
             window, steps = b"", 0
             if item.shape or item.inputs or item.named_inputs:
-                raise invalid(f"{where}.inputs", f"a window with {policy.name}", "one with RERUN only")
+                raise invalid(f"{where}.inputs", f"a window with {policy.name}", "none: only RERUN takes a window")
         target = spec.fingerprint
         asked = request.fingerprint  # as sent: if empty, the version that it resolves to changes with a reload
         content = content_of("CarryOver", generation, asked, policy.value.encode(), window)
@@ -163,7 +163,7 @@ def read_forks(request: pb.ForkRequest, catalog: Catalog, deadline: float) -> li
         source = catalog.key(name, item.source, f"{where}.source")
         target = catalog.key(name, item.target, f"{where}.target")
         if source == target:
-            raise invalid(f"{where}.target", repr(item.target), "another session than the source")
+            raise invalid(f"{where}.target", repr(item.target), "a session other than the source")
         at = fields.position(item.position, f"{where}.position") if item.HasField("position") else None
         request_id = fields.request_id(item.request_id, f"{where}.request_id")
         content = content_of("Fork", item.source.encode(), b"" if at is None else at)

@@ -60,7 +60,7 @@ class HalfSent:
         self._before: dict[str, int] = {}  # by peer, as of the last sweep
         self._sweeping: asyncio.TimerHandle | None = None
         if not self._received.is_known:
-            log.warning("this system does not tell how much comes over a connection: half-sent frames are not limited")
+            log.warning("this system does not report the bytes received per connection: half-sent frames have no limit")
 
     @contextmanager
     def counted(self, peer: str, finish: Callable[[Rejection], None]) -> Iterator[OpenStream]:
@@ -89,7 +89,7 @@ class HalfSent:
         try:
             self._look_at_all(began)
         except Exception:
-            log.exception("half-sent frames could not be looked at; they are looked at again")
+            log.exception("half-sent frames could not be checked; the next sweep tries again")
         self._sweep_in(max(SWEEP_SECONDS, SWEEP_SHARE * (time.monotonic() - began)))
 
     def _look_at_all(self, began: float) -> None:
@@ -100,7 +100,7 @@ class HalfSent:
         self._end_those_too_many(received)
         for peer, streams in self._by_peer.items():
             if any(stream.ended is not None and began - stream.ended > PATIENCE_SECONDS for stream in streams):
-                log.warning("%s takes no replies to streams that were ended: its connection is cut", peer)
+                log.warning("%s does not read the replies of ended streams: closing its connection", peer)
                 self._received.cut(peer)
 
     def _look(self, streams: list[OpenStream], count: int, before: int | None) -> None:
@@ -129,8 +129,8 @@ class HalfSent:
     def _end(self, stream: OpenStream) -> None:
         stream.ended = time.monotonic()
         text = (
-            f"more than {self._most} bytes may have come of frames that are not whole, and most of them on this "
-            "connection; this stream has waited longest there"
+            f"incomplete frames may hold more than {self._most} bytes, most of them on this connection; this stream "
+            "has waited longest there"
         )
         stream.finish(Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=RETRY_DELAY_MS))
 

@@ -94,7 +94,7 @@ class Public:
     async def _first_request(self, context: CallContext) -> Any:
         request = await self._request(context)
         if request is None:
-            raise asyncio.CancelledError("the caller left before its message came")
+            raise asyncio.CancelledError("the caller left before its message arrived")
         return request
 
     async def _request(self, context: CallContext) -> Any:
@@ -125,4 +125,4 @@ async def _one(request: Any) -> AsyncIterator[Any]:
 
 
 async def _full(context: CallContext, text: str) -> None:
-    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{text}, the most there are")
+    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{text}, the maximum")

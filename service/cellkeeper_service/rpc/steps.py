@@ -42,9 +42,9 @@ def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str, chunk_ste
         came = f"{len(request.rollout_inputs)} bytes, {len(request.rollout_named_inputs)} tensors"
         raise invalid("rollout_inputs", came, "none without rollout_steps")
     if not request.peek:
-        raise invalid("rollout_steps", f"{steps} without peek", "peek with it: what is rolled out is never committed")
+        raise invalid("rollout_steps", f"{steps} without peek", "peek=true: a rollout is never committed")
     if steps > room:
-        expected = f"at most {room} behind a chunk of {chunk_steps}: {catalog.limits.max_chunk_steps} in all"
+        expected = f"at most {room} after a chunk of {chunk_steps}: {catalog.limits.max_chunk_steps} in all"
         raise invalid("rollout_steps", steps, expected)
     feedback = catalog.models[name].feedback
     if feedback is None:

@@ -93,7 +93,7 @@ def read_known(data: bytes, dtype: pb.DataType, steps: int, features: int, spec:
     bad = np.isinf(values) if spec.missing_values else ~np.isfinite(values)
     if bad.any():
         step, feature = (int(index) for index in np.argwhere(bad)[0])
-        expected = "finite values" + (" or NaN where one is missing" if spec.missing_values else "")
+        expected = "finite values" + (" or NaN for missing values" if spec.missing_values else "")
         text = f"rollout_inputs: got {values[step, feature]} at rolled time step {step}, expected {expected}"
         raise Rejection(Reason.NON_FINITE_INPUT, text, field="rollout_inputs")
     return values
@@ -112,7 +112,7 @@ def check_values(values: Array, spec: ModelSpec, field: str = "inputs") -> None:
     bad = np.isinf(values) if spec.missing_values else ~np.isfinite(values)
     step, *feature = (int(index) for index in np.argwhere(bad)[0])
     place = f"at time step {step}" + (f", feature {feature[0]}" if feature else "")
-    expected = "finite values" + (" or NaN where one is missing" if spec.missing_values else "")
+    expected = "finite values" + (" or NaN for missing values" if spec.missing_values else "")
     text = f"{field}: got {values[(step, *feature)]} {place}, expected {expected}"
     raise Rejection(Reason.NON_FINITE_INPUT, text, field=field)
 

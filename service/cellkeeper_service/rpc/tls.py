@@ -37,7 +37,7 @@ class Certificates:
             self._seen = self._stamps()
             self._current = self._read()
         except (OSError, ValueError) as error:
-            raise StartError(f"tls: cannot take {', '.join(self._paths)}: {error}") from error
+            raise StartError(f"tls: cannot use {', '.join(self._paths)}: {error}") from error
 
     def credentials(self) -> grpc.ServerCredentials:
         """Returns credentials for one listener. Each must see every change once, so it remembers the version it has."""
@@ -84,12 +84,14 @@ class Certificates:
             self._current = self._read()
         except (OSError, ValueError) as error:
             if str(error) != self._wrong:
-                log.error("tls: keeping the certificate of before: cannot take %s: %s", ", ".join(self._paths), error)
+                log.error(
+                    "tls: cannot use %s, so the previous certificate stays in force: %s", ", ".join(self._paths), error
+                )
             self._wrong = str(error)
             return
         self._seen, self._wrong = stamps, ""
         self._version += 1
-        log.info("tls: the certificate was read again")
+        log.info("tls: reloaded the certificate")
 
     def _stamps(self) -> list[tuple[int, int, int]]:
         statuses = [os.stat(path) for path in self._paths]
@@ -119,4 +121,4 @@ class Certificates:
 
 
 def _no_password() -> bytes:
-    raise ValueError("the key is encrypted, expected one that is not")
+    raise ValueError("the key is encrypted, expected an unencrypted one")

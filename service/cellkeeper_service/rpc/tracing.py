@@ -56,7 +56,7 @@ def start_tracing(choice: str, variables: Mapping[str, str], version: str) -> Tr
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         if choice == "auto":  # the variables may be meant for other programs
-            log.warning("OTEL_* variables ask for traces, and OpenTelemetry is not installed: %s", INSTALL)
+            log.warning("OTEL_* variables ask for traces, but OpenTelemetry is not installed: %s", INSTALL)
             return OFF
         raise StartError(f"tracing: otlp needs OpenTelemetry ({error}); {INSTALL}") from error
     resource = Resource.create()

@@ -67,7 +67,7 @@ class Unread:
             raise RuntimeError("a message is read outside of a task")
         waiting = _Waiting(context.peer(), time.monotonic(), task)
         if self._count >= self._most:
-            self._end_one(f"{self._most} calls wait for their messages, the most there may be")
+            self._end_one(f"{self._most} calls wait for their messages, the maximum")
         self._by_peer.setdefault(waiting.peer, {})[waiting] = None
         self._count += 1
         if self._sweeping is None:
@@ -105,12 +105,12 @@ class Unread:
             for waiting in list(calls):
                 waiting.sweeps += 1
                 if waiting.since <= late:
-                    text = f"the call's message did not come within {self._timeout_ms} ms"
+                    text = f"the call's message did not arrive within {self._timeout_ms} ms"
                     self._end(waiting, Reason.DEADLINE_PASSED, text)
                 else:
                     slow += waiting.sweeps >= SLOW_SWEEPS and waiting.since <= fresh
         for _ in range(min(slow - self._most_slow, PORTION)):
-            self._end_one(f"{self._most_slow} calls are slow to send their messages, the most there may be")
+            self._end_one(f"{self._most_slow} calls are slow to send their messages, the maximum")
         if self._count:
             seconds = SWEEP_SECONDS if slow - self._most_slow < PORTION else PORTION_SECONDS
             self._sweeping = asyncio.get_running_loop().call_later(seconds, self._sweep)

@@ -101,7 +101,7 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
     if settings.max_log_bytes < 2 * settings.max_message_bytes:
         raise StartError(
             f"max_log_bytes: got {settings.max_log_bytes}, expected at least twice max_message_bytes "
-            f"({settings.max_message_bytes}), so that a chunk finds room"
+            f"({settings.max_message_bytes}), so that a chunk fits"
         )
     if settings.kserve_names and settings.kserve == "off":
         raise StartError(f"kserve_names: got {settings.kserve_names!r}, expected none without --kserve on")
@@ -206,9 +206,9 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     prepared.readiness.end()
     await server.announce_end()
     if settings.drain_delay_ms and loop.running:
-        say(f"stopping: serving on for {settings.drain_delay_ms} ms, so that load balancers notice")
+        say(f"stopping: serving for another {settings.drain_delay_ms} ms, so that load balancers notice")
         await asyncio.sleep(settings.drain_delay_ms / 1000)
-    say("stopping: finishing what is under way")
+    say("stopping: finishing requests in progress")
     grace_seconds = settings.drain_timeout_ms / 1000
     if front is not None:
         await front.stop_listening()
@@ -227,7 +227,7 @@ async def _drain(loop: CoreLoop, server: RpcServer, grace_seconds: float) -> Non
     try:
         await asyncio.wait_for(loop.drain(), grace_seconds)
     except asyncio.TimeoutError:
-        say("stopping: some requests were not finished in time; they were not acknowledged")
+        say("stopping: some requests did not finish in time; they were not acknowledged")
     await server.stop(1.0)
 
 
@@ -339,7 +339,7 @@ def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, se
     meter.store_opened(store.name, lambda: store.facts)
     say(f"store {store.name}: {without_secrets(settings.store.rpartition('@')[2], settings.store)}")  # never a password
     if settings.tokens and not settings.tls_cert:
-        say("tokens without TLS: whoever can read the network's packets can read them; see --tls-cert")
+        say("tokens without TLS: anyone who can read the network's packets can read them; see --tls-cert")
 
 
 def own_version() -> str:

@@ -30,7 +30,7 @@ limit = partial(setting, Group.LIMITS)
 security = partial(setting, Group.SECURITY)
 lifecycle = partial(setting, Group.LIFECYCLE)
 logs = partial(setting, Group.LOGS)
-ttl = partial(setting, least=0, most=LONGEST_TTL_MS, most_means=" (ten years), or 0")
+ttl = partial(setting, least=0, most=LONGEST_TTL_MS, most_means=" (ten years)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,92 +43,92 @@ class Settings:
     metrics_listen: str = serving("127.0.0.1:9464", "host:port of /metrics, /healthz and /readyz")
     http_listen: str = serving(
         "",
-        "host:port of the console and its JSON API (docs/http.md); port 0 takes a free one. Beyond this machine only "
-        "with --tokens or --tls-client-ca",
+        "host:port of the console and its JSON API (docs/http.md); port 0 takes a free one. An address that other "
+        "machines can reach needs --tokens or --tls-client-ca",
     )
     kserve: str = serving(
         "off",
-        "on or off: serve KServe's and Triton's protocol too, on the same port (docs/triton.md)",
+        "on or off: also serve KServe's and Triton's protocol, on the same port (docs/triton.md)",
         choices=("on", "off"),
     )
-    kserve_end_ttl_ms: int = serving(60_000, "how long a sequence is kept after its END, which may be repeated")
-    kserve_names: str = serving("", "what its clients call tensors: MODEL/NAME=TENSOR, several with commas between")
+    kserve_end_ttl_ms: int = serving(60_000, "how long a sequence is kept after its END, which may be retried")
+    kserve_names: str = serving("", "tensor names for KServe clients: MODEL/NAME=TENSOR, comma-separated")
     device: str = serving("auto", "cpu, cuda:N, or auto; cuda:0,cuda:1 starts processes for each")
     precision: str = serving(
         "fp32",
-        "of products on a GPU: fp32, tf32 or bf16; sums and states are float32 always",
+        "precision of products on a GPU: fp32, tf32 or bf16; sums and states are always float32",
         choices=("fp32", "tf32", "bf16"),
     )
-    workers: int = serving(1, "server processes on the same port, for each device; they share nothing but the store")
+    workers: int = serving(1, "server processes per device, all on the same port; they share only the store")
     threads: int = serving(1, "threads of one engine call on the CPU")
     max_batch: int = serving(256, "sessions in one engine call")
-    max_slice_steps: int = serving(16, "a longer chunk is computed in slices of so many time steps")
-    max_long_steps: int = serving(512, "time steps of slices, summed over sessions, in one tick")
-    trial_call_ms: int = serving(30_000, "the longest call of an ONNX graph while it is tried at load")
+    max_slice_steps: int = serving(16, "a longer chunk is computed in slices of this many time steps")
+    max_long_steps: int = serving(512, "time steps of such slices in one tick, summed over sessions")
+    trial_call_ms: int = serving(30_000, "time limit for each trial call of an ONNX graph at load")
     arena_mib: int = serving(
         0,
-        "memory for hot states, over all models; 0: 256 in the host's memory, on a GPU half of what is free there",
+        "memory for the hot states of all models; 0: 256 in the host's memory, half of the free memory on a GPU",
         least=0,
     )
-    accept_other_numerics: bool = serving(False, "continue sessions that another kind of engine has computed")
+    accept_other_numerics: bool = serving(False, "continue sessions that another kind of engine computed")
 
     store: str = storing(
         "sqlite:cellkeeper-data/sessions.db",
         "sqlite:PATH, redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT, "
         "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or memory:",
     )
-    store_timeout_ms: int = storing(1000, "until a store that does not answer counts as lost")
-    store_threads: int = storing(4, "store calls under way at the same time")
+    store_timeout_ms: int = storing(1000, "how long the store may take to answer before it counts as lost")
+    store_threads: int = storing(4, "concurrent store calls")
     wait_replicas: int = storing(0, "Redis replicas that must have a commit before it is acknowledged", least=0)
-    max_replay_steps: int = storing(64, "a checkpoint is due after so many logged steps; 1 writes the state each time")
+    max_replay_steps: int = storing(64, "logged steps after which a checkpoint is due; 1 writes the state each time")
     max_log_steps: int = storing(
-        4096, "time steps in a session's input log, at the most; twice max_chunk_steps or more"
+        4096, "maximum time steps in a session's input log; must be at least twice max_chunk_steps"
     )
     max_log_bytes: int = storing(
-        32 * 1024 * 1024, "bytes of inputs in a session's input log, at the most; twice max_message_bytes or more"
+        32 * 1024 * 1024, "maximum bytes of inputs in a session's input log; must be at least twice max_message_bytes"
     )
-    default_ttl_ms: int = ttl(Group.STORE, 0, "new sessions are forgotten when idle this long; 0: never")
-    max_ttl_ms: int = ttl(Group.STORE, 0, "the longest that a session may ask to be kept idle; 0: for ever")
+    default_ttl_ms: int = ttl(Group.STORE, 0, "new sessions expire when idle this long; 0: never")
+    max_ttl_ms: int = ttl(Group.STORE, 0, "longest idle TTL that a session may ask for; 0: no limit")
 
     max_chunk_steps: int = limit(1024, "time steps in one chunk")
     max_frame_items: int = limit(1024, "sessions in one frame")
-    max_stream_frames: int = limit(64, "unanswered frames of one stream; more are not read meanwhile")
-    max_rpcs: int = limit(10_000, "RPCs under way on one of the four listeners, streams included")
+    max_stream_frames: int = limit(64, "unanswered frames of one stream; further ones wait until some are answered")
+    max_rpcs: int = limit(10_000, "RPCs in progress on each of the four listeners, streams included")
     max_unread_rpcs: int = limit(
         4096,
-        "RPCs whose message has not come yet; beyond, the connection with the most of them loses one. Those that take "
-        "over 0.3 s may be as many as max_request_bytes has room for messages",
+        "RPCs whose message has not arrived; beyond that, the connection with the most of them loses one. At most "
+        "max_request_bytes / max_message_bytes of them may take longer than 0.3 s",
     )
     max_connection_rpcs: int = limit(
         256,
-        "RPCs under way on one connection, streams included, which its client keeps to; 0: no limit",
+        "RPCs in progress on one connection, streams included; the client queues further ones. 0: no limit",
         least=0,
     )
     max_message_bytes: int = limit(16 * 1024 * 1024, "bytes of one gRPC message, either way")
     max_http_body_bytes: int = limit(
         1024 * 1024,
-        "bytes of one JSON body or WebSocket message of a client, at most max_message_bytes: while it is read, 10 to "
-        "100 ms a MiB, everybody else waits",
+        "bytes of one JSON body or WebSocket message of a client, at most max_message_bytes; parsing blocks all other "
+        "requests, for 10 to 100 ms per MiB",
     )
     max_http_connections: int = limit(1024, "connections to --http-listen")
     max_requests: int = limit(65536, "unanswered requests and frame items")
     max_request_bytes: int = limit(512 * 1024 * 1024, "inputs and outputs of unanswered requests")
     max_session_requests: int = limit(1024, "waiting requests of one session")
-    message_timeout_ms: int = limit(10_000, "from a call's beginning to its message, or to a stream's first")
-    default_timeout_ms: int = limit(30_000, "for requests without a deadline")
+    message_timeout_ms: int = limit(10_000, "time from the start of a call to its message, or to a stream's first one")
+    default_timeout_ms: int = limit(30_000, "time limit of requests without a deadline")
     retry_delay_ms: int = limit(
         200,
-        "the advice to clients that come while the store or a queue is not there for them",
+        "retry delay advised to clients while the store is unavailable or a queue is full",
         least=0,
     )
 
     tls_cert: str = security("", "PEM file of the server's certificate and its chain; read again when it changes")
     tls_key: str = security("", "PEM file of its key")
-    tls_client_ca: str = security("", "PEM file of the authorities whose client certificates are asked for")
+    tls_client_ca: str = security("", "PEM file of the CAs for client certificates, which clients must then present")
     tokens: str = security("", "file of tokens, tenants and quotas (docs/security.md); read again when it changes")
-    insecure_listen: bool = security(False, "let anybody who reaches --listen from other machines do everything")
+    insecure_listen: bool = security(False, "serve --listen to other machines without authentication, with all rights")
     tenant_sessions: int = security(0, "sessions that a tenant uses within max_ttl_ms; 0: no limit", least=0)
-    tenant_steps_per_second: int = security(0, "time steps a second of one tenant; 0: no limit", least=0)
+    tenant_steps_per_second: int = security(0, "time steps per second of one tenant; 0: no limit", least=0)
     tenant_inflight: int = security(0, "unanswered requests and frame items of one tenant; 0: no limit", least=0)
 
     keep_versions: int = lifecycle(
@@ -138,15 +138,17 @@ class Settings:
     )
     drain_delay_ms: int = lifecycle(
         0,
-        "SIGTERM: not ready, but serving on for so long, so that load balancers notice before it ends",
+        "after SIGTERM, how long the server keeps serving while it reports not ready, so that load balancers notice",
         least=0,
     )
-    drain_timeout_ms: int = lifecycle(20_000, "how long SIGTERM waits for what is under way", least=0)
+    drain_timeout_ms: int = lifecycle(
+        20_000, "after SIGTERM, how long the server waits for requests in progress", least=0
+    )
 
-    log_format: str = logs("text", "text, or json: an object a line", choices=("text", "json"))
+    log_format: str = logs("text", "text, or json: one object per line", choices=("text", "json"))
     log_level: str = logs("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
     tracing: str = logs(
-        "auto", "otlp, none, or auto: otlp where OTEL_* variables say so", choices=("auto", "otlp", "none")
+        "auto", "otlp, none, or auto: otlp if OTEL_* variables say so", choices=("auto", "otlp", "none")
     )
 
     @property

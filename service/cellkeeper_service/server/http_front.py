@@ -28,7 +28,7 @@ def check_installed() -> None:
     try:
         import aiohttp  # noqa: F401
     except ImportError as error:
-        raise StartError(f"http_listen: the front for HTTP needs aiohttp ({error}); {INSTALL}") from error
+        raise StartError(f"http_listen: the HTTP front needs aiohttp ({error}); {INSTALL}") from error
 
 
 def make_front(

@@ -14,15 +14,15 @@ def check_access(settings: Settings) -> None:
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise StartError("tls_cert, tls_key: got one without the other; give both, or neither for plain text")
     if settings.tls_client_ca and not settings.tls_cert:
-        raise StartError("tls_client_ca: got it without tls_cert; client certificates come with TLS only")
+        raise StartError("tls_client_ca: got it without tls_cert, which client certificates need; give tls_cert too")
     if settings.max_ttl_ms and settings.default_ttl_ms > settings.max_ttl_ms:
         raise StartError(
             f"default_ttl_ms: got {settings.default_ttl_ms}, expected at most max_ttl_ms ({settings.max_ttl_ms})"
         )
     if settings.tenant_sessions and not settings.max_ttl_ms:
         raise StartError(
-            "tenant_sessions: a session counts until it may be forgotten, and without max_ttl_ms none ever is; "
-            "give --max-ttl-ms"
+            f"tenant_sessions: got {settings.tenant_sessions} without max_ttl_ms, how long a used session counts; "
+            "give --max-ttl-ms too"
         )
     if settings.http_listen:
         _check_http(settings)
@@ -30,8 +30,8 @@ def check_access(settings: Settings) -> None:
     if settings.tokens or settings.tls_client_ca or settings.insecure_listen or is_loopback(host):
         return
     raise StartError(
-        f"--listen: {settings.listen} can be reached from other machines, and nobody would be asked who he is; give "
-        "--tokens FILE (docs/security.md), or --tls-client-ca FILE, or --insecure-listen if that is meant"
+        f"--listen: {settings.listen} can be reached from other machines, and authentication is disabled; give "
+        "--tokens FILE (docs/security.md), or --tls-client-ca FILE, or --insecure-listen if that is intended"
     )
 
 
@@ -45,8 +45,8 @@ def _check_http(settings: Settings) -> None:
     if settings.tokens or settings.tls_client_ca or is_loopback(host):
         return
     raise StartError(
-        f"--http-listen: {settings.http_listen} can be reached from other machines, and nobody would be asked who he "
-        "is; give --tokens FILE (docs/security.md), or --tls-client-ca FILE"
+        f"--http-listen: {settings.http_listen} can be reached from other machines, and authentication is disabled; "
+        "give --tokens FILE (docs/security.md), or --tls-client-ca FILE"
     )
 
 

@@ -45,7 +45,7 @@ class Readiness:
             loop.call_soon_threadsafe(turned.set)
         except RuntimeError:  # the loop was closed just now
             return ""
-        return "" if turned.wait(LIVE_SECONDS) else f"its loop did not come round in {LIVE_SECONDS:g} s"
+        return "" if turned.wait(LIVE_SECONDS) else f"its event loop did not respond within {LIVE_SECONDS:g} s"
 
     def why_not_ready(self) -> str:
         """Returns why no requests should be sent here; empty if it is ready."""
@@ -65,4 +65,4 @@ class Readiness:
             return asked.result(LIVE_SECONDS)
         except OutOfTime:
             asked.cancel()
-            return f"the store did not answer in {LIVE_SECONDS:g} s"
+            return f"the store did not answer within {LIVE_SECONDS:g} s"

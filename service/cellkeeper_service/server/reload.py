@@ -71,7 +71,7 @@ class Reloader:
     def request(self) -> None:
         """Reads the folders again, after a reload in progress has finished."""
         if self._ending:
-            log.info("reload: not any more, the server is stopping")
+            log.info("reload: ignored, the server is stopping")
             return
         self._wanted = True
         if self._task is None or self._task.done():
@@ -96,10 +96,10 @@ class Reloader:
         except Ended:
             return "abandoned"
         except StartError as error:
-            log.error("reload: refused, everything stays as it is: %s", error)
+            log.error("reload: refused, the served versions stay: %s", error)
             return "refused"
         except Exception:
-            log.exception("reload: failed, everything stays as it is")
+            log.exception("reload: failed, the served versions stay")
             return "refused"
         if self._ending:
             return "abandoned"
@@ -121,7 +121,7 @@ class Reloader:
                 if item.spec.name == name:
                     version = item.served or models.find(item.spec.fingerprint)
                     if version is None:
-                        raise LookupError("a version was served when its folder was read, and is not any more")
+                        raise LookupError("a version that was served when its folder was read is no longer served")
                     first.append(version)
             replaced = [version for version in before if version not in first]
             versions = [*first, *replaced[: self._keep]]
@@ -137,7 +137,7 @@ class Reloader:
         def listed(some: Sequence[Version]) -> str:
             return ", ".join(served.spec.fingerprint.hex()[:12] for served in some) or "none"
 
-        text = "reload: model %s: %s takes new sessions; served beside it: %s; no longer served: %s"
+        text = "reload: model %s: %s takes new sessions; also served: %s; no longer served: %s"
         log.info(text, name, listed(versions[:1]), listed(versions[1:]), listed(retired))
 
     # on another thread
@@ -154,24 +154,24 @@ class Reloader:
             found.append(Found(spec, None if known else self._load(bundle, self._between)))
         for (folder, _), item in zip(self._folders, found, strict=True):
             if item.served is not None and read_bundle(folder).spec.fingerprint != item.spec.fingerprint:
-                raise StartError(f"{folder}: was written to while it was read; reload again when it is complete")
+                raise StartError(f"{folder}: changed while it was read; reload again when it is complete")
         return found
 
     def _check(self, folder: Path, name: str, spec: ModelSpec, before: Sequence[Found]) -> None:
         """Raises StartError if the folder's model cannot replace the previous one. before: other folders' versions."""
         if spec.name != name:
-            raise StartError(f"{folder}: holds model {spec.name} now, expected {name}; start the server anew")
+            raise StartError(f"{folder}: holds model {spec.name} now, expected {name}; restart the server")
         if any(item.spec.fingerprint == spec.fingerprint for item in before):
-            raise StartError(f"{folder}: the same version as in another folder")
+            raise StartError(f"{folder}: holds the same version as another folder, expected a different one")
         served = self._models[name].default.spec
         if not spec.looks_like(served):
             raise StartError(
                 f"{folder}: versions {served.fingerprint.hex()[:12]} and {spec.fingerprint.hex()[:12]} of model {name} "
-                "take or give different tensors; serve the new one under another name"
+                "have different tensors; serve the new one under another name"
             )
         feedback = self._models[name].feedback
         if spec.feedback is not None and feedback is not None and spec.feedback != feedback:
-            raise StartError(f"{folder}: feedback: not the one of the versions of model {name} that are served")
+            raise StartError(f"{folder}: feedback: differs from that of the served versions of model {name}")
 
     def _between(self) -> None:
         """Pauses, to leave CPU time to the event loop's thread. Raises Ended if the server is ending."""

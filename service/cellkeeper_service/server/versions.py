@@ -62,8 +62,8 @@ def serve_version(engine: Engine, settings: Settings, shares: int) -> Version:
     slots = min(budget_bytes // (2 * max(engine.spec.state_bytes, 1)), MAX_SLOTS)
     if slots < settings.max_batch:
         raise StartError(
-            f"arena_mib: {arena_mib} MiB have room for {slots} hot sessions of {engine.spec.name}, "
-            f"and a batch has {settings.max_batch}; raise --arena-mib or lower --max-batch"
+            f"arena_mib: {arena_mib} MiB hold {slots} hot sessions of {engine.spec.name}, expected at least max_batch "
+            f"({settings.max_batch}); raise --arena-mib or lower --max-batch"
         )
     return Version(engine, slots, settings.max_replay_steps)
 
@@ -77,12 +77,12 @@ def check_versions(name: str, versions: list[Engine]) -> None:
     """Raises StartError if a model's versions differ in their tensors or feedback, or if one was given twice."""
     first = versions[0].spec
     if len({engine.spec.fingerprint for engine in versions}) < len(versions):
-        raise StartError(f"model {name}: the same version was given twice; name each folder once")
+        raise StartError(f"model {name}: got the same version twice; name each folder once")
     for engine in versions[1:]:
         spec = engine.spec
         if not spec.looks_like(first):
             raise StartError(
-                f"model {name}: versions {first.fingerprint.hex()[:12]} and {spec.fingerprint.hex()[:12]} take or give "
+                f"model {name}: versions {first.fingerprint.hex()[:12]} and {spec.fingerprint.hex()[:12]} have "
                 "different tensors; serve them under different names"
             )
     feedbacks = {engine.spec.feedback for engine in versions if engine.spec.feedback is not None}

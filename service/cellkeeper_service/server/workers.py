@@ -32,7 +32,7 @@ def serve_workers(settings: Settings) -> int:
     devices = _each_once(settings.devices)
     if settings.store == "memory:":
         raise StartError(
-            "workers: got several with --store memory:, which one process keeps to itself; use sqlite: or redis:"
+            "workers: got several with --store memory:, which processes cannot share; use sqlite: or redis:"
         )
     host, port = split_address(settings.listen, "--listen")
     merged = MergedMetrics(settings.workers * len(devices))
@@ -95,10 +95,10 @@ def _each_once(devices: list[str]) -> list[str]:
     """Returns the devices. Raises StartError if one of several is not cuda:N, or is listed twice."""
     for device in devices if len(devices) > 1 else ():
         if not device.startswith("cuda:"):
-            raise StartError(f"device: got {','.join(devices)}, expected cuda:N for each of several")
+            raise StartError(f"device: got {','.join(devices)}, expected cuda:N for each of several devices")
         if devices.count(device) > 1:
             raise StartError(
-                f"device: got {device} more than once; name it once, and --workers has several processes on each"
+                f"device: got {device} more than once; name it once, and use --workers for several processes on each"
             )
     return devices
 

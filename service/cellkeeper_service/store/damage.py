@@ -29,10 +29,10 @@ def read_header(key: SessionKey, packed: bytes) -> Header | DamagedRecord:
     if step > MAX_STEP:
         return damaged(key, f"it is at step {step}, expected at most {MAX_STEP}", header)
     if start > step:
-        return damaged(key, f"its checkpoint is at step {start}, behind its own, {step}", header)
+        return damaged(key, f"its checkpoint is at step {start}, after the record's own step {step}", header)
     if not header.step_bytes:
         return damaged(key, "its time steps have 0 bytes", header)
-    for name, ms in (("made", header.created_ms), ("last written", header.updated_ms)):
+    for name, ms in (("created", header.created_ms), ("last written", header.updated_ms)):
         if ms > MAX_UNIX_MS:
             return damaged(key, f"it was {name} at {ms} ms after 1970, expected at most {MAX_UNIX_MS}", header)
     return header  # any TTL is valid: stores bound it by expiry.MAX_TTL_MS
@@ -48,7 +48,7 @@ def read_record(key: SessionKey, packed: bytes, checkpoint: bytes, log: bytes) -
         what = f"its log has {len(log)} bytes, expected {steps} steps of {header.step_bytes}"
         return damaged(key, what, header)
     if advance_head(header.checkpoint_head, log, header.step_bytes) != header.position.head:
-        what = f"the inputs in its log are not those that its head names, at step {header.position.step}"
+        what = f"the inputs in its log do not match its head, at step {header.position.step}"
         return damaged(key, what, header)
     return Record(header, checkpoint, log)
 
@@ -60,4 +60,4 @@ def reading(
     try:
         return read()
     except (IndexError, TypeError, ValueError, struct.error) as error:
-        return damaged(key, f"it cannot be understood ({type(error).__name__}: {error})", header)
+        return damaged(key, f"it cannot be decoded ({type(error).__name__}: {error})", header)

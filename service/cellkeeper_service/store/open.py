@@ -68,17 +68,17 @@ def _sqlite_path(rest: str) -> str:
     elif path.startswith("//"):
         why = "a host; write sqlite:PATH or sqlite:///ABSOLUTE/PATH"
     elif path == ":memory:":
-        why = "':memory:'; write memory: to keep records in memory alone"
+        why = "':memory:'; write memory: to keep records in memory only"
     elif "://" in path or path.startswith("file:"):
-        why = "a URL in place of a path"
+        why = "a URL instead of a path"
     elif "?" in path:
-        why = "a query ('?'), and SQLite takes none"
+        why = "a query ('?'), which is not supported"
     elif "$" in path:
-        why = "a '$': a variable that nothing has expanded"
+        why = "a '$', which looks like an unexpanded variable"
     elif path.startswith("~"):
-        why = "a '~', which no shell expands there; write the whole path"
+        why = "a '~', which shells do not expand there; write the full path"
     elif path != path.strip() or not path.isprintable():
-        why = "spaces at an end of the path, or characters that cannot be printed"
+        why = "leading or trailing spaces, or unprintable characters"
     else:
         return path
     raise StoreError(f"store: got {'sqlite:' + rest!r} with {why}; expected {FORMS}")
@@ -102,7 +102,7 @@ def _check_redis_url(url: str) -> None:
 def _meant(url: str) -> str:
     """Returns a hint at what a URL without a scheme may have been meant to be."""
     if "$" in url:
-        return "; a '$' is a variable that nothing has expanded"
+        return "; the '$' looks like an unexpanded variable"
     if not url or ":" in url or url.startswith(("redis", "rediss", "unix")):
         return ""
     return "; did you mean memory:?" if url == "memory" else f"; a SQLite file of that name is sqlite:{url}"

@@ -54,7 +54,7 @@ def test_other_forms_are_named(url: str, tmp_path: Path, monkeypatch: pytest.Mon
     [
         ("sessions.db", "a SQLite file of that name is sqlite:sessions.db"),
         ("memory", "did you mean memory:?"),
-        ("$STORE_URL", "a variable that nothing has expanded"),
+        ("$STORE_URL", "the '$' looks like an unexpanded variable"),
     ],
 )
 def test_what_may_have_been_meant(url: str, text: str) -> None:
@@ -66,15 +66,15 @@ def test_what_may_have_been_meant(url: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("$DATA/s.db", "nothing has expanded"),
-        ("$(DATA)/s.db", "nothing has expanded"),
-        ("~/s.db", "write the whole path"),
-        ("redis://host", "a URL in place of a path"),
-        ("file:s.db", "a URL in place of a path"),
+        ("$DATA/s.db", "a '$', which looks like an unexpanded variable"),
+        ("$(DATA)/s.db", "a '$', which looks like an unexpanded variable"),
+        ("~/s.db", "write the full path"),
+        ("redis://host", "a URL instead of a path"),
+        ("file:s.db", "a URL instead of a path"),
         ("s.db?timeout=5", "a query"),
         (":memory:", "write memory:"),
-        (" s.db", "spaces"),
-        ("s.db\n", "cannot be printed"),
+        (" s.db", "leading or trailing spaces"),
+        ("s.db\n", "unprintable characters"),
     ],
 )
 def test_what_nobody_calls_a_file(path: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ def test_a_server_without_persistence_is_warned_of(own_redis: RedisServer, caplo
         client.config_set("appendonly", "no")
         store.check()
     assert "appendonly yes" in caplog.text
-    assert "0 replicas" in caplog.text
+    assert "Redis has 0 connected replicas, expected wait_replicas (2)" in caplog.text
     store.close()
 
 

@@ -141,7 +141,7 @@ def test_a_killed_node_and_its_replica() -> None:
         for commit, result in zip(commits, results, strict=True):
             lost = where[commit.key.session] == 0
             assert result.outcome is (Outcome.UNKNOWN if lost else Outcome.COMMITTED), result
-            assert "replicas that have it: 0" in result.message or not lost
+            assert "replicas that have the commit: 0" in result.message or not lost
         assert load_all(store, SESSIONS) == {commit.key.session: commit.header for commit in commits}
         assert {at.session for at, _ in store.scan("", "weather", "", "", 1000).sessions} == set(SESSIONS)
         store.close()

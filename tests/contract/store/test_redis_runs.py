@@ -24,7 +24,7 @@ def test_a_restart_is_told_once(own_redis: RedisServer, turn: str, caplog: pytes
         assert committed(store, append(key(), at, inputs(1)))
         store.load_many([Load(key(), touch=False)])
     assert store.facts.restarts == 1
-    (message,) = [record.getMessage() for record in caplog.records if "started again" in record.getMessage()]
+    (message,) = [record.getMessage() for record in caplog.records if "has restarted" in record.getMessage()]
     assert f"127.0.0.1:{own_redis.port}" in message
     assert "BGREWRITEAOF" in message
     store.close()
@@ -37,5 +37,5 @@ def test_a_connection_that_broke_is_no_restart(own_redis: RedisServer, caplog: p
         client.client_kill_filter(_type="normal", skipme=True)
     committed(store, append(key(), at, inputs(1)))
     assert store.facts.restarts == 0
-    assert "started again" not in caplog.text
+    assert "has restarted" not in caplog.text
     store.close()

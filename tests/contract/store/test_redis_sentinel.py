@@ -155,7 +155,7 @@ def test_sentinels_that_are_gone_stop_nothing(world: RedisSentinels, store: Stor
         for number in range(3):
             header = committed(store, append(key(), header, marked(1, number)))
         fresh = open_store(world.url, timeout_ms=TIMEOUT_MS)
-        with pytest.raises(StoreError, match=f"no sentinel said who the primary of '{SERVICE}' is: 127.0.0.1"):
+        with pytest.raises(StoreError, match=f"no sentinel reported the primary of '{SERVICE}': 127.0.0.1"):
             fresh.check()
         fresh.close()
         world.sentinels[0].restart()
@@ -225,7 +225,7 @@ def test_a_service_that_nobody_watches(world: RedisSentinels) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("redis+sentinel://localhost:1", "without the name"),
+        ("redis+sentinel://localhost:1", "without the service name"),
         ("redis+sentinel://localhost:port/mine", "cannot be read"),
         ("redis+sentinel://localhost:1,/mine", "sentinel ''"),
         ("redis+sentinel:///mine", "sentinel ''"),

@@ -177,7 +177,7 @@ def test_a_flipped_bit_of_a_header_is_damage(path: Path, sqlite_store: SqliteSto
         connection.commit()
     (found,) = sqlite_store.load_many([Load(key(), True)])
     assert isinstance(found, DamagedRecord)
-    assert "header is not what was written" in str(found)
+    assert "its header does not match its checksum" in str(found)
     ((_, listed),) = sqlite_store.scan("", "weather", "", "", 10).sessions
     assert isinstance(listed, DamagedRecord)
     (conflict,) = sqlite_store.commit_many([append(key(), header, inputs(3))])

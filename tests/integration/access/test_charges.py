@@ -200,6 +200,6 @@ def test_a_token_withdrawn_while_messages_are_held_back_is_not_good_any_more(
     held = {rpc: Held(channel, rpc, house.tokens["late"]) for rpc in RPCS}
     assert late.raw("ListModels", pb.ListModelsRequest())[0] == "OK"  # calls sent before it have been admitted
     house.write({*QUOTAS, "other"})
-    server.wait_for("tokens: read again")
+    server.wait_for("tokens: reloaded")
     statuses = {rpc: call.send(REQUESTS[rpc](session, at)) for rpc, call in held.items()}
     assert statuses == dict.fromkeys(RPCS, "UNAUTHENTICATED")

@@ -224,7 +224,7 @@ def test_a_withdrawn_tokens_stream_ends(channel: grpc.Channel, house: House, ser
     house.file.write_text("\n".join([*house.lines, line]))
     opening = pb.OpenRequest(model=MODEL, session="s", request_id=new_id())
     while answer(channel, "Open", opening, bearer(token))[0] == "UNAUTHENTICATED":
-        server.wait_for("tokens: read again")
+        server.wait_for("tokens: reloaded")
     at = pb.OpenResponse.FromString(answer(channel, "Open", opening, bearer(token))[1]).position
     frame = frame_message(MODEL, [Chunk("s", numbers(2), from_wire(at))])
 
@@ -238,7 +238,7 @@ def test_a_withdrawn_tokens_stream_ends(channel: grpc.Channel, house: House, ser
     replies: Any = call(frames(), timeout=30, metadata=bearer(token))
     assert next(replies).last
     house.file.write_text("broken\n")  # is not accepted, and changes nothing
-    server.wait_for("tokens: keeping those of before")
+    server.wait_for(f"tokens: cannot read {house.file}, so the previous tokens stay in force: ")
     assert answer(channel, "Open", opening, bearer(token))[0] == "OK"
     house.file.write_text("\n".join(house.lines))
     try:

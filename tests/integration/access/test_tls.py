@@ -132,13 +132,13 @@ def test_a_replaced_token_costs_no_call(house: House) -> None:
     mine = house.folder / "mine"
     swap(mine, old.encode())
     swap(house.tokens, "\n".join([*house.lines, old_line]).encode())
-    house.server.wait_for("tokens: read again")
+    house.server.wait_for("tokens: reloaded")
     with house.client(house.tls("someone"), mine) as client, house.client(house.tls("someone"), old) as left:
         session, other = client.session("rotated"), left.session("left")
         assert (session.step([1.0]).tolist(), other.step([1.0]).tolist()) == ([1.0], [1.0])
         swap(mine, new.encode())
         swap(house.tokens, "\n".join([*house.lines, new_line]).encode())
-        house.server.wait_for("tokens: read again")
+        house.server.wait_for("tokens: reloaded")
         for count in range(2, 50):
             assert session.step([1.0]).tolist() == [count]
         with pytest.raises(AccessDenied):
@@ -163,7 +163,7 @@ def test_the_command_takes_a_token_from_a_file_or_a_variable(house: House) -> No
     assert run(CELLKEEPER_TOKEN=house.token).stdout.startswith("count\t")
     refused = run()
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("cellkeeper: AccessDenied: a token is needed")
+    assert refused.stderr.startswith("cellkeeper: AccessDenied: expected a valid, unexpired token")
     as_flag = run("--token", house.token)
     assert (as_flag.returncode, house.token in as_flag.stderr) == (2, False)  # other users could read it
 
@@ -181,7 +181,7 @@ def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path, counting_
         client.models()
         until = time.monotonic() + 60
         swap(key, new_key.read_bytes())  # does not match the certificate: the previous pair stays
-        while "tls: keeping the certificate of before" not in server.output():
+        while "so the previous certificate stays in force: " not in server.output():
             assert time.monotonic() < until
             assert served(server, old)
         swap(cert, new_cert.read_bytes())
@@ -204,7 +204,7 @@ def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     (cert, key), (_, other) = authority.issue("a"), authority.issue("b")
     for files in ((cert, other), (cert, tmp_path / "none"), (authority.file, key)):
-        with pytest.raises(StartError, match="tls: cannot take"):
+        with pytest.raises(StartError, match="tls: cannot use"):
             Certificates(str(files[0]), str(files[1]), "")
     with pytest.raises(StartError):
         Certificates(str(cert), str(key), str(key))

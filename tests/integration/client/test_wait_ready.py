@@ -76,7 +76,7 @@ async def test_its_store_and_its_end_are_told_and_a_token_is_checked_at_once(tmp
             redis.restart()
             await client.wait_ready(20)
             server.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(server.wait_for, "serving on for")
+            await asyncio.to_thread(server.wait_for, "serving for another")
             with pytest.raises(DeadlineExceeded, match=f"{server.target} reports NOT_SERVING"):
                 await client.wait_ready(1)
         server.kill()

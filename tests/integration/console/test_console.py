@@ -85,7 +85,7 @@ def test_a_peek_and_a_forecast_change_nothing(page: ConsolePage, console: Consol
     page.page.get_by_label("co2_ppm", exact=True).fill("352,5")
     page.button("Peek").click()
     expect(
-        page.page.get_by_text("co2_ppm: “352,5” came, a number, NaN, Infinity or -Infinity is expected.")
+        page.page.get_by_text("co2_ppm: got “352,5”, expected a number, NaN, Infinity or -Infinity.")
     ).to_be_visible()
     page.page.get_by_label("co2_ppm", exact=True).fill("352.5")
     page.button("Peek").click()
@@ -106,12 +106,12 @@ def test_a_peek_of_tokens_shows_the_likeliest(page: ConsolePage, console: Consol
     page.open("sentence", TOKEN_MODEL)
     page.page.get_by_label("token", exact=True).fill("30")
     page.button("Peek").click()
-    expect(page.page.get_by_text("token: “30” came, a whole number below 30 is expected.")).to_be_visible()
+    expect(page.page.get_by_text("token: got “30”, expected a whole number below 30.")).to_be_visible()
     page.page.get_by_label("token", exact=True).fill("15")
     page.button("Peek").click()
     likeliest = [f"prediction[{token}]" for token in np.argsort(-session.peek([15])[0])[:12]]
     expect(page.page.locator("table.values").get_by_role("rowheader")).to_have_text(likeliest)
-    expect(page.page.get_by_text("Drawn are the first 12 of 30 outputs.")).to_be_visible()
+    expect(page.page.get_by_text("Shown: the first 12 of 30 outputs.")).to_be_visible()
 
 
 def test_a_fork_is_compared_with_its_source(page: ConsolePage, console: Console) -> None:
@@ -199,7 +199,7 @@ def test_sessions_are_carried_over(page: ConsolePage, console: Console) -> None:
     page.button("Carry sessions over…").click()
     page.page.get_by_label("Only ids that begin with").fill("old-")
     page.button("Carry over").click()
-    told = "Done. 5 looked at: 5 carried over, 0 belonged to it already, 0 refused."
+    told = "Done. 5 checked: 5 carried over, 0 belonged to it already, 0 refused."
     expect(page.page.get_by_text(told)).to_be_visible()
     assert console.client.session_info("old-3", model=MODEL).fingerprint == current.fingerprint
 
@@ -232,10 +232,10 @@ def test_a_server_that_is_killed_is_waited_for(page: ConsolePage, console: Conso
     typed.fill("351.5")
     console.server.kill()
     expect(page.page.get_by_text("connecting", exact=True)).to_be_visible()
-    expect(page.page.get_by_text("The server does not answer. Trying again")).to_be_visible()
+    expect(page.page.get_by_text("The server does not answer. This page keeps trying.")).to_be_visible()
     console.server.restart()
     expect(page.page.get_by_text("live", exact=True)).to_be_visible()
-    expect(page.page.get_by_text("The server does not answer. Trying again")).to_have_count(0)
+    expect(page.page.get_by_text("The server does not answer. This page keeps trying.")).to_have_count(0)
     expect(typed).to_have_value("351.5")
     session.step([345.0])
     expect(page.step()).to_have_text("31")

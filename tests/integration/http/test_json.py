@@ -203,11 +203,11 @@ def test_what_is_no_id_is_refused(front: Front, path: str, text: str) -> None:
         ('{"inputs": [[]]}', "shape: got [T, 0], expected [T, 1]"),
         ('{"inputs": [[1, 2]]}', "shape: got [T, 2], expected [T, 1]"),
         ('{"inputs": ' + "[" * 20 + "1" + "]" * 20 + "}", "inputs: got lists of different lengths or depths"),
-        ("[" * 60_000, "body: got lists or objects within one another, too deep"),
+        ("[" * 60_000, "body: got lists or objects that are nested too deeply"),
         ('{"input": [1]}', "inputs: got nothing, expected numbers"),
-        ('{"inputs": [1], "positon": {}}', "positon: got a field that is not known here, expected some of inputs"),
-        ('{"inputs": [1], "\\ud800": 1}', "'\\ud800': got a field that is not known here, expected some of inputs, "),
-        ('{"inputs": [1], "' + "x" * 9999 + '": 1}', "a text of 9999 characters: got a field that is not known here"),
+        ('{"inputs": [1], "positon": {}}', "positon: got an unknown field, expected some of inputs"),
+        ('{"inputs": [1], "\\ud800": 1}', "'\\ud800': got an unknown field, expected some of inputs, "),
+        ('{"inputs": [1], "' + "x" * 9999 + '": 1}', "a string of 9999 characters: got an unknown field"),
         ('{"inputs": [1], "position": null}', "position: got null, expected an object"),
         (
             '{"inputs": [1], "position": {"step": 1}}',
@@ -293,7 +293,7 @@ def test_states_of_every_dtype_come_back_as_they_were(tmp_path: Path) -> None:
         for name, data, text in [
             ("count", 2**63, "a number beyond int64"),
             ("ring", [2**31, 0], "a number beyond int32"),
-            ("ring", [1], "ring'].shape: got [2], expected [1], which is that of the data"),
+            ("ring", [1], "ring'].shape: got [2], expected [1], the shape of the data"),
         ]:
             states = {**before["states"], name: {**before["states"][name], "data": data}}
             body = {"generation": generation, "step": 0, "states": states}

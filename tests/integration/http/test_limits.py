@@ -87,7 +87,7 @@ def test_an_answer_that_would_be_too_large_is_refused_before_anything_is_compute
     for what in ("/step", "/peek"):
         answer = session.ask("POST", what, {"inputs": [[1]] * 4500, "position": at})
         assert (answer.status, answer.error["reason"]) == (429, "REPLY_TOO_LARGE")
-        assert "outputs: the reply would have 18000 bytes, and a message takes 16666" in answer.error["message"]
+        assert "outputs: the reply would have 18000 bytes, expected at most 16666" in answer.error["message"]
     assert session.position() == at
     most = BODY_BYTES // 6 // 8  # inputs and outputs
     assert (
@@ -99,7 +99,7 @@ def test_an_answer_that_would_be_too_large_is_refused_before_anything_is_compute
 def test_a_compressed_body_is_not_taken(front: Front) -> None:
     session = front.session()
     answer = front.ask("POST", session.path + "/open", b"\x1f\x8b", {"Content-Encoding": "gzip"})
-    assert answer.error["message"] == "Content-Encoding: got 'gzip', expected a body as it is"
+    assert answer.error["message"] == "Content-Encoding: got 'gzip', expected an unencoded body"
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/", b"GET / HTTP/1.1\r\nHost: x\r\nX: "])
@@ -114,7 +114,7 @@ def test_a_body_that_does_not_come_ends_the_request(front: Front) -> None:
     sent = head(front, path, JSON_LINE, "Content-Length: 50") + b'{"inputs": '
     answer = until_its_end(connected(front, sent))
     assert b" 504 " in answer.partition(b"\r\n")[0]
-    assert b"the call's message did not come within 400 ms" in answer
+    assert b"the call's message did not arrive within 400 ms" in answer
 
 
 def test_only_so_many_bodies_are_slow_at_once(front: Front) -> None:
@@ -208,6 +208,6 @@ def test_bytes_that_are_no_request_are_one_line_of_the_log(front: Front) -> None
     while front.server.metric("cellkeeper_http_requests_total", status="499", route=route) == 0:
         time.sleep(0.01)  # between two checks
     printed = front.server.output()
-    assert "refused: bytes that are no request over HTTP" in printed
+    assert "refused: bytes that are not an HTTP request" in printed
     assert "secret-id" not in printed
     assert "Traceback" not in printed

@@ -123,8 +123,8 @@ def test_every_route_answers_as_the_document_says(
     assert status == 200, found
     if isinstance(body, bytes):  # binary in both directions
         assert (operation["x-client-sends"], operation["x-server-sends"]) == (
-            {"description": "binary: a cellkeeper.v1.StepFrame of protobuf"},
-            {"description": "binary: a cellkeeper.v1.StepFrameReply of protobuf"},
+            {"description": "binary: the protobuf message cellkeeper.v1.StepFrame"},
+            {"description": "binary: the protobuf message cellkeeper.v1.StepFrameReply"},
         )
         return
     if "x-server-sends" in operation:

@@ -69,7 +69,7 @@ def test_without_the_extra(counting_model: Path, tmp_path: Path) -> None:
     (tmp_path / "aiohttp" / "__init__.py").write_text('raise ImportError("not here")\n')
     variables = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     ended = serve("--http-listen=127.0.0.1:0", counting_model, variables=variables)
-    assert ended.line == "http_listen: the front for HTTP needs aiohttp (not here); pip install 'cellkeeper[http]'"
+    assert ended.line == "http_listen: the HTTP front needs aiohttp (not here); pip install 'cellkeeper[http]'"
 
 
 def test_a_port_that_is_taken(counting_model: Path) -> None:

@@ -169,7 +169,7 @@ async def test_its_client_has_nothing_to_say(front: Front) -> None:
     async with watching(front.session("lstm")) as socket:
         await update(socket)
         await socket.send_str("{}")
-        assert "the server alone sends" in (await update(socket))["error"]["message"]
+        assert "only the server sends here" in (await update(socket))["error"]["message"]
         assert (await closing(socket))[0] == 1008
 
 

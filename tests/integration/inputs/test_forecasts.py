@@ -78,7 +78,7 @@ Change = Callable[[pb.StepRequest], object]
             lambda m: m.ClearField("rollout_named_inputs"),
             "rollout_named_inputs: got none; ids is missing, expected each of",
         ),
-        (lambda m: m.rollout_named_inputs.add(name="audio"), "'audio' is none of them, expected each of ids once"),
+        (lambda m: m.rollout_named_inputs.add(name="audio"), "'audio' is unknown, expected each of ids once"),
         (lambda m: setattr(m, "rollout_inputs", b"1"), "rollout_inputs: got 1 bytes, expected `rollout_named_inputs`"),
         (lambda m: setattr(m, "rollout_steps", 3), "rollout_named_inputs[ids].shape: got [4], expected 3 time steps"),
         (lambda m: setattr(m, "rollout_steps", 0), "rollout_inputs: got 0 bytes, 1 tensors, expected none without"),

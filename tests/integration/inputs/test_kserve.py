@@ -85,7 +85,7 @@ def test_typed_contents(api: Api, two_inputs: Path, session: str) -> None:
             lambda m: setattr(m.inputs[1], "datatype", "FP32"),
             "inference input 'ids' data-type is 'FP32', but model 'two'",
         ),
-        (lambda m: m.raw_input_contents.pop(), "raw_input_contents: got 1 of them, expected one for each input: 2"),
+        (lambda m: m.raw_input_contents.pop(), "raw_input_contents: got 1 entries, expected one for each input: 2"),
         (
             lambda m: m.inputs[1].shape.__setitem__(1, 2),
             "inputs.shape: got ids [1,2], expected the time steps of audio",

@@ -152,14 +152,14 @@ Change = Callable[[Any], object]
         (lambda m: m.named_inputs.pop(), "named_inputs: got 'audio'; ids is missing, expected each of audio, ids once"),
         (
             lambda m: m.named_inputs.add(name="gain", dtype=pb.FLOAT32),
-            "named_inputs: got 'audio', 'ids', 'gain'; 'gain' is none of them, expected each of audio, ids once",
+            "named_inputs: got 'audio', 'ids', 'gain'; 'gain' is unknown, expected each of audio, ids once",
         ),
         (
             lambda m: m.named_inputs.append(m.named_inputs[0]),
             "named_inputs: got 'audio', 'ids', 'audio', expected each",
         ),
         (lambda m: m.ClearField("named_inputs"), "named_inputs: got none; audio is missing; ids is missing"),
-        (lambda m: setattr(m, "inputs", b"1234"), "inputs: got dtype, shape or inputs, expected `named_inputs` alone"),
+        (lambda m: setattr(m, "inputs", b"1234"), "inputs: got dtype, shape or inputs, expected `named_inputs` only"),
         (
             lambda m: setattr(m.named_inputs[1], "dtype", pb.FLOAT32),
             "named_inputs[ids].dtype: got FLOAT32, expected INT",
@@ -189,7 +189,7 @@ def test_fields_that_do_not_fit_are_refused_by_name(api: Api, session: str, chan
 def test_inputs_of_different_lengths_are_refused(api: Api, session: str) -> None:
     message = chunk(session, 0, 3)
     message.named_inputs[1].CopyFrom(tensors(part(INPUTS, slice(0, 2)))[1])
-    says = "named_inputs[ids].shape: got T = 2, expected T = 3, as of audio: all inputs have the same time steps"
+    says = "named_inputs[ids].shape: got T = 2, expected T = 3, as in audio: all inputs have the same time steps"
     assert says in api.send_step(message).message
     message = chunk(session, 0, 3)
     del message.named_inputs[0].shape[:]

@@ -179,15 +179,15 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("X=input", "kserve_names: got 'X=input', expected MODEL/NAME=TENSOR, several of them with commas between"),
-        ("m/X", "kserve_names: got 'm/X', expected MODEL/NAME=TENSOR, several of them with commas between"),
+        ("X=input", "kserve_names: got 'X=input', expected MODEL/NAME=TENSOR, comma-separated"),
+        ("m/X", "kserve_names: got 'm/X', expected MODEL/NAME=TENSOR, comma-separated"),
         ("n/X=input", "kserve_names: got the model 'n', expected one of m"),
         (
             "m/X=nope",
             "kserve_names: got the tensor 'nope' of m, expected one of input, prediction, hidden, other, state.h",
         ),
         ("m/X=input,m/Z=input", "kserve_names: got two names for m's tensor 'input', expected one"),
-        ("m/other=prediction", "kserve_names: got one name for two outputs of m, expected each its own"),
+        ("m/other=prediction", "kserve_names: got one name for two outputs of m, expected one for each"),
     ],
 )
 def test_names_that_cannot_be_are_refused(text: str, says: str) -> None:

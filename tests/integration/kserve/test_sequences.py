@@ -155,9 +155,12 @@ def test_a_step_that_was_acknowledged_may_be_gone_from_the_log(count: Api, seque
     ("parameters", "text"),
     [
         ({"step": -1}, "step: got -1, expected the number of time steps before this chunk, 0 or more"),
-        ({**START, "step": 1}, "step: got 1 with sequence_start, expected 0: a sequence starts there"),
-        ({"step": 1, "acked": 2}, "acked: got 2, expected 0 to the chunk's step, 1: no later reply can be held"),
-        ({"acked": 2}, "acked: got 2 without step, expected both, or none"),
+        ({**START, "step": 1}, "step: got 1 with sequence_start, expected 0, where a sequence starts"),
+        (
+            {"step": 1, "acked": 2},
+            "acked: got 2, expected 0 to the chunk's step, 1: the client cannot have a later reply",
+        ),
+        ({"acked": 2}, "acked: got 2 without step, expected both or neither"),
         ({"timeout": -1}, "timeout: got -1, expected microseconds, or 0 for none"),
         ({"step": "1"}, "invalid value type for 'step' parameter, expected int64_param."),
         ({"sequence_start": 1}, "invalid value type for 'sequence_start' parameter, expected bool_param."),

@@ -83,7 +83,7 @@ def test_values_are_looked_at_in_every_request(catalog: Catalog, service: Servic
         read_infer(short, catalog, service)
     twice = request("m", ids(1), 7)
     twice.raw_input_contents.append(b"1234")
-    with pytest.raises(Rejection, match=r"raw_input_contents: got 2 of them, expected one for each input: 1"):
+    with pytest.raises(Rejection, match=r"raw_input_contents: got 2 entries, expected one for each input: 1"):
         read_infer(twice, catalog, service)
 
 

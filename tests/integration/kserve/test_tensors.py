@@ -132,7 +132,7 @@ BATCH = "inference request to model 'count' must specify batch-size 1 due to req
             SAID + "inference input 'input' data-type is '<invalid>', but model 'count' expects 'FP32'",
         ),
         (raw(b"abc"), SAID + "input byte size mismatch for input 'input' for model 'count'. Expected 4, got 3"),
-        (raw(b"abcd", b""), "raw_input_contents: got 2 of them, expected one for each input: 1"),
+        (raw(b"abcd", b""), "raw_input_contents: got 2 entries, expected one for each input: 1"),
         (raw(), "unable to find data for input tensor 'input' for model 'count' in request."),
         (
             contents("fp32_contents", 1, 2),

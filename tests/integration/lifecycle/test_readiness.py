@@ -88,7 +88,7 @@ def test_a_loop_that_is_stuck_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     stuck.set()
     while not readiness.why_dead():
         pass
-    assert "did not come round" in readiness.why_not_ready()
+    assert "did not respond within" in readiness.why_not_ready()
     free.set()
     thread.join()
     assert readiness.why_dead() == ""  # the blockage ends
@@ -111,7 +111,7 @@ async def test_a_delayed_end_is_announced_at_once_and_serves_until_then(counting
             session = await client.open("s")
             await session.step([1.0])
             server.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(server.wait_for, "serving on for 3000 ms")
+            await asyncio.to_thread(server.wait_for, "serving for another 3000 ms")
             assert await asyncio.to_thread(probes, server) == (ALIVE, (503, "not ready: draining\n"))
             with grpc.insecure_channel(server.target) as channel:
                 health = health_pb2_grpc.HealthStub(channel)

@@ -44,8 +44,7 @@ async def test_under_load(tmp_path: Path) -> None:
                 live.put(live.version(2))
                 said = await reload("reload: model m: (.*)")
                 assert said == (
-                    f"{second.hex()[:12]} takes new sessions; served beside it: {first.hex()[:12]}; "
-                    "no longer served: none"
+                    f"{second.hex()[:12]} takes new sessions; also served: {first.hex()[:12]}; no longer served: none"
                 )
                 await until(lambda: serves_new_sessions(second))
 
@@ -59,14 +58,14 @@ async def test_under_load(tmp_path: Path) -> None:
                     tmp_path / "turned", name="m", hidden_size=48, num_layers=2, feedback=turned
                 )
                 for folder, why in (
-                    (turned_bundle, "feedback: not the one of the versions of model m that are served"),
+                    (turned_bundle, "feedback: differs from that of the served versions of model m"),
                     (broken, "not a safetensors file"),
                     (other, "holds model other now, expected m"),
-                    (wider, "take or give different tensors"),
+                    (wider, "have different tensors; serve the new one under another name"),
                     (tmp_path / "nowhere", "no such folder"),
                 ):
                     live.put(folder)
-                    assert why in await reload("reload: refused, everything stays as it is: (.*)")
+                    assert why in await reload("reload: refused, the served versions stay: (.*)")
                 assert [model.fingerprint for model in await client.models()] == [second, first]
 
                 live.put(live.version(3))

@@ -135,7 +135,7 @@ def test_a_server_that_ends(counting_model: Path) -> None:
     """It was told to stop, and gives balancers time to notice."""
     with ServerProcess([counting_model], "memory:", ["--drain-delay-ms", "60000"]) as server:
         server.send_signal(signal.SIGTERM)
-        server.wait_for("stopping: serving on")
+        server.wait_for("stopping: serving for another")
         lines = doctor(server.target, *SHORT, code=1)
     assert (
         only(lines, "fail") == f"fail  {server.target} health: NOT_SERVING; it starts or ends: wait, or look at its log"

@@ -46,7 +46,7 @@ def test_it_says_what_it_serves_and_from_where(counting_model: Path, tmp_path: P
         f"store sqlite: sqlite:{tmp_path / 's.db'}",
         f"listening on {server.target}",
         f"metrics on {server.metrics_url}",
-        "stopping: finishing what is under way",
+        "stopping: finishing requests in progress",
         "stopped",
     ]
 

@@ -94,7 +94,7 @@ def test_where_nan_is_a_missing_value_infinity_is_none(count: Api, session: str,
     np.testing.assert_array_equal(got.outputs["prediction"], [[1, 2], [2, 5], [6, 8]])
     bad = np.array([[np.nan, 1], [1, np.inf]], np.float32)
     refused = api.send(way, Chunk(session, bad, got.after))
-    check(refused, "inputs", "inf at time step 1, feature 1", "NaN where one is missing", reason="NON_FINITE_INPUT")
+    check(refused, "inputs", "inf at time step 1, feature 1", "NaN for missing values", reason="NON_FINITE_INPUT")
     again = api.send(way, Chunk(session, inputs, api.position(session), acked=0), peek=True)
     np.testing.assert_array_equal(again.outputs["prediction"][0], [7, 10])
 

@@ -15,7 +15,7 @@ from cellkeeper_service.model.write import write_bundle
 from .leftovers import refused
 from .small_graphs import endless, graph
 
-WORDS = "one call takes longer than 300 ms and was stopped"
+WORDS = "one call took longer than 300 ms and was stopped"
 
 
 def test_a_loop_without_an_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,5 +41,5 @@ def test_a_loop_without_an_end(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_loop_that_depends_on_the_input(tmp_path: Path) -> None:
     """It ends for zeros, with which a declaration is tried, but not for what clients may send: refused unrun."""
     loop = graph(endless(turns="as many as |x| says"), layout="step")
-    words = "the number of its turns, count, depends on values that clients send"
+    words = "its number of iterations, count, depends on values that clients send"
     refused(tmp_path, words, import_onnx, loop.model, tmp_path / "m", trial_call_ms=300, max_batch=4, report=str)

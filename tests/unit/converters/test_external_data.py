@@ -83,7 +83,7 @@ def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
         (entry("location", "a\0b"), "cannot be read"),
         (entry("location", "x" * 5000), "xxx.*cannot be read"),
         (entry("location", "."), "not a file"),
-        (entry("location", "out"), "is a link that leads out of the folder"),
+        (entry("location", "out"), "is a link that points outside the folder"),
         (entry("location", "loop"), "cannot be read"),
         (entry("offset", "-4"), "got .* bytes at -4 of"),
         (entry("offset", "1000000"), "at 1000000 of .* is it the file that was saved with this graph"),

@@ -85,7 +85,7 @@ def test_frames_that_are_refused(keras: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, r"layout: got an example of \[2, 1, 5, 4\], which axis is time cannot be told; pass layout"),
+        ({}, r"layout: got an example of \[2, 1, 5, 4\], the time axis is ambiguous; pass layout"),
         ({"layout": "step", "normalization": Normalization((0.0,), (2.0,))}, "time steps of shape .*within the model"),
     ],
 )

@@ -181,15 +181,18 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
         "repeat": (chain(L.LSTM(4), L.RepeatVector(5, name="r"), L.LSTM(4)), r"r \(RepeatVector\): repeats"),
         "unknown": (
             chain(L.LSTM(4), L.GroupNormalization(2, name="gn")),
-            r"gn \(GroupNormalization\): no layer that is read",
+            r"gn \(GroupNormalization\): not a layer that the import reads",
         ),
-        "nested": (chain(Sequential([L.LSTM(4)], name="inner")), r"inner \(Sequential\): no layer"),
+        "nested": (
+            chain(Sequential([L.LSTM(4)], name="inner")),
+            r"inner \(Sequential\): not a layer that the import reads",
+        ),
         "half": (chain(L.LSTM(4, dtype="float16", name="half")), r"half \(LSTM\): computes in float16"),
         "activation": (chain(L.LSTM(4, activation="celu", name="odd")), r"odd \(LSTM\): activation: got 'celu'"),
-        "no rnn": (chain(L.Dense(4)), "no recurrent layer in it"),
-        "merged": (merged, r"\(GetItem\): no layer that is read"),
+        "no rnn": (chain(L.Dense(4)), "has no recurrent layer"),
+        "merged": (merged, r"\(GetItem\): not a layer that the import reads"),
         "last": (last_and_every, r"both \(Add\): merges every time step with the last one of ended"),
-        "constant": (constant, r"\(Add\): takes \['lstm.*'\], expected two layers or more"),
+        "constant": (constant, r"\(Add\): takes \['lstm.*'\], expected two or more layers"),
         "time": (over_time, r"longer \(Concatenate\): axis: got 1, expected -1"),
         "masked branches": (masked_branches, "masks in a model with branches"),
         "slopes": (slopes, r"slope \(PReLU\): alpha: got shape \[6, 4\], expected one slope for all time steps"),
@@ -201,7 +204,7 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
         "returned": (returned, r"gives \(LSTM\): its returned state is used"),
         "attention": (attention, r"look \(Attention\): (takes|needs the whole)"),
         "twice": (twice, r"again \(GRU\): is used more than once"),
-        "mask": (other_mask, "a mask that is not that of an Embedding or a Masking layer|takes"),
+        "mask": (other_mask, "a mask that does not come from an Embedding or a Masking layer|takes"),
         "outputs": (two_outputs, r"output_layers: got \[.*\], expected one"),
     }
 
@@ -286,13 +289,15 @@ def test_archives_that_are_none_or_hostile(simple: Path, tmp_path: Path) -> None
     refused(tmp_path, "neither a .keras file", import_keras, tmp_path / "text.keras", tmp_path / "m")
     refused(tmp_path, "no such file", import_keras, tmp_path / "none.keras", tmp_path / "m")
     path = rewritten(simple, tmp_path / "names.keras", same, **{"../../evil": b"x"})
-    refused(tmp_path, r"\.\./\.\./evil: a name that leads out", import_keras, path, tmp_path / "m")
+    refused(tmp_path, r"\.\./\.\./evil: a name that points outside", import_keras, path, tmp_path / "m")
     with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", b" " * 10_000_000)
     refused(tmp_path, "unpacks from", import_keras, tmp_path / "bomb.keras", tmp_path / "m")
     with zipfile.ZipFile(tmp_path / "less.keras", "w") as archive:
         archive.writestr("config.json", b"{}")
-    refused(tmp_path, "no metadata.json in it", import_keras, tmp_path / "less.keras", tmp_path / "m")
+    refused(
+        tmp_path, "has no metadata.json, expected a .keras file", import_keras, tmp_path / "less.keras", tmp_path / "m"
+    )
 
 
 def test_weights_that_are_elsewhere_or_larger_than_the_file(simple: Path, tmp_path: Path) -> None:
@@ -323,8 +328,8 @@ def test_weights_that_are_elsewhere_or_larger_than_the_file(simple: Path, tmp_pa
         [
             (missing, r"layer first \(LSTM\): kernel: missing"),
             (outside, r"layer first \(LSTM\): kernel: missing|no such tensor"),
-            (wide, "more than|holds less|expected numbers"),
-            (spread, "of which the file holds less"),
+            (wide, "more than|expected numbers"),
+            (spread, "more than the file holds"),
             (text, "expected numbers|kernel: missing"),
         ]
     ):
@@ -348,4 +353,4 @@ def test_a_damaged_h5_file(keras: Any, tmp_path: Path) -> None:
     refused(tmp_path, "not an HDF5 file|missing|no such", import_keras, tmp_path / "cut.h5", tmp_path / "m")
     model = filled(keras.Sequential([Input((None, 3)), L.LSTM(4)]))
     model.save_weights(tmp_path / "alone.weights.h5")
-    refused(tmp_path, "weights alone; save the model", import_keras, tmp_path / "alone.weights.h5", tmp_path / "m")
+    refused(tmp_path, "only weights; save the model", import_keras, tmp_path / "alone.weights.h5", tmp_path / "m")

@@ -93,7 +93,7 @@ def test_states_start_where_they_are_told(tmp_path: Path) -> None:
     [
         ({}, r"input: \['x', 'gain', 'rate'\] are neither states nor constants, expected exactly one; pass"),
         ({"input": "x"}, r"inputs \['gain', 'rate'\]: neither states nor constants"),
-        ({"input": "z", "constants": HANDMADE_CONSTANTS}, "input z: not an input beside"),
+        ({"input": "z", "constants": HANDMADE_CONSTANTS}, "input z: not an input other than states and constants"),
         ({"states": {}}, "states: got none"),
         ({"states": {"hidden": "stateN"}}, "state hidden: no such input"),
         ({"states": {"state": "after"}}, "state state: after: no such output"),
@@ -170,7 +170,7 @@ def with_a_global_output(graph: Any) -> None:
 
 def test_states_and_outputs_that_look_like_something_else(tmp_path: Path) -> None:
     first = changed(carried_graph(), with_a_first_value)
-    words = "input c0: has a value in the file.* the state that output cn carries on"
+    words = "input c0: has a value in the file.* the state that output cn continues"
     refused(tmp_path, words, import_onnx, first, tmp_path / "m", **QUICK)
     shared = changed(
         small_graphs.graph([*small_graphs.STEP, small_graphs.node("Identity", "h_out", "y")], layout="step").model,

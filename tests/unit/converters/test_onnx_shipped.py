@@ -36,12 +36,12 @@ def test_a_free_window_and_a_rate_are_asked_for_and_set(tmp_path: Path) -> None:
     graph = detector()
     refused(
         tmp_path,
-        r"Constants they may be: --constant sr=NUMBER. Inputs: .*sr int64\[\]",
+        r"They may be constants: --constant sr=NUMBER. Inputs: .*sr int64\[\]",
         import_onnx,
         graph,
         tmp_path / "m",
     )
-    refused(tmp_path, "Constants they may be: --constant sr=NUMBER", import_onnx, graph, tmp_path / "m", input="input")
+    refused(tmp_path, "They may be constants: --constant sr=NUMBER", import_onnx, graph, tmp_path / "m", input="input")
     constants = {"sr": np.array(16000)}
     words = r"input input: got input float32\[\?, \?\], expected a fixed number .*--input-shape 576"
     refused(tmp_path, words, import_onnx, graph, tmp_path / "m", constants=constants)
@@ -60,7 +60,7 @@ def test_several_inputs_for_each_time_step_are_told(tmp_path: Path) -> None:
     nodes = [helper.make_node("Add", ["x", "z"], ["y"]), helper.make_node("Identity", ["h"], ["h_out"])]
     graph = model(nodes, {"x": ["n", 2], "z": ["n", 2], "h": ["n", 2]}, {"y": ["n", 2], "h_out": ["n", 2]}, {})
     for options in ({}, {"input": "x"}):
-        words = "Several inputs for each time step: --input x,z"
+        words = "For several inputs of each time step: --input x,z"
         refused(tmp_path, words, import_onnx, graph, tmp_path / "m", **options)
 
 
@@ -69,7 +69,7 @@ def test_several_inputs_for_each_time_step_are_told(tmp_path: Path) -> None:
     [
         ([0], r"input_shape: got \[0\], expected whole numbers above 0"),
         ([], r"input_shape: got \[\], expected whole numbers above 0"),
-        ([70_000], r"input_shape: got \[70000\], expected whole numbers above 0, 65536 values at most"),
+        ([70_000], r"input_shape: got \[70000\], expected whole numbers above 0, at most 65536 values"),
         ([2, 3, 4], r"input_shape: got \[2, 3, 4\], expected the last axes of input float32\[\?, \?\]"),
         ([8, 4], r"input input: got .*\[batch, features\]|got .* 0 axes|fails"),
     ],
@@ -118,7 +118,7 @@ def test_a_state_is_served_where_there_is_no_other_output(batch_axis: int, batch
 
 def test_a_state_is_no_output_of_a_chunk(tmp_path: Path) -> None:
     graph = REFUSED["a state that is the chunk's mean"].model
-    words = "output h_out: is a state, which the graph gives once a call"
+    words = "output h_out: is a state, which the graph returns once per call"
     options = {"layout": "time_first", "outputs": ["y", "h_out"]}
     refused(tmp_path, words, import_onnx, graph, tmp_path / "m", **options, **QUICK)
 
@@ -219,7 +219,7 @@ def test_layouts_of_one_session(form: str, tmp_path: Path) -> None:
     graph = model(nodes, {"x": shape, "h": [2]}, {"y": shape, "h_out": [2]}, {})
     options: dict[str, Any] = {"initial": {"h": np.array([3.0, 4.0], np.float32)}, **QUICK}
     if layout is not None:
-        refused(tmp_path, "which axis is time cannot be told; pass layout", import_onnx, graph, tmp_path / "m")
+        refused(tmp_path, "the time axis is ambiguous; pass layout", import_onnx, graph, tmp_path / "m")
         options["layout"] = layout
     imported = import_onnx(graph, tmp_path / "m", **options)
     config = config_of(imported)
@@ -233,7 +233,7 @@ def test_layouts_of_one_session(form: str, tmp_path: Path) -> None:
     [
         ([4, 2], {}, r"input x: got x float32\[4, 2\]: a batch is baked into the graph.*or pass input_shape"),
         ([4, 1, 2], {"layout": "time_first"}, "a length is baked into the graph.*or pass input_shape"),
-        ([1, 1, 1, 2], {}, "which axis is time cannot be told|axes before the time step's"),
+        ([1, 1, 1, 2], {}, "the time axis is ambiguous|axes before the time step's"),
         ([1, 2], {"layout": "batch_first"}, r"expected 2 axes before the time step's 1 for layout batch_first"),
         ([1, 2], {"batch": "two"}, "batch: got 'two', expected free, or one"),
     ],

@@ -165,18 +165,18 @@ def test_columns_that_are_moved_keep_their_names() -> None:
         (MinMaxScaler(clip=True).fit(TABLE), "clip: got True, expected False"),
         (
             PowerTransformer().fit(TABLE),
-            r"\(PowerTransformer\): bends each column, .* compute it in the module, .*Recipes: a power transform",
+            r"\(PowerTransformer\): is not linear, .* compute it in the module, .*Recipes: a power transform",
         ),
         (
             make_pipeline(StandardScaler(), QuantileTransformer(n_quantiles=9)).fit(TABLE),
-            r"\(QuantileTransformer\): bends each column",
+            r"\(QuantileTransformer\): is not linear, but a bundle",
         ),
         (make_pipeline(StandardScaler(), PowerTransformer()).fit(TABLE), r"Pipeline\): powertransformer \(Power"),
         (Pipeline([("none", "passthrough")]), "has no step"),
         (ColumnTransformer([("a", OneHotEncoder(), [0])]).fit(TABLE), r"a \(OneHotEncoder\): cannot be written"),
         (
             ColumnTransformer([("a", MinMaxScaler(), [2, 0])]).fit(TABLE),
-            r"the order \[2, 0\], and they have no names",
+            r"the order \[2, 0\], without names",
         ),
         (
             ColumnTransformer([("a", MinMaxScaler(), [0]), ("b", MaxAbsScaler(), [0, 1])]).fit(TABLE),
@@ -192,7 +192,7 @@ def test_columns_that_are_moved_keep_their_names() -> None:
             {"type": "min_max", "data_min": [0.0], "data_max": [1.0], "feature_range": [1, 0]},
             r"feature_range: got \[1, 0\], expected two numbers",
         ),
-        ({"type": "standard", "mean": [1.0], "scale": [1.0], "features": [3]}, "features: got .*expected texts"),
+        ({"type": "standard", "mean": [1.0], "scale": [1.0], "features": [3]}, "features: got .*expected strings"),
         (3, "normalization: got int, expected Normalization"),
     ],
 )
@@ -203,10 +203,10 @@ def test_what_is_no_straight_line_is_refused(scaler: Any, words: str) -> None:
 
 def test_names_are_those_of_the_features(tmp_path: Path) -> None:
     for names, words in (
-        (["a", "b"], "feature_names: got .*expected 3 distinct texts"),
-        (["a", "b", "a"], "feature_names: got .*expected 3 distinct texts"),
-        (["a", 2, "c"], "feature_names: got .*expected a list of texts"),
-        ("abc", "feature_names: got abc, expected a list of texts"),
+        (["a", "b"], "feature_names: got .*expected 3 distinct strings"),
+        (["a", "b", "a"], "feature_names: got .*expected 3 distinct strings"),
+        (["a", 2, "c"], "feature_names: got .*expected a list of strings"),
+        ("abc", "feature_names: got abc, expected a list of strings"),
     ):
         with pytest.raises(StartError, match=words):
             import_torch(nn.GRU(3, 8), tmp_path / "m", feature_names=names, **QUICK)

@@ -78,13 +78,17 @@ def test_a_time_axis_of_one_is_taken_away_and_the_names_stay(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"input": None}, r"\['audio', 'ids'\] are neither states nor constants.*Several inputs.*--input audio,ids"),
+        (
+            {"input": None},
+            r"\['audio', 'ids'\] are neither states nor constants.*"
+            r"For several inputs of each time step: --input audio,ids",
+        ),
         ({"input": ["audio"]}, r"inputs \['ids'\]: neither states nor constants.*--input audio,ids"),
-        ({"input": ["audio", "sound"]}, "input sound: not an input beside states and constants"),
+        ({"input": ["audio", "sound"]}, "input sound: not an input other than states and constants"),
         ({"input": ["audio", "audio"]}, "each once"),
         ({"vocabulary": 0}, "input ids: got ids int64.* and a vocabulary of 0; pass one for integers"),
         ({"vocabulary": {"ids": 5, "audio": 5}}, "input audio: got audio float32.* and a vocabulary of 5"),
-        ({"vocabulary": 5}, "vocabulary: got 5 for several inputs, expected it by the name of an input"),
+        ({"vocabulary": 5}, "vocabulary: got 5 for several inputs, expected values by input name"),
         ({"vocabulary": {**IDS, "x": 3}}, r"vocabulary: got \['x'\], expected some of the inputs"),
         ({"input_shape": {"audio": (2,)}}, r"input_shape: got \[2\], expected the last axes of audio"),
         ({"missing": Missing("constant")}, "missing: got constant, expected reject"),
@@ -181,7 +185,7 @@ Change = Callable[[dict[str, Any]], object]
     ("change", "says"),
     [
         (lambda c: c["inputs"].pop(), r"inputs: got \['audio'\], expected at least two"),
-        (lambda c: c["inputs"][1].update(name="audio"), "expected at least two, names distinct"),
+        (lambda c: c["inputs"][1].update(name="audio"), "expected at least two with distinct names"),
         (lambda c: c["inputs"][1].pop("vocabulary"), r"inputs\[1\]: vocabulary: missing"),
         (lambda c: c["inputs"][0].update(vocabulary=3), r"inputs\[0\]: vocabulary: unknown key"),
         (lambda c: c["inputs"][0].update(dtype="bool"), r"inputs\[0\]: dtype: got 'bool', expected one of float32"),
@@ -203,7 +207,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda c: c.update(feedback={"audio": [0, 1, 2], "ids": [3]}), 'feedback: ids: got .* expected "known"'),
         (
             lambda c: c.update(feedback={"audio": "known", "ids": "known"}),
-            "expected at least one input that the predic",
+            "expected at least one input that takes the prediction",
         ),
         (lambda c: c.update(feature_names=["a"]), "feature_names"),
     ],
@@ -226,7 +230,7 @@ def test_a_config_that_does_not_fit(tmp_path: Path, change: Change, says: str) -
         (lambda c: c["inputs"][0].update(input="sound"), r"config.json declares \['h', 'ids', 'n', 'sound'\]"),
         (
             lambda c: c["inputs"][1].update(vocabulary=6),
-            "a call fails .*indices element out of data bounds",
+            "a trial call of the graph failed .*indices element out of data bounds",
         ),
     ],
 )

@@ -60,7 +60,7 @@ def normed_weights(norm: Callable[..., Any]) -> dict[str, Tensor]:
     return weights
 
 
-NORMED = "make it one tensor again first, with torch.nn.utils.remove_weight_norm"
+NORMED = "merge it into one tensor first, with torch.nn.utils.remove_weight_norm"
 PARAMETRIZED = nn.utils.parametrizations.weight_norm
 
 OBJECTS: list[tuple[str, Callable[[], Any], dict[str, Any], str]] = [
@@ -76,7 +76,7 @@ OBJECTS: list[tuple[str, Callable[[], Any], dict[str, Any], str]] = [
     ("original0", lambda: normed_weights(PARAMETRIZED), {"layers": "lstm=0 dense=1"}, f"a part of 1.weight .*{NORMED}"),
     ("module.", lambda: renamed("module."), {"layers": LAYERS}, r"nn.DataParallel.*save model.module.state_dict\(\)"),
     ("_orig_mod.", lambda: renamed("_orig_mod."), {"layers": LAYERS}, "torch.compile.*lstm=_orig_mod.rnn"),
-    ("residual", Residual, {}, "Residual: dense=skip: .*a path around some of them within forward.*torch.export"),
+    ("residual", Residual, {}, "Residual: dense=skip: .*does forward bypass some of them.*torch.export"),
     (
         "scripted",
         lambda: torch.jit.script(nn.Sequential(nn.Linear(3, 3))),
@@ -91,7 +91,7 @@ OBJECTS: list[tuple[str, Callable[[], Any], dict[str, Any], str]] = [
     ("one output", Plain, {"output": 5}, r"output\[0\]: got int, expected a list of Transform"),
     ("initial_state", Plain, {"initial_state": np.zeros((1, 8))}, "initial_state: got ndarray, expected a tensor h"),
     ("feedback", Plain, {"feedback": [0, 1]}, r"^Plain: config.json: feedback: got \[0, 1\], expected 3 entries"),
-    ("name", Plain, {"name": 3}, "name: got '3', expected a text"),
+    ("name", Plain, {"name": 3}, "name: got '3', expected a string"),
     ("tolerance", Plain, {"tolerance": "1e-4"}, "tolerance: got '1e-4', expected a number"),
 ]
 
@@ -115,7 +115,7 @@ def test_objects_where_a_file_is_expected(tmp_path: Path) -> None:
     )
     refused(tmp_path, r"pass model.SerializeToString\(\)", import_onnx, onnx.ModelProto(), tmp_path / "m")
     refused(tmp_path, "NoneType, expected", import_keras, None, tmp_path / "m")
-    refused(tmp_path, "no such file: it is a folder", import_keras, tmp_path, tmp_path / "m")
+    refused(tmp_path, "is a folder, expected a file", import_keras, tmp_path, tmp_path / "m")
     refused(tmp_path, "cannot be written .*too long", import_torch, nn.LSTM(3, 8), tmp_path / ("n" * 300))
     refused(
         tmp_path, "missing: got dict, expected Missing", import_onnx, b"", tmp_path / "m", missing={"policy": "hold"}

@@ -92,14 +92,14 @@ def test_a_bidirectional_layer_is_named(tmp_path: Path) -> None:
     ("layers", "words"),
     [
         ([nn.LSTM(3, 8), nn.MultiheadAttention(8, 2)], r"MultiheadAttention\): attends to the whole sequence"),
-        ([nn.LSTM(3, 8), nn.BatchNorm1d(8)], r"1 \(BatchNorm1d\): no layer that a bundle can hold"),
+        ([nn.LSTM(3, 8), nn.BatchNorm1d(8)], r"1 \(BatchNorm1d\): not a layer that a bundle can hold"),
         ([nn.LSTM(3, 8), nn.LayerNorm((5, 8))], r"1 \(LayerNorm\): normalized_shape: got \[5, 8\], expected the"),
         ([nn.LSTM(3, 8), nn.LayerNorm(7)], r"layer_norm=1: offset: got shape \[7\], expected \[8\]"),
         ([nn.LSTM(3, 8), nn.PReLU(8)], r"1 \(PReLU\): num_parameters: got 8, expected 1"),
         ([nn.LSTM(3, 8), nn.LogSoftmax(0)], r"1 \(LogSoftmax\): dim: got 0, expected -1"),
         ([nn.LSTM(3, 8), nn.Linear(9, 1)], r"dense=.*weight: got shape \[1, 9\], expected \[units, 8\]"),
         ([nn.LSTM(3, 8), nn.GRU(7, 8)], r"weight_ih: got shape \[24, 7\], expected \[24, 8\]"),
-        ([nn.Linear(3, 8)], "no recurrent layer in it"),
+        ([nn.Linear(3, 8)], "has no recurrent layer"),
         ([nn.LSTM(3, 8), nn.Embedding(5, 8)], "got an embedding, expected it as the first layer"),
         ([nn.LSTM(3, 8, proj_size=4), nn.LSTM(4, 8)], "proj_size 4 beside layers of another kind"),
         ([], "no recurrent layer"),
@@ -169,7 +169,7 @@ class FilledUp(Forecaster):
         (WithoutOutliers, "for inputs scaled by 1000, 32 time steps, at step 0"),
         (DeadZone, r"changes its input .* for inputs scaled by (0\.1|0\.01|1e-06), 32 time steps"),
         (Windowed, "hands 40 time steps to its first layer, for ordinary inputs, 200 time steps"),
-        (ScaledByLength, "gives other values than its layers .* for ordinary inputs, 1 time steps, at step 0"),
+        (ScaledByLength, "returns other values than its layers .* for ordinary inputs, 1 time steps, at step 0"),
         (FilledUp, "for inputs scaled by 0, 32 time steps, at step 0"),
     ],
 )
@@ -189,7 +189,9 @@ class Alone(nn.Module):
 
 
 def test_a_forward_that_is_more_than_its_layers(tmp_path: Path) -> None:
-    refused(tmp_path, "Squashed.forward: gives other values than its layers", import_torch, Squashed(), tmp_path / "m")
+    refused(
+        tmp_path, "Squashed.forward: returns other values than its layers", import_torch, Squashed(), tmp_path / "m"
+    )
     refused(tmp_path, "Alone: cannot be taken apart", import_torch, Alone(), tmp_path / "m")
 
 
@@ -213,7 +215,7 @@ def test_the_weights_of_a_single_lstm_need_no_description(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
-        (None, "do not tell their order and the activations; pass layers"),
+        (None, "do not show their order and the activations; pass layers"),
         ("lstm=rnn", "tensor head.bias: belongs to none of the layers lstm=rnn"),
         ("gru=rnn dense=head", "weight_ih: got shape|weight_ih: got 192 rows|weight_hh"),
         ("lstm=rnn dense=heads", "tensor heads.weight: missing"),
@@ -244,11 +246,11 @@ class Trap:
 def test_pickled_code_is_never_run(tmp_path: Path) -> None:
     hostile = tmp_path / "hostile.pt"
     torch.save({"weight": Trap(tmp_path / "sprung")}, hostile)
-    refused(tmp_path, "not weights alone", import_torch, hostile, tmp_path / "m", layers="lstm=")
+    refused(tmp_path, "not only weights", import_torch, hostile, tmp_path / "m", layers="lstm=")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     refused(tmp_path, "neither a safetensors file", import_torch, tmp_path / "plain.pt", tmp_path / "m")
     torch.save(Forecaster(), tmp_path / "whole.pt")
-    refused(tmp_path, "not weights alone", import_torch, tmp_path / "whole.pt", tmp_path / "m")
+    refused(tmp_path, "not only weights", import_torch, tmp_path / "whole.pt", tmp_path / "m")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -261,10 +263,12 @@ def test_files_that_are_none_or_lie(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     refused(tmp_path, "got 0 bytes", import_torch, tmp_path / "empty", tmp_path / "m")
     refused(tmp_path, "no such file", import_torch, tmp_path / "nowhere", tmp_path / "m")
-    refused(tmp_path, "no such file", import_torch, tmp_path, tmp_path / "m")
+    refused(tmp_path, "is a folder, expected a file", import_torch, tmp_path, tmp_path / "m")
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb/data.pkl", b"\0" * 10_000_000)
-    refused(tmp_path, "compressed, expected as torch.save", import_torch, tmp_path / "bomb.pt", tmp_path / "m")
+    refused(
+        tmp_path, "compressed, expected uncompressed, as torch.save", import_torch, tmp_path / "bomb.pt", tmp_path / "m"
+    )
     state = nn.LSTM(3, 8).state_dict()
     torch.save({**state, "weight_ih_l0": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "wide.pt")
     refused(tmp_path, "more than the file holds", import_torch, tmp_path / "wide.pt", tmp_path / "m")

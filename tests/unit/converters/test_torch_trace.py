@@ -66,7 +66,7 @@ class Swapped(Convention):
 
 def test_states_of_one_shape_that_come_back_swapped_are_named(tmp_path: Path) -> None:
     states = {"state": (torch.zeros(1, 2, 8), torch.zeros(1, 2, 8))}
-    words = r"states state_0 and state_1: come back from its forward in the other order"
+    words = r"states state_0 and state_1: are returned by its forward in the other order"
     refused(tmp_path, words, import_torch, Swapped(), tmp_path / "m", example=SEQUENCES, states=states, **QUICK)
 
 
@@ -185,15 +185,19 @@ class ForgetsItsState(Convention):
         (BothWays(), {}, r"rnn \(LSTM\): bidirectional; the backward direction"),
         (Halved(), {}, r"Halved: rnn \(LSTM\): takes 3 of 5 time steps, expected all.*docs/models.md"),
         (Decoder(), {}, r"Decoder: second \(LSTM\): begins with a state that depends on the input"),
-        (Centred(), {}, r"Centred: window \(Conv1d\): its window is not padded with constants on the left alone"),
-        (Branching(), {}, r"Branching: torch.export cannot trace one time step.*take branches on values.*docs/models"),
+        (Centred(), {}, r"Centred: window \(Conv1d\): its window is not padded with constants on the left only"),
+        (
+            Branching(),
+            {},
+            r"Branching: torch.export cannot trace one time step.*remove branches on values.*docs/models",
+        ),
         (NothingRecurrent(), {"layout": "batch_first"}, "calls no recurrent layer or cell of its framework"),
         (Own(), {"example": torch.zeros(2, 3)}, r"example: got shape \[2, 3\] without states"),
         (Own(), {"example": torch.zeros(2, 6, 3, 1)}, r"example: got shape \[2, 6, 3, 1\], expected"),
         (Own(), {"example": "x"}, "example: got str, expected a tensor"),
         (Own(), {"layout": "sideways"}, "layout: got 'sideways', expected one of step, time_first, batch_first"),
-        (NothingRecurrent(), {}, "which axis is time cannot be told; pass layout"),
-        (Convention(), {"states": {"h": torch.zeros(1, 2, 8)}}, r"states \['h'\]: no arguments of its forward"),
+        (NothingRecurrent(), {}, "the time axis is ambiguous; pass layout"),
+        (Convention(), {"states": {"h": torch.zeros(1, 2, 8)}}, r"states \['h'\]: not arguments of its forward"),
         (Convention(), {"states": ("h", "c")}, "states: got tuple of 2, expected tensors of floats"),
         (Convention(), {"states": (torch.zeros(1, 4, 8),) * 2}, "no axis of a state has the size of the batch"),
         (Convention(), {"states": (torch.rand(1, 2, 8),) * 2}, "state state_0: its rows differ"),
@@ -293,5 +297,5 @@ def test_what_looks_ahead_is_refused(tmp_path: Path) -> None:
 def test_the_refusal_of_a_forward_of_its_own_names_the_way_in(tmp_path: Path) -> None:
     for model in (LastStep(), Learned()):
         refused(tmp_path, "pass example=x", import_torch, model, tmp_path / "m", **QUICK)
-    words = "states, vocabulary, layout: got .*expected for a torch.export program, or with example"
+    words = "states, vocabulary, layout: got .*expected only for a torch.export program or with example"
     refused(tmp_path, words, import_torch, MinGru(), tmp_path / "m", states=torch.zeros(2, 8), **QUICK)

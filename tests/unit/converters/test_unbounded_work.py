@@ -69,11 +69,11 @@ WHILE_FEW = [node("Less", "turn few", "going_out")]
 LENGTH = [node("Shape", "x", "dims"), node("ReduceProd", "dims", "length", keepdims=0)]
 
 UNBOUNDED = {
-    "turns": (made(*TURNS, loop("turns", ON)), r"'Loop_looped' \(Loop\): the number of its turns, turns,"),
+    "turns": (made(*TURNS, loop("turns", ON)), r"'Loop_looped' \(Loop\): its number of iterations, turns,"),
     "condition alone": (made(loop("-", *WHILE_LARGE)), "its condition depends on values .* nothing else ends it"),
     "condition and no bound to speak of": (
         made(loop("most", *WHILE_LARGE)),
-        "its condition depends on values .* else it ends after 9223372036854775807 turns",
+        "its condition depends on values .* otherwise it ends after 9223372036854775807 iterations",
     ),
     "within a branch": (
         made(
@@ -91,7 +91,7 @@ UNBOUNDED = {
                 ),
             ),
         ),
-        "the number of its turns, turns,",
+        "its number of iterations, turns,",
     ),
     "a range": (
         made(
@@ -100,7 +100,7 @@ UNBOUNDED = {
             node("ReduceSum", "counting", "counted", keepdims=0),
             node("Cast", "counted", "looped", to=ANY),
         ),
-        r"'Range_counting' \(Range\): turns says how large its result is",
+        r"'Range_counting' \(Range\): the size of its result, turns, depends on values that clients send",
     ),
     "a tensor": (
         made(
@@ -109,7 +109,7 @@ UNBOUNDED = {
             node("ConstantOfShape", "as_shape", "zeros"),
             node("ReduceSum", "zeros", "looped", keepdims=0),
         ),
-        r"\(ConstantOfShape\): as_shape says how large",
+        r"\(ConstantOfShape\): the size of its result, as_shape, depends",
     ),
 }
 BOUNDED = {

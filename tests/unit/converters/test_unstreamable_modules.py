@@ -53,10 +53,13 @@ TORCH: dict[str, tuple[Callable[[], Model], str]] = {
     "attention": (attending, rf"holds more.0 \(MultiheadAttention\), which sees other time steps; .*{AHEAD}"),
     "a centred window": (lambda: over_time(nn.Conv1d(16, 16, 3, padding=1)), AHEAD),
     "normalised over time": (lambda: over_time(nn.InstanceNorm1d(16)), "fails on a batch of 11 sequences"),
-    "a running sum": (lambda: Model(lambda y: y.cumsum(1)), "from one time step to the next that is no state"),
+    "a running sum": (
+        lambda: Model(lambda y: y.cumsum(1)),
+        "something that is not a state carries over between time steps",
+    ),
     "a causal window": (
         lambda: Model(lambda y: F.pad(y, (0, 0, 1, 0))[:, :-1] + y),
-        "from one time step to the next that is no state",
+        "something that is not a state carries over between time steps",
     ),
     "mean over the batch": (lambda: Model(lambda y: y - y.mean(0, keepdim=True)), BATCH),
     "clipped by the batch's norm": (lambda: Model(lambda y: y / (1e-3 + y.norm())), BATCH),
@@ -88,7 +91,10 @@ def keras_models() -> dict[str, tuple[Callable[[Any], Any], str]]:
         "reverse": (lambda y: ops.flip(y, axis=1), AHEAD),
         "mean over time": (lambda y: ops.mean(y, axis=1, keepdims=True) + y, AHEAD),
         "normalised over time": (L.GroupNormalization(1), AHEAD),
-        "a running sum": (lambda y: ops.cumsum(y, axis=1), "from one time step to the next that is no state"),
+        "a running sum": (
+            lambda y: ops.cumsum(y, axis=1),
+            "something that is not a state carries over between time steps",
+        ),
         "mean over the batch": (lambda y: y - ops.mean(y, axis=0, keepdims=True), BATCH),
     }
 

@@ -150,12 +150,12 @@ REFUSED: dict[str, Graph] = {
     "dropout in training": graph([node("Dropout", "x half true", "y"), *STEP], "training mode", "step"),
     "batch normalisation in training": graph(
         [node("BatchNormalization", "x halves none none units", "y mean variance", training_mode=1), *STEP],
-        r"\(BatchNormalization\): normalises by the statistics of the batch in training mode",
+        r"\(BatchNormalization\): normalises by the batch's statistics in training mode",
         "step",
     ),
     "batch normalisation in training, as older files have it": graph(
         [node("BatchNormalization", "x halves none none units", "y mean variance a b"), *STEP],
-        r"\(BatchNormalization\): normalises by the statistics of the batch in training mode",
+        r"\(BatchNormalization\): normalises by the batch's statistics in training mode",
         "step",
         opset=9,
     ),

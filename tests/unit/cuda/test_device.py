@@ -56,14 +56,14 @@ def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
         CudaDevice("cuda:0")
     assert str(refused.value) == (
         "device: got cuda:0, but CUDA does not start (The NVIDIA driver on your system is too old (found version "
-        "11040).); check the driver with nvidia-smi, update it where it is too old, or choose cpu"
+        "11040).); check the driver with nvidia-smi, update it if it is too old, or choose cpu"
     )
 
 
 @pytest.mark.parametrize("number", [1, 9, 128, 255, 1000])  # torch.device keeps only 8 signed bits of it
 def test_a_number_that_is_not_there(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     answer(monkeypatch)
-    expected = rf"^device: got cuda:{number}, torch finds 1 CUDA devices; choose another or cpu$"
+    expected = rf"^device: got cuda:{number}, but torch finds 1 CUDA devices; choose another or cpu$"
     with pytest.raises(StartError, match=expected):
         CudaDevice(f"cuda:{number}")
 

@@ -26,7 +26,7 @@ COUPLED: dict[str, tuple[Case, str]] = {
         ),
         "normalises over axis 0",
     ),
-    "summed up over the batch": (((4,), 0, [node("CumSum", "h zero")]), "sums up over axis 0"),
+    "summed up over the batch": (((4,), 0, [node("CumSum", "h zero")]), "accumulates over axis 0"),
     "sorted over the batch": (((4,), 0, [node("TopK", "h [3]", "out places", axis=0)]), "sorts over axis 0"),
     "layer normalisation of all": (
         ((4,), 0, [node("LayerNormalization", "h one_float", axis=0)]),
@@ -41,23 +41,23 @@ COUPLED: dict[str, tuple[Case, str]] = {
         ((4, 5, 2), 0, [node("MeanVarianceNormalization", "h")]),
         "normalises over axis 0",
     ),
-    "turned around": (((4,), 0, [node("Slice", "h [-1] [-99] [0] [-1]")]), "turns axis 0 around"),
+    "turned around": (((4,), 0, [node("Slice", "h [-1] [-99] [0] [-1]")]), "reverses axis 0"),
     "the first session's": (
         ((4,), 0, [node("Slice", "h [0] [1] [0]", "a"), node("Add", "h a")]),
-        "takes certain sessions out of the batch",
+        "selects certain sessions of the batch",
     ),
     "the last session's": (
         ((4,), 0, [node("Gather", "h [-1]", "a", axis=0), node("Add", "h a")]),
-        "takes certain sessions out",
+        "selects certain sessions",
     ),
     "shifted": (
         ((4,), 0, [node("Slice", "h [0] [-1] [0]", "a"), node("Pad", "a [1,0,0,0]")]),
-        "takes certain sessions out",
+        "selects certain sessions",
     ),
     "padded and cut": (((4,), 0, [node("Pad", "h [1,0,-1,0]")]), "shifts axis 0"),
     "a row before the others": (
         ((4,), 0, [node("Concat", "table1 h", "a", axis=0), node("Slice", "a [0] [-1] [0]")]),
-        "puts other rows beside the sessions",
+        "adds other rows to the sessions",
     ),
     "sessions as neighbours in time": (
         (
@@ -65,7 +65,7 @@ COUPLED: dict[str, tuple[Case, str]] = {
             0,
             [node("Unsqueeze", "h [1]", "a"), node("LSTM", "a w r", "b", hidden_size=2), node("Squeeze", "b [1,2]")],
         ),
-        "goes over axis 0 step by step",
+        "iterates over axis 0",
     ),
     "every session with every other": (
         ((4,), 0, [node("Transpose", "h", "a"), node("MatMul", "h a", "b"), node("ReduceSum", "b [1]")]),
@@ -122,7 +122,7 @@ COUPLED: dict[str, tuple[Case, str]] = {
     ),
     "one scale for all": (
         ((4,), 0, [node("DynamicQuantizeLinear", "h", "a s z"), node("DequantizeLinear", "a s z")]),
-        "takes one scale for all rows",
+        "uses one scale for all rows",
     ),
     "rows cut in another place": (
         (

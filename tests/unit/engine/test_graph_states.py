@@ -122,8 +122,8 @@ def test_an_arena_without_room_is_refused() -> None:
     kept = DeviceStates(STATES, DEVICE, "m")
     with pytest.raises(
         StartError,
-        match=r"^arena_mib: 17592186044416 rows of states of m take \d+ MiB on cuda:0 of tests, and making room for "
-        r"them fails \(.*Failed to allocate memory.*\); lower --arena-mib or free memory of the device$",
+        match=r"^arena_mib: 17592186044416 rows of states of m take \d+ MiB on cuda:0 of tests, and allocating "
+        r"them failed \(.*Failed to allocate memory.*\); lower --arena-mib or free memory of the device$",
     ):
         kept.reserve(1 << 44)
 

@@ -119,11 +119,11 @@ def test_on_a_device_its_states_come_and_go(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"batch": "free"}, "a step of two sessions fails|for one step of two"),
+        ({"batch": "free"}, "a trial step of two sessions failed|for one step of two"),
         ({"batch": "two"}, "batch: got 'two', expected one of free, one, none"),
         ({"batch": "none", "layout": "batch_first"}, "layout: got 'batch_first', expected step or time_first"),
-        ({"batch": "none"}, "a step of two sessions fails"),
-        ({"input": {"kind": "features", "name": "x", "shape": [2, 3]}}, "a step of two sessions fails"),
+        ({"batch": "none"}, "a trial step of two sessions failed"),
+        ({"input": {"kind": "features", "name": "x", "shape": [2, 3]}}, "a trial step of two sessions failed"),
         ({"input": {"kind": "features", "name": "x", "shape": [6]}}, r"shape: got \(6,\), expected two axes or more"),
         ({"input": {"kind": "features", "name": "x", "shape": [60000, 60000]}}, "two axes or more with up to 65536"),
         (

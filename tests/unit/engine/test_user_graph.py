@@ -145,16 +145,16 @@ def test_token_ids(tmp_path: Path) -> None:
             r"output prediction: got float32 \[1, 2, 2\]",
         ),
         ({"input": {"kind": "features", "name": "X", "size": 2}}, r"inputs: config.json declares \['X'"),
-        ({"input": {"kind": "features", "name": "x", "size": 3}}, "a step of two sessions fails"),
+        ({"input": {"kind": "features", "name": "x", "size": 3}}, "a trial step of two sessions failed"),
         ({"input": {"kind": "tokens", "name": "x", "vocabulary": 3}}, r"input x: got tensor\(float\)"),
-        ({"layout": "time_first"}, "a step of two sessions fails|output prediction"),
+        ({"layout": "time_first"}, "a trial step of two sessions failed|output prediction"),
         (
             {
                 "states": [
                     {"name": "total", "input": "total", "output": "total_after", "shape": [2, 1], "batch_axis": 1}
                 ]
             },
-            "a step of two sessions fails|shape",
+            "a trial step of two sessions failed|shape",
         ),
         ({"graph_bytes": b"no graph"}, "not an ONNX model|refuses the graph"),
     ],

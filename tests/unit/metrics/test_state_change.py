@@ -64,5 +64,5 @@ def test_the_mean_is_of_use_and_the_help_says_how_it_is_measured(server: ServerP
     count, total = value(family, "_count", "single"), value(family, "_sum", "single")
     assert count >= 5
     assert 0.3 < total / count <= 1.0
-    assert "Sampled: of one session in every 64th call of the engine" in family.documentation
+    assert "Sampled: one session in every 64th engine call" in family.documentation
     assert "divided by the larger of its norms before and after" in family.documentation

@@ -225,7 +225,7 @@ def test_a_file_elsewhere_is_not_followed(file: str, tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "m")
     (folder / file).rename(tmp_path / "elsewhere")
     (folder / file).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StartError, match=f"{file}: leads out of the bundle"):
+    with pytest.raises(StartError, match=f"{file}: points outside the bundle"):
         read_bundle(folder)
 
 
@@ -260,7 +260,7 @@ def test_every_tensor_is_needed_in_its_shape_and_dtype(tmp_path: Path) -> None:
         spoilt = tensor.copy()
         spoilt.flat[-1] = np.inf
         assert f"tensor {name}: holds NaN or infinity" in refusal(**{key: spoilt})
-    assert "tensor rnn.weight_ih_l0_reverse: not one of this model's" in refusal(
+    assert "tensor rnn.weight_ih_l0_reverse: not part of this model" in refusal(
         rnn__weight_ih_l0_reverse=tensors["rnn.weight_ih_l0"]
     )
 
@@ -277,7 +277,7 @@ def test_a_graph_file_outside_is_refused(graph: str) -> None:
         "states": [{"name": "h", "input": "h", "output": "hn", "shape": [2]}],
         "outputs": [{"name": "y", "output": "y", "shape": [2]}],
     }
-    with pytest.raises(StartError, match=r"graph: got .*expected the plain name of a file"):
+    with pytest.raises(StartError, match=r"graph: got .*expected the name of a file in the bundle, without a path"):
         parse_config(value)
     config = parse_config(value | {"graph": "model.onnx"})
     assert parse_config(config_json(config)) == config
@@ -304,7 +304,7 @@ def test_a_mounted_config_map(tmp_path: Path) -> None:
     assert read_bundle(mounted(tmp_path / "m", plain.path)).spec == plain.spec
     (tmp_path / "m" / "..data").unlink()
     (tmp_path / "m" / "..data").symlink_to(tmp_path / "plain", target_is_directory=True)
-    with pytest.raises(StartError, match="leads out of the bundle"):
+    with pytest.raises(StartError, match="points outside the bundle"):
         read_bundle(tmp_path / "m")
 
 
@@ -313,10 +313,10 @@ def test_links_that_lead_to_themselves(file: str, tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "m")
     (folder / file).unlink()
     (folder / file).symlink_to(file)
-    with pytest.raises(StartError, match=f"{file}: a link that leads to itself; put the file itself there"):
+    with pytest.raises(StartError, match=f"{file}: a link that points to itself; put the file itself there"):
         read_bundle(folder)
     (tmp_path / "round").symlink_to("round")
-    with pytest.raises(StartError, match="round: no such folder: a link that leads nowhere, or to itself"):
+    with pytest.raises(StartError, match="round: no such folder: a link that points nowhere, or to itself"):
         read_bundle(tmp_path / "round")
 
 
@@ -331,8 +331,8 @@ def test_what_is_no_bundle_is_told_apart(tmp_path: Path, monkeypatch: pytest.Mon
         "notes.txt": "a file, expected the folder of a bundle; `cellkeeper-server import --help` says",
         str(folder / "config.json"): f"a file, expected the folder of a bundle; give its folder, {folder}",
         "b": rf"no such folder \(looked for {tmp_path / 'b'}\); give the folder of a model bundle",
-        "models": "no bundle, it has no config.json; name a bundle within it, such as models/pump",
-        "empty": "no bundle, it has no config.json; `cellkeeper-server import --help` says",
+        "models": "not a bundle, it has no config.json; name a bundle within it, such as models/pump",
+        "empty": "not a bundle, it has no config.json; `cellkeeper-server import --help` says",
         "n" * 5000: "cannot be read .*name too long",
     }
     for path, words in told.items():

@@ -61,8 +61,8 @@ def test_a_bundle_with_what_was_fitted(tmp_path: Path) -> None:
     ("call", "words"),
     [
         (lambda: fit_normalization([1.0, 2.0]), r"data: got shape \[2\]"),
-        (lambda: fit_normalization(np.full((3, 2), np.nan)), "a feature without a number"),
-        (lambda: fit_normalization([[np.inf]]), "holds an infinity"),
+        (lambda: fit_normalization(np.full((3, 2), np.nan)), "a feature without any number"),
+        (lambda: fit_normalization([[np.inf]]), "got an infinity"),
         (lambda: fit_normalization([["a"]]), "data: not numbers"),
         (
             lambda: fit_normalization([[1.0]], "zscore"),

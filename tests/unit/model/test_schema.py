@@ -86,18 +86,18 @@ GOOD = {
 SPOILED: list[Any] = [None, True, 0, -1, 0.5, 10**9, -1e39, "", "x\n", "x" * 201, [], [0], ["x"], {}]
 ACROSS_KEYS = (
     "numbers, or none",  # as many as there are features
-    "distinct texts of up to 200 printable characters, or none",
+    "distinct strings of up to 200 printable characters, or []",
     "finite float32 numbers",  # of a given length
     "0, or for an lstm less than hidden_size",
-    "numbers that can be divided by",
+    "numbers of at least 1e-30 in magnitude",
     "the embedding_size",
     "an index below",  # into the prediction
     "with one predicted value for each",
     f"up to {65_536} values",  # over all axes
-    "names distinct",
+    "with distinct names",
     "indices below",  # into the prediction
     "an object with each of the inputs",
-    "at least one input that the prediction becomes",
+    "at least one input that takes the prediction",
     'expected "known"',  # for integers
 )
 """The loader's messages for rules across several values, which the schema leaves to the loader."""

@@ -24,7 +24,7 @@ def read_activation(layer: KerasLayer, key: str, default: str, file: KerasFile) 
     if name not in NAMES:
         raise ImportRefused(layer.place, f"{key}: got {str(value)[:80]!r}, expected one of {', '.join(NAMES)}")
     if name == "hard_sigmoid" and file.version[:1] != (3,):
-        raise ImportRefused(layer.place, f"{key}: hard_sigmoid of Keras 2, which Keras 3 computes otherwise")
+        raise ImportRefused(layer.place, f"{key}: hard_sigmoid of Keras 2, which Keras 3 computes differently")
     return str(name)
 
 

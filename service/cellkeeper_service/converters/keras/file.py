@@ -69,14 +69,14 @@ class KerasFile:
             raise ImportRefused(place, "no such tensor in the file")
         dataset = group[name]
         if not isinstance(dataset, h5py.Dataset):
-            raise ImportRefused(place, "no tensor")
+            raise ImportRefused(place, "not a tensor")
         size = prod(dataset.shape or (0,)) * dataset.dtype.itemsize if dataset.shape is not None else 0
         if dataset.dtype.kind not in "fiu" or size > MAX_WEIGHTS_BYTES:
             raise ImportRefused(place, f"got {dataset.dtype} {list(dataset.shape or ())}, expected numbers")
         # data stored elsewhere, or in fewer bytes than its shape needs, can claim any size
         if dataset.external or dataset.is_virtual or dataset.id.get_storage_size() < size:
             raise ImportRefused(
-                place, f"got shape {list(dataset.shape or ())}, of which the file holds less; save it again"
+                place, f"got shape {list(dataset.shape or ())}, more than the file holds; save it again"
             )
         values: Array = np.asarray(dataset[()])
         return values
@@ -118,7 +118,7 @@ def read_keras(path: Path) -> KerasFile:
     file = KerasFile(path, {}, (), _opened(path, data), True)
     text = file.text("model_config")
     if not text or len(text) > MAX_JSON_BYTES:
-        raise ImportRefused(str(path), "no model_config in it: weights alone; save the model itself with model.save")
+        raise ImportRefused(str(path), "has no model_config, only weights; save the model itself with model.save")
     file.config = _json(path, text.encode(), "model_config")
     file.version = _version(file.text("keras_version") or file.text("keras_version", "model_weights"))
     return file
@@ -131,7 +131,7 @@ def _unpacked(path: Path, data: bytes) -> dict[str, bytes]:
             for entry in archive.infolist():
                 name = entry.filename
                 if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name:
-                    raise ImportRefused(f"{path}: {name}", "a name that leads out of the archive")
+                    raise ImportRefused(f"{path}: {name}", "a name that points outside the archive")
                 if name not in (CONFIG, METADATA, WEIGHTS):
                     continue
                 most = MAX_WEIGHTS_BYTES if name == WEIGHTS else MAX_JSON_BYTES
@@ -142,10 +142,10 @@ def _unpacked(path: Path, data: bytes) -> dict[str, bytes]:
                 with archive.open(entry) as packed:
                     parts[name] = packed.read(entry.file_size + 1)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, OSError, EOFError, zlib.error) as error:
-        raise ImportRefused(str(path), f"not a .keras file ({error}); it may be cut off") from error
+        raise ImportRefused(str(path), f"not a .keras file ({error}); it may be truncated") from error
     for name in (CONFIG, METADATA, WEIGHTS):
         if name not in parts:
-            raise ImportRefused(str(path), f"no {name} in it, expected a .keras file as model.save writes it")
+            raise ImportRefused(str(path), f"has no {name}, expected a .keras file as model.save writes it")
     return parts
 
 
@@ -165,7 +165,7 @@ def _opened(path: Path, data: bytes) -> Any:
     try:
         return h5py.File(io.BytesIO(data), "r")
     except Exception as error:  # h5py's errors have no common base
-        raise ImportRefused(str(path), f"not an HDF5 file ({error}); it may be cut off") from error
+        raise ImportRefused(str(path), f"not an HDF5 file ({error}); it may be truncated") from error
 
 
 def _version(text: str) -> tuple[int, ...]:

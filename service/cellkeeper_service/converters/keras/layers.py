@@ -27,7 +27,7 @@ from .recurrent import read_cells, read_recurrent
 from .topology import MERGES, KerasLayer
 from .weights import layer_weights
 
-WHOLE_SEQUENCE = "needs the whole sequence, of which a stream has seen the past only"
+WHOLE_SEQUENCE = "needs the whole sequence, of which a stream has only seen the past"
 NOT_STREAMED = {
     "Bidirectional": "the backward direction starts at the end, which a stream has not reached",
     **dict.fromkeys(
@@ -68,7 +68,7 @@ def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         raise ImportRefused(layer.place, NOT_STREAMED[layer.kind])
     if layer.kind not in _READERS and layer.kind not in _IGNORED:
         known = ", ".join(sorted({*_READERS, *_IGNORED}))
-        raise ImportRefused(layer.place, f"no layer that is read; {TRACE}, or use {known}")
+        raise ImportRefused(layer.place, f"not a layer that the import reads; {TRACE}, or use {known}")
     dtype = _dtype(layer)
     if layer.kind not in _IGNORED and dtype not in _DTYPES:
         raise ImportRefused(layer.place, f"computes in {dtype}, expected float32")
@@ -102,7 +102,7 @@ def _time_distributed(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     if kind in _IGNORED:
         return []
     if kind != "Dense" or not isinstance(config, dict):
-        raise ImportRefused(layer.place, f"around {kind}, expected Dense")
+        raise ImportRefused(layer.place, f"wraps {kind}, expected Dense")
     return _dense(file, KerasLayer(layer.place, layer.name, layer.kind, config, layer.number))
 
 
@@ -120,7 +120,7 @@ def _normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     axes = axis if isinstance(axis, list | tuple) else [] if axis is None else [axis]
     if list(axes) not in ([-1], [2], []):
         raise ImportRefused(
-            layer.place, f"axis: got {axis}, expected -1 or None: one mean for each feature, or one in all"
+            layer.place, f"axis: got {axis}, expected -1 or None: one mean for each feature, or a single one"
         )
     given = [layer.config.get(key) for key in ("mean", "variance")]
     if all(value is not None for value in given):

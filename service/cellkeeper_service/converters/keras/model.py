@@ -135,7 +135,7 @@ def read_stack(path: Path) -> tuple[KerasFile, Stack]:
         last[layer.name] = taken[0]
     _check_sequences(kept)
     if items and last[kept[-1].name] != len(items) - 1:
-        raise ImportRefused(kept[-1].place, "is not what the model ends with, expected its output from the last layer")
+        raise ImportRefused(kept[-1].place, "is not where the model ends, expected its output from the last layer")
     width = _declared(kept)
     size = 0 if items and isinstance(items[0], Embed) else width or _inferred(items)
     stack = Stack(size, tuple(items), sources=tuple(sources))

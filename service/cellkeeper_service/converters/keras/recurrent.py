@@ -29,7 +29,7 @@ def read_cells(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     for entry in (_entry(layer, item) for item in entries):
         kind = entry["class_name"]
         if kind not in _CELLS:
-            raise ImportRefused(layer.place, f"around the cell {kind}, expected one of {', '.join(_CELLS)}")
+            raise ImportRefused(layer.place, f"wraps the cell {kind}, expected one of {', '.join(_CELLS)}")
         group = snake_case(kind)
         counts[group] = counts.get(group, -1) + 1
         number = f"_{counts[group]}" if counts[group] else ""
@@ -102,7 +102,7 @@ def _reset_after(layer: KerasLayer, bias: Array | None) -> bool:
         return said
     if bias is None:
         raise ImportRefused(
-            layer.place, "reset_after: missing, and no bias to tell it; save the model with a newer Keras"
+            layer.place, "reset_after: missing, with no bias to infer it from; save the model with a newer Keras"
         )
     return bias.ndim == 2
 

@@ -37,7 +37,7 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
         return Float64Source(stack, f"keras does not start with the backend {backend}: {one_line(str(error))[:120]}")
     version = tuple(int(part) for part in keras.__version__.split(".")[:2] if part.isdecimal())
     if version < OLDEST:
-        return Float64Source(stack, f"keras {keras.__version__} is too old, it takes {OLDEST[0]}.{OLDEST[1]}")
+        return Float64Source(stack, f"keras {keras.__version__} is older than {OLDEST[0]}.{OLDEST[1]}")
     try:
         return KerasSource(keras, file.path, stack)
     except Exception as error:  # noqa: BLE001 - Keras may raise anything; it often cannot read files of Keras 2

@@ -101,7 +101,7 @@ def _graph(
         missing = [source for source in sources if source[0] not in ordered]
         if missing:
             if name in visited:
-                raise ImportRefused(layer.place, "takes what it gave, expected layers without a circle")
+                raise ImportRefused(layer.place, "depends on its own output, expected an acyclic graph")
             visited.add(name)
             waiting += missing
             continue
@@ -125,7 +125,7 @@ def _sources(
         raise ImportRefused(layer.place, f"takes {names}, expected layers of the model")
     if layer.kind in MERGES:
         if len(names) < 2:
-            raise ImportRefused(layer.place, f"takes {names}, expected two layers or more, and no constant")
+            raise ImportRefused(layer.place, f"takes {names}, expected two or more layers, and no constants")
     elif len(names) != 1:
         raise ImportRefused(
             layer.place,
@@ -164,7 +164,7 @@ def _check_mask(name: str, chain: list[KerasLayer], by_name: dict[str, tuple[Ker
         taken = [source for source, _ in _references(by_name[masking.name][1].get("inbound_nodes"))]
         if value is not None and value == compared and sources == taken:
             return
-    raise ImportRefused(place, "a mask that is not that of an Embedding or a Masking layer before it")
+    raise ImportRefused(place, "a mask that does not come from an Embedding or a Masking layer before it")
 
 
 def _references(value: Any, depth: int = 0) -> Iterator[tuple[str, int]]:

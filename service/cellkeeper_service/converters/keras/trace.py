@@ -42,7 +42,7 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
         place = str(model)
         custom = custom_module(read_keras(model).config)
         if custom:
-            raise ImportRefused(place, f"names {custom}, which is no class of Keras; code of a model is not run")
+            raise ImportRefused(place, f"names {custom}, which is not a class of Keras; code of a model is not run")
         try:
             model = keras.saving.load_model(model, compile=False, safe_mode=True)
         except Exception as error:  # Keras may raise anything
@@ -55,7 +55,7 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
     try:
         free = clone(keras, model, stateful=False, batch=None)
     except Exception as error:  # Keras may raise anything
-        raise ImportRefused(place, f"cannot be built anew for any batch ({one_line(str(error))[:200]})") from error
+        raise ImportRefused(place, f"cannot be rebuilt for any batch ({one_line(str(error))[:200]})") from error
     inputs, vocabulary = _examples(free, place)
     if len(inputs) > 1 and processing.normalization is not None:
         raise ImportRefused("normalization", "got one for a model with several inputs, expected it within the model")
@@ -147,7 +147,7 @@ def _check_layers(model: Any, place: str) -> None:
         if kind in NOT_STREAMED and (kind in NEVER or id(layer) not in within_steps):
             raise ImportRefused(where, NOT_STREAMED[kind])
         if kind == "Masking" or getattr(layer, "mask_zero", False):
-            raise ImportRefused(where, "a mask in a model that is traced, expected masks in models that are read only")
+            raise ImportRefused(where, "a mask, expected none: only models whose layers are read may have masks")
         if getattr(layer, "go_backwards", False):
             raise ImportRefused(where, "go_backwards: it starts at the end, which a stream has not reached")
 

@@ -44,14 +44,14 @@ def step_shape(value: Value, said: Sequence[int] | None, tokens: bool, place: st
         if not isinstance(size, int) or size > MAX_SIZE:
             raise ImportRefused(
                 where,
-                f"got {value}, expected a fixed number of features at the end, to {MAX_SIZE}; pass input_shape "
+                f"got {value}, expected a fixed number of features at the end, up to {MAX_SIZE}; pass input_shape "
                 "(--input-shape 576), the shape of one time step",
             )
         return (size,)
     shape = tuple(said)
     if not shape or not all(type(size) is int and size >= 1 for size in shape) or prod(shape) > MAX_SIZE:
         raise ImportRefused(
-            "input_shape", f"got {list(shape)}, expected whole numbers above 0, {MAX_SIZE} values at most"
+            "input_shape", f"got {list(shape)}, expected whole numbers above 0, at most {MAX_SIZE} values"
         )
     end = value.dims[-len(shape) :]
     if len(end) < len(shape) or any(isinstance(a, int) and a != b for a, b in zip(end, shape, strict=True)):
@@ -81,7 +81,7 @@ def find_axes(
     for name, state in states.items():
         if state.dims is None:
             where = f"{place}: state {name}"
-            raise ImportRefused(where, f"got {state}, expected a shape with fixed sizes but for the batch")
+            raise ImportRefused(where, f"got {state}, expected a shape with fixed sizes except for the batch")
     if batch == "one" or (batch is None and not _all_free(value, rank, states, layout, batch_axes)):
         return _one_session(value, rank, states, layout, batch_axes, place)
     axes = {name: _batch_axis(state, batch_axes.get(name), place) for name, state in states.items()}
@@ -125,7 +125,7 @@ def _one_session(
         raise ImportRefused(
             where,
             f"got {value}, expected {' or '.join(map(str, expected))} axes before the time step's {rank} for layout "
-            f"{layout}; pass input_shape (--input-shape) where more of them are a time step's",
+            f"{layout}; pass input_shape (--input-shape) if more of them belong to a time step",
         )
     has_batch = len(lead) == max(expected)
     for axis, size in enumerate(lead):
@@ -158,8 +158,8 @@ def _one_layout(value: Value, lead: list[int | str], states: Mapping[str, Value]
         raise ImportRefused(where, f"got {value}: {BAKED}, or with a batch of 1; or pass input_shape (--input-shape)")
     raise ImportRefused(
         where,
-        f"got {value} with states for one session: which axis is time cannot be told; pass layout (step where there is "
-        "none, time_first, batch_first), or input_shape (--input-shape) where more axes are a time step's",
+        f"got {value} with states for one session: the time axis is ambiguous; pass layout (step if there is none, "
+        "time_first, batch_first), or input_shape (--input-shape) if more axes belong to a time step",
     )
 
 
@@ -177,7 +177,7 @@ def _whole(state: Value, said: int | None, place: str) -> tuple[int, ...]:
             raise ImportRefused(where, f"got {state} with the batch axis {axis}: {BAKED}, or with a batch of 1")
         dims[axis] = 1
     if not all(isinstance(size, int) for size in dims):
-        raise ImportRefused(where, f"got {state}, expected fixed sizes but for the batch")
+        raise ImportRefused(where, f"got {state}, expected fixed sizes except for the batch")
     return tuple(int(size) for size in dims)
 
 
@@ -199,7 +199,7 @@ def _batch_axis(value: Value, said: int | None, place: str) -> int:
 def _without(value: Value, axis: int, place: str) -> tuple[int, ...]:
     rest = [size for at, size in enumerate(value.dims or ()) if at != axis]
     if not all(isinstance(size, int) for size in rest):
-        raise ImportRefused(f"{place}: state {value.name}", f"got {value}, expected fixed sizes but for the batch")
+        raise ImportRefused(f"{place}: state {value.name}", f"got {value}, expected fixed sizes except for the batch")
     return tuple(int(size) for size in rest)
 
 
@@ -212,7 +212,7 @@ def _layout(value: Value, rank: int, said: str | None, batch: set[str], place: s
     if lead != (1 if axis is None else 2):
         form = "[batch, features] or [time, batch, features] (token ids without features)"
         raise ImportRefused(
-            where, f"got {value}, expected {form}; pass input_shape (--input-shape) where a time step has more axes"
+            where, f"got {value}, expected {form}; pass input_shape (--input-shape) if a time step has more axes"
         )
     batch_axis = 0 if axis in (None, 1) else 1
     if batch_axis not in value.free:
@@ -239,6 +239,4 @@ def _time_axis(value: Value, batch: set[str], where: str) -> int:
         return fixed[0]
     if len(fixed) == 2:
         raise ImportRefused(where, f"got {value}: {BAKED}")
-    raise ImportRefused(
-        where, f"got {value}: which axis is time cannot be told; pass layout, time_first or batch_first"
-    )
+    raise ImportRefused(where, f"got {value}: the time axis is ambiguous; pass layout, time_first or batch_first")

@@ -48,10 +48,10 @@ def suggestion(chosen: Sequence[Value], left: Sequence[Value]) -> str:
     """
     settings = [value for value in left if _is_setting(value)]
     words = [f"{value.name}={'true' if value.dtype == 'bool' else 'NUMBER'}" for value in settings]
-    text = f". Constants they may be: --constant {','.join(words)}" if words else ""
+    text = f". They may be constants: --constant {','.join(words)}" if words else ""
     steps = [*chosen, *(value for value in left if value not in settings)]
     names = ",".join(value.name for value in steps)
-    return text + (f". Several inputs for each time step: --input {names}" if len(steps) > 1 else "")
+    return text + (f". For several inputs of each time step: --input {names}" if len(steps) > 1 else "")
 
 
 def _is_setting(value: Value) -> bool:

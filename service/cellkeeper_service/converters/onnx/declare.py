@@ -55,7 +55,7 @@ def declare(
     chosen = _inputs(graph, wanted, {*states, *given}, place)
     for name in batch_axes:
         if name not in states:
-            raise ImportRefused(place, f"batch axis of {name}: not a state, expected {list(states)}")
+            raise ImportRefused(place, f"batch axis of {name}: not a state, expected some of {list(states)}")
     carried = {name: graph.inputs[name] for name in states}
     how: dict[str, Any] = {"layout": layout, "batch_axes": batch_axes, "batch": batch, "place": place}
     specs: tuple[InputSpec, ...] = ()
@@ -66,7 +66,7 @@ def declare(
         input_name, dtype = "", ""
     else:
         if isinstance(input_shape, Mapping) or isinstance(vocabulary, Mapping):
-            raise ImportRefused("input_shape, vocabulary", "got them by name, expected that for several inputs only")
+            raise ImportRefused("input_shape, vocabulary", "got values by name, expected them for several inputs only")
         (one,) = chosen
         input_name, dtype = one.name, one.dtype
         shape = step_shape(one, input_shape, one.dtype in ("int32", "int64"), place)
@@ -98,7 +98,7 @@ def _by_name(what: str, said: Any) -> Mapping[str, Any]:
         return said or {}
     if said == 0:
         return {}
-    raise ImportRefused(what, f"got {said!r} for several inputs, expected it by the name of an input")
+    raise ImportRefused(what, f"got {said!r} for several inputs, expected values by input name")
 
 
 def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple[int, ...]]:
@@ -136,10 +136,10 @@ def _inputs(graph: Graph, names: Sequence[str] | None, others: set[str], place: 
         for name in names:
             if name not in left:
                 raise ImportRefused(
-                    f"{place}: input {name}", f"not an input beside states and constants. {listing(graph)}"
+                    f"{place}: input {name}", f"not an input other than states and constants. {listing(graph)}"
                 )
         if not names or len(set(names)) < len(names):
-            raise ImportRefused("input", f"got {list(names)}, expected one name or more, each once")
+            raise ImportRefused("input", f"got {list(names)}, expected one or more names, each once")
         rest = [value for name, value in left.items() if name not in names]
         if rest:
             raise ImportRefused(
@@ -173,8 +173,8 @@ def _outputs(
         if axes.time_axis is not None and not axes.single:
             raise ImportRefused(
                 where,
-                "is a state, which the graph gives once a call and not once a time step; export a graph of one time "
-                f"step, or name other outputs. {listing(graph)}",
+                "is a state, which the graph returns once per call and not once per time step; export a graph of one "
+                f"time step, or name other outputs. {listing(graph)}",
             )
         if graph.outputs[name].dtype != "float32":
             raise ImportRefused(where, f"got {graph.outputs[name]}, expected float32 for an output")

@@ -95,7 +95,7 @@ def _part(tensor: Any, folder: Path, where: str) -> _Part:
         resolved = (folder / path).resolve(strict=True)
         if not resolved.is_relative_to(folder.resolve(strict=True)):
             raise ImportRefused(
-                where, f"location {shown!r} is a link that leads out of the folder; put the file itself there"
+                where, f"location {shown!r} is a link that points outside the folder; put the file itself there"
             )
         if not resolved.is_file():
             raise ImportRefused(where, f"location {shown!r} is not a file; put the file there")

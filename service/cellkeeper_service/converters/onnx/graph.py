@@ -150,7 +150,7 @@ def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:
         raise ImportRefused(place, "not an ONNX model with nodes and outputs; export it again")
     names = [item.name for item in (*model.graph.input, *model.graph.output)]
     if not all(isinstance(name, str) and name for name in names):  # bytes: not UTF-8
-        raise ImportRefused(place, "an input or output without a name, or with one that is no text; export it again")
+        raise ImportRefused(place, "an input or output has no name, or one that is not a string; export it again")
     return Graph(model, *read_values(model), external)
 
 

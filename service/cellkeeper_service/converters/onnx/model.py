@@ -285,7 +285,8 @@ def _input(
     if declaration.named:
         if missing != Missing():
             raise ImportRefused(
-                f"{place}: missing", f"got {missing.policy}, expected reject: several inputs take no missing values"
+                f"{place}: missing",
+                f"got {missing.policy}, expected reject: several inputs do not take missing values",
             )
         return NamedInputs(
             tuple(

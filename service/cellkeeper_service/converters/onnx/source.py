@@ -121,7 +121,7 @@ class Declaration:
             raise ImportRefused(
                 f"output {name}",
                 f"got {value.dtype} {list(value.shape)} for {steps} steps of {batch} sessions, expected floats "
-                f"{[*lead, '...']}; name the outputs that are to be served",
+                f"{[*lead, '...']}; name the outputs to serve",
             )
         value = cast(value, "float32")
         if self.time_axis == 1:

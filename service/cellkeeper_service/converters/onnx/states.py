@@ -31,7 +31,7 @@ def guess_states(graph: Graph, place: str) -> dict[str, str]:
     if not pairs or len(set(pairs.values())) < len(pairs):
         raise ImportRefused(
             place,
-            f"states: the names do not tell which output carries which input on; pass states as INPUT=OUTPUT pairs. "
+            f"states: the names do not show which output continues which input; pass states as INPUT=OUTPUT pairs. "
             f"{listing(graph)}",
         )
     return pairs
@@ -45,8 +45,8 @@ def _refuse_defaults(graph: Graph, place: str) -> None:
         if fits:
             raise ImportRefused(
                 f"{place}: input {before.name}",
-                f"has a value in the file, so that it is a constant, and looks like the state that output {fits[0]} "
-                "carries on; take the initializer of that name out of the graph and pass it as initial, or rename one "
+                f"has a value in the file, which makes it a constant, but looks like the state that output {fits[0]} "
+                "continues; remove the initializer of that name from the graph and pass it as initial, or rename one "
                 "of them",
             )
 

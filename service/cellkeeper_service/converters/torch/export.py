@@ -91,7 +91,7 @@ def step_shape(first: Sequence[Tensor], processing: Processing) -> tuple[int, ..
     if processing.normalization is not None:
         raise ImportRefused(
             "normalization",
-            f"got one for time steps of shape {list(shape)}, expected it within the model: it is by feature",
+            f"got one for time steps of shape {list(shape)}, expected it within the model: it works by feature",
         )
     return shape
 
@@ -114,6 +114,6 @@ def exported(step: Any, arguments: tuple[Tensor, ...], axes: Sequence[int], plac
     except Exception as error:
         raise ImportRefused(
             place,
-            "torch.export cannot trace one time step of it; take branches on values, loops over time and a fixed batch "
-            f"out of its forward: {RECIPE} ({one_line(str(error))[:120]})",
+            "torch.export cannot trace one time step of it; remove branches on values, loops over time and a fixed "
+            f"batch from its forward: {RECIPE} ({one_line(str(error))[:120]})",
         ) from error

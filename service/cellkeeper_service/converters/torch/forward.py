@@ -43,7 +43,7 @@ def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mappi
         if len(expected) not in (1, steps) or expected.shape[1:] != came.shape[1:]:
             raise ImportRefused(
                 own.name,
-                f"gives {list(expected.shape)} for {steps} time steps where its layers give {list(came.shape)}, "
+                f"returns {list(expected.shape)} for {steps} time steps where its layers return {list(came.shape)}, "
                 f"expected an output for each, or for the last one; {_INSTEAD}",
             )
         first = steps - len(expected)
@@ -52,7 +52,7 @@ def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mappi
             step, gap = at
             raise ImportRefused(
                 own.name,
-                f"gives other values than its layers in the order in which they are registered, {where}, at step "
+                f"returns other values than its layers in the order in which they are registered, {where}, at step "
                 f"{first + step}, by {gap:.1g} of the largest; {_INSTEAD}",
             )
 
@@ -159,7 +159,7 @@ class OwnForward:
             y = y[0]
         if not isinstance(y, torch.Tensor):
             raise ImportRefused(
-                self.name, f"gives {type(y).__name__}, expected a tensor or a tuple that begins with one"
+                self.name, f"returns {type(y).__name__}, expected a tensor or a tuple that begins with one"
             )
         result: Array = y.float().numpy()
         steps = len(inputs)

@@ -102,7 +102,7 @@ def import_torch(
     if example is None and (stated or vocabulary or layout is not None):
         raise ImportRefused(
             "states, vocabulary, layout",
-            f"got {states}, {vocabulary}, {layout}, expected for a torch.export program, or with example only",
+            f"got {states}, {vocabulary}, {layout}, expected only for a torch.export program or with example",
         )
     read = None
     several = isinstance(example, tuple | list | Mapping)  # a model that is read has one input only
@@ -190,7 +190,7 @@ def _read(
     else:
         if layers is not None:
             raise ImportRefused(
-                "layers", "got a text beside modules, expected it for weights only; pass a list of modules"
+                "layers", "got a string beside modules, expected it for weights only; pass a list of modules"
             )
         found = flatten(model)
         place = type(model).__name__
@@ -208,8 +208,8 @@ def _read(
             raise
         raise ImportRefused(
             f"{place}: {error.place}",
-            f"{error.reason}: its layers do not fit one after another as they are registered (a path around some of "
-            f"them within forward?); {TRACED}, or export one time step with torch.export, states as arguments, and "
+            f"{error.reason}: its layers do not chain in the order in which they are registered (does forward bypass "
+            f"some of them?); {TRACED}, or export one time step with torch.export, states as arguments, and "
             "pass that",
         ) from error
     if own is not None:

@@ -158,7 +158,7 @@ def _part(name: str, module: Any) -> Part | None:
     if kind == "LayerNorm":
         if len(module.normalized_shape) != 1:
             raise ImportRefused(
-                place, f"normalized_shape: got {list(module.normalized_shape)}, expected the features alone: [F]"
+                place, f"normalized_shape: got {list(module.normalized_shape)}, expected the features only: [F]"
             )
         return Part("layer_norm", epsilon=float(module.eps))
     if kind == "PReLU":
@@ -172,9 +172,9 @@ def _part(name: str, module: Any) -> Part | None:
     if is_ignored(module):
         return None
     if kind in _WHOLE:
-        raise ImportRefused(place, "attends to the whole sequence, of which a stream has seen the past only")
+        raise ImportRefused(place, "attends to the whole sequence, of which a stream has only seen the past")
     if kind not in _ACTIVATIONS:
-        raise ImportRefused(place, f"no layer that a bundle can hold; expected {ALLOWED}")
+        raise ImportRefused(place, f"not a layer that a bundle can hold; expected {ALLOWED}")
     if kind == "Softplus" and (module.beta, module.threshold) != (1, 20):
         raise ImportRefused(place, f"beta, threshold: got {module.beta}, {module.threshold}, expected 1, 20")
     if kind in ("Softmax", "LogSoftmax") and module.dim not in (-1, 2):

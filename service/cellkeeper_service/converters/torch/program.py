@@ -131,7 +131,7 @@ def program_graph(
     except Exception as error:  # the exporter's errors have no common base
         raise ImportRefused(place, f"torch.onnx cannot export it ({error})") from error
     if made is None:
-        raise ImportRefused(place, "torch.onnx gave nothing")
+        raise ImportRefused(place, "torch.onnx returned nothing")
     return bytes(made.model_proto.SerializeToString())
 
 

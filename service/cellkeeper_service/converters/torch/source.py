@@ -96,7 +96,7 @@ def _leaves(call: Callable[[], Any], name: str) -> list[Any]:
         raise ImportRefused(
             name,
             f"the forward fails on a single sequence, a batch of 1 ({one_line(str(error))[:120]}); make it take any "
-            "batch, with nothing in training mode and nothing kept from the call before",
+            "batch, with nothing in training mode and nothing kept from the previous call",
         ) from error
 
 

@@ -33,8 +33,8 @@ def refuse_swapped(source: CarriedSource, names: Sequence[str], inputs: Array, p
         if _close(source.stepped(inputs, order)["prediction"], whole):
             raise ImportRefused(
                 f"{place}: states {names[first]} and {names[second]}",
-                "come back from its forward in the other order: with the two exchanged, its steps give what the whole "
-                "sequence gives. Return them in the order in which they are taken",
+                "are returned by its forward in the other order: with the two exchanged, its steps match the whole "
+                "sequence; return them in the order in which they are taken",
             )
 
 

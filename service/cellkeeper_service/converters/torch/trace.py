@@ -49,7 +49,7 @@ def trace(model: nn.Module, example: object, states: object, layout: str | None,
         if not _begins(other, lead) or other.shape[:lead] != x.shape[:lead]:
             raise ImportRefused(
                 f"example: {name}",
-                f"got shape {list(other.shape)}, expected {list(x.shape[:lead])} before its features, as of the "
+                f"got shape {list(other.shape)}, expected {list(x.shape[:lead])} before its features, as in the "
                 "first input: all inputs have the same time steps and batch",
             )
     if states is None:
@@ -57,7 +57,7 @@ def trace(model: nn.Module, example: object, states: object, layout: str | None,
             raise ImportRefused(
                 place,
                 f"example: got shape {list(x.shape)} without states, expected a batch of sequences, [T, B, ...] or [B, "
-                f"T, ...]; pass states where its forward takes them: {RECIPE}",
+                f"T, ...]; pass states if its forward takes them: {RECIPE}",
             )
         from .step import watched
 
@@ -139,7 +139,7 @@ def _states_of(
     if isinstance(states, Mapping):
         unknown = [name for name in states if name not in known]
         if unknown:
-            raise ImportRefused(place, f"states {unknown}: no arguments of its forward, expected some of {known}")
+            raise ImportRefused(place, f"states {unknown}: not arguments of its forward, expected some of {known}")
         structure: Any = {name: states[name] for name in known if name in states}  # in the order of forward's arguments
     elif isinstance(states, torch.Tensor) or len(known) == 1:
         structure = {known[0]: states} if known else {}
@@ -258,7 +258,7 @@ def _time_axis(model: Any, x: Tensor, layout: str | None, place: str) -> int | N
         if len(orders) != 1:
             raise ImportRefused(
                 place,
-                f"layout: got an example of {list(x.shape)}, which axis is time cannot be told; pass layout, "
+                f"layout: got an example of {list(x.shape)}, the time axis is ambiguous; pass layout, "
                 "step, time_first or batch_first",
             )
         axis = int(orders.pop())

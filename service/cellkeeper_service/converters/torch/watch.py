@@ -71,7 +71,7 @@ def _watched(
     except Exception as error:
         raise ImportRefused(
             place,
-            f"its forward fails on a batch of {BATCH} sequences of the example's kind ({one_line(str(error))[:120]}): "
+            f"its forward fails on a batch of {BATCH} sequences like the example ({one_line(str(error))[:120]}): "
             f"{RECIPE}",
         ) from error
     if not seen[1]:
@@ -92,13 +92,13 @@ def _watched(
                 if one.kind == "Conv1d":
                     raise ImportRefused(
                         f"{place}: {one.name} ({one.kind})",
-                        "its window is not padded with constants on the left alone, so that it looks ahead, or back "
-                        f"less than it reaches: {RECIPE}",
+                        "its window is not padded with constants on the left only, so it looks ahead, or back by less "
+                        f"than it reaches: {RECIPE}",
                     )
                 raise ImportRefused(
                     f"{place}: {one.name} ({one.kind})",
                     "begins with a state that depends on the input (that of another layer?), is drawn at random or is "
-                    f"kept from the call before, expected zeros or parameters: {RECIPE}",
+                    f"kept from the previous call, expected zeros or parameters: {RECIPE}",
                 )
     return seen[1], _outputs(given, axis, place)
 
@@ -116,7 +116,7 @@ def _outputs(given: Mapping[int, list[Any]], axis: int, place: str) -> dict[int,
             if len(set(shapes)) > 1 or shapes[0][:1] != (BATCH,):
                 raise ImportRefused(
                     place,
-                    f"gives {[list(shape) for shape in shapes]} for {list(given)} time steps of {BATCH} sequences, "
+                    f"returns {[list(shape) for shape in shapes]} for {list(given)} time steps of {BATCH} sequences, "
                     f"expected an output for each time step, or for the last one: {rest[0] and RECIPE}",
                 )
             kept[index] = False

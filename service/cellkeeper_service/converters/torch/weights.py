@@ -19,7 +19,7 @@ _FLAT = ("embedding", "dense", "tied", "layer_norm", "prelu")
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 NUMBERED = ("leaky_relu", "elu", "layer_norm=")  # words that may end in a number: leaky_relu:0.01, layer_norm=ln:1e-6
 UNNORMED = (
-    "make it one tensor again first, with torch.nn.utils.remove_weight_norm or torch.nn.utils.parametrize."
+    "merge it into one tensor first, with torch.nn.utils.remove_weight_norm or torch.nn.utils.parametrize."
     "remove_parametrizations"
 )
 HINT = f"words like 'embedding=emb lstm=rnn dense=fc relu dense=out'; kinds: {', '.join(KINDS)}"
@@ -64,7 +64,7 @@ def _numbered(part: Part, word: str, number: str | None) -> Part:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ImportRefused("layers", f"got {word!r}, expected a number behind the colon, such as leaky_relu:0.01")
+        raise ImportRefused("layers", f"got {word!r}, expected a number after the colon, such as leaky_relu:0.01")
     return replace(part, epsilon=value) if part.kind == "layer_norm" else replace(part, slope=value)
 
 
@@ -98,7 +98,7 @@ def guess_parts(names: Sequence[str], place: str, tensors: Mapping[str, Array]) 
             if kinds:
                 return [Part(kinds[0], prefix.removesuffix("."))]
     raise ImportRefused(
-        place, f"layers: the tensors' names do not tell their order and the activations; pass layers, {HINT}"
+        place, f"layers: the tensors' names do not show their order and the activations; pass layers, {HINT}"
     )
 
 
@@ -154,7 +154,7 @@ def _flat(part: Part, mine: Mapping[str, Array], before: Sequence[Layer], place:
     if part.kind == "tied":
         embeds = [layer for layer in before if isinstance(layer, Embed)]
         if not embeds:
-            raise ImportRefused(f"{place}: {part.place}", "no embedding before it, expected one to take the weight of")
+            raise ImportRefused(f"{place}: {part.place}", "no embedding before it, expected one whose weight it shares")
         weight = embeds[0].weight
     if weight is None:
         raise ImportRefused(

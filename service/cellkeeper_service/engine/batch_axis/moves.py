@@ -36,7 +36,7 @@ def concat(call: Call) -> list[Placement]:
     if along != found.number:
         return [call.placed(found)]
     if any(call.shape(number)[along] != call.shape(axes.index(found))[along] for number in range(len(axes))):
-        raise Couples(f"puts other rows beside the sessions: it joins along axis {along}, which is the batch")
+        raise Couples(f"adds other rows to the sessions: it joins along axis {along}, which is the batch")
     return [call.placed(Axis(along, found.before * len(axes), found.after))]
 
 
@@ -54,7 +54,7 @@ def slice_(call: Call) -> list[Placement]:
     at = [value % len(shape) for value in axes].index(axis.number)
     steps = call.constant(4) if starts is None else None
     if steps is not None and steps[at] < 0:
-        raise Couples(f"turns axis {axis.number} around, which is the batch")
+        raise Couples(f"reverses axis {axis.number}, which is the batch")
     if call.result()[axis.number] == shape[axis.number]:
         return [call.placed(axis)]
     raise _partial(call, axis)
@@ -81,7 +81,7 @@ def gather(call: Call) -> list[Placement]:
     if data is None and indices is not None:
         return [call.placed(Axis(along + indices.number, indices.before, indices.after))]
     if data is None or indices is not None:
-        raise Couples("looks values of one session up by indices of another")
+        raise Couples("looks up values of one session by indices of another")
     if along != data.number:
         number = data.number if data.number < along else data.number - 1 + len(call.shape(1))
         return [call.placed(Axis(number, data.before, data.after))]
@@ -156,7 +156,7 @@ def reverse_sequence(call: Call) -> list[Placement]:
     if axis is None:
         raise CannotTell
     if axis.number == call.attribute("time_axis", 0):
-        raise Couples(f"turns axis {axis.number} around, which is the batch")
+        raise Couples(f"reverses axis {axis.number}, which is the batch")
     lengths = call.inputs[1]
     if not isinstance(lengths, Free) and (axis.number != call.attribute("batch_axis", 1) or call.axis(1) is None):
         raise CannotTell
@@ -171,4 +171,4 @@ def _partial(call: Call, axis: Axis) -> Exception:
     """Returns the error for taking part of the sessions' axis. If the axis holds more, the part may be anything."""
     if not axis.plain:
         return CannotTell()
-    return Couples(f"takes certain sessions out of the batch, along axis {axis.number}")
+    return Couples(f"selects certain sessions of the batch, along axis {axis.number}")

@@ -116,9 +116,9 @@ def recurrent(call: Call) -> list[Placement]:
         if axis is None:
             continue
         if number == 0 and axis.number == 1 - sequence:
-            raise Couples(f"goes over axis {axis.number} step by step, which is the batch")
+            raise Couples(f"iterates over axis {axis.number}, which is the batch")
         if axis.number != expected:
-            raise Couples(f"takes the batch, axis {axis.number} of {call.node.input[number]}, for something else")
+            raise Couples(f"treats axis {axis.number} of {call.node.input[number]}, the batch, as another axis")
         found.add((axis.before, axis.after))
     if len(found) > 1:
         raise Couples("combines values of different sessions: its inputs hold them in another order")

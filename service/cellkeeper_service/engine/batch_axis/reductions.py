@@ -62,7 +62,7 @@ def cumulative(call: Call) -> list[Placement]:
     axis = call.axis()
     if axis is None:
         return [FREE]
-    _keep_out(axis, call.one_of(call.constant(1) or [0], call.shape()), "sums up")
+    _keep_out(axis, call.one_of(call.constant(1) or [0], call.shape()), "accumulates")
     return [call.placed(axis)]
 
 
@@ -114,7 +114,7 @@ def whole_tensor(call: Call) -> list[Placement]:
     """For operators that use one scale for all values of a tensor."""
     if call.axis() is None:
         return [FREE] * len(call.made)
-    raise Couples("takes one scale for all rows of its input, which hold different sessions")
+    raise Couples("uses one scale for all rows of its input, which hold different sessions")
 
 
 def _keep_out(axis: Axis, axes: Collection[int], verb: str) -> None:

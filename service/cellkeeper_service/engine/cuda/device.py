@@ -81,7 +81,7 @@ class CudaDevice:
         count = torch.cuda.device_count()
         index = int(device.partition(":")[2] or 0)
         if index >= count:
-            raise StartError(f"device: got {device}, torch finds {count} CUDA devices; choose another or cpu")
+            raise StartError(f"device: got {device}, but torch finds {count} CUDA devices; choose another or cpu")
         self.torch_device = torch.device("cuda", index)
         self.name = device
         with self.entered():
@@ -114,7 +114,7 @@ class CudaDevice:
     def check_precision(self, precision: Precision) -> None:
         if precision != "fp32" and self._capability < REDUCED_CAPABILITY:
             raise StartError(
-                f"precision: got {precision}, {self.name} has compute capability {_dotted(self._capability)} and "
+                f"precision: got {precision}, but {self.name} has compute capability {_dotted(self._capability)} and "
                 f"{precision} needs {_dotted(REDUCED_CAPABILITY)}; choose --precision fp32"
             )
 
@@ -231,7 +231,7 @@ def _check_driver(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         raise StartError(
             f"device: got {device}, but CUDA does not start ({first_line(error)}); check the driver with nvidia-smi, "
-            "update it where it is too old, or choose cpu"
+            "update it if it is too old, or choose cpu"
         ) from error
 
 

@@ -274,7 +274,7 @@ class CudaEngine:
                     self._buckets[steps, batch] = self._make_bucket(steps, batch)
         except EngineLost as error:
             raise StartError(
-                f"model {self.spec.name}: the graphs of its batch sizes cannot be made: {error}; lower --max-batch or "
+                f"model {self.spec.name}: cannot create the graphs of its batch sizes: {error}; lower --max-batch or "
                 "--arena-mib, or free memory of the device"
             ) from error
 

@@ -47,7 +47,7 @@ def _leaves(value: Any, field: str) -> tuple[list[Any], list[int]]:
     while level and type(level[0]) is list:
         sizes = {len(item) if type(item) is list else -1 for item in level}
         if len(sizes) != 1 or len(shape) == MAX_RANK:
-            raise invalid(field, "lists of different lengths or depths", "nested lists that are one array")
+            raise invalid(field, "lists of different lengths or depths", "nested lists that form one array")
         shape.append(sizes.pop())
         level = list(chain.from_iterable(level))
     return level, shape

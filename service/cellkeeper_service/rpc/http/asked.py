@@ -59,7 +59,7 @@ def read_query(raw: str, names: Sequence[str]) -> dict[str, str]:
     for name, value in pairs:
         if name not in names or name in found:
             came = f"{shown(name)} twice" if name in found else shown(name)
-            raise invalid("query", came, f"each of {', '.join(names)} once at the most")
+            raise invalid("query", came, f"each of {', '.join(names)} at most once")
         found[name] = value
     return found
 

@@ -144,11 +144,11 @@ class JsonCall(HttpCall):
         if not request.can_read_body:
             return b""
         if request.method in ("GET", "DELETE"):
-            raise invalid("body", "one", f"none: {request.method} takes what is in the path and the query")
+            raise invalid("body", "one", f"none: {request.method} takes only its path and query")
         if request.content_type != JSON_TYPE:
             raise invalid("Content-Type", repr(request.headers.get("Content-Type", "")), JSON_TYPE)
         if "Content-Encoding" in request.headers:
-            raise invalid("Content-Encoding", repr(request.headers["Content-Encoding"]), "a body as it is")
+            raise invalid("Content-Encoding", repr(request.headers["Content-Encoding"]), "an unencoded body")
         body = bytearray()
         try:
             while chunk := await request.content.readany():
@@ -156,7 +156,7 @@ class JsonCall(HttpCall):
                 if len(body) > self._most:
                     raise invalid("body", f"more than {self._most} bytes", f"at most {self._most}")
         except web.RequestPayloadError:
-            raise invalid("body", "chunks that are none", "a body as HTTP has it") from None
+            raise invalid("body", "invalid chunked encoding", "a valid HTTP body") from None
         return bytes(body)
 
 

@@ -16,7 +16,7 @@ from cellkeeper_service.errors import invalid
 from .arrays import read_array, write_array
 from .json_text import shown
 
-EXPECTED = "numbers: of one time step, or a list of time steps; by name where the model has several inputs"
+EXPECTED = "numbers of one time step, or a list of time steps; by name if the model has several inputs"
 Chunk = pb.StepRequest | pb.CarryOverRequest.Item
 
 
@@ -45,7 +45,7 @@ def put_frame(frame: pb.StepFrame, value: Any, spec: ModelSpec, field: str = "in
     given = _by_name(value, spec.inputs, field)
     counts = {part.name: values.shape[0] if values.ndim else 0 for part, values in given}
     if len(set(counts.values())) > 1:
-        raise invalid(field, f"time steps {counts}", "the same number of each input")
+        raise invalid(field, f"time steps {counts}", "the same number for each input")
     frame.steps.append(next(iter(counts.values())))
     for part, values in given:
         data, shape = values.tobytes(), values.shape[1:]
@@ -65,7 +65,7 @@ def put_known(request: pb.StepRequest, value: Any, spec: ModelSpec, field: str) 
             request.rollout_named_inputs.append(_tensor(part, values))
     if type(value) is not dict or set(value) != {part.name for part in supplied}:
         names = ", ".join(part.name for part in supplied) or "nothing"
-        raise invalid(field, shown(value), f"an object with {names}: what the prediction does not become")
+        raise invalid(field, shown(value), f"an object with {names}: the inputs that the prediction does not provide")
 
 
 def write_inputs(data: bytes, steps: int, spec: ModelSpec) -> Any:

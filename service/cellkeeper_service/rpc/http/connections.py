@@ -41,7 +41,7 @@ class NoRequests(logging.Filter):
         if not isinstance(error, HttpProcessingError):
             return True
         record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
-        record.msg, record.args = "refused: bytes that are no request over HTTP", ()
+        record.msg, record.args = "refused: bytes that are not an HTTP request", ()
         return log.isEnabledFor(logging.INFO) and self._rate.admit("bytes") is not None
 
 

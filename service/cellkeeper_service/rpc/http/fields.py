@@ -73,7 +73,7 @@ class Fields:
             plain = field.isascii() and field.isidentifier() and len(field) <= MAX_NAME
             raise invalid(
                 self.name(field if plain else shown(field)),
-                "a field that is not known here",
+                "an unknown field",
                 f"some of {', '.join(self._known)}",
             )
 
@@ -82,7 +82,7 @@ def text(value: Any, field: str, expected: str = "a string") -> str:
     if type(value) is not str:
         raise invalid(field, shown(value), expected)
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise invalid(field, "half of a surrogate pair", "text that UTF-8 can write")
+        raise invalid(field, "half of a surrogate pair", "text that UTF-8 can encode")
     return value
 
 

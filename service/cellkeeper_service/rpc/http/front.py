@@ -237,7 +237,10 @@ def _refused(written: dict[str, Any]) -> web.Response:
 def _plain(plain: web.HTTPException) -> web.Response:
     """Converts an error of aiohttp's own: no such route, or another method."""
     code = {404: "NOT_FOUND", 405: "UNIMPLEMENTED"}.get(plain.status, "INVALID_ARGUMENT")
-    message = {404: "there is no such path; /v1/openapi.json lists them", 405: "the path takes another method"}
+    message = {
+        404: "there is no such path; /v1/openapi.json lists them",
+        405: "the path does not accept this method; see the Allow header",
+    }
     error = {
         "code": code,
         "reason": "REASON_UNSPECIFIED",

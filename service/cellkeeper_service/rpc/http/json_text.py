@@ -40,7 +40,7 @@ def read_json(data: bytes, field: str = "body") -> Any:
     except _Unreadable as error:
         raise invalid(field, error.got, error.expected) from None
     except RecursionError:
-        raise invalid(field, "lists or objects within one another, too deep to be read", "JSON") from None
+        raise invalid(field, "lists or objects that are nested too deeply", "JSON") from None
     except ValueError:  # an integer with thousands of digits
         raise invalid(field, "a number with too many digits", "numbers that float64 or int64 can hold") from None
 
@@ -65,7 +65,7 @@ def shown(value: Any) -> str:
         case None | bool():
             return json.dumps(value)
         case str():
-            return repr(value) if len(value) <= 64 else f"a text of {len(value)} characters"
+            return repr(value) if len(value) <= 64 else f"a string of {len(value)} characters"
         case _:
             return str(value) if not isinstance(value, int) or abs(value) < 10**64 else "a number with too many digits"
 

@@ -47,7 +47,7 @@ def document(version: str) -> bytes:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    query = {**route.query, TIMEOUT: "how long the caller waits, in ms; 30000, or what the server is started with"}
+    query = {**route.query, TIMEOUT: "how long the caller waits, in ms; default: the server's setting, 30000"}
     made: dict[str, Any] = {
         "operationId": _name(route.method, route.path),
         "summary": route.summary,
@@ -65,7 +65,7 @@ def _socket(socket: Socket) -> dict[str, Any]:
     made: dict[str, Any] = {
         "operationId": _name("GET", socket.path),
         "summary": f"WebSocket. {socket.summary}",
-        "description": "The token of a browser comes as a subprotocol beside `cellkeeper.v1`: `cellkeeper.bearer.` and "
+        "description": "A browser sends its token as a subprotocol beside `cellkeeper.v1`: `cellkeeper.bearer.` and "
         "the token in base64url without padding.",
         "x-rpc": socket.rpc,
         "x-server-sends": _message(socket.sends),
@@ -80,7 +80,7 @@ def _socket(socket: Socket) -> dict[str, Any]:
 
 def _message(name: str) -> dict[str, Any]:
     """Describes a WebSocket's messages. name: of a schema, or of a protobuf message that is sent in binary."""
-    return ref(name) if name in SCHEMAS else {"description": f"binary: a {name} of protobuf"}
+    return ref(name) if name in SCHEMAS else {"description": f"binary: the protobuf message {name}"}
 
 
 def _parameters(path: str, query: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from .json_text import shown
 
 MAX_UINT32 = 2**32
 MAX_NAMES = 64
-GENERATION = "32 hexadecimal digits: the generation that is meant"
+GENERATION = "32 hexadecimal digits: the session's generation"
 
 
 def open_session(asked: Asked, catalog: Catalog) -> pb.OpenRequest:
@@ -211,7 +211,7 @@ def _states(body: Fields, field: str, spec: ModelSpec) -> list[pb.Tensor]:
             raise invalid(one.name("dtype"), shown(dtype), f"one of {', '.join(WIRE_DTYPES)}")
         values = read_array(one.value("data", "numbers"), np.dtype(dtype).kind, one.name("data"))
         if one.has("shape") and (shape := one.value("shape", "a list")) != list(values.shape):
-            raise invalid(one.name("shape"), str(shape)[:64], f"{list(values.shape)}, which is that of the data")
+            raise invalid(one.name("shape"), str(shape)[:64], f"{list(values.shape)}, the shape of the data")
         one.end()
         tensors.append(_tensor(fields.text(name, body.name(field)), dtype, values, one.name("data")))
     return tensors

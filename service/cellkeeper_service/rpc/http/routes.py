@@ -91,50 +91,50 @@ def _results(reply: Any, asked: Asked) -> dict[str, Any]:
 
 LISTED = {
     "prefix": "of the session ids",
-    "page_size": "sessions of one page, about; 0: 100",
-    "page_token": "next_page_token of the page before",
+    "page_size": "about how many sessions a page has; 0: 100",
+    "page_token": "next_page_token of the previous page",
 }
-FINGERPRINT = {"fingerprint": "64 hexadecimal digits: another version than the one that takes new sessions"}
+FINGERPRINT = {"fingerprint": "64 hexadecimal digits: a version other than the one that takes new sessions"}
 LOGGED = {
-    "steps": "of the last time steps, at the most; 64",
-    "outputs": "names with commas between, as a step's `outputs`; prediction",
+    "steps": "how many of the last time steps, at most; default: 64",
+    "outputs": "comma-separated names, as in a step's `outputs`; default: prediction",
 }
-ENDED = {"generation": "32 hexadecimal digits: the generation that is meant; empty for a damaged record"}
+ENDED = {"generation": "32 hexadecimal digits: the session's generation; empty for a damaged record"}
 WATCHED = {
-    "hz": "how often the record is read in a second, at the most: 1 to 10; 5",
-    "outputs": "names with commas between; empty: outputs are not computed again; prediction",
-    "states": "true or false: whether the states are sent; true",
+    "hz": "reads of the record per second, at most: 1 to 10; default: 5",
+    "outputs": "comma-separated names; empty: outputs are not recomputed; default: prediction",
+    "states": "true or false: whether to send the states; default: true",
 }
 
 ROUTES = (
     Route("GET", "/v1/server", "GetServer", "What this server is, and what the caller may do.", servicer.nothing,
           _as_it_is, "Server"),
-    Route("GET", "/v1/now", "GetNow", "The last minutes of this server process, from itself.", servicer.nothing,
+    Route("GET", "/v1/now", "GetNow", "Figures of this server process over the last minutes.", servicer.nothing,
           _as_it_is, "Now"),
     Route("GET", "/v1/models", "ListModels", "Every served version; the first of a name takes new sessions.",
           requests.list_models, _models, "Models"),
     Route("GET", "/v1/models/{model}", "GetModel", "One version of a model.", requests.get_model, _model, "Model",
           query=FINGERPRINT),
-    Route("POST", "/v1/models/{model}/carry-over", "CarryOver", "Another version takes sessions over.",
+    Route("POST", "/v1/models/{model}/carry-over", "CarryOver", "Carries sessions over to another version.",
           requests.carry_over, _results, "Results", body="CarryOver"),
-    Route("GET", SESSIONS, "ListSessions", "Sessions by the beginning of their ids, in no particular order.",
+    Route("GET", SESSIONS, "ListSessions", "Sessions by a prefix of their ids, in no particular order.",
           requests.list_sessions, _listing, "Listing", query=LISTED),
-    Route("GET", SESSION, "GetSession", "Where a session stands.", requests.get_session, _as_it_is, "Session"),
+    Route("GET", SESSION, "GetSession", "A session's record.", requests.get_session, _as_it_is, "Session"),
     Route("DELETE", SESSION, "Delete", "Ends the generation.", requests.delete, _one, "Deleted", query=ENDED),
-    Route("POST", SESSION + "/open", "Open", "Creates the session, or continues it where it stands.",
+    Route("POST", SESSION + "/open", "Open", "Creates the session, or continues it where it is.",
           requests.open_session, _opened, "Opened", body="Open"),
-    Route("POST", SESSION + "/step", "Step", "Applies one chunk; exactly once where it has a position.",
+    Route("POST", SESSION + "/step", "Step", "Applies one chunk; exactly once if it has a position.",
           requests.step, _step, "Stepped", body="Step"),
-    Route("POST", SESSION + "/peek", "Step", "What the chunk would give; nothing is applied.", requests.peek, _step,
+    Route("POST", SESSION + "/peek", "Step", "What the chunk would return; nothing is applied.", requests.peek, _step,
           "Stepped", body="Peek"),
-    Route("POST", SESSION + "/forecast", "Step", "A peek that goes on with the model's own predictions.",
+    Route("POST", SESSION + "/forecast", "Step", "A peek that continues with the model's own predictions.",
           requests.forecast, _step, "Stepped", body="Forecast"),
     Route("GET", SESSION + "/state", "GetState", "The committed state.", requests.get_state, _state, "State"),
-    Route("PUT", SESSION + "/state", "SetState", "Begins a generation with this state.", requests.set_state, _one,
+    Route("PUT", SESSION + "/state", "SetState", "Begins a new generation with this state.", requests.set_state, _one,
           "Moved", body="SetState"),
     Route("GET", SESSION + "/log", "GetLog", "The last inputs that the record has, and their outputs.",
           servicer.log_asked, _as_it_is, "Log", query=LOGGED),
-    Route("POST", SESSION + "/reset", "Reset", "Begins a generation with the initial state.", requests.reset, _one,
+    Route("POST", SESSION + "/reset", "Reset", "Begins a new generation with the initial state.", requests.reset, _one,
           "Moved", body="Reset"),
     Route("POST", SESSION + "/fork", "Fork", "Copies the session.", requests.fork, _one, "Moved", body="Fork"),
 )  # fmt: skip
@@ -142,11 +142,11 @@ ROUTES = (
 STREAM = Socket(
     SESSION + "/stream", "StepStream", "Steps with positions; replies come in their order.", "StreamReply", "StreamStep"
 )
-WATCH = Socket(SESSION + "/watch", "Watch", "What changes of a session.", "WatchUpdate", query=WATCHED)
+WATCH = Socket(SESSION + "/watch", "Watch", "A session's updates, as they happen.", "WatchUpdate", query=WATCHED)
 FRAMES = Socket(
     "/v1/frames",
     "StepStream",
-    "What StepStream is over gRPC, for programs: binary messages of protobuf.",
+    "The same as StepStream over gRPC, for programs: binary protobuf messages.",
     "cellkeeper.v1.StepFrameReply",
     "cellkeeper.v1.StepFrame",
 )

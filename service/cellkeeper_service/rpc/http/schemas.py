@@ -43,7 +43,10 @@ RATES = _map(NUMBER)
 INTEGER = ref("Integer")
 ARRAY = ref("Array")
 POSITION = ref("Position")
-REQUEST_ID = {**_hex(16), "description": "Random, and the same at every retry. Without it a retry is another request."}
+REQUEST_ID = {
+    **_hex(16),
+    "description": "Random, the same for every retry. Without it, a retry is another request.",
+}
 OR_NULL = {"type": "null"}
 QUANTILES = {"oneOf": [_object({"p50": NUMBER, "p90": NUMBER, "p99": NUMBER}), OR_NULL]}
 
@@ -53,20 +56,20 @@ HELD = {
     "checkpoint_step": INTEGER,
     "age_ms": INTEGER,
     "idle_ms": INTEGER,
-    "ttl_ms": {**INTEGER, "description": "0: never forgotten"},
-    "hot": {**FLAG, "description": "its state lies beside the engine of the process that answers"},
+    "ttl_ms": {**INTEGER, "description": "0: never expires"},
+    "hot": {**FLAG, "description": "the engine of the process that answers holds its state"},
 }
 LOG_SIZE = {"log": _object({"steps": COUNT, "bytes": COUNT})}
 STEPS = {"first_step": INTEGER, "inputs": ref("Inputs"), "outputs": _map(ARRAY)}
 MISSED = {
-    "outputs_error": {**ref("Error"), "description": "why there are none: the session went on faster than it was read"}
+    "outputs_error": {**ref("Error"), "description": "why there are none: the session advanced faster than it was read"}
 }
 CHUNK = {"inputs": {**ref("Inputs"), "description": "One time step, or a list of T of them."}}
 WANTED = {
-    "outputs": {**_list(TEXT), "description": '"prediction" where it is left out; "state": the state tensors'},
-    "position": {**POSITION, "description": "Where the chunk belongs; left out: wherever the session stands."},
+    "outputs": {**_list(TEXT), "description": 'default: "prediction"; "state": the state tensors'},
+    "position": {**POSITION, "description": "Where the chunk belongs; if omitted: wherever the session is."},
 }
-ACKED = {"acked": {**INTEGER, "description": "The client holds every reply up to this step."}}
+ACKED = {"acked": {**INTEGER, "description": "The client has every reply up to this step."}}
 STEPPED = {
     "outputs": _map(ARRAY),
     "position": POSITION,
@@ -80,7 +83,7 @@ TENSOR_SPEC = _object({"name": TEXT, "dtype": TEXT, "shape": _list(COUNT)})
 
 SCHEMAS: dict[str, Schema] = {
     "Integer": {
-        "description": "A whole number: a string of digits where it is above 2^53. Both are taken.",
+        "description": "A whole number; a string of digits if it is above 2^53. Both forms are accepted.",
         "oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,20}$"}],
     },
     "Array": {
@@ -93,7 +96,7 @@ SCHEMAS: dict[str, Schema] = {
         ],
     },
     "Inputs": {
-        "description": "An array; by name where the model has several inputs.",
+        "description": "An array; by name if the model has several inputs.",
         "oneOf": [ARRAY, _map(ARRAY)],
     },
     "Position": _object(
@@ -111,7 +114,7 @@ SCHEMAS: dict[str, Schema] = {
     "Error": _object(
         {
             "code": {**TEXT, "description": "of google.rpc.Code"},
-            "reason": {**TEXT, "description": "as over gRPC: docs/errors.md"},
+            "reason": {**TEXT, "description": "as in gRPC: docs/errors.md"},
             "message": TEXT,
             "details": _object({}, {"field": TEXT, "position": POSITION, "retry_delay_ms": COUNT}),
         }
@@ -121,7 +124,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             "version": TEXT,
             "uptime_seconds": NUMBER,
-            "tokens": {**FLAG, "description": "whether tokens are asked for"},
+            "tokens": {**FLAG, "description": "whether tokens are required"},
             "tenant": TEXT,
             "rights": {**_list({"enum": ["step", "read", "admin"]}), "description": "of the caller"},
             "store": TEXT,
@@ -133,7 +136,7 @@ SCHEMAS: dict[str, Schema] = {
     "Sample": _object(
         {
             "age_seconds": NUMBER,
-            "seconds": {**NUMBER, "description": "that it tells of"},
+            "seconds": {**NUMBER, "description": "its length"},
             "steps_per_second": NUMBER,
             "chunks_per_second": NUMBER,
             "latency_seconds": {**_map(QUANTILES), "description": "by phase"},
@@ -160,7 +163,7 @@ SCHEMAS: dict[str, Schema] = {
             "inputs": _list(_object({"name": TEXT, "dtype": TEXT, "shape": _list(COUNT), "vocabulary": COUNT})),
             "feature_names": _list(TEXT),
             "vocabulary": {**COUNT, "description": "token ids are below it; 0: features"},
-            "missing_values": {**FLAG, "description": '"NaN" is taken'},
+            "missing_values": {**FLAG, "description": '"NaN" is accepted'},
             "outputs": _list(TENSOR_SPEC),
             "states": _list(TENSOR_SPEC),
             "feedback": {
@@ -178,7 +181,7 @@ SCHEMAS: dict[str, Schema] = {
     "Listing": _object(
         {
             "sessions": _list({"oneOf": [ref("Listed"), ref("Damaged")]}),
-            "next_page_token": {**TEXT, "description": "empty: that was all"},
+            "next_page_token": {**TEXT, "description": "empty on the last page"},
         }
     ),
     "Listed": _object({**STANDS, **HELD}),
@@ -188,7 +191,7 @@ SCHEMAS: dict[str, Schema] = {
             **STANDS,
             **HELD,
             **LOG_SIZE,
-            "numerics": {"oneOf": [TEXT, OR_NULL], "description": "null where its version is not served"},
+            "numerics": {"oneOf": [TEXT, OR_NULL], "description": "null if its version is not served"},
             "served": FLAG,
         }
     ),
@@ -198,14 +201,14 @@ SCHEMAS: dict[str, Schema] = {
             "request_id": REQUEST_ID,
             "ttl_ms": INTEGER,
             "initial_state": ref("States"),
-            "expect": {**POSITION, "description": "insist on this history; nothing is created"},
+            "expect": {**POSITION, "description": "require this history; nothing is created"},
         },
     ),
     "Opened": _object({"position": POSITION, "created": FLAG, "fingerprint": _hex(32), "ttl_ms": INTEGER}),
     "Step": _object(CHUNK, {**WANTED, **ACKED}),
     "Peek": _object(CHUNK, WANTED),
     "Forecast": _object(
-        {**CHUNK, "steps": {**COUNT, "description": "time steps behind the chunk"}},
+        {**CHUNK, "steps": {**COUNT, "description": "time steps after the chunk"}},
         {
             **WANTED,
             "known": {**ref("Inputs"), "description": "[steps, K]: what the caller supplies; by name: [steps, ...]"},
@@ -221,7 +224,7 @@ SCHEMAS: dict[str, Schema] = {
     "Reset": _object({"generation": _hex(16)}, {"request_id": REQUEST_ID}),
     "Fork": _object({"target": TEXT}, {"position": POSITION, "request_id": REQUEST_ID}),
     "Moved": _object({"position": POSITION}),
-    "Deleted": _object({"deleted": {**FLAG, "description": "false: that generation was over already"}}),
+    "Deleted": _object({"deleted": {**FLAG, "description": "false: that generation had already ended"}}),
     "CarryOver": _object(
         {
             "items": _list(
@@ -239,7 +242,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             **WANTED,
             **ACKED,
-            "id": {**ID, "description": "comes back with the reply"},
+            "id": {**ID, "description": "returned with the reply"},
             "timeout_ms": COUNT,
             "peek": FLAG,
         },

@@ -68,7 +68,9 @@ def most_steps(catalog: Catalog, model: str, outputs: Sequence[str]) -> int:
     spec = catalog.spec(model)
     wanted, with_state = catalog.wanted(outputs, spec)
     if with_state:
-        raise invalid("outputs", "'state'", f"some of {', '.join(sorted(spec.output_names))}: `state` is a route")
+        raise invalid(
+            "outputs", "'state'", f"some of {', '.join(sorted(spec.output_names))}: `state` has a route of its own"
+        )
     step_bytes = spec.step_bytes + sum(output.nbytes for output in spec.outputs if output.name in wanted)
     return max(min(catalog.limits.max_chunk_steps, (catalog.limits.max_message_bytes - 4096) // step_bytes), 1)
 

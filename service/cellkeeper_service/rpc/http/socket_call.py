@@ -58,7 +58,7 @@ class SocketCall(HttpCall):
     async def _next(self) -> Any:
         if await self._text() is None:
             return EOF
-        raise invalid(MESSAGE, "one", "none: here the server alone sends")
+        raise invalid(MESSAGE, "one", "none: only the server sends here")
 
     async def _text(self) -> str | None:
         """Returns the next message, or None if the client has closed the socket or it broke."""

@@ -174,7 +174,7 @@ def _unopened(request: web.Request, most_bytes: int) -> web.WebSocketResponse:
         timeout=CLOSE_SECONDS,
     )
     if not socket.can_prepare(request).ok:
-        raise invalid("Upgrade", repr(request.headers.get("Upgrade", "")), "a WebSocket's handshake")
+        raise invalid("Upgrade", repr(request.headers.get("Upgrade", "")), "a WebSocket handshake")
     return socket
 
 

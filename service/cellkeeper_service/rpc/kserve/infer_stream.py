@@ -64,7 +64,7 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
 
     def finish(self, why: Rejection | None = None) -> None:
         """See MessageStream. Without a reason, ends with DRAINING: an OK status would tell the client nothing."""
-        text = "the server is shutting down; another replica, or the next one here, goes on"
+        text = "the server is shutting down; retry on another replica, or here after the restart"
         super().finish(why or Rejection(Reason.DRAINING, text, retry_delay_ms=100))
 
     def _is_answered(self) -> bool:
@@ -111,7 +111,7 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
             try:
                 self._answer(step, taken)
             except Exception:
-                log.exception("the reply to a request of a stream could not be made")
+                log.exception("the reply to a request of a stream could not be built")
                 self._fail(taken.asked.key.model, taken.asked.identifier, internal_error(), taken.came)
         self._end_if_answered()
 

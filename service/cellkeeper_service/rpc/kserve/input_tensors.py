@@ -79,7 +79,7 @@ def read_values(request: pb.ModelInferRequest, inputs: Sequence[InputTensor], st
     """
     raw = request.raw_input_contents
     if raw and len(raw) != len(inputs):
-        raise invalid("raw_input_contents", f"{len(raw)} of them", f"one for each input: {len(inputs)}")
+        raise invalid("raw_input_contents", f"{len(raw)} entries", f"one for each input: {len(inputs)}")
     values = {}
     for tensor in inputs:
         data = raw[tensor.at] if raw else _contents(request, tensor)

@@ -74,7 +74,7 @@ def read_parameters(found: Mapping[str, pb.InferParameter], model: str) -> Param
     if step is not None and step < 0:
         raise invalid("step", step, "the number of time steps before this chunk, 0 or more")
     if start and step:
-        raise invalid("step", f"{step} with sequence_start", "0: a sequence starts there")
+        raise invalid("step", f"{step} with sequence_start", "0, where a sequence starts")
     if timeout_us < 0:
         raise invalid("timeout", timeout_us, "microseconds, or 0 for none")
     return Parameters(
@@ -92,9 +92,9 @@ def _acked(acked: int | None, step: int | None) -> int | None:
     if acked is None:
         return None
     if step is None:
-        raise invalid("acked", f"{acked} without step", "both, or none")
+        raise invalid("acked", f"{acked} without step", "both or neither")
     if not 0 <= acked <= step:
-        raise invalid("acked", acked, f"0 to the chunk's step, {step}: no later reply can be held")
+        raise invalid("acked", acked, f"0 to the chunk's step, {step}: the client cannot have a later reply")
     return acked
 
 

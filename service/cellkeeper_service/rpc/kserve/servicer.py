@@ -34,7 +34,7 @@ from .refusals import in_tritons_words, refuse
 from .statistics import Statistics
 
 NOT_SERVED = {
-    "RepositoryModelLoad": "models are the folders that the server was started with; SIGHUP reads them again",
+    "RepositoryModelLoad": "models are the folders that the server was started with; SIGHUP reloads them",
     "RepositoryModelUnload": "models are the folders that the server was started with",
     "SystemSharedMemoryStatus": "tensors come in the request",
     "SystemSharedMemoryRegister": "tensors come in the request",
@@ -42,7 +42,7 @@ NOT_SERVED = {
     "CudaSharedMemoryStatus": "tensors come in the request",
     "CudaSharedMemoryRegister": "tensors come in the request",
     "CudaSharedMemoryUnregister": "tensors come in the request",
-    "TraceSetting": "traces are switched on by OTEL_* variables",
+    "TraceSetting": "OTEL_* variables turn traces on",
     "LogSettings": "see --log-level and --log-format",
 }
 """Triton's RPCs that are not served, with the alternative."""

@@ -8,7 +8,7 @@ from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 
 STATE_PREFIX = "state."
-FORM = "MODEL/NAME=TENSOR, several of them with commas between"
+FORM = "MODEL/NAME=TENSOR, comma-separated"
 
 
 class TensorNames:
@@ -51,5 +51,5 @@ def read_names(text: str, specs: Mapping[str, ModelSpec]) -> dict[str, TensorNam
     found = {model: TensorNames(spec, renamed[model]) for model, spec in specs.items()}
     for model, names in found.items():
         if len(names.outputs) < len(TensorNames(specs[model], {}).outputs):
-            raise StartError(f"kserve_names: got one name for two outputs of {model}, expected each its own")
+            raise StartError(f"kserve_names: got one name for two outputs of {model}, expected one for each")
     return found

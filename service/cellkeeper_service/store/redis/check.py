@@ -29,12 +29,12 @@ def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) ->
     check_eviction(info)
     if info.get("aof_enabled") != "1":
         _logger.warning(
-            "Redis has no append-only file: a crash loses what came after its last snapshot; set appendonly "
-            "yes, and appendfsync always where not even the last second may be lost"
+            "Redis has no append-only file: a crash loses everything since its last snapshot; set appendonly yes, and "
+            "appendfsync always if not even the last second may be lost"
         )
     if int(info.get("connected_slaves", "0")) < wait_replicas:
         _logger.warning(
-            "Redis has %s replicas connected, wait_replicas is %d: every commit is unknown without them",
+            "Redis has %s connected replicas, expected wait_replicas (%d): every commit is unknown until they connect",
             info.get("connected_slaves", "0"),
             wait_replicas,
         )
@@ -67,7 +67,7 @@ def check_split(link: Link, wait_replicas: int) -> None:
     """Logs a warning if a primary that is cut off would keep accepting writes, which the fail-over then discards."""
     if wait_replicas == 0 and "min_slaves_good_slaves" not in server_info(link):
         _logger.warning(
-            "Redis has no min-replicas-to-write: a primary that is cut off from its replicas goes on taking writes, "
+            "Redis has no min-replicas-to-write: a primary that is cut off from its replicas keeps accepting writes, "
             "which are lost when one of them takes over; set min-replicas-to-write 1 and min-replicas-max-lag, or "
             "--wait-replicas"
         )

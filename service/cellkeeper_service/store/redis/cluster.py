@@ -41,7 +41,7 @@ class Cluster:
         self._timeout_ms = timeout_ms
         self._lock = Lock()
         self._stale = True
-        self._why = "it was not asked yet"
+        self._why = "it has not been asked yet"
         self._slots = Slots({}, {}, {})
         self._seeds = seeds
         self._known = list(seeds)  # in the order to ask; a node that was asked, or failed, moves to the end
@@ -167,7 +167,7 @@ class Cluster:
         return f"slot {group} has no node in the Redis Cluster; see redis-cli --cluster check, and --cluster fix"
 
     def _silent(self) -> str:
-        return f"no node of the Redis Cluster said which slots it has; the last one tried: {self._why}"
+        return f"no node of the Redis Cluster reported its slots; the last one tried: {self._why}"
 
     def _take(self, slots: Slots) -> None:
         named = {*slots.primaries.values(), *slots.replicas.values()}

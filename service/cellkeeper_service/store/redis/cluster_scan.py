@@ -97,7 +97,9 @@ class ClusterScan:
         self.disturbed |= not done
         if self._tries > TRIES:
             slot = next(self.wanted_slots())
-            raise StoreError(f"slot {slot} of the Redis Cluster is being moved; go on with the same cursor afterwards")
+            raise StoreError(
+                f"slot {slot} of the Redis Cluster is being moved; continue with the same cursor afterwards"
+            )
 
     @staticmethod
     def _settled(standing: Standing) -> int:

@@ -70,7 +70,7 @@ class Exchange:
             return self._rest()
         missing = self._count - len(self._replies)
         if missing:
-            self._replies += [Unknown(f"Redis gave no answer: {text_of(self._error)}")] * missing
+            self._replies += [Unknown(f"Redis did not answer: {text_of(self._error)}")] * missing
         self.link.put_back(self.wire, dirty=missing > 0 or not self.wire.clean)
         return self._replies
 
@@ -80,5 +80,5 @@ class Exchange:
             self.wire.write_all(self._unsent)
         except OSError as error:
             self.link.put_back(self.wire, dirty=True)
-            return [Unknown(f"Redis gave no answer: {text_of(error)}")] * self._count
+            return [Unknown(f"Redis did not answer: {text_of(error)}")] * self._count
         return self.link.sent(self.wire, self._count).replies()

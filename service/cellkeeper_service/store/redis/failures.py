@@ -50,7 +50,7 @@ def not_read(key: SessionKey, text: bytes) -> StoreError:
     """Returns the error for a failed read of a record's key. text: the error reply's."""
     why = text.decode(errors="replace")
     if why.startswith("WRONGTYPE"):
-        return damaged(key, f"its key in Redis is no list ({why})")
+        return damaged(key, f"its key in Redis is not a list ({why})")
     return StoreError(f"Redis cannot read session {key.session!r}: {why}")
 
 

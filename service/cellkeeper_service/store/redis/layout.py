@@ -98,16 +98,16 @@ def _read(
         return damaged(key, "its last entry does not lead to a checkpoint", standing)
     base, state = elements[at], elements[at - 2][5:]
     if elements[at - 2][1:5] != crc(state):
-        return damaged(key, "its checkpoint is not what was written: the checksum differs", standing)
+        return damaged(key, "its checkpoint does not match its checksum", standing)
     fixed, moving = _split(base, _IN_BASE)
     if moving[:4] != crc(fixed):
-        return damaged(key, "its base is not what was written: the checksum differs", standing)
+        return damaged(key, "its base does not match its checksum", standing)
     header = Header.unpack(joined(fixed, moving))
     if not header.step_bytes:
         return damaged(key, "its time steps have 0 bytes", standing)
     log = _log(elements, at, fixed, moving, header)
     if log is None:
-        return damaged(key, "its entries do not lead to each other from its base on", standing)
+        return damaged(key, "its entries do not form a chain from its base to the last one", standing)
     last = elements[-1]
     own, now = (fixed, moving) if last[0] == _B else _parts(last, fixed)
     if now[:4] != crc(own):

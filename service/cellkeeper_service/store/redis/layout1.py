@@ -16,6 +16,6 @@ def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | Damage
     """Returns the record that a list holds, or what is wrong with it. A damaged record comes without its header,
     because it cannot be overwritten, only deleted."""
     if len(elements) < 2:
-        return damaged(key, "it has a header and no checkpoint")
+        return damaged(key, "it has a header but no checkpoint")
     found = reading(key, None, lambda: read_record(key, elements[0], elements[1], b"".join(elements[2:])))
     return DamagedRecord(str(found)) if isinstance(found, DamagedRecord) else found

@@ -45,7 +45,7 @@ class Sent:
                 replies.append(_reply(connection))
         except (redis.RedisError, OSError) as error:
             connection.disconnect()
-            unknown = Unknown(f"Redis gave no answer: {text_of(error)}")
+            unknown = Unknown(f"Redis did not answer: {text_of(error)}")
             replies += [unknown] * (self._count - len(replies))
         finally:
             self.abandon(dirty=len(replies) < self._count)
@@ -143,7 +143,7 @@ class Link:
             wire.connection.send_packed_command([b"".join(commands)], check_health=False)
         except (redis.RedisError, OSError) as error:
             sent.abandon()
-            raise Unknown(f"Redis gave no answer: {text_of(error)}") from error
+            raise Unknown(f"Redis did not answer: {text_of(error)}") from error
         except BaseException:
             sent.abandon()
             raise

@@ -27,7 +27,7 @@ class Runs:
                 return
             self.restarts += 1
         _logger.warning(
-            "Redis at %s has started again. If its log says that the append-only file was truncated, a power cut left "
+            "Redis at %s has restarted. If its log says that the append-only file was truncated, a power cut left "
             "part of a transaction in it: run BGREWRITEAOF, which removes that part (docs/operations.md)",
             address,
         )

@@ -60,7 +60,7 @@ def headers_of(names: Sequence[bytes], replies: Sequence[Any]) -> list[Listed]:
         try:
             key = session_key(name)
         except ValueError as error:
-            _logger.warning("Redis has a key that is no session's: %s", error)
+            _logger.warning("Redis has a key that belongs to no session: %s", error)
             continue
         if key not in sessions or not is_old(name):  # the current layout takes precedence over the previous one
             sessions[key] = _header(key, reply)

@@ -203,7 +203,7 @@ class ScriptRun:
             if not isinstance(reply, Exception) and (isinstance(role, Exception) or role[0] != PRIMARY[0]):
                 # A replica answers reads from what it has, and the writes that it took while still a primary are lost.
                 self._servers.lost(link)
-                self._settle(call, Unknown(f"the server did not say that it is a primary, but {role!s:.80}"))
+                self._settle(call, Unknown(f"the server did not report the role of a primary, but {role!s:.80}"))
             elif not isinstance(reply, Exception):
                 for number, answer in zip(call.items, reply, strict=True):
                     self._answers[number] = answer

@@ -60,7 +60,7 @@ class Sentinel:
         self._timeout_ms = timeout_ms
         self._lock = Lock()
         self._stale = True
-        self._why = "no sentinel was asked yet"
+        self._why = "no sentinel has been asked yet"
         self._primary: _Primary | None = None
         self._down = False  # the sentinels agree that the primary is down
         # In the order to ask; a sentinel that did not answer moves to the end.
@@ -88,7 +88,7 @@ class Sentinel:
         if self._down:
             raise Refused(
                 f"the sentinels of {self._url.service!r} agree that its primary {primary.address} is down; a replica "
-                "takes over, if there is one in step"
+                "takes over, if one is in sync"
             )
         return primary.link
 
@@ -113,7 +113,7 @@ class Sentinel:
         with self._lock:
             self._take(views)
         for address, why in silent.items():
-            _logger.warning("Redis Sentinel: %s gave no answer: %s", address, why)
+            _logger.warning("Redis Sentinel: %s did not answer: %s", address, why)
         link = self.link(0)
         try:
             facts = check_server(link, wait_replicas)
@@ -181,7 +181,7 @@ class Sentinel:
         self._sentinels = sorted(self._sentinels, key=lambda sentinel: sentinel[0] in silent)
         if not views:
             told = "; ".join(f"{address}: {why}" for address, why in silent.items())
-            self._why = f"no sentinel said who the primary of {self._url.service!r} is: {told}"
+            self._why = f"no sentinel reported the primary of {self._url.service!r}: {told}"
         return views, silent
 
     def _take(self, views: Sequence[View]) -> None:

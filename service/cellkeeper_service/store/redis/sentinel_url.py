@@ -31,7 +31,7 @@ class SentinelUrl(NamedTuple):
         parts = urlsplit(url)
         service, _, database = parts.path.strip("/").partition("/")
         if not service:
-            raise StoreError(f"store: got a Redis URL without the name that the sentinels use; expected {FORM}")
+            raise StoreError(f"store: got a Redis URL without the service name that the sentinels use; expected {FORM}")
         if database and not (database.isascii() and database.isdigit()):
             raise StoreError(f"store: got database {database!r}, expected a number; {FORM}")
         login, at, hosts = parts.netloc.rpartition("@")

@@ -177,7 +177,7 @@ class RedisStore:
         if result is not COMMITTED or (isinstance(replicas, int) and replicas >= self._wait_replicas):
             return result
         return CommitResult(
-            Outcome.UNKNOWN, message=f"replicas that have it: {replicas}, expected {self._wait_replicas}"
+            Outcome.UNKNOWN, message=f"replicas that have the commit: {replicas}, expected {self._wait_replicas}"
         )
 
 

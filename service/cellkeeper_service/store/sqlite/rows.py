@@ -60,10 +60,10 @@ def _load(connection: sqlite3.Connection, key: SessionKey, record: int, stored: 
     query = "SELECT state, checksum FROM checkpoints WHERE record = ?"
     row = connection.execute(query, (record,)).fetchone()
     if row is None:
-        return damaged(key, "it has a header and no checkpoint", header)
+        return damaged(key, "it has a header but no checkpoint", header)
     state, checksum = row
     if checksum is not None and checksum != checksum_of(state):
-        return damaged(key, "its checkpoint is not what was written: the checksum differs", header)
+        return damaged(key, "its checkpoint does not match its checksum", header)
     chunks = connection.execute("SELECT inputs FROM chunks WHERE record = ? ORDER BY chunk", (record,))
     return reading(key, header, lambda: read_record(key, header.packed, state, b"".join(chunk for (chunk,) in chunks)))
 

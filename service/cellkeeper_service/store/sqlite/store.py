@@ -72,7 +72,7 @@ class SqliteStore:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"SQLite cannot make the folder of {str(path)!r}: {error}; name another") from error
+            raise StoreError(f"SQLite cannot create the folder of {str(path)!r}: {error}; name another") from error
         self._connection()
 
     def check(self) -> None:
@@ -81,7 +81,7 @@ class SqliteStore:
             self._write(lambda connection, now_ms: rows.sweep(connection, now_ms, SWEEP_RECORDS))
         except sqlite3.Error as error:
             raise StoreError(
-                f"SQLite cannot write {str(self._path)!r}: {error}; free space, or check rights"
+                f"SQLite cannot write {str(self._path)!r}: {error}; free space, or check permissions"
             ) from error
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
@@ -219,7 +219,7 @@ class SqliteStore:
         """
         connection = self._connection()
         if not self._writing.acquire(timeout=self._timeout_ms / 1000.0):
-            raise sqlite3.OperationalError(f"other threads kept on writing for {self._timeout_ms} ms")
+            raise sqlite3.OperationalError(f"other threads kept writing for {self._timeout_ms} ms")
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:

@@ -38,7 +38,7 @@ def read_stored(key: SessionKey, stored: bytes) -> Header | DamagedRecord:
         return damaged(key, f"its header has {len(stored)} bytes, expected {STORED_BYTES}")
     header = standing_header(stored)
     if header is None:
-        return damaged(key, "its header is not what was written: the checksum differs")
+        return damaged(key, "its header does not match its checksum")
     return read_header(key, header.packed)
 
 

@@ -16,28 +16,28 @@ export class ApiError extends Error {
 export class Unreachable extends Error {
   constructor() {
     super("The server does not answer.");
-    this.advice = "The console tries again by itself and goes on when the server is back.";
+    this.advice = "The console keeps trying, and continues when the server is back.";
   }
 }
 
 const ADVICE = {
   SESSION_NOT_FOUND: "It expired, was deleted, or was never opened. Look for it in the list of sessions.",
-  GENERATION_CHANGED: "The session was reset or recreated meanwhile. Load it again before changing it.",
+  GENERATION_CHANGED: "The session was reset or recreated meanwhile. Reload it before changing it.",
   MODEL_CHANGED: "Its version of the model is not served. Carry the session over in the Models view.",
   NUMERICS_CHANGED: "Another engine computed this session. Serve it with that engine, or reset it.",
-  STEP_GAP: "The session stands at an earlier step. Load it again.",
+  STEP_GAP: "The session is at an earlier step. Reload it.",
   STEP_COMPACTED: "The log no longer has that step.",
-  HISTORY_CHANGED: "Somebody else stepped the session with other inputs. Load it again.",
-  STEP_CONFLICT: "Somebody else stepped the session meanwhile. Load it again.",
+  HISTORY_CHANGED: "Another client stepped the session with other inputs. Reload it.",
+  STEP_CONFLICT: "Another client stepped the session meanwhile. Reload it.",
   SESSION_EXISTS: "Choose another name, or delete that session first.",
   QUEUE_FULL: "The server is busy. Try again in a moment.",
   QUOTA_EXCEEDED: "The tenant's quota is used up. Try again later, or ask for a larger quota.",
-  STORE_UNAVAILABLE: "The store does not answer. The server tries again; so does the console.",
-  DRAINING: "The server is shutting down. The console goes on when another one answers.",
+  STORE_UNAVAILABLE: "The store does not answer. The server and the console keep trying.",
+  DRAINING: "The server is shutting down. The console continues when another one answers.",
   PERMISSION_DENIED: "The token lacks the right for this. Use another token.",
   UNAUTHENTICATED: "Enter a token that this server knows.",
   DATA_LOSS: "The record is damaged. Reset or delete the session, or restore the store.",
-  NON_FINITE_INPUT: "The model takes finite values only.",
+  NON_FINITE_INPUT: "The model accepts only finite values.",
 };
 
 const TIMEOUT_MS = 20_000;

@@ -33,7 +33,7 @@ class Console {
     this.catalog = new Catalog(this.api);
     this.main = document.getElementById("view");
     this.connection.addEventListener("lost", () =>
-      this.#banner("The server does not answer. Trying again; this page goes on by itself."),
+      this.#banner("The server does not answer. This page keeps trying."),
     );
     this.connection.addEventListener("restored", () => {
       this.#banner("");
@@ -109,7 +109,7 @@ class Console {
       title: "Enter a token",
       text: [
         refused && element("p", { class: "problem", role: "alert" }, `The server refused the token: ${refused}`),
-        "It says who you are and what you may do here. It is kept in this page's memory only, and gone after a reload.",
+        "It says who you are and what you may do here. It is kept only in this page's memory, and is gone after a reload.",
       ].filter(Boolean),
       fields: [field("Token", { name: "token", type: "password", required: true })],
       button: "Use token",
@@ -136,7 +136,7 @@ class Unknown {
       "div",
       { class: "card" },
       element("h1", { class: "visually-hidden", tabindex: -1 }, this.title),
-      empty("There is no such page.", `The address ends in ${path}, which names no view of this console.`),
+      empty("There is no such page.", `The console has no view at ${path}.`),
       element("div", { class: "empty" }, link),
     );
   }

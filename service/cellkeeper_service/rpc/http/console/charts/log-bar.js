@@ -38,6 +38,6 @@ export class LogBar {
     this.to.textContent = `now ${integer(step)}`;
     this.text.textContent = held
       ? `${integer(held)}${most ? ` of at most ${integer(most)}` : ""} steps in the log, ${bytes(size)} of inputs`
-      : "The log is empty: the state at this step is stored itself.";
+      : "The log is empty: the state at this step is in the store.";
   }
 }

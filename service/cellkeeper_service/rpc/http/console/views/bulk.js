@@ -14,7 +14,7 @@ export function resetSessions(api, sessions) {
     api,
     sessions,
     title: sessions.length === 1 ? `Reset ${sessions[0].session}?` : `Reset ${counted(sessions.length, "session")}?`,
-    text: "The state becomes the model's initial one, at step 0, in a new generation. What was there cannot be had back. Clients that hold a position of it are told.",
+    text: "The state becomes the model's initial one, at step 0, in a new generation. This cannot be undone. Clients that hold a position get an error.",
     button: "Reset",
     done: "reset",
     each: (session, requestId) =>
@@ -31,7 +31,7 @@ export function deleteSessions(api, sessions) {
     api,
     sessions,
     title: sessions.length === 1 ? `Delete ${sessions[0].session}?` : `Delete ${counted(sessions.length, "session")}?`,
-    text: "State and log are removed from the store. They cannot be had back.",
+    text: "State and log are removed from the store. This cannot be undone.",
     button: "Delete",
     done: "deleted",
     each: (session) =>
@@ -45,7 +45,7 @@ function confirmed({ sessions, title, text, button, done, each }) {
   if (sessions.length > NAMED) names.push(element("li", {}, `and ${integer(sessions.length - NAMED)} more`));
   return ask({
     title,
-    text: [text, element("ul", { class: "named", tabindex: 0, "aria-label": "Sessions concerned" }, names)],
+    text: [text, element("ul", { class: "named", tabindex: 0, "aria-label": "Affected sessions" }, names)],
     button: sessions.length === 1 ? button : `${button} ${counted(sessions.length, "session")}`,
     danger: true,
     act: async (form, problems) => {
@@ -67,7 +67,7 @@ function confirmed({ sessions, title, text, button, done, each }) {
       const well = sessions.length - failed.length;
       if (failed.length) {
         const first = failed[0];
-        first.error.message = `${integer(well)} ${done}, ${integer(failed.length)} not. ${first.name}: ${first.error.message}`;
+        first.error.message = `${integer(well)} ${done}, ${integer(failed.length)} failed. ${first.name}: ${first.error.message}`;
         throw first.error;
       }
       toast(sessions.length === 1 ? `${sessions[0].session} is ${done}.` : `${counted(well, "session")} ${done}.`);

@@ -10,7 +10,7 @@ const PAGE_SIZE = 500;
 const MOST_ITEMS = 250; // in one request, so that the progress bar moves
 const POLICIES = {
   keep: "Keep the state as it is; the step stays",
-  reset: "Begin again from the new version's initial state, at step 0",
+  reset: "Start from the new version's initial state, at step 0",
 };
 
 export class CarryOver {
@@ -21,7 +21,7 @@ export class CarryOver {
     const [current, ...replaced] = versions;
     this.current = current;
     const may = context.rights.has("admin");
-    const title = may ? null : "The token lacks the right to administrate";
+    const title = may ? null : "The token lacks the right admin";
     const button = element(
       "button",
       { class: "button", type: "button", disabled: !may, title, onclick: () => this.#ask() },
@@ -46,9 +46,9 @@ export class CarryOver {
       element("div", { class: "field" }, element("label", { for: control.id }, label), control);
     const chosen = await ask({
       title: `Carry the sessions of ${this.model} over`,
-      text: `Sessions of other versions go to ${short(this.current.fingerprint)}, each under a new generation. Clients that hold a position are told. What belongs to it already stays as it is.`,
+      text: `Sessions of other versions go to ${short(this.current.fingerprint)}, each under a new generation. Clients that hold a position get an error. Sessions that belong to it already stay as they are.`,
       fields: [
-        labelled("What becomes of the state", select),
+        labelled("State", select),
         labelled("Only ids that begin with (empty: all)", prefix),
       ],
       button: "Carry over",
@@ -65,7 +65,7 @@ export class CarryOver {
     put(this.progress, element("div", { class: "field" }, bar, told, failures));
     const tell = (ended = "") => {
       const failed = [...counts.failed.values()].reduce((sum, { count }) => sum + count, 0);
-      told.textContent = `${ended}${integer(counts.seen)} looked at: ${integer(counts.carried)} carried over, ${integer(counts.stayed)} belonged to it already, ${integer(failed)} refused.`;
+      told.textContent = `${ended}${integer(counts.seen)} checked: ${integer(counts.carried)} carried over, ${integer(counts.stayed)} belonged to it already, ${integer(failed)} refused.`;
       failures.hidden = !failed;
       put(
         failures,
@@ -87,7 +87,7 @@ export class CarryOver {
       tell("Done. ");
       toast(`${counted(counts.carried, "session")} of ${this.model} carried over.`);
     } catch (error) {
-      tell(`Stopped: ${error.message} What was carried over stays so; run it again for the rest. `);
+      tell(`Stopped: ${error.message} Sessions that were carried over stay so; run it again for the rest. `);
     }
     this.done();
   }

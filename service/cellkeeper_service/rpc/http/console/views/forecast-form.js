@@ -100,7 +100,7 @@ export class ForecastForm {
     const last = history.last();
     if (!last?.output || last.step !== now - 1) {
       this.#rows = null;
-      put(this.note, "waits for the next step: the log does not hold the last output");
+      put(this.note, "waiting for the next step: the log does not hold the last output");
       return;
     }
     const steps = Number(this.steps.value);

@@ -112,7 +112,7 @@ function partly(model) {
   ].filter(([count]) => count > MOST_LINES);
   if (!of.length) return null;
   const texts = of.map(([count, what]) => `the first ${MOST_LINES} of ${integer(count)} ${what}`);
-  return element("p", { class: "muted small" }, `Drawn are ${texts.join(" and ")}.`);
+  return element("p", { class: "muted small" }, `Shown: ${texts.join(" and ")}.`);
 }
 
 /** Returns the part of `ahead` that the session has not reached yet: { from, inputs, outputs }, or null. */

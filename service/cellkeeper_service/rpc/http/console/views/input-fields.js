@@ -47,7 +47,7 @@ export class InputFields {
     for (const input of this.inputs) input.removeAttribute("aria-invalid");
     if (texts.length !== this.names.length) {
       this.inputs[0].setAttribute("aria-invalid", "true");
-      throw new Error(`${texts.length} values came; the model takes ${this.names.length}.`);
+      throw new Error(`Got ${texts.length} values, expected ${this.names.length}.`);
     }
     return texts.map((text, i) => this.#value(text, i));
   }
@@ -63,6 +63,6 @@ export class InputFields {
     const expected = this.model.tokens
       ? `a whole number below ${this.model.info.vocabulary}`
       : "a number, NaN, Infinity or -Infinity";
-    throw new Error(`${this.names[i]}: “${text}” came, ${expected} is expected.`);
+    throw new Error(`${this.names[i]}: got “${text}”, expected ${expected}.`);
   }
 }

@@ -54,7 +54,7 @@ export class ModelsView {
             { class: "card" },
             empty(
               `The model ${this.model} is not served.`,
-              "See which models are, or start the server with its bundle.",
+              "See which models are served, or start the server with its bundle.",
             ),
           ),
         );
@@ -99,7 +99,7 @@ export class ModelsView {
         element(
           "div",
           { class: "stack" },
-          element("h3", {}, "What decides its bits, and its limits"),
+          element("h3", {}, "Numerics and limits"),
           properties(info),
         ),
       ),
@@ -174,10 +174,10 @@ function properties(info) {
       ? sources
           .map((source, i) => `input ${i}: ${source < 0 ? "given by the caller" : `prediction[${source}]`}`)
           .join(", ")
-      : "the likeliest token";
+      : "the most likely token";
   return facts([
     ["Numerics", element("span", { class: "mono small wrap-anywhere" }, info.numerics)],
-    ["Missing values", info.missing_values ? "NaN is taken, by the model's policy" : "refused"],
+    ["Missing values", info.missing_values ? "NaN is accepted, by the model's policy" : "refused"],
     ["Feedback", feedback],
     ["Chunk", `at most ${integer(info.max_chunk_steps)} steps`],
     ["Frame", `at most ${integer(info.max_frame_items)} sessions`],

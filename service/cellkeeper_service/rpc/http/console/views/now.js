@@ -90,9 +90,9 @@ export class NowView {
     this.noRejections.hidden = reasons.length > 0;
     this.#figure("steps", number(last.steps_per_second, 3), "steps/s");
     this.#figure("latency", latency(toMs(last.latency_seconds.total?.p99)), "p99");
-    this.#figure("batch", last.batch_size_mean === null ? "–" : number(last.batch_size_mean, 3), "sessions a batch");
+    this.#figure("batch", last.batch_size_mean === null ? "–" : number(last.batch_size_mean, 3), "sessions per batch");
     this.#figure("queue", integer(last.queue_depth), `queued, ${counted(sum(last.hot_sessions), "hot session")}`);
-    this.#figure("rejections", number(sum(last.rejections_per_second), 3), "a second");
+    this.#figure("rejections", number(sum(last.rejections_per_second), 3), "per second");
     put(this.phases, phaseTable(last));
     put(this.store, storeTable(last));
   }
@@ -173,7 +173,7 @@ function storeTable({ store, commits_per_second: commits }) {
   const results = Object.entries(commits).map(([result, rate]) => `${result} ${number(rate, 3)}`);
   return [
     table(["Call", "calls/s", "p50", "p99", "errors/s"], rows, "No call to the store in the last sample."),
-    results.length ? element("p", { class: "muted small" }, `Commits a second: ${results.join(", ")}`) : null,
+    results.length ? element("p", { class: "muted small" }, `Commits per second: ${results.join(", ")}`) : null,
   ];
 }
 

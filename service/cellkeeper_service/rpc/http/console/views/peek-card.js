@@ -39,7 +39,7 @@ export class PeekCard {
   moved() {
     this.#suggest();
     const passed = this.#rows !== null && this.#rows.from < this.feed.now;
-    put(this.note, passed && "The session has gone on since.");
+    put(this.note, passed && "The session has moved on since.");
   }
 
   #suggest() {

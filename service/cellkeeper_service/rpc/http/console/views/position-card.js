@@ -21,9 +21,9 @@ export class PositionCard {
       [
         "Generation",
         this.generation.element,
-        "Names this life of the session: reset, set-state, fork and carry-over begin another",
+        "Identifies this generation: reset, set-state, fork and carry-over begin a new one",
       ],
-      ["Head", this.head.element, "Hash of the generation and of every input since: it names this history"],
+      ["Head", this.head.element, "Hash of the generation and of every input since: it identifies this history"],
       ["Version", [this.version.element, " ", this.role], "Fingerprint of the model version that it belongs to"],
       ["Age", this.age, "Since this generation began"],
       ["Idle", this.idle, "Since its last committed step"],
@@ -50,7 +50,7 @@ export class PositionCard {
     this.head.show(info.position.head);
     this.version.show(info.fingerprint);
     put(this.role, model ? [] : element("span", { class: "badge warn" }, "not served"));
-    this.hot.textContent = info.hot ? "beside the engine (hot)" : "in the store";
+    this.hot.textContent = info.hot ? "held by the engine (hot)" : "in the store";
     this.numerics.textContent = info.numerics ?? "–";
     this.log.update({
       checkpoint: info.checkpoint_step,
@@ -87,7 +87,7 @@ class HexValue {
       this.#whole = !this.#whole;
       this.#draw();
     };
-    this.element = element("button", { class: "hex", type: "button", onclick: toggle, title: "Show all of it" });
+    this.element = element("button", { class: "hex", type: "button", onclick: toggle, title: "Show all" });
   }
 
   show(value) {

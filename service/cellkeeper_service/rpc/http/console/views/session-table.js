@@ -7,7 +7,7 @@ import { sessionHash } from "../route.js";
 
 const COLUMNS = [
   ["Session", "id", "The id that clients give it"],
-  ["Model", "model", "The model that it is a sequence of"],
+  ["Model", "model", "The model that it belongs to"],
   ["Version", "", "The first characters of the fingerprint of the model version that it belongs to"],
   ["Step", "number", "How many time steps it has consumed"],
   ["Age", "number optional", "Since its present generation began: by open, reset, set-state, fork or carry-over"],
@@ -16,7 +16,7 @@ const COLUMNS = [
   [
     "Hot",
     "optional",
-    "Its state lies beside the engine of the server that answers this page; otherwise the store alone has it",
+    "The engine of the server that answers this page holds its state; otherwise only the store has it",
   ],
 ];
 const WAITING_ROWS = 12;

@@ -71,7 +71,7 @@ export class SessionView {
 
   #notServed() {
     const link = element("a", { class: "button", href: modelHash(this.model) }, "Carry it over in Models");
-    const advice = "What it remembers can be kept: another version of the model may take it over.";
+    const advice = "Its state can be kept: carry it over to another version of the model.";
     return element("div", { class: "card" }, empty("Its version of the model is not served.", advice, link));
   }
 
@@ -127,7 +127,7 @@ export class SessionView {
   async #fork() {
     const forked = await ask({
       title: `Fork ${this.session}`,
-      text: "A copy with the same state, log and step, under another id. It goes on by itself: what it is told changes nothing here. Both are shown side by side.",
+      text: "A copy with the same state, log and step, under another id. It is independent: its steps change nothing here. Both are shown side by side.",
       fields: [
         field("Id of the copy", { name: "target", value: `${this.session}/what-if`, required: true, maxlength: 256 }),
       ],

@@ -195,7 +195,7 @@ export class SessionsView {
       return empty(`No session of ${of} begins with “${this.prefix}”.`, advice);
     }
     const program = `Client(TARGET).session("pump-17", model="${this.names[0]}").step(x)`;
-    const advice = "One begins with its first step, for instance in Python:";
+    const advice = "A session begins with its first step, for example in Python:";
     return empty(`There is no session of ${of} yet.`, advice, element("code", {}, program));
   }
 

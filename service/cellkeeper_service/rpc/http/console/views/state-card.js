@@ -24,7 +24,7 @@ export class StateCard {
       element(
         "p",
         { class: "muted small" },
-        "A column is a unit. The newest state is on top; those before it, since this page was opened, lie below.",
+        "Each column is a unit. The newest state is at the top; earlier ones, since this page was opened, are below.",
       ),
     );
     this.element.classList.add("last"); // in a one-column layout
