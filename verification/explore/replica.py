@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.core import Core
+from cellkeeper_service.core.guarded_meter import GuardedMeter
 from cellkeeper_service.core.limits import Clock, Limits, TickLimits
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.requests import Request
@@ -18,6 +19,8 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, 
 from tests.unit.core.counting_engine import CountingEngine
 
 from .scope import Scope
+
+NO_METER = GuardedMeter(NullMeter())  # has no state: all worlds share it
 
 
 def no_seconds() -> float:
@@ -115,5 +118,5 @@ def new_replica(name: str, scope: Scope, mint: Callable[[], bytes]) -> Replica:
     engine = CountingEngine()
     version = Version(engine, scope.slots, due_steps)
     version.due_steps = due_steps  # regardless of the state's size
-    core = Core({"m": Models([version])}, limits, Clock(no_seconds, no_milliseconds), NullMeter(), mint)
+    core = Core({"m": Models([version])}, limits, Clock(no_seconds, no_milliseconds), NO_METER, mint)
     return Replica(name, engine, core, scope.commits_together)

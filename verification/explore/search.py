@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from cellkeeper_service.core.guarded_meter import GuardedMeter
 from cellkeeper_service.core.limits import Clock, Limits
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Header, Record
@@ -52,7 +53,7 @@ def _rejection(reason: Reason, message: str, position: Position | None) -> Rejec
 
 _DISPATCH = {
     Rejection: _reduce_rejection,
-    **dict.fromkeys((ModelSpec, Limits, Clock, Scope, Header, Record, Commit), _reduce_value),
+    **dict.fromkeys((ModelSpec, Limits, Clock, Scope, Header, Record, Commit, GuardedMeter), _reduce_value),
 }
 
 
@@ -105,13 +106,16 @@ def rare_collections() -> Iterator[None]:
     Worlds are made and dropped by the thousand.
     """
     thresholds = gc.get_threshold()
+    frozen_before = gc.get_freeze_count() > 0  # by the tests, for longer than this
+    gc.collect()  # garbage that is frozen stays
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
     try:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        gc.unfreeze()
+        if not frozen_before:
+            gc.unfreeze()
 
 
 def explore(

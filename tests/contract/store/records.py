@@ -34,7 +34,13 @@ def inputs(seed: int, steps: int = 1) -> bytes:
     return (period * (steps // 256 + 1))[: 4 * steps]
 
 
-def header(position: Position, checkpoint_step: int, ttl_ms: int = 0, checkpoint_head: bytes | None = None) -> Header:
+def header(
+    position: Position,
+    checkpoint_step: int,
+    ttl_ms: int = 0,
+    checkpoint_head: bytes | None = None,
+    step_bytes: int = STEP_BYTES,
+) -> Header:
     """checkpoint_head: that of the generation's start by default."""
     start = first_position(position.generation)
     return Header(
@@ -47,29 +53,35 @@ def header(position: Position, checkpoint_step: int, ttl_ms: int = 0, checkpoint
         fingerprint=bytes(range(32)),
         numerics=b"numerics",
         origin=b"origin \x00\xff origin",
-        step_bytes=STEP_BYTES,
+        step_bytes=step_bytes,
     )
 
 
 def create(
-    at: SessionKey, seed: int = 1, *, log: bytes = b"", checkpoint: bytes = b"state 0", ttl_ms: int = 0
+    at: SessionKey,
+    seed: int = 1,
+    *,
+    log: bytes = b"",
+    checkpoint: bytes = b"state 0",
+    ttl_ms: int = 0,
+    step_bytes: int = STEP_BYTES,
 ) -> Commit:
     """Returns the first record of generation `seed`, with the steps of `log` after the checkpoint."""
-    position = advance(start(seed), log, STEP_BYTES)
-    return Commit(at, None, header(position, 0, ttl_ms), log, checkpoint)
+    position = advance(start(seed), log, step_bytes)
+    return Commit(at, None, header(position, 0, ttl_ms, step_bytes=step_bytes), log, checkpoint)
 
 
 def append(at: SessionKey, before: Header, log: bytes, *, ttl_ms: int | None = None) -> Commit:
-    position = advance(before.position, log, STEP_BYTES)
+    position = advance(before.position, log, before.step_bytes)
     ttl_ms = before.ttl_ms if ttl_ms is None else ttl_ms
-    after = header(position, before.checkpoint_step, ttl_ms, before.checkpoint_head)
+    after = header(position, before.checkpoint_step, ttl_ms, before.checkpoint_head, before.step_bytes)
     return Commit(at, before, after, log, None)
 
 
 def replace(at: SessionKey, before: Header, checkpoint: bytes, log: bytes = b"") -> Commit:
     """Returns a commit of a checkpoint at the position of `before`, followed by `log`."""
-    position = advance(before.position, log, STEP_BYTES)
-    after = header(position, before.position.step, before.ttl_ms, before.position.head)
+    position = advance(before.position, log, before.step_bytes)
+    after = header(position, before.position.step, before.ttl_ms, before.position.head, before.step_bytes)
     return Commit(at, before, after, log, checkpoint)
 
 

@@ -11,7 +11,7 @@ from cellkeeper_service.domain.store import CommitResult, Delete, Load, Outcome,
 
 from tests.contract.store.records import HOUR_MS, append, committed, create, generation, inputs, key
 
-TTL_MS = 300
+TTL_MS = 150
 WAIT_S = 10.0
 LOOK_S = 0.005
 """Between two checks: without a pause, each test keeps two processors busy, for this process and the store."""

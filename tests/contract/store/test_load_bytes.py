@@ -8,8 +8,9 @@ from cellkeeper_service.store.open import open_store
 
 from .records import append, committed, create, inputs, key
 
-LARGE = inputs(1, LOAD_BYTES // 4 + 1)
-MIDDLING = inputs(2, LOAD_BYTES // 12)
+STEP_BYTES = 4096  # few steps: a position takes a hash for each
+LARGE = inputs(1, (LOAD_BYTES + STEP_BYTES) // 4)
+MIDDLING = inputs(2, LOAD_BYTES // 3 // STEP_BYTES * STEP_BYTES // 4)
 
 
 def opened(durable_url: str) -> Store:
@@ -18,8 +19,8 @@ def opened(durable_url: str) -> Store:
 
 def test_a_large_record_is_read_by_itself_and_the_others_without_it(durable_url: str) -> None:
     store = opened(durable_url)
-    committed(store, create(key("large"), log=LARGE))
-    first = committed(store, create(key("large, in pieces"), log=MIDDLING))
+    committed(store, create(key("large"), log=LARGE, step_bytes=STEP_BYTES))
+    first = committed(store, create(key("large, in pieces"), log=MIDDLING, step_bytes=STEP_BYTES))
     for _ in range(3):
         first = committed(store, append(key("large, in pieces"), first, MIDDLING))
     small = [key(f"small-{index}") for index in range(3)]
@@ -42,7 +43,7 @@ def test_what_does_not_fit_is_asked_for_again_and_all_are_read(durable_url: str)
     store = opened(durable_url)
     wanted = {key(f"m{index}") for index in range(12)}
     for at in wanted:
-        committed(store, create(at, log=MIDDLING))
+        committed(store, create(at, log=MIDDLING, step_bytes=STEP_BYTES))
     left, calls = sorted(wanted), 0
     while left:
         found = store.load_many([Load(at, touch=False) for at in left])

@@ -26,7 +26,7 @@ def snapshot_of(server: RedisServer) -> bytes:
 
 @pytest.fixture
 def server() -> RedisServer:
-    return RedisServer()
+    return RedisServer({"repl-diskless-sync-delay": "0"})  # a snapshot waits for others who may want one: 5 s
 
 
 def test_redis_starts_with_the_snapshot_and_keeps_what_follows(server: RedisServer) -> None:
