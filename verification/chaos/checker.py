@@ -89,7 +89,7 @@ class Checker:
 
     def check(self) -> Verdict:
         for other, generation in self._lives.shared():
-            self._found("leaked", other, generation, "this life belongs to another session")
+            self._found("leaked", other, generation, "this generation belongs to another session")
         for crash in self._history.crashes:
             self._found("crash", "", b"", crash)
         for refused in self._history.refused_starts:
@@ -108,7 +108,7 @@ class Checker:
         for late in self._lives.risen(session):
             if not self._excuses.lost_between(late.over_at - LAG_S, late.at):
                 words = (
-                    f"answered at {late.at:.3f} what was sent at {late.sent_at:.3f}; it was over by {late.over_at:.3f}"
+                    f"answered at {late.at:.3f} what was sent at {late.sent_at:.3f}; it had ended by {late.over_at:.3f}"
                 )
                 self._found("revived", session, late.generation, words)
 
@@ -125,7 +125,7 @@ class Checker:
         path = self._trails.path(session, truth)
         if isinstance(path, Broken):
             words = (
-                f"nobody sent what led to step {path.position.step} of {path.session!r} (on the way to {truth.step})"
+                f"no client sent what led to step {path.position.step} of {path.session!r} (on the way to {truth.step})"
             )
             self._found("gap", session, generation, words)
             return
@@ -164,7 +164,7 @@ class Checker:
                 if ack.position != end:
                     kind = "doubled" if ack.position.step > end.step else "lost"
                     kind = "mismatched" if ack.position.step == end.step else kind
-                    words = f"{burst.sender}: behind the chunk it stood at {ack.position}, expected {end}"
+                    words = f"{burst.sender}: after the chunk it was at {ack.position}, expected {end}"
                     self._found(kind, session, generation, words)
                 first = last
         return answers
@@ -187,7 +187,12 @@ class Checker:
                 return  # it may have created this one
         excused = self._excuses.lost_of(session, float("inf"))
         if not excused and not self._excuses.late_create(session, self._lives.first_seen(session, generation)):
-            self._found("leaked", session, generation, f"nobody asked for this life (it starts at {path.first_step})")
+            self._found(
+                "leaked",
+                session,
+                generation,
+                f"no client asked for this generation (it starts at step {path.first_step})",
+            )
 
     def _check_seen(
         self,
@@ -200,10 +205,10 @@ class Checker:
         for position, asked_at, at in seen:
             held = max((a.end.step for a in answers if a.ack.at < asked_at), default=0)
             if position.step < held and not self._excuses.lost_of(session, at):
-                words = f"steps up to {held} were acknowledged; later it was found at step {position.step}"
+                words = f"steps up to {held} were acknowledged; later the session was at step {position.step}"
                 self._found("lost", session, generation, words)
             if not path.passes(position.step, position.head) and not self._excuses.lost_of(session, at):
-                words = f"it was found at {position}, which is no point of its history"
+                words = f"the session was at {position}, which is not a point of its history"
                 self._found("lost", session, generation, words)
 
     def _check_twice(self, session: str, generation: bytes, answers: list[_Answer]) -> None:
@@ -222,17 +227,17 @@ class Checker:
         """Checks acknowledged steps missing from the history: the store must have lost them, and the client know it."""
         for answer in aside:
             words = f"steps up to {answer.end.step} were acknowledged to {answer.burst.sender}; "
-            words += f"the history goes to {truth.step} without them"
+            words += f"the history reaches step {truth.step} without them"
             if not self._excuses.lost_between(answer.burst.sent_at, answer.ack.at):
                 self._found("lost", session, generation, words)
                 continue
             if not self._was_told(session, answer):
-                self._found("lost", session, generation, words + "; nobody was told")
+                self._found("lost", session, generation, words + "; no client was told")
                 continue
             self._verdict.lost_and_told += answer.ack.rows
             path = self._trails.path(session, answer.end)
             if isinstance(path, Broken):
-                self._found("gap", session, generation, f"nobody sent what led to step {path.position.step}")
+                self._found("gap", session, generation, f"no client sent what led to step {path.position.step}")
             else:
                 self._compare(session, generation, [answer], path, [])
 
@@ -249,7 +254,7 @@ class Checker:
         latest = max(answers, key=lambda answer: answer.ack.at)
         if not self._was_told(session, latest):
             words = f"steps up to {latest.end.step} were acknowledged to {latest.burst.sender}; "
-            self._found("lost", session, generation, words + "this life is gone as a whole; nobody was told")
+            self._found("lost", session, generation, words + "the whole generation is gone; no client was told")
 
     def _was_told(self, session: str, answer: _Answer) -> bool:
         """Returns True if the client that had the answer later learned that the session is not where it left it.
@@ -296,7 +301,7 @@ class Checker:
         for rest in self._lives.rests(session):
             if rest.position is not None and rest.position.generation == generation:
                 if rest.position != truth:
-                    words = f"replica {rest.replica} reads {rest.position} at rest, expected {truth}"
+                    words = f"after the run, replica {rest.replica} reads {rest.position}, expected {truth}"
                     self._found("lost", session, generation, words)
                 else:
                     found.append((truth.step, rest.states))
@@ -345,13 +350,15 @@ class Checker:
     def _check_rests(self, session: str, lives: list[bytes]) -> None:
         for rest in self._lives.rests(session):
             if rest.error:
-                self._found("unreadable", session, b"", f"replica {rest.replica} cannot read it at rest: {rest.error}")
+                self._found(
+                    "unreadable", session, b"", f"after the run, replica {rest.replica} cannot read it: {rest.error}"
+                )
             if rest.position is not None or rest.error or not lives:
                 continue
             deleted = any(deed.kind == "delete" for deed in self._history.deeds.get(session, ()))
             expired = self._excuses.may_have_expired(session, b"", rest.asked_at, rest.at)
             if not deleted and not expired and not self._excuses.lost_of(session, rest.at):
-                self._found("lost", session, lives[-1], "the session is gone, and nobody deleted it")
+                self._found("lost", session, lives[-1], "the session is gone, but no client deleted it")
 
     def _check_errors(self, session: str) -> None:
         for burst in self._history.bursts.get(session, ()):

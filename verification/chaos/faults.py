@@ -155,7 +155,7 @@ class Faults:
             server.ending = False
             if status != 0:
                 self._cluster.crashes.append(
-                    f"server {index} ended with {status} after SIGTERM:\n{server.output()[-4000:]}"
+                    f"server {index} ended with status {status} after SIGTERM:\n{server.output()[-4000:]}"
                 )
         await self._cluster.restart(server)
 
@@ -183,7 +183,9 @@ class Faults:
             status = await asyncio.to_thread(server.kill_worker, self._draw.randrange(self._cluster.workers))
             server.ending = False
             if status != signal.SIGKILL:
-                words = f"server {index} ended with {status} after a SIGKILL of a worker:\n{server.output()[-4000:]}"
+                words = (
+                    f"server {index} ended with status {status} after a SIGKILL of a worker:\n{server.output()[-4000:]}"
+                )
                 self._cluster.crashes.append(words)
         await self._while(0.0, 0.5)
         await self._cluster.restart(server)

@@ -177,7 +177,7 @@ class Pumps:
                 deed = self._crew.deed("delete", standing, self.name, generation=session.generation)
                 deed.deleted = await answered(deed, session.delete())
                 standing.position = None
-                raise CellkeeperError("deleted: to be opened anew")
+                raise CellkeeperError("deleted: open it again")
 
     # ------------------------------------------------------------------------------------------ steps
 

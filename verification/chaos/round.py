@@ -193,4 +193,4 @@ async def _rest(session: str, model: str, number: int, replica: Replica) -> Rest
             words = f"{reply.reason} {reply.message}"
             return Rest(session, model, None, {}, number, asked_at, time.monotonic(), words)
         await asyncio.sleep(0.25)
-    raise RuntimeError(f"{session!r} cannot be read at rest: {reply}")
+    raise RuntimeError(f"{session!r} cannot be read after the run: {reply}")

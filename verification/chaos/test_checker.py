@@ -186,7 +186,7 @@ def test_two_lives_take_turns(made: HandMade) -> None:
 
 
 def test_a_crash(made: HandMade) -> None:
-    made.history.crashes.append("server 0 ended by itself")
+    made.history.crashes.append("server 0 ended unexpectedly")
     assert made.kinds() == {"crash"}
 
 

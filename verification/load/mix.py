@@ -99,7 +99,7 @@ class Summed:
             self.tally.violations.append(f"session {self.session.id}: its state is not its sum, {self.total}")
         info = await self.session.info()
         if info.position != self.session.position:
-            self.tally.violations.append(f"session {self.session.id}: stands elsewhere than its client says")
+            self.tally.violations.append(f"session {self.session.id}: is at another step than its client says")
         self.tally.done["reads"] += 1
 
     async def branch(self) -> None:
