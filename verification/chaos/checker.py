@@ -31,8 +31,8 @@ import numpy as np
 from testing.wire_client import Position
 
 from .excuses import LAG_S, REPORTS, Excuses, is_damaged
+from .generations import Generations
 from .history import LATE, MEDDLER, Ack, Array, Burst, Deed, History
-from .lives import Lives
 from .offline import Reference
 from .trail import Broken, Path, Trails, heads_of
 
@@ -57,7 +57,7 @@ class Verdict:
     findings: list[Finding] = field(default_factory=list)
     compared_rows: int = 0
     compared_states: int = 0
-    lives: int = 0
+    generations: int = 0
     lost_and_told: int = 0
     reports: int = 0
 
@@ -84,11 +84,11 @@ class Checker:
         self._trails = Trails(history)
         self._excuses = Excuses(history)
         self._ordinary = Excuses(history, with_losses=False)
-        self._lives = Lives(history)
+        self._generations = Generations(history)
         self._verdict = Verdict()
 
     def check(self) -> Verdict:
-        for other, generation in self._lives.shared():
+        for other, generation in self._generations.shared():
             self._found("leaked", other, generation, "this generation belongs to another session")
         for crash in self._history.crashes:
             self._found("crash", "", b"", crash)
@@ -96,16 +96,16 @@ class Checker:
             if not self._excuses.start(refused):
                 self._found("crash", "", b"", f"server {refused.server} refused to start: {refused.words}")
         for session in self._history.models:
-            lives = self._lives.of(session)
+            generations = self._generations.of(session)
             self._check_order(session)
-            self._check_rests(session, lives)
-            for generation in lives:
+            self._check_rests(session, generations)
+            for generation in generations:
                 self._check_life(session, generation)
             self._check_errors(session)
         return self._verdict
 
     def _check_order(self, session: str) -> None:
-        for late in self._lives.risen(session):
+        for late in self._generations.risen(session):
             if not self._excuses.lost_between(late.over_at - LAG_S, late.at):
                 words = (
                     f"answered at {late.at:.3f} what was sent at {late.sent_at:.3f}; it had ended by {late.over_at:.3f}"
@@ -115,10 +115,10 @@ class Checker:
     # ------------------------------------------------------------------------------------------ one generation
 
     def _check_life(self, session: str, generation: bytes) -> None:
-        self._verdict.lives += 1
+        self._verdict.generations += 1
         answers = self._answers(session, generation)
         seen = self._seen(session, generation)
-        rests = [rest.position for rest in self._lives.rests(session) if rest.position is not None]
+        rests = [rest.position for rest in self._generations.rests(session) if rest.position is not None]
         final = [position for position in rests if position.generation == generation]
         ends = [answer.end for answer in answers] + [position for position, _, _ in seen]
         truth = max(final or self._surviving(session, answers, ends), key=lambda position: position.step)
@@ -186,7 +186,7 @@ class Checker:
             if not deed.succeeded and deed.kind != "delete" and deed.expect is None:
                 return  # it may have created this one
         excused = self._excuses.lost_of(session, float("inf"))
-        if not excused and not self._excuses.late_create(session, self._lives.first_seen(session, generation)):
+        if not excused and not self._excuses.late_create(session, self._generations.first_seen(session, generation)):
             self._found(
                 "leaked",
                 session,
@@ -246,7 +246,7 @@ class Checker:
 
         One that is gone without a loss of the store is found by what replaced it.
         """
-        rests = self._lives.rests(session)
+        rests = self._generations.rests(session)
         ended = session in self._history.ttls or self._excuses.may_have_been_ended(session, generation)
         lost = self._excuses.lost_of(session, float("inf"))
         if not answers or not rests or ended or not lost or any(rest.error for rest in rests):
@@ -298,7 +298,7 @@ class Checker:
     def _states_read(self, session: str, generation: bytes, truth: Position) -> list[tuple[int, Mapping[str, Array]]]:
         """Returns the states that were read at rest: the step and the tensors."""
         found = []
-        for rest in self._lives.rests(session):
+        for rest in self._generations.rests(session):
             if rest.position is not None and rest.position.generation == generation:
                 if rest.position != truth:
                     words = f"after the run, replica {rest.replica} reads {rest.position}, expected {truth}"
@@ -347,18 +347,18 @@ class Checker:
 
     # ------------------------------------------------------------------------------------------ at rest, errors
 
-    def _check_rests(self, session: str, lives: list[bytes]) -> None:
-        for rest in self._lives.rests(session):
+    def _check_rests(self, session: str, generations: list[bytes]) -> None:
+        for rest in self._generations.rests(session):
             if rest.error:
                 self._found(
                     "unreadable", session, b"", f"after the run, replica {rest.replica} cannot read it: {rest.error}"
                 )
-            if rest.position is not None or rest.error or not lives:
+            if rest.position is not None or rest.error or not generations:
                 continue
             deleted = any(deed.kind == "delete" for deed in self._history.deeds.get(session, ()))
             expired = self._excuses.may_have_expired(session, b"", rest.asked_at, rest.at)
             if not deleted and not expired and not self._excuses.lost_of(session, rest.at):
-                self._found("lost", session, lives[-1], "the session is gone, but no client deleted it")
+                self._found("lost", session, generations[-1], "the session is gone, but no client deleted it")
 
     def _check_errors(self, session: str) -> None:
         for burst in self._history.bursts.get(session, ()):

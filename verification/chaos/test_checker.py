@@ -47,7 +47,7 @@ def test_a_sound_history_is_sound(made: HandMade) -> None:
         made.rest(session, position)
     verdict = made.check()
     assert verdict.findings == []
-    assert verdict.lives == 5
+    assert verdict.generations == 5
     assert verdict.compared_rows == 3 + 2 + 3 + 1 + 2 + 2 + 1
     assert verdict.compared_states == 6
 

@@ -24,7 +24,9 @@ class Risen(NamedTuple):
     over_at: float
 
 
-class Lives:
+class Generations:
+    """The generations that the answers of a history show, session by session."""
+
     def __init__(self, history: History) -> None:
         self._history = history
         self._rests: dict[str, list[Rest]] = {}
