@@ -105,7 +105,7 @@ class Checker:
         return self._verdict
 
     def _check_order(self, session: str) -> None:
-        for late in self._generations.risen(session):
+        for late in self._generations.revived(session):
             if not self._excuses.lost_between(late.over_at - LAG_S, late.at):
                 words = (
                     f"answered at {late.at:.3f} what was sent at {late.sent_at:.3f}; it had ended by {late.over_at:.3f}"

@@ -15,7 +15,7 @@ class Sighting(NamedTuple):
     at: float
 
 
-class Risen(NamedTuple):
+class Revived(NamedTuple):
     """A generation that answered a request sent after its end was known, at over_at."""
 
     generation: bytes
@@ -57,7 +57,7 @@ class Generations:
             if owner.setdefault(generation, session) != session
         ]
 
-    def risen(self, session: str) -> list[Risen]:
+    def revived(self, session: str) -> list[Revived]:
         """Returns generations that answered a request although they were known to be over when it was sent.
 
         Another generation had been seen in their place, or a client had been told that they are over.
@@ -79,7 +79,7 @@ class Generations:
             ]
             over += [at for at in self._ends(session, generation) if at < last.sent_at]
             if over:
-                found.append(Risen(generation, last.sent_at, last.at, min(over)))
+                found.append(Revived(generation, last.sent_at, last.at, min(over)))
         return found
 
     def _ends(self, session: str, generation: bytes) -> list[float]:
