@@ -32,7 +32,7 @@ from testing.wire_client import Position
 
 from .excuses import LAG_S, REPORTS, Excuses, is_damaged
 from .generations import Generations
-from .history import LATE, MEDDLER, Ack, Array, Burst, Deed, History
+from .history import LATE, MEDDLER, Ack, Array, Burst, History, Operation
 from .offline import Reference
 from .trail import Broken, Path, Trails, heads_of
 
@@ -172,18 +172,18 @@ class Checker:
     def _seen(self, session: str, generation: bytes) -> list[tuple[Position, float, float]]:
         """Returns the positions at which a generation was opened or created: position, asked at, answered at."""
         return [
-            (deed.result, deed.sent_at, deed.at)
-            for deed in self._history.deeds.get(session, ())
-            if deed.succeeded and deed.result is not None and deed.result.generation == generation
+            (operation.result, operation.sent_at, operation.at)
+            for operation in self._history.operations.get(session, ())
+            if operation.succeeded and operation.result is not None and operation.result.generation == generation
         ]
 
     def _check_birth(self, session: str, generation: bytes, path: Path) -> None:
         """Checks that somebody asked for this generation."""
-        for deed in self._history.deeds.get(session, ()):
-            made = deed.succeeded and deed.result is not None and deed.result.generation == generation
-            if made and (deed.created or deed.kind in ("reset", "set_state", "fork")):
+        for operation in self._history.operations.get(session, ()):
+            made = operation.succeeded and operation.result is not None and operation.result.generation == generation
+            if made and (operation.created or operation.kind in ("reset", "set_state", "fork")):
                 return
-            if not deed.succeeded and deed.kind != "delete" and deed.expect is None:
+            if not operation.succeeded and operation.kind != "delete" and operation.expect is None:
                 return  # it may have created this one
         excused = self._excuses.lost_of(session, float("inf"))
         if not excused and not self._excuses.late_create(session, self._generations.first_seen(session, generation)):
@@ -266,14 +266,14 @@ class Checker:
         for burst in self._history.bursts.get(session, ()):
             if burst.error in reports and burst.error_at >= held_since and _client(burst.sender) == client:
                 return True
-        for deed in self._history.deeds.get(session, ()):
-            if deed.at < held_since or _client(deed.sender) != client:
+        for operation in self._history.operations.get(session, ()):
+            if operation.at < held_since or _client(operation.sender) != client:
                 continue
-            if deed.error in reports:
+            if operation.error in reports:
                 return True
-            if deed.succeeded and deed.generation == answer.end.generation:
+            if operation.succeeded and operation.generation == answer.end.generation:
                 return True
-            there = deed.result if deed.kind == "open" and deed.succeeded else None
+            there = operation.result if operation.kind == "open" and operation.succeeded else None
             if there is not None and (there.generation != answer.end.generation or there.step < answer.end.step):
                 return True
         return False
@@ -355,7 +355,7 @@ class Checker:
                 )
             if rest.position is not None or rest.error or not generations:
                 continue
-            deleted = any(deed.kind == "delete" for deed in self._history.deeds.get(session, ()))
+            deleted = any(operation.kind == "delete" for operation in self._history.operations.get(session, ()))
             expired = self._excuses.may_have_expired(session, b"", rest.asked_at, rest.at)
             if not deleted and not expired and not self._excuses.lost_of(session, rest.at):
                 self._found("lost", session, generations[-1], "the session is gone, but no client deleted it")
@@ -370,14 +370,14 @@ class Checker:
                 self._found(kind, session, burst.start.generation, words)
             elif not self._ordinary.burst(burst):
                 self._verdict.reports += 1
-        for deed in self._history.deeds.get(session, ()):
-            if not deed.error:
+        for operation in self._history.operations.get(session, ()):
+            if not operation.error:
                 continue
-            if is_damaged(deed.error_text) or not self._excuses.deed(deed):
-                words = f"{deed.sender}, {deed.kind}: {deed.error} {deed.error_text}"
-                kind = "unreadable" if is_damaged(deed.error_text) else "unexplained"
-                self._found(kind, session, deed.generation, words)
-            elif not self._ordinary.deed(deed):
+            if is_damaged(operation.error_text) or not self._excuses.operation(operation):
+                words = f"{operation.sender}, {operation.kind}: {operation.error} {operation.error_text}"
+                kind = "unreadable" if is_damaged(operation.error_text) else "unexplained"
+                self._found(kind, session, operation.generation, words)
+            elif not self._ordinary.operation(operation):
                 self._verdict.reports += 1
 
     def _found(self, kind: str, session: str, generation: bytes, words: str) -> None:
@@ -396,11 +396,11 @@ def same_bits(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> bool:
     return all(np.ascontiguousarray(got[name]).tobytes() == wanted[name].tobytes() for name in wanted)
 
 
-def involved(history: History, finding: Finding) -> tuple[list[Burst], list[Deed]]:
+def involved(history: History, finding: Finding) -> tuple[list[Burst], list[Operation]]:
     """Returns the known operations on the finding's generation."""
     bursts = [
         burst
         for burst in history.bursts.get(finding.session, ())
         if not finding.generation or burst.start.generation == finding.generation
     ]
-    return bursts, list(history.deeds.get(finding.session, ()))
+    return bursts, list(history.operations.get(finding.session, ()))

@@ -14,7 +14,7 @@ from cellkeeper import Position as ClientPosition
 from testing.wire_client import Position
 from tests.integration.acceptance.sequences import Model
 
-from .history import Array, Burst, Deed, History
+from .history import Array, Burst, History, Operation
 
 TIMEOUT_S = 15.0  # for one call of the official client, including retries
 ATTEMPT_S = 1.0
@@ -108,11 +108,11 @@ class Crew:
         burst.acked_later = acked_later
         return self.history.add_burst(burst)
 
-    def deed(self, kind: str, standing: Standing, sender: str, **more: object) -> Deed:
-        deed = Deed(kind, standing.session, standing.model.name, sender, time.monotonic())
+    def operation(self, kind: str, standing: Standing, sender: str, **more: object) -> Operation:
+        operation = Operation(kind, standing.session, standing.model.name, sender, time.monotonic())
         for name, value in more.items():
-            setattr(deed, name, value)
-        return self.history.add_deed(deed)
+            setattr(operation, name, value)
+        return self.history.add_operation(operation)
 
     def draw_inputs(self, model: Model, draw: random.Random, steps: int) -> Array:
         return model.draw(np.random.default_rng(draw.getrandbits(64)), steps)

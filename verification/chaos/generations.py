@@ -85,12 +85,12 @@ class Generations:
     def _ends(self, session: str, generation: bytes) -> list[float]:
         """Returns when clients were told that this generation is over."""
         return [
-            deed.at
-            for deed in self._history.deeds.get(session, ())
-            if deed.kind in ("reset", "set_state", "delete")
-            and deed.generation == generation
-            and deed.at > 0
-            and deed.error in ("", "GENERATION_CHANGED")
+            operation.at
+            for operation in self._history.operations.get(session, ())
+            if operation.kind in ("reset", "set_state", "delete")
+            and operation.generation == generation
+            and operation.at > 0
+            and operation.error in ("", "GENERATION_CHANGED")
         ]
 
     def _sightings(self, session: str) -> list[Sighting]:
@@ -100,9 +100,9 @@ class Generations:
             for ack in burst.acks
         ]
         found += [
-            Sighting(deed.result.generation, deed.sent_at, deed.at)
-            for deed in self._history.deeds.get(session, ())
-            if deed.succeeded and deed.result is not None
+            Sighting(operation.result.generation, operation.sent_at, operation.at)
+            for operation in self._history.operations.get(session, ())
+            if operation.succeeded and operation.result is not None
         ]
         found += [
             Sighting(rest.position.generation, rest.asked_at, rest.at)

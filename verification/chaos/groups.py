@@ -83,28 +83,29 @@ class Groups:
         if not lost:
             return
         expect = {each.session: each.position for each in lost if each.position is not None}
-        deeds = {
-            each.session: self._crew.deed("open", each, self.name, expect=expect.get(each.session)) for each in lost
+        operations = {
+            each.session: self._crew.operation("open", each, self.name, expect=expect.get(each.session))
+            for each in lost
         }
         insist = {name: ClientPosition(*position) for name, position in expect.items()}
         created: Mapping[str, bool] = {}
         errors: Mapping[str, CellkeeperError] = {}
         try:
-            created = await group.add(list(deeds), expect=insist)
+            created = await group.add(list(operations), expect=insist)
         except GroupError as error:
             errors = error.errors
         except CellkeeperError as error:
-            errors = dict.fromkeys(deeds, error)
+            errors = dict.fromkeys(operations, error)
         positions = group.positions
-        for name, deed in deeds.items():
-            standing, deed.at = self._standings[name], time.monotonic()
+        for name, operation in operations.items():
+            standing, operation.at = self._standings[name], time.monotonic()
             if name in errors:
-                deed.error, deed.error_text = reason_of(errors[name]), str(errors[name])
-                if deed.error not in OPEN_ENDED:
+                operation.error, operation.error_text = reason_of(errors[name]), str(errors[name])
+                if operation.error not in OPEN_ENDED:
                     standing.position = None
                 continue
-            deed.created = created.get(name, False)
-            deed.result = standing.position = Position(*positions[name])
+            operation.created = created.get(name, False)
+            operation.result = standing.position = Position(*positions[name])
             self._crew.opened(standing, self.name)
 
     async def _look_after(self, group: AsyncGroup, failed: Mapping[str, CellkeeperError]) -> None:

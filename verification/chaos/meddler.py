@@ -14,7 +14,7 @@ from testing.wire_client import WIRE_DTYPES, Position, Refused, Replica
 
 from .crew import Crew, Standing
 from .excuses import PASSING
-from .history import MEDDLER, Deed
+from .history import MEDDLER, Operation
 
 TRIES = 12
 
@@ -42,9 +42,9 @@ class Meddler:
             await getattr(self, f"_{kind}")(replicas, standing, position)
 
     async def _reset(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
-        deed = self._crew.deed("reset", standing, MEDDLER, generation=position.generation)
+        operation = self._crew.operation("reset", standing, MEDDLER, generation=position.generation)
         item = pb.ResetRequest.Item(session=standing.session, generation=position.generation, request_id=os.urandom(16))
-        await self._do(replicas, deed, "Reset", pb.ResetRequest(model=standing.model.name, items=[item]))
+        await self._do(replicas, operation, "Reset", pb.ResetRequest(model=standing.model.name, items=[item]))
 
     async def _set_state(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
         states, tensors = {}, []
@@ -53,7 +53,9 @@ class Meddler:
             raw = states[spec.name].tobytes()
             tensors.append(pb.Tensor(name=spec.name, dtype=WIRE_DTYPES["float32"], shape=spec.shape, data=raw))
         step = 1_000_000 * self._crew.number()
-        deed = self._crew.deed("set_state", standing, MEDDLER, generation=position.generation, states=states, step=step)
+        operation = self._crew.operation(
+            "set_state", standing, MEDDLER, generation=position.generation, states=states, step=step
+        )
         item = pb.SetStateRequest.Item(
             session=standing.session,
             generation=position.generation,
@@ -61,35 +63,35 @@ class Meddler:
             step=step,
             state=tensors,
         )
-        await self._do(replicas, deed, "SetState", pb.SetStateRequest(model=standing.model.name, items=[item]))
+        await self._do(replicas, operation, "SetState", pb.SetStateRequest(model=standing.model.name, items=[item]))
 
     async def _fork(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
         branch = self._crew.branch_of(standing)
-        deed = self._crew.deed("fork", branch, MEDDLER, source=standing.session, at_position=position)
+        operation = self._crew.operation("fork", branch, MEDDLER, source=standing.session, at_position=position)
         item = pb.ForkRequest.Item(
             source=standing.session, position=position.message(), target=branch.session, request_id=os.urandom(16)
         )
-        await self._do(replicas, deed, "Fork", pb.ForkRequest(model=standing.model.name, items=[item]))
+        await self._do(replicas, operation, "Fork", pb.ForkRequest(model=standing.model.name, items=[item]))
 
     async def _delete(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
-        deed = self._crew.deed("delete", standing, MEDDLER, generation=position.generation)
+        operation = self._crew.operation("delete", standing, MEDDLER, generation=position.generation)
         item = pb.DeleteRequest.Item(session=standing.session, generation=position.generation)
-        await self._do(replicas, deed, "Delete", pb.DeleteRequest(model=standing.model.name, items=[item]))
+        await self._do(replicas, operation, "Delete", pb.DeleteRequest(model=standing.model.name, items=[item]))
 
-    async def _do(self, replicas: Sequence[Replica], deed: Deed, method: str, request: object) -> None:
+    async def _do(self, replicas: Sequence[Replica], operation: Operation, method: str, request: object) -> None:
         """Sends the request to any server until one answers, sometimes to two at once. Gives up after TRIES."""
         for _ in range(TRIES):
             routes = self._draw.sample(list(replicas), min(len(replicas), self._draw.choice((1, 1, 2))))
             replies = await asyncio.gather(*(route.call(method, request) for route in routes))
-            if any(self._note(deed, reply) for reply in replies):
+            if any(self._note(operation, reply) for reply in replies):
                 return
             await self._crew.pause(0.1)
 
-    def _note(self, deed: Deed, reply: object) -> bool:
+    def _note(self, operation: Operation, reply: object) -> bool:
         """Records how the operation ended. Returns False if the reply does not tell."""
         if isinstance(reply, Refused):
             if reply.reason not in PASSING:
-                deed.error, deed.error_text, deed.at = reply.reason, reply.message, time.monotonic()
+                operation.error, operation.error_text, operation.at = reply.reason, reply.message, time.monotonic()
                 return True
             return False
         if not isinstance(reply, pb.SessionResults):
@@ -99,10 +101,10 @@ class Meddler:
             reason = pb.Reason.Name(result.error.reason)
             if reason in PASSING:
                 return False
-            deed.error, deed.error_text = reason, result.error.message
-        elif deed.kind == "delete":
-            deed.deleted = result.deleted
+            operation.error, operation.error_text = reason, result.error.message
+        elif operation.kind == "delete":
+            operation.deleted = result.deleted
         else:
-            deed.result = Position.of(result.position)
-        deed.at = time.monotonic()
+            operation.result = Position.of(result.position)
+        operation.at = time.monotonic()
         return True

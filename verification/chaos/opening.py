@@ -27,7 +27,7 @@ async def opened(
     insisting: on its known position; if that is refused, the position becomes unknown.
     """
     expect = standing.position if insisting else None
-    deed = crew.deed("open", standing, name, expect=expect)
+    operation = crew.operation("open", standing, name, expect=expect)
     request = pb.OpenRequest(
         model=standing.model.name,
         session=standing.session,
@@ -39,16 +39,16 @@ async def opened(
     while isinstance(reply, Refused) and _may_pass(reply) and time.monotonic() < until:
         await asyncio.sleep(0.1)
         reply = await draw.choice(replicas).call("Open", request)
-    deed.at = time.monotonic()
+    operation.at = time.monotonic()
     if isinstance(reply, Refused):
-        deed.error, deed.error_text = reply.reason, reply.message
+        operation.error, operation.error_text = reply.reason, reply.message
         if is_damaged(reply.message):
             await asyncio.sleep(DAMAGED_S)  # asking again is of no use, yet a client of one session would
         if reply.reason not in PASSING:
             standing.position = None
         return False
-    deed.result, deed.created = Position.of(reply.position), reply.created
-    standing.position = deed.result
+    operation.result, operation.created = Position.of(reply.position), reply.created
+    standing.position = operation.result
     crew.opened(standing, name)
     return True
 

@@ -21,7 +21,7 @@ from testing.wire_client import Position
 
 from .crew import ATTEMPT_S, TIMEOUT_S, Crew, Standing
 from .excuses import OPEN_ENDED
-from .history import Ack, Burst, Deed
+from .history import Ack, Burst, Operation
 
 MOST_CHUNK_STEPS = 20
 LONG_CHUNK_STEPS = 120
@@ -133,16 +133,16 @@ class Pumps:
         expect = standing.position
         standing.position = None
         ttl = self._crew.history.ttls.get(standing.session)
-        deed = self._crew.deed("open", standing, self.name, expect=expect)
+        operation = self._crew.operation("open", standing, self.name, expect=expect)
         insist = None if expect is None else ClientPosition(*expect)
         found = client.open(standing.session, model=standing.model.name, ttl=ttl, expect=insist)
         try:
-            session: AsyncSession = await answered(deed, found)
+            session: AsyncSession = await answered(operation, found)
         finally:
-            if deed.error in OPEN_ENDED:  # it was not refused
+            if operation.error in OPEN_ENDED:  # it was not refused
                 standing.position = expect
-        deed.result, deed.created = Position(*session.position), session.created
-        standing.position = deed.result
+        operation.result, operation.created = Position(*session.position), session.created
+        standing.position = operation.result
         self._crew.opened(standing, self.name)
         return session
 
@@ -167,15 +167,15 @@ class Pumps:
                 for _ in range(draw.randint(1, 6)):
                     await self._windows(session, standing, draw, 1, 1)
             case "reset":
-                deed = self._crew.deed("reset", standing, self.name, generation=session.generation)
-                deed.result = Position(*await answered(deed, session.reset()))
+                operation = self._crew.operation("reset", standing, self.name, generation=session.generation)
+                operation.result = Position(*await answered(operation, session.reset()))
             case "set_state":
                 await self._set_state(session, standing, draw)
             case "fork":
                 await self._fork(session, standing, draw)
             case "delete":
-                deed = self._crew.deed("delete", standing, self.name, generation=session.generation)
-                deed.deleted = await answered(deed, session.delete())
+                operation = self._crew.operation("delete", standing, self.name, generation=session.generation)
+                operation.deleted = await answered(operation, session.delete())
                 standing.position = None
                 raise CellkeeperError("deleted: open it again")
 
@@ -252,25 +252,25 @@ class Pumps:
             for spec in session.model.states
         }
         step = 1_000_000 * self._crew.number()  # differs from every other generation's steps
-        deed = self._crew.deed(
+        operation = self._crew.operation(
             "set_state", standing, self.name, generation=session.generation, states=states, step=step
         )
-        deed.result = Position(*await answered(deed, session.set_state(states, step=step)))
+        operation.result = Position(*await answered(operation, session.set_state(states, step=step)))
 
     async def _fork(self, session: AsyncSession, standing: Standing, draw: random.Random) -> None:
         """Forks the session, steps the branch a little, and usually deletes it then."""
         branch_standing = self._crew.branch_of(standing)
         there = Position(*session.position)
-        deed = self._crew.deed("fork", branch_standing, self.name, source=standing.session, at_position=there)
-        branch: AsyncSession = await answered(deed, session.fork(branch_standing.session))
-        deed.result = Position(*branch.position)
+        operation = self._crew.operation("fork", branch_standing, self.name, source=standing.session, at_position=there)
+        branch: AsyncSession = await answered(operation, session.fork(branch_standing.session))
+        operation.result = Position(*branch.position)
         self._crew.opened(branch_standing, self.name)
         self._left.append(branch_standing)
         for _ in range(draw.randint(0, 3)):
             await self._windows(branch, branch_standing, draw, draw.randint(1, 3), MOST_CHUNK_STEPS)
         if draw.random() < 0.8:
-            deed = self._crew.deed("delete", branch_standing, self.name, generation=branch.generation)
-            deed.deleted = await answered(deed, branch.delete())
+            operation = self._crew.operation("delete", branch_standing, self.name, generation=branch.generation)
+            operation.deleted = await answered(operation, branch.delete())
             self._left.remove(branch_standing)
         await branch.close()
 
@@ -284,18 +284,18 @@ async def _settled(session: AsyncSession) -> bool:
     return True
 
 
-async def answered(deed: Deed, call: Awaitable[Any]) -> Any:
-    """Awaits the call and records how the deed ended."""
+async def answered(operation: Operation, call: Awaitable[Any]) -> Any:
+    """Awaits the call and records how the operation ended."""
     try:
         result = await call
     except asyncio.CancelledError:
-        deed.error, deed.at = "CLIENT_KILLED", time.monotonic()
+        operation.error, operation.at = "CLIENT_KILLED", time.monotonic()
         raise
     except CellkeeperError as error:
-        deed.error, deed.error_text = error.reason or type(error).__name__, str(error)
-        deed.at = time.monotonic()
+        operation.error, operation.error_text = error.reason or type(error).__name__, str(error)
+        operation.at = time.monotonic()
         raise
-    deed.at = time.monotonic()
+    operation.at = time.monotonic()
     return result
 
 

@@ -80,8 +80,8 @@ def test_a_lost_session(made: HandMade) -> None:
 def test_a_step_that_is_found_missing_on_the_way(made: HandMade) -> None:
     _, middle, end = a_life(made)
     made.begin("open", "a")
-    deed = made.history.deeds["a"][-1]
-    deed.result, deed.created = middle, False
+    operation = made.history.operations["a"][-1]
+    operation.result, operation.created = middle, False
     made.rest("a", end)
     assert made.kinds() == {"lost"}
 
@@ -155,7 +155,7 @@ def test_one_session_shows_anothers_history(made: HandMade) -> None:
 def test_a_life_that_nobody_asked_for(made: HandMade) -> None:
     _, _, end = a_life(made)
     made.rest("a", end)
-    made.history.deeds["a"].clear()
+    made.history.operations["a"].clear()
     assert made.kinds() == {"leaked"}
 
 
@@ -316,8 +316,8 @@ def test_a_copy_that_was_applied_and_lost_is_its_senders(made: HandMade, asked: 
 def test_a_life_that_was_lost_as_a_whole(made: HandMade, told: bool) -> None:
     """A reset and everything after it are lost."""
     _, _, end = a_life(made)
-    deed = made.begin("reset", "a", names=end.generation)
-    new = made.steps("a", deed, [9])
+    operation = made.begin("reset", "a", names=end.generation)
+    new = made.steps("a", operation, [9])
     made.fault("failover", loses=True)
     if told:
         made.unanswered("a", new, [7], "GENERATION_CHANGED")
@@ -379,7 +379,7 @@ def test_a_fork_whose_first_copy_was_lost(made: HandMade) -> None:
     made.fork("a", middle, "b")
     made.fault("failover", loses=True)
     second = made.fork("a", middle, "b")
-    del made.history.deeds["b"][1]  # a copy of the first fork, whose answer nobody waited for
+    del made.history.operations["b"][1]  # a copy of the first fork, whose answer nobody waited for
     made.rest("b", second)
     made.rest("a", end)
     assert made.kinds() == set()
@@ -517,8 +517,8 @@ def test_reading_prolongs_no_ttl_while_the_disk_is_full(made: HandMade, fault: s
     _, _, end = a_life(made)
     made.tick()
     made.history.ttls["a"] = 50.0  # expired by the time of the error, unless the second open extends it
-    deed = made.found("a", end)
-    made.history.faults.append(Fault(fault, "somewhere", deed.sent_at, deed.at, False))
+    operation = made.found("a", end)
+    made.history.faults.append(Fault(fault, "somewhere", operation.sent_at, operation.at, False))
     made.unanswered("a", end, [6], "SESSION_NOT_FOUND")
     made.rest("a", end)
     assert made.kinds() == found
@@ -544,7 +544,7 @@ def test_a_late_create(made: HandMade, deleted: bool, fault: bool, found: bool) 
     else:
         end = made.begin("reset", "a", names=end.generation)
     late = made.begin("open", "a")
-    made.history.deeds["a"].pop()
+    made.history.operations["a"].pop()
     made.found("a", late)
     made.rest("a", late)
     assert made.kinds() == ({"leaked"} if found else set())
