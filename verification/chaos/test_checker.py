@@ -159,7 +159,7 @@ def test_a_generation_that_no_client_asked_for(made: HandMade) -> None:
     assert made.kinds() == {"leaked"}
 
 
-def test_a_replaced_life_answers_again(made: HandMade) -> None:
+def test_a_replaced_generation_answers_again(made: HandMade) -> None:
     _, _, end = two_chunks(made)
     new = made.begin("reset", "a", names=end.generation)
     made.repeat(made.history.bursts["a"][1])
@@ -167,7 +167,7 @@ def test_a_replaced_life_answers_again(made: HandMade) -> None:
     assert made.kinds() == {"revived"}
 
 
-def test_a_deleted_life_answers_again(made: HandMade) -> None:
+def test_a_deleted_generation_answers_again(made: HandMade) -> None:
     _, _, end = two_chunks(made)
     made.delete("a", end)
     made.repeat(made.history.bursts["a"][1])
@@ -313,7 +313,7 @@ def test_a_copy_that_was_applied_and_lost_is_its_senders(made: HandMade, asked: 
 
 
 @pytest.mark.parametrize("told", [False, True])
-def test_a_life_that_was_lost_as_a_whole(made: HandMade, told: bool) -> None:
+def test_a_generation_that_was_lost_as_a_whole(made: HandMade, told: bool) -> None:
     """A reset and everything after it are lost."""
     _, _, end = two_chunks(made)
     operation = made.begin("reset", "a", names=end.generation)
@@ -362,7 +362,7 @@ def test_a_lost_tail_excuses_no_wrong_bit(made: HandMade) -> None:
     assert made.kinds() == {"mismatched"}
 
 
-def test_a_life_that_ended_on_another_branch_than_the_lost_one(made: HandMade) -> None:
+def test_a_generation_that_ended_on_another_branch_than_the_lost_one(made: HandMade) -> None:
     """The lost branch was longer than the one after it."""
     _, middle, end = two_chunks(made)
     made.fault("failover", loses=True)
@@ -385,7 +385,7 @@ def test_a_fork_whose_first_copy_was_lost(made: HandMade) -> None:
     assert made.kinds() == set()
 
 
-def test_a_deleted_life_that_a_loss_brought_back(made: HandMade) -> None:
+def test_a_deleted_generation_that_a_loss_brought_back(made: HandMade) -> None:
     _, middle, end = two_chunks(made)
     acked_at = made.now
     made.delete("a", end)
@@ -525,7 +525,7 @@ def test_reading_prolongs_no_ttl_while_the_disk_is_full(made: HandMade, fault: s
 
 
 @pytest.mark.parametrize(("ttl_s", "found"), [(100.0, {"unexplained"}), (25.0, set())])
-def test_a_life_that_expired_before_another_began(made: HandMade, ttl_s: float, found: set[str]) -> None:
+def test_a_generation_that_expired_before_another_began(made: HandMade, ttl_s: float, found: set[str]) -> None:
     _, _, end = two_chunks(made)
     made.history.ttls["a"] = ttl_s
     made.unanswered("a", end, [6], "GENERATION_CHANGED")
