@@ -78,11 +78,11 @@ async def play(
         Groups(crew, f"{OFFICIAL}-group-{number}", _fleet_of(crew, f"group-{number}", models[number % 2], settings))
         for number in range(settings.groups)
     ]
-    loners = [
-        Rough(crew, f"loner-{index}", _standing(crew, f"loner-{index}", models[index % 2]), late)
-        for index in range(settings.loners)
+    direct_clients = [
+        Rough(crew, f"direct-{index}", _standing(crew, f"direct-{index}", models[index % 2]), late)
+        for index in range(settings.direct_clients)
     ]
-    faults = Faults(cluster, crew, pumps, settings.every_s, settings.only, loners=loners)
+    faults = Faults(cluster, crew, pumps, settings.every_s, settings.only, direct_clients=direct_clients)
     # one connection for each worker: the kernel distributes them
     replicas = [Replica(target, 1.5) for target in cluster.targets for _ in range(settings.workers)]
     started = time.monotonic()
@@ -102,7 +102,7 @@ async def play(
         await cluster.heal()
         crew.ending.set()
         ended = time.monotonic()
-        others += [asyncio.create_task(loner.run(), name=f"last step of {loner.name}") for loner in loners]
+        others += [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in direct_clients]
         lasts = [*others, *(asyncio.create_task(pump.finish()) for pump in pumps)]
         done, going_on = await asyncio.wait(lasts, timeout=FINISH_S)
         for task in done:
