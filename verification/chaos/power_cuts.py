@@ -20,7 +20,7 @@ from .proxy import Proxy
 from .raw import Rough
 from .weather import Wait
 
-MOST_LIVES = 3
+MAX_RUNS = 3
 MOST_SINGLES = 6
 CALL_S = 1.5
 MOST_FEW_S = 3.0
@@ -53,12 +53,12 @@ class PowerCuts:
         self._steps: list[asyncio.Task[None]] = []
 
     async def run(self, power: AnyPower, restart: Restart) -> None:
-        """Cuts the power and restarts the server, up to MOST_LIVES times; the last run of the server continues."""
-        lives = self._draw.randint(1, MOST_LIVES)
+        """Cuts the power and restarts the server, up to MAX_RUNS times; the last run of the server continues."""
+        runs = self._draw.randint(1, MAX_RUNS)
         replicas = [Replica(server.target, CALL_S) for server in self._servers]
         try:
             await self._cut(power)
-            for _ in range(lives - 1):
+            for _ in range(runs - 1):
                 await self._live(power, restart, replicas)
             await self._wait(0.0, 0.5)
             await restart()
