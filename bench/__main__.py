@@ -25,7 +25,7 @@ def main() -> None:
     chosen = Selection(options.only, options.stores, options.peers, options.models, options.sizes)
     cases = plan(chosen)
     if not cases:
-        sys.exit("nothing of that is measured; see python -m bench --list")
+        sys.exit("no case is left to measure; see python -m bench --list")
     if options.list:
         print("\n".join(case.key for case in cases))
         return
@@ -57,11 +57,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", type=words, default=everything.models, help=f"of {','.join(MODELS)}")
     parser.add_argument("--sizes", type=numbers, default=(), help="only these: sessions at once, or items of a frame")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.8, help="of each case in each round")
+    parser.add_argument("--seconds", type=float, default=0.8, help="seconds of each case in each round")
     parser.add_argument("--triton-venv", type=Path, default=Path(os.environ.get("TRITON_VENV", ".venv-triton")))
     parser.add_argument("--triton-compute", choices=("onnxruntime", "torch"), default="onnxruntime")
-    parser.add_argument("--json", type=Path, default=Path("out/bench.json"), help="the table goes beside it, as .md")
-    parser.add_argument("--list", action="store_true", help="say what would be measured")
+    parser.add_argument(
+        "--json", type=Path, default=Path("out/bench.json"), help="the table is written next to it, as .md"
+    )
+    parser.add_argument("--list", action="store_true", help="list what would be measured")
     return parser.parse_args()
 
 

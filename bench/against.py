@@ -84,19 +84,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.against", description=__doc__)
-    parser.add_argument("revision", help="the earlier commit, by any name that git has for it")
+    parser.add_argument("revision", help="the earlier commit, by any name that git knows")
     parser.add_argument("--stores", type=words(STORES), default=STORES, help=f"of {','.join(STORES)}")
     names = tuple(loads(MAIN))
     ordinary = tuple(name for name in names if contender(name) == OWN)
     parser.add_argument("--loads", type=words(names), default=ordinary, help=f"of {','.join(names)}")
     parser.add_argument("--model", choices=sorted(MODELS), default=MAIN)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each load in each round")
-    parser.add_argument("--triton-venv", type=Path, default=Path(".venv-triton"), help="has Triton's client")
-    parser.add_argument("--json", type=Path, default=Path("out/bench-against.json"), help="the table goes beside it")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds of each load in each round")
+    parser.add_argument(
+        "--triton-venv", type=Path, default=Path(".venv-triton"), help="the environment with Triton's client"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=Path("out/bench-against.json"), help="the table is written next to it"
+    )
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.seconds <= 0:
-        parser.error(f"rounds, seconds: got {options.rounds}, {options.seconds:g}, expected at least 1, more than 0")
+        parser.error(
+            f"rounds, seconds: got {options.rounds}, {options.seconds:g}, expected at least 1 round and more than 0 s"
+        )
     return options
 
 

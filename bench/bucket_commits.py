@@ -38,10 +38,12 @@ Found = dict[str, dict[str, list[float]]]  # "COUNT SIZE" -> part -> microsecond
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.bucket_commits", description=__doc__)
-    parser.add_argument("--counts", type=_numbers, default=COUNTS, help="numbers of buckets, with commas between")
-    parser.add_argument("--sizes", type=_numbers, default=SIZES, help="sessions in a tick, with commas between")
+    parser.add_argument("--counts", type=_numbers, default=COUNTS, help="numbers of buckets, separated by commas")
+    parser.add_argument("--sizes", type=_numbers, default=SIZES, help="sessions in a tick, separated by commas")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, default=Path("out/bench-buckets.json"), help="the table goes beside it")
+    parser.add_argument(
+        "--json", type=Path, default=Path("out/bench-buckets.json"), help="the table is written next to it"
+    )
     options = parser.parse_args()
     found = measure(options.counts, options.sizes, options.rounds)
     text = table(found, options.counts, options.sizes)
@@ -138,7 +140,7 @@ class Commits:
     def _land(self, commits: list[Any]) -> None:
         failed = [result for result in self._store.commit_many(commits) if result.outcome.name != "COMMITTED"]
         if failed:
-            raise RuntimeError(f"{len(failed)} of {len(commits)} commits did not land; the first: {failed[0]}")
+            raise RuntimeError(f"{len(failed)} of {len(commits)} commits failed; the first: {failed[0]}")
 
 
 def table(found: Found, counts: tuple[int, ...], sizes: tuple[int, ...]) -> str:

@@ -84,7 +84,7 @@ def earlier(revision: str, folder: Path) -> Checkout:
 
 def last_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"
 
 
 def _git(*words: str) -> subprocess.CompletedProcess[bytes]:

@@ -38,11 +38,13 @@ def loads(model: str) -> dict[str, Load]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.cores", description=__doc__)
-    parser.add_argument("--models", default="2x128", help=f"with commas between, of {', '.join(MODELS)}")
+    parser.add_argument("--models", default="2x128", help=f"separated by commas, of {', '.join(MODELS)}")
     parser.add_argument("--fsync", default="everysec", help="Redis's appendfsync")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--json", type=Path, default=Path("out/bench-cores.json"), help="the table goes beside it")
+    parser.add_argument(
+        "--json", type=Path, default=Path("out/bench-cores.json"), help="the table is written next to it"
+    )
     options = parser.parse_args()
     found: dict[str, dict[str, list[float]]] = {}
     for model in options.models.split(","):

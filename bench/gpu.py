@@ -69,10 +69,10 @@ RUNS = (Run(2, 128, 64), Run(1, 1024, 512), Run(2, 512, 1024), Run(2, 512, 64), 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cuda:0", help="cuda:N")
-    parser.add_argument("--precision", choices=PRECISIONS, action="append", help="several times; all by default")
-    parser.add_argument("--peers", type=words, default=tuple(PEERS), help=f"with commas between, of {', '.join(PEERS)}")
+    parser.add_argument("--precision", choices=PRECISIONS, action="append", help="may be repeated (default: all)")
+    parser.add_argument("--peers", type=words, default=tuple(PEERS), help=f"separated by commas, of {', '.join(PEERS)}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each contender in each round")
+    parser.add_argument("--seconds", type=float, default=0.5, help="seconds of each contender in each round")
     parser.add_argument("--json", type=Path, default=Path("out/bench-gpu.json"))
     options = parser.parse_args()
     if not cuda_devices():

@@ -89,7 +89,7 @@ def run(part: Part) -> dict[str, Any]:
     missing = [package for package in part.needs if not is_there(package)]
     if missing:
         print(
-            f"== {part.name}: skipped, needs {', '.join(missing)}; `make gpu-packages` makes a folder to carry",
+            f"== {part.name}: skipped, needs {', '.join(missing)}; `make gpu-packages` makes a folder to bring along",
             flush=True,
         )
         return {"part": part.name, "outcome": "skipped", "seconds": 0.0, "missing": missing, "lines": []}

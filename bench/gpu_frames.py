@@ -43,10 +43,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_frames", description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--models", default="2x128,2x512", help=f"with commas between, of {', '.join(MODELS)}")
-    parser.add_argument("--items", type=int, default=256, help="sessions of a frame, and of a batch")
+    parser.add_argument("--models", default="2x128,2x512", help=f"separated by commas, of {', '.join(MODELS)}")
+    parser.add_argument("--items", type=int, default=256, help="sessions in a frame, and in a batch")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each contender in each round")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds of each contender in each round")
     parser.add_argument("--json", type=Path, default=Path("out/bench-gpu-frames.json"))
     options = parser.parse_args()
     rounds: list[dict[str, Any]] = []

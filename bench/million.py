@@ -64,14 +64,14 @@ def measure(folder: Path, running: ExitStack, options: argparse.Namespace) -> di
     empty_bytes, start_rss = used(looking), rss_bytes(server.pid)
     sessions = options.sessions // FRAMES * FRAMES
     load = Load("cold", options.model, flows=FRAMES, items=ITEMS, sessions=sessions)
-    say(f"making {sessions:,} sessions")
+    say(f"creating {sessions:,} sessions")
     started = time.monotonic()
     client.begin(load, 0.5)
     checked(client.end())
     took = time.monotonic() - started
     settle(looking)
     full_bytes = used(looking)
-    say(f"made after {took:.0f} s; stepping")
+    say(f"created in {took:.0f} s; stepping")
 
     before = {name: server.metric(name) for name in COUNTED}
     rounds = []

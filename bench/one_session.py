@@ -26,9 +26,9 @@ BATCHES = ("free", "one")
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.one_session", description=__doc__)
-    parser.add_argument("--hidden", default="32,128,256", help="sizes of the LSTM, with commas between")
+    parser.add_argument("--hidden", default="32,128,256", help="sizes of the LSTM, separated by commas")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.2, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=0.2, help="seconds of each measurement")
     options = parser.parse_args(words)
     sizes = [int(size) for size in options.hidden.split(",")]
     print(table({hidden: rates(hidden, options.rounds, options.seconds) for hidden in sizes}))

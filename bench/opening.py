@@ -49,7 +49,9 @@ def main() -> None:
     parser.add_argument("--counts", default=",".join(map(str, COUNTS)), help="sessions")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", choices=sorted(MODELS), default=MAIN)
-    parser.add_argument("--json", type=Path, default=Path("out/bench-opening.json"), help="the table goes beside it")
+    parser.add_argument(
+        "--json", type=Path, default=Path("out/bench-opening.json"), help="the table is written next to it"
+    )
     options = parser.parse_args()
     found: dict[str, Figures] = {}
     for store in options.stores.split(","):

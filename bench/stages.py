@@ -181,7 +181,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.stages", description=__doc__)
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--stores", default="memory,redis")
-    parser.add_argument("--json", type=Path, default=Path("out/bench-stages.json"), help="the table goes beside it")
+    parser.add_argument(
+        "--json", type=Path, default=Path("out/bench-stages.json"), help="the table is written next to it"
+    )
     options = parser.parse_args()
     gc.freeze()  # as in the server
     gc.set_threshold(GC_THRESHOLD)

@@ -34,7 +34,7 @@ SESSION = "watched"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.watching", description=__doc__)
     parser.add_argument("--model", default="2x128", choices=list(MODELS))
-    parser.add_argument("--hz", type=int, default=5, help="readings a second of the watch")
+    parser.add_argument("--hz", type=int, default=5, help="readings per second of the watch")
     parser.add_argument("--rate", type=float, default=100.0, help="steps a second")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
@@ -80,7 +80,7 @@ async def measure(
                     found[part].append(await _round(server, model, rate, seconds))
                     if part == "watched" and reading.done():
                         reading.result()
-                        raise RuntimeError("the watch ended by itself")
+                        raise RuntimeError("the watch ended unexpectedly")
     return found, updates
 
 

@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--json", type=Path, default=Path("out/bench-workers.json"), help="the table goes beside it")
+    parser.add_argument(
+        "--json", type=Path, default=Path("out/bench-workers.json"), help="the table is written next to it"
+    )
     options = parser.parse_args()
     counts = (1, options.workers)
     rates: dict[int, list[float]] = {count: [] for count in counts}

@@ -153,11 +153,8 @@ class AsyncAdministration(ABC):
         unknown policy, model or fingerprint, and Unavailable and DeadlineExceeded from the calls that list sessions.
         """
         carry_over = await self._new_carry_over(policy, model, fingerprint, window_of, timeout)
-        if sessions is not None:
-            infos = await carry_over.named(sessions)
-            await carry_over.carry([(info, window_of(info) if window_of else None) for info in infos])
-            return carry_over.result
-        while (page := await carry_over.page(prefix)) is not None:
+        carry_over.choose(prefix, sessions)
+        while (page := await carry_over.page()) is not None:
             await carry_over.carry([(info, window_of(info) if window_of else None) for info in page])
             if on_progress is not None:
                 on_progress(carry_over.result)

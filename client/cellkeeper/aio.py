@@ -226,7 +226,8 @@ class AsyncClient(AsyncAdministration):
         InvalidArgument for invalid ids, and GroupError if some sessions cannot be opened: its `errors` says which and
         why, and its `group` has the others.
         """
-        group = AsyncGroup(self, await self.model(model, timeout=timeout), ttl, outputs or self.outputs)
+        outputs = self.outputs if outputs is None else output_names(outputs)
+        group = AsyncGroup(self, await self.model(model, timeout=timeout), ttl, outputs)
         self._limit_frames(group.model.max_frame_items)
         await group.add(sessions, expect=expect, timeout=timeout)
         return group

@@ -11,6 +11,7 @@ from typing import TypeVar
 import grpc
 from numpy.typing import ArrayLike
 
+from ._session.arguments import several_ids
 from ._transport.bulk_delete import listed
 from ._transport.carry_over import WindowOf
 from ._transport.credentials import Tls, TokenSource
@@ -168,7 +169,8 @@ class Client:
         for invalid ids, and GroupError if some sessions cannot be opened: its `errors` says which and why, and its
         `group` has the others.
         """
-        opening = self._core.group(sessions, model=model, ttl=ttl, expect=expect, outputs=outputs, timeout=timeout)
+        ids = several_ids(sessions, "ids")  # in the caller's thread: the iterable may use this client
+        opening = self._core.group(ids, model=model, ttl=ttl, expect=expect, outputs=outputs, timeout=timeout)
         try:
             return Group(self._thread, self._thread.run(opening))
         except GroupError as error:
@@ -266,12 +268,11 @@ class Client:
         unknown policy, model or fingerprint, and Unavailable and DeadlineExceeded from the calls that list sessions.
         """
         carry_over = self._thread.run(self._core._new_carry_over(policy, model, fingerprint, window_of, timeout))
-        page = self._thread.run(carry_over.page(prefix) if sessions is None else carry_over.named(sessions))
-        while page is not None:
+        carry_over.choose(prefix, sessions)
+        while (page := self._thread.run(carry_over.page())) is not None:
             self._thread.run(carry_over.carry([(info, window_of(info) if window_of else None) for info in page]))
             if on_progress is not None:
                 on_progress(carry_over.result)
-            page = self._thread.run(carry_over.page(prefix)) if sessions is None else None
         return carry_over.result
 
     def models(self, *, timeout: float | None = None) -> list[Model]:

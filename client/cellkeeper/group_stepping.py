@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._session.arguments import timeout_seconds
+from ._session.arguments import output_names, timeout_seconds
 from ._session.group_call import GroupCall
 from ._session.group_inputs import named_rows
 from ._session.named_inputs import group_inputs_of, inputs_of
@@ -273,7 +273,7 @@ class AsyncGroupStepping:
         return rows
 
     def _wanted(self, outputs: Sequence[str] | None) -> tuple[str, ...]:
-        return self._outputs if outputs is None else tuple(outputs)
+        return self._outputs if outputs is None else output_names(outputs)
 
     def _seconds(self, timeout: float | None) -> float:
         return timeout_seconds(timeout, self._client.timeout)

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from numpy.typing import ArrayLike
 
+from ._session.arguments import several_ids
 from ._transport.loop_thread import LoopThread
 from .errors import Closed, ForkedProcess, GroupError
 from .group import AsyncGroup
@@ -196,7 +197,7 @@ class Group:
         members, and GroupError if some could not be opened, with the reason for each; the others are members then.
         """
         try:
-            return self._thread.run(self._core.add(sessions, expect=expect, timeout=timeout))
+            return self._thread.run(self._core.add(several_ids(sessions, "ids"), expect=expect, timeout=timeout))
         except GroupError as error:
             error.group = self
             raise
@@ -208,7 +209,7 @@ class Group:
         None: the client's. Raises InvalidArgument for an id that is not a member's, and DeadlineExceeded, after which
         all are still members.
         """
-        self._thread.run(self._core.remove(sessions, timeout=timeout))
+        self._thread.run(self._core.remove(several_ids(sessions, "ids"), timeout=timeout))
 
     def reset(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Position]:
         """Starts a new generation at step 0 for these members.
@@ -217,7 +218,7 @@ class Group:
         Returns their positions by id. Raises GroupError if some failed, with the reason for each (GenerationChanged:
         the server already has another generation; remove and add the member); the others were reset.
         """
-        return self._thread.run(self._core.reset(sessions, timeout=timeout))
+        return self._thread.run(self._core.reset(_ids(sessions), timeout=timeout))
 
     def delete(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, bool]:
         """Deletes these members at the server and removes them from the group.
@@ -226,7 +227,7 @@ class Group:
         Returns, by id, False if the session was already gone. Raises GroupError if some failed, with the reason for
         each; these remain members.
         """
-        return self._thread.run(self._core.delete(sessions, timeout=timeout))
+        return self._thread.run(self._core.delete(_ids(sessions), timeout=timeout))
 
     def state(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Array]:
         """Returns the committed states of these members: named tensors [n, ...], one row per member, in their dtype.
@@ -234,17 +235,23 @@ class Group:
         It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds for
         each call, including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
         """
-        return self._thread.run(self._core.state(sessions, timeout=timeout))
+        return self._thread.run(self._core.state(_ids(sessions), timeout=timeout))
 
     def close(self) -> None:
-        """Closes this object; the sessions stay at the server."""
-        self._thread.run(self._core.close())
+        """Closes this object; the sessions stay at the server. Each waiting call raises Closed."""
+        with suppress(Closed, ForkedProcess):  # of the client, which has closed the group
+            self._thread.run(self._core.close())
 
     def __enter__(self) -> Group:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _ids(sessions: Iterable[str] | None) -> list[str] | None:
+    """Reads the ids in the caller's thread: the iterable may use the client."""
+    return None if sessions is None else several_ids(sessions, "ids")
 
 
 async def _unsettled(core: AsyncGroup) -> dict[str, tuple[LateStep, ...]]:

@@ -316,7 +316,8 @@ class Session:
 
     def close(self) -> None:
         """Closes this object; the session stays at the server. Each waiting or later call raises Closed."""
-        self._thread.run(self._core.close())
+        with suppress(Closed, ForkedProcess):  # of the client, which has closed the session
+            self._thread.run(self._core.close())
 
     def __enter__(self) -> Session:
         return self

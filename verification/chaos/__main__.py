@@ -28,8 +28,10 @@ HARNESS_ERRORS = (OSError, RuntimeError, redis.RedisError, subprocess.Subprocess
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m verification.chaos", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of faults; reading back and checking come on top")
-    parser.add_argument("--seed", type=int, default=None, help="decides what is drawn; fresh where not given")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="seconds of faults; the final reads and checks take more"
+    )
+    parser.add_argument("--seed", type=int, default=None, help="seed of everything random (default: a new one)")
     parser.add_argument("--store", choices=STORES, default="sqlite")
     parser.add_argument("--replicas", type=int, choices=(1, 2, 3), default=2, help="servers, each on a port of its own")
     parser.add_argument(
@@ -38,8 +40,8 @@ def main() -> int:
     parser.add_argument(
         "--every", type=float, default=Settings.every_s, help="seconds between two faults, on average; 0: none"
     )
-    parser.add_argument("--only", default="", help="kinds of faults, with commas between them; all where not given")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="where the history of a violation goes")
+    parser.add_argument("--only", default="", help="kinds of faults, separated by commas (default: all)")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the history of a violation")
     options = parser.parse_args()
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)

@@ -31,8 +31,8 @@ import numpy as np
 from testing.wire_client import Position
 
 from .excuses import LAG_S, REPORTS, Excuses, is_damaged
-from .history import LATE, MEDDLER, Ack, Array, Burst, Deed, History
-from .lives import Lives
+from .generations import Generations
+from .history import LATE, MEDDLER, Ack, Array, Burst, History, Operation
 from .offline import Reference
 from .trail import Broken, Path, Trails, heads_of
 
@@ -57,7 +57,7 @@ class Verdict:
     findings: list[Finding] = field(default_factory=list)
     compared_rows: int = 0
     compared_states: int = 0
-    lives: int = 0
+    generations: int = 0
     lost_and_told: int = 0
     reports: int = 0
 
@@ -84,48 +84,48 @@ class Checker:
         self._trails = Trails(history)
         self._excuses = Excuses(history)
         self._ordinary = Excuses(history, with_losses=False)
-        self._lives = Lives(history)
+        self._generations = Generations(history)
         self._verdict = Verdict()
 
     def check(self) -> Verdict:
-        for other, generation in self._lives.shared():
-            self._found("leaked", other, generation, "this life belongs to another session")
+        for other, generation in self._generations.shared():
+            self._found("leaked", other, generation, "this generation belongs to another session")
         for crash in self._history.crashes:
             self._found("crash", "", b"", crash)
         for refused in self._history.refused_starts:
             if not self._excuses.start(refused):
                 self._found("crash", "", b"", f"server {refused.server} refused to start: {refused.words}")
         for session in self._history.models:
-            lives = self._lives.of(session)
+            generations = self._generations.of(session)
             self._check_order(session)
-            self._check_rests(session, lives)
-            for generation in lives:
+            self._check_rests(session, generations)
+            for generation in generations:
                 self._check_life(session, generation)
             self._check_errors(session)
         return self._verdict
 
     def _check_order(self, session: str) -> None:
-        for late in self._lives.risen(session):
+        for late in self._generations.revived(session):
             if not self._excuses.lost_between(late.over_at - LAG_S, late.at):
                 words = (
-                    f"answered at {late.at:.3f} what was sent at {late.sent_at:.3f}; it was over by {late.over_at:.3f}"
+                    f"answered at {late.at:.3f} what was sent at {late.sent_at:.3f}; it had ended by {late.over_at:.3f}"
                 )
                 self._found("revived", session, late.generation, words)
 
     # ------------------------------------------------------------------------------------------ one generation
 
     def _check_life(self, session: str, generation: bytes) -> None:
-        self._verdict.lives += 1
+        self._verdict.generations += 1
         answers = self._answers(session, generation)
         seen = self._seen(session, generation)
-        rests = [rest.position for rest in self._lives.rests(session) if rest.position is not None]
+        rests = [rest.position for rest in self._generations.rests(session) if rest.position is not None]
         final = [position for position in rests if position.generation == generation]
         ends = [answer.end for answer in answers] + [position for position, _, _ in seen]
         truth = max(final or self._surviving(session, answers, ends), key=lambda position: position.step)
         path = self._trails.path(session, truth)
         if isinstance(path, Broken):
             words = (
-                f"nobody sent what led to step {path.position.step} of {path.session!r} (on the way to {truth.step})"
+                f"no client sent what led to step {path.position.step} of {path.session!r} (on the way to {truth.step})"
             )
             self._found("gap", session, generation, words)
             return
@@ -164,7 +164,7 @@ class Checker:
                 if ack.position != end:
                     kind = "doubled" if ack.position.step > end.step else "lost"
                     kind = "mismatched" if ack.position.step == end.step else kind
-                    words = f"{burst.sender}: behind the chunk it stood at {ack.position}, expected {end}"
+                    words = f"{burst.sender}: after the chunk it was at {ack.position}, expected {end}"
                     self._found(kind, session, generation, words)
                 first = last
         return answers
@@ -172,22 +172,27 @@ class Checker:
     def _seen(self, session: str, generation: bytes) -> list[tuple[Position, float, float]]:
         """Returns the positions at which a generation was opened or created: position, asked at, answered at."""
         return [
-            (deed.result, deed.sent_at, deed.at)
-            for deed in self._history.deeds.get(session, ())
-            if deed.succeeded and deed.result is not None and deed.result.generation == generation
+            (operation.result, operation.sent_at, operation.at)
+            for operation in self._history.operations.get(session, ())
+            if operation.succeeded and operation.result is not None and operation.result.generation == generation
         ]
 
     def _check_birth(self, session: str, generation: bytes, path: Path) -> None:
         """Checks that somebody asked for this generation."""
-        for deed in self._history.deeds.get(session, ()):
-            made = deed.succeeded and deed.result is not None and deed.result.generation == generation
-            if made and (deed.created or deed.kind in ("reset", "set_state", "fork")):
+        for operation in self._history.operations.get(session, ()):
+            made = operation.succeeded and operation.result is not None and operation.result.generation == generation
+            if made and (operation.created or operation.kind in ("reset", "set_state", "fork")):
                 return
-            if not deed.succeeded and deed.kind != "delete" and deed.expect is None:
+            if not operation.succeeded and operation.kind != "delete" and operation.expect is None:
                 return  # it may have created this one
         excused = self._excuses.lost_of(session, float("inf"))
-        if not excused and not self._excuses.late_create(session, self._lives.first_seen(session, generation)):
-            self._found("leaked", session, generation, f"nobody asked for this life (it starts at {path.first_step})")
+        if not excused and not self._excuses.late_create(session, self._generations.first_seen(session, generation)):
+            self._found(
+                "leaked",
+                session,
+                generation,
+                f"no client asked for this generation (it starts at step {path.first_step})",
+            )
 
     def _check_seen(
         self,
@@ -200,10 +205,10 @@ class Checker:
         for position, asked_at, at in seen:
             held = max((a.end.step for a in answers if a.ack.at < asked_at), default=0)
             if position.step < held and not self._excuses.lost_of(session, at):
-                words = f"steps up to {held} were acknowledged; later it was found at step {position.step}"
+                words = f"steps up to {held} were acknowledged; later the session was at step {position.step}"
                 self._found("lost", session, generation, words)
             if not path.passes(position.step, position.head) and not self._excuses.lost_of(session, at):
-                words = f"it was found at {position}, which is no point of its history"
+                words = f"the session was at {position}, which is not a point of its history"
                 self._found("lost", session, generation, words)
 
     def _check_twice(self, session: str, generation: bytes, answers: list[_Answer]) -> None:
@@ -222,17 +227,17 @@ class Checker:
         """Checks acknowledged steps missing from the history: the store must have lost them, and the client know it."""
         for answer in aside:
             words = f"steps up to {answer.end.step} were acknowledged to {answer.burst.sender}; "
-            words += f"the history goes to {truth.step} without them"
+            words += f"the history reaches step {truth.step} without them"
             if not self._excuses.lost_between(answer.burst.sent_at, answer.ack.at):
                 self._found("lost", session, generation, words)
                 continue
             if not self._was_told(session, answer):
-                self._found("lost", session, generation, words + "; nobody was told")
+                self._found("lost", session, generation, words + "; no client was told")
                 continue
             self._verdict.lost_and_told += answer.ack.rows
             path = self._trails.path(session, answer.end)
             if isinstance(path, Broken):
-                self._found("gap", session, generation, f"nobody sent what led to step {path.position.step}")
+                self._found("gap", session, generation, f"no client sent what led to step {path.position.step}")
             else:
                 self._compare(session, generation, [answer], path, [])
 
@@ -241,7 +246,7 @@ class Checker:
 
         One that is gone without a loss of the store is found by what replaced it.
         """
-        rests = self._lives.rests(session)
+        rests = self._generations.rests(session)
         ended = session in self._history.ttls or self._excuses.may_have_been_ended(session, generation)
         lost = self._excuses.lost_of(session, float("inf"))
         if not answers or not rests or ended or not lost or any(rest.error for rest in rests):
@@ -249,7 +254,7 @@ class Checker:
         latest = max(answers, key=lambda answer: answer.ack.at)
         if not self._was_told(session, latest):
             words = f"steps up to {latest.end.step} were acknowledged to {latest.burst.sender}; "
-            self._found("lost", session, generation, words + "this life is gone as a whole; nobody was told")
+            self._found("lost", session, generation, words + "the whole generation is gone; no client was told")
 
     def _was_told(self, session: str, answer: _Answer) -> bool:
         """Returns True if the client that had the answer later learned that the session is not where it left it.
@@ -261,14 +266,14 @@ class Checker:
         for burst in self._history.bursts.get(session, ()):
             if burst.error in reports and burst.error_at >= held_since and _client(burst.sender) == client:
                 return True
-        for deed in self._history.deeds.get(session, ()):
-            if deed.at < held_since or _client(deed.sender) != client:
+        for operation in self._history.operations.get(session, ()):
+            if operation.at < held_since or _client(operation.sender) != client:
                 continue
-            if deed.error in reports:
+            if operation.error in reports:
                 return True
-            if deed.succeeded and deed.generation == answer.end.generation:
+            if operation.succeeded and operation.generation == answer.end.generation:
                 return True
-            there = deed.result if deed.kind == "open" and deed.succeeded else None
+            there = operation.result if operation.kind == "open" and operation.succeeded else None
             if there is not None and (there.generation != answer.end.generation or there.step < answer.end.step):
                 return True
         return False
@@ -293,10 +298,10 @@ class Checker:
     def _states_read(self, session: str, generation: bytes, truth: Position) -> list[tuple[int, Mapping[str, Array]]]:
         """Returns the states that were read at rest: the step and the tensors."""
         found = []
-        for rest in self._lives.rests(session):
+        for rest in self._generations.rests(session):
             if rest.position is not None and rest.position.generation == generation:
                 if rest.position != truth:
-                    words = f"replica {rest.replica} reads {rest.position} at rest, expected {truth}"
+                    words = f"after the run, replica {rest.replica} reads {rest.position}, expected {truth}"
                     self._found("lost", session, generation, words)
                 else:
                     found.append((truth.step, rest.states))
@@ -342,16 +347,18 @@ class Checker:
 
     # ------------------------------------------------------------------------------------------ at rest, errors
 
-    def _check_rests(self, session: str, lives: list[bytes]) -> None:
-        for rest in self._lives.rests(session):
+    def _check_rests(self, session: str, generations: list[bytes]) -> None:
+        for rest in self._generations.rests(session):
             if rest.error:
-                self._found("unreadable", session, b"", f"replica {rest.replica} cannot read it at rest: {rest.error}")
-            if rest.position is not None or rest.error or not lives:
+                self._found(
+                    "unreadable", session, b"", f"after the run, replica {rest.replica} cannot read it: {rest.error}"
+                )
+            if rest.position is not None or rest.error or not generations:
                 continue
-            deleted = any(deed.kind == "delete" for deed in self._history.deeds.get(session, ()))
+            deleted = any(operation.kind == "delete" for operation in self._history.operations.get(session, ()))
             expired = self._excuses.may_have_expired(session, b"", rest.asked_at, rest.at)
             if not deleted and not expired and not self._excuses.lost_of(session, rest.at):
-                self._found("lost", session, lives[-1], "the session is gone, and nobody deleted it")
+                self._found("lost", session, generations[-1], "the session is gone, but no client deleted it")
 
     def _check_errors(self, session: str) -> None:
         for burst in self._history.bursts.get(session, ()):
@@ -363,14 +370,14 @@ class Checker:
                 self._found(kind, session, burst.start.generation, words)
             elif not self._ordinary.burst(burst):
                 self._verdict.reports += 1
-        for deed in self._history.deeds.get(session, ()):
-            if not deed.error:
+        for operation in self._history.operations.get(session, ()):
+            if not operation.error:
                 continue
-            if is_damaged(deed.error_text) or not self._excuses.deed(deed):
-                words = f"{deed.sender}, {deed.kind}: {deed.error} {deed.error_text}"
-                kind = "unreadable" if is_damaged(deed.error_text) else "unexplained"
-                self._found(kind, session, deed.generation, words)
-            elif not self._ordinary.deed(deed):
+            if is_damaged(operation.error_text) or not self._excuses.operation(operation):
+                words = f"{operation.sender}, {operation.kind}: {operation.error} {operation.error_text}"
+                kind = "unreadable" if is_damaged(operation.error_text) else "unexplained"
+                self._found(kind, session, operation.generation, words)
+            elif not self._ordinary.operation(operation):
                 self._verdict.reports += 1
 
     def _found(self, kind: str, session: str, generation: bytes, words: str) -> None:
@@ -389,11 +396,11 @@ def same_bits(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> bool:
     return all(np.ascontiguousarray(got[name]).tobytes() == wanted[name].tobytes() for name in wanted)
 
 
-def involved(history: History, finding: Finding) -> tuple[list[Burst], list[Deed]]:
+def involved(history: History, finding: Finding) -> tuple[list[Burst], list[Operation]]:
     """Returns the known operations on the finding's generation."""
     bursts = [
         burst
         for burst in history.bursts.get(finding.session, ())
         if not finding.generation or burst.start.generation == finding.generation
     ]
-    return bursts, list(history.deeds.get(finding.session, ()))
+    return bursts, list(history.operations.get(finding.session, ()))

@@ -132,14 +132,16 @@ class Cluster:
                 return
             self.refused_starts.append(RefusedStart(self.servers.index(server), began, time.monotonic(), why[-4000:]))
             await asyncio.sleep(0.2)
-        raise RuntimeError(f"the server did not start again:\n{server.output()[-4000:]}")
+        raise RuntimeError(f"the server did not restart:\n{server.output()[-4000:]}")
 
     def look_for_crashes(self) -> None:
         """Records servers that ended although nobody ended them."""
         for index, server in enumerate(self.servers):
             status = server.ended()
             if status is not None and not server.ending:
-                self.crashes.append(f"server {index} ended by itself with {status}:\n{server.output()[-4000:]}")
+                self.crashes.append(
+                    f"server {index} ended unexpectedly with status {status}:\n{server.output()[-4000:]}"
+                )
                 server.forget()
 
     async def heal(self) -> None:

@@ -14,7 +14,7 @@ from cellkeeper import Position as ClientPosition
 from testing.wire_client import Position
 from tests.integration.acceptance.sequences import Model
 
-from .history import Array, Burst, Deed, History
+from .history import Array, Burst, History, Operation
 
 TIMEOUT_S = 15.0  # for one call of the official client, including retries
 ATTEMPT_S = 1.0
@@ -22,7 +22,7 @@ OFFICIAL = "client"  # prefix of the official clients' names
 
 
 @dataclass
-class Standing:
+class TrackedSession:
     """Where a session's own client believes it is. position: None if it is not open, or lost.
 
     sender: the client's name, a new one each time that it opens the session: requests of an earlier one that are still
@@ -51,7 +51,7 @@ class Crew:
     websockets: Sequence[str]
     seed: int
     prefix: str = ""
-    standings: dict[str, Standing] = field(default_factory=dict)
+    tracked_sessions: dict[str, TrackedSession] = field(default_factory=dict)
     races: dict[str, int] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     ending: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,16 +78,16 @@ class Crew:
         self._numbers += 1
         return self._numbers
 
-    def branch_of(self, standing: Standing) -> Standing:
-        """Returns a standing for a fork: with a name of its own, and the source's TTL."""
-        branch = Standing(f"{standing.session}~{self.number()}", standing.model)
-        if standing.session in self.history.ttls:
-            self.history.ttls[branch.session] = self.history.ttls[standing.session]
+    def branch_of(self, tracked: TrackedSession) -> TrackedSession:
+        """Returns a tracked session for a fork: with a name of its own, and the source's TTL."""
+        branch = TrackedSession(f"{tracked.session}~{self.number()}", tracked.model)
+        if tracked.session in self.history.ttls:
+            self.history.ttls[branch.session] = self.history.ttls[tracked.session]
         return branch
 
-    def opened(self, standing: Standing, name: str) -> None:
+    def opened(self, tracked: TrackedSession, name: str) -> None:
         self._openings += 1
-        standing.sender = f"{name}, opening {self._openings}"
+        tracked.sender = f"{name}, opening {self._openings}"
 
     def did(self, kind: str, count: int = 1) -> None:
         self.races[kind] = self.races.get(kind, 0) + count
@@ -100,19 +100,19 @@ class Crew:
             return
 
     def begin(
-        self, standing: Standing, start: Position | ClientPosition, inputs: Array, acked: int, acked_later: int = 0
+        self, tracked: TrackedSession, start: Position | ClientPosition, inputs: Array, acked: int, acked_later: int = 0
     ) -> Burst:
         """Adds a burst to the history and returns it."""
         place, now = Position(*start), time.monotonic()
-        burst = Burst(standing.session, standing.model.name, place, inputs, acked, standing.sender, now)
+        burst = Burst(tracked.session, tracked.model.name, place, inputs, acked, tracked.sender, now)
         burst.acked_later = acked_later
         return self.history.add_burst(burst)
 
-    def deed(self, kind: str, standing: Standing, sender: str, **more: object) -> Deed:
-        deed = Deed(kind, standing.session, standing.model.name, sender, time.monotonic())
+    def operation(self, kind: str, tracked: TrackedSession, sender: str, **more: object) -> Operation:
+        operation = Operation(kind, tracked.session, tracked.model.name, sender, time.monotonic())
         for name, value in more.items():
-            setattr(deed, name, value)
-        return self.history.add_deed(deed)
+            setattr(operation, name, value)
+        return self.history.add_operation(operation)
 
     def draw_inputs(self, model: Model, draw: random.Random, steps: int) -> Array:
         return model.draw(np.random.default_rng(draw.getrandbits(64)), steps)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .checker import Finding, involved
-from .history import Burst, Deed, History
+from .history import Burst, History, Operation
 from .report import summary
 from .run import Outcome
 
@@ -42,10 +42,10 @@ def _finding(finding: Finding) -> dict[str, str]:
 
 def _events(history: History, finding: Finding, started: float) -> dict[str, Any]:
     """Returns all that is known of the finding's generation, ordered by time, with the faults while it existed."""
-    bursts, deeds = involved(history, finding)
+    bursts, operations = involved(history, finding)
     events: list[dict[str, Any]] = [
         *(_steps(burst, started) for burst in bursts),
-        *(_deed(deed, started) for deed in deeds),
+        *(_operation(operation, started) for operation in operations),
     ]
     for rest in history.rests:
         if rest.session == finding.session:
@@ -86,16 +86,16 @@ def _steps(burst: Burst, started: float) -> dict[str, Any]:
     }
 
 
-def _deed(deed: Deed, started: float) -> dict[str, Any]:
+def _operation(operation: Operation, started: float) -> dict[str, Any]:
     return {
-        "at": round(deed.sent_at - started, 4),
-        "what": deed.kind,
-        "by": deed.sender,
-        "names": deed.generation.hex(),
-        "expects": deed.expect.pack().hex() if deed.expect is not None else None,
-        "result": deed.result.pack().hex() if deed.result is not None else None,
-        "created": deed.created,
-        "answered_at": round(deed.at - started, 4) if deed.at else None,
-        "error": deed.error,
-        "error_text": deed.error_text,
+        "at": round(operation.sent_at - started, 4),
+        "what": operation.kind,
+        "by": operation.sender,
+        "names": operation.generation.hex(),
+        "expects": operation.expect.pack().hex() if operation.expect is not None else None,
+        "result": operation.result.pack().hex() if operation.result is not None else None,
+        "created": operation.created,
+        "answered_at": round(operation.at - started, 4) if operation.at else None,
+        "error": operation.error,
+        "error_text": operation.error_text,
     }

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .history import Burst, Deed, Fault, History, RefusedStart
+from .history import Burst, Fault, History, Operation, RefusedStart
 
 SETTLE_S = 20.0  # a client's timeout, and the time that it may take to recover
 LAG_S = 5.0  # a replica lags by less
@@ -109,11 +109,11 @@ class Excuses:
                 yield burst.sent_at, (burst.error_at or float("inf")) + SETTLE_S
             elif burst.acks:
                 yield burst.sent_at, burst.acks[-1].at
-        for deed in self._history.deeds.get(session, ()):
-            if deed.succeeded:
-                yield deed.sent_at, deed.at
-            elif deed.error in OPEN_ENDED:
-                yield deed.sent_at, (deed.at or float("inf")) + SETTLE_S
+        for operation in self._history.operations.get(session, ()):
+            if operation.succeeded:
+                yield operation.sent_at, operation.at
+            elif operation.error in OPEN_ENDED:
+                yield operation.sent_at, (operation.at or float("inf")) + SETTLE_S
 
     # ------------------------------------------------------------------------------------------ answers
 
@@ -134,17 +134,17 @@ class Excuses:
             return told_by_the_server and (self._rivals(burst) or self.lost_of(session, burst.error_at))
         return self._common(session, generation, reason, burst.sent_at, burst.error_at)
 
-    def deed(self, deed: Deed) -> bool:
-        reason = deed.error
+    def operation(self, operation: Operation) -> bool:
+        reason = operation.error
         if reason == "CLIENT_KILLED":
             return True
-        session, place = deed.session, deed.expect
-        if deed.kind == "fork" and reason != "SESSION_EXISTS":
-            session, place = deed.source, deed.at_position
+        session, place = operation.session, operation.expect
+        if operation.kind == "fork" and reason != "SESSION_EXISTS":
+            session, place = operation.source, operation.at_position
         if reason == "STEP_COMPACTED":
-            return place is not None and self._compacted(session, place.generation, place.step, deed.at, "")
-        generation = place.generation if place is not None else deed.generation
-        return self._common(session, generation, reason, deed.sent_at, deed.at)
+            return place is not None and self._compacted(session, place.generation, place.step, operation.at, "")
+        generation = place.generation if place is not None else operation.generation
+        return self._common(session, generation, reason, operation.sent_at, operation.at)
 
     def start(self, refused: RefusedStart) -> bool:
         """Returns True if a fault explains that the server refused to start.
@@ -169,14 +169,16 @@ class Excuses:
         expired by then. Servers mint generations for that very reason: the late generation differs from every earlier
         one, and nobody else's steps fit it.
         """
-        deeds = self._history.deeds.get(session, ())
-        ended = session in self._history.ttls or any(deed.kind == "delete" and deed.sent_at <= at for deed in deeds)
+        operations = self._history.operations.get(session, ())
+        ended = session in self._history.ttls or any(
+            operation.kind == "delete" and operation.sent_at <= at for operation in operations
+        )
         return ended and any(
-            deed.kind in ("open", "fork")
-            and deed.expect is None
-            and deed.sent_at <= at
-            and self._disturbed(deed.sent_at, deed.at or float("inf"))
-            for deed in deeds
+            operation.kind in ("open", "fork")
+            and operation.expect is None
+            and operation.sent_at <= at
+            and self._disturbed(operation.sent_at, operation.at or float("inf"))
+            for operation in operations
         )
 
     def _common(self, session: str, generation: bytes, reason: str, sent_at: float, at: float) -> bool:
@@ -186,10 +188,14 @@ class Excuses:
             return True
         if reason == "GENERATION_CHANGED":
             ends = self._ending(session, ("reset", "set_state", "delete"), generation)
-            return any(deed.sent_at <= at for deed in ends) or self.may_have_expired(session, generation, sent_at, at)
+            return any(operation.sent_at <= at for operation in ends) or self.may_have_expired(
+                session, generation, sent_at, at
+            )
         if reason == "SESSION_NOT_FOUND":
             ends = self._ending(session, ("delete",), b"")
-            return any(deed.sent_at <= at for deed in ends) or self.may_have_expired(session, b"", sent_at, at)
+            return any(operation.sent_at <= at for operation in ends) or self.may_have_expired(
+                session, b"", sent_at, at
+            )
         return False
 
     def may_have_expired(self, session: str, generation: bytes, sent_at: float, at: float) -> bool:
@@ -210,11 +216,13 @@ class Excuses:
                 ack = burst.acks[-1]
                 if ack.applied or self._writable(burst.sent_at, ack.at):
                     yield burst.sent_at
-        for deed in self._history.deeds.get(session, ()):
-            if deed.succeeded and deed.at <= before and deed.result is not None:
-                writes = deed.created or deed.kind != "open"
-                if generation in (b"", deed.result.generation) and (writes or self._writable(deed.sent_at, deed.at)):
-                    yield deed.sent_at
+        for operation in self._history.operations.get(session, ()):
+            if operation.succeeded and operation.at <= before and operation.result is not None:
+                writes = operation.created or operation.kind != "open"
+                if generation in (b"", operation.result.generation) and (
+                    writes or self._writable(operation.sent_at, operation.at)
+                ):
+                    yield operation.sent_at
 
     def _writable(self, first: float, last: float) -> bool:
         """Returns True if the store accepted writes, as far as is known."""
@@ -225,11 +233,11 @@ class Excuses:
         faults: Iterable[Fault] = self._history.faults
         return any(fault.began <= at and fault.ended + SETTLE_S >= sent_at for fault in faults)
 
-    def _ending(self, session: str, kinds: tuple[str, ...], generation: bytes) -> list[Deed]:
+    def _ending(self, session: str, kinds: tuple[str, ...], generation: bytes) -> list[Operation]:
         return [
-            deed
-            for deed in self._history.deeds.get(session, ())
-            if deed.kind in kinds and (not generation or deed.generation == generation)
+            operation
+            for operation in self._history.operations.get(session, ())
+            if operation.kind in kinds and (not generation or operation.generation == generation)
         ]
 
     # ------------------------------------------------------------------------------------------ other steps

@@ -32,8 +32,8 @@ class Faults:
     """Injects faults.
 
     every_s: mean seconds between the starts of two faults. only: their kinds; empty: all that the store has. most: the
-    most that are in progress at once. loners: clients that step where a fault keeps all others out. Raises ValueError
-    if `only` names an unknown kind.
+    most that are in progress at once. direct_clients: clients that step where a fault keeps all others out. Raises
+    ValueError if `only` names an unknown kind.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Faults:
         every_s: float,
         only: frozenset[str] = frozenset(),
         most: int = 8,
-        loners: Sequence[Rough] = (),
+        direct_clients: Sequence[Rough] = (),
     ) -> None:
         self._cluster = cluster
         self._crew = crew
         self._pumps = pumps
         self._every_s = every_s
         self._most = most
-        self._loners = loners
+        self._direct_clients = direct_clients
         self._draw = crew.dice()
         self._held: set[str] = set()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -127,7 +127,7 @@ class Faults:
             yield from WatchedFaults(store, self._while, self._draw).kinds()
             return
         yield from weather("store", "back {}", backs, self._while, self._draw)
-        power_cuts = PowerCuts(self._crew, self._cluster.servers, fronts, self._loners, self._while, self._draw)
+        power_cuts = PowerCuts(self._crew, self._cluster.servers, fronts, self._direct_clients, self._while, self._draw)
         if isinstance(store, RedisNodes):
             yield from NodeFaults(store, power_cuts, self._while, self._draw).kinds()
         else:
@@ -155,7 +155,7 @@ class Faults:
             server.ending = False
             if status != 0:
                 self._cluster.crashes.append(
-                    f"server {index} ended with {status} after SIGTERM:\n{server.output()[-4000:]}"
+                    f"server {index} ended with status {status} after SIGTERM:\n{server.output()[-4000:]}"
                 )
         await self._cluster.restart(server)
 
@@ -183,7 +183,9 @@ class Faults:
             status = await asyncio.to_thread(server.kill_worker, self._draw.randrange(self._cluster.workers))
             server.ending = False
             if status != signal.SIGKILL:
-                words = f"server {index} ended with {status} after a SIGKILL of a worker:\n{server.output()[-4000:]}"
+                words = (
+                    f"server {index} ended with status {status} after a SIGKILL of a worker:\n{server.output()[-4000:]}"
+                )
                 self._cluster.crashes.append(words)
         await self._while(0.0, 0.5)
         await self._cluster.restart(server)

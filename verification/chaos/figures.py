@@ -26,7 +26,7 @@ class Figures:
     races: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     violations: Counter[str] = field(default_factory=Counter)
-    lives: int = 0
+    generations: int = 0
     compared_rows: int = 0
     compared_states: int = 0
     lost_and_told: int = 0
@@ -52,7 +52,7 @@ class Figures:
         self.races.update(played.races)
         self.errors.update(reason for reason, _ in history.errors())
         self.violations.update(finding.kind for finding in verdict.findings)
-        self.lives += verdict.lives
+        self.generations += verdict.generations
         self.compared_rows += verdict.compared_rows
         self.compared_states += verdict.compared_states
         self.lost_and_told += verdict.lost_and_told

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from testing.wire_client import WAYS, Answer, Chunk, Refused, Replica, Result
 
-from .crew import TIMEOUT_S, Crew, Standing
+from .crew import TIMEOUT_S, Crew, TrackedSession
 from .excuses import PASSING
 from .history import Burst
 from .opening import OPENING, opened
@@ -43,12 +43,12 @@ class _Row:
 
 
 class Fleet:
-    """Steps a fleet of sessions. standings: of one model."""
+    """Steps a fleet of sessions. tracked_sessions: of one model."""
 
-    def __init__(self, crew: Crew, name: str, standings: Sequence[Standing]) -> None:
+    def __init__(self, crew: Crew, name: str, tracked_sessions: Sequence[TrackedSession]) -> None:
         self.name = name
         self._crew = crew
-        self._standings = standings
+        self._tracked_sessions = tracked_sessions
         self._draw = crew.dice()
         self._home = 0
         self._shaken: set[str] = set()  # sessions to reopen
@@ -59,11 +59,13 @@ class Fleet:
             while True:
                 last = self._crew.ending.is_set()
                 await self._open(replicas)
-                members = [each for each in self._standings if each.position and each.session not in self._shaken]
+                members = [
+                    each for each in self._tracked_sessions if each.position and each.session not in self._shaken
+                ]
                 ahead = 1 if last or self._draw.random() < 0.8 else self._draw.randint(2, MOST_AHEAD)
                 rows = self._draw.randint(1, MOST_ROWS) if ahead == 1 and not last else 1
                 await self._beat(replicas, members, ahead, rows)
-                if last and not self._shaken and len(members) == len(self._standings):
+                if last and not self._shaken and len(members) == len(self._tracked_sessions):
                     return
                 if not members:
                     await asyncio.sleep(0.05)
@@ -74,18 +76,20 @@ class Fleet:
     async def _open(self, replicas: Sequence[Replica]) -> None:
         room = asyncio.Semaphore(OPENING)
 
-        async def one(standing: Standing) -> None:
+        async def one(tracked: TrackedSession) -> None:
             async with room:
-                if await opened(self._crew, standing, self.name, replicas, self._draw, insisting=True):
-                    self._shaken.discard(standing.session)
+                if await opened(self._crew, tracked, self.name, replicas, self._draw, insisting=True):
+                    self._shaken.discard(tracked.session)
 
-        lost = [each for each in self._standings if each.position is None or each.session in self._shaken]
+        lost = [each for each in self._tracked_sessions if each.position is None or each.session in self._shaken]
         await asyncio.gather(*map(one, lost))
 
-    async def _beat(self, replicas: Sequence[Replica], members: Sequence[Standing], ahead: int, rows: int) -> None:
+    async def _beat(
+        self, replicas: Sequence[Replica], members: Sequence[TrackedSession], ahead: int, rows: int
+    ) -> None:
         """Sends `rows` frames in sequence, or `ahead` of them concurrently."""
         draw = self._draw
-        windows = [self._window(standing, ahead, rows) for standing in members]
+        windows = [self._window(tracked, ahead, rows) for tracked in members]
         if draw.random() < 0.02 or not members:
             self._home = draw.randrange(len(replicas))
         await asyncio.gather(
@@ -94,23 +98,23 @@ class Fleet:
                 for number in range(ahead)
             )
         )
-        for standing, window in zip(members, windows, strict=True):
+        for tracked, window in zip(members, windows, strict=True):
             for burst in window:
                 if burst.acks:
-                    standing.position = burst.acks[-1].position
+                    tracked.position = burst.acks[-1].position
                 if not burst.complete:
-                    self._shaken.add(standing.session)
+                    self._shaken.add(tracked.session)
                     break
 
-    def _window(self, standing: Standing, ahead: int, rows: int) -> list[Burst]:
+    def _window(self, tracked: TrackedSession, ahead: int, rows: int) -> list[Burst]:
         """Returns one burst for each frame in flight at the same time."""
-        position, bursts = standing.position, list[Burst]()
+        position, bursts = tracked.position, list[Burst]()
         if position is None:
-            raise ValueError(f"{standing.session!r} is not open")
+            raise ValueError(f"{tracked.session!r} is not open")
         held = position.step
         for _ in range(ahead):
-            inputs = self._crew.draw_inputs(standing.model, self._draw, rows)
-            bursts.append(self._crew.begin(standing, position, inputs, held, held + rows - 1))
+            inputs = self._crew.draw_inputs(tracked.model, self._draw, rows)
+            bursts.append(self._crew.begin(tracked, position, inputs, held, held + rows - 1))
             position = position.after(inputs)
         return bursts
 

@@ -17,7 +17,7 @@ from cellkeeper import Position as ClientPosition
 
 from testing.wire_client import Position
 
-from .crew import ATTEMPT_S, TIMEOUT_S, Crew, Standing
+from .crew import ATTEMPT_S, TIMEOUT_S, Crew, TrackedSession
 from .excuses import OPEN_ENDED
 from .history import Ack, Burst
 
@@ -26,14 +26,14 @@ FORGET_S = 0.2  # for the late steps of members that will be reopened anyway
 
 
 class Groups:
-    """One official client with one group. standings: of one model."""
+    """One official client with one group. tracked_sessions: of one model."""
 
-    def __init__(self, crew: Crew, name: str, standings: Sequence[Standing]) -> None:
+    def __init__(self, crew: Crew, name: str, tracked_sessions: Sequence[TrackedSession]) -> None:
         self.name = name
         self._crew = crew
         self._draw = crew.dice()
-        self._standings = {standing.session: standing for standing in standings}
-        self._model = standings[0].model
+        self._tracked_sessions = {tracked.session: tracked for tracked in tracked_sessions}
+        self._model = tracked_sessions[0].model
 
     async def run(self) -> None:
         """Works until the last step of every session is answered."""
@@ -64,7 +64,7 @@ class Groups:
         while True:
             last = self._crew.ending.is_set()
             await self._open_missing(group)
-            missing = len(self._standings) - len(group)
+            missing = len(self._tracked_sessions) - len(group)
             if not last and self._draw.random() < 0.005:
                 await self._leave_midway(group)
                 return False
@@ -79,33 +79,34 @@ class Groups:
 
     async def _open_missing(self, group: AsyncGroup) -> None:
         """Opens missing members at their known positions; after a refusal, at whatever position they have."""
-        lost = [standing for name, standing in self._standings.items() if name not in group]
+        lost = [tracked for name, tracked in self._tracked_sessions.items() if name not in group]
         if not lost:
             return
         expect = {each.session: each.position for each in lost if each.position is not None}
-        deeds = {
-            each.session: self._crew.deed("open", each, self.name, expect=expect.get(each.session)) for each in lost
+        operations = {
+            each.session: self._crew.operation("open", each, self.name, expect=expect.get(each.session))
+            for each in lost
         }
         insist = {name: ClientPosition(*position) for name, position in expect.items()}
         created: Mapping[str, bool] = {}
         errors: Mapping[str, CellkeeperError] = {}
         try:
-            created = await group.add(list(deeds), expect=insist)
+            created = await group.add(list(operations), expect=insist)
         except GroupError as error:
             errors = error.errors
         except CellkeeperError as error:
-            errors = dict.fromkeys(deeds, error)
+            errors = dict.fromkeys(operations, error)
         positions = group.positions
-        for name, deed in deeds.items():
-            standing, deed.at = self._standings[name], time.monotonic()
+        for name, operation in operations.items():
+            tracked, operation.at = self._tracked_sessions[name], time.monotonic()
             if name in errors:
-                deed.error, deed.error_text = reason_of(errors[name]), str(errors[name])
-                if deed.error not in OPEN_ENDED:
-                    standing.position = None
+                operation.error, operation.error_text = reason_of(errors[name]), str(errors[name])
+                if operation.error not in OPEN_ENDED:
+                    tracked.position = None
                 continue
-            deed.created = created.get(name, False)
-            deed.result = standing.position = Position(*positions[name])
-            self._crew.opened(standing, self.name)
+            operation.created = created.get(name, False)
+            operation.result = tracked.position = Position(*positions[name])
+            self._crew.opened(tracked, self.name)
 
     async def _look_after(self, group: AsyncGroup, failed: Mapping[str, CellkeeperError]) -> None:
         """Settles members that failed, so that they continue, or reopens them."""
@@ -127,7 +128,7 @@ class Groups:
 
     def _note_positions(self, group: AsyncGroup) -> None:
         for name, position in group.positions.items():
-            self._standings[name].position = Position(*position)
+            self._tracked_sessions[name].position = Position(*position)
 
     # ------------------------------------------------------------------------------------------ steps
 
@@ -156,7 +157,7 @@ class Groups:
         positions = group.positions
         return {
             name: self._crew.begin(
-                self._standings[name],
+                self._tracked_sessions[name],
                 positions[name],
                 self._crew.draw_inputs(self._model, self._draw, steps),
                 positions[name].step,

@@ -10,7 +10,7 @@ import numpy as np
 from testing.wire_client import Position
 
 from .checker import Checker, Verdict
-from .history import Ack, Array, Burst, Deed, Fault, History, Rest
+from .history import Ack, Array, Burst, Fault, History, Operation, Rest
 from .offline import Reference
 
 MODEL = "count"
@@ -37,10 +37,12 @@ class HandMade:
         generation = self._draw.randbytes(16)
         position = Position(generation, step, Position.first(generation).head)
         states = {"h": np.full((1, 1), value, np.float32)} if kind == "set_state" else {}
-        deed = Deed(kind, session, MODEL, "hand", self.tick(), names, position, created=kind == "open", step=step)
-        deed.states = states
-        deed.at = self.tick()
-        self.history.add_deed(deed)
+        operation = Operation(
+            kind, session, MODEL, "hand", self.tick(), names, position, created=kind == "open", step=step
+        )
+        operation.states = states
+        operation.at = self.tick()
+        self.history.add_operation(operation)
         self._inputs[session, generation] = np.zeros((0, 1), np.float32)
         self._starts[session, generation] = (step, states or None)
         return position
@@ -48,25 +50,27 @@ class HandMade:
     def fork(self, source: str, position: Position, target: str) -> Position:
         generation = self._draw.randbytes(16)
         there = Position(generation, position.step, position.head)
-        deed = Deed("fork", target, MODEL, "hand", self.tick(), b"", there, source=source, at_position=position)
-        deed.at = self.tick()
-        self.history.add_deed(deed)
+        operation = Operation(
+            "fork", target, MODEL, "hand", self.tick(), b"", there, source=source, at_position=position
+        )
+        operation.at = self.tick()
+        self.history.add_operation(operation)
         first, states = self._starts[source, position.generation]
         self._inputs[target, generation] = self._inputs[source, position.generation][: position.step - first]
         self._starts[target, generation] = (first, states)
         return there
 
-    def found(self, session: str, position: Position, *, expect: Position | None = None, error: str = "") -> Deed:
+    def found(self, session: str, position: Position, *, expect: Position | None = None, error: str = "") -> Operation:
         """Records an open of what exists, or a refused one."""
-        deed = Deed("open", session, MODEL, "hand", self.tick(), expect=expect, error=error)
-        deed.result = None if error else position
-        deed.at = self.tick()
-        return self.history.add_deed(deed)
+        operation = Operation("open", session, MODEL, "hand", self.tick(), expect=expect, error=error)
+        operation.result = None if error else position
+        operation.at = self.tick()
+        return self.history.add_operation(operation)
 
     def delete(self, session: str, position: Position) -> None:
-        deed = Deed("delete", session, MODEL, "hand", self.tick(), position.generation, deleted=True)
-        deed.at = self.tick()
-        self.history.add_deed(deed)
+        operation = Operation("delete", session, MODEL, "hand", self.tick(), position.generation, deleted=True)
+        operation.at = self.tick()
+        self.history.add_operation(operation)
 
     def steps(self, session: str, position: Position, values: list[float], sender: str = "hand") -> Position:
         """Records steps that were sent and answered, and applies them at `position`."""

@@ -77,7 +77,7 @@ class Burst:
 
 
 @dataclass(slots=True, eq=False)
-class Deed:
+class Operation:
     """An operation that starts, ends, copies or finds a generation of a session.
 
     kind: open, reset, set_state, fork, delete. generation: the one that it names; empty if it names none. result: the
@@ -167,7 +167,7 @@ class History:
     """
 
     bursts: dict[str, list[Burst]] = field(default_factory=lambda: defaultdict(list))
-    deeds: dict[str, list[Deed]] = field(default_factory=lambda: defaultdict(list))
+    operations: dict[str, list[Operation]] = field(default_factory=lambda: defaultdict(list))
     rests: list[Rest] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     ttls: dict[str, float] = field(default_factory=dict)
@@ -181,10 +181,10 @@ class History:
         self.models[burst.session] = burst.model
         return burst
 
-    def add_deed(self, deed: Deed) -> Deed:
-        self.deeds[deed.session].append(deed)
-        self.models[deed.session] = deed.model
-        return deed
+    def add_operation(self, operation: Operation) -> Operation:
+        self.operations[operation.session].append(operation)
+        self.models[operation.session] = operation.model
+        return operation
 
     def count_bursts(self) -> int:
         return sum(map(len, self.bursts.values()))
@@ -192,7 +192,12 @@ class History:
     def errors(self) -> list[tuple[str, bool]]:
         """Returns every error that a client saw: the reason, and whether it was the answer to a late copy."""
         seen = [(burst.error, burst.late) for bursts in self.bursts.values() for burst in bursts if burst.error]
-        return seen + [(deed.error, False) for deeds in self.deeds.values() for deed in deeds if deed.error]
+        return seen + [
+            (operation.error, False)
+            for operations in self.operations.values()
+            for operation in operations
+            if operation.error
+        ]
 
     def acknowledged_steps(self) -> int:
         """Returns the number of acknowledged steps, without late copies."""

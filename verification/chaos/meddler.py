@@ -12,9 +12,9 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.wire_client import WIRE_DTYPES, Position, Refused, Replica
 
-from .crew import Crew, Standing
+from .crew import Crew, TrackedSession
 from .excuses import PASSING
-from .history import MEDDLER, Deed
+from .history import MEDDLER, Operation
 
 TRIES = 12
 
@@ -30,66 +30,68 @@ class Meddler:
     async def run(self, replicas: Sequence[Replica]) -> None:
         while not self._crew.stopping.is_set():
             await self._crew.pause(self._draw.expovariate(1.0) * self._pause_s)
-            known = [standing for standing in self._crew.standings.values() if standing.position is not None]
+            known = [tracked for tracked in self._crew.tracked_sessions.values() if tracked.position is not None]
             if not known or self._crew.stopping.is_set():
                 continue
-            standing = self._draw.choice(known)
-            position = standing.position
+            tracked = self._draw.choice(known)
+            position = tracked.position
             if position is None:
                 continue
             kind = self._draw.choice(("reset", "reset", "set_state", "fork", "fork", "delete"))
             self._crew.did(f"racing_{kind}")
-            await getattr(self, f"_{kind}")(replicas, standing, position)
+            await getattr(self, f"_{kind}")(replicas, tracked, position)
 
-    async def _reset(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
-        deed = self._crew.deed("reset", standing, MEDDLER, generation=position.generation)
-        item = pb.ResetRequest.Item(session=standing.session, generation=position.generation, request_id=os.urandom(16))
-        await self._do(replicas, deed, "Reset", pb.ResetRequest(model=standing.model.name, items=[item]))
+    async def _reset(self, replicas: Sequence[Replica], tracked: TrackedSession, position: Position) -> None:
+        operation = self._crew.operation("reset", tracked, MEDDLER, generation=position.generation)
+        item = pb.ResetRequest.Item(session=tracked.session, generation=position.generation, request_id=os.urandom(16))
+        await self._do(replicas, operation, "Reset", pb.ResetRequest(model=tracked.model.name, items=[item]))
 
-    async def _set_state(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
+    async def _set_state(self, replicas: Sequence[Replica], tracked: TrackedSession, position: Position) -> None:
         states, tensors = {}, []
-        for spec in standing.model.engine.spec.states:
+        for spec in tracked.model.engine.spec.states:
             states[spec.name] = np.full(spec.shape, self._draw.randint(0, 8) / 8, np.float32)
             raw = states[spec.name].tobytes()
             tensors.append(pb.Tensor(name=spec.name, dtype=WIRE_DTYPES["float32"], shape=spec.shape, data=raw))
         step = 1_000_000 * self._crew.number()
-        deed = self._crew.deed("set_state", standing, MEDDLER, generation=position.generation, states=states, step=step)
+        operation = self._crew.operation(
+            "set_state", tracked, MEDDLER, generation=position.generation, states=states, step=step
+        )
         item = pb.SetStateRequest.Item(
-            session=standing.session,
+            session=tracked.session,
             generation=position.generation,
             request_id=os.urandom(16),
             step=step,
             state=tensors,
         )
-        await self._do(replicas, deed, "SetState", pb.SetStateRequest(model=standing.model.name, items=[item]))
+        await self._do(replicas, operation, "SetState", pb.SetStateRequest(model=tracked.model.name, items=[item]))
 
-    async def _fork(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
-        branch = self._crew.branch_of(standing)
-        deed = self._crew.deed("fork", branch, MEDDLER, source=standing.session, at_position=position)
+    async def _fork(self, replicas: Sequence[Replica], tracked: TrackedSession, position: Position) -> None:
+        branch = self._crew.branch_of(tracked)
+        operation = self._crew.operation("fork", branch, MEDDLER, source=tracked.session, at_position=position)
         item = pb.ForkRequest.Item(
-            source=standing.session, position=position.message(), target=branch.session, request_id=os.urandom(16)
+            source=tracked.session, position=position.message(), target=branch.session, request_id=os.urandom(16)
         )
-        await self._do(replicas, deed, "Fork", pb.ForkRequest(model=standing.model.name, items=[item]))
+        await self._do(replicas, operation, "Fork", pb.ForkRequest(model=tracked.model.name, items=[item]))
 
-    async def _delete(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
-        deed = self._crew.deed("delete", standing, MEDDLER, generation=position.generation)
-        item = pb.DeleteRequest.Item(session=standing.session, generation=position.generation)
-        await self._do(replicas, deed, "Delete", pb.DeleteRequest(model=standing.model.name, items=[item]))
+    async def _delete(self, replicas: Sequence[Replica], tracked: TrackedSession, position: Position) -> None:
+        operation = self._crew.operation("delete", tracked, MEDDLER, generation=position.generation)
+        item = pb.DeleteRequest.Item(session=tracked.session, generation=position.generation)
+        await self._do(replicas, operation, "Delete", pb.DeleteRequest(model=tracked.model.name, items=[item]))
 
-    async def _do(self, replicas: Sequence[Replica], deed: Deed, method: str, request: object) -> None:
+    async def _do(self, replicas: Sequence[Replica], operation: Operation, method: str, request: object) -> None:
         """Sends the request to any server until one answers, sometimes to two at once. Gives up after TRIES."""
         for _ in range(TRIES):
             routes = self._draw.sample(list(replicas), min(len(replicas), self._draw.choice((1, 1, 2))))
             replies = await asyncio.gather(*(route.call(method, request) for route in routes))
-            if any(self._note(deed, reply) for reply in replies):
+            if any(self._note(operation, reply) for reply in replies):
                 return
             await self._crew.pause(0.1)
 
-    def _note(self, deed: Deed, reply: object) -> bool:
+    def _note(self, operation: Operation, reply: object) -> bool:
         """Records how the operation ended. Returns False if the reply does not tell."""
         if isinstance(reply, Refused):
             if reply.reason not in PASSING:
-                deed.error, deed.error_text, deed.at = reply.reason, reply.message, time.monotonic()
+                operation.error, operation.error_text, operation.at = reply.reason, reply.message, time.monotonic()
                 return True
             return False
         if not isinstance(reply, pb.SessionResults):
@@ -99,10 +101,10 @@ class Meddler:
             reason = pb.Reason.Name(result.error.reason)
             if reason in PASSING:
                 return False
-            deed.error, deed.error_text = reason, result.error.message
-        elif deed.kind == "delete":
-            deed.deleted = result.deleted
+            operation.error, operation.error_text = reason, result.error.message
+        elif operation.kind == "delete":
+            operation.deleted = result.deleted
         else:
-            deed.result = Position.of(result.position)
-        deed.at = time.monotonic()
+            operation.result = Position.of(result.position)
+        operation.at = time.monotonic()
         return True

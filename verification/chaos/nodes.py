@@ -110,12 +110,12 @@ class RedisNodes:
         self._running.__exit__(kind, error, trace)
 
 
-def persist(deed: Callable[[], None]) -> None:
+def persist(operation: Callable[[], None]) -> None:
     """Retries while the nodes do not agree yet."""
     until = time.monotonic() + AGREE_S
     while time.monotonic() < until:
         with suppress(redis.RedisError, TimeoutError):
-            deed()
+            operation()
             return
         time.sleep(0.1)  # between two tries
-    deed()
+    operation()

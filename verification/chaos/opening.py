@@ -12,7 +12,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.wire_client import Position, Refused, Replica
 
-from .crew import TIMEOUT_S, Crew, Standing
+from .crew import TIMEOUT_S, Crew, TrackedSession
 from .excuses import PASSING, is_damaged
 
 OPENING = 16  # concurrently
@@ -20,17 +20,17 @@ DAMAGED_S = 1.0
 
 
 async def opened(
-    crew: Crew, standing: Standing, name: str, replicas: Sequence[Replica], draw: random.Random, *, insisting: bool
+    crew: Crew, tracked: TrackedSession, name: str, replicas: Sequence[Replica], draw: random.Random, *, insisting: bool
 ) -> bool:
     """Opens the session. Returns True if it is open now.
 
     insisting: on its known position; if that is refused, the position becomes unknown.
     """
-    expect = standing.position if insisting else None
-    deed = crew.deed("open", standing, name, expect=expect)
+    expect = tracked.position if insisting else None
+    operation = crew.operation("open", tracked, name, expect=expect)
     request = pb.OpenRequest(
-        model=standing.model.name,
-        session=standing.session,
+        model=tracked.model.name,
+        session=tracked.session,
         request_id=os.urandom(16),
         expect=None if expect is None else expect.message(),
     )
@@ -39,17 +39,17 @@ async def opened(
     while isinstance(reply, Refused) and _may_pass(reply) and time.monotonic() < until:
         await asyncio.sleep(0.1)
         reply = await draw.choice(replicas).call("Open", request)
-    deed.at = time.monotonic()
+    operation.at = time.monotonic()
     if isinstance(reply, Refused):
-        deed.error, deed.error_text = reply.reason, reply.message
+        operation.error, operation.error_text = reply.reason, reply.message
         if is_damaged(reply.message):
             await asyncio.sleep(DAMAGED_S)  # asking again is of no use, yet a client of one session would
         if reply.reason not in PASSING:
-            standing.position = None
+            tracked.position = None
         return False
-    deed.result, deed.created = Position.of(reply.position), reply.created
-    standing.position = deed.result
-    crew.opened(standing, name)
+    operation.result, operation.created = Position.of(reply.position), reply.created
+    tracked.position = operation.result
+    crew.opened(tracked, name)
     return True
 
 

@@ -20,7 +20,7 @@ from .proxy import Proxy
 from .raw import Rough
 from .weather import Wait
 
-MOST_LIVES = 3
+MAX_RUNS = 3
 MOST_SINGLES = 6
 CALL_S = 1.5
 MOST_FEW_S = 3.0
@@ -31,8 +31,8 @@ Restart = Callable[[], Awaitable[None]]
 class PowerCuts:
     """Cuts the power of a store's server, several times in a row.
 
-    fronts: the proxies between all clients and the servers. loners: clients that bypass these proxies and step one by
-    one, while nobody else writes.
+    fronts: the proxies between all clients and the servers. direct_clients: clients that bypass these proxies and
+    step one by one, while nobody else writes.
     """
 
     def __init__(
@@ -40,25 +40,25 @@ class PowerCuts:
         crew: Crew,
         servers: Sequence[Server],
         fronts: Sequence[Proxy],
-        loners: Sequence[Rough],
+        direct_clients: Sequence[Rough],
         wait: Wait,
         draw: random.Random,
     ) -> None:
         self._crew = crew
         self._servers = servers
         self._fronts = fronts
-        self._loners = loners
+        self._direct_clients = direct_clients
         self._wait = wait
         self._draw = draw
         self._steps: list[asyncio.Task[None]] = []
 
     async def run(self, power: AnyPower, restart: Restart) -> None:
-        """Cuts the power and restarts the server, up to MOST_LIVES times; the last run of the server continues."""
-        lives = self._draw.randint(1, MOST_LIVES)
+        """Cuts the power and restarts the server, up to MAX_RUNS times; the last run of the server continues."""
+        runs = self._draw.randint(1, MAX_RUNS)
         replicas = [Replica(server.target, CALL_S) for server in self._servers]
         try:
             await self._cut(power)
-            for _ in range(lives - 1):
+            for _ in range(runs - 1):
                 await self._live(power, restart, replicas)
             await self._wait(0.0, 0.5)
             await restart()
@@ -89,10 +89,11 @@ class PowerCuts:
         self._crew.history.power_cuts.append(await power.cut(self._draw))
 
     async def _step_few(self, replicas: Sequence[Replica]) -> None:
-        """Steps one loner, or all of them. Returns when they have their answers, or before."""
+        """Steps one direct client, or all of them. Returns when they have their answers, or before."""
         if all(task.done() for task in self._steps):
-            for loner in self._draw.sample(list(self._loners), self._draw.choice((1, len(self._loners)))):
-                steps = loner.step_singly(replicas, self._draw.randint(1, MOST_SINGLES))
+            count = self._draw.choice((1, len(self._direct_clients)))
+            for client in self._draw.sample(list(self._direct_clients), count):
+                steps = client.step_singly(replicas, self._draw.randint(1, MOST_SINGLES))
                 self._steps.append(asyncio.create_task(steps))
         if self._draw.random() < 0.7:
             await asyncio.wait(self._steps, timeout=MOST_FEW_S)

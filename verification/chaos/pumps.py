@@ -19,9 +19,9 @@ from cellkeeper import Position as ClientPosition
 
 from testing.wire_client import Position
 
-from .crew import ATTEMPT_S, TIMEOUT_S, Crew, Standing
+from .crew import ATTEMPT_S, TIMEOUT_S, Crew, TrackedSession
 from .excuses import OPEN_ENDED
-from .history import Ack, Burst, Deed
+from .history import Ack, Burst, Operation
 
 MOST_CHUNK_STEPS = 20
 LONG_CHUNK_STEPS = 120
@@ -46,16 +46,16 @@ class Habits:
 class Pumps:
     """One official client and the sessions that it works on."""
 
-    def __init__(self, crew: Crew, name: str, standings: Sequence[Standing], habits: Habits) -> None:
+    def __init__(self, crew: Crew, name: str, tracked_sessions: Sequence[TrackedSession], habits: Habits) -> None:
         self.name = name
         self._crew = crew
         self._draw = crew.dice()
-        self._standings = standings
+        self._tracked_sessions = tracked_sessions
         self._habits = habits
         self._client: AsyncClient | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._old: list[asyncio.Task[None]] = []
-        self._left: list[Standing] = []  # branches, to be opened once more in the end
+        self._left: list[TrackedSession] = []  # branches, to be opened once more in the end
 
     def start(self) -> None:
         targets, websockets = self._crew.addresses(self._draw)
@@ -68,8 +68,8 @@ class Pumps:
             websocket=websockets,
         )
         self._tasks = [
-            asyncio.create_task(self._drive(self._client, standing), name=f"last step of {standing.session}")
-            for standing in self._standings
+            asyncio.create_task(self._drive(self._client, tracked), name=f"last step of {tracked.session}")
+            for tracked in self._tracked_sessions
         ]
 
     async def kill(self) -> None:
@@ -89,9 +89,9 @@ class Pumps:
         """Waits until every session has made its last step."""
         await asyncio.gather(*self._tasks)
         if self._client is not None:
-            for standing in self._left:
+            for tracked in self._left:
                 with suppress(CellkeeperError):  # the error is recorded
-                    await self._open(self._client, standing)
+                    await self._open(self._client, tracked)
             await self._bury(self._client, 0.0)
         await asyncio.gather(*self._old)
 
@@ -102,56 +102,56 @@ class Pumps:
 
     # ------------------------------------------------------------------------------------------ one session
 
-    async def _drive(self, client: AsyncClient, standing: Standing) -> None:
+    async def _drive(self, client: AsyncClient, tracked: TrackedSession) -> None:
         draw = random.Random(self._draw.getrandbits(64))
         session: AsyncSession | None = None
         while True:
             last = self._crew.ending.is_set()
             try:
                 if session is None:
-                    session = await self._open(client, standing)
-                await self._turn(session, standing, draw, last)
-                standing.position = Position(*session.position)
+                    session = await self._open(client, tracked)
+                await self._turn(session, tracked, draw, last)
+                tracked.position = Position(*session.position)
                 if last:
                     return
             except asyncio.CancelledError:  # killed: the next client insists on every answer that arrived here
-                if session is not None and standing.position is not None:
-                    standing.position = Position(*session.position)
+                if session is not None and tracked.position is not None:
+                    tracked.position = Position(*session.position)
                 raise
             except CellkeeperError as error:
-                if session is not None and standing.position is not None:
-                    standing.position = Position(*session.position)
-                if isinstance(error, SessionNotFound) and standing.session in self._crew.history.ttls:
+                if session is not None and tracked.position is not None:
+                    tracked.position = Position(*session.position)
+                if isinstance(error, SessionNotFound) and tracked.session in self._crew.history.ttls:
                     self._crew.did("ttl_expiry")
                 if session is not None and (draw.random() < 0.7 or not await _settled(session)):
                     await session.close()
                     session = None
                 await asyncio.sleep(draw.uniform(0.0, 0.05))
 
-    async def _open(self, client: AsyncClient, standing: Standing) -> AsyncSession:
+    async def _open(self, client: AsyncClient, tracked: TrackedSession) -> AsyncSession:
         """Opens the session at its known position; after a refusal, at whatever position it has."""
-        expect = standing.position
-        standing.position = None
-        ttl = self._crew.history.ttls.get(standing.session)
-        deed = self._crew.deed("open", standing, self.name, expect=expect)
+        expect = tracked.position
+        tracked.position = None
+        ttl = self._crew.history.ttls.get(tracked.session)
+        operation = self._crew.operation("open", tracked, self.name, expect=expect)
         insist = None if expect is None else ClientPosition(*expect)
-        found = client.open(standing.session, model=standing.model.name, ttl=ttl, expect=insist)
+        found = client.open(tracked.session, model=tracked.model.name, ttl=ttl, expect=insist)
         try:
-            session: AsyncSession = await answered(deed, found)
+            session: AsyncSession = await answered(operation, found)
         finally:
-            if deed.error in OPEN_ENDED:  # it was not refused
-                standing.position = expect
-        deed.result, deed.created = Position(*session.position), session.created
-        standing.position = deed.result
-        self._crew.opened(standing, self.name)
+            if operation.error in OPEN_ENDED:  # it was not refused
+                tracked.position = expect
+        operation.result, operation.created = Position(*session.position), session.created
+        tracked.position = operation.result
+        self._crew.opened(tracked, self.name)
         return session
 
-    async def _turn(self, session: AsyncSession, standing: Standing, draw: random.Random, last: bool) -> None:
+    async def _turn(self, session: AsyncSession, tracked: TrackedSession, draw: random.Random, last: bool) -> None:
         habits, dice = self._habits, draw.random()
         if last:
-            await self._windows(session, standing, draw, 1, 1)
+            await self._windows(session, tracked, draw, 1, 1)
             return
-        ttl = self._crew.history.ttls.get(standing.session)
+        ttl = self._crew.history.ttls.get(tracked.session)
         if ttl is not None and draw.random() < habits.pause:
             await self._crew.pause(draw.uniform(0.5, 1.5) * ttl)
         for kind in ("stream", "window", "single", "reset", "set_state", "fork", "delete"):
@@ -160,35 +160,35 @@ class Pumps:
                 break
         match kind:
             case "stream":
-                await self._stream(session, standing, draw)
+                await self._stream(session, tracked, draw)
             case "window":
-                await self._windows(session, standing, draw, draw.randint(1, MOST_WINDOW // 2), MOST_CHUNK_STEPS)
+                await self._windows(session, tracked, draw, draw.randint(1, MOST_WINDOW // 2), MOST_CHUNK_STEPS)
             case "single":
                 for _ in range(draw.randint(1, 6)):
-                    await self._windows(session, standing, draw, 1, 1)
+                    await self._windows(session, tracked, draw, 1, 1)
             case "reset":
-                deed = self._crew.deed("reset", standing, self.name, generation=session.generation)
-                deed.result = Position(*await answered(deed, session.reset()))
+                operation = self._crew.operation("reset", tracked, self.name, generation=session.generation)
+                operation.result = Position(*await answered(operation, session.reset()))
             case "set_state":
-                await self._set_state(session, standing, draw)
+                await self._set_state(session, tracked, draw)
             case "fork":
-                await self._fork(session, standing, draw)
+                await self._fork(session, tracked, draw)
             case "delete":
-                deed = self._crew.deed("delete", standing, self.name, generation=session.generation)
-                deed.deleted = await answered(deed, session.delete())
-                standing.position = None
-                raise CellkeeperError("deleted: to be opened anew")
+                operation = self._crew.operation("delete", tracked, self.name, generation=session.generation)
+                operation.deleted = await answered(operation, session.delete())
+                tracked.position = None
+                raise CellkeeperError("deleted: open it again")
 
     # ------------------------------------------------------------------------------------------ steps
 
-    async def _stream(self, session: AsyncSession, standing: Standing, draw: random.Random) -> None:
+    async def _stream(self, session: AsyncSession, tracked: TrackedSession, draw: random.Random) -> None:
         long = draw.randint(MOST_CHUNK_STEPS, LONG_CHUNK_STEPS)
         chunk_steps = draw.choice((1, draw.randint(2, MOST_CHUNK_STEPS), long, long))
         steps = draw.randint(1, 16) if chunk_steps == 1 else draw.randint(20, 8 * chunk_steps + 20)
-        inputs = self._crew.draw_inputs(standing.model, draw, steps)
+        inputs = self._crew.draw_inputs(tracked.model, draw, steps)
         wanted = draw.choice((("prediction",), ("prediction",), ("prediction", "hidden")))
         held = session.position.step
-        burst = self._crew.begin(standing, session.position, inputs, held, held + steps - 1)
+        burst = self._crew.begin(tracked, session.position, inputs, held, held + steps - 1)
         window = draw.randint(1, MOST_WINDOW) * chunk_steps
         replies = session.stream_replies(list(inputs), outputs=wanted, window=window, chunk_steps=chunk_steps)
         try:
@@ -213,14 +213,14 @@ class Pumps:
             burst.acks.append(_ack(part))
 
     async def _windows(
-        self, session: AsyncSession, standing: Standing, draw: random.Random, chunks: int, most_steps: int
+        self, session: AsyncSession, tracked: TrackedSession, draw: random.Random, chunks: int, most_steps: int
     ) -> None:
         """Sends several chunks concurrently."""
         position, tasks = Position(*session.position), []
         for _ in range(chunks):
             steps = draw.randint(1, most_steps)
-            inputs = self._crew.draw_inputs(standing.model, draw, steps)
-            burst = self._crew.begin(standing, position, inputs, session.position.step, position.step)
+            inputs = self._crew.draw_inputs(tracked.model, draw, steps)
+            burst = self._crew.begin(tracked, position, inputs, session.position.step, position.step)
             position = position.after(inputs)
             names: tuple[str, ...] = ("prediction", "state") if draw.random() < 0.03 else ("prediction",)
             tasks.append(asyncio.ensure_future(self._chunk(session, burst, names)))
@@ -245,32 +245,32 @@ class Pumps:
 
     # ------------------------------------------------------------------------------------------ generations
 
-    async def _set_state(self, session: AsyncSession, standing: Standing, draw: random.Random) -> None:
+    async def _set_state(self, session: AsyncSession, tracked: TrackedSession, draw: random.Random) -> None:
         numbers = np.random.default_rng(draw.getrandbits(64))
         states = {
             spec.name: numbers.integers(0, 8, spec.shape).astype(np.float32) / np.float32(8)
             for spec in session.model.states
         }
         step = 1_000_000 * self._crew.number()  # differs from every other generation's steps
-        deed = self._crew.deed(
-            "set_state", standing, self.name, generation=session.generation, states=states, step=step
+        operation = self._crew.operation(
+            "set_state", tracked, self.name, generation=session.generation, states=states, step=step
         )
-        deed.result = Position(*await answered(deed, session.set_state(states, step=step)))
+        operation.result = Position(*await answered(operation, session.set_state(states, step=step)))
 
-    async def _fork(self, session: AsyncSession, standing: Standing, draw: random.Random) -> None:
+    async def _fork(self, session: AsyncSession, tracked: TrackedSession, draw: random.Random) -> None:
         """Forks the session, steps the branch a little, and usually deletes it then."""
-        branch_standing = self._crew.branch_of(standing)
+        branch_standing = self._crew.branch_of(tracked)
         there = Position(*session.position)
-        deed = self._crew.deed("fork", branch_standing, self.name, source=standing.session, at_position=there)
-        branch: AsyncSession = await answered(deed, session.fork(branch_standing.session))
-        deed.result = Position(*branch.position)
+        operation = self._crew.operation("fork", branch_standing, self.name, source=tracked.session, at_position=there)
+        branch: AsyncSession = await answered(operation, session.fork(branch_standing.session))
+        operation.result = Position(*branch.position)
         self._crew.opened(branch_standing, self.name)
         self._left.append(branch_standing)
         for _ in range(draw.randint(0, 3)):
             await self._windows(branch, branch_standing, draw, draw.randint(1, 3), MOST_CHUNK_STEPS)
         if draw.random() < 0.8:
-            deed = self._crew.deed("delete", branch_standing, self.name, generation=branch.generation)
-            deed.deleted = await answered(deed, branch.delete())
+            operation = self._crew.operation("delete", branch_standing, self.name, generation=branch.generation)
+            operation.deleted = await answered(operation, branch.delete())
             self._left.remove(branch_standing)
         await branch.close()
 
@@ -284,18 +284,18 @@ async def _settled(session: AsyncSession) -> bool:
     return True
 
 
-async def answered(deed: Deed, call: Awaitable[Any]) -> Any:
-    """Awaits the call and records how the deed ended."""
+async def answered(operation: Operation, call: Awaitable[Any]) -> Any:
+    """Awaits the call and records how the operation ended."""
     try:
         result = await call
     except asyncio.CancelledError:
-        deed.error, deed.at = "CLIENT_KILLED", time.monotonic()
+        operation.error, operation.at = "CLIENT_KILLED", time.monotonic()
         raise
     except CellkeeperError as error:
-        deed.error, deed.error_text = error.reason or type(error).__name__, str(error)
-        deed.at = time.monotonic()
+        operation.error, operation.error_text = error.reason or type(error).__name__, str(error)
+        operation.at = time.monotonic()
         raise
-    deed.at = time.monotonic()
+    operation.at = time.monotonic()
     return result
 
 

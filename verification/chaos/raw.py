@@ -15,7 +15,7 @@ import numpy as np
 
 from testing.wire_client import WAYS, Chunk, Position, Refused, Replica, Result
 
-from .crew import TIMEOUT_S, Crew, Standing
+from .crew import TIMEOUT_S, Crew, TrackedSession
 from .excuses import PASSING
 from .history import LATE, Ack, Array, Burst
 from .opening import OPENING, opened
@@ -34,7 +34,9 @@ class LateCopies:
         self._crew = crew
         self._draw = crew.dice()
         self._bag: deque[tuple[float, Burst]] = deque()
-        self._held: dict[tuple[str, Position], Standing] = {}  # what its copies were told, by session and position
+        self._held: dict[
+            tuple[str, Position], TrackedSession
+        ] = {}  # what its copies were told, by session and position
 
     def keep(self, burst: Burst) -> None:
         if len(self._bag) < 2000:
@@ -57,9 +59,9 @@ class LateCopies:
         """
         room = asyncio.Semaphore(OPENING)
 
-        async def ask(standing: Standing) -> None:
+        async def ask(tracked: TrackedSession) -> None:
             async with room:
-                await opened(self._crew, standing, LATE, replicas, self._draw, insisting=True)
+                await opened(self._crew, tracked, LATE, replicas, self._draw, insisting=True)
 
         await asyncio.gather(*map(ask, self._held.values()))
 
@@ -99,16 +101,16 @@ class LateCopies:
         if copy.acks:
             place = copy.acks[-1].position
             model = next(each for each in self._crew.models if each.name == copy.model)
-            self._held[copy.session, place] = Standing(copy.session, model, place)
+            self._held[copy.session, place] = TrackedSession(copy.session, model, place)
 
 
 class Rough:
     """A client of one session: sends windows of chunks, each until it is answered."""
 
-    def __init__(self, crew: Crew, name: str, standing: Standing, late: LateCopies) -> None:
+    def __init__(self, crew: Crew, name: str, tracked: TrackedSession, late: LateCopies) -> None:
         self.name = name
         self._crew = crew
-        self._standing = standing
+        self._tracked = tracked
         self._late = late
         self._draw = crew.dice()
         self._held = 0
@@ -118,7 +120,7 @@ class Rough:
         try:
             while True:
                 last = self._crew.ending.is_set()
-                if self._standing.position is None and not await self._open(replicas, insisting=False):
+                if self._tracked.position is None and not await self._open(replicas, insisting=False):
                     await asyncio.sleep(0.05)
                     continue
                 done = await self._window(replicas, 1 if last else self._draw.randint(1, MOST_WINDOW))
@@ -132,7 +134,7 @@ class Rough:
 
     async def step_singly(self, replicas: Sequence[Replica], count: int) -> None:
         """Makes `count` single steps, one after another; fewer if one is refused."""
-        if self._standing.position is None and not await self._open(replicas, insisting=False):
+        if self._tracked.position is None and not await self._open(replicas, insisting=False):
             return
         for _ in range(count):
             if not await self._window(replicas, 1, 1):
@@ -140,21 +142,21 @@ class Rough:
                 return
 
     async def _open(self, replicas: Sequence[Replica], *, insisting: bool) -> bool:
-        found = await opened(self._crew, self._standing, self.name, replicas, self._draw, insisting=insisting)
-        if found and self._standing.position is not None:
-            self._held = self._standing.position.step
+        found = await opened(self._crew, self._tracked, self.name, replicas, self._draw, insisting=insisting)
+        if found and self._tracked.position is not None:
+            self._held = self._tracked.position.step
         return found
 
     async def _window(self, replicas: Sequence[Replica], chunks: int, most_steps: int = MOST_CHUNK_STEPS) -> bool:
         """Sends some chunks, in any order. Returns True if all were answered."""
-        standing, draw = self._standing, self._draw
-        position = standing.position
+        tracked, draw = self._tracked, self._draw
+        position = tracked.position
         if position is None:
             return False
         bursts = []
         for _ in range(chunks):
-            inputs = self._crew.draw_inputs(standing.model, draw, draw.randint(1, draw.choice((1, most_steps))))
-            bursts.append(self._crew.begin(standing, position, inputs, self._held))
+            inputs = self._crew.draw_inputs(tracked.model, draw, draw.randint(1, draw.choice((1, most_steps))))
+            bursts.append(self._crew.begin(tracked, position, inputs, self._held))
             position = position.after(inputs)
         order = draw.sample(bursts, len(bursts)) if draw.random() < 0.3 else bursts
         if order != bursts:
@@ -163,8 +165,8 @@ class Rough:
         for burst in bursts:
             if not burst.complete:
                 return False
-            standing.position = burst.acks[0].position
-            self._held = standing.position.step
+            tracked.position = burst.acks[0].position
+            self._held = tracked.position.step
             if draw.random() < 0.2:
                 self._late.keep(burst)
         return True

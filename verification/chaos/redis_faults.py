@@ -119,5 +119,5 @@ class RedisFaults:
 
     def _pair(self) -> RedisPair:
         if not isinstance(self._store, RedisPair):
-            raise TypeError("this fault is a pair's")
+            raise TypeError("this fault needs a pair of Redis servers")
         return self._store

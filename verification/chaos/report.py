@@ -57,7 +57,7 @@ def table(outcome: Outcome) -> str:
         f"{line['workers']} processes each, seed {line['seed']}: "
         f"{line['acknowledged_steps']:,} steps acknowledged in {line['seconds']} s ({line['steps_per_second']:,}/s), "
         f"in {line['chunks']:,} chunks, {line['single_steps']:,} of them single steps",
-        f"{line['rounds']} rounds, checked in {figures.check_seconds:.1f} s: {figures.lives:,} lives, "
+        f"{line['rounds']} rounds, checked in {figures.check_seconds:.1f} s: {figures.generations:,} generations, "
         f"{figures.compared_rows:,} output rows and {figures.compared_states:,} states compared bitwise",
         "",
         f"{'fault':<24}{'times':>8}   {'next step, ms':>20}   {'who waited, ms':>14}   {'all who waited, ms':>20}",
@@ -77,7 +77,7 @@ def table(outcome: Outcome) -> str:
     if line["losing_faults"]:
         words += [
             f"{line['losing_faults']} faults that may lose a tail: {line['replayed']} steps were replayed by clients, "
-            f"{line['lost_and_told']} lost and told",
+            f"{line['lost_and_told']} lost and reported",
             "",
         ]
     for kind in KINDS:

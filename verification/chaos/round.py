@@ -15,7 +15,7 @@ from tests.integration.acceptance.sequences import Model
 
 from .checker import Verdict
 from .cluster import Cluster
-from .crew import OFFICIAL, Crew, Standing
+from .crew import OFFICIAL, Crew, TrackedSession
 from .excuses import PASSING, is_damaged
 from .faults import Faults
 from .fleet import Fleet
@@ -67,7 +67,7 @@ async def play(
     pumps = _pumps(crew, settings)
     late = LateCopies(crew)
     rough = [
-        Rough(crew, f"rough-{index}", _standing(crew, f"rough-{index}", models[index % 2]), late)
+        Rough(crew, f"rough-{index}", _track(crew, f"rough-{index}", models[index % 2]), late)
         for index in range(settings.rough)
     ]
     fleets = [
@@ -78,11 +78,11 @@ async def play(
         Groups(crew, f"{OFFICIAL}-group-{number}", _fleet_of(crew, f"group-{number}", models[number % 2], settings))
         for number in range(settings.groups)
     ]
-    loners = [
-        Rough(crew, f"loner-{index}", _standing(crew, f"loner-{index}", models[index % 2]), late)
-        for index in range(settings.loners)
+    direct_clients = [
+        Rough(crew, f"direct-{index}", _track(crew, f"direct-{index}", models[index % 2]), late)
+        for index in range(settings.direct_clients)
     ]
-    faults = Faults(cluster, crew, pumps, settings.every_s, settings.only, loners=loners)
+    faults = Faults(cluster, crew, pumps, settings.every_s, settings.only, direct_clients=direct_clients)
     # one connection for each worker: the kernel distributes them
     replicas = [Replica(target, 1.5) for target in cluster.targets for _ in range(settings.workers)]
     started = time.monotonic()
@@ -102,7 +102,7 @@ async def play(
         await cluster.heal()
         crew.ending.set()
         ended = time.monotonic()
-        others += [asyncio.create_task(loner.run(), name=f"last step of {loner.name}") for loner in loners]
+        others += [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in direct_clients]
         lasts = [*others, *(asyncio.create_task(pump.finish()) for pump in pumps)]
         done, going_on = await asyncio.wait(lasts, timeout=FINISH_S)
         for task in done:
@@ -136,33 +136,33 @@ async def _until(end: float, history: History, tasks: list[asyncio.Task[None]]) 
 def _pumps(crew: Crew, settings: Settings) -> list[Pumps]:
     found = []
     for number in range(settings.clients):
-        standings = [
-            _standing(crew, f"pump-{number}/{index}", crew.models[index % len(crew.models)])
+        tracked_sessions = [
+            _track(crew, f"pump-{number}/{index}", crew.models[index % len(crew.models)])
             for index in range(settings.sessions)
         ]
-        found.append(Pumps(crew, f"{OFFICIAL}-{number}", standings, Habits()))
+        found.append(Pumps(crew, f"{OFFICIAL}-{number}", tracked_sessions, Habits()))
     if settings.singles:
-        standings = [_standing(crew, f"single-{at}", crew.models[at % 2]) for at in range(settings.singles)]
-        found.append(Pumps(crew, f"{OFFICIAL}-of-singles", standings, SINGLES))
+        tracked_sessions = [_track(crew, f"single-{at}", crew.models[at % 2]) for at in range(settings.singles)]
+        found.append(Pumps(crew, f"{OFFICIAL}-of-singles", tracked_sessions, SINGLES))
     draw, expiring = crew.dice(), []
     for index in range(settings.expiring):
-        standing = _standing(crew, f"expiring-{index}", crew.models[index % len(crew.models)])
-        crew.history.ttls[standing.session] = draw.uniform(0.3, 1.5)
-        expiring.append(standing)
+        tracked = _track(crew, f"expiring-{index}", crew.models[index % len(crew.models)])
+        crew.history.ttls[tracked.session] = draw.uniform(0.3, 1.5)
+        expiring.append(tracked)
     if expiring:
         found.append(Pumps(crew, f"{OFFICIAL}-of-expiring", expiring, Habits()))
     return found
 
 
-def _fleet_of(crew: Crew, name: str, model: Model, settings: Settings) -> list[Standing]:
+def _fleet_of(crew: Crew, name: str, model: Model, settings: Settings) -> list[TrackedSession]:
     """Returns sessions that are stepped together."""
-    return [_standing(crew, f"{name}/{index}", model) for index in range(settings.fleet)]
+    return [_track(crew, f"{name}/{index}", model) for index in range(settings.fleet)]
 
 
-def _standing(crew: Crew, session: str, model: Model) -> Standing:
+def _track(crew: Crew, session: str, model: Model) -> TrackedSession:
     session = crew.prefix + session
-    standing = crew.standings[session] = Standing(session, model)
-    return standing
+    tracked = crew.tracked_sessions[session] = TrackedSession(session, model)
+    return tracked
 
 
 async def _read_back(crew: Crew, replicas: list[Replica]) -> None:
@@ -193,4 +193,4 @@ async def _rest(session: str, model: str, number: int, replica: Replica) -> Rest
             words = f"{reply.reason} {reply.message}"
             return Rest(session, model, None, {}, number, asked_at, time.monotonic(), words)
         await asyncio.sleep(0.25)
-    raise RuntimeError(f"{session!r} cannot be read at rest: {reply}")
+    raise RuntimeError(f"{session!r} cannot be read after the run: {reply}")

@@ -11,8 +11,8 @@ class Settings:
 
     every_s: mean seconds between two faults. only: kinds of faults; empty: all. clients: official ones with `sessions`
     sessions each; one more has `singles` sessions and steps them one by one. groups: official ones that step `fleet`
-    sessions of a model as a group. fleets: raw clients that step `fleet` sessions of a model together. loners: raw
-    clients of one session that step only after a power cut. workers: processes of each server.
+    sessions of a model as a group. fleets: raw clients that step `fleet` sessions of a model together. direct_clients:
+    raw clients of one session that step only after a power cut. workers: processes of each server.
     """
 
     seconds: float
@@ -28,7 +28,7 @@ class Settings:
     fleets: int = 3
     fleet: int = 64
     rough: int = 10
-    loners: int = 4
+    direct_clients: int = 4
     expiring: int = 6
     meddle_s: float = 0.5
     workers: int = 1
@@ -36,4 +36,4 @@ class Settings:
     def count_clients(self) -> int:
         """Counts official and raw clients."""
         official = self.clients + bool(self.singles) + bool(self.expiring) + self.groups
-        return official + self.fleets + self.rough + self.loners
+        return official + self.fleets + self.rough + self.direct_clients

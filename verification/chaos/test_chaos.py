@@ -116,10 +116,10 @@ def test_a_tampered_store_is_found(
         store = cluster.store
         if not isinstance(store, RedisStore):
             raise TypeError("this test is Redis's")
-        deeds = {"lose_last": lose_last, "double_last": double_last, "flip_bit": flip_bit}
+        operations = {"lose_last": lose_last, "double_last": double_last, "flip_bit": flip_bit}
         with store.primary.client() as client:
             sessions = [name for name in sorted(history.models) if name.startswith(LARGE) and "~" not in name]
-            for kind, deed in deeds.items():
+            for kind, operation in operations.items():
                 for name in sessions:
                     at = SessionKey("", history.models[name], name)
                     elements = client.lrange(redis_key(at), 0, -1)
@@ -129,7 +129,7 @@ def test_a_tampered_store_is_found(
                     shorter = [other for other in others if other.position.step < last.position.step]
                     if name not in planted and shorter:
                         before = shorter[0]
-                        wrong = deed(last, last.position.step - before.position.step)
+                        wrong = operation(last, last.position.step - before.position.step)
                         client.delete(redis_key(at))
                         client.rpush(
                             redis_key(at),

@@ -25,7 +25,7 @@ def made(reference: Reference) -> HandMade:
     return HandMade(reference)
 
 
-def a_life(made: HandMade, session: str = "a") -> tuple[Position, Position, Position]:
+def two_chunks(made: HandMade, session: str = "a") -> tuple[Position, Position, Position]:
     """Makes two chunks of a new session. Returns its positions before, between and after them."""
     start = made.begin("open", session)
     middle = made.steps(session, start, [1, 2, 3])
@@ -36,7 +36,7 @@ def a_life(made: HandMade, session: str = "a") -> tuple[Position, Position, Posi
 
 
 def test_a_sound_history_is_sound(made: HandMade) -> None:
-    _, middle, end = a_life(made)
+    _, middle, end = two_chunks(made)
     made.repeat(made.history.bursts["a"][0])
     branch = made.steps("b", made.fork("a", middle, "b"), [7])
     twig = made.steps("c", made.fork("b", branch, "c"), [8, 9])
@@ -47,13 +47,13 @@ def test_a_sound_history_is_sound(made: HandMade) -> None:
         made.rest(session, position)
     verdict = made.check()
     assert verdict.findings == []
-    assert verdict.lives == 5
+    assert verdict.generations == 5
     assert verdict.compared_rows == 3 + 2 + 3 + 1 + 2 + 2 + 1
     assert verdict.compared_states == 6
 
 
 def test_what_was_sent_and_not_answered_may_have_been_applied(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.fault("server_kill")
     made.unanswered("a", end, [6, 7], "LOST")
     inputs = np.array([[6.0]], np.float32)
@@ -66,35 +66,35 @@ def test_what_was_sent_and_not_answered_may_have_been_applied(made: HandMade) ->
 
 
 def test_a_lost_step(made: HandMade) -> None:
-    _, middle, _ = a_life(made)
+    _, middle, _ = two_chunks(made)
     made.rest("a", middle)
     assert made.kinds() == {"lost"}
 
 
 def test_a_lost_session(made: HandMade) -> None:
-    a_life(made)
+    two_chunks(made)
     made.rest("a", None)
     assert made.kinds() == {"lost"}
 
 
 def test_a_step_that_is_found_missing_on_the_way(made: HandMade) -> None:
-    _, middle, end = a_life(made)
+    _, middle, end = two_chunks(made)
     made.begin("open", "a")
-    deed = made.history.deeds["a"][-1]
-    deed.result, deed.created = middle, False
+    operation = made.history.operations["a"][-1]
+    operation.result, operation.created = middle, False
     made.rest("a", end)
     assert made.kinds() == {"lost"}
 
 
 def test_one_server_behind_the_other(made: HandMade) -> None:
-    _, middle, end = a_life(made)
+    _, middle, end = two_chunks(made)
     made.rest("a", end)
     made.spoil_rest(position=middle)
     assert made.kinds() == {"lost"}
 
 
 def test_a_chunk_that_was_applied_twice_within_one_answer(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     burst = made.history.bursts["a"][1]
     twice = end.after(burst.inputs)
     burst.acks[0] = burst.acks[0]._replace(position=twice)
@@ -103,35 +103,35 @@ def test_a_chunk_that_was_applied_twice_within_one_answer(made: HandMade) -> Non
 
 
 def test_a_chunk_that_was_applied_twice_by_two_answers(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.repeat(made.history.bursts["a"][1], applied=True)
     made.rest("a", end)
     assert made.kinds() == {"doubled"}
 
 
 def test_a_doubled_step_in_the_record(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.rest("a", end)
     made.spoil_rest(position=end.after(np.array([[5.0]], np.float32)))
     assert "gap" in made.kinds()
 
 
 def test_a_flipped_bit_in_an_output(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.flip(made.history.bursts["a"][1])
     made.rest("a", end)
     assert made.kinds() == {"mismatched"}
 
 
 def test_a_flipped_bit_in_a_state(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.rest("a", end)
     made.spoil_rest(states={"h": np.nextafter(made.history.rests[0].states["h"], np.float32(99))})
     assert made.kinds() == {"mismatched"}
 
 
 def test_an_answer_of_another_place(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     first, second = made.history.bursts["a"]
     second.acks[0] = second.acks[0]._replace(outputs={"prediction": first.acks[0].outputs["prediction"][:2]})
     made.rest("a", end)
@@ -139,36 +139,36 @@ def test_an_answer_of_another_place(made: HandMade) -> None:
 
 
 def test_an_input_that_nobody_sent(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.rest("a", end)
     del made.history.bursts["a"][0]
     assert made.kinds() == {"gap"}
 
 
 def test_one_session_shows_anothers_history(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.rest("a", end)
     made.history.add_burst(renamed(made.history.bursts["a"][1], "b"))
     assert "leaked" in made.kinds()
 
 
-def test_a_life_that_nobody_asked_for(made: HandMade) -> None:
-    _, _, end = a_life(made)
+def test_a_generation_that_no_client_asked_for(made: HandMade) -> None:
+    _, _, end = two_chunks(made)
     made.rest("a", end)
-    made.history.deeds["a"].clear()
+    made.history.operations["a"].clear()
     assert made.kinds() == {"leaked"}
 
 
-def test_a_replaced_life_answers_again(made: HandMade) -> None:
-    _, _, end = a_life(made)
+def test_a_replaced_generation_answers_again(made: HandMade) -> None:
+    _, _, end = two_chunks(made)
     new = made.begin("reset", "a", names=end.generation)
     made.repeat(made.history.bursts["a"][1])
     made.rest("a", new)
     assert made.kinds() == {"revived"}
 
 
-def test_a_deleted_life_answers_again(made: HandMade) -> None:
-    _, _, end = a_life(made)
+def test_a_deleted_generation_answers_again(made: HandMade) -> None:
+    _, _, end = two_chunks(made)
     made.delete("a", end)
     made.repeat(made.history.bursts["a"][1])
     made.rest("a", None)
@@ -177,7 +177,7 @@ def test_a_deleted_life_answers_again(made: HandMade) -> None:
 
 def test_two_lives_take_turns(made: HandMade) -> None:
     """Nobody said that the first generation was over, but the second was seen in its place."""
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     new = made.steps("a", made.begin("open", "a"), [9])
     made.repeat(made.history.bursts["a"][1])
     made.rest("a", new)
@@ -186,7 +186,7 @@ def test_two_lives_take_turns(made: HandMade) -> None:
 
 
 def test_a_crash(made: HandMade) -> None:
-    made.history.crashes.append("server 0 ended by itself")
+    made.history.crashes.append("server 0 ended unexpectedly")
     assert made.kinds() == {"crash"}
 
 
@@ -214,7 +214,7 @@ def test_a_crash(made: HandMade) -> None:
     ],
 )
 def test_errors_need_a_fault_that_explains_them(made: HandMade, reason: str, fault: str, found: set[str]) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     if fault:
         made.fault(fault)
     made.unanswered("a", end, [6], reason)
@@ -223,7 +223,7 @@ def test_errors_need_a_fault_that_explains_them(made: HandMade, reason: str, fau
 
 
 def test_a_fault_explains_nothing_long_after(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.fault("server_kill")
     for _ in range(5):
         made.tick()
@@ -233,7 +233,7 @@ def test_a_fault_explains_nothing_long_after(made: HandMade) -> None:
 
 
 def test_errors_that_others_explain(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     new = made.begin("reset", "a", names=end.generation)
     made.unanswered("a", end, [6], "GENERATION_CHANGED")
     made.unanswered("a", new, [6], "CLIENT_KILLED")
@@ -245,7 +245,7 @@ def test_errors_that_others_explain(made: HandMade) -> None:
 
 
 def test_a_session_must_not_expire_early(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.history.ttls["a"] = 100.0
     made.unanswered("a", end, [6], "SESSION_NOT_FOUND")
     made.rest("a", end)
@@ -258,7 +258,7 @@ def test_a_session_must_not_expire_early(made: HandMade) -> None:
 
 
 def test_a_lost_tail_whose_client_was_told(made: HandMade) -> None:
-    _, middle, end = a_life(made)
+    _, middle, end = two_chunks(made)
     made.fault("failover", loses=True)
     made.unanswered("a", end, [6], "HISTORY_LOST")
     made.rest("a", made.steps("a", middle, [8]))
@@ -273,7 +273,7 @@ def test_a_copy_of_lost_steps_that_is_answered_once_more(
     made: HandMade, told: bool, applied: bool, found: bool
 ) -> None:
     """The copy is answered by a server still connected to the old primary, after the session's client was told."""
-    _, middle, end = a_life(made)
+    _, middle, end = two_chunks(made)
     made.history.faults.append(Fault("failover_split", "store", made.now + 1.0, made.now + 100.0, True))
     if told:
         made.unanswered("a", end, [6], "HISTORY_LOST")
@@ -284,14 +284,14 @@ def test_a_copy_of_lost_steps_that_is_answered_once_more(
 
 
 def test_a_lost_tail_that_nobody_was_told_of(made: HandMade) -> None:
-    _, middle, _ = a_life(made)
+    _, middle, _ = two_chunks(made)
     made.fault("failover", loses=True)
     made.rest("a", made.steps("a", middle, [8], sender="somebody else"))
     assert made.kinds() == {"lost"}
 
 
 def test_what_others_were_told_of_a_lost_tail_does_not_tell_its_client(made: HandMade) -> None:
-    _, middle, end = a_life(made)
+    _, middle, end = two_chunks(made)
     made.fault("failover", loses=True)
     copy = made.unanswered("a", end, [7], "STEP_GAP", sender="late copy")
     copy.late = True
@@ -302,7 +302,7 @@ def test_what_others_were_told_of_a_lost_tail_does_not_tell_its_client(made: Han
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_copy_that_was_applied_and_lost_is_its_senders(made: HandMade, asked: bool) -> None:
     """The session's own client gave these steps up and does not know of them, so it does not notice their loss."""
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     lost = made.steps("a", end, [7], sender="late copy")
     made.fault("failover", loses=True)
     made.steps("a", end, [8])
@@ -313,11 +313,11 @@ def test_a_copy_that_was_applied_and_lost_is_its_senders(made: HandMade, asked: 
 
 
 @pytest.mark.parametrize("told", [False, True])
-def test_a_life_that_was_lost_as_a_whole(made: HandMade, told: bool) -> None:
+def test_a_generation_that_was_lost_as_a_whole(made: HandMade, told: bool) -> None:
     """A reset and everything after it are lost."""
-    _, _, end = a_life(made)
-    deed = made.begin("reset", "a", names=end.generation)
-    new = made.steps("a", deed, [9])
+    _, _, end = two_chunks(made)
+    operation = made.begin("reset", "a", names=end.generation)
+    new = made.steps("a", operation, [9])
     made.fault("failover", loses=True)
     if told:
         made.unanswered("a", new, [7], "GENERATION_CHANGED")
@@ -326,7 +326,7 @@ def test_a_life_that_was_lost_as_a_whole(made: HandMade, told: bool) -> None:
 
 
 def test_a_record_that_nobody_can_read(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.fault("power_cuts", of_store=True)
     words = "the record of session 'a' is damaged: its log has 12 bytes"
     made.unanswered("a", end, [7], "STORE_UNAVAILABLE", words=words)
@@ -337,7 +337,7 @@ def test_a_record_that_nobody_can_read(made: HandMade) -> None:
 
 
 def test_a_tail_that_was_lost_without_a_fault(made: HandMade) -> None:
-    _, middle, end = a_life(made)
+    _, middle, end = two_chunks(made)
     made.fault("server_kill")
     made.unanswered("a", end, [6], "CLIENT_KILLED")
     made.rest("a", made.steps("a", middle, [8]))
@@ -345,7 +345,7 @@ def test_a_tail_that_was_lost_without_a_fault(made: HandMade) -> None:
 
 
 def test_a_tail_that_was_replayed(made: HandMade) -> None:
-    _, middle, end = a_life(made)
+    _, middle, end = two_chunks(made)
     made.fault("failover", loses=True)
     made.repeat(made.history.bursts["a"][1], applied=True)
     made.rest("a", end)
@@ -354,7 +354,7 @@ def test_a_tail_that_was_replayed(made: HandMade) -> None:
 
 
 def test_a_lost_tail_excuses_no_wrong_bit(made: HandMade) -> None:
-    _, middle, end = a_life(made)
+    _, middle, end = two_chunks(made)
     made.flip(made.history.bursts["a"][1])
     made.fault("failover", loses=True)
     made.unanswered("a", end, [6], "HISTORY_LOST")
@@ -362,9 +362,9 @@ def test_a_lost_tail_excuses_no_wrong_bit(made: HandMade) -> None:
     assert made.kinds() == {"mismatched"}
 
 
-def test_a_life_that_ended_on_another_branch_than_the_lost_one(made: HandMade) -> None:
+def test_a_generation_that_ended_on_another_branch_than_the_lost_one(made: HandMade) -> None:
     """The lost branch was longer than the one after it."""
-    _, middle, end = a_life(made)
+    _, middle, end = two_chunks(made)
     made.fault("failover", loses=True)
     made.unanswered("a", end, [6], "HISTORY_LOST")
     other = made.steps("a", middle, [8])
@@ -375,18 +375,18 @@ def test_a_life_that_ended_on_another_branch_than_the_lost_one(made: HandMade) -
 
 
 def test_a_fork_whose_first_copy_was_lost(made: HandMade) -> None:
-    _, middle, end = a_life(made)
+    _, middle, end = two_chunks(made)
     made.fork("a", middle, "b")
     made.fault("failover", loses=True)
     second = made.fork("a", middle, "b")
-    del made.history.deeds["b"][1]  # a copy of the first fork, whose answer nobody waited for
+    del made.history.operations["b"][1]  # a copy of the first fork, whose answer nobody waited for
     made.rest("b", second)
     made.rest("a", end)
     assert made.kinds() == set()
 
 
-def test_a_deleted_life_that_a_loss_brought_back(made: HandMade) -> None:
-    _, middle, end = a_life(made)
+def test_a_deleted_generation_that_a_loss_brought_back(made: HandMade) -> None:
+    _, middle, end = two_chunks(made)
     acked_at = made.now
     made.delete("a", end)
     made.history.faults.append(Fault("failover", "store", acked_at + 1.0, made.tick(), True))
@@ -400,7 +400,7 @@ def test_a_deleted_life_that_a_loss_brought_back(made: HandMade) -> None:
 
 
 def test_a_loss_explains_nothing_to_a_session_that_was_idle(made: HandMade) -> None:
-    _, middle, _ = a_life(made)
+    _, middle, _ = two_chunks(made)
     made.fault("failover", loses=True, late=True)
     made.rest("a", middle)
     assert made.kinds() == {"lost"}
@@ -409,7 +409,7 @@ def test_a_loss_explains_nothing_to_a_session_that_was_idle(made: HandMade) -> N
 @pytest.mark.parametrize("reason", ["STEP_GAP", "HISTORY_LOST", "GENERATION_CHANGED", "SESSION_NOT_FOUND"])
 @pytest.mark.parametrize("late", [False, True])
 def test_reports_of_a_loss_by_those_who_had_something_to_lose(made: HandMade, reason: str, late: bool) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.fault("failover", loses=True, late=late)
     made.unanswered("a", end, [6], reason)
     made.rest("a", end)
@@ -418,7 +418,7 @@ def test_reports_of_a_loss_by_those_who_had_something_to_lose(made: HandMade, re
 
 @pytest.mark.parametrize("reached", [False, True])
 def test_an_old_copy_finds_a_gap_where_nothing_was_ever_reached(made: HandMade, reached: bool) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.fault("server_kill")
     given_up = made.unanswered("a", end, [6, 7], "LOST")
     inputs = np.array([[6.0], [7.0]], np.float32)
@@ -431,7 +431,7 @@ def test_an_old_copy_finds_a_gap_where_nothing_was_ever_reached(made: HandMade, 
 
 @pytest.mark.parametrize("answered_first", [False, True])
 def test_a_gap_behind_steps_that_are_under_way(made: HandMade, answered_first: bool) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     sent_at = made.tick()
     behind = made.unanswered("a", end.after(np.array([[6.0]], np.float32)), [7], "STEP_GAP")
     last = made.steps("a", end, [6])
@@ -457,7 +457,7 @@ def test_a_checkpoint_needs_somebody_elses_acks(made: HandMade, sender: str, ack
 
 @pytest.mark.parametrize("acked", [2, 3])
 def test_what_opens_and_old_copies_find_compacted(made: HandMade, acked: int) -> None:
-    start, middle, end = a_life(made)
+    start, middle, end = two_chunks(made)
     early = Position(start.generation, 2, start.after(np.array([[1.0], [2.0]], np.float32)).head)
     made.history.bursts["a"][1].acked = acked
     made.found("a", end, expect=early, error="STEP_COMPACTED")
@@ -471,7 +471,7 @@ def test_what_opens_and_old_copies_find_compacted(made: HandMade, acked: int) ->
 
 @pytest.mark.parametrize(("behind", "found"), [(True, False), (False, True)])
 def test_steps_behind_one_that_failed(made: HandMade, behind: bool, found: bool) -> None:
-    _, middle, end = a_life(made)
+    _, middle, end = two_chunks(made)
     made.history.bursts["a"][1].sender = "other"
     made.history.bursts["a"][1].acked = 4
     first = made.unanswered("a", middle, [6], "STEP_COMPACTED")
@@ -485,7 +485,7 @@ def test_steps_behind_one_that_failed(made: HandMade, behind: bool, found: bool)
 @pytest.mark.parametrize("sender", ["hand", "other"])
 def test_rivals_for_a_place(made: HandMade, reason: str, step: int, found: bool, sender: str) -> None:
     """Steps 5 and 6 were sent and never answered, by another sender, or by the same one, which gave them up."""
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.fault("server_kill")
     made.unanswered("a", end, [6, 7], "LOST", sender=sender)
     place = end if step == 5 else end.after(np.array([[6.0], [7.0]], np.float32))
@@ -495,7 +495,7 @@ def test_rivals_for_a_place(made: HandMade, reason: str, step: int, found: bool,
 
 
 def test_steps_of_the_same_window_are_no_rivals(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.fault("server_kill")
     other = made.unanswered("a", end, [6, 7], "LOST")
     made.unanswered("a", end, [9], "STEP_CONFLICT")
@@ -505,7 +505,7 @@ def test_steps_of_the_same_window_are_no_rivals(made: HandMade) -> None:
 
 
 def test_an_answer_with_a_wrong_position_is_never_excused(made: HandMade) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.fault("failover", loses=True)
     made.unanswered("a", end, [6], "HISTORY_CHANGED", words="the server is at x, where y was expected")
     made.rest("a", end)
@@ -514,19 +514,19 @@ def test_an_answer_with_a_wrong_position_is_never_excused(made: HandMade) -> Non
 
 @pytest.mark.parametrize(("fault", "found"), [("server_kill", {"unexplained"}), ("disk_full", set())])
 def test_reading_prolongs_no_ttl_while_the_disk_is_full(made: HandMade, fault: str, found: set[str]) -> None:
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     made.tick()
     made.history.ttls["a"] = 50.0  # expired by the time of the error, unless the second open extends it
-    deed = made.found("a", end)
-    made.history.faults.append(Fault(fault, "somewhere", deed.sent_at, deed.at, False))
+    operation = made.found("a", end)
+    made.history.faults.append(Fault(fault, "somewhere", operation.sent_at, operation.at, False))
     made.unanswered("a", end, [6], "SESSION_NOT_FOUND")
     made.rest("a", end)
     assert made.kinds() == found
 
 
 @pytest.mark.parametrize(("ttl_s", "found"), [(100.0, {"unexplained"}), (25.0, set())])
-def test_a_life_that_expired_before_another_began(made: HandMade, ttl_s: float, found: set[str]) -> None:
-    _, _, end = a_life(made)
+def test_a_generation_that_expired_before_another_began(made: HandMade, ttl_s: float, found: set[str]) -> None:
+    _, _, end = two_chunks(made)
     made.history.ttls["a"] = ttl_s
     made.unanswered("a", end, [6], "GENERATION_CHANGED")
     made.rest("a", end)
@@ -538,13 +538,13 @@ def test_a_late_create(made: HandMade, deleted: bool, fault: bool, found: bool) 
     """A generation is found whose creation nobody was told of."""
     if fault:
         made.fault("client_cut")
-    _, _, end = a_life(made)
+    _, _, end = two_chunks(made)
     if deleted:
         made.delete("a", end)
     else:
         end = made.begin("reset", "a", names=end.generation)
     late = made.begin("open", "a")
-    made.history.deeds["a"].pop()
+    made.history.operations["a"].pop()
     made.found("a", late)
     made.rest("a", late)
     assert made.kinds() == ({"leaked"} if found else set())

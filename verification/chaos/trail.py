@@ -10,7 +10,7 @@ import numpy as np
 
 from testing.wire_client import Position
 
-from .history import Array, Burst, Deed, History
+from .history import Array, Burst, History, Operation
 from .offline import States
 
 
@@ -73,14 +73,14 @@ class Trails:
         if root.head == blake2b(root.generation, digest_size=8).digest():
             if root.step == 0:
                 return Path(None, 0, own, heads)
-            for deed in self._deeds(session, "set_state"):
-                if deed.step == root.step and deed.states and self._may_have_made(deed, root.generation):
-                    return Path(deed.states, root.step, own, heads)
+            for operation in self._operations(session, "set_state"):
+                if operation.step == root.step and operation.states and self._may_have_made(operation, root.generation):
+                    return Path(operation.states, root.step, own, heads)
             return Broken(session, root)
-        for deed in self._deeds(session, "fork"):
-            there = deed.at_position
-            if there is not None and there[1:] == root[1:] and self._may_have_made(deed, root.generation):
-                before = self.path(deed.source, there)
+        for operation in self._operations(session, "fork"):
+            there = operation.at_position
+            if there is not None and there[1:] == root[1:] and self._may_have_made(operation, root.generation):
+                before = self.path(operation.source, there)
                 if isinstance(before, Broken):
                     return before
                 whole = np.concatenate([before.inputs, own]) if len(before.inputs) and len(own) else own
@@ -88,16 +88,16 @@ class Trails:
                 return Path(before.states, before.first_step, whole, before.heads[:-1] + heads)
         return Broken(session, root)
 
-    def _may_have_made(self, deed: Deed, generation: bytes) -> bool:
-        """Returns True if the deed made this generation, or may have.
+    def _may_have_made(self, operation: Operation, generation: bytes) -> bool:
+        """Returns True if the operation made this generation, or may have.
 
         Its outcome may be unknown, or what it made may be lost and replaced by a late copy's.
         """
-        lost = any(fault.loses and fault.ended >= deed.sent_at for fault in self._history.faults)
-        return deed.result is None or deed.result.generation == generation or lost
+        lost = any(fault.loses and fault.ended >= operation.sent_at for fault in self._history.faults)
+        return operation.result is None or operation.result.generation == generation or lost
 
-    def _deeds(self, session: str, kind: str) -> list[Deed]:
-        return [deed for deed in self._history.deeds.get(session, ()) if deed.kind == kind]
+    def _operations(self, session: str, kind: str) -> list[Operation]:
+        return [operation for operation in self._history.operations.get(session, ()) if operation.kind == kind]
 
     def _rows(self, session: str, generation: bytes) -> dict[tuple[int, bytes], tuple[bytes, Array]]:
         """Returns, by the (step, head) after each time step that was sent, the head before it and its input."""

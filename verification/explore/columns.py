@@ -17,7 +17,7 @@ from .truth import WIDTH, Inputs, pack, unpack
 
 
 @dataclass
-class Standing:
+class ColumnState:
     """A member in the columns, with what readers of a History look at."""
 
     position: Position
@@ -37,7 +37,7 @@ class Member:
 
     @property
     def history(self) -> Any:
-        """Its History if it left the columns, otherwise a Standing."""
+        """Its History if it left the columns, otherwise a ColumnState."""
         return self.columns.history_of(self.row)
 
 
@@ -62,9 +62,9 @@ class Columns:
         """True if every member has an answer."""
         return not self.has_open and all(history.idle for history in self.history.apart.values())
 
-    def history_of(self, row: int) -> History | Standing:
+    def history_of(self, row: int) -> History | ColumnState:
         alone = self.history.apart.get(row)
-        return alone or Standing(self.history.position(row), not self.history.busy[row])
+        return alone or ColumnState(self.history.position(row), not self.history.busy[row])
 
     def begin(self, values: Mapping[str, int]) -> None:
         """Starts the next step of these members; everything before must be answered."""

@@ -77,9 +77,9 @@ def fuzz_bundles(cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
             most_bytes = max(most_bytes, tracemalloc.get_traced_memory()[1] - before)
         tracemalloc.stop()
     if slowest_s > LONGEST_S:
-        violations.append(f"a bundle took {slowest_s:.1f} s to be judged")
+        violations.append(f"a bundle took {slowest_s:.1f} s to check")
     if most_bytes > MOST_BYTES:
-        violations.append(f"a bundle took {most_bytes >> 20} MiB to be judged")
+        violations.append(f"a bundle took {most_bytes >> 20} MiB to check")
     figures = {
         "bundle_cases": cases,
         "bundle_verdicts": dict(verdicts),

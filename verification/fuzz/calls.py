@@ -106,7 +106,7 @@ class Attacker:
                 return ""
             raise
         if request is None:
-            return "bytes that are no message were answered"
+            return "bytes that are not a message were answered"
         reply_class: Any = UNARY[method]
         reply = reply_class.FromString(answer)
         self._world.learn(method, request, reply)

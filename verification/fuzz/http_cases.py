@@ -179,7 +179,7 @@ class HttpAttacker:
         try:
             found = json.loads(data, parse_constant=_no_constant)
         except ValueError:
-            return f"no JSON: {status} {data[:200]!r}"
+            return f"not JSON: {status} {data[:200]!r}"
         if "error" not in found:
             self._score.codes["http OK"] += 1
             if "position" in found and found.get("session", session) == session:

@@ -102,9 +102,9 @@ def fuzz_imports(cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
             most_bytes = max(most_bytes, tracemalloc.get_traced_memory()[1] - before)
         tracemalloc.stop()
     if slowest_s > LONGEST_S:
-        violations.append(f"a file took {slowest_s:.1f} s to be judged")
+        violations.append(f"a file took {slowest_s:.1f} s to check")
     if most_bytes > MOST_BYTES:
-        violations.append(f"a file took {most_bytes >> 20} MiB to be judged")
+        violations.append(f"a file took {most_bytes >> 20} MiB to check")
     figures = {
         "import_cases": cases,
         "import_verdicts": dict(verdicts),
@@ -129,7 +129,7 @@ def _onnx(draw: random.Random, whole: bytes, folder: Path, several: bool) -> Cal
         leaked = [t.name for t in graph.model.graph.initializer if SECRET[:8] in t.raw_data]
         independence(graph.model, ROWS)  # it reaches a verdict for any graph
         declare(graph, "g", **said)
-        return [f"tensor {name} holds what lies outside" for name in leaked]
+        return [f"tensor {name} holds data from outside" for name in leaked]
 
     return read
 

@@ -104,7 +104,7 @@ async def _against(server: ServerProcess, url: str, cases: int, seed: int) -> tu
     await watched
     violations = [*score.violations, *canary.violations]
     if unknown != "UNIMPLEMENTED":
-        violations.append(f"a method nobody has: {unknown}, expected UNIMPLEMENTED")
+        violations.append(f"an unknown method: got {unknown}, expected UNIMPLEMENTED")
     queue_depth, left_fds = await _until_idle(server, fds)
     if queue_depth or left_fds > fds + LAZY_FDS:
         violations.append(f"left over: queue depth {queue_depth}, {left_fds} fds after {fds}")

@@ -47,7 +47,7 @@ def test_wrong_answers_are_seen() -> None:
     untyped = grpc.aio.AioRpcError(grpc.StatusCode.UNKNOWN, grpc.aio.Metadata(), grpc.aio.Metadata(), "oops", "")
     assert "without ErrorInfo" in wrong_status(untyped)
     assert "with code" in wrong_error(pb.Error(code=13, reason="INVALID_FIELD"))
-    assert "which is none" in wrong_error(pb.Error(code=3))
+    assert "which does not exist" in wrong_error(pb.Error(code=3))
     assert "INTERNAL_ERROR" in wrong_error(pb.Error(code=13, reason="INTERNAL_ERROR"))
     assert wrong_error(pb.Error(code=3, reason="INVALID_FIELD")) == ""
     assert "INTERNAL_ERROR" in wrong_reply(inference_pb2.ModelStreamInferResponse(error_message="internal error; the"))

@@ -74,7 +74,7 @@ def _wrong_text(message: str) -> str:
 
 def _wrong(reason: int, code: int, message: str) -> str:
     if reason not in CODE_BY_REASON:
-        return f"reason {reason}, which is none: {message}"
+        return f"reason {reason}, which does not exist: {message}"
     name = pb.Reason.Name(reason)
     if CODE_BY_REASON[reason] != code:
         return f"{name} with code {code}: {message}"

@@ -79,7 +79,7 @@ class Outcome:
         """Violations that no load of the machine explains."""
         found = [f"{self.kind}: the canary: {text}" for text in sorted(set(self.failed))]
         if not self.steps:
-            found.append(f"{self.kind}: no step of the canary's went through")
+            found.append(f"{self.kind}: no step of the canary succeeded")
         if self.growth_bytes > GROWTH_BYTES[self.kind]:
             found.append(f"{self.kind}: the server grew by {self.growth_bytes / MIB:.0f} MiB")
         return found
@@ -183,7 +183,7 @@ def house(folder: Path, bundle: Path, *, with_tokens: bool) -> Iterator[tuple[Se
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m verification.load.attacker")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each attack")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds of each attack")
     seconds = parser.parse_args().seconds
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as name:
@@ -193,7 +193,7 @@ def main() -> int:
             with house(folder, bundle, with_tokens=with_tokens) as (server, canary, attacker):
                 for plan in plans(KINDS, attacker if good else "", seconds, public=not with_tokens):
                     outcome = asyncio.run(endure(server, canary, plan))
-                    who = "a tenant" if good else "without a token" if with_tokens else "no tokens asked for"
+                    who = "a tenant" if good else "without a token" if with_tokens else "tokens not required"
                     print(
                         f"{plan.kind:10} {who:19}: canary p99 {outcome.p99_ms:6.1f} ms ({outcome.calm_ms:.1f} before), "
                         f"{outcome.steps} steps, {len(outcome.failed)} failed; "

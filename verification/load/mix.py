@@ -25,7 +25,7 @@ Array = NDArray[np.float32]
 MODEL = "count"
 FEATURES = 256
 TTL_S = 2.0
-MOST_STEPS_OF_A_LIFE = 1_000_000  # keeps sums exact in float32: inputs are 0..3
+MAX_STEPS_PER_GENERATION = 1_000_000  # keeps sums exact in float32: inputs are 0..3
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Summed:
             self.tally.violations.append(f"session {self.session.id}: its state is not its sum, {self.total}")
         info = await self.session.info()
         if info.position != self.session.position:
-            self.tally.violations.append(f"session {self.session.id}: stands elsewhere than its client says")
+            self.tally.violations.append(f"session {self.session.id}: is at another step than its client says")
         self.tally.done["reads"] += 1
 
     async def branch(self) -> None:
@@ -172,7 +172,7 @@ class Mix:
                     await resident.look()
                 elif dice < 0.96:
                     await resident.branch()
-                elif dice < 0.98 or resident.total > 3 * MOST_STEPS_OF_A_LIFE:
+                elif dice < 0.98 or resident.total > 3 * MAX_STEPS_PER_GENERATION:
                     await resident.reset()
                 else:
                     await resident.session.delete()

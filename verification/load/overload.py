@@ -110,22 +110,22 @@ def overload(
         "calls_gone_at_their_reply": output.count(GONE),
     }
     checks = {
-        f"the load was {figures['offered_times_capacity']} times the peak, expected {LEAST_PRESSURE} at least": (
+        f"the load was {figures['offered_times_capacity']} times the peak, expected at least {LEAST_PRESSURE}": (
             over["sent"] / over["seconds"] < LEAST_PRESSURE * rate
         ),
         f"goodput fell to {goodput / rate:.2f} of its peak": goodput < least * rate,
-        f"{over['late']} of {sent} steps were taken, or left waiting, and not done in time": (
+        f"{over['late']} of {sent} steps were accepted or left waiting, and not done in time": (
             over["late"] > MOST_LATE * sent
         ),
         f"refusals took {over['refused_ms']} ms": bool(over["refused_ms"])
         and not official  # the official client retries until its deadline
         and over["refused_ms"][0] > 1000 * plan.deadline_s * REFUSED_WITHIN,
-        "refusals without a delay for the next try": over["advised"] + over["at_client"] < over["refused"],
+        "refusals without a retry delay": over["advised"] + over["at_client"] < over["refused"],
         f"other errors: {over['other']}": bool(over["other"]),
         f"memory grew from {before / MIB:.0f} to {peak / MIB:.0f} MiB": peak - before > MOST_GROWTH_MIB * MIB,
         f"recovery took {found['recovery_s']:.2f} s": found["recovery_s"] > MOST_RECOVERY_S,
         f"queue depth {depth} after the load has ended": depth > 0,
-        f"the server's log has errors of its own: {output[-1500:]}": "ERROR cellkeeper" in output,
+        f"the server's log has errors: {output[-1500:]}": "ERROR cellkeeper" in output,
     }
     return figures, [text for text, wrong in checks.items() if wrong]
 
@@ -169,9 +169,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--store", choices=("memory", "sqlite", "redis"), default="sqlite")
     parser.add_argument("--items", type=int, default=64, help="sessions in one call; 1: the unary Step")
-    parser.add_argument("--held-back", action="store_true", help="clients keep to the server's limit of a connection")
-    parser.add_argument("--official", action="store_true", help="the load is the official client's, one step at a time")
-    parser.add_argument("--heavy", action="store_true", help="a model that takes the server about 1 ms a step")
+    parser.add_argument("--held-back", action="store_true", help="clients respect the server's limit per connection")
+    parser.add_argument(
+        "--official", action="store_true", help="the official client makes the load, one step at a time"
+    )
+    parser.add_argument("--heavy", action="store_true", help="use a model that costs the server about 1 ms per step")
     words, options = parser.parse_known_args()
     return finish(
         *overload(words.seconds, words.store, words.items, options, words.held_back, words.official, words.heavy)

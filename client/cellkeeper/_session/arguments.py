@@ -61,6 +61,14 @@ def session_id(given: object, field: str = "session") -> str:
     return text
 
 
+def several_ids(given: object, field: str) -> list[Any]:
+    """Reads an iterable of session ids, which are not checked. Anything but one string may hold them."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        text = f"{field}: got the {type(given).__name__} {given!r}, expected several ids, for instance a list"
+        raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
+    return list(given)
+
+
 def id_text(given: object, field: str) -> str:
     """Returns a string that UTF-8 can encode; it may be empty."""
     if not isinstance(given, str):

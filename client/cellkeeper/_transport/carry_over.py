@@ -8,7 +8,7 @@ from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from .._session.arguments import id_text, session_id
+from .._session.arguments import id_text, session_id, several_ids
 from .._session.named_inputs import inputs_of
 from .._session.retry import worth_retrying
 from ..errors import CellkeeperError, InvalidArgument, error_of_reason
@@ -55,7 +55,7 @@ def carry_over_item(model: Model, session: str, generation: bytes, policy: str, 
 
 
 class CarryOver:
-    """Carries many sessions over, page by page, for the clients' carry_over."""
+    """Carries many sessions over, page by page, for the clients' carry_over. result: the outcomes so far."""
 
     def __init__(self, client: Caller, target: Model, policy: str, timeout: float | None) -> None:
         check_policy(policy)
@@ -64,30 +64,37 @@ class CarryOver:
         self._target = target
         self._policy = policy
         self._timeout = timeout
+        self._prefix = ""
+        self._named: list[str] | None = None  # those still to read; None: all of the prefix, page by page
         self._token: str | None = ""
 
-    async def page(self, prefix: str) -> list[SessionInfo] | None:
-        """Returns the next sessions that belong to another version; None after the last page."""
+    def choose(self, prefix: str, sessions: Iterable[str] | None) -> None:
+        """Chooses these sessions, or all whose id starts with `prefix`. Reads `sessions`, in the caller's thread."""
+        self._prefix = id_text(prefix, "prefix")
+        if sessions is not None:
+            self._named = [session_id(session, "sessions") for session in several_ids(sessions, "sessions")]
+
+    async def page(self) -> list[SessionInfo] | None:
+        """Returns the next of the chosen sessions, without those of the new version; None after the last page."""
+        if self._named is not None:
+            names, self._named = self._named[:MAX_FRAME_ITEMS], self._named[MAX_FRAME_ITEMS:]
+            return self._of_other_versions(await self._infos(names)) if names else None
         if self._token is None:
             return None
-        prefix = id_text(prefix, "prefix")
-        request = pb.ListSessionsRequest(model=self._target.name, prefix=prefix, page_token=self._token)
-        page = await self._client._call("ListSessions", request, prefix, self._timeout)
+        request = pb.ListSessionsRequest(model=self._target.name, prefix=self._prefix, page_token=self._token)
+        page = await self._client._call("ListSessions", request, self._prefix, self._timeout)
         self._token = page.next_page_token or None
         return self._of_other_versions(session_info_of(info) for info in page.sessions)
 
-    async def named(self, sessions: Iterable[str]) -> list[SessionInfo]:
-        """Returns those of these sessions that belong to another version."""
-        if isinstance(sessions, str | bytes) or not isinstance(sessions, Iterable):
-            text = f"sessions: got {sessions!r}, expected an iterable of ids"
-            raise InvalidArgument(text, reason="INVALID_FIELD", field="sessions")
+    async def _infos(self, sessions: Iterable[str]) -> list[SessionInfo]:
+        """Reads each of these sessions. Failures are recorded one by one."""
         infos = []
-        for session in [session_id(session, "sessions") for session in sessions]:
+        for session in sessions:
             try:
                 infos.append(await self._client.session_info(session, model=self._target.name, timeout=self._timeout))
             except CellkeeperError as error:  # noqa: PERF203 - each session fails on its own
                 self.result._fail(session, error)
-        return self._of_other_versions(infos)
+        return infos
 
     def _of_other_versions(self, infos: Iterable[SessionInfo]) -> list[SessionInfo]:
         others = []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from .._session.arguments import id_text, session_id, timeout_seconds, ttl_milliseconds
+from .._session.arguments import id_text, session_id, several_ids, timeout_seconds, ttl_milliseconds
 from .._session.group_history import Members
 from .._session.group_sender import GroupSender
 from ..errors import CellkeeperError, Closed, InvalidArgument, ModelChanged
@@ -56,9 +56,7 @@ class GroupMembers:
         """Returns these members, or all. Raises InvalidArgument."""
         if names is None:
             return self.all
-        if isinstance(names, str):
-            raise InvalidArgument(f"ids: got the str {names!r}, expected several ids", field="ids")
-        given = list(names)
+        given = several_ids(names, "ids")
         self.check(given)
         return self.of(given)
 
@@ -104,9 +102,7 @@ class GroupMembers:
         self, names: Iterable[str], expect: Mapping[str, Position], timeout: float | None
     ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
         """Opens sessions that are not members yet. Returns the OpenResponses and the errors, by id."""
-        if isinstance(names, str):
-            raise InvalidArgument(f"ids: got the str {names!r}, expected several ids", field="ids")
-        given = [session_id(name, f"ids[{at}]") for at, name in enumerate(names)]
+        given = [session_id(name, f"ids[{at}]") for at, name in enumerate(several_ids(names, "ids"))]
         for at, name in enumerate(given):
             if name in self._rows:
                 raise InvalidArgument(f"ids: got {name!r} at {at}, which is a member already", field="ids")

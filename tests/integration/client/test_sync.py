@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -148,6 +149,33 @@ def test_a_stream_reads_in_the_callers_thread_and_stops_early(threaded: ServerTh
 
 
 @pytest.mark.timeout(30)
+@pytest.mark.timeout(30)
+def test_ids_may_come_from_the_client_that_takes_them(real_target: str) -> None:
+    with Client(real_target) as client:
+        for name in ("ids/a", "ids/b"):
+            client.session(name).step(ONE)
+
+        def ids() -> Iterator[str]:
+            return (info.session for info in client.sessions("ids/"))
+
+        group = client.group(ids())
+        assert set(group.ids) == {"ids/a", "ids/b"}
+        group.remove(ids())
+        assert len(group) == 0
+        assert group.add(ids()) == {"ids/a": False, "ids/b": False}
+        assert group.state(ids())["h"].tolist() == [[[1, 1]], [[1, 1]]]
+        assert client.carry_over("reset", sessions=ids()).counts == {"already": 2}
+        assert {name: position.step for name, position in group.reset(ids()).items()} == {"ids/a": 0, "ids/b": 0}
+        assert group.delete(ids()) == {"ids/a": True, "ids/b": True}
+
+
+def test_closing_a_session_after_its_client_does_nothing(threaded: ServerThread) -> None:
+    with Client(threaded.target) as client:
+        session, group = client.session("a"), client.group(["b"])
+    session.close()
+    group.close()
+
+
 def test_a_loop_that_ends_with_an_open_client_in_it_ends(threaded: ServerThread) -> None:
     """The client is not closed: whatever ends the program cancels what is left of it."""
 

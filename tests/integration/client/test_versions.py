@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cellkeeper import AsyncClient, Client, GenerationChanged, InvalidArgument, ModelChanged
+from cellkeeper import AsyncClient, CarriedOver, Client, GenerationChanged, InvalidArgument, ModelChanged
 from cellkeeper_service.engine.load import load_engine, offline
 
 from testing.bundles import make_bundle
@@ -150,6 +151,26 @@ async def test_forecast_and_carry_over_with_asyncio(both: ServerProcess, version
             with pytest.raises(InvalidArgument) as error:
                 await call
             assert error.value.field == field
+
+
+def test_both_clients_report_the_progress_of_sessions_that_are_named(both: ServerProcess) -> None:
+    names = [f"s/{number}" for number in range(70)]  # more than fit into one page
+    seen: dict[str, list[int]] = {"Client": [], "AsyncClient": []}
+
+    async def with_asyncio() -> CarriedOver:
+        async with AsyncClient(both.target) as client:
+            return await client.carry_over(
+                "reset", sessions=names, on_progress=lambda so_far: seen["AsyncClient"].append(so_far.total)
+            )
+
+    with Client(both.target) as client:
+        client.group(names)
+        done = client.carry_over(
+            "reset", sessions=names, on_progress=lambda so_far: seen["Client"].append(so_far.total)
+        )
+    assert done == asyncio.run(with_asyncio())
+    assert done.counts == {"already": 70}
+    assert seen == {"Client": [64, 70], "AsyncClient": [64, 70]}
 
 
 def test_the_command(both: ServerProcess, versions: tuple[Path, Path], tmp_path: Path) -> None:

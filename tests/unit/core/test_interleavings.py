@@ -77,7 +77,7 @@ class Client:
         return Step(key(self.session), FOREVER, reply, pack(chunk), len(chunk), position, acked, False, wanted, False)
 
     def check(self) -> None:
-        """Checks every reply since the last check, and advances `acked` over the answered chunks up to the first gap."""
+        """Checks each reply since the last time, and advances `acked` over the answered chunks up to the first gap."""
         for number, replies in self.replies.items():
             start = self.positions[number].step - self.positions[0].step
             for reply in replies:

@@ -15,7 +15,7 @@ class Sighting(NamedTuple):
     at: float
 
 
-class Risen(NamedTuple):
+class Revived(NamedTuple):
     """A generation that answered a request sent after its end was known, at over_at."""
 
     generation: bytes
@@ -24,7 +24,9 @@ class Risen(NamedTuple):
     over_at: float
 
 
-class Lives:
+class Generations:
+    """The generations that the answers of a history show, session by session."""
+
     def __init__(self, history: History) -> None:
         self._history = history
         self._rests: dict[str, list[Rest]] = {}
@@ -55,7 +57,7 @@ class Lives:
             if owner.setdefault(generation, session) != session
         ]
 
-    def risen(self, session: str) -> list[Risen]:
+    def revived(self, session: str) -> list[Revived]:
         """Returns generations that answered a request although they were known to be over when it was sent.
 
         Another generation had been seen in their place, or a client had been told that they are over.
@@ -77,18 +79,18 @@ class Lives:
             ]
             over += [at for at in self._ends(session, generation) if at < last.sent_at]
             if over:
-                found.append(Risen(generation, last.sent_at, last.at, min(over)))
+                found.append(Revived(generation, last.sent_at, last.at, min(over)))
         return found
 
     def _ends(self, session: str, generation: bytes) -> list[float]:
         """Returns when clients were told that this generation is over."""
         return [
-            deed.at
-            for deed in self._history.deeds.get(session, ())
-            if deed.kind in ("reset", "set_state", "delete")
-            and deed.generation == generation
-            and deed.at > 0
-            and deed.error in ("", "GENERATION_CHANGED")
+            operation.at
+            for operation in self._history.operations.get(session, ())
+            if operation.kind in ("reset", "set_state", "delete")
+            and operation.generation == generation
+            and operation.at > 0
+            and operation.error in ("", "GENERATION_CHANGED")
         ]
 
     def _sightings(self, session: str) -> list[Sighting]:
@@ -98,9 +100,9 @@ class Lives:
             for ack in burst.acks
         ]
         found += [
-            Sighting(deed.result.generation, deed.sent_at, deed.at)
-            for deed in self._history.deeds.get(session, ())
-            if deed.succeeded and deed.result is not None
+            Sighting(operation.result.generation, operation.sent_at, operation.at)
+            for operation in self._history.operations.get(session, ())
+            if operation.succeeded and operation.result is not None
         ]
         found += [
             Sighting(rest.position.generation, rest.asked_at, rest.at)
