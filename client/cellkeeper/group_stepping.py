@@ -219,7 +219,7 @@ class AsyncGroupStepping:
 
     def _give_up(self, call: GroupCall) -> None:
         """Ends the call, whose caller has stopped waiting."""
-        self._sender.give_up(call, lambda _: Closed("its caller waits no longer"))
+        self._sender.give_up(call, lambda endpoint, sent: Closed("its caller waits no longer"))
         self._sender.note_unheard(call, len(call.inputs) // len(call.members) // self.model.input.nbytes)
 
     def _convert(self, x: Rows) -> tuple[Sequence[str], bytes, bool]:

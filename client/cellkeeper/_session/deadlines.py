@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import Protocol
+
+NEVER = float("inf")
 
 
 class Expiring(Protocol):
-    """Something with deadlines on the event loop's clock. watched: it was added to Deadlines."""
+    """Something with deadlines on the event loop's clock.
 
-    watched: bool
+    next_deadline: when it expires next, infinity if never; `Deadlines` sets it.
+    """
+
+    next_deadline: float
 
     def expire(self, now: float) -> float:
         """Ends whatever has expired. Returns the next deadline, or infinity."""
@@ -17,46 +24,69 @@ class Expiring(Protocol):
 
 
 class Deadlines:
-    """Calls `expire` of each added item at the earliest deadline.
+    """Calls `expire` of each added item at its earliest deadline.
 
-    The timer stays armed when a call is answered early, and items with nothing left to expire are dropped when it
-    fires. So under steady load each call costs one comparison, and each timeout one pass over all items.
+    An item's entry stays when a call is answered early, and is renewed when it comes up. So under steady load a call
+    costs one comparison, and an item one entry for each timeout that passes.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._active: set[Expiring] = set()
+        self._entries: list[tuple[float, int, Expiring]] = []  # a heap
+        self._stale = 0  # entries that are not of their item's next deadline
+        self._numbers = count()  # so that items with equal deadlines are not compared
         self._timer: asyncio.TimerHandle | None = None
-        self.armed_for = float("inf")
+        self._armed_for = NEVER
 
     def add(self, item: Expiring, deadline: float) -> None:
-        """Registers a deadline of the item. Needless if it is watched and the timer is armed for an earlier one."""
-        self._active.add(item)
-        item.watched = True
-        if deadline < self.armed_for:
+        """Registers a deadline of the item, which matters only if it is earlier than its next deadline."""
+        if deadline >= item.next_deadline:
+            return
+        if item.next_deadline != NEVER:
+            self._stale += 1
+        item.next_deadline = deadline
+        heappush(self._entries, (deadline, next(self._numbers), item))
+        if deadline < self._armed_for:
             self._arm(deadline)
 
     def remove(self, item: Expiring) -> None:
-        self._active.discard(item)
-        item.watched = False
+        """Forgets the item."""
+        if item.next_deadline == NEVER:
+            return
+        item.next_deadline = NEVER
+        self._stale += 1
+        if 2 * self._stale > len(self._entries):  # what is gone is not kept until its deadline
+            self._entries = [entry for entry in self._entries if entry[0] == entry[2].next_deadline]
+            heapify(self._entries)
+            self._stale = 0
 
     def close(self) -> None:
+        """Stops the timer."""
         if self._timer is not None:
             self._timer.cancel()
-        self._active.clear()
+        self._entries.clear()
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self.armed_for = deadline
+        self._armed_for = deadline
         self._timer = self._loop.call_at(deadline, self._fire)
 
     def _fire(self) -> None:
-        self._timer, self.armed_for = None, float("inf")
         now = self._loop.time()
-        for item in list(self._active):
-            earliest = item.expire(now)
-            if earliest == float("inf"):
-                self.remove(item)
-            elif earliest < self.armed_for:
-                self._arm(earliest)
+        self._timer, self._armed_for = None, now  # no entry is earlier: it is armed once, at the end
+        due: list[Expiring] = []
+        while self._entries and self._entries[0][0] <= now:
+            deadline, _, item = heappop(self._entries)
+            if deadline == item.next_deadline:
+                item.next_deadline = NEVER
+                due.append(item)
+            else:
+                self._stale -= 1
+        try:
+            for item in due:
+                self.add(item, item.expire(now))
+        finally:
+            self._armed_for = NEVER
+            if self._entries:
+                self._arm(self._entries[0][0])

@@ -15,7 +15,7 @@ from ..errors import CellkeeperError, Closed, Unavailable
 from ..late_step import LateStep
 from ..types import GroupReply, StepReply
 from .chunk import Chunk
-from .deadlines import Deadlines
+from .deadlines import NEVER, Deadlines
 from .event_loop import check_loop
 from .frame_format import FrameFormat
 from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns, applied_steps
@@ -60,7 +60,7 @@ class GroupSender:
     ) -> None:
         self.history = history
         self.loop = loop
-        self.watched = False  # by the deadlines
+        self.next_deadline = NEVER
         self._new_sender = new_sender
         self._routes = routes
         self._deadlines = deadlines
@@ -89,7 +89,7 @@ class GroupSender:
         self.check()
         deadline = self.loop.time() + timeout
         call = GroupCall(members, inputs, single, frame_format, timeout, deadline, answer)
-        if not self.watched or deadline < self._deadlines.armed_for:
+        if deadline < self.next_deadline:
             self._deadlines.add(self, deadline)
         self._waiting.append(call)
         self._start_waiting()
@@ -109,21 +109,24 @@ class GroupSender:
                 self.give_up(call, self._out_of_time(call, now))
         return min((call.deadline for call in (*self._active, *self._waiting)), default=float("inf"))
 
-    def give_up(self, call: GroupCall, error_at: Callable[[EndpointStatus | None], CellkeeperError]) -> None:
-        """Ends the unanswered items of the call. error_at: returns the error for the endpoint that did not answer."""
+    def give_up(self, call: GroupCall, error_at: Callable[[EndpointStatus | None, bool], CellkeeperError]) -> None:
+        """Ends the unanswered items of the call.
+
+        error_at: returns the error for the endpoint that did not answer, and whether the items were sent.
+        """
         if call in self._waiting:
             self._waiting.remove(call)
-            call.fail_all(error_at(None))
+            call.fail_all(error_at(None, False))
         for part in call.parts:
             if not part.sent and not part.withdrawn:
-                error = error_at(part.endpoint)
+                error = error_at(part.endpoint, False)
                 for item in self._withdraw(part):
                     call.fail(int(part.items[item]), error)
             for item in np.flatnonzero(part.chunk.open).tolist():
                 self._leave(part, item)
         for sender, alone in list(call.alone.values()):
             if not alone.answer.done():
-                sender.give_up(alone, error_at(sender.endpoint))
+                sender.give_up(alone, error_at(sender.endpoint, True))
         self._go_on(call)
 
     def note_unheard(self, call: GroupCall, steps: int) -> None:
@@ -189,7 +192,7 @@ class GroupSender:
         self._closed = Closed("the group was closed")
         self._deadlines.remove(self)
         for call in (*self._active, *self._waiting):
-            self.give_up(call, lambda _: error)
+            self.give_up(call, lambda endpoint, sent: error)
         for sender in self._alone.values():
             sender.close(error)
 
@@ -329,11 +332,11 @@ class GroupSender:
                 self.history.rejoin(row)
                 del self._alone[row]
 
-    def _out_of_time(self, call: GroupCall, now: float) -> Callable[[EndpointStatus | None], CellkeeperError]:
+    def _out_of_time(self, call: GroupCall, now: float) -> Callable[[EndpointStatus | None, bool], CellkeeperError]:
         spent, why = now - (call.deadline - call.timeout), _BUSY if call in self._waiting else ""
 
-        def error_at(endpoint: EndpointStatus | None) -> CellkeeperError:
-            return no_answer_from(endpoint, call.timeout, spent, None, why)
+        def error_at(endpoint: EndpointStatus | None, sent: bool) -> CellkeeperError:
+            return no_answer_from(endpoint, call.timeout, spent, None, why, sent)
 
         return error_at
 

@@ -15,19 +15,35 @@ def worth_retrying(error: CellkeeperError) -> bool:
 
 
 class EndpointStatus(Protocol):
-    """An endpoint, as error messages need it. last_error: why it does not answer; None while it does."""
+    """An endpoint, as error messages need it.
+
+    last_error: why it does not answer; None while it does. refusal: why steps for it are held back; None while they are
+    not.
+    """
 
     target: str
     last_error: CellkeeperError | None
 
+    @property
+    def refusal(self) -> CellkeeperError | None: ...
+
 
 def no_answer_from(
-    endpoint: EndpointStatus | None, timeout: float, spent: float, last: CellkeeperError | None, why: str
+    endpoint: EndpointStatus | None,
+    timeout: float,
+    spent: float,
+    last: CellkeeperError | None,
+    why: str,
+    sent: bool = True,
 ) -> DeadlineExceeded:
-    """Returns the error for a request to `endpoint`, or to none yet, that was not answered in time; see out_of_time."""
+    """Returns the error for a request to `endpoint`, or to none yet, that was not answered in time; see out_of_time.
+
+    sent: it is in flight, or will not be sent.
+    """
     if endpoint is None:
         return out_of_time(timeout, spent, "the server", last, why)
-    return out_of_time(timeout, spent, endpoint.target, last or endpoint.last_error, why)
+    last = last or endpoint.last_error or (None if sent else endpoint.refusal)
+    return out_of_time(timeout, spent, endpoint.target, last, why)
 
 
 def out_of_time(

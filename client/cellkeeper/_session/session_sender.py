@@ -12,7 +12,7 @@ from ..errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, Qu
 from ..position import Position
 from ..types import Backoff, Counters, StepReply
 from .chunk import Chunk, ChunkState
-from .deadlines import Deadlines
+from .deadlines import NEVER, Deadlines
 from .event_loop import check_loop
 from .frame_format import FrameFormat, FrameFormats, Layout
 from .history import History
@@ -58,7 +58,7 @@ class SessionSender:
         self.history = history
         self.loop = loop
         self.deadlines = deadlines
-        self.watched = False  # by `deadlines`
+        self.next_deadline = NEVER
         self.queued = False  # in an endpoint's queue
         self.endpoint: EndpointStatus | None = None  # where its chunks are in flight
         self.ranked: list[Any] = []  # endpoints in order of preference; empty until the first look-up
@@ -94,11 +94,11 @@ class SessionSender:
             raise copy(self._closed)
         if outputs is not self._frame_format.outputs:
             self._frame_format = self._frame_formats.of(self._layout, outputs)
-        history, deadlines = self.history, self.deadlines
+        history = self.history
         deadline = self.loop.time() + timeout
         call = StepCall(inputs, single, self._frame_format, timeout, deadline, answer)
-        if not self.watched or deadline < deadlines.armed_for:
-            deadlines.add(self, deadline)
+        if deadline < self.next_deadline:
+            self.deadlines.add(self, deadline)
         busy = history.queued or history.in_flight
         if self._waiting or (busy and not history.room(len(inputs) // self._step_bytes)):
             self._waiting.append(call)
@@ -200,6 +200,12 @@ class SessionSender:
         left = call.deadline - now
         return (call.frame_format, frexp(left if left > _LEAST_SECONDS else _LEAST_SECONDS)[1])
 
+    def seconds_left(self, now: float) -> float:
+        """Returns the time until the deadline of its next chunk; infinity where nobody waits for it."""
+        chunk = self.history.upcoming
+        call: StepCall | None = None if chunk is None else chunk.call
+        return float("inf") if call is None or call.late is not None else call.deadline - now
+
     def take(self, frame_format: FrameFormat) -> Chunk | None:
         """Returns its next chunk and marks it as in flight; None if it has none of that format."""
         history = self.history
@@ -260,7 +266,9 @@ class SessionSender:
 
     def _out_of_time(self, call: StepCall, now: float, why: str) -> CellkeeperError:
         endpoint = self.endpoint or next(iter(self.ranked), None)
-        return no_answer_from(endpoint, call.timeout, now - (call.deadline - call.timeout), call.last_error, why)
+        spent = now - (call.deadline - call.timeout)
+        sent = call.chunk is not None and call.chunk.state is ChunkState.IN_FLIGHT
+        return no_answer_from(endpoint, call.timeout, spent, call.last_error, why, sent)
 
     def _is_awaited(self) -> bool:
         """Returns True if a call waits; late steps alone are not sent again."""

@@ -93,6 +93,11 @@ class Endpoint:
         # The task ends with the loop: asyncio need not warn about a program that ends without closing its client.
         self._task._log_destroy_pending = False  # type: ignore[attr-defined]
 
+    @property
+    def refusal(self) -> CellkeeperError | None:
+        """Why steps are held back; None while they are not."""
+        return None if self._stream is None else self._stream.refusal
+
     def enqueue(self, sender: Sendable) -> None:
         """Queues a sender, or a group's frame, to be sent to this endpoint."""
         sender.endpoint = self

@@ -70,13 +70,14 @@ class Frame:
 class InflightChunks:
     """A frame of sessions in flight. Item i is chunks[i] of senders[i]; chunks[i] is None once it is answered."""
 
-    __slots__ = ("chunks", "frame_id", "heard", "senders", "sent_at")
+    __slots__ = ("chunks", "frame_id", "heard", "senders", "sent_at", "unanswered")
 
     def __init__(self, frame_id: int, sent_at: float, senders: list[SessionSender], chunks: list[Chunk]) -> None:
         self.frame_id = frame_id
         self.sent_at = sent_at
         self.senders = senders
         self.chunks: list[Chunk | None] = list(chunks)
+        self.unanswered = len(chunks)
         self.heard = False
 
     def deliver(self, reply: Any) -> None:

@@ -27,7 +27,7 @@ class GroupFrame:
         self.frame_id = 0
         self.sent_at = 0.0
         self.heard = False
-        self.items = len(part.chunk.members)
+        self.items = self.unanswered = len(part.chunk.members)
         self.steps = part.chunk.steps * self.items
         self._part = part
         self._sender = sender

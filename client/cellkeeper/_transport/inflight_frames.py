@@ -21,9 +21,11 @@ ANSWER_WAIT_SECONDS = 0.02
 
 
 class InflightFrame(Protocol):
-    """One frame. heard: a reply to some of it arrived, or it is older than ANSWER_WAIT_SECONDS."""
+    """One frame. heard: a reply to some of it arrived, or it is older than ANSWER_WAIT_SECONDS. unanswered: how many of
+    its items have no answer."""
 
     frame_id: int
+    unanswered: int
     sent_at: float
     heard: bool
 

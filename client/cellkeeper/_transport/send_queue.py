@@ -68,15 +68,29 @@ class SendQueue:
                 groups[key] = deque((sender,))
         self._added.clear()
 
-    def next_frame(self, now: float, max_items: int) -> Frame | GroupFrame | None:
+    def next_frame(self, now: float, max_items: int, least_seconds: float = 0.0) -> Frame | GroupFrame | None:
         """Returns the next frame; None if its senders have nothing left to send.
 
         now: on the event loop's clock. max_items: the most chunks in the frame, at most one for each session.
+        least_seconds: chunks that have less time left stay in the queue while others wait.
         """
         self._sort(now)
-        if not self._groups:
-            return None
-        key = next(iter(self._groups))
+        for key in list(self._groups):
+            frame = self._frame_of(key, now, max_items, least_seconds)
+            if frame is not None:
+                return frame
+        if least_seconds and self._groups:  # all would be late: the newest has the best chance
+            return self._frame_of(next(reversed(self._groups)), now, max_items, newest_first=True)
+        return None
+
+    def _frame_of(
+        self,
+        key: FrameKey | GroupFrame,
+        now: float,
+        max_items: int,
+        least_seconds: float = 0.0,
+        newest_first: bool = False,
+    ) -> Frame | GroupFrame | None:
         group = self._groups.pop(key)
         if isinstance(key, GroupFrame) or isinstance(group, GroupFrame):
             return group if isinstance(group, GroupFrame) and group.take(now) else None
@@ -88,10 +102,10 @@ class SendQueue:
         again: list[SessionSender] = []  # have more to send
         later: list[SessionSender] = []
         while group and len(senders) < max_items and size < MAX_FRAME_BYTES:
-            sender = group.popleft()
+            sender = group.pop() if newest_first else group.popleft()
             name = sender.session
-            if name in names:  # another session object with the same id
-                later.append(sender)
+            if name in names or (least_seconds and sender.seconds_left(now) < least_seconds):
+                later.append(sender)  # another session object with the same id, or a chunk that would be late
                 continue
             sender.queued = False
             chunk = sender.take(frame_format)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import CellkeeperError, ServerError, Unavailable
+from ..errors import CellkeeperError, QueueFull, ServerError, Unavailable
 from ..types import Counters
+from .frame_codec import INDEX
 from .inflight_frames import InflightFrame, InflightFrames
+from .item_window import ItemWindow
 from .send_queue import SendQueue
 from .stream_call import CallEnded, StreamCall
 from .wire import error_of
@@ -39,6 +41,7 @@ class Stream:
     ) -> None:
         self._target = target
         self._send_queue = send_queue
+        self._window = ItemWindow()
         self._attempt_timeout = attempt_timeout
         self._max_frame_items = max_frame_items
         self._counters = counters
@@ -52,6 +55,11 @@ class Stream:
         self._silent = False  # it was ended because no reply arrived
         self.answered = False  # something has been received
         self._sleeper: asyncio.Future[None] | None = None  # the writer's, while it is idle
+
+    @property
+    def refusal(self) -> CellkeeperError | None:
+        """Why steps are held back; None while they are not."""
+        return self._window.refusal
 
     def wake(self) -> None:
         """Wakes the writer, as there may be something to send."""
@@ -95,16 +103,17 @@ class Stream:
     def lost(self, error: CellkeeperError) -> None:
         """Fails every chunk in flight with `error`: no reply will arrive."""
         for sent in self._inflight.take_all():
+            self._window.ended(sent.unanswered)
             sent.refuse_rest(error)
 
     # ------------------------------------------------------------------------------------------ inside
 
     async def _write(self, call: StreamCall) -> None:
         """Sends what is queued until the stream ends."""
-        send_queue, inflight = self._send_queue, self._inflight
+        send_queue, inflight, window = self._send_queue, self._inflight, self._window
         try:
             while True:
-                while send_queue and inflight.room() and not self._ending:
+                while send_queue and inflight.room() and window.room >= 1 and not self._ending:
                     message = self._next_message()
                     if message is not None:
                         await call.write(message)
@@ -121,8 +130,10 @@ class Stream:
     def _next_message(self) -> Any:
         """Returns the next frame and marks it as in flight; None if its senders have nothing left to send."""
         now = self._loop.time()
-        items = min(self._max_frame_items(), self._inflight.share(len(self._send_queue)))
-        frame = self._send_queue.next_frame(now, items)
+        waiting, room = len(self._send_queue), self._window.room
+        items = min(self._max_frame_items(), self._inflight.share(waiting), room)
+        least_seconds = self._window.least_seconds if room < waiting else 0.0
+        frame = self._send_queue.next_frame(now, int(items), least_seconds)
         if frame is None:
             return None
         if not self._inflight:
@@ -130,6 +141,7 @@ class Stream:
         frame_id, counters = self._next_frame, self._counters
         self._next_frame += 1
         self._inflight.add(frame.launch(frame_id, now))
+        self._window.sent(frame.items)
         counters.frames_sent += 1
         counters.chunks_sent += frame.items
         counters.steps_sent += frame.steps
@@ -172,21 +184,37 @@ class Stream:
             self.wake()
         if reply.HasField("frame_error"):
             self._inflight.remove(sent)
-            sent.refuse_rest(error_of(reply.frame_error))
+            error = error_of(reply.frame_error)
+            self._end(sent, [error] * sent.unanswered)
+            sent.refuse_rest(error)
             return
+        applied = len(reply.items) // INDEX.itemsize
+        sent.unanswered -= applied
+        if applied:
+            self._window.applied(applied, self._last_heard - sent.sent_at)
         sent.deliver(reply)
         if reply.errors:
             self._refused(sent, reply.errors)
         if reply.last:
             self._inflight.remove(sent)
+            self._window.ended(sent.unanswered)
             sent.refuse_rest(Unavailable("the server left the step unanswered", reason="LOST"))
 
-    def _refused(self, sent: InflightFrame, errors: Any) -> None:
-        for refused in errors:
-            error = error_of(refused.error)
+    def _refused(self, sent: InflightFrame, refusals: Any) -> None:
+        errors = [(refused.item, error_of(refused.error)) for refused in refusals]
+        self._end(sent, [error for _, error in errors])
+        for item, error in errors:
             if error.reason == "DRAINING":
                 self._on_draining(max(1.0, error.retry_delay_ms / 1000))
-            sent.refuse(refused.item, error)
+            sent.refuse(item, error)
+
+    def _end(self, sent: InflightFrame, errors: Sequence[CellkeeperError]) -> None:
+        """Counts items of the frame that ended with these errors."""
+        full = [error for error in errors if isinstance(error, QueueFull)]
+        sent.unanswered -= len(errors)
+        self._window.ended(len(errors) - len(full))
+        if full:
+            self._window.refused(len(full), full[-1], sent.sent_at, self._loop.time())
 
 
 def _has_failed(task: asyncio.Task[Any]) -> bool:
