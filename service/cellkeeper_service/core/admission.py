@@ -1,9 +1,8 @@
-"""Admission control: which requests are taken, so that what the server holds stays bounded and what it begins is still
-wanted when it is done. See docs/adr/009-admission.md and 010-unread-refusals.md.
+"""Admission control: bounds what the server holds, and refuses requests that would miss their deadlines.
 
-Three questions: does the server hold too much, does the session, and would the request probably miss its deadline? For
-the last one it measures the rate at which requests are finished while some are unanswered, and the shortest time in
-which a call was answered lately.
+It asks three questions. Does the server hold too much? Does the session? Would the request probably miss its deadline?
+For the last one it measures the rate at which requests finish while others wait, and the shortest recent latency of a
+call. See docs/adr/009-admission.md, 010-unread-refusals.md and 455-holding-back.md.
 """
 
 from __future__ import annotations
@@ -18,29 +17,36 @@ from .limits import Limits
 from .models import Models
 from .requests import Request, Step
 
-RATE_WINDOW_SECONDS = 0.25  # of work without a pause that one measurement of the rate takes
-STALL_SECONDS = 1.0  # of work in which nothing was finished are a measurement too
+RATE_WINDOW_SECONDS = 0.25  # one measurement of the rate takes this much uninterrupted work
+STALL_SECONDS = 1.0  # if nothing finishes for this long during work, that is a measurement too
 SMOOTHING = 0.5  # weight of the earlier measurements
+FEW_REQUESTS = 32
+"""This many may always wait: they show when a slow server has recovered."""
+
 FREE_REQUESTS = 256
-"""So many may always wait: about what one tick takes, and enough to find out anew how fast the server is."""
+"""This many may wait if the rate was measured with far fewer. A batch computes many steps in nearly the time of one, so
+the rate grows with the number that wait, up to about what one tick takes."""
+
+FAR_FEWER = 2
+"""The rate says nothing about more than this many times the requests that waited while it was measured."""
 
 HEADROOM = 2.0
-"""A request is taken if it would be finished in 1/HEADROOM of the time it has: the rate is of the recent past, and the
-replies still have to travel."""
+"""A request is admitted if it would finish in 1/HEADROOM of its time left: the rate is of the recent past, and the
+reply still has to travel."""
 
-LATENCY_WINDOW_SECONDS = 0.25  # the shortest latency is that of this window and the last one
+LATENCY_WINDOW_SECONDS = 0.25  # the shortest latency is that of this window and the previous one
 UNKNOWN = float("inf")
 
 DROPPED = frozenset({Reason.QUEUE_FULL, Reason.DEADLINE_PASSED, Reason.CALLER_GONE})
-"""Rejections without work: how many of these are made is no measure of what can be done."""
+"""Rejections that take no work, so their number does not measure the server's capacity."""
 
 
 class AdmissionControl:
-    """Counts unanswered requests, and the bytes that they and their replies hold. Times are seconds of the monotonic
+    """Counts unanswered requests and the bytes that they and their replies hold. Times are seconds of the monotonic
     clock.
 
-    requests_per_second: finished while some were unanswered; 0: not measured yet. Requests are finished many at a time,
-    at the end of a commit, so it is measured when the next one comes, never in the middle of those.
+    requests_per_second: how many finish while others wait; 0 before the first measurement. Requests finish many at a
+    time, at the end of a commit, so the rate is measured when the next one arrives, never in between.
     """
 
     def __init__(self, models: Mapping[str, Models], limits: Limits) -> None:
@@ -51,6 +57,8 @@ class AdmissionControl:
         self._models = models
         self._limits = limits
         self._output_bytes: dict[tuple[str, frozenset[str]], int] = {}  # of one time step
+        self._most_unanswered = 0  # in the rate's window
+        self._measured_with = 0  # as many in the window that the rate is of
         self._since = 0.0  # begin of the rate's window
         self._finished = 0  # in it
         self._last_finished = 0.0
@@ -59,19 +67,14 @@ class AdmissionControl:
         self._latency_since = 0.0
 
     def enter(self, request: Request, queued: int, now: float) -> Rejection | None:
-        """Numbers and counts the request, which leaves again in any case. queued: how many of its session wait.
+        """Numbers and counts the request, which has to leave even if it is refused. Returns why it is, or None.
 
-        Returns why it is not taken, if so.
+        queued: how many requests of its session wait.
         """
         self.arrivals = request.number = self.arrivals + 1
         request.held_bytes = held_bytes = self._weigh(request)
         self.unanswered_bytes += held_bytes
-        self.unanswered = unanswered = self.unanswered + 1
-        worked_until = self._last_finished if unanswered == 1 else now
-        if worked_until - self._since >= RATE_WINDOW_SECONDS:
-            self._measure_rate(worked_until)
-        if unanswered == 1:  # the time from the last one to this was without work, and says nothing
-            self._since, self._finished = now, 0
+        self.unanswered = unanswered = self._come(now, 1)
         limits = self._limits
         if unanswered > limits.max_requests:
             return self._full("the server's", f"{limits.max_requests} requests")
@@ -79,24 +82,18 @@ class AdmissionControl:
             return self._full("the server's", f"{limits.max_request_bytes} bytes of requests")
         if queued >= limits.max_session_requests:
             return self.session_is_full()
-        if unanswered > FREE_REQUESTS and self._misses(unanswered, request.deadline - now):
+        if self._misses(unanswered, request.deadline - now):
             return self._too_late()
         return None
 
     def enter_alike(self, first: Step, count: int, now: float) -> int | None:
-        """Counts `count` steps of the same size and deadline, which find their sessions' queues empty or not full; the
-        first is one of them. Returns the number before their first one's. None: some find no room; none is counted."""
+        """Counts `count` steps of the same size and deadline as the first, if all can be admitted. Their sessions'
+        queues must not be full. Returns the number before their first one's; None if none was counted."""
         limits, held_bytes = self._limits, self._weigh(first)
         unanswered, number = self.unanswered + count, self.arrivals
         if unanswered > limits.max_requests or self.unanswered_bytes + count * held_bytes > limits.max_request_bytes:
             return None
-        idle = self.unanswered == 0
-        worked_until = self._last_finished if idle else now
-        if worked_until - self._since >= RATE_WINDOW_SECONDS:
-            self._measure_rate(worked_until)
-        if idle:
-            self._since, self._finished = now, 0
-        if unanswered > FREE_REQUESTS and self._misses(unanswered, first.deadline - now):
+        if self._misses(self._come(now, count), first.deadline - now):
             return None
         self.unanswered, self.arrivals = unanswered, number + count
         self.unanswered_bytes += count * held_bytes
@@ -104,7 +101,7 @@ class AdmissionControl:
         return number
 
     def leave(self, request: Request, result: Any, now: float) -> None:
-        """The request has its result."""
+        """Counts a request that has its result."""
         self.unanswered -= 1
         self.unanswered_bytes -= request.held_bytes
         if not isinstance(result, Rejection) or result.reason not in DROPPED:
@@ -112,26 +109,26 @@ class AdmissionControl:
             self._last_finished = now
 
     def release(self, request: Request) -> None:
-        """The request goes on as another, which enters: it leaves, but is not finished."""
+        """Counts a request that leaves unfinished, because another one that enters continues it."""
         self.unanswered -= 1
         self.unanswered_bytes -= request.held_bytes
 
     def refuse(self, deadline: float, now: float) -> Rejection | None:
-        """Why a request with that deadline would not be taken as things are, if so. Asked before a message is read, and
-        under overload far more often than requests are taken: it looks at no request, and counts none."""
+        """Returns why a request with that deadline would be refused now, or None.
+
+        It is asked before a message is read, and under overload far more often than requests are admitted, so it looks
+        at no request and counts none.
+        """
         left = deadline - now - self._shortest_latency(now)
         if left <= 0:
             return self._too_late()
-        unanswered = self.unanswered + 1
-        if unanswered > FREE_REQUESTS:  # else nothing is measured: the time until now may have been without work
+        if self.unanswered:  # otherwise the server was idle
             self._measure_rate(now)
-            if self._misses(unanswered, left):
-                return self._too_late()
-        return None
+        return self._too_late() if self._misses(self.unanswered + 1, left) else None
 
     def answered(self, came: float, now: float) -> None:
-        """A call with steps, which came at that time, has its answer: who has less time left than the fastest call
-        took would be served for nothing."""
+        """Notes that a call with steps, which arrived at that time, was answered: a call with less time left than the
+        fastest one took cannot be answered in time."""
         self._turn_latency(now)
         self._shortest = min(self._shortest, now - came)
 
@@ -139,8 +136,22 @@ class AdmissionControl:
         return self._full("this session's", f"{self._limits.max_session_requests} requests")
 
     def _misses(self, unanswered: int, seconds: float) -> bool:
-        """Whether the last of so many requests would probably not be finished in that time."""
+        """Returns whether the last of this many requests would probably not finish in that time."""
+        if unanswered <= FEW_REQUESTS or FAR_FEWER * self._measured_with < unanswered <= FREE_REQUESTS:
+            return False
         return self.requests_per_second > 0 and HEADROOM * unanswered > self.requests_per_second * seconds
+
+    def _come(self, now: float, count: int) -> int:
+        """Notes that requests arrive. Returns how many are unanswered with them."""
+        unanswered = self.unanswered + count
+        worked_until = now if self.unanswered else self._last_finished
+        if worked_until - self._since >= RATE_WINDOW_SECONDS:
+            self._measure_rate(worked_until)
+        if not self.unanswered:  # the server was idle before these
+            self._since, self._finished, self._most_unanswered = now, 0, unanswered
+        elif unanswered > self._most_unanswered:
+            self._most_unanswered = unanswered
+        return unanswered
 
     def _measure_rate(self, now: float) -> None:
         elapsed = now - self._since
@@ -149,11 +160,12 @@ class AdmissionControl:
         measured = self._finished / elapsed
         before = self.requests_per_second or measured
         self.requests_per_second = SMOOTHING * before + (1 - SMOOTHING) * measured
+        self._measured_with, self._most_unanswered = self._most_unanswered, self.unanswered
         self._since, self._finished = now, 0
 
     def _shortest_latency(self, now: float) -> float:
-        """0 where no call was answered lately: every call is tried then, so that it is found out when what was slow no
-        longer is."""
+        """Returns 0 if no call was answered lately: every call is tried then, which shows when a slow server has
+        recovered."""
         self._turn_latency(now)
         shortest = min(self._shortest, self._shortest_before)
         return 0.0 if shortest == UNKNOWN else shortest
@@ -165,7 +177,7 @@ class AdmissionControl:
             self._shortest, self._latency_since = UNKNOWN, now
 
     def _weigh(self, request: Request) -> int:
-        """Bytes that the request and its reply hold until it has its result."""
+        """Returns the bytes that the request and its reply hold until it has its result."""
         if isinstance(request, Step):
             held = len(request.data) + request.all_steps * self._bytes_of(request.key.model, request.wanted)
             return held if request.rollout is None else held + 2 * request.rollout.known.nbytes
@@ -180,7 +192,7 @@ class AdmissionControl:
         return 0
 
     def _bytes_of(self, model: str, wanted: frozenset[str]) -> int:
-        """Of these outputs at one time step."""
+        """Returns the bytes of these outputs at one time step."""
         found = self._output_bytes.get((model, wanted))
         if found is None:
             outputs = self._models[model].default.spec.outputs
@@ -189,8 +201,10 @@ class AdmissionControl:
         return found
 
     def _too_late(self) -> Rejection:
-        return self._full("the server's", "too many to come to this one before its deadline")
+        return self._queue_full("the server's queue is full: the request would probably miss its deadline")
 
     def _full(self, whose: str, limit: str) -> Rejection:
-        text = f"{whose} queue is full ({limit} unanswered)"
+        return self._queue_full(f"{whose} queue is full ({limit} unanswered)")
+
+    def _queue_full(self, text: str) -> Rejection:
         return Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=self._limits.retry_delay_ms)

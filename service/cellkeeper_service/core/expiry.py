@@ -1,4 +1,4 @@
-"""What ends because time has passed: requests that nobody waits for, and versions that are not served any more."""
+"""Ends what time has made obsolete: requests that nobody waits for, and model versions that are no longer served."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .requests import Request
 
 
 def abandon(request: Request) -> None:
-    """The request's caller went away: what was not begun for it is not begun any more. What was decided to be written
-    may still be; a retry finds it by its origin."""
+    """Marks a request whose caller went away, so that nothing more is started for it. A write that was already decided
+    may still happen; a retry finds it by its origin."""
     request.gone = True
     if isinstance(request, Fork) and request.into is not None:
         request.into.gone = True
 
 
 def end_dead_requests(context: Context) -> None:
-    """Finishes waiting requests whose deadline has passed or whose caller has gone."""
+    """Finishes waiting requests whose deadline has passed or whose caller is gone."""
     now = context.now
     for session in list(context.queued):
         dead = [(request, why) for request in session.queue if (why := context.dead(request, now))]
@@ -32,8 +32,7 @@ def end_dead_requests(context: Context) -> None:
 
 
 def let_retired_go(context: Context) -> None:
-    """Drops what is cached of versions that retire, as far as nothing is under way there, and such versions themselves
-    once they are at rest."""
+    """Drops the idle cached states of retiring versions, and each such version once nothing uses it."""
     for models in context.models.values():
         for version in list(models.retiring):
             cache = context.cache_of(version)

@@ -1,4 +1,4 @@
-"""The loop: whatever happens, it lets the core go on, computes the tick's batches, and brings commits to the store.
+"""The loop: drives the core, computes each tick's batches, and sends loads and commits to the store.
 
 While a batch is computed, requests queue; the next tick takes a slice of every ready session.
 """
@@ -31,18 +31,18 @@ log = logging.getLogger(__name__)
 DONE = attrgetter("done")
 
 INLINE_SECONDS = 0.002
-"""A batch that is expected to take less is executed on the loop's thread: handing a small one to another thread costs
+"""A batch that is expected to take less runs on the loop's thread: handing it to another thread would cost
 more than the batch."""
 
 EXPIRY_SECONDS = 0.05
-"""How often waiting requests are looked through for passed deadlines. Nothing else waits for this."""
+"""How often waiting requests are checked for passed deadlines. Nothing else depends on it."""
 
 
 class CoreLoop:
-    """Drives one core from within an asyncio event loop. Everything here is for that loop's thread."""
+    """Drives one core from an asyncio event loop. Call all of it from that loop's thread."""
 
     def __init__(self, core: Core, store_calls: StoreCalls, cost: Callable[[Batch], float]) -> None:
-        """cost: the expected seconds of a batch."""
+        """cost: returns the expected seconds of a batch."""
         self.core = core
         self.store_calls = store_calls
         self.draining = False
@@ -58,8 +58,8 @@ class CoreLoop:
     def start(self, on_crash: Callable[[], None] = lambda: None) -> None:
         """Starts the loop's task. Call it from within the running event loop.
 
-        on_crash: called if the loop ends by an error: nothing will be answered any more, and `drain` raises it. Also
-        called, first, where an engine is lost: what waits is refused then, and what was computed is still committed.
+        on_crash: called if an error ends the loop: nothing is answered any more, and `drain` raises the error. If an
+        engine is lost, it is called first: waiting requests are then refused, and computed ones are still committed.
         """
         self._on_crash = on_crash
 
@@ -75,20 +75,20 @@ class CoreLoop:
 
     @property
     def running(self) -> bool:
-        """Requests are being answered."""
+        """Whether requests are being answered."""
         return self._task is not None and not self._task.done()
 
     def admit(self, deadline: float) -> Rejection | None:
-        """Why a call with that deadline is refused, if it is. To be asked before its message is read."""
+        """Returns why a call with that deadline is refused, or None. Ask before reading its message."""
         self._share.call_came()
         return self.refuse(1, deadline)
 
     def refuse(self, count: int, deadline: float) -> Rejection | None:
-        """Why none of so many steps with that deadline would be taken, if so."""
+        """Returns why none of so many steps with that deadline would be admitted, or None."""
         return self.core.refuse(count, deadline)
 
     def answered(self, came: float) -> None:
-        """A call with steps, which came at that time, has its answer."""
+        """Notes that a call with steps, which arrived at that time, was answered."""
         self.core.answered(came)
 
     def is_cached(self, key: SessionKey) -> bool:
@@ -99,9 +99,9 @@ class CoreLoop:
         self.submit_many((request,))
 
     def submit_many(self, requests: Iterable[Request]) -> None:
-        """Takes requests that come together. Each `done` is called with its request once that has its result."""
+        """Submits requests that arrived together. Each `done` is called with its request once that has its result."""
         if self.draining:
-            text = "the server is shutting down; another replica, or the next one here, will go on"
+            text = "the server is shutting down; retry on another replica, or here later"
             why = Rejection(Reason.DRAINING, text, retry_delay_ms=100)
             for request in requests:
                 request.result = why
@@ -111,7 +111,7 @@ class CoreLoop:
         self._submitted()
 
     def submit_alike(self, steps: Sequence[Step]) -> None:
-        """The same for single steps that want the same outputs by the same deadline, each of another session."""
+        """Submits single steps of different sessions that want the same outputs by the same deadline."""
         if self.draining:
             self.submit_many(steps)
         else:
@@ -119,11 +119,11 @@ class CoreLoop:
             self._submitted()
 
     def _submitted(self) -> None:
-        self._deliver()  # those that are not taken: a long batch may keep the loop from its next turn
+        self._deliver()  # refusals, at once: a long batch may delay the loop's next turn
         self._wake.set()
 
     async def drain(self) -> None:
-        """Takes no more requests, and returns when those that were taken have been answered."""
+        """Refuses new requests, and returns once all others have been answered."""
         self.draining = True
         self._wake.set()
         try:
@@ -155,12 +155,12 @@ class CoreLoop:
             else:
                 await wake.wait()
                 share.idled(time.monotonic() - ended)
-        self._deliver()  # an event between two ticks may have finished the last ones
+        self._deliver()  # an event between two ticks may have finished the last requests
         if self._lost is not None:
             raise self._lost
 
     def _can_start_more(self) -> bool:
-        """Starting one thing can make another ready that was looked for before it; no event tells of that."""
+        """Whether a start has made something else ready that was checked before it; no event reports that."""
         core, has_room = self.core, self.store_calls.has_room
         return core.has_work or (core.wants_load and has_room("load")) or (core.wants_commit and has_room("write"))
 
@@ -211,11 +211,11 @@ class CoreLoop:
 
     def _committed(self, commits: list[InflightCommit], results: list[CommitResult]) -> None:
         self.core.on_committed(commits, results)
-        self._deliver()  # not at the end of the tick: replies leave while the next one is computed
+        self._deliver()  # before the tick ends: replies leave while the next batch is computed
         self._store_answered()
 
     def _store_answered(self) -> None:
-        """A turn in which there is nothing to do would cost one session a fifth of its step."""
+        """Wakes the loop only if there is work: an empty turn would cost a single session a fifth of its step."""
         if self.draining or self._can_start_more():
             self._wake.set()
 
@@ -229,11 +229,11 @@ class CoreLoop:
         self._expiry = asyncio.get_running_loop().call_later(EXPIRY_SECONDS, self._expire)
         self.core.expire()
         self._deliver()
-        self._wake.set()  # what waited behind an expired request may start, and a drain may have its last reply
+        self._wake.set()  # requests behind an expired one may start, and a drain may have its last reply
 
 
 def tell(done: Done, requests: Sequence[Request]) -> None:
-    """Tells a caller of the results of its requests. Where that fails, it is this caller's affair alone."""
+    """Tells a caller the results of its requests. A failure affects only this caller."""
     try:
         done(requests)
     except Exception:

@@ -6,7 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 import pytest
-from cellkeeper_service.core.admission import FREE_REQUESTS, LATENCY_WINDOW_SECONDS, RATE_WINDOW_SECONDS
+from cellkeeper_service.core.admission import (
+    FEW_REQUESTS,
+    FREE_REQUESTS,
+    LATENCY_WINDOW_SECONDS,
+    RATE_WINDOW_SECONDS,
+)
 from cellkeeper_service.core.admission import AdmissionControl as Control
 from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.generation_requests import Fork
@@ -18,7 +23,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from . import made
 
-LATE = "the server's queue is full (too many to come to this one before its deadline unanswered)"
+LATE = "the server's queue is full: the request would probably miss its deadline"
 A_SECOND = 1.0
 
 
@@ -45,10 +50,12 @@ def finish(of: Control, steps: Iterable[Step], now: float) -> None:
         of.leave(step, "a result", now)
 
 
-def at_work(per_second: float, seconds: float = 1.0, to: Control | None = None, start: float = 0.0) -> Control:
+def at_work(
+    per_second: float, seconds: float = 1.0, to: Control | None = None, start: float = 0.0, waiting: int = 2
+) -> Control:
     """Returns a control that was never idle for `seconds` and finished `per_second` requests in each of them."""
     to = to or control()
-    waits = enter(to, 2, start)
+    waits = enter(to, waiting, start)
     for number in range(round(per_second * seconds)):
         now = start + (number + 1) / per_second
         finish(to, [waits.pop(0)], now)
@@ -107,6 +114,28 @@ def test_a_short_queue_is_always_open() -> None:
     assert slow.enter(request(1.001), 0, now=1.0) is None
     assert text(slow.refuse(1.001, now=1.0)) == LATE
     assert text(slow.enter(request(1.001), 0, now=1.0)) == LATE
+
+
+def test_a_queue_as_long_as_when_the_rate_was_measured_is_not_short() -> None:
+    """A model that takes a millisecond a step makes 200 requests wait longer than half of their deadline."""
+    slow = at_work(1000, waiting=200)
+    fill(slow, 199, now=1.0)
+    assert slow.enter(request(1.5), 0, now=1.0) is None
+    assert text(slow.enter(request(1.3), 0, now=1.0)) == LATE
+    assert text(slow.refuse(1.3, now=1.0)) == LATE
+
+
+def test_a_rate_measured_with_few_says_nothing_of_many() -> None:
+    """One caller in a closed loop measures one step for each tick; a tick takes a whole batch."""
+    alone = at_work(100, waiting=2)
+    enter(alone, FREE_REQUESTS - alone.unanswered, now=1.0, deadline=1.1)
+    assert text(alone.enter(request(1.1), 0, now=1.0)) == LATE
+
+
+def test_a_few_may_wait_whatever_was_measured() -> None:
+    stalled = at_work(20, waiting=20)
+    enter(stalled, FEW_REQUESTS - stalled.unanswered, now=1.0, deadline=1.001)
+    assert text(stalled.enter(request(1.001), 0, now=1.0)) == LATE
 
 
 def test_a_deadline_that_has_passed_is_refused_unread() -> None:
