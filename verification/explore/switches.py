@@ -70,16 +70,16 @@ def server_mints_generations() -> AbstractContextManager[Any]:
 
 
 def reset_names_its_generation() -> AbstractContextManager[Any]:
-    reset = lifecycle.reset
+    start_over = lifecycle.start_over
 
     def whatever_stands(
-        record: Any, request: generation_requests.Reset, models: Any, birth: lifecycle.NewGeneration
+        standing: Header | None, request: generation_requests.Reset, models: Any, birth: lifecycle.NewGeneration
     ) -> Any:
-        if record is not None:
-            request = replace(request, generation=record.position.generation)
-        return reset(record, request, models, birth)
+        if standing is not None:
+            request = replace(request, generation=standing.position.generation)
+        return start_over(standing, request, models, birth)
 
-    return patch.object(lifecycle, "reset", whatever_stands)
+    return patch.object(lifecycle, "start_over", whatever_stands)
 
 
 def delete_names_its_generation() -> AbstractContextManager[Any]:

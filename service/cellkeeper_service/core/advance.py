@@ -133,10 +133,10 @@ def _decide(context: Context, session: SessionState, request: Request, reading: 
         case Open():
             opened = lifecycle.open_session(record, request, models, context.new_generation())
             _conclude(context, session, request, opened)
-        case Reset():
-            _conclude(context, session, request, lifecycle.reset(record, request, models, context.new_generation()))
-        case SetState():
-            _conclude(context, session, request, lifecycle.set_state(record, request, models, context.new_generation()))
+        case Reset() | SetState():
+            standing = None if record is None else record.header
+            started = lifecycle.start_over(standing, request, models, context.new_generation())
+            _conclude(context, session, request, started)
         case CarryOver():
             _carry_over(context, session, request, record)
         case Delete():

@@ -32,7 +32,7 @@ def carry_over(
     """A session that belongs to the new version already stays as it is: carrying many over can be begun again."""
     if record is None:
         return not_found()
-    done = done_before(record, request)
+    done = done_before(record.header, request)
     if done is not None:
         return done
     if record.position.generation != request.generation:

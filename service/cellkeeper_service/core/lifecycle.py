@@ -42,7 +42,7 @@ def open_session(
         header = new_header(served, first_position(new.generation), _origin(request), ttl_ms, new.now_ms)
         commit = Commit(request.key, None, header, b"", state)
         return Write(commit, OpenReply(header, True), served, state)
-    done = done_before(record, request)
+    done = done_before(record.header, request)
     if isinstance(done, Rejection):
         return done
     unserved = refuse_unserved(record, models)
@@ -61,33 +61,24 @@ def open_session(
     return Write(Commit(request.key, record.header, header, b"", None), OpenReply(header, created))
 
 
-def reset(record: Record | None, request: Reset, models: Models, new: NewGeneration) -> Write | Moved | Rejection:
-    state = models.default.engine.initial_state
-    return _new_generation(record, request, models.default, state, 0, new)
-
-
-def set_state(
-    record: Record | None, request: SetState, models: Models, new: NewGeneration
+def start_over(
+    standing: Header | None, request: Reset | SetState, models: Models, new: NewGeneration
 ) -> Write | Moved | Rejection:
-    return _new_generation(record, request, models.default, request.state, request.step, new)
-
-
-def _new_generation(
-    record: Record | None, request: Reset | SetState, served: Version, state: bytes, step: int, new: NewGeneration
-) -> Write | Moved | Rejection:
-    """Ends the generation that the request names and starts another, under the version that takes new sessions."""
-    if record is None:
+    """Ends the generation that the request names and starts another, under the version that takes new sessions.
+    standing: the record's header, which is all that counts of it."""
+    if standing is None:
         return not_found()
-    done = done_before(record, request)
+    done = done_before(standing, request)
     if done is not None:
         return done
-    if record.position.generation != request.generation:
-        return generation_changed(record.position)
+    if standing.position.generation != request.generation:
+        return generation_changed(standing.position)
+    served = models.default
+    state, step = (served.engine.initial_state, 0) if isinstance(request, Reset) else (request.state, request.step)
     position = first_position(new.generation, step)
-    ttl_ms = ttl_of_next(record.header, new.default_ttl_ms)
+    ttl_ms = ttl_of_next(standing, new.default_ttl_ms)
     header = new_header(served, position, _origin(request), ttl_ms, new.now_ms)
-    commit = Commit(request.key, record.header, header, b"", state)
-    return Write(commit, Moved(position), served, state)
+    return Write(Commit(request.key, standing, header, b"", state), Moved(position), served, state)
 
 
 def fork(record: Record | None, request: Fork) -> Record | Rejection:
@@ -109,7 +100,7 @@ def fork(record: Record | None, request: Fork) -> Record | Rejection:
 def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> Write | Moved | Rejection:
     """The copy under a new generation. Its heads stay the source's: they name the inputs consumed."""
     if record is not None:
-        done = done_before(record, request)
+        done = done_before(record.header, request)
         if done is not None:
             return done
         if request.otherwise is None:
@@ -145,21 +136,21 @@ def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejectio
     return Erase(request.generation)
 
 
-def done_before(record: Record, request: MakesGeneration) -> Moved | Rejection | None:
+def done_before(standing: Header, request: MakesGeneration) -> Moved | Rejection | None:
     """The session's position if the request made its generation: this is a retry then. A rejection if another request
-    with the same request_id did."""
-    if record.header.origin == ended(_origin(request)):
-        return Moved(record.position)
-    match whose(record.header.origin, request.request_id, request.content):
+    with the same request_id did. standing: the record's header."""
+    if standing.origin == ended(_origin(request)):
+        return Moved(standing.position)
+    match whose(standing.origin, request.request_id, request.content):
         case Work.OWN:
-            return Moved(record.position)
+            return Moved(standing.position)
         case Work.REUSED:
             return Rejection(
                 Reason.INVALID_FIELD,
                 "request_id: got that of another request, which began the session's generation; expected 16 random "
                 "bytes for each request, the same at its retries only",
                 field="request_id",
-                position=record.position,
+                position=standing.position,
             )
         case Work.OTHERS:
             return None
@@ -171,7 +162,7 @@ def _origin(request: MakesGeneration) -> bytes:
 
 def of_damaged(
     damage: DamagedRecord, request: Request, models: Models, new: NewGeneration
-) -> Write | Erase | Deleted | Rejection:
+) -> Write | Erase | Deleted | Moved | Rejection:
     """What becomes of a session whose record cannot be served: it can be deleted and, where its header is there to be
     compared, reset. Everything else is refused."""
     header = damage.header
@@ -181,14 +172,8 @@ def of_damaged(
             return Deleted(request.unknowns > 0)
         case Delete() if header is not None or not request.generation:
             return Erase(b"" if header is None else header.position.generation)
-        case Reset() if header is not None and request.generation != header.position.generation:
-            return generation_changed(header.position)
         case Reset() if header is not None:
-            served, start = models.default, first_position(new.generation)
-            ttl_ms = ttl_of_next(header, new.default_ttl_ms)
-            after = new_header(served, start, _origin(request), ttl_ms, new.now_ms)
-            state = served.engine.initial_state
-            return Write(Commit(request.key, header, after, b"", state), Moved(start), served, state)
+            return start_over(header, request, models, new)
     text = str(damage) if header is not None else f"{damage}; its header cannot be read: delete it without a generation"
     return Rejection(Reason.DATA_LOSS, text, position=position)
 
