@@ -73,20 +73,20 @@ def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rej
 
 
 def leave_in_doubt(commit: InflightCommit) -> None:
-    """For a commit without an answer. Its chunks may have been applied, and only the record of the generation that it
-    makes, or of the one that it was compared with, tells: behind a start of another they are not decided again. That
-    there is no record tells that they were not applied, unless they end their sequence: it is kept for a moment only.
-    """
+    """Notes, after a commit without an answer, which records tell whether its chunks were applied: those of the
+    generation that it makes and of the one that it was compared with. Behind a start of another they are not decided
+    again. Where there is no record a start is decided again, unless a try of it ended the sequence: the record of that
+    is kept for a moment only, so that its absence tells nothing."""
     call = commit.call
-    if isinstance(call, Commit):
-        generations: tuple[bytes, ...] = (call.header.position.generation,)
-        if call.expected is not None:
-            generations += (call.expected.position.generation,)
-        elif not has_ended(call.header.origin):
-            generations += (NO_GENERATION,)
-        for request in commit.requests:
-            if isinstance(request, Step) and request.sequence is not None:
-                request.in_doubt += generations
+    if not isinstance(call, Commit):
+        return
+    compared = NO_GENERATION if call.expected is None else call.expected.position.generation
+    for request in commit.requests:
+        if isinstance(request, Step) and request.sequence is not None:
+            doubtful = (*request.in_doubt, call.header.position.generation, compared)
+            if has_ended(call.header.origin):
+                doubtful = tuple(generation for generation in doubtful if generation != NO_GENERATION)
+            request.in_doubt = doubtful
 
 
 def _is_repeatable(step: Step) -> bool:
