@@ -247,7 +247,7 @@ class _Namer:
             commit and (tuple(self.to_commit(one) for one in commit.requests), commit.cached is session.cached),
             session.loading,
             session.waits_for_slot,
-            reading and (self.record(reading.record) if reading.record is not None else "no record"),
+            reading and (self.record(reading.found) if isinstance(reading.found, Record) else "no record"),
         )
 
     def to_commit(self, request: Any) -> Any:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from cellkeeper_service.domain.origin import origin_of
 from cellkeeper_service.domain.position import MAX_STEP, first_position
 from cellkeeper_service.domain.record import NO_ORIGIN, Header, Record
 from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
-from .carry_over import Needs, carry_over, target_retired
+from .carry_over import Rerun, carry_over
 from .computing import start_chunk, start_log_replay, start_peek, start_read, start_rerun
 from .context import Context
 from .decision_table import Verdict, decide, not_found, refuse_unserved
@@ -25,9 +24,12 @@ from .lifecycle import new_header
 from .models import Version
 from .requests import LOADING, Erase, GetSession, GetState, Request, SessionReply, Step, Write
 from .sequence import has_ended
-from .session import CachedState, Checkpoint, Reading, SessionState
+from .session import CachedState, Checkpoint, SessionState
 
 log = logging.getLogger(__name__)
+
+Found = Record | DamagedRecord | None
+"""What the store holds of a session."""
 
 
 def advance(context: Context, session: SessionState) -> None:
@@ -59,7 +61,7 @@ def _go_on(context: Context, session: SessionState, request: Request) -> bool:
         context.to_load.append(session)
         request.status = LOADING
     else:
-        _decide(context, session, request, session.reading)
+        _decide(context, session, request, session.reading.found)
     return True
 
 
@@ -113,60 +115,67 @@ def start_at_once(context: Context, session: SessionState, step: Request) -> boo
     return True
 
 
-def _decide(context: Context, session: SessionState, request: Request, reading: Reading) -> None:
-    record, models = reading.record, context.models[session.key.model]
-    if reading.damage is not None and not _replaces(request, reading.damage):
-        decided = lifecycle.of_damaged(reading.damage, request, models, context.new_generation())
-        if isinstance(request, Fork) and isinstance(decided, Rejection):
-            _copy(context, session, request, decided)
-        else:
-            _conclude(context, session, request, decided)
-        return
+def _decide(context: Context, session: SessionState, request: Request, found: Found) -> None:
+    models = context.models[session.key.model]
+    decided: Any
     match request:
-        case Step():
-            _decide_step(context, session, request, record, None if reading.damage is None else reading.damage.header)
+        case Step() if not isinstance(found, DamagedRecord) or _replaces(request, found):
+            _decide_step(context, session, request, found)
+            return
+        case _ if isinstance(found, DamagedRecord):
+            decided = lifecycle.of_damaged(found, request, models, context.new_generation())
         case GetState():
-            _decide_read(context, session, request, record)
+            decided = not_found() if found is None else refuse_unserved(found, models) or found
         case GetSession():
-            found = not_found() if record is None else SessionReply(record, session.cached is not None)
-            _conclude(context, session, request, found)
+            decided = not_found() if found is None else SessionReply(found, session.cached is not None)
         case Open():
-            opened = lifecycle.open_session(record, request, models, context.new_generation())
-            _conclude(context, session, request, opened)
+            decided = lifecycle.open_session(found, request, models, context.new_generation())
         case Reset() | SetState():
-            standing = None if record is None else record.header
-            started = lifecycle.start_over(standing, request, models, context.new_generation())
-            _conclude(context, session, request, started)
+            standing = None if found is None else found.header
+            decided = lifecycle.start_over(standing, request, models, context.new_generation())
         case CarryOver():
-            _carry_over(context, session, request, record)
+            decided = carry_over(found, request, models, context.new_generation())
         case Delete():
-            _conclude(context, session, request, lifecycle.delete(record, request))
+            decided = lifecycle.delete(found, request)
         case CopyInto():
-            _conclude(context, session, request, lifecycle.copy_into(record, request, context.new_generation()))
+            decided = lifecycle.copy_into(found, request, context.new_generation())
         case Fork():
-            _copy(context, session, request, lifecycle.fork(record, request))
+            decided = lifecycle.fork(found, request)
         case _:
             raise TypeError(f"no decision for {type(request).__name__}")
+    if isinstance(request, Fork):
+        _copy(context, session, request, decided)
+    elif isinstance(request, (GetState, CarryOver)) and isinstance(decided, Record):
+        if cached := _cached_at(context, session, decided, decided.position.step):
+            session.queue.popleft()
+            start_read(context, cached, request)
+    elif isinstance(request, CarryOver) and isinstance(decided, Rerun):
+        context.drop(session)
+        version = decided.version
+        if cached := context.place_or_wait(session, version, decided.header, version.engine.initial_state):
+            cached.exists = False
+            session.queue.popleft()
+            start_rerun(context, cached, request)
+    else:
+        _conclude(context, session, request, decided)
 
 
-def _replaces(request: Request, damage: DamagedRecord) -> bool:
-    """Whether the request needs nothing of the damaged record but its header, to be compared in the commit. A start
-    that made this record does not make another: what was applied behind it is lost, and its sender must be told."""
-    sequence = request.sequence if isinstance(request, Step) else None
-    return sequence is not None and damage.header is not None and sequence.starts_over(damage.header)
+def _replaces(step: Step, damage: DamagedRecord) -> bool:
+    """Whether the step needs nothing of the damaged record but its header, to be compared in the commit. A start that
+    made this record does not make another: what was applied behind it is lost, and its sender must be told."""
+    return step.sequence is not None and damage.header is not None and step.sequence.starts_over(damage.header)
 
 
-def _decide_step(
-    context: Context, session: SessionState, step: Step, record: Record | None, damaged: Header | None
-) -> None:
-    """damaged: the header of a record that is damaged and may be replaced."""
+def _decide_step(context: Context, session: SessionState, step: Step, found: Found) -> None:
+    """found: if it is damaged, the step replaces it."""
     models = context.models[session.key.model]
+    record = found if isinstance(found, Record) else None
     verdict = decide(record, step, models)
     if isinstance(verdict, Rejection):
         _conclude(context, session, step, verdict)
     elif verdict is Verdict.CREATE or record is None:
         context.drop(session)
-        created = _create(context, session, models.default, step, damaged if record is None else record.header)
+        created = _create(context, session, models.default, step, None if found is None else found.header)
         if created is not None:
             session.queue.popleft()
             _lead(session, step, created.header.position.generation)
@@ -192,39 +201,6 @@ def _lead(session: SessionState, start: Step, generation: bytes) -> None:
         for request in session.queue:
             if isinstance(request, Step) and request.in_doubt:
                 request.in_doubt += (generation,)
-
-
-def _decide_read(context: Context, session: SessionState, request: GetState, record: Record | None) -> None:
-    if record is None:
-        _conclude(context, session, request, not_found())
-    elif refused := refuse_unserved(record, context.models[session.key.model]):
-        _conclude(context, session, request, refused)
-    elif cached := _cached_at(context, session, record, record.position.step):
-        session.queue.popleft()
-        start_read(context, cached, request)
-
-
-def _carry_over(context: Context, session: SessionState, request: CarryOver, record: Record | None) -> None:
-    models = context.models[session.key.model]
-    decided = carry_over(record, request, models, context.new_generation())
-    if record is None or not isinstance(decided, Needs):
-        _conclude(context, session, request, decided)
-    elif decided is Needs.WINDOW:
-        target = models.find(request.target)
-        if target is None:
-            _conclude(context, session, request, target_retired(request, models))
-            return
-        start = first_position(context.mint())
-        header = new_header(target, start, origin_of(request.request_id, request.content), 0, context.clock.wall_ms())
-        context.drop(session)
-        cached = context.place_or_wait(session, target, header, target.engine.initial_state)
-        if cached is not None:
-            cached.exists = False
-            session.queue.popleft()
-            start_rerun(context, cached, request)
-    elif cached := _cached_at(context, session, record, record.position.step):
-        session.queue.popleft()
-        start_read(context, cached, request)
 
 
 def _cached_at(context: Context, session: SessionState, record: Record, acked: int) -> CachedState | None:

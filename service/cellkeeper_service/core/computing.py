@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cellkeeper_service.domain.position import Position, advance
+from cellkeeper_service.domain.position import Position, advance, first_position
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.errors import Reason, Rejection
 
 from .batch import Batch, prediction_after
-from .carry_over import carried, kept_at, target_retired
+from .carry_over import carried, target_retired
 from .context import Context, no_reply
 from .generation_requests import CarryOver, Policy
 from .log_replay import Duplicate, LogReplay
@@ -204,16 +204,16 @@ def _finish_carry_over(context: Context, cached: CachedState, request: CarryOver
     """The state is there: another generation begins with it, once that is committed."""
     session, state = cached.session, request.end_state
     reading = session.reading
-    if reading is None or reading.record is None or state is None:
+    if reading is None or not isinstance(reading.found, Record) or state is None:
         raise RuntimeError("a session is carried over whose record or state was forgotten")
     models = context.models[session.key.model]
-    record, target = reading.record, models.find(request.target)
+    record, target = reading.found, models.find(request.target)
     if target is None:
         context.drop(session)
         context.finish(request, target_retired(request, models))
         return
     if request.policy is Policy.KEEP:
-        at = kept_at(record, context.mint())
+        at = first_position(context.mint(), record.position.step)
     else:
         at = advance(cached.header.position, request.data, target.step_bytes)
     write = request.write = carried(record, request, target, at, state, context.clock.wall_ms())

@@ -40,10 +40,9 @@ def loaded(context: Context, session: SessionState, result: Record | StoreError 
         for request in asked:
             context.finish(request, store_unavailable(str(result), context.limits))
         return
-    damage, record = (result, None) if isinstance(result, DamagedRecord) else (None, result)
-    session.reading = Reading(session.load_number, record, damage)
+    session.reading = Reading(session.load_number, result)
     cached = session.cached
-    if cached is not None and (record is None or cached.frontier != record.position):
+    if cached is not None and not (isinstance(result, Record) and cached.frontier == result.position):
         context.drop(session)
         context.meter.evicted(session.key.model, "stale")
     context.meter.loaded(session.key.model, session.cached is not None)

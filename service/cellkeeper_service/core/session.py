@@ -101,14 +101,10 @@ class InflightCommit:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The store's record as it was read for the requests up to number `number`: None where there is none.
-
-    damage: what was found instead of a record.
-    """
+    """What the store held when it was read for the requests up to number `number`; None: nothing."""
 
     number: int
-    record: Record | None
-    damage: DamagedRecord | None = None
+    found: Record | DamagedRecord | None
 
 
 @dataclass(slots=True, eq=False)
