@@ -277,7 +277,7 @@ class _Namer:
     def work(self, work: Computable) -> Any:
         duplicates: Any = ()
         if isinstance(work, LogReplay):
-            duplicates = tuple((self.request(one.step), one.first, one.last) for one in work.duplicates)
+            duplicates = tuple((self.request(step), first, step.steps) for step, first in work.duplicates.items())
         return (
             type(work),
             duplicates if isinstance(work, LogReplay) else self.request(work),

@@ -16,7 +16,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
 from .carry_over import Rerun, carry_over
-from .computing import start_chunk, start_log_replay, start_peek, start_read, start_rerun
+from .computing import NO_OUTPUTS, start_chunk, start_log_replay
 from .context import Context
 from .decision_table import Verdict, decide, not_found, refuse_unserved
 from .generation_requests import CarryOver, CopyInto, Delete, Deleted, Fork, Open, Reset, SetState
@@ -53,7 +53,7 @@ def _go_on(context: Context, session: SessionState, request: Request) -> bool:
         context.finish(request, context.dead(request, now))
     elif isinstance(request, Step) and (cached := continues(context, session, request)) is not None:
         session.queue.popleft()
-        start_chunk(context, cached, request)
+        start_chunk(cached, request)
     elif session.has_uncommitted:
         return False
     elif session.reading is None or not session.is_read_for(request):
@@ -108,7 +108,7 @@ def start_at_once(context: Context, session: SessionState, step: Request) -> boo
         end = cached.step + step.steps
         if end - cached.log_start > cached.max_log_steps or end > MAX_STEP:
             return False
-        start_chunk(context, cached, step)
+        start_chunk(cached, step)
     except Exception:
         log.exception("internal error: a session's request failed")
         context.broken(session, [step])
@@ -148,14 +148,14 @@ def _decide(context: Context, session: SessionState, request: Request, found: Fo
     elif isinstance(request, (GetState, CarryOver)) and isinstance(decided, Record):
         if cached := _cached_at(context, session, decided, decided.position.step):
             session.queue.popleft()
-            start_read(context, cached, request)
+            cached.start(request, b"", 0, NO_OUTPUTS, (0,))
     elif isinstance(request, CarryOver) and isinstance(decided, Rerun):
         context.drop(session)
         version = decided.version
         if cached := context.place_or_wait(session, version, decided.header, version.engine.initial_state):
             cached.exists = False
             session.queue.popleft()
-            start_rerun(context, cached, request)
+            cached.start(request, request.data, request.steps, NO_OUTPUTS, (request.steps,))
     else:
         _conclude(context, session, request, decided)
 
@@ -179,17 +179,18 @@ def _decide_step(context: Context, session: SessionState, step: Step, found: Fou
         if created is not None:
             session.queue.popleft()
             _lead(session, step, created.header.position.generation)
-            start_chunk(context, created, step)
+            start_chunk(created, step)
     elif verdict is Verdict.REPLAY:
         _lead(session, step, record.position.generation)
         _replay(context, session, record)
     elif cached := _cached_at(context, session, record, step.acked_at(record.position.step)):
         if step.peek:
             session.queue.popleft()
-            start_peek(context, cached, step)
+            ends = (step.all_steps,) if step.wants_state else ()
+            cached.start(step, step.data, step.all_steps, step.wanted, ends, step.all_steps - step.steps)
         elif session.log_fits(step, cached.max_log_steps):
             session.queue.popleft()
-            start_chunk(context, cached, step)
+            start_chunk(cached, step)
         else:
             _conclude(context, session, step, _ack_behind(context, record))
 
@@ -211,7 +212,7 @@ def _cached_at(context: Context, session: SessionState, record: Record, acked: i
         return cached
     cached = _place_record(context, session, record)
     if cached is not None and record.log:
-        start_log_replay(context, cached, record, [], acked)
+        start_log_replay(cached, record, [], acked)
         return None
     return cached
 
@@ -229,7 +230,7 @@ def _replay(context: Context, session: SessionState, record: Record) -> None:
         session.queue.popleft()
         duplicates.append(step)
     try:
-        start_log_replay(context, cached, record, duplicates, record.position.step)
+        start_log_replay(cached, record, duplicates, record.position.step)
     except Exception:
         context.requeue(session, duplicates)
         raise

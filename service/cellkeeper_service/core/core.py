@@ -35,9 +35,8 @@ from .expiry import end_dead_requests, let_retired_go
 from .guarded_meter import guarded
 from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .loading import loaded, next_loads
-from .log_replay import LogReplay
 from .models import Models
-from .requests import Computable, Request, Step
+from .requests import Request, Step
 from .session import CachedState, InflightCommit, SessionState
 
 log = logging.getLogger(__name__)
@@ -175,7 +174,7 @@ class Core:
             return end_dead(self.context, cached)
         except Exception:
             log.exception("internal error: a session's request failed")
-            self._work_broken(cached, work)
+            work_failed(self.context, cached, work, internal_error())
             return True
 
     # the engine
@@ -212,7 +211,7 @@ class Core:
                     take_slice(context, batch, row, cached)
             except Exception:
                 log.exception("internal error: a session's request failed")
-                self._work_broken(cached, work)
+                work_failed(context, cached, work, internal_error())
         if batch.steps:
             context.meter.tick(name, len(batch), batch.steps)
         if batch.change is not None:
@@ -228,17 +227,8 @@ class Core:
             cache = context.cache_of(batch.version)
             for cached in batch.states:
                 if cache.left_batch(cached):
-                    work_failed(context, cached, why or internal_error())
+                    work_failed(context, cached, cached.work, why or internal_error())
         return halves
-
-    def _work_broken(self, cached: CachedState, work: Computable | None) -> None:
-        """After an exception in what follows from a batch for this work."""
-        session = cached.session
-        cached.work = None
-        broken = [] if work is None else work.clients()
-        if isinstance(work, LogReplay) and not broken:
-            broken = [*session.queue][:1]  # the request that the log replay was for
-        self.context.broken(session, broken)
 
     # the store
 

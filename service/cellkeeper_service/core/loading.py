@@ -10,7 +10,6 @@ from cellkeeper_service.domain.store import DamagedRecord, StoreError
 from .commit import store_unavailable
 from .context import Context
 from .limits import MAX_CALL_ITEMS
-from .requests import Step
 from .session import Reading, SessionState
 
 
@@ -46,7 +45,4 @@ def loaded(context: Context, session: SessionState, result: Record | StoreError 
         context.drop(session)
         context.meter.evicted(session.key.model, "stale")
     context.meter.loaded(session.key.model, session.cached is not None)
-    now = context.now
-    for request in session.queue:
-        if isinstance(request, Step) and session.is_read_for(request):
-            request.load_seconds = now - max(session.load_started, request.arrived)
+    session.loaded(session.queue, context.now)

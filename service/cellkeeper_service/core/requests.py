@@ -84,7 +84,7 @@ class Computable(Request):
     """A request for which something is computed: `to_compute` time steps, slice by slice; `computed` of them are.
 
     Single steps, chunks, peeks, forecasts, log replays, reads of the state and reruns of a window differ by these
-    fields. They are set anew by `begin` whenever the request is decided again.
+    fields, which `CachedState.start` sets whenever the request is decided.
     """
 
     to_compute: int = field(default=0, init=False)
@@ -98,19 +98,6 @@ class Computable(Request):
     checkpoint_state: bytes | None = field(default=None, init=False)
     end_state: bytes | None = field(default=None, init=False)  # where it is wanted
     started_at: float = field(default=0.0, init=False)  # first slice
-
-    def begin(
-        self, inputs: bytes, to_compute: int, names: frozenset[str], ends: Sequence[int] = (), unfed: int = 0
-    ) -> None:
-        if self.status is not WAITING or self.to_compute:  # it was begun before
-            self.computed, self.pieces = 0, ()
-            self.checkpoint_at = self.checkpoint_state = self.end_state = None
-        self.status = READY
-        self.inputs = inputs
-        self.to_compute = to_compute
-        self.names = names
-        self.ends = ends
-        self.unfed = unfed
 
     def slice_steps(self, max_slice_steps: int) -> int:
         """Length of the next slice: the largest power of two that fits, so that slices of many sessions meet in one

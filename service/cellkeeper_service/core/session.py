@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cellkeeper_service.domain.position import Position
@@ -10,7 +11,7 @@ from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, DamagedRecord, Delete
 
 from .models import Version
-from .requests import Computable, Request, Step
+from .requests import READY, WAITING, Computable, Request, Step
 
 
 @dataclass(slots=True)
@@ -57,8 +58,21 @@ class CachedState:
     def row(self) -> int:
         return 2 * self.slot + self.current
 
-    def start(self, work: Computable) -> None:
-        """Takes the work, which has begun, for one of the next batches."""
+    def start(
+        self,
+        work: Computable,
+        inputs: bytes,
+        to_compute: int,
+        names: frozenset[str],
+        ends: Sequence[int] = (),
+        unfed: int = 0,
+    ) -> None:
+        """Has the work computed on this state in one of the next batches. See Computable for the arguments."""
+        if work.status is not WAITING or work.to_compute:  # it was started before
+            work.computed, work.pieces = 0, ()
+            work.checkpoint_at = work.checkpoint_state = work.end_state = None
+        work.status = READY
+        work.inputs, work.to_compute, work.names, work.ends, work.unfed = inputs, to_compute, names, ends, unfed
         self.work = work
         self.ready.append(self)
 
@@ -151,6 +165,12 @@ class SessionState:
     def is_read_for(self, request: Request) -> bool:
         """Whether the record was read after the request arrived, and is as it was."""
         return self.reading is not None and request.number <= self.reading.number
+
+    def loaded(self, requests: Iterable[Request], now: float) -> None:
+        """Notes how long the steps among the requests waited for the record, and for what was computed of its log."""
+        for request in requests:
+            if isinstance(request, Step) and self.is_read_for(request):
+                request.load_seconds = now - max(self.load_started, request.arrived)
 
     def log_fits(self, step: Step, max_log_steps: int) -> bool:
         """Whether the record's log has room for the chunk, behind what is computed and not committed yet."""

@@ -27,7 +27,7 @@ def raises_for(real: Callable[..., Any], of: Callable[..., str]) -> Callable[...
 PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "a first request goes on": (advance, "_go_on", lambda context, session, request: session.key.session),
     "a request is decided": (advance, "_decide", lambda context, session, request, reading: session.key.session),
-    "a chunk is begun": (advance, "start_chunk", lambda context, cached, step: step.key.session),
+    "a chunk is begun": (advance, "start_chunk", lambda cached, step: step.key.session),
     "a slice was computed": (core, "take_slice", lambda context, batch, row, cached: cached.session.key.session),
     "a chunk was computed": (core, "finish_chunk", lambda context, cached, step: step.key.session),
     "a chunk's commit is built": (core, "launch_chunk", lambda context, session, now_ms: session.key.session),
