@@ -140,10 +140,11 @@ def state_is_kept_until_acked() -> AbstractContextManager[Any]:
 @contextmanager
 def the_log_is_bounded() -> Iterator[None]:
     """A checkpoint is due where the model says so, whatever the log's limit; and every chunk fits."""
-    due = CachedState.checkpoint_due
     with (
-        patch.object(SessionState, "log_fits", lambda self, step, most: True),
-        patch.object(CachedState, "checkpoint_due", lambda self, steps, most: due(self, steps, 1 << 30)),
+        patch.object(CachedState, "log_fits", lambda self, step: True),
+        patch.object(
+            CachedState, "checkpoint_due", lambda self, steps: self.step - self.log_start >= self.version.due_steps
+        ),
     ):
         yield
 

@@ -74,22 +74,18 @@ def continues(context: Context, session: SessionState, step: Step) -> CachedStat
         return None
     if step.sequence is not None and not (step.sequence.continues_at(cached.step) and _is_open(session, cached)):
         return None
-    end, most = cached.step + step.steps, cached.max_log_steps
+    end = cached.step + step.steps
     if end > MAX_STEP:
         return None
-    fits = end - cached.log_start <= most  # even if nothing of the log is acknowledged
-    return cached if fits or session.log_fits(step, most) else None
+    fits = end - cached.log_start <= cached.max_log_steps  # even if nothing of the log is acknowledged
+    return cached if fits or cached.log_fits(step) else None
 
 
 def _is_open(session: SessionState, cached: CachedState) -> bool:
     """Whether the sequence goes on: nothing that was computed or committed has ended it."""
-    if not session.has_uncommitted:
-        return not has_ended(cached.header.origin)
-    uncommitted = [*([] if session.in_flight is None else session.in_flight.requests), *session.pending]
-    steps = [
-        one for one in uncommitted if isinstance(one, Step)
-    ]  # the last may have a position, and not know of an end
-    ends = any(step.sequence is not None and step.sequence.ends for step in steps)
+    uncommitted = [*session.pending, *([] if session.in_flight is None else session.in_flight.requests)]
+    # all of them: the last may have a position, and not know of an end
+    ends = any(isinstance(one, Step) and one.sequence is not None and one.sequence.ends for one in uncommitted)
     return not ends and not has_ended(cached.header.origin)
 
 
@@ -188,7 +184,7 @@ def _decide_step(context: Context, session: SessionState, step: Step, found: Fou
             session.queue.popleft()
             ends = (step.all_steps,) if step.wants_state else ()
             cached.start(step, step.data, step.all_steps, step.wanted, ends, step.all_steps - step.steps)
-        elif session.log_fits(step, cached.max_log_steps):
+        elif cached.log_fits(step):
             session.queue.popleft()
             start_chunk(cached, step)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cellkeeper_service.domain.engine import Array, Computed
+from cellkeeper_service.domain.engine import Computed
 from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
 
 from .limits import TickLimits
@@ -148,11 +148,3 @@ def form_batches(
             cache.batches += 1
             batches.append(Batch(cache.version, steps, states, cache.batches % SAMPLE_EVERY_CALLS == 0))
     return batches
-
-
-def prediction_after(batch: Batch, row: int) -> Array:
-    """[...], of the row's last time step in this batch."""
-    if batch.computed is None:
-        raise RuntimeError("there is no prediction before the batch was executed")
-    last: Array = batch.computed.outputs["prediction"][-1, row]
-    return last

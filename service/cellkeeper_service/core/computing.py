@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from cellkeeper_service.domain.engine import Computed
 from cellkeeper_service.domain.position import Position, advance, first_position
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.errors import Reason, Rejection
 
-from .batch import Batch, prediction_after
+from .batch import Batch
 from .carry_over import carried, target_retired
 from .context import Context, no_reply
 from .generation_requests import CarryOver, Policy
@@ -19,7 +20,7 @@ NO_OUTPUTS: frozenset[str] = frozenset()
 
 def start_chunk(cached: CachedState, step: Step) -> None:
     cached.start(step, step.data, step.steps, step.wanted, (step.steps,) if step.wants_state else ())
-    if cached.checkpoint is None and cached.checkpoint_due(step.steps, cached.max_log_steps):
+    if cached.checkpoint is None and cached.checkpoint_due(step.steps):
         step.checkpoint_at = 0
 
 
@@ -84,8 +85,8 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) ->
         if end == work.checkpoint_at:
             work.checkpoint_state = after
     work.computed = end
-    if work.unfed and work.needs_prediction:
-        _feed(cached, work, batch, row)
+    if 0 < work.unfed == work.to_compute - end:
+        _feed(cached, work, batch.computed, row)
     if end < work.to_compute:
         work.status = READY
         cached.ready.append(cached)
@@ -109,13 +110,13 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) ->
     context.ready[session] = None  # also where nothing waits: its reading may be let go
 
 
-def _feed(cached: CachedState, work: Computable, batch: Batch, row: int) -> None:
+def _feed(cached: CachedState, work: Computable, computed: Computed | None, row: int) -> None:
     """The next time step's input is the prediction after the last one."""
     spec = cached.version.spec
-    if spec.feedback is None or not isinstance(work, Step) or work.rollout is None:
+    if spec.feedback is None or not isinstance(work, Step) or work.rollout is None or computed is None:
         raise RuntimeError("a forecast is to be computed that cannot be")
     known = work.rollout.known[work.rollout.steps - work.unfed]
-    following = spec.feedback.next_input(prediction_after(batch, row), known)
+    following = spec.feedback.next_input(computed.outputs["prediction"][-1, row], known)
     work.inputs += following.astype(spec.input.numpy_dtype).tobytes()
     work.unfed -= 1
 

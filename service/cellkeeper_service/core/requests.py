@@ -116,11 +116,6 @@ class Computable(Request):
         """Those that get a reply of it."""
         return [self]
 
-    @property
-    def needs_prediction(self) -> bool:
-        """The next time step's input is the prediction after what was computed."""
-        return 0 < self.unfed == self.to_compute - self.computed
-
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
@@ -199,8 +194,8 @@ class Step(Computable):
 
     def times(self, now: float) -> StepTimes:
         queue = max(self.started_at - self.arrived - self.load_seconds, 0.0)
-        compute = max(self.computed_at - self.started_at, 0.0)
-        return StepTimes(queue, self.load_seconds, compute, max(now - self.computed_at, 0.0), now - self.arrived)
+        after = max(now - self.computed_at, 0.0)
+        return StepTimes(queue, self.load_seconds, self.computed_seconds, after, now - self.arrived)
 
 
 @dataclass(slots=True, eq=False)

@@ -83,21 +83,19 @@ class CachedState:
         if self.checkpoint is not None and self.checkpoint.step < self.log_start:
             self.checkpoint = None
 
-    def checkpoint_due(self, steps: int, max_log_steps: int) -> bool:
-        """Whether the state at the frontier is to become a candidate before `steps` more: where one is due, or where
-        the log has no room for them otherwise."""
+    def checkpoint_due(self, steps: int) -> bool:
+        """Whether the state at the frontier should become a candidate before `steps` more: because one is due, or
+        because the log has no room for them otherwise."""
         logged = self.step - self.log_start
-        return self.checkpoint is None and (logged >= self.version.due_steps or logged + steps > max_log_steps)
+        return logged >= self.version.due_steps or logged + steps > self.max_log_steps
 
-    def log_steps_after(self, steps: int, acked: int) -> int:
-        """How long the record's log would be after `steps` more, with the client's acks at `acked`."""
-        start = self.log_start
-        if self.checkpoint is None:
-            if acked >= self.step:
-                start = self.step
-        elif self.checkpoint.step <= acked:
-            start = self.checkpoint.step
-        return self.step + steps - start
+    def log_fits(self, step: Step) -> bool:
+        """Whether the record's log has room for the chunk, behind what is computed and not committed yet."""
+        acks = [one.acked_step for one in self.session.pending if isinstance(one, Step)]
+        start = self.step if self.checkpoint is None else self.checkpoint.step
+        if min([step.acked_at(self.step), *acks]) < start:
+            start = self.log_start  # no checkpoint will be written
+        return self.step + step.steps - start <= self.max_log_steps
 
 
 @dataclass(slots=True, eq=False)
@@ -171,21 +169,3 @@ class SessionState:
         for request in requests:
             if isinstance(request, Step) and self.is_read_for(request):
                 request.load_seconds = now - max(self.load_started, request.arrived)
-
-    def log_fits(self, step: Step, max_log_steps: int) -> bool:
-        """Whether the record's log has room for the chunk, behind what is computed and not committed yet."""
-        if self.cached is None:
-            raise RuntimeError("the log's room is asked for of a session without a cached state")
-        acked = step.acked_at(self.cached.step)
-        for item in self.pending:
-            if isinstance(item, Step):
-                acked = min(acked, item.acked_step)
-        return self.cached.log_steps_after(step.steps, acked) <= max_log_steps
-
-    def requests(self) -> list[Request]:
-        """All that have no result yet, those furthest on first."""
-        found = [] if self.in_flight is None else list(self.in_flight.requests)
-        found += self.pending
-        work = self.computing
-        found += [] if work is None else work.clients()
-        return [*found, *self.queue]
