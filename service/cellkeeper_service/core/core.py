@@ -258,12 +258,8 @@ class Core:
         context.begin_event()
         now_ms = context.clock.wall_ms()
         commits: list[InflightCommit] = []
-        if len(context.to_commit) <= MAX_CALL_ITEMS:
-            sessions, context.to_commit = list(context.to_commit), {}
-        else:
-            sessions = list(context.to_commit)[:MAX_CALL_ITEMS]
-            for session in sessions:
-                del context.to_commit[session]
+        sessions = list(context.to_commit)
+        sessions, context.to_commit = sessions[:MAX_CALL_ITEMS], dict.fromkeys(sessions[MAX_CALL_ITEMS:])
         for session in sessions:
             requests = session.pending
             if not requests or session.in_flight is not None:
