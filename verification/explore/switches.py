@@ -40,12 +40,12 @@ def head_of_requests() -> Iterator[None]:
             asked = asked.changed(head=record.head_at(asked.step))
         return refuse(record, asked)
 
-    def continues(context: Context, session: SessionState, step: wire.Step) -> Any:
+    def continues(session: SessionState, step: wire.Step) -> Any:
         asked = step.position
         if asked is not None and session.cached is not None and asked.step == session.cached.frontier.step:
             step.position = asked.changed(head=session.cached.frontier.head)
         try:
-            return go_on(context, session, step)
+            return go_on(session, step)
         finally:
             step.position = asked
 

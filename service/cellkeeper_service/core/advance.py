@@ -51,7 +51,7 @@ def _go_on(context: Context, session: SessionState, request: Request) -> bool:
     if request.gone or now >= request.deadline:
         session.queue.popleft()
         context.finish(request, context.dead(request, now))
-    elif isinstance(request, Step) and (cached := continues(context, session, request)) is not None:
+    elif isinstance(request, Step) and (cached := continues(session, request)) is not None:
         session.queue.popleft()
         start_chunk(cached, request)
     elif session.has_uncommitted:
@@ -65,7 +65,7 @@ def _go_on(context: Context, session: SessionState, request: Request) -> bool:
     return True
 
 
-def continues(context: Context, session: SessionState, step: Step) -> CachedState | None:
+def continues(session: SessionState, step: Step) -> CachedState | None:
     """The ordinary case: the chunk goes where the cached state stands."""
     cached = session.cached
     if cached is None or step.peek or step.distrusts_hot or cached.version.retired:
@@ -96,13 +96,7 @@ def start_at_once(context: Context, session: SessionState, step: Request) -> boo
     if cached is None or cached.work is not None or session.queue or session.loading or not isinstance(step, Step):
         return False
     try:
-        if step.position is None:
-            if continues(context, session, step) is None:
-                return False
-        elif step.position != cached.frontier or step.peek or cached.version.retired:
-            return False
-        end = cached.step + step.steps
-        if end - cached.log_start > cached.max_log_steps or end > MAX_STEP:
+        if continues(session, step) is None:
             return False
         start_chunk(cached, step)
     except Exception:
