@@ -21,7 +21,6 @@ from .context import Context
 from .decision_table import Verdict, decide, not_found, refuse_unserved
 from .generation_requests import CarryOver, CopyInto, Delete, Deleted, Fork, Open, Reset, SetState
 from .lifecycle import new_header
-from .models import Version
 from .requests import LOADING, Erase, GetSession, GetState, Request, SessionReply, Step, Write
 from .sequence import has_ended
 from .session import CachedState, Checkpoint, SessionState
@@ -165,7 +164,7 @@ def _decide_step(context: Context, session: SessionState, step: Step, found: Fou
         _conclude(context, session, step, verdict)
     elif verdict is Verdict.CREATE or record is None:
         context.drop(session)
-        created = _create(context, session, models.default, step, None if found is None else found.header)
+        created = _create(context, session, step, None if found is None else found.header)
         if created is not None:
             session.queue.popleft()
             _lead(session, step, created.header.position.generation)
@@ -214,16 +213,15 @@ def _replay(context: Context, session: SessionState, record: Record) -> None:
         return
     models = context.models[session.key.model]
     duplicates: list[Step] = []
-    while session.queue and isinstance(step := session.queue[0], Step) and session.is_read_for(step):
+    for step in session.queue:
+        if not isinstance(step, Step) or not session.is_read_for(step):
+            break
         if decide(record, step, models) is not Verdict.REPLAY:
             break
-        session.queue.popleft()
         duplicates.append(step)
-    try:
-        start_log_replay(cached, record, duplicates, record.position.step)
-    except Exception:
-        context.requeue(session, duplicates)
-        raise
+    start_log_replay(cached, record, duplicates, record.position.step)
+    for _ in duplicates:
+        session.queue.popleft()
 
 
 def _place_record(context: Context, session: SessionState, record: Record) -> CachedState | None:
@@ -234,13 +232,11 @@ def _place_record(context: Context, session: SessionState, record: Record) -> Ca
     return context.place_or_wait(session, version, record.header, record.checkpoint)
 
 
-def _create(
-    context: Context, session: SessionState, version: Version, step: Step, replaces: Header | None
-) -> CachedState | None:
+def _create(context: Context, session: SessionState, step: Step, replaces: Header | None) -> CachedState | None:
     """A new generation that has no record before its first commit, which writes this checkpoint. replaces: the header
     of the record in the store."""
-    new, state = context.new_generation(), version.engine.initial_state
-    start = first_position(new.generation)
+    new, version = context.new_generation(), context.models[session.key.model].default
+    start, state = first_position(new.generation), version.engine.initial_state
     origin = NO_ORIGIN if step.sequence is None else step.sequence.origin
     header = new_header(version, start, origin, new.default_ttl_ms, new.now_ms)
     cached = context.place_or_wait(session, version, header, state)
