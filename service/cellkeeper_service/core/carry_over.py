@@ -34,8 +34,7 @@ def carry_over(
     a window by the new one. A session of the new version stays as it is, so carrying many over can be repeated."""
     if record is None:
         return not_found()
-    done = done_before(record.header, request)
-    if done is not None:
+    if done := done_before(record.header, request):
         return done
     if record.position.generation != request.generation:
         return generation_changed(record.position)

@@ -34,16 +34,14 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         asked = sequence.position_in(record)
     if asked is not None and asked.generation != stands.generation:
         return generation_changed(stands)
-    unserved = refuse_unserved(record, models)
-    if unserved is not None:
+    if unserved := refuse_unserved(record, models):
         return unserved
     if step.rollout is not None and not models.rolls_out(record.header.fingerprint):
         return cannot_roll_out(step.rollout.steps)
     goes_on = not_found() if sequence is not None and has_ended(record.header.origin) else Verdict.APPLY
     if asked is None:
         return beyond_the_last(stands, step) or goes_on
-    misplaced = refuse_misplaced(record, asked)
-    if misplaced is not None:
+    if misplaced := refuse_misplaced(record, asked):
         return misplaced
     if asked.step == stands.step:
         return beyond_the_last(stands, step) or goes_on

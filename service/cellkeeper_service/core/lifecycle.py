@@ -45,15 +45,13 @@ def open_session(
     done = done_before(record.header, request)
     if isinstance(done, Rejection):
         return done
-    unserved = refuse_unserved(record, models)
-    if unserved is not None:
-        return unserved
+    if refused := refuse_unserved(record, models):
+        return refused
     if request.expect is not None:
         if request.expect.generation != record.position.generation:
             return generation_changed(record.position)
-        misplaced = refuse_misplaced(record, request.expect)
-        if misplaced is not None:
-            return misplaced
+        if refused := refuse_misplaced(record, request.expect):
+            return refused
     created = done is not None
     if request.ttl_ms is None or request.ttl_ms == record.header.ttl_ms:
         return OpenReply(record.header, created)
@@ -68,8 +66,7 @@ def start_over(
     standing: the record's header, which is all that counts of it."""
     if standing is None:
         return not_found()
-    done = done_before(standing, request)
-    if done is not None:
+    if done := done_before(standing, request):
         return done
     if standing.position.generation != request.generation:
         return generation_changed(standing.position)
@@ -90,8 +87,7 @@ def fork(record: Record | None, request: Fork) -> Record | Rejection:
         return record
     if asked.generation != record.position.generation:
         return generation_changed(record.position)
-    misplaced = refuse_misplaced(record, asked)
-    if misplaced is not None:
+    if misplaced := refuse_misplaced(record, asked):
         return misplaced
     log = record.inputs(record.header.checkpoint_step, asked.step)
     return Record(record.header.replace(position=asked), record.checkpoint, log)
@@ -100,8 +96,7 @@ def fork(record: Record | None, request: Fork) -> Record | Rejection:
 def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> Write | Moved | Rejection:
     """The copy under a new generation. Its heads stay the source's: they name the inputs consumed."""
     if record is not None:
-        done = done_before(record.header, request)
-        if done is not None:
+        if done := done_before(record.header, request):
             return done
         if request.otherwise is None:
             return Rejection(
@@ -137,23 +132,20 @@ def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejectio
 
 
 def done_before(standing: Header, request: MakesGeneration) -> Moved | Rejection | None:
-    """The session's position if the request made its generation: this is a retry then. A rejection if another request
-    with the same request_id did. standing: the record's header."""
-    if standing.origin == ended(_origin(request)):
+    """Returns the session's position if the request made its generation, so that this is a retry; a rejection if
+    another request with the same request_id did. standing: the record's header."""
+    work = whose(standing.origin, request.request_id, request.content)
+    if work is Work.OWN or standing.origin == ended(_origin(request)):
         return Moved(standing.position)
-    match whose(standing.origin, request.request_id, request.content):
-        case Work.OWN:
-            return Moved(standing.position)
-        case Work.REUSED:
-            return Rejection(
-                Reason.INVALID_FIELD,
-                "request_id: got that of another request, which began the session's generation; expected 16 random "
-                "bytes for each request, the same at its retries only",
-                field="request_id",
-                position=standing.position,
-            )
-        case Work.OTHERS:
-            return None
+    if work is Work.OTHERS:
+        return None
+    return Rejection(
+        Reason.INVALID_FIELD,
+        "request_id: got that of another request, which began the session's generation; expected 16 random "
+        "bytes for each request, the same at its retries only",
+        field="request_id",
+        position=standing.position,
+    )
 
 
 def _origin(request: MakesGeneration) -> bytes:
