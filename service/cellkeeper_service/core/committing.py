@@ -56,33 +56,19 @@ def launch_chunk(context: Context, session: SessionState, now_ms: int) -> Inflig
     return commit
 
 
-def committed_chunk(context: Context, commit: InflightCommit) -> bool:
-    """What `committed` does with a single chunk that was appended, as nearly all are. False: nothing was done."""
-    requests, call, cached, session = commit.requests, commit.call, commit.cached, commit.session
-    if cached is None or cached.dropped or len(requests) != 1 or call.__class__ is not Commit or call.checkpoint:
-        return False
-    cached.header, cached.exists = call.header, True
-    context.finish(requests[0], None)
-    if session.queue:
-        context.ready[session] = None
-    if session.pending:
-        context.to_commit[session] = None
-    return True
-
-
 def committed(context: Context, commit: InflightCommit) -> None:
     """The store has accepted it: its requests have their results."""
-    session, call, cached = commit.session, commit.call, commit.cached
-    if isinstance(call, Commit) and cached is not None and not cached.dropped:
+    call, cached = commit.call, commit.cached
+    if cached is not None and not cached.dropped and isinstance(call, Commit):
         cached.header, cached.exists = call.header, True
         if call.checkpoint is not None:
             cached.stands_at(call.header)
             cached.checkpoint = None
-            context.meter.checkpointed(session.key.model)
+            context.meter.checkpointed(call.key.model)
     for request in commit.requests:
         write = request.write
         if write is not None and isinstance(write, Write) and write.version is not None and write.seed is not None:
-            context.place(session, write.version, write.commit.header, write.seed)
+            context.place(commit.session, write.version, write.commit.header, write.seed)
         context.finish(request, request.result)
 
 

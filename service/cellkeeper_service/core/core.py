@@ -27,7 +27,7 @@ from cellkeeper_service.errors import Rejection, internal_error
 
 from .advance import advance, start_at_once
 from .batch import Batch, form_batches
-from .committing import committed, committed_chunk, launch, launch_chunk, not_committed
+from .committing import committed, launch, launch_chunk, not_committed
 from .computing import end_dead, finish_chunk, not_finite, take_slice, work_failed
 from .context import Context
 from .counting import count_finished
@@ -282,9 +282,7 @@ class Core:
             session = commit.session
             session.in_flight = None
             try:
-                if result is COMMITTED and committed_chunk(context, commit):
-                    continue  # nearly always
-                if result.outcome is Outcome.COMMITTED:
+                if result is COMMITTED or result.outcome is Outcome.COMMITTED:
                     committed(context, commit)
                 else:
                     not_committed(context, commit, result)
