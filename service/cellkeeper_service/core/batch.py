@@ -116,32 +116,22 @@ def form_batches(
     ready, max_batch = cache.ready, cache.version.engine.max_batch
     budget = limits.max_long_steps + max_batch
     by_length: dict[int, list[CachedState]] = {}
-    taken = 0
-    for cached in ready:
+    while ready and budget > 0:
+        cached = ready[0]
         work = cached.work
-        if cached.dropped or work is None:
-            taken += 1
-            continue
-        if budget <= 0:
-            break
-        steps = 1 if work.to_compute == 1 else work.slice_steps(limits.max_slice_steps)
-        bucket = by_length.get(steps)
-        if bucket is None:
-            bucket = by_length[steps] = []
-        elif len(bucket) == max_batch:
-            break
-        taken += 1
-        if (work.gone or now >= work.deadline) and end_dead(cached):
-            continue
-        if not work.computed:
-            work.started_at = now
-        bucket.append(cached)
-        budget -= steps or 1
-    if taken == len(ready):
-        ready.clear()
-    else:
-        for _ in range(taken):
-            ready.popleft()
+        if not cached.dropped and work is not None:
+            steps = 1 if work.to_compute == 1 else work.slice_steps(limits.max_slice_steps)
+            bucket = by_length.get(steps)
+            if bucket is None:
+                bucket = by_length[steps] = []
+            elif len(bucket) == max_batch:
+                break
+            if not ((work.gone or now >= work.deadline) and end_dead(cached)):
+                if not work.computed:
+                    work.started_at = now
+                bucket.append(cached)
+                budget -= steps or 1
+        ready.popleft()
     batches = []
     for steps, states in by_length.items():
         if states:

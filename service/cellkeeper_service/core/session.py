@@ -72,7 +72,8 @@ class CachedState:
             work.computed, work.pieces = 0, ()
             work.checkpoint_at = work.checkpoint_state = work.end_state = None
         work.status = READY
-        work.inputs, work.to_compute, work.names, work.ends, work.unfed = inputs, to_compute, names, ends, unfed
+        work.inputs, work.to_compute = inputs, to_compute
+        work.names, work.ends, work.unfed = names, ends, unfed
         self.work = work
         self.ready.append(self)
 
@@ -146,9 +147,7 @@ class SessionState:
     @property
     def may_advance(self) -> bool:
         """Whether there is a first request that nothing was started for."""
-        if not self.queue or self.loading or self.waits_for_slot:
-            return False
-        return self.cached is None or self.cached.work is None
+        return bool(self.queue) and not self.loading and not self.waits_for_slot and self.computing is None
 
     @property
     def has_uncommitted(self) -> bool:
