@@ -38,13 +38,11 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         return unserved
     if step.rollout is not None and not models.rolls_out(record.header.fingerprint):
         return cannot_roll_out(step.rollout.steps)
-    goes_on = not_found() if sequence is not None and has_ended(record.header.origin) else Verdict.APPLY
-    if asked is None:
-        return beyond_the_last(stands, step) or goes_on
-    if misplaced := refuse_misplaced(record, asked):
+    if asked is not None and (misplaced := refuse_misplaced(record, asked)):
         return misplaced
-    if asked.step == stands.step:
-        return beyond_the_last(stands, step) or goes_on
+    if asked is None or asked.step == stands.step:
+        over = not_found() if sequence is not None and has_ended(record.header.origin) else None
+        return beyond_the_last(stands, step) or over or Verdict.APPLY
     if step.rollout is not None:
         text = f"rollout_steps: the session has gone on to step {stands.step}; a rollout starts where it stands"
         return Rejection(Reason.STEP_CONFLICT, text, field="rollout_steps", position=stands)
