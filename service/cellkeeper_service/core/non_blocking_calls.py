@@ -24,20 +24,18 @@ class NonBlockingCalls:
 
     def watch(self, pending: PendingCommit, ended: Ended) -> None:
         try:
-            if waits := pending.stage is Stage.WAITING:
+            if pending.stage is Stage.WAITING:
                 descriptor, deadline = pending.fileno(), pending.deadline
                 asyncio.get_running_loop().add_reader(descriptor, self._advance, descriptor)
-        except (OSError, ValueError):  # closed already, or there is no room for one more
-            waits = False
+                self._waiting[descriptor] = pending, ended
+                if self._timer is None:
+                    self._wait_until(deadline)
+                return
+        except (OSError, ValueError):
+            pass  # closed already, or there is no room for one more
         except Exception:
             log.exception("the store failed where it should not")
-            waits = False
-        if not waits:
-            ended(pending)
-            return
-        self._waiting[descriptor] = pending, ended
-        if self._timer is None:
-            self._wait_until(deadline)
+        ended(pending)
 
     def close(self) -> None:
         """Gives up what is under way; nobody is told."""
