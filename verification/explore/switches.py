@@ -19,6 +19,7 @@ from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.core.session import CachedState, InflightCommit, SessionState
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
+from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Rejection
 
 from .store import ExploredStore
@@ -87,7 +88,7 @@ def delete_names_its_generation() -> AbstractContextManager[Any]:
         if record is None:
             return generation_requests.Deleted(False)
         request.generation = record.position.generation
-        return wire.Erase(record.position.generation)
+        return StoreDelete(request.key, record.position.generation)
 
     return patch.object(lifecycle, "delete", whatever_stands)
 

@@ -12,6 +12,7 @@ from typing import Any
 from cellkeeper_service.domain.position import MAX_STEP, first_position
 from cellkeeper_service.domain.record import NO_ORIGIN, Header, Record
 from cellkeeper_service.domain.store import DamagedRecord
+from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
@@ -21,7 +22,7 @@ from .context import Context
 from .decision_table import Verdict, decide, not_found, refuse_unserved
 from .generation_requests import CarryOver, CopyInto, Delete, Deleted, Fork, Open, Reset, SetState
 from .lifecycle import new_header
-from .requests import LOADING, Erase, GetSession, GetState, Request, SessionReply, Step, Write
+from .requests import LOADING, GetSession, GetState, Request, SessionReply, Step, Write
 from .sequence import has_ended
 from .session import CachedState, Checkpoint, SessionState
 
@@ -249,7 +250,7 @@ def _create(context: Context, session: SessionState, step: Step, replaces: Heade
 def _conclude(context: Context, session: SessionState, request: Request, decided: Any) -> None:
     """Finishes the session's first request, or has committed what was decided before it is finished."""
     session.queue.popleft()
-    if isinstance(decided, (Write, Erase)):
+    if isinstance(decided, (Write, StoreDelete)):
         request.write = decided
         context.drop(session)
         context.commit_soon(session, request, decided.reply if isinstance(decided, Write) else Deleted(True))

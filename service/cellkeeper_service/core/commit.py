@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from cellkeeper_service.domain.record import SessionKey
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome
+from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Limits
-from .requests import Erase, Request, Step, Write
+from .requests import Request, Step, Write
 from .sequence import NO_GENERATION, ended, has_ended
 from .session import CachedState, InflightCommit, SessionState
 
@@ -21,8 +21,8 @@ def build_commit(session: SessionState, requests: list[Request], now_ms: int) ->
     write = requests[0].write
     if isinstance(write, Write):
         return InflightCommit(session, requests, write.commit, None)
-    if isinstance(write, Erase):
-        return InflightCommit(session, requests, Delete(session.key, write.generation), None)
+    if write is not None:
+        return InflightCommit(session, requests, write, None)
     if session.cached is None:
         raise RuntimeError("chunks wait for their commit, but the state they were computed on is gone")
     chunks: Any = requests  # what is pending without a write is a chunk

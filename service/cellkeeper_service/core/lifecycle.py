@@ -9,12 +9,13 @@ from cellkeeper_service.domain.origin import Work, origin_of, whose
 from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, DamagedRecord
+from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Reason, Rejection
 
 from .decision_table import generation_changed, not_found, refuse_misplaced, refuse_unserved
 from .generation_requests import CarryOver, CopyInto, Delete, Deleted, Fork, Moved, Open, OpenReply, Reset, SetState
 from .models import Models, Version
-from .requests import Erase, Request, Write
+from .requests import Request, Write
 from .sequence import ended, ttl_of_next
 
 MakesGeneration = Open | Reset | SetState | CarryOver | CopyInto
@@ -118,7 +119,7 @@ def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> W
     return Write(Commit(request.key, None, header, source.log, source.checkpoint), Moved(position))
 
 
-def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejection:
+def delete(record: Record | None, request: Delete) -> StoreDelete | Deleted | Rejection:
     """If the record has another generation, or there is none, the named generation has ended: success.
 
     After a try without an answer, finding it gone counts as this request's own work.
@@ -128,7 +129,7 @@ def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejectio
         return Rejection(Reason.INVALID_FIELD, text, field=request.where, position=record.position)
     if record is None or record.position.generation != request.generation:
         return Deleted(request.unknowns > 0)
-    return Erase(request.generation)
+    return StoreDelete(request.key, request.generation)
 
 
 def done_before(standing: Header, request: MakesGeneration) -> Moved | Rejection | None:
@@ -154,7 +155,7 @@ def _origin(request: MakesGeneration) -> bytes:
 
 def of_damaged(
     damage: DamagedRecord, request: Request, models: Models, new: NewGeneration
-) -> Write | Erase | Deleted | Moved | Rejection:
+) -> Write | StoreDelete | Deleted | Moved | Rejection:
     """What becomes of a session whose record cannot be served: it can be deleted and, where its header is there to be
     compared, reset. Everything else is refused."""
     header = damage.header
@@ -163,7 +164,7 @@ def of_damaged(
         case Delete() if header is not None and request.generation not in (b"", header.position.generation):
             return Deleted(request.unknowns > 0)
         case Delete() if header is not None or not request.generation:
-            return Erase(b"" if header is None else header.position.generation)
+            return StoreDelete(request.key, b"" if header is None else header.position.generation)
         case Reset() if header is not None:
             return start_over(header, request, models, new)
     text = str(damage) if header is not None else f"{damage}; its header cannot be read: delete it without a generation"

@@ -11,7 +11,7 @@ from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.domain.meter import StepTimes
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Header, Record, SessionKey
-from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.domain.store import Commit, Delete
 from cellkeeper_service.errors import Rejection
 
 from .outputs import Outputs, Piece
@@ -33,13 +33,6 @@ class Write:
     reply: Any
     version: Version | None = None
     seed: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Erase:
-    """Delete the record of this generation; empty: the one without a header."""
-
-    generation: bytes
 
 
 class Status(Enum):
@@ -70,7 +63,7 @@ class Request:
     unknowns: int = field(default=0, init=False)  # commits without an answer
     status: Status = field(default=WAITING, init=False)
     result: Any = field(default=None, init=False)  # while COMMITTING: what it will be once that is committed; see reply
-    write: Write | Erase | None = field(default=None, init=False)  # what is committed for it, where that is no chunk
+    write: Write | Delete | None = field(default=None, init=False)  # what is committed for it, where that is no chunk
 
     touches = True  # its success counts as use: it refreshes the TTL
 
