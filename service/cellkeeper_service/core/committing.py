@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 
 from .commit import build_commit, leave_in_doubt, why_not_again
@@ -15,25 +17,14 @@ _new = tuple.__new__  # a named tuple's own is a function in Python
 def launch(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
     """The session's next commit. Nothing is sent after its deadline; what was computed on top of a late chunk is
     decided again. now_ms: unix time, for the header."""
-    now, first_late = context.now, None
     requests, session.pending = session.pending, []
-    for index, request in enumerate(requests):
-        if now >= request.deadline:
-            first_late = index
-            break
-    in_time = requests if first_late is None else requests[:first_late]
-    try:
-        if in_time:
-            session.in_flight = build_commit(session, in_time, now_ms)
-            session.reading = None
-    except Exception:
-        session.pending = requests
-        raise
-    if first_late is not None:
-        too_late = requests[first_late]
-        session.pending = requests[first_late + 1 :]
+    on_time = list(takewhile(lambda request: context.now < request.deadline, requests))
+    if on_time:
+        session.in_flight, session.reading = build_commit(session, on_time, now_ms), None
+    if len(on_time) < len(requests):
+        too_late, *session.pending = requests[len(on_time) :]
         context.requeue(session, context.unwind(session))
-        context.finish(too_late, late(too_late, now))
+        context.finish(too_late, late(too_late, context.now))
         context.ready[session] = None
     return session.in_flight
 
