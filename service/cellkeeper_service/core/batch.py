@@ -62,7 +62,7 @@ class Batch:
             work.status = COMPUTING
         self._read, self._write = read, write
         self._raw = b"".join(raw)
-        self._wanted = version.wanted_with(names)
+        self._wanted = version.decisive_outputs.union(*names)
 
     def __len__(self) -> int:
         return len(self.states)

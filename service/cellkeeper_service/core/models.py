@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.domain.feedback import Feedback, NamedFeedback
@@ -25,12 +25,7 @@ class Version:
         logged_step_bytes = self.step_bytes + CHUNK_OVERHEAD_BYTES
         self.due_steps = max(1, min(max_replay_steps, -(-self.spec.state_bytes // logged_step_bytes)))
         self.retired = False  # what is under way ends on it; nothing else is begun
-        self._decisive = self.spec.decisive_outputs
-
-    def wanted_with(self, wanted: Iterable[frozenset[str]]) -> frozenset[str]:
-        """The outputs of a batch that several requests share: those that decide whether a step is taken are always
-        there."""
-        return self._decisive.union(*set(wanted))
+        self.decisive_outputs = self.spec.decisive_outputs  # those that decide whether a step is taken
 
 
 class Models:

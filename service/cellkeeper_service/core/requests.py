@@ -173,8 +173,7 @@ class Step(Computable):
             return self.result  # type: ignore[no-any-return]
         if self.version is None or self.after is None:
             raise RuntimeError("the reply is asked for of a step that was not computed")
-        outputs = Outputs(self.wanted, self.pieces)
-        times = self.queued_seconds, self.computed_seconds
+        outputs, times = Outputs(self.wanted, self.pieces), (self.queued_seconds, self.computed_seconds)
         return StepReply(self.version, outputs, self.end_state, self.after, self.created, self.replayed, *times)
 
     @property
