@@ -1,7 +1,7 @@
-"""A session's state machine: its first request goes on until something has to be read, computed or committed for it.
+"""A session's state machine: advances its first request until something must be read, computed or committed for it.
 
-Requests are decided on the record that was read after they arrived. Only a chunk that goes exactly where the cached
-state stands needs no record: that the cached state was stale is found out by its commit, whose compare-and-set fails.
+Requests are decided on a record that was read after they arrived. Only a chunk exactly at the cached state's position
+needs no record: if the cached state is stale, the compare-and-set of the chunk's commit fails.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def advance(context: Context, session: SessionState) -> None:
 
 
 def _go_on(context: Context, session: SessionState, request: Request) -> bool:
-    """False: the request waits for the session's own commits."""
+    """Returns False if the request waits for the session's own commits."""
     now = context.now
     if request.gone or now >= request.deadline:
         session.queue.popleft()
@@ -66,7 +66,7 @@ def _go_on(context: Context, session: SessionState, request: Request) -> bool:
 
 
 def continues(session: SessionState, step: Step) -> CachedState | None:
-    """The ordinary case: the chunk goes where the cached state stands."""
+    """Returns the cached state if the chunk is at its position, which is the ordinary case."""
     cached = session.cached
     if cached is None or step.peek or step.distrusts_hot or cached.version.retired:
         return None
@@ -77,21 +77,21 @@ def continues(session: SessionState, step: Step) -> CachedState | None:
     end = cached.step + step.steps
     if end > MAX_STEP:
         return None
-    fits = end - cached.log_start <= cached.max_log_steps  # even if nothing of the log is acknowledged
+    fits = end - cached.log_start <= cached.max_log_steps  # even if no reply is acknowledged
     return cached if fits or cached.log_fits(step) else None
 
 
 def _is_open(session: SessionState, cached: CachedState) -> bool:
-    """Whether the sequence goes on: nothing that was computed or committed has ended it."""
+    """Returns whether the sequence goes on: no chunk that was computed or committed has ended it."""
     uncommitted = [*session.pending, *([] if session.in_flight is None else session.in_flight.requests)]
-    # all of them: the last may have a position, and not know of an end
+    # all of them: the last may be a step with a position, which knows nothing of an end
     ends = any(isinstance(one, Step) and one.sequence is not None and one.sequence.ends for one in uncommitted)
     return not ends and not has_ended(cached.header.origin)
 
 
 def start_at_once(context: Context, session: SessionState, step: Request) -> bool:
-    """What `advance` does with a new chunk that only continues the cached state of a session with no requests waiting:
-    it need not wait for the next tick. False: nothing was done."""
+    """Starts a new chunk that continues the cached state of a session without waiting requests. It does not wait for
+    the next tick, where `advance` would do the same. Returns False if nothing was done."""
     cached = session.cached
     if cached is None or cached.work is not None or session.queue or session.loading or not isinstance(step, Step):
         return False
@@ -151,13 +151,13 @@ def _decide(context: Context, session: SessionState, request: Request, found: Fo
 
 
 def _replaces(step: Step, damage: DamagedRecord) -> bool:
-    """Whether the step needs nothing of the damaged record but its header, to be compared in the commit. A start that
-    made this record does not make another: what was applied behind it is lost, and its sender must be told."""
+    """Returns whether the step needs only the damaged record's header, which its commit compares. The start that made
+    this record does not make another: the steps applied after it are lost, and their sender must be told."""
     return step.sequence is not None and damage.header is not None and step.sequence.starts_over(damage.header)
 
 
 def _decide_step(context: Context, session: SessionState, step: Step, found: Found) -> None:
-    """found: if it is damaged, the step replaces it."""
+    """found: a damaged record only if the step replaces it."""
     models = context.models[session.key.model]
     record = found if isinstance(found, Record) else None
     verdict = decide(record, step, models)
@@ -186,8 +186,8 @@ def _decide_step(context: Context, session: SessionState, step: Step, found: Fou
 
 
 def _lead(session: SessionState, start: Step, generation: bytes) -> None:
-    """What a commit without an answer carried behind a start was meant for the start's generation, which is this one
-    now. start: any other step changes nothing."""
+    """Chunks that an unanswered commit carried after a start belong to the start's generation, which is `generation`
+    now. A step that is not in doubt changes nothing."""
     if start.in_doubt:
         for request in session.queue:
             if isinstance(request, Step) and request.in_doubt:
@@ -195,7 +195,7 @@ def _lead(session: SessionState, start: Step, generation: bytes) -> None:
 
 
 def _cached_at(context: Context, session: SessionState, record: Record, acked: int) -> CachedState | None:
-    """The state at the record's position; None: something was started, or is awaited, that leads there."""
+    """Returns the state at the record's position; None: the session waits for a slot, or for a log replay."""
     cached = session.cached
     if cached is not None and cached.frontier == record.position:
         cached.stands_at(record.header)
@@ -208,7 +208,7 @@ def _cached_at(context: Context, session: SessionState, record: Record, acked: i
 
 
 def _replay(context: Context, session: SessionState, record: Record) -> None:
-    """The first request, and the duplicates right behind it, get their outputs again from one log replay."""
+    """Starts one log replay for the first request and the duplicates right after it."""
     cached = _place_record(context, session, record)
     if cached is None:
         return
@@ -234,8 +234,7 @@ def _place_record(context: Context, session: SessionState, record: Record) -> Ca
 
 
 def _create(context: Context, session: SessionState, step: Step, replaces: Header | None) -> CachedState | None:
-    """A new generation that has no record before its first commit, which writes this checkpoint. replaces: the header
-    of the record in the store."""
+    """Caches a new generation, whose first commit writes its checkpoint. replaces: the stored header, if any."""
     new, version = context.new_generation(), context.models[session.key.model].default
     start, state = first_position(new.generation), version.engine.initial_state
     origin = NO_ORIGIN if step.sequence is None else step.sequence.origin
@@ -248,7 +247,7 @@ def _create(context: Context, session: SessionState, step: Step, replaces: Heade
 
 
 def _conclude(context: Context, session: SessionState, request: Request, decided: Any) -> None:
-    """Finishes the session's first request, or has committed what was decided before it is finished."""
+    """Finishes the session's first request, after a commit if the decision writes anything."""
     session.queue.popleft()
     if isinstance(decided, (Write, StoreDelete)):
         request.write = decided
@@ -259,7 +258,7 @@ def _conclude(context: Context, session: SessionState, request: Request, decided
 
 
 def _copy(context: Context, session: SessionState, fork: Fork, source: Record | Rejection) -> None:
-    """The fork goes on in the target's session."""
+    """Continues the fork in the target's session."""
     session.queue.popleft()
     copy, otherwise = (None, source) if isinstance(source, Rejection) else (source, None)
     fork.into = CopyInto(fork.target, fork.deadline, fork.done, fork.request_id, copy, otherwise, fork.content)

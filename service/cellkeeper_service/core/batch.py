@@ -1,4 +1,4 @@
-"""Batches: which slices of which requests share one engine call, and the call itself."""
+"""Batches: which slices of which requests share an engine call, and the call itself."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .state_change import state_change
 
 
 class Batch:
-    """The next `steps` time steps of the work of each of `states`, all of one version.
+    """The next `steps` time steps of the work on each of `states`, all of one version.
 
-    `execute` is the only place where arenas are touched. It may be called on another thread than everything else,
-    while no other batch of the same engine is being executed. What it gives stays here (see outputs.Piece): requests
-    may be begun anew meanwhile, on other states, and the batch does not touch them.
+    Only `execute` touches arenas. It may run on another thread than everything else, while no other batch of the same
+    engine is executed. Its results stay here (see outputs.Piece): meanwhile requests may start over on other states,
+    and the batch does not touch them.
 
-    states_before, states_after: by row, the states that were wanted from before the slice, and from after it.
+    states_before, states_after: by row, the requested states before and after the slice.
     """
 
     def __init__(self, version: Version, steps: int, states: Sequence[CachedState], sample_change: bool) -> None:
@@ -32,14 +32,14 @@ class Batch:
         self.steps = steps
         self.states = states
         self.computed: Computed | None = None
-        self.change: tuple[float, float] | None = None  # a state's norm, and how far it moved relative to that
+        self.change: tuple[float, float] | None = None  # a state's norm, and its relative change
         self.states_before: dict[int, bytes] = {}
         self.states_after: dict[int, bytes] = {}
         self._sample = sample_change and steps > 0
         self._before: list[int] = []
         self._after: list[int] = []
-        read: list[int] = []  # the arena's rows that hold the states
-        write: list[int] = []  # those that take the next
+        read: list[int] = []  # the arena's rows that hold the states now
+        write: list[int] = []  # the rows that take the next states
         names: set[frozenset[str]] = set()
         raw: list[bytes] = []
         width = version.step_bytes
@@ -49,7 +49,7 @@ class Batch:
             if work is None:
                 raise RuntimeError("a state is put into a batch on which nothing is to be computed")
             computed, here, inputs = work.computed, 2 * state.slot + state.current, work.inputs
-            # a chunk leaves the row that it started from as it was
+            # a chunk does not overwrite the row that it started from
             read.append(here ^ 1 if computed else here)
             write.append(here ^ 1)
             raw.append(inputs if len(inputs) == whole else inputs[computed * width : computed * width + whole])
@@ -68,7 +68,7 @@ class Batch:
         return len(self.states)
 
     def halves(self) -> list[Batch]:
-        """Smaller batches instead of one that the engine refused; nothing where there is one request."""
+        """Returns two smaller batches in place of one that the engine refused; none for a single request."""
         middle = len(self.states) // 2
         parts = (self.states[:middle], self.states[middle:]) if middle else ()
         return [Batch(self.version, self.steps, states, False) for states in parts]
@@ -110,9 +110,9 @@ class Batch:
 def form_batches(
     cache: StateCache, limits: TickLimits, now: float, end_dead: Callable[[CachedState], bool]
 ) -> list[Batch]:
-    """The batches of the version's next tick: a slice of each ready request, oldest first, within one budget of time
-    steps; one batch for each length. The first that finds no room waits for the next tick, and those behind it with
-    it. end_dead: ends work that is late or whose caller has gone, unless it goes on all the same: False."""
+    """Returns the batches of the version's next tick, one for each length: a slice of each ready request, oldest first,
+    within one budget of time steps. The first request without room waits for the next tick, with all after it.
+    end_dead: ends work that is late or whose caller is gone; returns False if the work goes on."""
     ready, max_batch = cache.ready, cache.version.engine.max_batch
     budget = limits.max_long_steps + max_batch
     by_length: dict[int, list[CachedState]] = {}

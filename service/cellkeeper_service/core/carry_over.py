@@ -1,5 +1,5 @@
-"""CarryOver: what becomes of a session that another version of its model takes over, decided on the store's record.
-Pure: what is to be written is returned, not written."""
+"""CarryOver: decides, on the store's record, how another version of its model takes a session over. Pure: returns what
+to write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .sequence import ended, has_ended
 
 @dataclass(frozen=True, slots=True)
 class Rerun:
-    """A window of inputs is to be computed by this version, from a generation's start with this header."""
+    """This version must compute the window of inputs first, from a generation's start with this header."""
 
     version: Version
     header: Header
@@ -30,8 +30,8 @@ class Rerun:
 def carry_over(
     record: Record | None, request: CarryOver, models: Models, new: NewGeneration
 ) -> Write | Moved | Rejection | Record | Rerun:
-    """Returns what is written or answered, or what has to be computed first: the record's state by its own version, or
-    a window by the new one. A session of the new version stays as it is, so carrying many over can be repeated."""
+    """Returns what to write or to answer, or what to compute first: the record's state by its own version (the record),
+    or a window by the new one. A session of the new version stays as it is, so carrying many over can be repeated."""
     if record is None:
         return not_found()
     if done := done_before(record.header, request):
@@ -77,7 +77,7 @@ def _keep(
 
 
 def carried(record: Record, request: CarryOver, target: Version, at: Position, state: bytes, now_ms: int) -> Write:
-    """The new generation: this state at `at`, nothing in the log. A sequence that has ended stays so."""
+    """Returns the new generation: this state at `at`, an empty log. A sequence that has ended stays ended."""
     origin = origin_of(request.request_id, request.content)
     if has_ended(record.header.origin):
         origin = ended(origin)
@@ -86,7 +86,7 @@ def carried(record: Record, request: CarryOver, target: Version, at: Position, s
 
 
 def target_retired(request: CarryOver, models: Models) -> Rejection:
-    """The version to carry over to was served when the request came, and is not any more."""
+    """The version to carry over to was served when the request arrived, but no longer is."""
     known = ", ".join(version.spec.fingerprint.hex()[:12] for version in models)
     return invalid("fingerprint", request.target.hex()[:12], f"one of {known}")
 

@@ -1,4 +1,4 @@
-"""Writing: one commit in flight for each session; what is computed meanwhile goes out together with the next."""
+"""Commits: one in flight for each session; what is computed meanwhile is written by the next one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .context import Context, late
 from .requests import Request, Step, Write
 from .session import InflightCommit, SessionState
 
-_new = tuple.__new__  # a named tuple's own is a function in Python
+_new = tuple.__new__  # a named tuple's own __new__ is a Python function
 
 
 def launch(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
-    """The session's next commit. Nothing is sent after its deadline; what was computed on top of a late chunk is
-    decided again. now_ms: unix time, for the header."""
+    """Returns the session's next commit. Nothing is sent after its deadline: requests that were computed after a late
+    one are decided again. now_ms: unix time, for the header."""
     requests, session.pending = session.pending, []
     on_time = list(takewhile(lambda request: context.now < request.deadline, requests))
     if on_time:
@@ -30,7 +30,7 @@ def launch(context: Context, session: SessionState, now_ms: int) -> InflightComm
 
 
 def launch_chunk(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
-    """What `launch` does with a single chunk that is appended in time, as nearly all are. None: nothing was done."""
+    """Does what `launch` does, for nearly every commit: a single chunk, appended on time. None: it is another one."""
     pending, cached = session.pending, session.cached
     if len(pending) != 1 or cached is None or cached.checkpoint is not None or not cached.exists:
         return None
@@ -48,7 +48,7 @@ def launch_chunk(context: Context, session: SessionState, now_ms: int) -> Inflig
 
 
 def committed(context: Context, commit: InflightCommit) -> None:
-    """The store has accepted it: its requests have their results."""
+    """The store has accepted the commit: finishes its requests."""
     call, cached = commit.call, commit.cached
     if cached is not None and not cached.dropped and isinstance(call, Commit):
         cached.header, cached.exists = call.header, True
@@ -64,9 +64,9 @@ def committed(context: Context, commit: InflightCommit) -> None:
 
 
 def not_committed(context: Context, commit: InflightCommit, result: CommitResult) -> None:
-    """Everything computed on a commit that failed fails with it, and is decided again on a fresh reading."""
+    """The commit failed, and with it everything computed after it: all is decided again on a fresh reading."""
     session = commit.session
-    # a state that was dropped while its commit was in flight has left its requests in the queue already
+    # if the state was dropped while its commit was in flight, its requests are in the queue already
     behind = context.unwind(session) if commit.cached is None or not commit.cached.dropped else []
     again: list[Request] = []
     answered = []

@@ -1,4 +1,4 @@
-"""What is computed for a request, and what it means for its session when that is done."""
+"""Starts what has to be computed for a request, and takes the results into its session."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def start_chunk(cached: CachedState, step: Step) -> None:
 
 
 def start_log_replay(cached: CachedState, record: Record, duplicates: list[Step], acked: int) -> None:
-    """Computes the record's log. `duplicates` lie within it: they get their outputs once more. Where a checkpoint is
-    due, the state at step `acked` becomes its candidate."""
+    """Computes the record's log. `duplicates` lie within it and get their outputs again. If a checkpoint is due, the
+    state at step `acked` becomes its candidate."""
     start, end = record.header.checkpoint_step, record.position.step
     replay = LogReplay(cached.session.key, float("inf"), no_reply, record)
     for step in duplicates:
@@ -43,8 +43,8 @@ def start_log_replay(cached: CachedState, record: Record, duplicates: list[Step]
 
 
 def end_dead(context: Context, cached: CachedState) -> bool:
-    """Ends work that nobody waits for any more, and whose request has its result then. False: it has begun and goes on,
-    as all but forecasts do: their steps are many, and nobody else has a use for them."""
+    """Ends work that nobody waits for, and finishes its request. Returns False if the work goes on: once started, all
+    work does but forecasts, whose many steps are of no use to anybody else."""
     work = _work_of(cached)
     why = context.dead(work, context.now)
     if why is None or (work.computed > 0 and not work.unfed):
@@ -57,18 +57,18 @@ def end_dead(context: Context, cached: CachedState) -> bool:
 
 
 def drop_uncommitted(context: Context, session: SessionState) -> None:
-    """Drops a state whose generation nobody has seen and whose creation did not come to a commit."""
+    """Drops the state of a new generation for which no commit was started."""
     if session.cached is not None and not session.cached.exists and not session.has_uncommitted:
         context.drop(session)
 
 
 def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) -> None:
-    """What follows from a row of a batch that gave a finite result for it."""
+    """Takes one finite row of a batch: the work's outputs and states, and what its session does next."""
     work, session = _work_of(cached), cached.session
     end = work.computed + batch.steps
     before, after = batch.states_before.get(row), batch.states_after.get(row)
     if batch.computed is None:
-        pass  # there were no steps
+        pass  # the batch only read states
     elif isinstance(work, LogReplay):
         for step, first in work.duplicates.items():
             low, high = max(work.computed, first), min(end, first + step.steps)
@@ -107,11 +107,11 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) ->
             context.finish(work, StateReply(cached.version, cached.frontier, work.end_state or b""))
         case CarryOver():
             _finish_carry_over(context, cached, work)
-    context.ready[session] = None  # also where nothing waits: its reading may be let go
+    context.ready[session] = None  # even if nothing waits: `settle` lets the reading go
 
 
 def _feed(cached: CachedState, work: Computable, computed: Computed | None, row: int) -> None:
-    """The next time step's input is the prediction after the last one."""
+    """Appends the prediction after the last time step as the next one's input."""
     spec = cached.version.spec
     if spec.feedback is None or not isinstance(work, Step) or work.rollout is None or computed is None:
         raise RuntimeError("a forecast is to be computed that cannot be")
@@ -122,7 +122,7 @@ def _feed(cached: CachedState, work: Computable, computed: Computed | None, row:
 
 
 def finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
-    """A chunk is computed whole. Its reply waits for its commit."""
+    """A chunk is computed: advances the frontier. The reply waits for the commit."""
     before, at, version, session = cached.frontier, cached.step, cached.version, cached.session
     cached.frontier = step.after = advance(before, step.data, version.step_bytes)
     cached.step = at + step.steps
@@ -132,7 +132,7 @@ def finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
     if cached.checkpoint is not None:
         cached.checkpoint.tail += step.data
     step.computed_at, step.version = context.now, version
-    step.created, cached.created = cached.created, False  # an earlier try may have set it
+    step.created, cached.created = cached.created, False  # an earlier try may have set created
     context.caches[version].used(cached)
     step.status = COMMITTING
     session.pending.append(step)
@@ -143,8 +143,8 @@ def finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
 def _finish_log_replay(context: Context, cached: CachedState, replay: LogReplay) -> None:
     session, record, now = cached.session, replay.record, context.now
     context.meter.rebuilt(session.key.model, replay.to_compute)
-    # The tenant is charged for steps that it did not ask for and that it caused: all those around duplicates, and what
-    # an acknowledging client would not have left in the log. The server itself caused the others: it forgot the state.
+    # The tenant pays for steps that it caused without asking for their outputs: all those around duplicates, and those
+    # that an acknowledging client would not have left in the log. The others are the server's: it forgot the state.
     asked_for = sum(step.steps for step in replay.duplicates) or context.limits.max_log_steps // 2
     if replay.to_compute > asked_for:
         context.owe(session.key.tenant, replay.to_compute - asked_for)
@@ -164,7 +164,7 @@ def _finish_log_replay(context: Context, cached: CachedState, replay: LogReplay)
 
 
 def _finish_carry_over(context: Context, cached: CachedState, request: CarryOver) -> None:
-    """The state is there: another generation begins with it, once that is committed."""
+    """The state is computed: commits a new generation that begins with it."""
     session, state = cached.session, request.end_state
     reading = session.reading
     if reading is None or not isinstance(reading.found, Record) or state is None:
@@ -185,7 +185,7 @@ def _finish_carry_over(context: Context, cached: CachedState, request: CarryOver
 
 
 def not_finite(context: Context, cached: CachedState) -> None:
-    """The row fails alone and keeps its last state. The rejection of a step, too, is decided on the store's record, for
+    """The row fails alone, and its session keeps the state before. A step is rejected only on the store's record, since
     the cached state may be stale."""
     work, session = _work_of(cached), cached.session
     if isinstance(work, Step) and not (session.is_read_for(work) and not session.has_uncommitted):
@@ -218,9 +218,9 @@ def _non_finite(step: Step, position: Position | None) -> Rejection:
 
 
 def work_failed(context: Context, cached: CachedState, work: Computable | None, why: Rejection) -> None:
-    """The requests that the work was for fail; the session goes on from the store's record."""
+    """Fails the requests that the work was for; the session goes on from the store's record."""
     session, cached.work = cached.session, None
-    # a log replay without duplicates was for the first request that waits
+    # a log replay without duplicates was for the first request of the queue
     context.fail(session, [] if work is None else work.clients() or [*session.queue][:1], why)
 
 

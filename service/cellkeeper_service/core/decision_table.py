@@ -1,4 +1,4 @@
-"""What a step does, decided on the store's record: the table of the protocol, row by row, in its order."""
+"""Decides what a step does on the store's record: the table of the protocol, row by row, in its order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .sequence import NO_GENERATION, has_ended
 
 
 class Verdict(Enum):
-    CREATE = "create"  # a new generation: no record and no position, or the chunk starts the session anew
+    CREATE = "create"  # a new generation: neither record nor position, or the chunk starts the session anew
     APPLY = "apply"  # at the record's position
-    REPLAY = "replay"  # applied before: the same outputs again
+    REPLAY = "replay"  # applied before; gets the same outputs again
 
 
 def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejection:
-    """The table. `record` is the store's, read after `step` arrived."""
+    """The table. record: the store's, read after `step` arrived."""
     asked, sequence = step.position, step.sequence
     if sequence is not None and sequence.starts_over(None if record is None else record.header):
         doubtful = refuse_doubtful(record, step)
@@ -58,16 +58,16 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
 
 
 def start_lost(record: Record | None) -> Rejection:
-    """For a chunk that starts the session anew, after a commit of it was lost against another writer's. Decided again
-    it would end a generation that its sender may know nothing of, and steps in it that were acknowledged."""
+    """Refuses a chunk that starts the session anew after its commit lost against another writer's. Decided again, it
+    would end a generation that its sender may not know, with acknowledged steps in it."""
     text = "another writer changed the session while this started it anew; nothing of it was applied"
     return Rejection(Reason.COMMIT_CONFLICT, text, position=None if record is None else record.position)
 
 
 def refuse_doubtful(record: Record | None, step: Step) -> Rejection | None:
-    """For a chunk that may have been applied by a commit without an answer, in a generation that another writer has
-    ended since: this record cannot tell. Decided again it might be applied twice. Nor does it tell anything that there
-    is no record where one was in the way of a later commit."""
+    """Refuses a chunk that an unanswered commit may have applied in a generation that another writer has ended since.
+    This record cannot tell, and decided again the chunk might be applied twice. A missing record tells nothing, either,
+    if one has stood in the way of a later commit."""
     generation = NO_GENERATION if record is None else record.position.generation
     gone = record is None and step.conflicts > 0
     if not step.in_doubt or (generation in step.in_doubt and not gone):
@@ -77,7 +77,7 @@ def refuse_doubtful(record: Record | None, step: Step) -> Rejection | None:
 
 
 def beyond_the_last(stands: Position, step: Step) -> Rejection | None:
-    """Why the chunk is refused, if it goes beyond the last step that a session can have."""
+    """Refuses a chunk that goes beyond the last step that a session can have."""
     if step.peek or stands.step + step.steps <= MAX_STEP:
         return None
     text = f"inputs: got {step.steps} time steps at step {stands.step}, expected none after step {MAX_STEP}; reset it"
@@ -85,7 +85,7 @@ def beyond_the_last(stands: Position, step: Step) -> Rejection | None:
 
 
 def refuse_misplaced(record: Record, asked: Position) -> Rejection | None:
-    """None if `asked` is a point of this record's history that its log can still tell."""
+    """Returns None if `asked` is a point of this record's history from its checkpoint on."""
     stands = record.position
     if asked.step > stands.step:
         return Rejection(
@@ -113,7 +113,7 @@ def refuse_misplaced(record: Record, asked: Position) -> Rejection | None:
 
 
 def refuse_unserved(record: Record, models: Models) -> Rejection | None:
-    """None if a served version of the model may continue this record."""
+    """Returns None if a served version of the model may continue this record."""
     header = record.header
     served = models.find(header.fingerprint)
     if served is None:
@@ -136,7 +136,7 @@ def refuse_unserved(record: Record, models: Models) -> Rejection | None:
 
 
 def model_changed(header: Header, models: Models) -> Rejection | None:
-    """None if the record's version is served."""
+    """Returns None if the record's version is served."""
     if models.find(header.fingerprint) is not None:
         return None
     return Rejection(
@@ -165,7 +165,7 @@ def generation_changed(stands: Position) -> Rejection:
 
 
 def cannot_roll_out(steps: int) -> Rejection:
-    """For a model that does not say what becomes of its predictions."""
+    """Refuses a forecast of a model that does not say what becomes of its predictions."""
     expected = (
         'none, or a model whose config.json has "feedback": for each input feature the index of the predicted value '
         'that it becomes, or "known"; for token ids "argmax", with one predicted value for each id'

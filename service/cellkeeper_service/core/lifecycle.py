@@ -1,5 +1,4 @@
-"""What Open, Reset, SetState, Fork and Delete do, decided on the store's record. Pure: what is to be written is
-returned, not written."""
+"""Decides, on the store's record, what Open, Reset, SetState, Fork and Delete do. Pure: returns what to write."""
 
 from __future__ import annotations
 
@@ -19,12 +18,12 @@ from .requests import Request, Write
 from .sequence import ended, ttl_of_next
 
 MakesGeneration = Open | Reset | SetState | CarryOver | CopyInto
-"""What makes a generation."""
+"""The requests that make a generation."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewGeneration:
-    """What a new generation is made with."""
+    """What a new generation is made of, should the request make one."""
 
     generation: bytes
     now_ms: int
@@ -64,7 +63,7 @@ def start_over(
     standing: Header | None, request: Reset | SetState, models: Models, new: NewGeneration
 ) -> Write | Moved | Rejection:
     """Ends the generation that the request names and starts another, under the version that takes new sessions.
-    standing: the record's header, which is all that counts of it."""
+    standing: the record's header; nothing else of the record matters."""
     if standing is None:
         return not_found()
     if done := done_before(standing, request):
@@ -80,7 +79,7 @@ def start_over(
 
 
 def fork(record: Record | None, request: Fork) -> Record | Rejection:
-    """The source's record up to the position asked for."""
+    """Returns the source's record up to the requested position."""
     if record is None:
         return not_found()
     asked = request.position
@@ -95,7 +94,7 @@ def fork(record: Record | None, request: Fork) -> Record | Rejection:
 
 
 def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> Write | Moved | Rejection:
-    """The copy under a new generation. Its heads stay the source's: they name the inputs consumed."""
+    """Returns the copy under a new generation. It keeps the source's heads, which name the consumed inputs."""
     if record is not None:
         if done := done_before(record.header, request):
             return done
@@ -120,10 +119,7 @@ def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> W
 
 
 def delete(record: Record | None, request: Delete) -> StoreDelete | Deleted | Rejection:
-    """If the record has another generation, or there is none, the named generation has ended: success.
-
-    After a try without an answer, finding it gone counts as this request's own work.
-    """
+    """Succeeds if the generation is gone already. After an unanswered try, that counts as this request's own work."""
     if record is not None and not request.generation:
         text = f"{request.where}: got 0 bytes, expected the session's 16: without them only a damaged one is deleted"
         return Rejection(Reason.INVALID_FIELD, text, field=request.where, position=record.position)
@@ -156,8 +152,8 @@ def _origin(request: MakesGeneration) -> bytes:
 def of_damaged(
     damage: DamagedRecord, request: Request, models: Models, new: NewGeneration
 ) -> Write | StoreDelete | Deleted | Moved | Rejection:
-    """What becomes of a session whose record cannot be served: it can be deleted and, where its header is there to be
-    compared, reset. Everything else is refused."""
+    """Decides about a session whose record is damaged: it can be deleted and, if its header can be compared, reset.
+    Everything else is refused."""
     header = damage.header
     position = None if header is None else header.position
     match request:
@@ -172,7 +168,7 @@ def of_damaged(
 
 
 def new_header(served: Version, position: Position, origin: bytes, ttl_ms: int, now_ms: int) -> Header:
-    """The header of a generation's first record, whose checkpoint is at its start."""
+    """Returns the header of a generation's first record, whose checkpoint is at its start."""
     return Header(
         position=position,
         updated_ms=now_ms,

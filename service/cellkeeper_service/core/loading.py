@@ -1,4 +1,4 @@
-"""Reading records: which are read next, and what a reading means for its session."""
+"""Reading records: which to read next, and what a reading means for its session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .session import Reading, SessionState
 
 
 def next_loads(context: Context) -> list[SessionState]:
-    """The sessions whose records are read in the next call: many, or in turns with those one that is read alone."""
+    """Returns the sessions whose records the next call reads: many, or, every other time, one that is read alone."""
     if context.to_load_alone and (context.alone_next or not context.to_load):
         wanted = [context.to_load_alone.popleft()]
     else:
@@ -25,14 +25,14 @@ def next_loads(context: Context) -> list[SessionState]:
         if session.queue:
             session.load_number = context.admission.arrivals
             sessions.append(session)
-        else:  # nobody waits for it any more
+        else:  # nobody waits for its record any more
             session.loading = False
             context.settle(session)
     return sessions
 
 
 def loaded(context: Context, session: SessionState, result: Record | StoreError | None) -> None:
-    """The store has read the session's record, or could not."""
+    """The store has read the session's record, or has failed to."""
     if isinstance(result, StoreError) and not isinstance(result, DamagedRecord):
         asked = [request for request in session.queue if request.number <= session.load_number]
         session.queue = deque(request for request in session.queue if request.number > session.load_number)

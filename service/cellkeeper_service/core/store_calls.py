@@ -1,4 +1,4 @@
-"""Calls to the store, a bounded number of them under way: on threads, or begun and watched by the loop itself."""
+"""Calls to the store, a bounded number at a time: on threads, or begun and watched by the event loop."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class StoreCalls:
         self._make(call, partial(self.store.delete_many, deletes))
 
     async def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
-        """As the store's. Raises StoreError and ValueError, and a Rejection while too many are under way."""
+        """Like the store's. Raises StoreError and ValueError, and a Rejection while too many are under way."""
         if self._under_way["scan"] >= MAX_SCANS:
             text = f"{MAX_SCANS} listings are under way, which is the most at one time"
             raise Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=SCAN_RETRY_MS)
@@ -131,12 +131,12 @@ class StoreCalls:
         def ended(future: asyncio.Future[Page]) -> None:
             self._under_way["scan"] -= 1
             if not future.cancelled():
-                future.exception()  # looked at, also where the caller has gone
+                future.exception()  # retrieved, even if the caller is gone
 
         self._under_way["scan"] += 1
         future = asyncio.get_running_loop().run_in_executor(self._pool, call)
         future.add_done_callback(ended)
-        return await asyncio.shield(future)  # a caller that goes away does not end the store's work
+        return await asyncio.shield(future)  # the store finishes its work if the caller goes away
 
     def _call(self, name: str, kind: ResultKind, items: int, deliver: Callable[[list[Any]], None]) -> _Call:
         """Starts the account of a call; `_end` closes it."""
@@ -151,7 +151,7 @@ class StoreCalls:
             future.add_done_callback(lambda done: self._finish(call, done.result))
 
     def _waited(self, call: _Call, pending: PendingCommit) -> None:
-        """The loop has nothing more to wait for."""
+        """The event loop has nothing more to wait for."""
         try:
             finish = self._make if pending.stage is Stage.BLOCKED else self._finish
         except Exception as error:
