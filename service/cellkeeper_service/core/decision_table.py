@@ -49,12 +49,8 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
     end = asked.step + step.steps
     if end <= stands.step and record.inputs(asked.step, end) == step.data:
         return Verdict.REPLAY
-    return Rejection(
-        Reason.STEP_CONFLICT,
-        f"steps {asked.step}..{end - 1}: other inputs were applied there; the session is at step {stands.step}",
-        field="inputs",
-        position=stands,
-    )
+    text = f"steps {asked.step}..{end - 1}: other inputs were applied there; the session is at step {stands.step}"
+    return Rejection(Reason.STEP_CONFLICT, text, field="inputs", position=stands)
 
 
 def start_lost(record: Record | None) -> Rejection:
@@ -88,27 +84,17 @@ def refuse_misplaced(record: Record, asked: Position) -> Rejection | None:
     """Returns None if `asked` is a point of this record's history from its checkpoint on."""
     stands = record.position
     if asked.step > stands.step:
-        return Rejection(
-            Reason.STEP_GAP,
-            f"position.step: got {asked.step}, but the session is at step {stands.step}",
-            field="position.step",
-            position=stands,
-        )
+        text = f"position.step: got {asked.step}, but the session is at step {stands.step}"
+        return Rejection(Reason.STEP_GAP, text, field="position.step", position=stands)
     if asked.step < record.header.checkpoint_step:
-        return Rejection(
-            Reason.STEP_COMPACTED,
+        text = (
             f"position.step: got {asked.step}, but the log starts at step {record.header.checkpoint_step}: "
-            "a reply that the client holds already counts as done",
-            field="position.step",
-            position=stands,
+            "a reply that the client holds already counts as done"
         )
+        return Rejection(Reason.STEP_COMPACTED, text, field="position.step", position=stands)
     if asked.head != record.head_at(asked.step):
-        return Rejection(
-            Reason.HISTORY_CHANGED,
-            f"position.head: at step {asked.step} the session has consumed other inputs than the sender's",
-            field="position.head",
-            position=stands,
-        )
+        text = f"position.head: at step {asked.step} the session has consumed other inputs than the sender's"
+        return Rejection(Reason.HISTORY_CHANGED, text, field="position.head", position=stands)
     return None
 
 
@@ -148,20 +134,13 @@ def model_changed(header: Header, models: Models) -> Rejection | None:
 
 
 def not_found() -> Rejection:
-    return Rejection(
-        Reason.SESSION_NOT_FOUND,
-        "session: no such session (never opened, deleted or expired)",
-        field="session",
-    )
+    text = "session: no such session (never opened, deleted or expired)"
+    return Rejection(Reason.SESSION_NOT_FOUND, text, field="session")
 
 
 def generation_changed(stands: Position) -> Rejection:
-    return Rejection(
-        Reason.GENERATION_CHANGED,
-        f"position.generation: the session has another generation now, at step {stands.step}",
-        field="position.generation",
-        position=stands,
-    )
+    text = f"position.generation: the session has another generation now, at step {stands.step}"
+    return Rejection(Reason.GENERATION_CHANGED, text, field="position.generation", position=stands)
 
 
 def cannot_roll_out(steps: int) -> Rejection:

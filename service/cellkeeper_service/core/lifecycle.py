@@ -99,11 +99,8 @@ def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> W
         if done := done_before(record.header, request):
             return done
         if request.otherwise is None:
-            return Rejection(
-                Reason.SESSION_EXISTS,
-                f"target: session {request.key.session!r} exists already",
-                field="target",
-            )
+            text = f"target: session {request.key.session!r} exists already"
+            return Rejection(Reason.SESSION_EXISTS, text, field="target")
     if request.copy is None:
         return request.otherwise or not_found()
     source = request.copy

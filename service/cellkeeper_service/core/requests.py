@@ -173,21 +173,14 @@ class Step(Computable):
             return self.result  # type: ignore[no-any-return]
         if self.version is None or self.after is None:
             raise RuntimeError("the reply is asked for of a step that was not computed")
-        outputs, times = Outputs(self.wanted, self.pieces), (self.queued_seconds, self.computed_seconds)
+        outputs = Outputs(self.wanted, self.pieces)
+        times = max(self.started_at - self.arrived, 0.0), max(self.computed_at - self.started_at, 0.0)
         return StepReply(self.version, outputs, self.end_state, self.after, self.created, self.replayed, *times)
-
-    @property
-    def queued_seconds(self) -> float:
-        return max(self.started_at - self.arrived, 0.0)
-
-    @property
-    def computed_seconds(self) -> float:
-        return max(self.computed_at - self.started_at, 0.0)
 
     def times(self, now: float) -> StepTimes:
         queue = max(self.started_at - self.arrived - self.load_seconds, 0.0)
-        after = max(now - self.computed_at, 0.0)
-        return StepTimes(queue, self.load_seconds, self.computed_seconds, after, now - self.arrived)
+        compute, commit = max(self.computed_at - self.started_at, 0.0), max(now - self.computed_at, 0.0)
+        return StepTimes(queue, self.load_seconds, compute, commit, now - self.arrived)
 
 
 @dataclass(slots=True, eq=False)
