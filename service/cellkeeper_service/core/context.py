@@ -158,10 +158,9 @@ class Context:
 
     def fail(self, session: SessionState, requests: Iterable[Request], why: Rejection) -> None:
         """Fails these requests. What was computed after them is decided again, on the store's record."""
-        failed = [request for request in requests if request.status is not DONE]
-        fails = set(map(id, failed))
-        session.queue = deque(request for request in session.queue if id(request) not in fails)
-        self.requeue(session, [request for request in self.unwind(session) if id(request) not in fails])
+        failed = dict.fromkeys(request for request in requests if request.status is not DONE)
+        session.queue = deque(request for request in session.queue if request not in failed)
+        self.requeue(session, [request for request in self.unwind(session) if request not in failed])
         session.reading = None
         for request in failed:
             self.finish(request, why)

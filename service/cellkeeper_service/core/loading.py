@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import DamagedRecord, StoreError
 
@@ -34,10 +32,8 @@ def next_loads(context: Context) -> list[SessionState]:
 def loaded(context: Context, session: SessionState, result: Record | StoreError | None) -> None:
     """The store has read the session's record, or has failed to."""
     if isinstance(result, StoreError) and not isinstance(result, DamagedRecord):
-        asked = [request for request in session.queue if request.number <= session.load_number]
-        session.queue = deque(request for request in session.queue if request.number > session.load_number)
-        for request in asked:
-            context.finish(request, store_unavailable(str(result), context.limits))
+        while session.queue and session.queue[0].number <= session.load_number:
+            context.finish(session.queue.popleft(), store_unavailable(str(result), context.limits))
         return
     session.reading = Reading(session.load_number, result)
     cached = session.cached
