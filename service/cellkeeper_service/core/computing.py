@@ -154,7 +154,7 @@ def _finish_log_replay(context: Context, cached: CachedState, replay: LogReplay)
         at = start + replay.checkpoint_at
         tail = bytearray(record.inputs(at, record.position.step))
         cached.checkpoint = Checkpoint(at, record.head_at(at), replay.checkpoint_state, tail)
-    session.loaded([*replay.duplicates, *session.queue], now)
+    session.note_load_seconds([*replay.duplicates, *session.queue], now)
     for step, first in replay.duplicates.items():
         end = start + first + step.steps
         step.started_at = step.computed_at = now

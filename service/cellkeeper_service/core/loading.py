@@ -41,4 +41,4 @@ def loaded(context: Context, session: SessionState, result: Record | StoreError 
         context.drop(session)
         context.meter.evicted(session.key.model, "stale")
     context.meter.loaded(session.key.model, session.cached is not None)
-    session.loaded(session.queue, context.now)
+    session.note_load_seconds(session.queue, context.now)

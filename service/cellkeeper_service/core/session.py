@@ -161,7 +161,7 @@ class SessionState:
         """Returns whether the reading is valid for the request: it was started after the request arrived."""
         return self.reading is not None and request.number <= self.reading.number
 
-    def loaded(self, requests: Iterable[Request], now: float) -> None:
+    def note_load_seconds(self, requests: Iterable[Request], now: float) -> None:
         """Notes how long the steps among the requests waited for the record and its log replay."""
         for request in requests:
             if isinstance(request, Step) and self.is_read_for(request):
