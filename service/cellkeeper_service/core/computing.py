@@ -38,7 +38,7 @@ def start_log_replay(cached: CachedState, record: Record, duplicates: list[Step]
     checkpoint_at = acked - start if end - start >= cached.version.due_steps and start < acked <= end else None
     if checkpoint_at is not None:
         ends.add(checkpoint_at)
-    cached.start(replay, record.log, end - start, names, sorted(ends))
+    cached.start(replay, record.log, end - start, names, ends)
     replay.checkpoint_at = checkpoint_at
 
 

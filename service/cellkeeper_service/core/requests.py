@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,7 @@ class Computable(Request):
     inputs: bytes = field(default=b"", init=False)  # raw; those of unfed steps are appended once known
     names: frozenset[str] = field(default=frozenset(), init=False)  # of the wanted outputs
     pieces: Sequence[Piece] = field(default=(), init=False)  # where its outputs are
-    ends: Sequence[int] = field(default=(), init=False)  # slices end there, as the state is needed; ascending
+    ends: Collection[int] = field(default=(), init=False)  # slices end there, as the state is needed
     checkpoint_at: int | None = field(default=None, init=False)  # its state becomes a candidate for a checkpoint
     checkpoint_state: bytes | None = field(default=None, init=False)
     end_state: bytes | None = field(default=None, init=False)  # if it is wanted
@@ -95,14 +95,8 @@ class Computable(Request):
     def slice_steps(self, max_slice_steps: int) -> int:
         """Returns the length of the next slice: the largest power of two that fits, so that slices of many sessions
         share a batch without padding."""
-        left = self.to_compute - self.unfed - self.computed
-        if left == 1:
-            return 1
-        for end in self.ends:
-            if end > self.computed:
-                left = min(left, end - self.computed)
-                break
-        left = min(left, max_slice_steps)
+        ends = [self.to_compute - self.unfed, *(end for end in self.ends if end > self.computed)]
+        left = min(min(ends) - self.computed, max_slice_steps)
         return 1 << (left.bit_length() - 1) if left > 0 else 0
 
     def clients(self) -> list[Request]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from cellkeeper_service.domain.position import Position
@@ -64,7 +64,7 @@ class CachedState:
         inputs: bytes,
         to_compute: int,
         names: frozenset[str],
-        ends: Sequence[int] = (),
+        ends: Collection[int] = (),
         unfed: int = 0,
     ) -> None:
         """Queues the work, to be computed on this state. See Computable for the arguments."""
