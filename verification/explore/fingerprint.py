@@ -247,7 +247,7 @@ class _Namer:
             commit and (tuple(self.to_commit(one) for one in commit.requests), commit.cached is session.cached),
             session.loading,
             session.waits_for_slot,
-            reading and (self.record(reading.record) if reading.record is not None else "no record"),
+            reading and (self.record(reading.found) if isinstance(reading.found, Record) else "no record"),
         )
 
     def to_commit(self, request: Any) -> Any:
@@ -277,7 +277,7 @@ class _Namer:
     def work(self, work: Computable) -> Any:
         duplicates: Any = ()
         if isinstance(work, LogReplay):
-            duplicates = tuple((self.request(one.step), one.first, one.last) for one in work.duplicates)
+            duplicates = tuple((self.request(step), first, step.steps) for step, first in work.duplicates.items())
         return (
             type(work),
             duplicates if isinstance(work, LogReplay) else self.request(work),

@@ -17,6 +17,7 @@ from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, StoreError
 
 from tests.unit.core.counting_engine import CountingEngine
+from tests.unit.core.driven_core import unanswered
 
 from .scope import Scope
 
@@ -101,7 +102,7 @@ class Replica:
     @property
     def requests(self) -> list[Request]:
         """All unanswered requests."""
-        return [request for session in self.core.context.sessions.values() for request in session.requests()]
+        return unanswered(self.core)
 
     @property
     def holds_work(self) -> bool:

@@ -19,6 +19,7 @@ from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.core.session import CachedState, InflightCommit, SessionState
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
+from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Rejection
 
 from .store import ExploredStore
@@ -40,12 +41,12 @@ def head_of_requests() -> Iterator[None]:
             asked = asked.changed(head=record.head_at(asked.step))
         return refuse(record, asked)
 
-    def continues(context: Context, session: SessionState, step: wire.Step) -> Any:
+    def continues(session: SessionState, step: wire.Step) -> Any:
         asked = step.position
         if asked is not None and session.cached is not None and asked.step == session.cached.frontier.step:
             step.position = asked.changed(head=session.cached.frontier.head)
         try:
-            return go_on(context, session, step)
+            return go_on(session, step)
         finally:
             step.position = asked
 
@@ -70,16 +71,16 @@ def server_mints_generations() -> AbstractContextManager[Any]:
 
 
 def reset_names_its_generation() -> AbstractContextManager[Any]:
-    reset = lifecycle.reset
+    start_over = lifecycle.start_over
 
     def whatever_stands(
-        record: Any, request: generation_requests.Reset, models: Any, birth: lifecycle.NewGeneration
+        standing: Header | None, request: generation_requests.Reset, models: Any, birth: lifecycle.NewGeneration
     ) -> Any:
-        if record is not None:
-            request = replace(request, generation=record.position.generation)
-        return reset(record, request, models, birth)
+        if standing is not None:
+            request = replace(request, generation=standing.position.generation)
+        return start_over(standing, request, models, birth)
 
-    return patch.object(lifecycle, "reset", whatever_stands)
+    return patch.object(lifecycle, "start_over", whatever_stands)
 
 
 def delete_names_its_generation() -> AbstractContextManager[Any]:
@@ -87,7 +88,7 @@ def delete_names_its_generation() -> AbstractContextManager[Any]:
         if record is None:
             return generation_requests.Deleted(False)
         request.generation = record.position.generation
-        return wire.Erase(record.position.generation)
+        return StoreDelete(request.key, record.position.generation)
 
     return patch.object(lifecycle, "delete", whatever_stands)
 
@@ -140,10 +141,11 @@ def state_is_kept_until_acked() -> AbstractContextManager[Any]:
 @contextmanager
 def the_log_is_bounded() -> Iterator[None]:
     """Makes a checkpoint due when the model says so, whatever the log's limit; and lets every chunk fit."""
-    due = CachedState.checkpoint_due
     with (
-        patch.object(SessionState, "log_fits", lambda self, step, most: True),
-        patch.object(CachedState, "checkpoint_due", lambda self, steps, most: due(self, steps, 1 << 30)),
+        patch.object(CachedState, "log_fits", lambda self, step: True),
+        patch.object(
+            CachedState, "checkpoint_due", lambda self, steps: self.step - self.log_start >= self.version.due_steps
+        ),
     ):
         yield
 

@@ -1,1 +1,1 @@
-"""One request, one path: what every session's requests do, in which order, and when they are answered."""
+"""The path that every request takes, from its arrival to its result."""

@@ -1,7 +1,7 @@
-"""A session's state machine: its first request goes on until something has to be read, computed or committed for it.
+"""A session's state machine: advances its first request until something must be read, computed or committed for it.
 
-Requests are decided on the record that was read after they arrived. Only a chunk that goes exactly where the cached
-state stands needs no record: that the cached state was stale is found out by its commit, whose compare-and-set fails.
+Requests are decided on a record that was read after they arrived. Only a chunk exactly at the cached state's position
+needs no record: if the cached state is stale, the compare-and-set of the chunk's commit fails.
 """
 
 from __future__ import annotations
@@ -9,25 +9,27 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from cellkeeper_service.domain.origin import origin_of
 from cellkeeper_service.domain.position import MAX_STEP, first_position
 from cellkeeper_service.domain.record import NO_ORIGIN, Header, Record
 from cellkeeper_service.domain.store import DamagedRecord
+from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
-from .carry_over import Needs, carry_over, target_retired
-from .computing import start_chunk, start_log_replay, start_peek, start_read, start_rerun
+from .carry_over import Rerun, carry_over
+from .computing import NO_OUTPUTS, start_chunk, start_log_replay
 from .context import Context
 from .decision_table import Verdict, decide, not_found, refuse_unserved
 from .generation_requests import CarryOver, CopyInto, Delete, Deleted, Fork, Open, Reset, SetState
 from .lifecycle import new_header
-from .models import Version
-from .requests import LOADING, Erase, GetSession, GetState, Request, SessionReply, Step, Write
+from .requests import LOADING, GetSession, GetState, Request, SessionReply, Step, Write
 from .sequence import has_ended
-from .session import CachedState, Checkpoint, Reading, SessionState
+from .session import CachedState, Checkpoint, SessionState
 
 log = logging.getLogger(__name__)
+
+Found = Record | DamagedRecord | None
+"""What the store holds of a session."""
 
 
 def advance(context: Context, session: SessionState) -> None:
@@ -44,14 +46,14 @@ def advance(context: Context, session: SessionState) -> None:
 
 
 def _go_on(context: Context, session: SessionState, request: Request) -> bool:
-    """False: the request waits for the session's own commits."""
+    """Returns False if the request waits for the session's own commits."""
     now = context.now
     if request.gone or now >= request.deadline:
         session.queue.popleft()
         context.finish(request, context.dead(request, now))
-    elif isinstance(request, Step) and (cached := continues(context, session, request)) is not None:
+    elif isinstance(request, Step) and (cached := continues(session, request)) is not None:
         session.queue.popleft()
-        start_chunk(context, cached, request)
+        start_chunk(cached, request)
     elif session.has_uncommitted:
         return False
     elif session.reading is None or not session.is_read_for(request):
@@ -59,12 +61,12 @@ def _go_on(context: Context, session: SessionState, request: Request) -> bool:
         context.to_load.append(session)
         request.status = LOADING
     else:
-        _decide(context, session, request, session.reading)
+        _decide(context, session, request, session.reading.found)
     return True
 
 
-def continues(context: Context, session: SessionState, step: Step) -> CachedState | None:
-    """The ordinary case: the chunk goes where the cached state stands."""
+def continues(session: SessionState, step: Step) -> CachedState | None:
+    """Returns the cached state if the chunk is at its position, which is the ordinary case."""
     cached = session.cached
     if cached is None or step.peek or step.distrusts_hot or cached.version.retired:
         return None
@@ -72,191 +74,155 @@ def continues(context: Context, session: SessionState, step: Step) -> CachedStat
         return None
     if step.sequence is not None and not (step.sequence.continues_at(cached.step) and _is_open(session, cached)):
         return None
-    end, most = cached.step + step.steps, cached.max_log_steps
+    end = cached.step + step.steps
     if end > MAX_STEP:
         return None
-    fits = end - cached.log_start <= most  # even if nothing of the log is acknowledged
-    return cached if fits or session.log_fits(step, most) else None
+    fits = end - cached.log_start <= cached.max_log_steps  # even if no reply is acknowledged
+    return cached if fits or cached.log_fits(step) else None
 
 
 def _is_open(session: SessionState, cached: CachedState) -> bool:
-    """Whether the sequence goes on: nothing that was computed or committed has ended it."""
-    if not session.has_uncommitted:
-        return not has_ended(cached.header.origin)
-    uncommitted = [*([] if session.in_flight is None else session.in_flight.requests), *session.pending]
-    steps = [
-        one for one in uncommitted if isinstance(one, Step)
-    ]  # the last may have a position, and not know of an end
-    ends = any(step.sequence is not None and step.sequence.ends for step in steps)
+    """Returns whether the sequence goes on: no chunk that was computed or committed has ended it."""
+    uncommitted = [*session.pending, *([] if session.in_flight is None else session.in_flight.requests)]
+    # all of them: the last may be a step with a position, which knows nothing of an end
+    ends = any(isinstance(one, Step) and one.sequence is not None and one.sequence.ends for one in uncommitted)
     return not ends and not has_ended(cached.header.origin)
 
 
 def start_at_once(context: Context, session: SessionState, step: Request) -> bool:
-    """What `advance` does with a new chunk that only continues the cached state of a session with no requests waiting:
-    it need not wait for the next tick. False: nothing was done."""
+    """Starts a new chunk that continues the cached state of a session without waiting requests. It does not wait for
+    the next tick, where `advance` would do the same. Returns False if nothing was done."""
     cached = session.cached
     if cached is None or cached.work is not None or session.queue or session.loading or not isinstance(step, Step):
         return False
     try:
-        if step.position is None:
-            if continues(context, session, step) is None:
-                return False
-        elif step.position != cached.frontier or step.peek or cached.version.retired:
+        if continues(session, step) is None:
             return False
-        end = cached.step + step.steps
-        if end - cached.log_start > cached.max_log_steps or end > MAX_STEP:
-            return False
-        start_chunk(context, cached, step)
+        start_chunk(cached, step)
     except Exception:
         log.exception("internal error: a session's request failed")
         context.broken(session, [step])
     return True
 
 
-def _decide(context: Context, session: SessionState, request: Request, reading: Reading) -> None:
-    record, models = reading.record, context.models[session.key.model]
-    if reading.damage is not None and not _replaces(request, reading.damage):
-        decided = lifecycle.of_damaged(reading.damage, request, models, context.new_generation())
-        if isinstance(request, Fork) and isinstance(decided, Rejection):
-            _copy(context, session, request, decided)
-        else:
-            _conclude(context, session, request, decided)
-        return
+def _decide(context: Context, session: SessionState, request: Request, found: Found) -> None:
+    models = context.models[session.key.model]
+    decided: Any
     match request:
-        case Step():
-            _decide_step(context, session, request, record, None if reading.damage is None else reading.damage.header)
+        case Step() if not isinstance(found, DamagedRecord) or _replaces(request, found):
+            _decide_step(context, session, request, found)
+            return
+        case _ if isinstance(found, DamagedRecord):
+            decided = lifecycle.of_damaged(found, request, models, context.new_generation())
         case GetState():
-            _decide_read(context, session, request, record)
+            decided = not_found() if found is None else refuse_unserved(found, models) or found
         case GetSession():
-            found = not_found() if record is None else SessionReply(record, session.cached is not None)
-            _conclude(context, session, request, found)
+            decided = not_found() if found is None else SessionReply(found, session.cached is not None)
         case Open():
-            opened = lifecycle.open_session(record, request, models, context.new_generation())
-            _conclude(context, session, request, opened)
-        case Reset():
-            _conclude(context, session, request, lifecycle.reset(record, request, models, context.new_generation()))
-        case SetState():
-            _conclude(context, session, request, lifecycle.set_state(record, request, models, context.new_generation()))
+            decided = lifecycle.open_session(found, request, models, context.new_generation())
+        case Reset() | SetState():
+            standing = None if found is None else found.header
+            decided = lifecycle.start_over(standing, request, models, context.new_generation())
         case CarryOver():
-            _carry_over(context, session, request, record)
+            decided = carry_over(found, request, models, context.new_generation())
         case Delete():
-            _conclude(context, session, request, lifecycle.delete(record, request))
+            decided = lifecycle.delete(found, request)
         case CopyInto():
-            _conclude(context, session, request, lifecycle.copy_into(record, request, context.new_generation()))
+            decided = lifecycle.copy_into(found, request, context.new_generation())
         case Fork():
-            _copy(context, session, request, lifecycle.fork(record, request))
+            decided = lifecycle.fork(found, request)
         case _:
             raise TypeError(f"no decision for {type(request).__name__}")
+    if isinstance(request, Fork):
+        _copy(context, session, request, decided)
+    elif isinstance(request, (GetState, CarryOver)) and isinstance(decided, Record):
+        if cached := _cached_at(context, session, decided, decided.position.step):
+            session.queue.popleft()
+            cached.start(request, b"", 0, NO_OUTPUTS, (0,))
+    elif isinstance(request, CarryOver) and isinstance(decided, Rerun):
+        context.drop(session)
+        version = decided.version
+        if cached := context.place_or_wait(session, version, decided.header, version.engine.initial_state):
+            cached.exists = False
+            session.queue.popleft()
+            cached.start(request, request.data, request.steps, NO_OUTPUTS, (request.steps,))
+    else:
+        _conclude(context, session, request, decided)
 
 
-def _replaces(request: Request, damage: DamagedRecord) -> bool:
-    """Whether the request needs nothing of the damaged record but its header, to be compared in the commit. A start
-    that made this record does not make another: what was applied behind it is lost, and its sender must be told."""
-    sequence = request.sequence if isinstance(request, Step) else None
-    return sequence is not None and damage.header is not None and sequence.starts_over(damage.header)
+def _replaces(step: Step, damage: DamagedRecord) -> bool:
+    """Returns whether the step needs only the damaged record's header, which its commit compares. The start that made
+    this record does not make another: the steps applied after it are lost, and their sender must be told."""
+    return step.sequence is not None and damage.header is not None and step.sequence.starts_over(damage.header)
 
 
-def _decide_step(
-    context: Context, session: SessionState, step: Step, record: Record | None, damaged: Header | None
-) -> None:
-    """damaged: the header of a record that is damaged and may be replaced."""
+def _decide_step(context: Context, session: SessionState, step: Step, found: Found) -> None:
+    """found: a damaged record only if the step replaces it."""
     models = context.models[session.key.model]
+    record = found if isinstance(found, Record) else None
     verdict = decide(record, step, models)
     if isinstance(verdict, Rejection):
         _conclude(context, session, step, verdict)
     elif verdict is Verdict.CREATE or record is None:
         context.drop(session)
-        created = _create(context, session, models.default, step, damaged if record is None else record.header)
+        created = _create(context, session, step, None if found is None else found.header)
         if created is not None:
             session.queue.popleft()
             _lead(session, step, created.header.position.generation)
-            start_chunk(context, created, step)
+            start_chunk(created, step)
     elif verdict is Verdict.REPLAY:
         _lead(session, step, record.position.generation)
         _replay(context, session, record)
     elif cached := _cached_at(context, session, record, step.acked_at(record.position.step)):
         if step.peek:
             session.queue.popleft()
-            start_peek(context, cached, step)
-        elif session.log_fits(step, cached.max_log_steps):
+            ends = (step.all_steps,) if step.wants_state else ()
+            cached.start(step, step.data, step.all_steps, step.wanted, ends, step.all_steps - step.steps)
+        elif cached.log_fits(step):
             session.queue.popleft()
-            start_chunk(context, cached, step)
+            start_chunk(cached, step)
         else:
             _conclude(context, session, step, _ack_behind(context, record))
 
 
 def _lead(session: SessionState, start: Step, generation: bytes) -> None:
-    """What a commit without an answer carried behind a start was meant for the start's generation, which is this one
-    now. start: any other step changes nothing."""
+    """Chunks that an unanswered commit carried after a start belong to the start's generation, which is `generation`
+    now. A step that is not in doubt changes nothing."""
     if start.in_doubt:
         for request in session.queue:
             if isinstance(request, Step) and request.in_doubt:
                 request.in_doubt += (generation,)
 
 
-def _decide_read(context: Context, session: SessionState, request: GetState, record: Record | None) -> None:
-    if record is None:
-        _conclude(context, session, request, not_found())
-    elif refused := refuse_unserved(record, context.models[session.key.model]):
-        _conclude(context, session, request, refused)
-    elif cached := _cached_at(context, session, record, record.position.step):
-        session.queue.popleft()
-        start_read(context, cached, request)
-
-
-def _carry_over(context: Context, session: SessionState, request: CarryOver, record: Record | None) -> None:
-    models = context.models[session.key.model]
-    decided = carry_over(record, request, models, context.new_generation())
-    if record is None or not isinstance(decided, Needs):
-        _conclude(context, session, request, decided)
-    elif decided is Needs.WINDOW:
-        target = models.find(request.target)
-        if target is None:
-            _conclude(context, session, request, target_retired(request, models))
-            return
-        start = first_position(context.mint())
-        header = new_header(target, start, origin_of(request.request_id, request.content), 0, context.clock.wall_ms())
-        context.drop(session)
-        cached = context.place_or_wait(session, target, header, target.engine.initial_state)
-        if cached is not None:
-            cached.exists = False
-            session.queue.popleft()
-            start_rerun(context, cached, request)
-    elif cached := _cached_at(context, session, record, record.position.step):
-        session.queue.popleft()
-        start_read(context, cached, request)
-
-
 def _cached_at(context: Context, session: SessionState, record: Record, acked: int) -> CachedState | None:
-    """The state at the record's position; None: something was started, or is awaited, that leads there."""
+    """Returns the state at the record's position; None: the session waits for a slot, or for a log replay."""
     cached = session.cached
     if cached is not None and cached.frontier == record.position:
         cached.stands_at(record.header)
         return cached
     cached = _place_record(context, session, record)
     if cached is not None and record.log:
-        start_log_replay(context, cached, record, [], acked)
+        start_log_replay(cached, record, [], acked)
         return None
     return cached
 
 
 def _replay(context: Context, session: SessionState, record: Record) -> None:
-    """The first request, and the duplicates right behind it, get their outputs again from one log replay."""
+    """Starts one log replay for the first request and the duplicates right after it."""
     cached = _place_record(context, session, record)
     if cached is None:
         return
     models = context.models[session.key.model]
     duplicates: list[Step] = []
-    while session.queue and isinstance(step := session.queue[0], Step) and session.is_read_for(step):
+    for step in session.queue:
+        if not isinstance(step, Step) or not session.is_read_for(step):
+            break
         if decide(record, step, models) is not Verdict.REPLAY:
             break
-        session.queue.popleft()
         duplicates.append(step)
-    try:
-        start_log_replay(context, cached, record, duplicates, record.position.step)
-    except Exception:
-        context.requeue(session, duplicates)
-        raise
+    start_log_replay(cached, record, duplicates, record.position.step)
+    for _ in duplicates:
+        session.queue.popleft()
 
 
 def _place_record(context: Context, session: SessionState, record: Record) -> CachedState | None:
@@ -267,13 +233,10 @@ def _place_record(context: Context, session: SessionState, record: Record) -> Ca
     return context.place_or_wait(session, version, record.header, record.checkpoint)
 
 
-def _create(
-    context: Context, session: SessionState, version: Version, step: Step, replaces: Header | None
-) -> CachedState | None:
-    """A new generation that has no record before its first commit, which writes this checkpoint. replaces: the header
-    of the record in the store."""
-    new, state = context.new_generation(), version.engine.initial_state
-    start = first_position(new.generation)
+def _create(context: Context, session: SessionState, step: Step, replaces: Header | None) -> CachedState | None:
+    """Caches a new generation, whose first commit writes its checkpoint. replaces: the stored header, if any."""
+    new, version = context.new_generation(), context.models[session.key.model].default
+    start, state = first_position(new.generation), version.engine.initial_state
     origin = NO_ORIGIN if step.sequence is None else step.sequence.origin
     header = new_header(version, start, origin, new.default_ttl_ms, new.now_ms)
     cached = context.place_or_wait(session, version, header, state)
@@ -284,9 +247,9 @@ def _create(
 
 
 def _conclude(context: Context, session: SessionState, request: Request, decided: Any) -> None:
-    """Finishes the session's first request, or has committed what was decided before it is finished."""
+    """Finishes the session's first request, after a commit if the decision writes anything."""
     session.queue.popleft()
-    if isinstance(decided, (Write, Erase)):
+    if isinstance(decided, (Write, StoreDelete)):
         request.write = decided
         context.drop(session)
         context.commit_soon(session, request, decided.reply if isinstance(decided, Write) else Deleted(True))
@@ -295,7 +258,7 @@ def _conclude(context: Context, session: SessionState, request: Request, decided
 
 
 def _copy(context: Context, session: SessionState, fork: Fork, source: Record | Rejection) -> None:
-    """The fork goes on in the target's session."""
+    """Continues the fork in the target's session."""
     session.queue.popleft()
     copy, otherwise = (None, source) if isinstance(source, Rejection) else (source, None)
     fork.into = CopyInto(fork.target, fork.deadline, fork.done, fork.request_id, copy, otherwise, fork.content)

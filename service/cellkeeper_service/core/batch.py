@@ -1,4 +1,4 @@
-"""Batches: which slices of which requests share one engine call, and the call itself."""
+"""Batches: which slices of which requests share an engine call, and the call itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cellkeeper_service.domain.engine import Array, Computed
+from cellkeeper_service.domain.engine import Computed
 from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
 
 from .limits import TickLimits
@@ -18,13 +18,13 @@ from .state_change import state_change
 
 
 class Batch:
-    """The next `steps` time steps of the work of each of `states`, all of one version.
+    """The next `steps` time steps of the work on each of `states`, all of one version.
 
-    `execute` is the only place where arenas are touched. It may be called on another thread than everything else,
-    while no other batch of the same engine is being executed. What it gives stays here (see outputs.Piece): requests
-    may be begun anew meanwhile, on other states, and the batch does not touch them.
+    Only `execute` touches arenas. It may run on another thread than everything else, while no other batch of the same
+    engine is executed. Its results stay here (see outputs.Piece): meanwhile requests may start over on other states,
+    and the batch does not touch them.
 
-    states_before, states_after: by row, the states that were wanted from before the slice, and from after it.
+    states_before, states_after: by row, the requested states before and after the slice.
     """
 
     def __init__(self, version: Version, steps: int, states: Sequence[CachedState], sample_change: bool) -> None:
@@ -32,14 +32,14 @@ class Batch:
         self.steps = steps
         self.states = states
         self.computed: Computed | None = None
-        self.change: tuple[float, float] | None = None  # a state's norm, and how far it moved relative to that
+        self.change: tuple[float, float] | None = None  # a state's norm, and its relative change
         self.states_before: dict[int, bytes] = {}
         self.states_after: dict[int, bytes] = {}
         self._sample = sample_change and steps > 0
         self._before: list[int] = []
         self._after: list[int] = []
-        read: list[int] = []  # the arena's rows that hold the states
-        write: list[int] = []  # those that take the next
+        read: list[int] = []  # the arena's rows that hold the states now
+        write: list[int] = []  # the rows that take the next states
         names: set[frozenset[str]] = set()
         raw: list[bytes] = []
         width = version.step_bytes
@@ -49,7 +49,7 @@ class Batch:
             if work is None:
                 raise RuntimeError("a state is put into a batch on which nothing is to be computed")
             computed, here, inputs = work.computed, 2 * state.slot + state.current, work.inputs
-            # a chunk leaves the row that it started from as it was
+            # a chunk does not overwrite the row that it started from
             read.append(here ^ 1 if computed else here)
             write.append(here ^ 1)
             raw.append(inputs if len(inputs) == whole else inputs[computed * width : computed * width + whole])
@@ -62,13 +62,13 @@ class Batch:
             work.status = COMPUTING
         self._read, self._write = read, write
         self._raw = b"".join(raw)
-        self._wanted = version.wanted_with(names)
+        self._wanted = version.decisive_outputs.union(*names)
 
     def __len__(self) -> int:
         return len(self.states)
 
     def halves(self) -> list[Batch]:
-        """Smaller batches instead of one that the engine refused; nothing where there is one request."""
+        """Returns two smaller batches in place of one that the engine refused; none for a single request."""
         middle = len(self.states) // 2
         parts = (self.states[:middle], self.states[middle:]) if middle else ()
         return [Batch(self.version, self.steps, states, False) for states in parts]
@@ -110,49 +110,31 @@ class Batch:
 def form_batches(
     cache: StateCache, limits: TickLimits, now: float, end_dead: Callable[[CachedState], bool]
 ) -> list[Batch]:
-    """The batches of the version's next tick: a slice of each ready request, oldest first, within one budget of time
-    steps; one batch for each length. The first that finds no room waits for the next tick, and those behind it with
-    it. end_dead: ends work that is late or whose caller has gone, unless it goes on all the same: False."""
+    """Returns the batches of the version's next tick, one for each length: a slice of each ready request, oldest first,
+    within one budget of time steps. The first request without room waits for the next tick, with all after it.
+    end_dead: ends work that is late or whose caller is gone; returns False if the work goes on."""
     ready, max_batch = cache.ready, cache.version.engine.max_batch
     budget = limits.max_long_steps + max_batch
     by_length: dict[int, list[CachedState]] = {}
-    taken = 0
-    for cached in ready:
+    while ready and budget > 0:
+        cached = ready[0]
         work = cached.work
-        if cached.dropped or work is None:
-            taken += 1
-            continue
-        if budget <= 0:
-            break
-        steps = 1 if work.to_compute == 1 else work.slice_steps(limits.max_slice_steps)
-        bucket = by_length.get(steps)
-        if bucket is None:
-            bucket = by_length[steps] = []
-        elif len(bucket) == max_batch:
-            break
-        taken += 1
-        if (work.gone or now >= work.deadline) and end_dead(cached):
-            continue
-        if not work.computed:
-            work.started_at = now
-        bucket.append(cached)
-        budget -= steps or 1
-    if taken == len(ready):
-        ready.clear()
-    else:
-        for _ in range(taken):
-            ready.popleft()
+        if not cached.dropped and work is not None:
+            steps = 1 if work.to_compute == 1 else work.slice_steps(limits.max_slice_steps)
+            bucket = by_length.get(steps)
+            if bucket is None:
+                bucket = by_length[steps] = []
+            elif len(bucket) == max_batch:
+                break
+            if not ((work.gone or now >= work.deadline) and end_dead(cached)):
+                if not work.computed:
+                    work.started_at = now
+                bucket.append(cached)
+                budget -= steps or 1
+        ready.popleft()
     batches = []
     for steps, states in by_length.items():
         if states:
             cache.batches += 1
             batches.append(Batch(cache.version, steps, states, cache.batches % SAMPLE_EVERY_CALLS == 0))
     return batches
-
-
-def prediction_after(batch: Batch, row: int) -> Array:
-    """[...], of the row's last time step in this batch."""
-    if batch.computed is None:
-        raise RuntimeError("there is no prediction before the batch was executed")
-    last: Array = batch.computed.outputs["prediction"][-1, row]
-    return last

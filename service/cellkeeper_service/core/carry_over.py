@@ -1,13 +1,13 @@
-"""CarryOver: what becomes of a session that another version of its model takes over, decided on the store's record.
-Pure: what is to be written is returned, not written."""
+"""CarryOver: decides, on the store's record, how another version of its model takes a session over. Pure: returns what
+to write."""
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import dataclass
 
 from cellkeeper_service.domain.origin import origin_of
 from cellkeeper_service.domain.position import Position, first_position
-from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.record import NO_ORIGIN, Header, Record
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
@@ -19,21 +19,22 @@ from .requests import Write
 from .sequence import ended, has_ended
 
 
-class Needs(Enum):
-    """What has to be computed before anything can be written."""
+@dataclass(frozen=True, slots=True)
+class Rerun:
+    """This version must compute the window of inputs first, from a generation's start with this header."""
 
-    STATE = "state"  # the session's, by its own version
-    WINDOW = "window"  # what the window gives, by the new version
+    version: Version
+    header: Header
 
 
 def carry_over(
     record: Record | None, request: CarryOver, models: Models, new: NewGeneration
-) -> Write | Moved | Rejection | Needs:
-    """A session that belongs to the new version already stays as it is: carrying many over can be begun again."""
+) -> Write | Moved | Rejection | Record | Rerun:
+    """Returns what to write or to answer, or what to compute first: the record's state by its own version (the record),
+    or a window by the new one. A session of the new version stays as it is, so carrying many over can be repeated."""
     if record is None:
         return not_found()
-    done = done_before(record, request)
-    if done is not None:
+    if done := done_before(record.header, request):
         return done
     if record.position.generation != request.generation:
         return generation_changed(record.position)
@@ -42,19 +43,19 @@ def carry_over(
         return target_retired(request, models)
     if record.header.fingerprint == target.spec.fingerprint:
         return Moved(record.position)
+    start = first_position(new.generation)
     match request.policy:
         case Policy.RESET:
-            start = first_position(new.generation)
             return carried(record, request, target, start, target.engine.initial_state, new.now_ms)
         case Policy.RERUN:
-            return Needs.WINDOW
+            return Rerun(target, new_header(target, start, NO_ORIGIN, 0, new.now_ms))
         case Policy.KEEP:
             return _keep(record, request, models, target, new)
 
 
 def _keep(
     record: Record, request: CarryOver, models: Models, target: Version, new: NewGeneration
-) -> Write | Rejection | Needs:
+) -> Write | Rejection | Record:
     if len(record.checkpoint) != target.spec.state_bytes or record.header.step_bytes != target.spec.step_bytes:
         return _refused(
             record,
@@ -62,7 +63,9 @@ def _keep(
             f"{target.spec.state_bytes} and {target.spec.step_bytes}: this state does not go into that model",
         )
     if not record.log:
-        return carried(record, request, target, kept_at(record, new.generation), record.checkpoint, new.now_ms)
+        return carried(
+            record, request, target, first_position(new.generation, record.position.step), record.checkpoint, new.now_ms
+        )
     if models.find(record.header.fingerprint) is None:
         logged = record.position.step - record.header.checkpoint_step
         return _refused(
@@ -70,11 +73,11 @@ def _keep(
             f"is not served, and the state after the last {logged} time steps can be computed by it alone: serve both "
             "versions",
         )
-    return refuse_unserved(record, models) or Needs.STATE
+    return refuse_unserved(record, models) or record
 
 
 def carried(record: Record, request: CarryOver, target: Version, at: Position, state: bytes, now_ms: int) -> Write:
-    """The new generation: this state at `at`, nothing in the log. A sequence that has ended stays so."""
+    """Returns the new generation: this state at `at`, an empty log. A sequence that has ended stays ended."""
     origin = origin_of(request.request_id, request.content)
     if has_ended(record.header.origin):
         origin = ended(origin)
@@ -82,13 +85,8 @@ def carried(record: Record, request: CarryOver, target: Version, at: Position, s
     return Write(Commit(request.key, record.header, header, b"", state), Moved(at), target, state)
 
 
-def kept_at(record: Record, generation: bytes) -> Position:
-    """Where a generation begins that keeps the record's state."""
-    return first_position(generation, record.position.step)
-
-
 def target_retired(request: CarryOver, models: Models) -> Rejection:
-    """The version to carry over to was served when the request came, and is not any more."""
+    """The version to carry over to was served when the request arrived, but no longer is."""
     known = ", ".join(version.spec.fingerprint.hex()[:12] for version in models)
     return invalid("fingerprint", request.target.hex()[:12], f"one of {known}")
 

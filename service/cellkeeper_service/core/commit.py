@@ -1,5 +1,4 @@
-"""What one session's next commit writes, and what its requests become when it is refused. Pure: nothing is sent, and
-nobody is asked for the time."""
+"""Builds a session's next commit, and decides what becomes of the requests of a failed one. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -7,31 +6,31 @@ from collections.abc import Sequence
 from typing import Any
 
 from cellkeeper_service.domain.record import SessionKey
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome
+from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Limits
-from .requests import Erase, Request, Step, Write
+from .requests import Request, Step, Write
 from .sequence import NO_GENERATION, ended, has_ended
 from .session import CachedState, InflightCommit, SessionState
 
 
 def build_commit(session: SessionState, requests: list[Request], now_ms: int) -> InflightCommit:
-    """One commit of `requests`, which are computed chunks in order, or one change of the session."""
+    """Returns one commit of `requests`: computed chunks in order, or a single other change of the session."""
     write = requests[0].write
     if isinstance(write, Write):
         return InflightCommit(session, requests, write.commit, None)
-    if isinstance(write, Erase):
-        return InflightCommit(session, requests, Delete(session.key, write.generation), None)
+    if write is not None:
+        return InflightCommit(session, requests, write, None)
     if session.cached is None:
         raise RuntimeError("chunks wait for their commit, but the state they were computed on is gone")
-    chunks: Any = requests  # what is pending without a write is a chunk
+    chunks: Any = requests  # a pending request without a write is a chunk
     return InflightCommit(session, requests, chunk_commit(session.key, session.cached, chunks, now_ms), session.cached)
 
 
 def chunk_commit(key: SessionKey, cached: CachedState, chunks: Sequence[Step], now_ms: int) -> Commit:
-    """Appends, or replaces the checkpoint where there is a candidate and every chunk's sender holds the replies before
-    it: the reply to a step that the log has lost cannot be computed again."""
+    """Returns a commit that appends the chunks. It writes the candidate for a checkpoint, if there is one, once every
+    chunk's sender holds the replies before it: a reply to a step that the log has lost cannot be computed again."""
     after = chunks[-1].after
     if after is None:
         raise RuntimeError("a chunk is to be committed that was not computed")
@@ -51,7 +50,7 @@ def chunk_commit(key: SessionKey, cached: CachedState, chunks: Sequence[Step], n
 
 
 def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rejection | None:
-    """What the request of a commit that was not done is answered; None: it is decided again, on the record. Counts."""
+    """Returns the answer to a request whose commit failed; None: it is decided again, on the record. Counts the try."""
     match result.outcome:
         case Outcome.REFUSED:
             return store_unavailable(result.message, limits)
@@ -73,24 +72,24 @@ def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rej
 
 
 def leave_in_doubt(commit: InflightCommit) -> None:
-    """For a commit without an answer. Its chunks may have been applied, and only the record of the generation that it
-    makes, or of the one that it was compared with, tells: behind a start of another they are not decided again. That
-    there is no record tells that they were not applied, unless they end their sequence: it is kept for a moment only.
-    """
+    """Notes, after an unanswered commit, which records tell whether its chunks were applied: those of the generation
+    that it makes and of the one that it compares with. After another writer's start they are not decided again.
+    Without a record a start is decided again, unless one of its tries ended the sequence: the store keeps the record of
+    an ended sequence only briefly, so its absence tells nothing."""
     call = commit.call
-    if isinstance(call, Commit):
-        generations: tuple[bytes, ...] = (call.header.position.generation,)
-        if call.expected is not None:
-            generations += (call.expected.position.generation,)
-        elif not has_ended(call.header.origin):
-            generations += (NO_GENERATION,)
-        for request in commit.requests:
-            if isinstance(request, Step) and request.sequence is not None:
-                request.in_doubt += generations
+    if not isinstance(call, Commit):
+        return
+    compared = NO_GENERATION if call.expected is None else call.expected.position.generation
+    for request in commit.requests:
+        if isinstance(request, Step) and request.sequence is not None:
+            doubtful = (*request.in_doubt, call.header.position.generation, compared)
+            if has_ended(call.header.origin):
+                doubtful = tuple(generation for generation in doubtful if generation != NO_GENERATION)
+            request.in_doubt = doubtful
 
 
 def _is_repeatable(step: Step) -> bool:
-    """Whether it can be decided again after a commit without an answer: the record tells whether it was applied."""
+    """Returns whether the record tells if the step was applied, so that it can be decided again."""
     return step.position is not None or (step.sequence is not None and step.sequence.at is not None)
 
 

@@ -1,6 +1,8 @@
-"""Writing: one commit in flight for each session; what is computed meanwhile goes out together with the next."""
+"""Commits: one in flight for each session; what is computed meanwhile is written by the next one."""
 
 from __future__ import annotations
+
+from itertools import takewhile
 
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 
@@ -9,37 +11,26 @@ from .context import Context, late
 from .requests import Request, Step, Write
 from .session import InflightCommit, SessionState
 
-_new = tuple.__new__  # a named tuple's own is a function in Python
+_new = tuple.__new__  # a named tuple's own __new__ is a Python function
 
 
 def launch(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
-    """The session's next commit. Nothing is sent after its deadline; what was computed on top of a late chunk is
-    decided again. now_ms: unix time, for the header."""
-    now, first_late = context.now, None
+    """Returns the session's next commit. Nothing is sent after its deadline: requests that were computed after a late
+    one are decided again. now_ms: unix time, for the header."""
     requests, session.pending = session.pending, []
-    for index, request in enumerate(requests):
-        if now >= request.deadline:
-            first_late = index
-            break
-    in_time = requests if first_late is None else requests[:first_late]
-    try:
-        if in_time:
-            session.in_flight = build_commit(session, in_time, now_ms)
-            session.reading = None
-    except Exception:
-        session.pending = requests
-        raise
-    if first_late is not None:
-        too_late = requests[first_late]
-        session.pending = requests[first_late + 1 :]
+    on_time = list(takewhile(lambda request: context.now < request.deadline, requests))
+    if on_time:
+        session.in_flight, session.reading = build_commit(session, on_time, now_ms), None
+    if len(on_time) < len(requests):
+        too_late, *session.pending = requests[len(on_time) :]
         context.requeue(session, context.unwind(session))
-        context.finish(too_late, late(too_late, now))
+        context.finish(too_late, late(too_late, context.now))
         context.ready[session] = None
     return session.in_flight
 
 
 def launch_chunk(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
-    """What `launch` does with a single chunk that is appended in time, as nearly all are. None: nothing was done."""
+    """Does what `launch` does, for nearly every commit: a single chunk, appended on time. None: it is another one."""
     pending, cached = session.pending, session.cached
     if len(pending) != 1 or cached is None or cached.checkpoint is not None or not cached.exists:
         return None
@@ -56,40 +47,26 @@ def launch_chunk(context: Context, session: SessionState, now_ms: int) -> Inflig
     return commit
 
 
-def committed_chunk(context: Context, commit: InflightCommit) -> bool:
-    """What `committed` does with a single chunk that was appended, as nearly all are. False: nothing was done."""
-    requests, call, cached, session = commit.requests, commit.call, commit.cached, commit.session
-    if cached is None or cached.dropped or len(requests) != 1 or call.__class__ is not Commit or call.checkpoint:
-        return False
-    cached.header, cached.exists = call.header, True
-    context.finish(requests[0], None)
-    if session.queue:
-        context.ready[session] = None
-    if session.pending:
-        context.to_commit[session] = None
-    return True
-
-
 def committed(context: Context, commit: InflightCommit) -> None:
-    """The store has accepted it: its requests have their results."""
-    session, call, cached = commit.session, commit.call, commit.cached
-    if isinstance(call, Commit) and cached is not None and not cached.dropped:
+    """The store has accepted the commit: finishes its requests."""
+    call, cached = commit.call, commit.cached
+    if cached is not None and not cached.dropped and isinstance(call, Commit):
         cached.header, cached.exists = call.header, True
         if call.checkpoint is not None:
             cached.stands_at(call.header)
             cached.checkpoint = None
-            context.meter.checkpointed(session.key.model)
+            context.meter.checkpointed(call.key.model)
     for request in commit.requests:
         write = request.write
         if write is not None and isinstance(write, Write) and write.version is not None and write.seed is not None:
-            context.place(session, write.version, write.commit.header, write.seed)
+            context.place(commit.session, write.version, write.commit.header, write.seed)
         context.finish(request, request.result)
 
 
 def not_committed(context: Context, commit: InflightCommit, result: CommitResult) -> None:
-    """Everything computed on a commit that failed fails with it, and is decided again on a fresh reading."""
+    """The commit failed, and with it everything computed after it: all is decided again on a fresh reading."""
     session = commit.session
-    # a state that was dropped while its commit was in flight has left its requests in the queue already
+    # if the state was dropped while its commit was in flight, its requests are in the queue already
     behind = context.unwind(session) if commit.cached is None or not commit.cached.dropped else []
     again: list[Request] = []
     answered = []

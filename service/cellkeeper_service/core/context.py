@@ -1,4 +1,4 @@
-"""What the parts of the core share: the sessions, what is to be done next, and how a request enters and leaves."""
+"""What the parts of the core share: the sessions, what to do next, and how requests enter and leave."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .state_cache import StateCache
 
 
 class Context:
-    """Nothing here calls anybody back: what has happened is written down, and the core goes on from it.
+    """Makes no callbacks: notes what has happened, and the core goes on from there.
 
-    ready: sessions whose first request may go on. queued: sessions with requests that nothing was started for.
-    to_load, to_load_alone: sessions whose record is to be read; each of the second by itself. alone_next: it is the
-        second's turn.
-    to_commit: sessions with something to commit, and nothing in flight.
-    finished: requests that have their result, which their callers have not been told.
+    ready: sessions whose first request may advance. queued: sessions with requests that wait.
+    to_load, to_load_alone: sessions whose record must be read; those of the second one at a time. alone_next: the
+        second has its turn.
+    to_commit: sessions with something to commit and nothing in flight.
+    finished: requests that have their result but have not been handed to the driver.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Context:
         self.alone_next = False
         self.to_commit: dict[SessionState, None] = {}
         self.finished: list[Request] = []
-        self.now = 0.0  # of the event, monotonic
+        self.now = 0.0  # monotonic time of the event
 
     def begin_event(self) -> None:
-        """Everything that one event does happens at one time."""
+        """Sets the time at which everything that this event does happens."""
         self.now = self.clock.monotonic()
 
     def cache_of(self, version: Version) -> StateCache:
@@ -73,7 +73,7 @@ class Context:
     # requests
 
     def admit(self, request: Request) -> SessionState | None:
-        """Counts a request that arrives, and gives its session. None: it is not taken, and has its result."""
+        """Counts a new request and returns its session; None: it was not admitted, and is finished."""
         request.arrived = self.now
         session = self.sessions.get(request.key)
         if session is None:
@@ -90,13 +90,13 @@ class Context:
         self.ready[session] = None
 
     def finish(self, request: Request, result: Any) -> None:
-        """The request has its one result."""
+        """Gives the request its one result."""
         self.admission.leave(request, result, self.now)
         request.status, request.result = DONE, result
         self.finished.append(request)
 
     def goes_on_as(self, request: Request, other: Request) -> None:
-        """The request counts no more: it goes on as another, which may be in another session."""
+        """Continues the request as another, which may belong to another session."""
         self.admission.release(request)
         request.status = DONE
         session = self.admit(other)
@@ -104,20 +104,20 @@ class Context:
             self.enqueue(session, other)
 
     def requeue(self, session: SessionState, requests: Iterable[Request]) -> None:
-        """Puts requests back to the session's front, in their order: they are decided again."""
+        """Puts requests back at the front of the queue, in their order, to be decided again."""
         again = list(requests)
         for request in again:
             request.status = WAITING
         session.queue.extendleft(reversed(again))
 
     def dead(self, request: Request, now: float) -> Rejection | None:
-        """Why nobody waits for this request any more, if so."""
+        """Returns why nobody waits for this request any more; None: somebody does."""
         if request.gone:
             return Rejection(Reason.CALLER_GONE, "the caller went away before the request was begun")
         return late(request, now)
 
     def commit_soon(self, session: SessionState, request: Request, result: Any) -> None:
-        """The request is done once the store has accepted what it writes."""
+        """Has the request's write committed; `result` is its result after that."""
         request.status, request.result = COMMITTING, result
         session.pending.append(request)
         if session.in_flight is None:
@@ -126,30 +126,30 @@ class Context:
     # sessions
 
     def go_on(self, session: SessionState) -> None:
-        """Something that the session waited for has happened."""
+        """Marks the session ready if anything waits for what has just happened."""
         if session.queue or session.cached is None:
             self.ready[session] = None
 
     def settle(self, session: SessionState) -> None:
-        """Keeps account of a session that nothing more can be started for: it waits, or it is forgotten."""
+        """Files a session for which nothing more can be started: it waits, stays cached, or is forgotten."""
         if session.queue:
             self.queued[session] = None
             return
         self.queued.pop(session, None)
         if not session.idle:
             return
-        session.reading = None  # it counts for no request that comes later, and may be large
+        session.reading = None  # valid for no later request, and may be large
         empty = session.cached is None and not session.waits_for_slot
-        if empty and self.sessions.get(session.key) is session:  # not another that came after it
+        if empty and self.sessions.get(session.key) is session:  # a later one may have its key
             del self.sessions[session.key]
 
     def drop(self, session: SessionState) -> None:
-        """The session is not cached from here on; what is being computed for it will not count."""
+        """Drops the session's cached state; what is being computed on it does not count."""
         if session.cached is not None:
             self.cache_of(session.cached.version).drop(session.cached)
 
     def unwind(self, session: SessionState) -> list[Request]:
-        """Drops the cached state, and gives back the requests computed or being computed on it, in their order."""
+        """Drops the cached state, and returns the chunks computed or being computed on it, in their order."""
         requests, session.pending = session.pending, []
         if isinstance(work := session.computing, Step) and not work.peek:
             requests.append(work)
@@ -157,23 +157,21 @@ class Context:
         return requests
 
     def fail(self, session: SessionState, requests: Iterable[Request], why: Rejection) -> None:
-        """These requests fail with all that was computed behind them; the session goes on from the store's record."""
-        failed = [request for request in requests if request.status is not DONE]
-        fails = set(map(id, failed))
-        session.queue = deque(request for request in session.queue if id(request) not in fails)
-        self.requeue(session, [request for request in self.unwind(session) if id(request) not in fails])
+        """Fails these requests. What was computed after them is decided again, on the store's record."""
+        failed = dict.fromkeys(request for request in requests if request.status is not DONE)
+        session.queue = deque(request for request in session.queue if request not in failed)
+        self.requeue(session, [request for request in self.unwind(session) if request not in failed])
         session.reading = None
         for request in failed:
             self.finish(request, why)
         self.ready[session] = None
 
     def broken(self, session: SessionState, requests: Iterable[Request]) -> None:
-        """After an exception in what was done for these requests."""
+        """Fails these requests after an exception in code that worked for them."""
         self.fail(session, requests, internal_error())
 
     def place(self, session: SessionState, version: Version, header: Header, state: bytes) -> CachedState | None:
-        """Caches the session's state, if need be in place of that of another, which has nothing to do. None: every
-        slot is at work."""
+        """Caches the session's state, if necessary in place of an idle session's. Returns None if no slot is free."""
         cache = self.cache_of(version)
         cached = cache.put(session, header, state)
         if cached is None and not version.retired and (other := cache.evictable()) is not None:
@@ -186,7 +184,7 @@ class Context:
     def place_or_wait(
         self, session: SessionState, version: Version, header: Header, state: bytes
     ) -> CachedState | None:
-        """The same. None: the session waits for a slot, and its first request is decided again when one is free."""
+        """Like `place`. None: the session waits for a slot, and its first request is decided again when one is free."""
         cached = self.place(session, version, header, state)
         if cached is None:
             session.waits_for_slot = True
@@ -195,7 +193,7 @@ class Context:
 
 
 def no_reply(requests: Sequence[Request]) -> None:
-    """For what no client has sent."""
+    """Tells nobody: the `done` of requests that no client has sent."""
 
 
 def late(request: Request, now: float) -> Rejection | None:

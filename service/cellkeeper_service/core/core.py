@@ -1,16 +1,16 @@
-"""The core: what every session's requests do, in which order, and what their results are.
+"""The core: decides what every session's requests do, in which order, and what their results are.
 
-Plain synchronous logic without I/O, clocks or threads of its own. Events tell it what has happened:
+Plain synchronous logic without I/O, clocks or threads. Events tell it what has happened:
 
     submit(request)                     a request arrives
-    on_loaded(sessions, results)        the store has read what `take_loads` asked for
-    on_computed(batch), on_failed(...)  the engine has executed a batch, or could not
-    on_committed(commits, results)      the store has answered what `take_commits` gave
+    on_loaded(sessions, results)        the store has read what `take_loads` returned
+    on_computed(batch), on_failed(...)  the engine has executed a batch, or has failed
+    on_committed(commits, results)      the store has answered the commits of `take_commits`
     expire()                            time has passed
 
-They change states and mark sessions ready; they call nobody back. `schedule` alone goes on with the sessions that are
-ready, and gives the batches of the next tick. What is to be read, committed and answered then is taken from here.
-Whoever drives it may interleave all of that as it likes.
+Events change states and mark sessions ready, and make no callbacks. Only `schedule` advances ready sessions; it returns
+the batches of the next tick. The driver then takes what to read, what to commit and which requests are finished. It may
+interleave all of these calls as it likes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cellkeeper_service.errors import Rejection, internal_error
 
 from .advance import advance, start_at_once
 from .batch import Batch, form_batches
-from .committing import committed, committed_chunk, launch, launch_chunk, not_committed
+from .committing import committed, launch, launch_chunk, not_committed
 from .computing import end_dead, finish_chunk, not_finite, take_slice, work_failed
 from .context import Context
 from .counting import count_finished
@@ -35,20 +35,19 @@ from .expiry import end_dead_requests, let_retired_go
 from .guarded_meter import guarded
 from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .loading import loaded, next_loads
-from .log_replay import LogReplay
 from .models import Models
-from .requests import Computable, Request, Step
+from .requests import Request, Step
 from .session import CachedState, InflightCommit, SessionState
 
 log = logging.getLogger(__name__)
 
 
 def owe_nothing(tenant: str, steps: int) -> None:
-    """Where nobody's steps are counted."""
+    """The `owe` of a core without quotas."""
 
 
 class Core:
-    """Every session that this replica is busy with or has cached."""
+    """All sessions that this replica works on or has cached."""
 
     def __init__(
         self,
@@ -59,16 +58,16 @@ class Core:
         mint: Callable[[], bytes] = lambda: os.urandom(16),
         owe: Callable[[str, int], None] = owe_nothing,
     ) -> None:
-        """mint: makes the 16 random bytes of a new generation. owe: is told which tenant's request made the engine
-        compute how many time steps beyond those asked for."""
+        """mint: returns the 16 random bytes of a new generation. owe: takes a tenant and the number of time steps that
+        the engine computed for it beyond those that it asked for."""
         self.context = Context(models, limits, clock, guarded(meter), mint, owe)
 
     def submit(self, request: Request) -> None:
-        """Takes a request whose fields have been checked."""
+        """Submits a request whose fields have been checked."""
         self.submit_many((request,))
 
     def submit_many(self, requests: Iterable[Request]) -> None:
-        """The same for requests that come together."""
+        """Submits requests that arrive together."""
         context = self.context
         context.begin_event()
         for request in requests:
@@ -77,12 +76,12 @@ class Core:
                 context.enqueue(session, request)
 
     def submit_alike(self, steps: Sequence[Step]) -> None:
-        """The same for single steps that want the same outputs by the same deadline, each of another session: they are
-        counted together."""
+        """Submits single steps of distinct sessions that want the same outputs by the same deadline. They are admitted
+        together."""
         context = self.context
         context.begin_event()
         now, number = context.now, context.admission.enter_alike(steps[0], len(steps), context.now)
-        if number is None:  # some of them find no room
+        if number is None:  # some of them may not be admitted
             self.submit_many(steps)
             return
         sessions, held_bytes = context.sessions, steps[0].held_bytes
@@ -100,8 +99,8 @@ class Core:
                 context.finish(step, context.admission.session_is_full())
 
     def refuse(self, count: int, deadline: float) -> Rejection | None:
-        """Why none of `count` steps with that deadline would be taken, if so; they are counted as rejected then. To be
-        asked before they are read: it is cheap, and looks at none of them."""
+        """Returns why none of `count` steps with that deadline would be admitted, and counts them as rejected; None:
+        they may be. Call it before reading them: it is cheap, and looks at none of them."""
         context = self.context
         refused = context.admission.refuse(deadline, context.clock.monotonic())
         if refused is not None:
@@ -110,15 +109,15 @@ class Core:
         return refused
 
     def answered(self, came: float) -> None:
-        """A call with steps, which came at that time of the monotonic clock, has its answer."""
+        """A call with steps that arrived at that monotonic time has its answer."""
         self.context.admission.answered(came, self.context.clock.monotonic())
 
     # the tick
 
     def schedule(self, engine_is_free: bool = True) -> list[Batch]:
-        """Goes on with every session that is ready. Returns the batches of the next tick; their order is free.
+        """Advances every ready session. Returns the batches of the next tick, to be executed in any order.
 
-        engine_is_free: False while the batches of the last tick are executed: none are formed then.
+        engine_is_free: False while the batches of the last tick are executed; no batches are formed then.
         """
         context = self.context
         context.begin_event()
@@ -133,17 +132,17 @@ class Core:
 
     @property
     def wants_load(self) -> bool:
-        """Whether `take_loads` has something to give."""
+        """Whether `take_loads` would return something."""
         return bool(self.context.to_load or self.context.to_load_alone)
 
     @property
     def wants_commit(self) -> bool:
-        """Whether `take_commits` has something to give."""
+        """Whether `take_commits` would return something."""
         return bool(self.context.to_commit)
 
     @property
     def has_work(self) -> bool:
-        """Whether `schedule` has something to do."""
+        """Whether `schedule` would do something."""
         return bool(self.context.ready) or any(cache.ready for cache in self.context.caches.values())
 
     def _advance_ready(self) -> None:
@@ -153,12 +152,12 @@ class Core:
                 ready, context.ready = context.ready, {}
                 for session in ready:
                     advance(context, session)
-            self._give_slots()  # one may be free although no session is ready: a batch that came too late has left it
+            self._give_slots()  # a batch that came too late may have freed one, though no session is ready
             if not context.ready:
                 return
 
     def _give_slots(self) -> None:
-        """Lets sessions that wait for a slot try again, in their order."""
+        """Lets the sessions that wait for a slot try again, in their order."""
         for cache in list(self.context.caches.values()):
             for _ in range(len(cache.waiting)):
                 session = cache.waiting.popleft()
@@ -175,7 +174,7 @@ class Core:
             return end_dead(self.context, cached)
         except Exception:
             log.exception("internal error: a session's request failed")
-            self._work_broken(cached, work)
+            work_failed(self.context, cached, work, internal_error())
             return True
 
     # the engine
@@ -185,7 +184,7 @@ class Core:
         context.begin_event()
         computed, steps = batch.computed, batch.steps
         finite = None if computed is None else computed.finite
-        plain = None if batch.states_before or batch.states_after else computed  # no state is wanted of any
+        plain = None if batch.states_before or batch.states_after else computed  # no states were read
         cache, ready = context.cache_of(batch.version), context.ready
         for row, cached in enumerate(batch.states):
             cached.in_batch = False
@@ -199,7 +198,7 @@ class Core:
                     and work.to_compute == steps
                     and not work.peek
                     and (finite is None or finite[row])
-                ):  # nearly always: what `take_slice` does with a whole chunk
+                ):  # nearly always; does what `take_slice` does with a whole chunk
                     work.computed = steps
                     work.pieces = ((plain, row, 0, steps),)
                     cached.work = None
@@ -212,15 +211,15 @@ class Core:
                     take_slice(context, batch, row, cached)
             except Exception:
                 log.exception("internal error: a session's request failed")
-                self._work_broken(cached, work)
+                work_failed(context, cached, work, internal_error())
         if batch.steps:
             context.meter.tick(name, len(batch), batch.steps)
         if batch.change is not None:
             context.meter.state_change(name, *batch.change)
 
     def on_failed(self, batch: Batch, why: Rejection | None = None) -> list[Batch]:
-        """The engine raised. why: of the engine as a whole, so that every request of the batch fails. None: one of them
-        is at fault; it is looked for in the smaller batches that are returned, and fails alone."""
+        """The engine raised an exception. why: the engine as a whole failed, and every request of the batch fails.
+        None: one request is at fault; execute the returned smaller batches to find it, and it fails alone."""
         context = self.context
         context.begin_event()
         halves = batch.halves() if why is None else []
@@ -228,22 +227,13 @@ class Core:
             cache = context.cache_of(batch.version)
             for cached in batch.states:
                 if cache.left_batch(cached):
-                    work_failed(context, cached, why or internal_error())
+                    work_failed(context, cached, cached.work, why or internal_error())
         return halves
-
-    def _work_broken(self, cached: CachedState, work: Computable | None) -> None:
-        """After an exception in what follows from a batch for this work."""
-        session = cached.session
-        cached.work = None
-        broken = [] if work is None else work.clients()
-        if isinstance(work, LogReplay) and not broken:
-            broken = [*session.queue][:1]  # the request that the log replay was for
-        self.context.broken(session, broken)
 
     # the store
 
     def take_loads(self) -> tuple[list[SessionState], list[Load]]:
-        """What is to be read now. A reading counts for the requests that had arrived when it was taken from here."""
+        """Returns what to read now. A reading is valid for the requests that arrived before this call."""
         sessions = next_loads(self.context)
         return sessions, [Load(one.key, any(request.touches for request in one.queue)) for one in sessions]
 
@@ -263,17 +253,13 @@ class Core:
             context.ready[session] = None
 
     def take_commits(self) -> list[InflightCommit]:
-        """What is to be written now, at most one commit or delete for each session."""
+        """Returns what to write now, at most one commit or delete for each session."""
         context = self.context
         context.begin_event()
         now_ms = context.clock.wall_ms()
         commits: list[InflightCommit] = []
-        if len(context.to_commit) <= MAX_CALL_ITEMS:
-            sessions, context.to_commit = list(context.to_commit), {}
-        else:
-            sessions = list(context.to_commit)[:MAX_CALL_ITEMS]
-            for session in sessions:
-                del context.to_commit[session]
+        sessions = list(context.to_commit)
+        sessions, context.to_commit = sessions[:MAX_CALL_ITEMS], dict.fromkeys(sessions[MAX_CALL_ITEMS:])
         for session in sessions:
             requests = session.pending
             if not requests or session.in_flight is not None:
@@ -296,9 +282,7 @@ class Core:
             session = commit.session
             session.in_flight = None
             try:
-                if result is COMMITTED and committed_chunk(context, commit):
-                    continue  # nearly always
-                if result.outcome is Outcome.COMMITTED:
+                if result is COMMITTED or result.outcome is Outcome.COMMITTED:
                     committed(context, commit)
                 else:
                     not_committed(context, commit, result)
@@ -317,7 +301,7 @@ class Core:
     # time
 
     def expire(self) -> None:
-        """Finishes waiting requests whose deadline has passed or whose caller has gone; lets retired versions go."""
+        """Finishes waiting requests whose deadline has passed or whose caller is gone; lets retired versions go."""
         self.context.begin_event()
         end_dead_requests(self.context)
         let_retired_go(self.context)
@@ -325,7 +309,7 @@ class Core:
     # results
 
     def take_finished(self) -> list[Request]:
-        """The requests that have their results and were not given before. Each is given once."""
+        """Returns the requests that were finished since the last call, each exactly once."""
         finished, self.context.finished = self.context.finished, []
         if finished:
             count_finished(finished, self.context.now, self.context.meter)
@@ -333,7 +317,7 @@ class Core:
 
     @property
     def unanswered(self) -> int:
-        """Requests that have no result."""
+        """How many requests have no result yet."""
         return self.context.admission.unanswered
 
     def is_cached(self, key: SessionKey) -> bool:

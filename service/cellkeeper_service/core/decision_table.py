@@ -1,4 +1,4 @@
-"""What a step does, decided on the store's record: the table of the protocol, row by row, in its order."""
+"""Decides what a step does on the store's record: the table of the protocol, row by row, in its order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .sequence import NO_GENERATION, has_ended
 
 
 class Verdict(Enum):
-    CREATE = "create"  # a new generation: no record and no position, or the chunk starts the session anew
+    CREATE = "create"  # a new generation: neither record nor position, or the chunk starts the session anew
     APPLY = "apply"  # at the record's position
-    REPLAY = "replay"  # applied before: the same outputs again
+    REPLAY = "replay"  # applied before; gets the same outputs again
 
 
 def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejection:
-    """The table. `record` is the store's, read after `step` arrived."""
+    """The table. record: the store's, read after `step` arrived."""
     asked, sequence = step.position, step.sequence
     if sequence is not None and sequence.starts_over(None if record is None else record.header):
         doubtful = refuse_doubtful(record, step)
@@ -34,44 +34,36 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         asked = sequence.position_in(record)
     if asked is not None and asked.generation != stands.generation:
         return generation_changed(stands)
-    unserved = refuse_unserved(record, models)
-    if unserved is not None:
+    if unserved := refuse_unserved(record, models):
         return unserved
     if step.rollout is not None and not models.rolls_out(record.header.fingerprint):
         return cannot_roll_out(step.rollout.steps)
-    goes_on = not_found() if sequence is not None and has_ended(record.header.origin) else Verdict.APPLY
-    if asked is None:
-        return beyond_the_last(stands, step) or goes_on
-    misplaced = refuse_misplaced(record, asked)
-    if misplaced is not None:
+    if asked is not None and (misplaced := refuse_misplaced(record, asked)):
         return misplaced
-    if asked.step == stands.step:
-        return beyond_the_last(stands, step) or goes_on
+    if asked is None or asked.step == stands.step:
+        over = not_found() if sequence is not None and has_ended(record.header.origin) else None
+        return beyond_the_last(stands, step) or over or Verdict.APPLY
     if step.rollout is not None:
         text = f"rollout_steps: the session has gone on to step {stands.step}; a rollout starts where it stands"
         return Rejection(Reason.STEP_CONFLICT, text, field="rollout_steps", position=stands)
     end = asked.step + step.steps
     if end <= stands.step and record.inputs(asked.step, end) == step.data:
         return Verdict.REPLAY
-    return Rejection(
-        Reason.STEP_CONFLICT,
-        f"steps {asked.step}..{end - 1}: other inputs were applied there; the session is at step {stands.step}",
-        field="inputs",
-        position=stands,
-    )
+    text = f"steps {asked.step}..{end - 1}: other inputs were applied there; the session is at step {stands.step}"
+    return Rejection(Reason.STEP_CONFLICT, text, field="inputs", position=stands)
 
 
 def start_lost(record: Record | None) -> Rejection:
-    """For a chunk that starts the session anew, after a commit of it was lost against another writer's. Decided again
-    it would end a generation that its sender may know nothing of, and steps in it that were acknowledged."""
+    """Refuses a chunk that starts the session anew after its commit lost against another writer's. Decided again, it
+    would end a generation that its sender may not know, with acknowledged steps in it."""
     text = "another writer changed the session while this started it anew; nothing of it was applied"
     return Rejection(Reason.COMMIT_CONFLICT, text, position=None if record is None else record.position)
 
 
 def refuse_doubtful(record: Record | None, step: Step) -> Rejection | None:
-    """For a chunk that may have been applied by a commit without an answer, in a generation that another writer has
-    ended since: this record cannot tell. Decided again it might be applied twice. Nor does it tell anything that there
-    is no record where one was in the way of a later commit."""
+    """Refuses a chunk that an unanswered commit may have applied in a generation that another writer has ended since.
+    This record cannot tell, and decided again the chunk might be applied twice. A missing record tells nothing, either,
+    if one has stood in the way of a later commit."""
     generation = NO_GENERATION if record is None else record.position.generation
     gone = record is None and step.conflicts > 0
     if not step.in_doubt or (generation in step.in_doubt and not gone):
@@ -81,7 +73,7 @@ def refuse_doubtful(record: Record | None, step: Step) -> Rejection | None:
 
 
 def beyond_the_last(stands: Position, step: Step) -> Rejection | None:
-    """Why the chunk is refused, if it goes beyond the last step that a session can have."""
+    """Refuses a chunk that goes beyond the last step that a session can have."""
     if step.peek or stands.step + step.steps <= MAX_STEP:
         return None
     text = f"inputs: got {step.steps} time steps at step {stands.step}, expected none after step {MAX_STEP}; reset it"
@@ -89,35 +81,25 @@ def beyond_the_last(stands: Position, step: Step) -> Rejection | None:
 
 
 def refuse_misplaced(record: Record, asked: Position) -> Rejection | None:
-    """None if `asked` is a point of this record's history that its log can still tell."""
+    """Returns None if `asked` is a point of this record's history from its checkpoint on."""
     stands = record.position
     if asked.step > stands.step:
-        return Rejection(
-            Reason.STEP_GAP,
-            f"position.step: got {asked.step}, but the session is at step {stands.step}",
-            field="position.step",
-            position=stands,
-        )
+        text = f"position.step: got {asked.step}, but the session is at step {stands.step}"
+        return Rejection(Reason.STEP_GAP, text, field="position.step", position=stands)
     if asked.step < record.header.checkpoint_step:
-        return Rejection(
-            Reason.STEP_COMPACTED,
+        text = (
             f"position.step: got {asked.step}, but the log starts at step {record.header.checkpoint_step}: "
-            "a reply that the client holds already counts as done",
-            field="position.step",
-            position=stands,
+            "a reply that the client holds already counts as done"
         )
+        return Rejection(Reason.STEP_COMPACTED, text, field="position.step", position=stands)
     if asked.head != record.head_at(asked.step):
-        return Rejection(
-            Reason.HISTORY_CHANGED,
-            f"position.head: at step {asked.step} the session has consumed other inputs than the sender's",
-            field="position.head",
-            position=stands,
-        )
+        text = f"position.head: at step {asked.step} the session has consumed other inputs than the sender's"
+        return Rejection(Reason.HISTORY_CHANGED, text, field="position.head", position=stands)
     return None
 
 
 def refuse_unserved(record: Record, models: Models) -> Rejection | None:
-    """None if a served version of the model may continue this record."""
+    """Returns None if a served version of the model may continue this record."""
     header = record.header
     served = models.find(header.fingerprint)
     if served is None:
@@ -140,7 +122,7 @@ def refuse_unserved(record: Record, models: Models) -> Rejection | None:
 
 
 def model_changed(header: Header, models: Models) -> Rejection | None:
-    """None if the record's version is served."""
+    """Returns None if the record's version is served."""
     if models.find(header.fingerprint) is not None:
         return None
     return Rejection(
@@ -152,24 +134,17 @@ def model_changed(header: Header, models: Models) -> Rejection | None:
 
 
 def not_found() -> Rejection:
-    return Rejection(
-        Reason.SESSION_NOT_FOUND,
-        "session: no such session (never opened, deleted or expired)",
-        field="session",
-    )
+    text = "session: no such session (never opened, deleted or expired)"
+    return Rejection(Reason.SESSION_NOT_FOUND, text, field="session")
 
 
 def generation_changed(stands: Position) -> Rejection:
-    return Rejection(
-        Reason.GENERATION_CHANGED,
-        f"position.generation: the session has another generation now, at step {stands.step}",
-        field="position.generation",
-        position=stands,
-    )
+    text = f"position.generation: the session has another generation now, at step {stands.step}"
+    return Rejection(Reason.GENERATION_CHANGED, text, field="position.generation", position=stands)
 
 
 def cannot_roll_out(steps: int) -> Rejection:
-    """For a model that does not say what becomes of its predictions."""
+    """Refuses a forecast of a model that does not say what becomes of its predictions."""
     expected = (
         'none, or a model whose config.json has "feedback": for each input feature the index of the predicted value '
         'that it becomes, or "known"; for token ids "argmax", with one predicted value for each id'

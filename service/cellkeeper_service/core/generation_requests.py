@@ -44,11 +44,11 @@ class SetState(Request):
 
 
 class Policy(Enum):
-    """What becomes of the state of a session that another version takes over."""
+    """What happens to the state of a session that another version takes over."""
 
-    KEEP = "keep"  # stays as it is
-    RERUN = "rerun"  # is what a window of inputs gives
-    RESET = "reset"  # is the initial one
+    KEEP = "keep"  # it stays as it is
+    RERUN = "rerun"  # it is computed anew from a window of inputs
+    RESET = "reset"  # it becomes the initial one
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +66,7 @@ class CarryOver(Computable):
 
 @dataclass(slots=True, eq=False)
 class Fork(Request):
-    """Stands in the source's queue; what it reads there goes on as a `CopyInto` in the target's."""
+    """Waits in the source's queue; what it reads there continues as a `CopyInto` in the target's."""
 
     target: SessionKey
     position: Position | None
@@ -77,8 +77,8 @@ class Fork(Request):
 
 @dataclass(slots=True, eq=False)
 class CopyInto(Request):
-    """Creates a session as a copy. Where the source could not be read, `otherwise` says why: a retry may still find
-    that its first try had succeeded."""
+    """Creates a session as a copy. If the source could not be read, `otherwise` says why: a retry may still find that
+    its first try succeeded."""
 
     request_id: bytes
     copy: Record | None
@@ -95,7 +95,7 @@ class Moved:
 
 @dataclass(slots=True, eq=False)
 class Delete(Request):
-    """generation: empty for a damaged session only. where: the field that it came in, for a refusal."""
+    """generation: empty for a damaged session only. where: the field that contained it, for a refusal."""
 
     generation: bytes
     where: str = "generation"

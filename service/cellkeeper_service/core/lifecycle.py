@@ -1,5 +1,4 @@
-"""What Open, Reset, SetState, Fork and Delete do, decided on the store's record. Pure: what is to be written is
-returned, not written."""
+"""Decides, on the store's record, what Open, Reset, SetState, Fork and Delete do. Pure: returns what to write."""
 
 from __future__ import annotations
 
@@ -9,21 +8,22 @@ from cellkeeper_service.domain.origin import Work, origin_of, whose
 from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, DamagedRecord
+from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Reason, Rejection
 
 from .decision_table import generation_changed, not_found, refuse_misplaced, refuse_unserved
 from .generation_requests import CarryOver, CopyInto, Delete, Deleted, Fork, Moved, Open, OpenReply, Reset, SetState
 from .models import Models, Version
-from .requests import Erase, Request, Write
+from .requests import Request, Write
 from .sequence import ended, ttl_of_next
 
 MakesGeneration = Open | Reset | SetState | CarryOver | CopyInto
-"""What makes a generation."""
+"""The requests that make a generation."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewGeneration:
-    """What a new generation is made with."""
+    """What a new generation is made of, should the request make one."""
 
     generation: bytes
     now_ms: int
@@ -42,18 +42,16 @@ def open_session(
         header = new_header(served, first_position(new.generation), _origin(request), ttl_ms, new.now_ms)
         commit = Commit(request.key, None, header, b"", state)
         return Write(commit, OpenReply(header, True), served, state)
-    done = done_before(record, request)
+    done = done_before(record.header, request)
     if isinstance(done, Rejection):
         return done
-    unserved = refuse_unserved(record, models)
-    if unserved is not None:
-        return unserved
+    if refused := refuse_unserved(record, models):
+        return refused
     if request.expect is not None:
         if request.expect.generation != record.position.generation:
             return generation_changed(record.position)
-        misplaced = refuse_misplaced(record, request.expect)
-        if misplaced is not None:
-            return misplaced
+        if refused := refuse_misplaced(record, request.expect):
+            return refused
     created = done is not None
     if request.ttl_ms is None or request.ttl_ms == record.header.ttl_ms:
         return OpenReply(record.header, created)
@@ -61,37 +59,27 @@ def open_session(
     return Write(Commit(request.key, record.header, header, b"", None), OpenReply(header, created))
 
 
-def reset(record: Record | None, request: Reset, models: Models, new: NewGeneration) -> Write | Moved | Rejection:
-    state = models.default.engine.initial_state
-    return _new_generation(record, request, models.default, state, 0, new)
-
-
-def set_state(
-    record: Record | None, request: SetState, models: Models, new: NewGeneration
+def start_over(
+    standing: Header | None, request: Reset | SetState, models: Models, new: NewGeneration
 ) -> Write | Moved | Rejection:
-    return _new_generation(record, request, models.default, request.state, request.step, new)
-
-
-def _new_generation(
-    record: Record | None, request: Reset | SetState, served: Version, state: bytes, step: int, new: NewGeneration
-) -> Write | Moved | Rejection:
-    """Ends the generation that the request names and starts another, under the version that takes new sessions."""
-    if record is None:
+    """Ends the generation that the request names and starts another, under the version that takes new sessions.
+    standing: the record's header; nothing else of the record matters."""
+    if standing is None:
         return not_found()
-    done = done_before(record, request)
-    if done is not None:
+    if done := done_before(standing, request):
         return done
-    if record.position.generation != request.generation:
-        return generation_changed(record.position)
+    if standing.position.generation != request.generation:
+        return generation_changed(standing.position)
+    served = models.default
+    state, step = (served.engine.initial_state, 0) if isinstance(request, Reset) else (request.state, request.step)
     position = first_position(new.generation, step)
-    ttl_ms = ttl_of_next(record.header, new.default_ttl_ms)
+    ttl_ms = ttl_of_next(standing, new.default_ttl_ms)
     header = new_header(served, position, _origin(request), ttl_ms, new.now_ms)
-    commit = Commit(request.key, record.header, header, b"", state)
-    return Write(commit, Moved(position), served, state)
+    return Write(Commit(request.key, standing, header, b"", state), Moved(position), served, state)
 
 
 def fork(record: Record | None, request: Fork) -> Record | Rejection:
-    """The source's record up to the position asked for."""
+    """Returns the source's record up to the requested position."""
     if record is None:
         return not_found()
     asked = request.position
@@ -99,25 +87,20 @@ def fork(record: Record | None, request: Fork) -> Record | Rejection:
         return record
     if asked.generation != record.position.generation:
         return generation_changed(record.position)
-    misplaced = refuse_misplaced(record, asked)
-    if misplaced is not None:
+    if misplaced := refuse_misplaced(record, asked):
         return misplaced
     log = record.inputs(record.header.checkpoint_step, asked.step)
     return Record(record.header.replace(position=asked), record.checkpoint, log)
 
 
 def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> Write | Moved | Rejection:
-    """The copy under a new generation. Its heads stay the source's: they name the inputs consumed."""
+    """Returns the copy under a new generation. It keeps the source's heads, which name the consumed inputs."""
     if record is not None:
-        done = done_before(record, request)
-        if done is not None:
+        if done := done_before(record.header, request):
             return done
         if request.otherwise is None:
-            return Rejection(
-                Reason.SESSION_EXISTS,
-                f"target: session {request.key.session!r} exists already",
-                field="target",
-            )
+            text = f"target: session {request.key.session!r} exists already"
+            return Rejection(Reason.SESSION_EXISTS, text, field="target")
     if request.copy is None:
         return request.otherwise or not_found()
     source = request.copy
@@ -132,37 +115,31 @@ def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> W
     return Write(Commit(request.key, None, header, source.log, source.checkpoint), Moved(position))
 
 
-def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejection:
-    """If the record has another generation, or there is none, the named generation has ended: success.
-
-    After a try without an answer, finding it gone counts as this request's own work.
-    """
+def delete(record: Record | None, request: Delete) -> StoreDelete | Deleted | Rejection:
+    """Succeeds if the generation is gone already. After an unanswered try, that counts as this request's own work."""
     if record is not None and not request.generation:
         text = f"{request.where}: got 0 bytes, expected the session's 16: without them only a damaged one is deleted"
         return Rejection(Reason.INVALID_FIELD, text, field=request.where, position=record.position)
     if record is None or record.position.generation != request.generation:
         return Deleted(request.unknowns > 0)
-    return Erase(request.generation)
+    return StoreDelete(request.key, request.generation)
 
 
-def done_before(record: Record, request: MakesGeneration) -> Moved | Rejection | None:
-    """The session's position if the request made its generation: this is a retry then. A rejection if another request
-    with the same request_id did."""
-    if record.header.origin == ended(_origin(request)):
-        return Moved(record.position)
-    match whose(record.header.origin, request.request_id, request.content):
-        case Work.OWN:
-            return Moved(record.position)
-        case Work.REUSED:
-            return Rejection(
-                Reason.INVALID_FIELD,
-                "request_id: got that of another request, which began the session's generation; expected 16 random "
-                "bytes for each request, the same at its retries only",
-                field="request_id",
-                position=record.position,
-            )
-        case Work.OTHERS:
-            return None
+def done_before(standing: Header, request: MakesGeneration) -> Moved | Rejection | None:
+    """Returns the session's position if the request made its generation, so that this is a retry; a rejection if
+    another request with the same request_id did. standing: the record's header."""
+    work = whose(standing.origin, request.request_id, request.content)
+    if work is Work.OWN or standing.origin == ended(_origin(request)):
+        return Moved(standing.position)
+    if work is Work.OTHERS:
+        return None
+    return Rejection(
+        Reason.INVALID_FIELD,
+        "request_id: got that of another request, which began the session's generation; expected 16 random "
+        "bytes for each request, the same at its retries only",
+        field="request_id",
+        position=standing.position,
+    )
 
 
 def _origin(request: MakesGeneration) -> bytes:
@@ -171,30 +148,24 @@ def _origin(request: MakesGeneration) -> bytes:
 
 def of_damaged(
     damage: DamagedRecord, request: Request, models: Models, new: NewGeneration
-) -> Write | Erase | Deleted | Rejection:
-    """What becomes of a session whose record cannot be served: it can be deleted and, where its header is there to be
-    compared, reset. Everything else is refused."""
+) -> Write | StoreDelete | Deleted | Moved | Rejection:
+    """Decides about a session whose record is damaged: it can be deleted and, if its header can be compared, reset.
+    Everything else is refused."""
     header = damage.header
     position = None if header is None else header.position
     match request:
         case Delete() if header is not None and request.generation not in (b"", header.position.generation):
             return Deleted(request.unknowns > 0)
         case Delete() if header is not None or not request.generation:
-            return Erase(b"" if header is None else header.position.generation)
-        case Reset() if header is not None and request.generation != header.position.generation:
-            return generation_changed(header.position)
+            return StoreDelete(request.key, b"" if header is None else header.position.generation)
         case Reset() if header is not None:
-            served, start = models.default, first_position(new.generation)
-            ttl_ms = ttl_of_next(header, new.default_ttl_ms)
-            after = new_header(served, start, _origin(request), ttl_ms, new.now_ms)
-            state = served.engine.initial_state
-            return Write(Commit(request.key, header, after, b"", state), Moved(start), served, state)
+            return start_over(header, request, models, new)
     text = str(damage) if header is not None else f"{damage}; its header cannot be read: delete it without a generation"
     return Rejection(Reason.DATA_LOSS, text, position=position)
 
 
 def new_header(served: Version, position: Position, origin: bytes, ttl_ms: int, now_ms: int) -> Header:
-    """The header of a generation's first record, whose checkpoint is at its start."""
+    """Returns the header of a generation's first record, whose checkpoint is at its start."""
     return Header(
         position=position,
         updated_ms=now_ms,

@@ -1,4 +1,4 @@
-"""The bounds of what sessions may hold, and the clock they are measured with."""
+"""The bounds of what sessions may hold, and the clock."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 MAX_CALL_ITEMS = 1024
-"""Sessions in one call of the store: while Redis runs a script it serves nobody else."""
+"""The most sessions in one call of the store: Redis serves nobody else while it runs a script."""
 
 
 @dataclass(frozen=True, slots=True)
 class TickLimits:
-    """max_slice_steps: a long chunk is computed in slices of at most so many steps.
-    max_long_steps: time steps, summed over sessions, that slices may add to one tick, so that long chunks and
-    log replays do not hold up single steps.
+    """max_slice_steps: the longest slice of a chunk. max_long_steps: time steps, summed over sessions, that slices may
+    add to one tick, so that long chunks and log replays do not hold up single steps.
     """
 
     max_slice_steps: int = 16
@@ -22,12 +21,12 @@ class TickLimits:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """max_requests: unanswered requests over all sessions. max_request_bytes: inputs and outputs of those.
+    """max_requests: unanswered requests over all sessions. max_request_bytes: their inputs and outputs.
     max_session_requests: waiting requests of one session.
     max_log_steps, max_log_bytes: time steps, and bytes of inputs, in a record's input log.
     default_ttl_ms: of new sessions; 0: never forgotten.
-    retry_delay_ms: the advice that goes with UNAVAILABLE and QUEUE_FULL. max_conflicts, max_unknowns: how often one
-    request is decided again after a commit that lost against another writer, or that was not answered.
+    retry_delay_ms: the advice in UNAVAILABLE and QUEUE_FULL. max_conflicts, max_unknowns: how often a request is
+    decided again after its commit lost against another writer, or got no answer.
     """
 
     max_requests: int = 65536
@@ -42,7 +41,7 @@ class Limits:
     tick: TickLimits = field(default_factory=TickLimits)
 
     def log_steps(self, step_bytes: int) -> int:
-        """Time steps of so many bytes in a record's input log, at the most."""
+        """Returns how many time steps of `step_bytes` bytes fit into a record's input log."""
         return min(self.max_log_steps, self.max_log_bytes // step_bytes)
 
 

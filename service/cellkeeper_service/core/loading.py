@@ -1,8 +1,6 @@
-"""Reading records: which are read next, and what a reading means for its session."""
+"""Reading records: which to read next, and what a reading means for its session."""
 
 from __future__ import annotations
-
-from collections import deque
 
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import DamagedRecord, StoreError
@@ -10,12 +8,11 @@ from cellkeeper_service.domain.store import DamagedRecord, StoreError
 from .commit import store_unavailable
 from .context import Context
 from .limits import MAX_CALL_ITEMS
-from .requests import Step
 from .session import Reading, SessionState
 
 
 def next_loads(context: Context) -> list[SessionState]:
-    """The sessions whose records are read in the next call: many, or in turns with those one that is read alone."""
+    """Returns the sessions whose records the next call reads: many, or, every other time, one that is read alone."""
     if context.to_load_alone and (context.alone_next or not context.to_load):
         wanted = [context.to_load_alone.popleft()]
     else:
@@ -26,28 +23,22 @@ def next_loads(context: Context) -> list[SessionState]:
         if session.queue:
             session.load_number = context.admission.arrivals
             sessions.append(session)
-        else:  # nobody waits for it any more
+        else:  # nobody waits for its record any more
             session.loading = False
             context.settle(session)
     return sessions
 
 
 def loaded(context: Context, session: SessionState, result: Record | StoreError | None) -> None:
-    """The store has read the session's record, or could not."""
+    """The store has read the session's record, or has failed to."""
     if isinstance(result, StoreError) and not isinstance(result, DamagedRecord):
-        asked = [request for request in session.queue if request.number <= session.load_number]
-        session.queue = deque(request for request in session.queue if request.number > session.load_number)
-        for request in asked:
-            context.finish(request, store_unavailable(str(result), context.limits))
+        while session.queue and session.queue[0].number <= session.load_number:
+            context.finish(session.queue.popleft(), store_unavailable(str(result), context.limits))
         return
-    damage, record = (result, None) if isinstance(result, DamagedRecord) else (None, result)
-    session.reading = Reading(session.load_number, record, damage)
+    session.reading = Reading(session.load_number, result)
     cached = session.cached
-    if cached is not None and (record is None or cached.frontier != record.position):
+    if cached is not None and not (isinstance(result, Record) and cached.frontier == result.position):
         context.drop(session)
         context.meter.evicted(session.key.model, "stale")
     context.meter.loaded(session.key.model, session.cached is not None)
-    now = context.now
-    for request in session.queue:
-        if isinstance(request, Step) and session.is_read_for(request):
-            request.load_seconds = now - max(session.load_started, request.arrived)
+    session.note_load_seconds(session.queue, context.now)

@@ -6,31 +6,19 @@ from dataclasses import dataclass, field
 
 from cellkeeper_service.domain.record import Record
 
-from .outputs import Piece
 from .requests import Computable, Request, Step
 
 
 @dataclass(slots=True, eq=False)
 class LogReplay(Computable):
-    """Not a client's: it computes a record's log, so that the request behind it finds the session's state.
+    """Computes the log of `record`, so that the request behind it finds the session's state. No client has sent it.
 
-    record: of which the state is made. duplicates: chunks that lie within the log, each with the log's steps
-    first..last - 1 that are its own: they get their outputs again.
+    duplicates: chunks that were applied before, which get their outputs again; for each, which step of the log is its
+    first.
     """
 
     record: Record
-    duplicates: list[Duplicate]
+    duplicates: dict[Step, int] = field(default_factory=dict, init=False)
 
     def clients(self) -> list[Request]:
-        return [duplicate.step for duplicate in self.duplicates]
-
-
-@dataclass(slots=True, eq=False)
-class Duplicate:
-    """A chunk that was applied before, and which steps of the replayed log it is."""
-
-    step: Step
-    first: int
-    last: int
-    pieces: list[Piece] = field(default_factory=list)
-    state: bytes | None = None  # at its end, where it is wanted
+        return [*self.duplicates]

@@ -1,8 +1,8 @@
-"""The versions of one model that are served. A version knows its engine and nothing of who waits for it."""
+"""The served versions of one model. A version knows its engine, and nothing of the requests that wait for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.domain.feedback import Feedback, NamedFeedback
@@ -14,8 +14,8 @@ class Version:
     """One loaded version of a model."""
 
     def __init__(self, engine: Engine, slot_count: int, max_replay_steps: int) -> None:
-        """slot_count: sessions in its state cache at the most. max_replay_steps: a checkpoint is due after so many
-        logged steps, or when the log of single steps takes as much room as the state, whichever is first."""
+        """slot_count: the most sessions in its state cache. max_replay_steps: a checkpoint is due after so many logged
+        steps, or once a log of single steps takes as much room as the state, whichever is first."""
         engine.reserve(2 * slot_count)
         self.engine = engine
         self.spec: ModelSpec = engine.spec
@@ -24,22 +24,17 @@ class Version:
         self.step_bytes = self.spec.step_bytes
         logged_step_bytes = self.step_bytes + CHUNK_OVERHEAD_BYTES
         self.due_steps = max(1, min(max_replay_steps, -(-self.spec.state_bytes // logged_step_bytes)))
-        self.retired = False  # what is under way ends on it; nothing else is begun
-        self._decisive = self.spec.decisive_outputs
-
-    def wanted_with(self, wanted: Iterable[frozenset[str]]) -> frozenset[str]:
-        """The outputs of a batch that several requests share: those that decide whether a step is taken are always
-        there."""
-        return self._decisive.union(*set(wanted))
+        self.retired = False  # finishes what is under way, and starts nothing else
+        self.decisive_outputs = self.spec.decisive_outputs  # must be finite for a step to be applied
 
 
 class Models:
-    """The served versions of one model. The record of a session picks its version; new sessions take the first."""
+    """The served versions of one model. A session's record picks its version; new sessions take the first."""
 
     def __init__(self, versions: list[Version], accepts_other_numerics: bool = False) -> None:
         self.default = versions[0]
         self.accepts_other_numerics = accepts_other_numerics
-        self.retiring: list[Version] = []  # not found any more, and not at rest yet
+        self.retiring: list[Version] = []  # no longer found, and not at rest yet
         self._by_fingerprint = {version.spec.fingerprint: version for version in versions}
 
     def __iter__(self) -> Iterator[Version]:
@@ -47,7 +42,7 @@ class Models:
 
     @property
     def feedback(self) -> Feedback | NamedFeedback | None:
-        """Of the versions that can be rolled out: they agree about it. None: none can be."""
+        """The feedback of the versions that can forecast, on which they agree; None: none of them can."""
         return next((version.spec.feedback for version in self if version.spec.feedback is not None), None)
 
     def rolls_out(self, fingerprint: bytes) -> bool:
@@ -58,8 +53,8 @@ class Models:
         return self._by_fingerprint.get(fingerprint)
 
     def exchange(self, versions: list[Version]) -> None:
-        """Serves these from now on, the first to new sessions. Versions that are not among them retire: sessions of
-        theirs are refused like those of any version that is not served, once what is under way has ended."""
+        """Serves these versions from now on, the first to new sessions. The others retire: once what is under way has
+        ended, their sessions are refused like those of any version that is not served."""
         before = list(self)
         self.default = versions[0]
         self._by_fingerprint = {version.spec.fingerprint: version for version in versions}

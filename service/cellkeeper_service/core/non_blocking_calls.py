@@ -1,4 +1,4 @@
-"""Store calls that the loop itself waits for: it watches their descriptors and their deadlines."""
+"""Store calls that the event loop itself waits for: it watches their descriptors and deadlines."""
 
 from __future__ import annotations
 
@@ -15,32 +15,30 @@ log = logging.getLogger(__name__)
 
 
 class NonBlockingCalls:
-    """`ended` is called, on the loop's thread, when there is nothing more to wait for here, or it took too long: the
-    call is to be finished then."""
+    """Calls `ended` on the loop's thread when there is nothing more to wait for, or the deadline has passed. `ended`
+    finishes the call."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[PendingCommit, Ended]] = {}  # by descriptor
-        self._timer: asyncio.TimerHandle | None = None  # one for all: most calls are over long before their deadline
+        self._timer: asyncio.TimerHandle | None = None  # one for all calls: most end long before their deadline
 
     def watch(self, pending: PendingCommit, ended: Ended) -> None:
         try:
-            if waits := pending.stage is Stage.WAITING:
+            if pending.stage is Stage.WAITING:
                 descriptor, deadline = pending.fileno(), pending.deadline
                 asyncio.get_running_loop().add_reader(descriptor, self._advance, descriptor)
-        except (OSError, ValueError):  # closed already, or there is no room for one more
-            waits = False
+                self._waiting[descriptor] = pending, ended
+                if self._timer is None:
+                    self._wait_until(deadline)
+                return
+        except (OSError, ValueError):
+            pass  # closed already, or the loop cannot watch one more
         except Exception:
             log.exception("the store failed where it should not")
-            waits = False
-        if not waits:
-            ended(pending)
-            return
-        self._waiting[descriptor] = pending, ended
-        if self._timer is None:
-            self._wait_until(deadline)
+        ended(pending)
 
     def close(self) -> None:
-        """Gives up what is under way; nobody is told."""
+        """Gives up what is under way, without telling anybody."""
         if self._timer is not None:
             self._timer.cancel()
         for descriptor in tuple(self._waiting):
@@ -61,7 +59,7 @@ class NonBlockingCalls:
         ended(pending)
 
     def _leave(self, descriptor: int) -> tuple[PendingCommit, Ended]:
-        """Before the call is finished: after that, the descriptor may be another's."""
+        """Must precede `finish`: after that, the descriptor may be another call's."""
         asyncio.get_running_loop().remove_reader(descriptor)
         return self._waiting.pop(descriptor)
 
@@ -74,7 +72,7 @@ class NonBlockingCalls:
         try:
             for descriptor, (pending, _) in tuple(self._waiting.items()):
                 if pending.deadline <= now:
-                    self._advance(descriptor)  # where the loop itself was late, the replies may be there
+                    self._advance(descriptor)  # if the loop itself was late, the replies may be there
                     if descriptor in self._waiting and pending.deadline <= now:
                         self._end(descriptor)
         finally:

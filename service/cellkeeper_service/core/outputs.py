@@ -1,4 +1,4 @@
-"""A request's outputs stay in the batches that computed them: it keeps where they are."""
+"""A request's outputs stay in the batches that computed them; the request keeps where they are."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from cellkeeper_service.domain.engine import Array, Computed
 
 Piece = tuple[Computed, int, int, int]
-"""(batch, row, first, last): time steps first..last - 1 of row `row` of one batch."""
+"""(batch, row, first, last): time steps first..last - 1 of row `row` of a batch."""
 
 
 class Outputs(Mapping[str, Array]):
-    """By name, [T, ...]. Gathered when asked for; a frame's encoder may gather by batch instead."""
+    """Outputs by name, [T, ...], gathered on access. A frame's encoder gathers by batch instead."""
 
     __slots__ = ("names", "pieces")
 
@@ -35,7 +35,7 @@ class Outputs(Mapping[str, Array]):
 
 
 def gather(requests: Iterable[Sequence[Piece]], name: str) -> bytes:
-    """One output of many requests, request by request, raw. Neighbours that lie in one batch are taken from it
+    """Returns one output of many requests, request by request, as raw bytes. Takes neighbours in the same batch from it
     together."""
     parts: list[bytes] = []
     here: tuple[Computed, int, int] | None = None
@@ -54,7 +54,7 @@ def gather(requests: Iterable[Sequence[Piece]], name: str) -> bytes:
 
 
 def _rows(batch: Computed, first: int, last: int, rows: list[int], name: str) -> bytes:
-    """Time steps first..last - 1 of these rows, row by row."""
+    """Returns time steps first..last - 1 of these rows, row by row."""
     values = batch.outputs[name]
     if len(rows) == 1:
         return bytes(values[first:last, rows[0]].tobytes())

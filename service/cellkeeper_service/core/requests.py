@@ -1,8 +1,8 @@
-"""Requests: one slotted object from its arrival to its reply, with the status that it has reached."""
+"""Requests: each is one slotted object from arrival to reply, with a status."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.domain.meter import StepTimes
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Header, Record, SessionKey
-from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.domain.store import Commit, Delete
 from cellkeeper_service.errors import Rejection
 
 from .outputs import Outputs, Piece
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from .models import Version
 
 Done = Callable[[Sequence[Any]], None]
-"""Takes requests that have their results: those of one caller that have them at the same time, in one call. Each is
-given exactly once, on the loop's thread."""
+"""Takes finished requests: in one call those of a caller that finished together, and each request exactly once. Called
+on the loop's thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Commit this; once it is committed the reply is `reply`, and `seed` (where given) is the state there."""
+    """A decision to commit. Then the reply is `reply`, and `seed`, if given, is the session's state."""
 
     commit: Commit
     reply: Any
@@ -35,109 +35,78 @@ class Write:
     seed: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Erase:
-    """Delete the record of this generation; empty: the one without a header."""
-
-    generation: bytes
-
-
 class Status(Enum):
-    WAITING = "waiting"  # behind others of its session, or for the session's own commits
-    LOADING = "loading"  # its session's record is being read
-    READY = "ready"  # it is known what has to be computed for it
+    WAITING = "waiting"  # for earlier requests, or for the session's own commits
+    LOADING = "loading"  # for the session's record
+    READY = "ready"  # to be computed
     COMPUTING = "computing"  # a slice of it is in a batch
-    COMMITTING = "committing"  # what it writes is on its way to the store, or waits for the commit before it
+    COMMITTING = "committing"  # its write is in flight, or waits for the commit before it
     DONE = "done"  # it has its result
 
 
 WAITING, LOADING, READY, COMPUTING, COMMITTING, DONE = Status
-"""By their names, as every step takes each of them: to look one up in its class costs as much as a call."""
+"""Names of their own, as every step goes through them all: a look-up in the class costs as much as a call."""
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One thing to do with one session. `deadline` is in seconds of the monotonic clock."""
+    """One operation on one session. deadline: seconds of the monotonic clock."""
 
     key: SessionKey
     deadline: float
     done: Done
-    gone: bool = field(default=False, init=False)  # the caller went away: nobody reads the reply
+    gone: bool = field(default=False, init=False)  # the caller went away; nobody reads the reply
     arrived: float = field(default=0.0, init=False)
     number: int = field(default=0, init=False)  # order of arrival over all sessions
-    held_bytes: int = field(default=0, init=False)  # what it and its reply take until it is answered
+    held_bytes: int = field(default=0, init=False)  # by it and its reply
     conflicts: int = field(default=0, init=False)  # commits lost against other writers
-    unknowns: int = field(default=0, init=False)  # commits without an answer
+    unknowns: int = field(default=0, init=False)  # unanswered commits
     status: Status = field(default=WAITING, init=False)
-    result: Any = field(default=None, init=False)  # while COMMITTING: what it will be once that is committed; see reply
-    write: Write | Erase | None = field(default=None, init=False)  # what is committed for it, where that is no chunk
+    result: Any = field(default=None, init=False)  # while COMMITTING: its result after that; see reply
+    write: Write | Delete | None = field(default=None, init=False)  # what it commits, unless that is a chunk
 
-    touches = True  # its success counts as use: it refreshes the TTL
+    touches = True  # counts as use of the session: refreshes the TTL
 
     def reply(self) -> Any:
-        """What its caller is told: its result, or a Rejection."""
+        """Returns what to tell the caller: the result, or a Rejection."""
         return self.result
 
 
 @dataclass(slots=True, eq=False)
 class Computable(Request):
-    """A request for which something is computed: `to_compute` time steps, slice by slice; `computed` of them are.
+    """A request that needs `to_compute` time steps computed, slice by slice; `computed` of them are.
 
-    Single steps, chunks, peeks, forecasts, log replays, reads of the state and reruns of a window differ by these
-    fields. They are set anew by `begin` whenever the request is decided again.
+    Single steps, chunks, peeks, forecasts, log replays, reads of the state and reruns of a window differ only in these
+    fields, which `CachedState.start` sets whenever the request is decided.
     """
 
     to_compute: int = field(default=0, init=False)
     computed: int = field(default=0, init=False)
-    unfed: int = field(default=0, init=False)  # the last so many take the predictions before them as their inputs
-    inputs: bytes = field(default=b"", init=False)  # of the others and, as they become known, of those; raw
-    names: frozenset[str] = field(default=frozenset(), init=False)  # of the outputs that are wanted
+    unfed: int = field(default=0, init=False)  # as many last steps take predictions as inputs
+    inputs: bytes = field(default=b"", init=False)  # raw; those of unfed steps are appended once known
+    names: frozenset[str] = field(default=frozenset(), init=False)  # of the wanted outputs
     pieces: Sequence[Piece] = field(default=(), init=False)  # where its outputs are
-    ends: Sequence[int] = field(default=(), init=False)  # a slice has to end there: the state is wanted; ascending
-    checkpoint_at: int | None = field(default=None, init=False)  # the state there becomes a candidate for a checkpoint
+    ends: Collection[int] = field(default=(), init=False)  # slices end there, as the state is needed
+    checkpoint_at: int | None = field(default=None, init=False)  # its state becomes a candidate for a checkpoint
     checkpoint_state: bytes | None = field(default=None, init=False)
-    end_state: bytes | None = field(default=None, init=False)  # where it is wanted
+    end_state: bytes | None = field(default=None, init=False)  # if it is wanted
     started_at: float = field(default=0.0, init=False)  # first slice
 
-    def begin(
-        self, inputs: bytes, to_compute: int, names: frozenset[str], ends: Sequence[int] = (), unfed: int = 0
-    ) -> None:
-        if self.status is not WAITING or self.to_compute:  # it was begun before
-            self.computed, self.pieces = 0, ()
-            self.checkpoint_at = self.checkpoint_state = self.end_state = None
-        self.status = READY
-        self.inputs = inputs
-        self.to_compute = to_compute
-        self.names = names
-        self.ends = ends
-        self.unfed = unfed
-
     def slice_steps(self, max_slice_steps: int) -> int:
-        """Length of the next slice: the largest power of two that fits, so that slices of many sessions meet in one
-        batch without padding."""
-        left = self.to_compute - self.unfed - self.computed
-        if left == 1:
-            return 1
-        for end in self.ends:
-            if end > self.computed:
-                left = min(left, end - self.computed)
-                break
-        left = min(left, max_slice_steps)
+        """Returns the length of the next slice: the largest power of two that fits, so that slices of many sessions
+        share a batch without padding."""
+        ends = [self.to_compute - self.unfed, *(end for end in self.ends if end > self.computed)]
+        left = min(min(ends) - self.computed, max_slice_steps)
         return 1 << (left.bit_length() - 1) if left > 0 else 0
 
     def clients(self) -> list[Request]:
-        """Those that get a reply of it."""
+        """Returns the requests that it gives a reply to."""
         return [self]
-
-    @property
-    def needs_prediction(self) -> bool:
-        """The next time step's input is the prediction after what was computed."""
-        return 0 < self.unfed == self.to_compute - self.computed
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A forecast: `steps` time steps behind a chunk, steps >= 1, whose inputs are the model's own predictions.
+    """A forecast: `steps` >= 1 time steps after a chunk, whose inputs are the model's own predictions.
 
     known: [steps, features that the caller supplies].
     """
@@ -148,79 +117,71 @@ class Rollout:
 
 @dataclass(slots=True, eq=False)
 class Step(Computable):
-    """One chunk. `data` is `steps` time steps in the model's dtype, raw."""
+    """One chunk. data: `steps` time steps in the model's dtype, raw."""
 
     data: bytes
     steps: int
     position: Position | None
-    acked: int | None  # the client holds every reply up to here; None: up to its position
+    acked: int | None  # the client holds every reply up to this step; None: up to its position
     peek: bool
     wanted: frozenset[str]  # per-step outputs
     wants_state: bool
     rollout: Rollout | None = None  # with `peek` only
     computed_at: float = field(default=0.0, init=False)  # last slice
-    load_seconds: float = field(default=0.0, init=False)  # seconds in the store's read and the rebuild
-    distrusts_hot: bool = field(default=False, init=False)  # to be decided on the store's record only
+    load_seconds: float = field(default=0.0, init=False)  # of the store's read and the log replay
+    distrusts_hot: bool = field(default=False, init=False)  # decided on the store's record only
     version: Version | None = field(default=None, init=False)  # that computed it
     after: Position | None = field(default=None, init=False)  # once it is computed
     in_doubt: tuple[bytes, ...] = field(default=(), init=False)  # generations of unanswered commits: see commit.py
     created: bool = field(default=False, init=False)  # it created its session
-    replayed: bool = field(default=False, init=False)  # it had been applied before
-    item: int = 0  # its place in the frame that it came in
+    replayed: bool = field(default=False, init=False)  # it was applied before
+    item: int = 0  # its place in its frame
     sequence: Sequenced | None = None  # without position: see Sequenced
 
     @property
     def asked_step(self) -> int | None:
-        """The step at which the chunk belongs; None: wherever the session stands."""
+        """The step at which the chunk belongs; None: at the session's position."""
         if self.position is not None:
             return self.position.step
         return None if self.sequence is None else self.sequence.asked_step
 
     @property
     def all_steps(self) -> int:
-        """Those that have outputs: the chunk's and the rolled ones."""
+        """The time steps that have outputs: the chunk's and the forecast's."""
         return self.steps if self.rollout is None else self.steps + self.rollout.steps
 
     @property
     def acked_step(self) -> int:
-        """What `acked_at` gives for the step where it was computed."""
+        """The result of `acked_at` for the step at which the chunk was computed."""
         if self.after is None:
             raise RuntimeError("it is asked for of a step that was not computed")
         return self.acked_at(self.after.step - self.steps)
 
     def acked_at(self, step: int) -> int:
-        """The step up to which the client holds every reply, when this chunk is applied at `step`."""
+        """Returns the step up to which the client holds every reply if this chunk is applied at `step`."""
         return step if self.acked is None else min(self.acked, step)
 
     def reply(self) -> StepReply | Rejection:
-        """What a rejection leaves of it, or where it led: see StepReply. Its `result` is a Rejection or None."""
+        """Returns the Rejection that ended it, or what it led to; `result` is a Rejection or None."""
         if self.result is not None:
             return self.result  # type: ignore[no-any-return]
         if self.version is None or self.after is None:
             raise RuntimeError("the reply is asked for of a step that was not computed")
         outputs = Outputs(self.wanted, self.pieces)
-        times = self.queued_seconds, self.computed_seconds
+        times = max(self.started_at - self.arrived, 0.0), max(self.computed_at - self.started_at, 0.0)
         return StepReply(self.version, outputs, self.end_state, self.after, self.created, self.replayed, *times)
-
-    @property
-    def queued_seconds(self) -> float:
-        return max(self.started_at - self.arrived, 0.0)
-
-    @property
-    def computed_seconds(self) -> float:
-        return max(self.computed_at - self.started_at, 0.0)
 
     def times(self, now: float) -> StepTimes:
         queue = max(self.started_at - self.arrived - self.load_seconds, 0.0)
-        compute = max(self.computed_at - self.started_at, 0.0)
-        return StepTimes(queue, self.load_seconds, compute, max(now - self.computed_at, 0.0), now - self.arrived)
+        compute, commit = max(self.computed_at - self.started_at, 0.0), max(now - self.computed_at, 0.0)
+        return StepTimes(queue, self.load_seconds, compute, commit, now - self.arrived)
 
 
 @dataclass(slots=True, eq=False)
 class StepReply:
-    """A step that was applied, or looked at, as its caller is told of it.
+    """What the caller of an applied step, or of a peek, is told.
 
-    outputs: by name, [T, ...]. state: state_bytes raw bytes after the chunk, where wanted."""
+    outputs: by name, [T, ...]. state: state_bytes raw bytes after the chunk, if wanted."""
 
     served: Version
     outputs: Mapping[str, Array]

@@ -1,4 +1,4 @@
-"""Where a chunk belongs whose sender knows no positions: it names its place by a flag and a step number."""
+"""Chunks of senders that know no positions: they name their place by a flag and a step number."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import ORIGIN_BYTES, Header, Record
 
 ENDED = b"\0ended\0\0"
-"""Begins the origin in the record of a sequence that has ended; a hash of the one until then follows."""
+"""The first bytes of an ended sequence's origin; a hash of the origin before follows."""
 
 NO_GENERATION = b""
-"""Stands for that of a record that is not there."""
+"""Stands for the generation of a missing record."""
 
 
 def ended(origin: bytes) -> bytes:
-    """The origin of a record whose sequence has ended. origin: the one until then."""
+    """Returns the origin of a record whose sequence has ended. origin: the one before."""
     return ENDED + blake2b(origin, digest_size=ORIGIN_BYTES - len(ENDED)).digest()
 
 
 def has_ended(origin: bytes) -> bool:
-    """Whether the sequence of a record with this origin has ended."""
+    """Returns whether the sequence of a record with this origin has ended."""
     return origin.startswith(ENDED)
 
 
 def ttl_of_next(header: Header, default_ttl_ms: int) -> int:
-    """The TTL of a generation that follows this one, or is a copy of it: the same, but not the short one that a
-    sequence has after its end. default_ttl_ms: of new sessions."""
+    """Returns the TTL of a generation that follows this one or is a copy of it: the same, except that the short TTL of
+    an ended sequence becomes `default_ttl_ms`, that of new sessions."""
     return default_ttl_ms if has_ended(header.origin) else header.ttl_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Sequenced:
-    """Of a step without a position. Without `origin` the session must exist: it is never created.
+    """The place of a step without a position. Without `origin` the session must exist; it is never created.
 
-    origin: not empty: the chunk starts the session anew. The record, if any, is replaced by a new generation whose
-        record keeps these 16 bytes; a repeated start finds them, and is answered from the log.
-    at: the step at which the chunk belongs, in whatever generation the session has; a repeated chunk is answered from
-        the log. None: it continues the session, and nothing tells that it is repeated.
-    end_ttl_ms: the chunk ends the sequence, whose record is kept so long, for repeated chunks alone. None: it goes on.
+    origin: if not empty, the chunk starts the session anew: a new generation, whose record keeps these 16 bytes,
+        replaces the record. A repeated start finds them, and is answered from the log.
+    at: the step at which the chunk belongs, in whatever generation stands. A repeated chunk is answered from the log.
+        None: the chunk continues the session, and a repeated one is not recognized.
+    end_ttl_ms: the chunk ends the sequence, and its record is kept so long, only to answer repeated chunks. None: the
+        sequence goes on.
     """
 
     origin: bytes = b""
@@ -47,12 +48,12 @@ class Sequenced:
     end_ttl_ms: int | None = None
 
     def continues_at(self, step: int) -> bool:
-        """Whether the chunk continues a session at that step."""
+        """Returns whether the chunk continues a session at that step."""
         return not self.origin and (self.at is None or self.at == step)
 
     @property
     def asked_step(self) -> int | None:
-        """The step at which the chunk belongs, where it says so."""
+        """The step at which the chunk belongs; None: it does not say."""
         return 0 if self.origin else self.at
 
     @property
@@ -60,13 +61,13 @@ class Sequenced:
         return self.end_ttl_ms is not None
 
     def starts_over(self, standing: Header | None) -> bool:
-        """Whether a new generation is to be made: the session's own, if any, is not the work of this start."""
+        """Returns whether the chunk makes a new generation: it is a start, and has not made the standing one."""
         own = (self.origin, ended(self.origin))
         return bool(self.origin) and (standing is None or standing.origin not in own)
 
     def position_in(self, record: Record) -> Position | None:
-        """Where the chunk belongs in this record's history; None: at its end. A step that the log does not reach
-        gets the head of the record's position: it is refused for its number."""
+        """Returns where the chunk belongs in this record's history; None: at its end. A step beyond the log gets the
+        head of the record's position, as it is refused for its number anyway."""
         stands = record.position
         if self.origin:
             return first_position(stands.generation)

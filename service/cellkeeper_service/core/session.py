@@ -1,8 +1,9 @@
-"""One session on this replica: its requests, and how far the first of them has come."""
+"""One session on this replica: its requests, its cached state, and its commit in flight."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from cellkeeper_service.domain.position import Position
@@ -10,12 +11,12 @@ from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, DamagedRecord, Delete
 
 from .models import Version
-from .requests import Computable, Request, Step
+from .requests import READY, WAITING, Computable, Request, Step
 
 
 @dataclass(slots=True)
 class Checkpoint:
-    """A state at a chunk's boundary, kept until the acks allow to write it; `tail` is the input since then."""
+    """A state at a chunk's boundary, kept until the acks reach it. tail: the inputs since."""
 
     step: int
     head: bytes
@@ -25,73 +26,83 @@ class Checkpoint:
 
 @dataclass(slots=True, eq=False)
 class CachedState:
-    """A session's state beside the engine. It only makes the ordinary case fast: the store's compare-and-set decides
-    whether it was right.
+    """A session's state beside the engine. It is a guess that makes the ordinary case fast; the store's compare-and-set
+    confirms it.
 
-    header: of the record as it was last read or committed.
+    header: of the record as last read or committed.
     frontier: the position after everything computed, committed or not.
-    seed: the state at the frontier while it is not in the arena yet.
-    step, log_start: kept beside their bytes, as every chunk asks for them.
+    seed: the state at the frontier until it is in the arena.
+    step, log_start: copies from `frontier` and `header`, as every chunk needs them.
     """
 
     session: SessionState
-    ready: deque[CachedState] = field(repr=False)  # of its cache: those on which something is to be computed
+    ready: deque[CachedState] = field(repr=False)  # its cache's queue of states with work
     version: Version
     slot: int
     header: Header
-    exists: bool  # whether the store holds `header`; False: the first commit writes a whole record
+    exists: bool  # in the store; False: the first commit writes a whole record
     seed: bytes | None
     frontier: Position
     step: int  # the frontier's
     log_start: int  # the header's checkpoint step
     max_log_steps: int
-    current: int = 0  # which of the slot's two rows holds the state at the frontier
-    checkpoint: Checkpoint | None = None  # a candidate, not written yet
-    created: bool = False  # the next reply tells that the session was created
-    replaces: Header | None = None  # of the record that the first commit replaces; None: it creates one
-    work: Computable | None = None  # what is computed on it
+    current: int = 0  # the one of the slot's two rows that holds the state
+    checkpoint: Checkpoint | None = None  # the candidate, not written yet
+    created: bool = False  # the next reply says that the session was created
+    replaces: Header | None = None  # the header that the first commit replaces; None: it creates a record
+    work: Computable | None = None  # what is being computed on it
     in_batch: bool = False
-    dropped: bool = False  # it counts no more; what a batch still computes of it is thrown away
+    dropped: bool = False  # no longer valid; what a batch still computes on it is discarded
 
     @property
     def row(self) -> int:
         return 2 * self.slot + self.current
 
-    def start(self, work: Computable) -> None:
-        """Takes the work, which has begun, for one of the next batches."""
+    def start(
+        self,
+        work: Computable,
+        inputs: bytes,
+        to_compute: int,
+        names: frozenset[str],
+        ends: Collection[int] = (),
+        unfed: int = 0,
+    ) -> None:
+        """Queues the work, to be computed on this state. See Computable for the arguments."""
+        if work.status is not WAITING or work.to_compute:  # it was started before
+            work.computed, work.pieces = 0, ()
+            work.checkpoint_at = work.checkpoint_state = work.end_state = None
+        work.status = READY
+        work.inputs, work.to_compute = inputs, to_compute
+        work.names, work.ends, work.unfed = names, ends, unfed
         self.work = work
         self.ready.append(self)
 
     def stands_at(self, header: Header) -> None:
-        """The record's header is this now. A candidate from before its checkpoint, which another replica wrote, is of
-        no more use: written, it would make the log longer again."""
+        """Sets the record's header. Discards a candidate from before its checkpoint, which another replica has written:
+        committing it would make the log longer again."""
         self.header, self.log_start = header, header.checkpoint_step
         if self.checkpoint is not None and self.checkpoint.step < self.log_start:
             self.checkpoint = None
 
-    def checkpoint_due(self, steps: int, max_log_steps: int) -> bool:
-        """Whether the state at the frontier is to become a candidate before `steps` more: where one is due, or where
-        the log has no room for them otherwise."""
+    def checkpoint_due(self, steps: int) -> bool:
+        """Returns whether the state at the frontier must become a candidate before `steps` more: because one is due, or
+        because the log has no room for them otherwise."""
         logged = self.step - self.log_start
-        return self.checkpoint is None and (logged >= self.version.due_steps or logged + steps > max_log_steps)
+        return logged >= self.version.due_steps or logged + steps > self.max_log_steps
 
-    def log_steps_after(self, steps: int, acked: int) -> int:
-        """How long the record's log would be after `steps` more, with the client's acks at `acked`."""
-        start = self.log_start
-        if self.checkpoint is None:
-            if acked >= self.step:
-                start = self.step
-        elif self.checkpoint.step <= acked:
-            start = self.checkpoint.step
-        return self.step + steps - start
+    def log_fits(self, step: Step) -> bool:
+        """Returns whether the record's log has room for the chunk after what is computed and not committed yet."""
+        acks = [one.acked_step for one in self.session.pending if isinstance(one, Step)]
+        start = self.step if self.checkpoint is None else self.checkpoint.step
+        if min([step.acked_at(self.step), *acks]) < start:
+            start = self.log_start  # no checkpoint will be written
+        return self.step + step.steps - start <= self.max_log_steps
 
 
 @dataclass(slots=True, eq=False)
 class InflightCommit:
-    """One commit or delete that the store has not answered yet, and what it carries.
-
-    cached: the state that its chunks were computed on; None: it carries no chunk.
-    """
+    """A commit or delete that the store has not answered yet. cached: the state that its chunks were computed on; None:
+    it has no chunks."""
 
     session: SessionState
     requests: list[Request]
@@ -101,23 +112,19 @@ class InflightCommit:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The store's record as it was read for the requests up to number `number`: None where there is none.
-
-    damage: what was found instead of a record.
-    """
+    """What the store held (None: nothing) when it was read for the requests up to number `number`."""
 
     number: int
-    record: Record | None
-    damage: DamagedRecord | None = None
+    found: Record | DamagedRecord | None
 
 
 @dataclass(slots=True, eq=False)
 class SessionState:
-    """A session's state machine, driven by the core alone.
+    """The data of a session's state machine, which only the core drives.
 
-    Requests wait in `queue`, first in, first out. One is computed at a time, on `cached`; those that are computed and
-    not committed are `pending`, in order, and one commit of them is in flight at a time. reading: only while nothing of
-    ours has been sent since.
+    Requests wait in `queue`, first in, first out. One at a time is computed on `cached`. Those computed and not
+    committed are `pending`, in order; one commit is in flight at a time. reading: None once anything was sent to the
+    store after it.
     """
 
     key: SessionKey
@@ -137,10 +144,8 @@ class SessionState:
 
     @property
     def may_advance(self) -> bool:
-        """Whether there is a first request that nothing was started for."""
-        if not self.queue or self.loading or self.waits_for_slot:
-            return False
-        return self.cached is None or self.cached.work is None
+        """Whether the first request can advance: nothing is under way before it."""
+        return bool(self.queue) and not self.loading and not self.waits_for_slot and self.computing is None
 
     @property
     def has_uncommitted(self) -> bool:
@@ -148,28 +153,16 @@ class SessionState:
 
     @property
     def idle(self) -> bool:
-        """Nothing of this session waits, or is being read, computed or written."""
+        """Whether nothing of this session waits, or is being read, computed or written."""
         at_work = self.loading or self.pending or self.in_flight is not None or self.computing is not None
         return not (self.queue or at_work)
 
     def is_read_for(self, request: Request) -> bool:
-        """Whether the record was read after the request arrived, and is as it was."""
+        """Returns whether the reading is valid for the request: it was started after the request arrived."""
         return self.reading is not None and request.number <= self.reading.number
 
-    def log_fits(self, step: Step, max_log_steps: int) -> bool:
-        """Whether the record's log has room for the chunk, behind what is computed and not committed yet."""
-        if self.cached is None:
-            raise RuntimeError("the log's room is asked for of a session without a cached state")
-        acked = step.acked_at(self.cached.step)
-        for item in self.pending:
-            if isinstance(item, Step):
-                acked = min(acked, item.acked_step)
-        return self.cached.log_steps_after(step.steps, acked) <= max_log_steps
-
-    def requests(self) -> list[Request]:
-        """All that have no result yet, those furthest on first."""
-        found = [] if self.in_flight is None else list(self.in_flight.requests)
-        found += self.pending
-        work = self.computing
-        found += [] if work is None else work.clients()
-        return [*found, *self.queue]
+    def note_load_seconds(self, requests: Iterable[Request], now: float) -> None:
+        """Notes how long the steps among the requests waited for the record and its log replay."""
+        for request in requests:
+            if isinstance(request, Step) and self.is_read_for(request):
+                request.load_seconds = now - max(self.load_started, request.arrived)

@@ -1,4 +1,4 @@
-"""States of sessions beside the engine: which ones, in which rows of its arena, and which to give up first."""
+"""The state cache: which sessions' states are in which rows of the engine's arena, and which to evict first."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from .models import Version
 from .session import CachedState, SessionState
 
 LOOK_AT = 256
-"""So many of the least recently used sessions are looked at for one to evict."""
+"""How many of the least recently used sessions an eviction looks at."""
 
 
 class StateCache:
-    """Those of one version. A slot is two rows of the arena: one holds the state, the other takes the next, so that
-    the state before a chunk outlives it.
+    """The cached states of one version. A slot is two rows of the arena: one holds the state, the other takes the next
+    one, so that the state before a chunk stays available.
 
-    waiting: sessions that wait for a slot. ready: states on which something is to be computed, oldest first.
+    waiting: sessions that wait for a slot. ready: states with work, oldest first.
     """
 
     def __init__(self, version: Version, max_log_steps: int) -> None:
-        """max_log_steps: time steps in the log of a record of this version, at the most."""
+        """max_log_steps: the most time steps in the log of a record of this version."""
         self.version = version
         self.max_log_steps = max_log_steps
         self.waiting: deque[SessionState] = deque()
@@ -31,21 +31,21 @@ class StateCache:
         self._states: OrderedDict[SessionState, CachedState] = OrderedDict()  # least recently used first
 
     def __len__(self) -> int:
-        """How many slots are taken."""
+        """The number of slots in use."""
         return self.version.slot_count - len(self._free)
 
     @property
     def sessions(self) -> list[SessionState]:
-        """Least recently used first."""
+        """The cached sessions, least recently used first."""
         return list(self._states)
 
     @property
     def at_rest(self) -> bool:
-        """Nothing of any session is left here."""
+        """Whether nothing of any session is left here."""
         return not (len(self) or self.waiting or self.ready)
 
     def put(self, session: SessionState, header: Header, state: bytes) -> CachedState | None:
-        """The session's state at a record with this `header`. None: no slot is free."""
+        """Caches the session's state at a record with this header. Returns None if no slot is free."""
         if self.version.retired or not self._free:
             return None
         at, slot = header.position, self._free.pop()
@@ -57,7 +57,7 @@ class StateCache:
         return cached
 
     def drop(self, cached: CachedState) -> None:
-        """Its session is not cached from here on."""
+        """Drops the state; its slot is free once no batch uses it."""
         cached.session.cached = None
         cached.dropped = True
         self._states.pop(cached.session, None)
@@ -65,7 +65,7 @@ class StateCache:
             self._free.append(cached.slot)
 
     def left_batch(self, cached: CachedState) -> bool:
-        """It is in no batch any more. False: it was dropped meanwhile, and nothing computed of it counts."""
+        """Its batch has ended. Returns False if it was dropped meanwhile, so that the results do not count."""
         cached.in_batch = False
         if cached.dropped:
             self._free.append(cached.slot)
@@ -76,7 +76,7 @@ class StateCache:
             self._states.move_to_end(cached.session)
 
     def evictable(self) -> CachedState | None:
-        """The least recently used one whose session has nothing to do."""
+        """Returns the least recently used state of an idle session."""
         for (session, cached), _ in zip(self._states.items(), range(LOOK_AT), strict=False):
             if session.idle:
                 return cached

@@ -1,4 +1,4 @@
-"""How much a step moves a session's state: drift and collapse show there."""
+"""How much a step moves a session's state, which shows drift and collapse."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from cellkeeper_service.domain.engine import Engine, Rows
 
 
 def state_change(engine: Engine, before: Rows, after: Rows) -> tuple[float, float] | None:
-    """Of the states in the rows `before` and `after`, one each: the second's norm, and their distance relative to the
-    larger of the two norms: 0..2. A new session's state is often zero, so that the first norm alone gives no scale.
-    None where that says nothing: not floats, not finite."""
+    """Compares the states in the rows `before` and `after`, one each. Returns the second's norm, and their distance
+    relative to the larger norm: 0..2. (A new session's state is often zero, so the first norm alone is no scale.)
+    Returns None for states that are not float32 or not finite."""
     if any(state.dtype != "float32" for state in engine.spec.states):
         return None
     first, second = (engine.read_states(rows).view(np.float32).astype(np.float64) for rows in (before, after))

@@ -1,4 +1,4 @@
-"""Calls to the store, a bounded number of them under way: on threads, or begun and watched by the loop itself."""
+"""Calls to the store, a bounded number at a time: on threads, or begun and watched by the event loop."""
 
 from __future__ import annotations
 
@@ -7,60 +7,63 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.non_blocking import NonBlockingStore, PendingCommit, Stage
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.domain.store import (
-    Commit,
-    CommitResult,
-    Delete,
-    Load,
-    Outcome,
-    Page,
-    Store,
-    StoreError,
-    StoreLost,
-)
+from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Page, Store, StoreError, StoreLost
 from cellkeeper_service.errors import Reason, Rejection
 
 from .guarded_meter import guarded
 from .non_blocking_calls import NonBlockingCalls
-from .store_results import check_results, is_commit_result, is_load_result
+from .store_results import LOADED, WRITTEN, ResultKind, check_results
 
 log = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
 MAX_SCANS = 2
-RECENT_SECONDS = 0.5  # what the store answered so lately tells that it is there
+RECENT_SECONDS = 0.5  # an answer this recent shows that the store is reachable
 NO_SESSION = SessionKey("", "", "probe")  # no model has an empty name
 SCAN_RETRY_MS = 200
-IS_RESULT = {"load": is_load_result, "write": is_commit_result}
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A call under way. deliver: takes its results, one for each item."""
+
+    name: str
+    kind: ResultKind
+    items: int
+    deliver: Callable[[list[Any]], None]
+    started: float
+
+    def unanswered(self, error: Exception) -> list[Any]:
+        return self.kind.unknown(f"{type(error).__name__}: {error}", self.items)
 
 
 class StoreCalls:
-    """Results are delivered on the loop's thread, one for each item. A store that breaks its contract, by an exception
-    or by what it returns, is taken for one that did not answer."""
+    """Delivers results on the loop's thread, one for each item. If the store breaks its contract, by an exception or by
+    what it returns, the call counts as unanswered."""
 
     def __init__(self, store: Store, threads: int, meter: Meter) -> None:
-        """threads: how many calls may be under way; 0: every call is made at once, on the loop's thread (for a
-        store that lives in memory)."""
+        """threads: the maximum number of calls under way; 0: every call runs at once, on the loop's thread (for a store
+        that lives in memory)."""
         self.store = store
         self._meter = guarded(meter)
         self._limit = max(threads // 2, 1)
-        # a thread for every call that may be under way: what has been sent does not queue behind other calls
+        # one thread for every call that may be under way, so that no call queues behind another
         self._pool = ThreadPoolExecutor(2 * self._limit + 2 + MAX_SCANS, "store") if threads else None
         self._begin = store.begin_commit if threads and isinstance(store, NonBlockingStore) else None
         self._non_blocking = NonBlockingCalls()
         self._under_way = {"load": 0, "write": 0, "scan": 0}
-        self._answered = float("-inf")  # when it last did; monotonic
+        self._answered = float("-inf")  # monotonic time of the last answer
         self._probe: asyncio.Future[str] | None = None
 
     def has_room(self, call: str) -> bool:
-        """Loads and writes each get half of the threads, so that neither can starve the other. Room for a write is
-        room for a commit and a delete together."""
+        """Loads and writes each get half of the threads, so that neither starves the other. Room for a write is room
+        for a commit and a delete together."""
         return self._under_way[call] < self._limit
 
     @property
@@ -68,31 +71,27 @@ class StoreCalls:
         return any(self._under_way.values())
 
     def load(self, loads: Sequence[Load], deliver: Callable[[list[Record | StoreError | None]], None]) -> None:
-        def lost(why: str) -> list[Record | StoreError | None]:
-            return [StoreError(why) for _ in loads]
-
-        self._call("load", "load", len(loads), partial(self.store.load_many, loads), lost, deliver)
+        self._make(self._call("load", LOADED, len(loads), deliver), partial(self.store.load_many, loads))
 
     def commit(self, commits: Sequence[Commit], deliver: Callable[[list[CommitResult]], None]) -> None:
-        lost = _unknown(len(commits))
-        arrived = self._arrival("commit", "write", len(commits), lost, deliver)
+        call = self._call("commit", WRITTEN, len(commits), deliver)
         try:
             pending = self._begin(commits) if self._begin else None
         except Exception as error:
             log.exception("the store could not begin a commit")
-            arrived(lost(_text(error)))
+            self._end(call, call.unanswered(error))
             return
         if pending is None:
-            self._make(partial(self.store.commit_many, commits), lost, arrived)
+            self._make(call, partial(self.store.commit_many, commits))
         else:
-            self._non_blocking.watch(pending, partial(self._waited, lost, arrived))
+            self._non_blocking.watch(pending, partial(self._waited, call))
 
     def delete(self, deletes: Sequence[Delete], deliver: Callable[[list[CommitResult]], None]) -> None:
-        call = partial(self.store.delete_many, deletes)
-        self._call("delete", "write", len(deletes), call, _unknown(len(deletes)), deliver)
+        call = self._call("delete", WRITTEN, len(deletes), deliver)
+        self._make(call, partial(self.store.delete_many, deletes))
 
     async def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
-        """As the store's. Raises StoreError and ValueError, and a Rejection while too many are under way."""
+        """Like the store's. Raises StoreError and ValueError, and a Rejection while too many are under way."""
         if self._under_way["scan"] >= MAX_SCANS:
             text = f"{MAX_SCANS} listings are under way, which is the most at one time"
             raise Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=SCAN_RETRY_MS)
@@ -106,19 +105,15 @@ class StoreCalls:
             self._meter.store_call("scan", limit, time.monotonic() - started, failed)
 
     async def reach(self) -> str:
-        """Why the store does not answer; empty: it does. It is asked only where nothing else was lately."""
-
-        def lost(why: str) -> list[Record | StoreError | None]:
-            return [StoreError(why)]
-
+        """Returns why the store does not answer; empty: it does. Asks the store only without a recent answer."""
         if time.monotonic() - self._answered < RECENT_SECONDS:
             return ""
-        if self._probe is None or self._probe.done():  # however many ask at the same time
+        if self._probe is None or self._probe.done():  # one probe for all who ask at the same time
             self._probe = asyncio.get_running_loop().create_future()
             deliver = partial(_tell, self._probe)
-            if self._under_way["load"] <= self._limit:  # it may take one more thread than loads do
-                load = partial(self.store.load_many, [Load(NO_SESSION, False)])
-                self._call("probe", "load", 1, load, lost, deliver)
+            if self._under_way["load"] <= self._limit:  # a probe may take one thread more than loads do
+                call = self._call("probe", LOADED, 1, deliver)
+                self._make(call, partial(self.store.load_many, [Load(NO_SESSION, False)]))
             else:
                 deliver([StoreError("it has not answered to what was sent before")])
         return await asyncio.shield(self._probe)
@@ -136,101 +131,59 @@ class StoreCalls:
         def ended(future: asyncio.Future[Page]) -> None:
             self._under_way["scan"] -= 1
             if not future.cancelled():
-                future.exception()  # looked at, also where the caller has gone
+                future.exception()  # retrieved, even if the caller is gone
 
         self._under_way["scan"] += 1
         future = asyncio.get_running_loop().run_in_executor(self._pool, call)
         future.add_done_callback(ended)
-        return await asyncio.shield(future)  # a caller that goes away does not end the store's work
+        return await asyncio.shield(future)  # the store finishes its work if the caller goes away
 
-    def _call(
-        self,
-        name: str,
-        room: str,
-        items: int,
-        call: Callable[[], list[Result]],
-        lost: Callable[[str], list[Result]],
-        deliver: Callable[[list[Result]], None],
-    ) -> None:
-        self._make(call, lost, self._arrival(name, room, items, lost, deliver))
+    def _call(self, name: str, kind: ResultKind, items: int, deliver: Callable[[list[Any]], None]) -> _Call:
+        """Starts the account of a call; `_end` closes it."""
+        self._under_way[kind.name] += 1
+        return _Call(name, kind, items, deliver, time.monotonic())
 
-    def _arrival(
-        self,
-        name: str,
-        room: str,
-        items: int,
-        lost: Callable[[str], list[Result]],
-        deliver: Callable[[list[Result]], None],
-    ) -> Callable[[list[Result]], None]:
-        """A call begins here. What is returned is to be called with its results."""
-        started = time.monotonic()
-        self._under_way[room] += 1
-
-        def arrived(answer: list[Result]) -> None:
-            self._under_way[room] -= 1
-            results, failed = check_results(answer, items, IS_RESULT[room], lost)
-            # What failed is later news than what succeeded: the next probe asks.
-            self._answered = float("-inf") if failed else time.monotonic()
-            self._meter.store_call(name, items, time.monotonic() - started, failed)
-            deliver(results)
-
-        return arrived
-
-    def _make(
-        self,
-        call: Callable[[], list[Result]],
-        lost: Callable[[str], list[Result]],
-        arrived: Callable[[list[Result]], None],
-    ) -> None:
-        def ended(future: asyncio.Future[list[Result]]) -> None:
-            error = future.exception()
-            if error is not None:
-                log.error("the store failed where it should not", exc_info=error)
-            arrived(future.result() if error is None else lost(_text(error)))
-
+    def _make(self, call: _Call, make: Callable[[], list[Any]]) -> None:
         if self._pool is None:
-            try:
-                results = call()
-            except Exception as error:
-                log.exception("the store failed where it should not")
-                results = lost(_text(error))
-            arrived(results)
+            self._finish(call, make)
         else:
-            asyncio.get_running_loop().run_in_executor(self._pool, call).add_done_callback(ended)
+            future = asyncio.get_running_loop().run_in_executor(self._pool, make)
+            future.add_done_callback(lambda done: self._finish(call, done.result))
 
-    def _waited(
-        self,
-        lost: Callable[[str], list[CommitResult]],
-        arrived: Callable[[list[CommitResult]], None],
-        pending: PendingCommit,
-    ) -> None:
-        """The loop has nothing more to wait for."""
+    def _waited(self, call: _Call, pending: PendingCommit) -> None:
+        """The event loop has nothing more to wait for."""
         try:
-            if pending.stage is Stage.BLOCKED:
-                self._make(pending.finish, lost, arrived)
-                return
-            results = pending.finish()
+            finish = self._make if pending.stage is Stage.BLOCKED else self._finish
         except Exception as error:
             log.exception("the store could not finish a commit")
-            results = lost(_text(error))
-        arrived(results)
+            self._end(call, call.unanswered(error))
+        else:
+            finish(call, pending.finish)
+
+    def _finish(self, call: _Call, answer: Callable[[], list[Any]]) -> None:
+        """answer: returns what the store returned, or raises what it raised."""
+        try:
+            results = answer()
+        except Exception as error:
+            log.exception("the store failed where it should not")
+            self._end(call, call.unanswered(error))
+        else:
+            self._end(call, results)
+
+    def _end(self, call: _Call, answer: list[Any]) -> None:
+        self._under_way[call.kind.name] -= 1
+        results, failed = check_results(answer, call.items, call.kind)
+        # a failure is later news than a success, so the next probe asks the store
+        self._answered = float("-inf") if failed else time.monotonic()
+        self._meter.store_call(call.name, call.items, time.monotonic() - call.started, failed)
+        call.deliver(results)
 
 
 def _tell(probe: asyncio.Future[str], results: list[Record | StoreError | None]) -> None:
-    if not probe.done():
-        probe.set_result(_why_unreachable(results[0]))
-
-
-def _why_unreachable(result: Record | StoreError | None) -> str:
-    """Empty: it answered."""
+    (result,) = results
+    if probe.done():
+        return
     if isinstance(result, StoreLost):
-        return f"the store is lost: {result}"
-    return "the store does not answer" if isinstance(result, StoreError) else ""
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _unknown(count: int) -> Callable[[str], list[CommitResult]]:
-    return lambda why: [CommitResult(Outcome.UNKNOWN, None, why)] * count
+        probe.set_result(f"the store is lost: {result}")
+    else:
+        probe.set_result("the store does not answer" if isinstance(result, StoreError) else "")

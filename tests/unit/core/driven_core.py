@@ -107,9 +107,20 @@ class DrivenCore:
 
     def requests(self) -> list[Request]:
         """Returns all requests without a result."""
-        return [request for session in self.core.context.sessions.values() for request in session.requests()]
+        return unanswered(self.core)
 
     def _go_on(self) -> None:
         self.core.schedule(engine_is_free=False)
         for request in self.core.take_finished():
             request.done([request])
+
+
+def unanswered(core: Core) -> list[Request]:
+    """Requests that have no result, session by session, those furthest on first."""
+    found: list[Request] = []
+    for session in core.context.sessions.values():
+        found += [] if session.in_flight is None else session.in_flight.requests
+        found += session.pending
+        found += [] if session.computing is None else session.computing.clients()
+        found += session.queue
+    return found

@@ -23,8 +23,7 @@ def ready(cache: StateCache, *lengths: int) -> list[CachedState]:
         cached = cache.put(session, new_header(cache.version, START, bytes(16), 0, 0), bytes(8))
         assert cached is not None
         work = step(list(range(length)))
-        work.begin(work.data, length, frozenset())
-        cached.start(work)
+        cached.start(work, work.data, length, frozenset())
         found.append(cached)
     return found
 
@@ -95,7 +94,7 @@ def test_a_batch_that_is_late_does_not_touch_a_request_that_was_begun_anew() -> 
     work.checkpoint_at = 0
     (batch,) = formed(cache)
     cache.drop(cached)
-    work.begin(b"", 0, frozenset())
+    cached.start(work, b"", 0, frozenset())
     batch.execute()
     assert (work.checkpoint_state, work.pieces, work.computed, work.status) == (None, (), 0, Status.READY)
     assert batch.states_before == {0: bytes(8)}

@@ -11,6 +11,7 @@ from cellkeeper_service.core.generation_requests import Delete, Deleted, Fork, M
 from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.requests import StepReply
 from cellkeeper_service.domain.position import Position, advance
+from cellkeeper_service.domain.store import DamagedRecord
 
 from .acts import TICK, at_rest, opened, reset, standing, stands, until
 from .counting_engine import expected
@@ -42,6 +43,33 @@ def test_reset_and_set_state_again_with_the_same_id_find_their_own_work() -> Non
     set_to = world.ask(SetState(key(), FOREVER, reply, moved.position.generation, b"z" * 16, 2, state), reply)
     assert set_to.position.step == 2
     assert world.step([3], set_to.position).outputs["prediction"].tolist() == expected([1, 2, 3])[2:]
+
+
+@pytest.mark.parametrize(
+    ("origin", "content", "expects"),
+    [
+        (b"r" * 16, b"", None),
+        (b"r" * 16, b"other content", "INVALID_FIELD"),
+        (b"x" * 16, b"", "GENERATION_CHANGED"),
+    ],
+    ids=["its own", "its id for another request", "another"],
+)
+def test_a_reset_that_is_sent_again_after_its_record_was_damaged(
+    origin: bytes, content: bytes, expects: str | None
+) -> None:
+    world = World()
+    start = opened(world)
+    moved = reset(world, start.generation)
+    world.step([1], moved.position)
+    before, one, answer = standing(world).header, world.replicas[0], Reply()
+    one.core.submit(Reset(key(), FOREVER, answer, start.generation, origin, content))
+    one.collect()
+    sessions, _ = one.loads.pop()
+    one.core.on_loaded(sessions, [DamagedRecord("cut", before)])
+    world.settle()
+    assert (answer.result == Moved(before.position)) if expects is None else (reason(answer.result) == expects)
+    assert standing(world).header == before
+    at_rest(world)
 
 
 def test_a_reset_with_an_unknown_outcome_that_lands_late() -> None:

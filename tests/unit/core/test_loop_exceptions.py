@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from cellkeeper_service.core import advance
-from cellkeeper_service.core.context import Context
 from cellkeeper_service.core.guarded_meter import guarded
 from cellkeeper_service.core.requests import Done, Request, Step
 from cellkeeper_service.core.session import CachedState, SessionState
@@ -92,10 +91,10 @@ def test_a_step_that_breaks_the_core_when_it_comes(monkeypatch: pytest.MonkeyPat
     """The core checks if the step continues at the cached state before it looks at the other steps of the call."""
     original = advance.continues
 
-    def broken(context: Context, session: SessionState, step: Step) -> CachedState | None:
+    def broken(session: SessionState, step: Step) -> CachedState | None:
         if session.key == key(NAMES[3]):
             raise ZeroDivisionError
-        return original(context, session, step)
+        return original(session, step)
 
     async def test() -> None:
         server = Server(slots=16)

@@ -156,6 +156,23 @@ def test_that_nothing_is_stored_tells_nothing_of_a_sequence_that_has_ended(lands
     assert world.store.load_many([Load(key(), False)]) == [None]
 
 
+def test_that_nothing_is_stored_tells_nothing_either_once_a_second_try_has_ended_the_sequence() -> None:
+    world = World()
+    start = world.send([1], sequence=Sequenced(START, 0))
+    until(world, "writes")
+    one = world.replicas[0]
+    one.lose(0)
+    end = world.send([2], sequence=Sequenced(at=1, end_ttl_ms=500))
+    in_one_commit(world, 2)
+    one.reach_store(one.writes[0])
+    one.lose(0)
+    world.now += 1
+    world.settle()
+    assert reason(start.result) == "OUTCOME_UNKNOWN"
+    assert reason(end.result) == "SESSION_NOT_FOUND"
+    assert world.store.load_many([Load(key(), False)]) == [None]
+
+
 def test_a_start_whose_record_was_in_its_own_way_and_is_gone_is_in_doubt() -> None:
     world = World(limits=Limits(default_ttl_ms=500, tick=TICK))
     reply = world.send([1], sequence=Sequenced(START, 0))
