@@ -156,7 +156,7 @@ async def test_a_session_that_goes_on_fast_is_told_as_far_as_its_log_has_it(fron
         ("?hz=x", "hz: got 'x'"),
         ("?outputs=no", "outputs: got 'no', expected some of hidden, prediction, state"),
         ("?states=1", "states: got '1', expected true or false"),
-        ("?speed=1", "query: got 'speed', expected each of hz, outputs, states once"),
+        ("?speed=1", "query: got 'speed', expected each of hz, outputs, states at most once"),
     ],
 )
 async def test_what_is_not_understood_ends_the_watch(front: Front, query: str, text: str) -> None:
