@@ -122,46 +122,46 @@ class CellkeeperServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def OpenMany(self, request, context):
-        """Open for many sessions: each item does what an Open with its fields does, and succeeds or fails on its own. A retry
-        of an item through Open, and the other way round, finds its own work. A server that does not know this call answers
-        UNIMPLEMENTED and has done nothing.
+        """Opens many sessions: each item does what an Open with its fields does, and succeeds or fails on its own. An item
+        may be retried through Open, and an Open through OpenMany. A server that does not know this call answers
+        UNIMPLEMENTED and does nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Step(self, request, context):
-        """One chunk of one session.
+        """Applies one chunk to one session; with `peek`, only computes it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StepBatch(self, request, context):
-        """One chunk each of many sessions, columnar. An error is one item's, never the frame's.
+        """Applies one chunk to each of many sessions, in columns. An error concerns one item, never the frame.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StepStream(self, request_iterator, context):
-        """Frames, pipelined. Every item carries its position. A reply frame may carry part of a frame's items;
-        the one with `last` set completes it. Order is kept within a session.
+        """Applies frames, pipelined. Every item carries its position. A reply may answer only some of a frame's items; the
+        one with `last` set completes the frame. The server keeps the order within a session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Reset(self, request, context):
-        """In this call and the four after it each item succeeds or fails on its own, and is safe to send again.
-        Starts another generation of each session at the model's initial state and step 0.
+        """Starts a new generation of each session with the model's initial state, at step 0. In this call and the next four,
+        each item succeeds or fails on its own, and is safe to send again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetState(self, request, context):
-        """Starts another generation of each session with the given state and step.
+        """Starts a new generation of each session with the given state and step.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,42 +182,42 @@ class CellkeeperServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CarryOver(self, request, context):
-        """Moves sessions to another version of the same model, for example a retrained one: each under a new generation.
+        """Moves sessions to another version of the same model, such as a retrained one. Each starts a new generation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetState(self, request, context):
-        """The committed state, as named tensors.
+        """Returns the committed state as named tensors.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """A session's position, version, ages and TTL. Not a sign of use: it does not refresh the TTL.
+        """Returns a session's position, version, ages and TTL. Does not restart the TTL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """The sessions of a model whose ids start with a prefix, page by page, in no order.
+        """Lists the sessions of a model whose ids start with a prefix, page by page, in no particular order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Every served version of every model.
+        """Lists every served version of every model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """One version of one model.
+        """Returns one version of one model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
