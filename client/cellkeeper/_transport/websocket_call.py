@@ -52,7 +52,7 @@ class WebSocketCall:
         try:
             return pb.StepFrameReply.FromString(message)
         except DecodeError as error:
-            raise lost(self._address.url, f"sent what cannot be read: {error}") from None
+            raise lost(self._address.url, f"sent a reply that cannot be read: {error}") from None
 
     async def done_writing(self) -> None:
         socket = self._socket or await self._opened()
