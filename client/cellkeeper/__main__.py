@@ -25,15 +25,16 @@ def client_parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--endpoint",
         default=os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_TARGET,
-        help=f"host:port, several with commas between (default: ${ENDPOINT_VARIABLE}, or {DEFAULT_TARGET})",
+        help=f"host:port, or several, separated by commas (default: ${ENDPOINT_VARIABLE}, or {DEFAULT_TARGET})",
     )
-    shared.add_argument("--timeout", type=float, default=30.0, help="seconds for each call, retries included")
+    shared.add_argument("--timeout", type=float, default=30.0, help="seconds for each call, including retries")
     shared.add_argument(
         "--connect-timeout",
         type=float,
         default=0.8,
         metavar="SECONDS",
-        help="for which a server that refuses the connection is tried (default: %(default)s); more wait for its start",
+        help="how long to keep trying a server that refuses the connection (default: %(default)s); raise it to wait "
+        "for one that is starting",
     )
     access.add(shared)
     parser = argparse.ArgumentParser(prog="cellkeeper", description="The client of a Cellkeeper server.")

@@ -164,7 +164,7 @@ class AsyncAdministration(ABC):
         self, policy: str, model: str, fingerprint: bytes, window_of: WindowOf | None, timeout: float | None
     ) -> CarryOver:
         if (window_of is None) == (policy == "rerun"):
-            text = f"window_of: got {window_of!r} with {policy!r}, expected a function with 'rerun', and with it only"
+            text = f"window_of: got {window_of!r} with {policy!r}, expected a function with 'rerun', else None"
             raise InvalidArgument(text, reason="INVALID_FIELD", field="window_of")
         target = await self.model(id_text(model, "model"), fingerprint, timeout=timeout)
         return CarryOver(self, target, policy, timeout)

@@ -219,7 +219,7 @@ class AsyncGroupStepping:
 
     def _give_up(self, call: GroupCall) -> None:
         """Ends the call, whose caller has stopped waiting."""
-        self._sender.give_up(call, lambda endpoint, sent: Closed("its caller waits no longer"))
+        self._sender.give_up(call, lambda endpoint, sent: Closed("the caller stopped waiting"))
         self._sender.note_unheard(call, len(call.inputs) // len(call.members) // self.model.input.nbytes)
 
     def _convert(self, x: Rows) -> tuple[Sequence[str], bytes, bool]:
@@ -253,7 +253,7 @@ class AsyncGroupStepping:
         names, raw, _ = self._convert(inputs)
         steps = check_rollout(self.model, steps)
         if unknown := set(known or ()) - set(names):
-            text = f"known: got {min(map(repr, unknown))}, expected ids of members that `inputs` has a row of"
+            text = f"known: got {min(map(repr, unknown))}, expected ids of members that have a row in `inputs`"
             raise InvalidArgument(text, reason="INVALID_FIELD", field="known")
         peeks = Peeks(self._client, self._sender, self.model, self._wanted(outputs))
         features = {name: inputs_of(self.model).convert_known((known or {}).get(name), steps) for name in names}

@@ -293,7 +293,7 @@ class AsyncStepping:
 
     def _give_up(self, call: StepCall) -> None:
         """Ends the step's call: its caller has stopped waiting."""
-        self._sender.give_up(call, Closed("its caller waits no longer"))
+        self._sender.give_up(call, Closed("the caller stopped waiting"))
 
     async def _drained(self, timeout: float | None) -> None:
         await self._sender.drained(timeout_seconds(timeout, self._client.timeout))

@@ -23,12 +23,12 @@ from .story import story
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m verification.explore", description="explores small scopes")
+    parser = argparse.ArgumentParser(prog="python -m verification.explore", description="Explores small scopes.")
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("SECONDS") or 300))
     parser.add_argument(
         "--seed", type=int, default=int(os.environ.get("SEED") or random.SystemRandom().randrange(10**9))
     )
-    parser.add_argument("--rules", action="store_true", help="prints docs/rules.md")
+    parser.add_argument("--rules", action="store_true", help="print docs/rules.md")
     parsed = parser.parse_args(arguments)
     if parsed.rules:
         print(page(), end="")

@@ -211,7 +211,7 @@ class Client:
                 for item, (name, value) in enumerate(lacking.items()):
                     end = learn(Position(*self.columns.start_of(item)), (value,))
                     if ClientPosition.unpack(self.columns.current.ends[item].tobytes()) != as_client(end):
-                        raise Violation("client and server do not agree on what a head is")
+                        raise Violation("client and server compute different heads")
                     self.sessions[name].consumed += (value,)
                 return False
         for session in op.sessions:
@@ -229,7 +229,7 @@ class Client:
         end = learn(start, chunk)
         appended = known.history.append(pack(chunk))
         if Position(*appended.end) != end:
-            raise Violation("client and server do not agree on what a head is")
+            raise Violation("client and server compute different heads")
         known.consumed += chunk
 
     def _judge(self, attempt: Attempt, verdict: Verdict, result: Any) -> None:
@@ -263,7 +263,9 @@ class Client:
         before = () if isinstance(op, Start) else self.sequences[op.session]
         told = self.sequences[op.session] = (*before, op.value)
         if consumed(result.position) != told:
-            raise Violation(f"{self.name} sent {told} since its start, and is answered for {consumed(result.position)}")
+            raise Violation(
+                f"{self.name} sent {told} since its start, but the reply is for {consumed(result.position)}"
+            )
 
     def _take(self, session: str, position: Position) -> None:
         history = History(as_client(position), step_bytes=4, buffer_steps=self.scope.buffer_steps)

@@ -18,13 +18,13 @@ PREFACE = f"""\
 
 Each section switches one rule off, in a test only, and shows the shortest history in which that breaks a promise.
 `verification/explore/test_rules.py` finds these histories in every run of the tests, finds nothing with the rule on,
-and fails where this page is stale. The page is made by
+and fails if this page is stale. The page is made by
 
     {COMMAND}
 
 In the histories, `c0` and `c1` are clients, `A` and `B` are replicas, `s`, `r` and `t` are sessions. `s[0]=11` is the
 chunk of session `s` that continues it at step 0 with the input 11. `g01:2 [11, 12]` is a position: generation 1,
-step 2, reached by these inputs. Rules 18a to 18h are of the lists in Redis and of power cuts
+step 2, reached by these inputs. Rules 18a to 18h are about the lists in Redis and power cuts
 ([why](adr/203-one-write-a-record.md)).
 """
 
@@ -46,7 +46,7 @@ def section(rule: Rule, found: Found) -> str:
         "",
         *wrap(rule.text, 120),
         "",
-        f"Without it: **{broken.removeprefix('=> ')}** ({len(events)} events, {found.states} states looked at)",
+        f"Without it: **{broken.removeprefix('=> ')}** ({len(events)} events, {found.states} states explored)",
         "",
         *(f"{number}. {event}" for number, event in enumerate(events, 1)),
         "",

@@ -41,17 +41,17 @@ def check_answer(universe: Universe, channel: Channel, step: Step, reply: StepRe
     inputs = unpack(step.data)
     if step.position is not None:
         if learn(step.position, inputs) != reply.position:
-            raise Violation(f"{channel.name} was applied on another history than its sender's")
+            raise Violation(f"{channel.name} was applied to another history than its sender's")
         generation = step.position.generation
         if channel.ended and generation in universe.store.ledger.ended:
-            raise Violation(f"{channel.name}: a generation that had ended answers it as success")
+            raise Violation(f"{channel.name} succeeded in a generation that had ended")
     whole = consumed(reply.position)
     if whole[len(whole) - step.steps :] != inputs:
-        raise Violation(f"{channel.name}: the position in its answer names {whole}")
+        raise Violation(f"{channel.name}: the position in its reply is that of {whole}")
     if reply.outputs["prediction"].tolist() != outputs_after(whole, step.steps):
-        raise Violation(f"{channel.name}: the outputs are not those of {whole}")
+        raise Violation(f"{channel.name}: its outputs are not those of {whole}")
     if not universe.store.ledger.was_durable(reply.position.generation, whole):
-        raise Violation(f"{channel.name} is acknowledged, and the store never held {whole}")
+        raise Violation(f"{channel.name} was acknowledged, but the store never held {whole}")
 
 
 def check_refusal(universe: Universe, client: Client) -> None:
@@ -76,7 +76,7 @@ def check_refusal(universe: Universe, client: Client) -> None:
     if client.restarts and any(isinstance(op, (Reset, Delete, Fork)) for op in client.script):
         allowed |= MOVED_BY_OTHERS
     if reason not in allowed:
-        raise Violation(f"{client.name}, which did everything right, is refused for good: {reason}")
+        raise Violation(f"{client.name} made no mistake, but is refused for good: {reason}")
 
 
 def check_end(universe: Universe) -> None:
@@ -98,11 +98,11 @@ def check_end(universe: Universe) -> None:
             if universe.scope.shared or universe.fell_back or client.failed:
                 continue
             if generation != position.generation or inputs[: len(told)] != told:
-                raise Violation(f"{client.name} was told {told}, and the store has {inputs}")
+                raise Violation(f"{client.name} was told {told}, but the store has {inputs}")
         for session, told in client.sequences.items():
             _, inputs = next((v for k, v in held.items() if k.session == session), (b"", ()))
             if not (universe.scope.shared or universe.fell_back or client.failed) and inputs[: len(told)] != told:
-                raise Violation(f"{client.name} was told {told}, and the store has {inputs}")
+                raise Violation(f"{client.name} was told {told}, but the store has {inputs}")
     if universe.scope.steady:
         for key in universe.store.sessions():
             record = universe.store.record(key)

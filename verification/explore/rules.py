@@ -30,32 +30,30 @@ PROTOCOL = (
     Rule(
         "1",
         "A request's head is compared with the session's",
-        "A chunk names the history that it continues by step number and head, a hash of all inputs before it. It "
-        "is applied only where both are those of the session, so that a chunk never continues another client's "
-        "steps.",
+        "A chunk names the history that it continues by step number and head, a hash of all earlier inputs. It is "
+        "applied only if both match the session's, so that a chunk never continues another client's steps.",
         switches.head_of_requests,
         Scope(((Open("s"), steps("s", 11, 12, window=2)), (Open("s"), steps("s", 21))), replicas=1, slow=1),
     ),
     Rule(
         "2",
-        "The head is in the store's compare-and-set",
-        "A commit succeeds only on a record with the head that it was computed on. Two replicas that computed "
+        "The head is part of the store's compare-and-set",
+        "A commit succeeds only on a record with the head that it was computed from. Two replicas that computed "
         "different steps from the same step number cannot both commit.",
         switches.head_in_the_store,
         Scope(((Open("s"), steps("s", 11, 12)), (Append("s", 21),)), fall_backs=1, atomic_commits=True),
     ),
     Rule(
         "3a",
-        "The generation is in the store's compare-and-set",
-        "A commit succeeds only on a record of the generation that it was computed in. A late commit of a session "
-        "that was deleted does not change the session created after it, even where both had consumed the same "
-        "inputs.",
+        "The generation is part of the store's compare-and-set",
+        "A commit succeeds only on a record of the generation that it was computed in. A late commit of a deleted "
+        "session does not change the session that was created after it, even if both had consumed the same inputs.",
         switches.generation_in_the_store,
         Scope(((Open("s"), Fork("s", "t"), steps("t", 11), Delete("t"), Fork("s", "t")),), unknowns=1),
     ),
     Rule(
         "3b",
-        "The whole header is in the store's compare-and-set",
+        "The whole header is part of the store's compare-and-set",
         "The position alone is not enough: a record at the same position may have its checkpoint elsewhere, and a "
         "commit that appends to the log relies on where the log begins.",
         switches.header_in_the_store,
@@ -66,86 +64,85 @@ PROTOCOL = (
     Rule(
         "4",
         "A checkpoint waits for `acked`",
-        "A checkpoint drops the log before it, so it is written only where the client holds the replies up to "
-        "there. The reply to a step that the log has lost cannot be computed again.",
+        "A checkpoint drops the log before it, so it is written only once the client holds the replies up to that "
+        "point. The reply to a step that is no longer in the log cannot be computed again.",
         switches.checkpoint_waits_for_acks,
         Scope(((Open("s"), steps("s", 11, 12, window=2)),), replicas=1, timeouts=1),
     ),
     Rule(
         "5",
-        "`acked` covers every reply up to there",
-        "A client that has received a later reply and misses an earlier one acknowledges only what is before the gap.",
+        "`acked` covers every earlier reply",
+        "A client that has received a later reply but misses an earlier one acknowledges only the steps before the "
+        "gap.",
         client_switches.acks_without_holes,
         Scope(((Open("s"), steps("s", 11, 12, 13, window=3)),), replicas=1, timeouts=1),
     ),
     Rule(
         "6a",
-        "A commit whose outcome is unknown does not count as committed",
-        "Where the store's answer is lost, the request is decided again on the record instead of being answered as "
-        "done.",
+        "A commit with an unknown outcome does not count as committed",
+        "If the store's answer is lost, the request is decided again on the record instead of being answered as done.",
         switches.unknown_is_not_committed,
         Scope(((Open("s"), steps("s", 11)),), unknowns=1),
     ),
     Rule(
         "6b",
-        "A commit whose outcome is unknown does not count as refused",
-        "It may have been executed. A step without a position is therefore answered with OUTCOME_UNKNOWN and not "
-        "with a reason for which a client sends it again.",
+        "A commit with an unknown outcome does not count as refused",
+        "The commit may have been executed. A step without a position is therefore answered with OUTCOME_UNKNOWN, and "
+        "not with a reason for which a client sends it again.",
         switches.unknown_is_not_failed,
         Scope(((Open("s"), Append("s", 11)),), unknowns=1),
     ),
     Rule(
         "7",
         "Rejections are decided on the store's record",
-        "A cached state may be stale, because another replica has served the session since. A chunk that does not "
-        "continue the cached state is decided on a record that was read after it arrived.",
+        "A cached state may be stale because another replica has served the session since. A chunk that does not "
+        "continue the cached state is decided on a record that was read after the chunk arrived.",
         switches.store_decides_rejections,
         Scope(((Open("s"), steps("s", 11), Reset("s"), steps("s", 12)),)),
     ),
     Rule(
         "8a",
         "A duplicate is answered after the session's own commits",
-        "A chunk that is already computed and not committed yet may still be lost. Its duplicate waits for the "
-        "outcome.",
+        "A chunk that is computed but not yet committed may still be lost. Its duplicate waits for the outcome.",
         switches.duplicates_wait_for_commits,
         Scope(((Open("s"), steps("s", 11)),), timeouts=1),
     ),
     Rule(
         "8b",
         "A reply leaves after its commit",
-        "What a client was told is durable: no reply leaves before the store has accepted what it tells of.",
+        "What a client was told is durable: no reply leaves before the store has accepted what it reports.",
         switches.replies_wait_for_commits,
         Scope(((Open("s"), steps("s", 11, 12)),), replicas=1),
     ),
     Rule(
         "9",
         "Generations are minted by the server",
-        "Each creation gets a generation of its own. A client that chose it would give a delayed copy of its "
-        "request the generation of a session that was deleted since.",
+        "Each creation gets a generation of its own. If clients chose the generation, a delayed copy of a request "
+        "could bring back the generation of a session that has been deleted since.",
         switches.server_mints_generations,
         Scope(((Open("s"), Delete("s")),), slow=1, timeouts=1),
     ),
     Rule(
         "10a",
         "Reset names its generation",
-        "A reset applies only to the generation that its sender knows. A delayed copy of it does not reset the "
-        "session a second time.",
+        "A reset applies only to the generation that its sender knows. A delayed copy does not reset the session a "
+        "second time.",
         switches.reset_names_its_generation,
         Scope(((Open("s"), Reset("s"), Reset("s"), steps("s", 11)),), slow=1, timeouts=1),
     ),
     Rule(
         "10b",
         "Delete names its generation",
-        "A delete applies only to the generation that its sender knows. A delayed copy of it does not delete the "
-        "session that was created after it.",
+        "A delete applies only to the generation that its sender knows. A delayed copy does not delete the session "
+        "that was created after it.",
         switches.delete_names_its_generation,
         Scope(((Open("s"), Delete("s"), Open("s"), steps("s", 11)),), slow=1, timeouts=1),
     ),
     Rule(
         "11",
-        "The client replays on its own history only",
-        "After the store lost commits, a client sends its steps again from the record's position. It does so "
-        "only where the record's position is one that it went through itself.",
+        "The client replays only on its own history",
+        "After the store has lost commits, a client sends its steps again from the record's position, but only if it "
+        "went through that position itself.",
         client_switches.client_replays_on_its_own_history,
         Scope(
             ((Open("s"), steps("s", (11, 12), 13)), (Open("s"), steps("s", 21))),
@@ -156,39 +153,39 @@ PROTOCOL = (
     ),
     Rule(
         "12",
-        "STEP_COMPACTED is harmless where the client holds the reply",
-        "A chunk that is sent again may meet a record whose log no longer has it. A client that already holds the "
-        "reply takes that as success.",
+        "STEP_COMPACTED is harmless if the client holds the reply",
+        "A chunk that is sent again may find that the record's log no longer contains it. A client that already holds "
+        "the reply treats that as success.",
         client_switches.compacted_is_harmless_when_held,
         Scope(((Open("s"), steps("s", 11, 12, 13, window=2)),), replicas=1, fall_backs=1, timeouts=1),
     ),
     Rule(
         "13",
-        "A state is kept at a chunk's boundary until the acks have passed it",
-        "With several chunks in flight the acks are always behind. The state for a checkpoint is kept until the "
-        "acks reach it; otherwise no checkpoint would ever be written and the log would only grow.",
+        "A state is kept at a chunk boundary until the acknowledgements have passed it",
+        "With several chunks in flight, the acknowledgements always lag behind. The state for a checkpoint is kept "
+        "until they reach it; otherwise no checkpoint would ever be written, and the log would only grow.",
         switches.state_is_kept_until_acked,
         Scope(((Open("s"), steps("s", 11, 12, 13, 14, 15, 16, 17, 18, window=2)),), replicas=1, steady=4),
     ),
     Rule(
         "14",
         "A chunk does not make the log longer than its limit",
-        "Where the log has no room, a checkpoint is written first, or the chunk is rejected with ACK_BEHIND.",
+        "If the log has no room, a checkpoint is written first, or the chunk is rejected with ACK_BEHIND.",
         switches.the_log_is_bounded,
         Scope(((Open("s"), steps("s", 11, 12, 13)),), replicas=1, max_log_steps=2, due_steps=8),
     ),
     Rule(
         "15",
         "One request of a session is computed at a time",
-        "A session has one state: the next chunk starts from where the one before it has ended.",
+        "A session has one state: the next chunk starts where the previous one ended.",
         switches.one_is_computed_at_a_time,
         Scope(((Open("s"), steps("s", 11, 12, window=2)),), replicas=1),
     ),
     Rule(
         "16",
         "Decisions on the record wait for the session's own commits",
-        "A record that is read while a commit is in flight may be from before or after it. What is decided on a "
-        "record waits until nothing of the session is uncommitted.",
+        "A record that is read while a commit is in flight may or may not include that commit. A decision on the "
+        "record waits until the session has nothing uncommitted.",
         switches.decisions_wait_for_commits,
         Scope(
             ((Open("s"), steps("s", 11, 12, 13, 14, window=2)),), replicas=1, max_log_steps=2, due_steps=8, timeouts=1
@@ -196,24 +193,26 @@ PROTOCOL = (
     ),
     Rule(
         "17a",
-        "A session is not evicted while it has something to do",
-        "Only the state of an idle session leaves the cache. What is computed and not committed exists nowhere else.",
+        "A session is not evicted while it has work",
+        "Only the state of an idle session leaves the cache. Results that are computed but not committed exist nowhere "
+        "else.",
         switches.busy_sessions_stay_cached,
         Scope(((Open("s"), steps("s", 11, 12)), (Open("r"), steps("r", 21, 22))), replicas=1, slots=1),
     ),
     Rule(
         "17b",
-        "What a batch computes on a dropped state does not count",
-        "A failed commit drops the cached state, and its requests start again from the record. A batch that is "
-        "still computing on the dropped state is ignored when it ends.",
+        "Results of a batch on a dropped state do not count",
+        "A failed commit drops the cached state, and its requests start again from the record. The results of a batch "
+        "that was still computing on the dropped state are ignored.",
         switches.late_batches_are_thrown_away,
         Scope(((Open("s"), steps("s", 11, 12, window=2)),), replicas=1, unknowns=1),
     ),
     Rule(
         "19",
-        "A start that comes again is recognized",
-        "The first step of a sequence starts its session anew without naming a generation, so the record keeps what "
-        "the start was made of. A delayed copy of it is answered from the log and does not start the session again.",
+        "A repeated start is recognised",
+        "The first step of a sequence starts its session anew without naming a generation, so the record keeps an "
+        "origin made from the start. A delayed copy of it is answered from the log, and does not start the session "
+        "again.",
         switches.starts_are_recognized,
         Scope(((Start("s", 11), Follow("s", 12, 1)),), slow=1, timeouts=1),
     ),
@@ -240,16 +239,16 @@ IN_REDIS = (
     Rule(
         "18a",
         "A record's list in Redis only grows",
-        "A commit pushes to the list and changes nothing that stands in it. After a power cut Redis may execute "
-        "part of an old transaction again, and a change in place would then hit a list that it was not made for.",
+        "A commit pushes to the list and changes nothing that is already in it. After a power cut, Redis may execute "
+        "part of an old transaction again, and a change in place would then hit a list for which it was not made.",
         redis_switches.lists_only_grow,
         Scope(((Open("s"), steps("s", 11, 12)),), replicas=1, power_cuts=2),
     ),
     Rule(
         "18b",
-        "Entries that were superseded are skipped",
-        "A commit that a power cut left half written may come back behind a restart, beside the one that took its "
-        "place. A reader follows only the entries that lead from the last one back to its base.",
+        "Superseded entries are skipped",
+        "A commit that a power cut left half written may come back after a restart, next to the commit that replaced "
+        "it. A reader follows only the entries that lead from the last one back to its base.",
         redis_switches.superseded_entries_are_skipped,
         Scope(((Open("s"), steps("s", 11)), (Open("r"),)), replicas=1, power_cuts=3),
         CUT_AFTER_A_RESTART,
@@ -257,8 +256,8 @@ IN_REDIS = (
     Rule(
         "18c",
         "A trim is not in the transaction of its push",
-        "A trim is a call of its own behind the push. Part of a transaction may be executed after a restart, and a "
-        "trim without its push would remove what still counts.",
+        "A trim is a separate call after the push. Part of a transaction may be executed after a restart, and a trim "
+        "without its push would remove entries that still count.",
         redis_switches.trims_are_alone,
         Scope(
             ((Open("s"), Reset("s")), (Open("s"), steps("s", 21))),
@@ -270,25 +269,25 @@ IN_REDIS = (
     ),
     Rule(
         "18d",
-        "A delete is in no transaction",
-        "A delete is a call of its own with a single write, which Redis does not wrap in a transaction. So no "
-        "power cut leaves a delete in the file that is executed later.",
+        "A delete is not in a transaction",
+        "A delete is a separate call with a single write, which Redis does not wrap in a transaction. A power cut "
+        "therefore never leaves a delete in the file that is executed later.",
         redis_switches.deletes_are_alone,
         Scope(RECREATED, replicas=1, power_cuts=2, synced=False, depth=2, due_steps=4),
     ),
     Rule(
         "18e",
         "A connection's first write is a whole transaction",
-        "Its EXEC ends a transaction that a power cut left open in the append-only file. Otherwise the next "
-        "restart drops everything behind that MULTI, acknowledged commits included.",
+        "Its EXEC ends a transaction that a power cut left open in the append-only file. Otherwise the next restart "
+        "drops everything after that MULTI, including acknowledged commits.",
         redis_switches.first_write_is_a_transaction,
         Scope(RECREATED, replicas=1, power_cuts=2, synced=False, depth=2, due_steps=4),
     ),
     Rule(
         "18f",
         "An entry names its base",
-        "An entry carries a mark of the base that it belongs to, not only the number of elements back to it. What "
-        "is pushed again, or what a power cut took or brought back, changes that distance.",
+        "An entry carries a mark of its base, and not only the number of elements back to it. That distance changes "
+        "when an entry is pushed again, and when a power cut removes or brings back entries.",
         redis_switches.links_name_their_base,
         Scope(
             ((Open("s"), steps("s", 11), Reset("s"), Open("s"), steps("s", 12)),),
@@ -299,9 +298,9 @@ IN_REDIS = (
     ),
     Rule(
         "18g",
-        "What another run of Redis wrote is written again before anybody is told of it",
-        "What is read after a restart of Redis is pushed once more in this run, and only then is anybody told of "
-        "it. So what was told wins over whatever a power cut left in the file.",
+        "What an earlier run of Redis wrote is written again before anyone is told of it",
+        "What is read after a restart of Redis is pushed once more in the new run, and only then is anyone told of it. "
+        "What was told therefore wins over whatever a power cut left in the file.",
         redis_switches.what_is_read_is_said_again,
         Scope(((Open("s"), steps("s", 11)), (Open("r"),)), replicas=1, power_cuts=3),
         CUT_AFTER_A_RESTART,
@@ -309,7 +308,7 @@ IN_REDIS = (
     Rule(
         "18h",
         "A trim keeps only a base of its own run",
-        "A trim that a power cut left in the file is executed after the next restart. That is harmless only where "
+        "A trim that a power cut left in the file is executed after the next restart. That is harmless only if "
         "everything from its base on was pushed in the same run of Redis.",
         redis_switches.trims_keep_what_their_run_pushed,
         Scope(((Open("s"), steps("s", 11, 12, 13, window=2)),), replicas=2, power_cuts=3, due_steps=1, timeouts=1),

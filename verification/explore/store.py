@@ -291,7 +291,7 @@ class ExploredStore:
                     allowed.add(change.after)
             if (None if after is None else after.packed) not in allowed:
                 was, now = ("nothing" if one is None else _told(one) for one in (before, after))
-                text = f"{session_key(name).session} was {was} when Redis stopped, and is {now} after its restart"
+                text = f"{session_key(name).session} was {was} when Redis stopped, but is {now} after its restart"
                 raise Violation(text)
         self.ledger.restarted(contents)
 

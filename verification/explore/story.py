@@ -84,9 +84,9 @@ def tell(universe: Universe, event: Event) -> str:
                 return f"the store refuses {rest[0]}'s {call}"
             if write.results:
                 return f"the store's answer to {rest[0]}'s {call} is lost"
-            return f"{rest[0]} receives no answer from the store; still on its way is its {call}"
+            return f"{rest[0]} receives no answer from the store; its {call} is still on its way"
         case "late":
-            return f"the store executes what was still on its way, the {_calls(universe.late[rest[0]].calls)}"
+            return f"the store executes the {_calls(universe.late[rest[0]].calls)}, which was still on its way"
         case "fall_back":
             of_one = f" of {rest[1]}" if rest[1] else ""
             return f"the store fails over and loses its last {_counted(rest[0], 'commit')}{of_one}"
@@ -103,7 +103,8 @@ def _power_cut(universe: Universe, lost: int, writes: int) -> str:
     if writes < 0:
         return what
     left = ", ".join(write.command.value for write in unit.writes[:writes]) or "nothing"
-    return f"{what}; an open MULTI with {left} is left of the first lost one"
+    cut = "it" if lost == 1 else "the first of these"
+    return f"{what}; of {cut}, an open MULTI with {left} remains"
 
 
 def _counted(count: int, what: str) -> str:
@@ -151,7 +152,7 @@ def _result(result: Any) -> str:
     if isinstance(result, Rejection):
         return f"{result.reason.name}, the record is at {_at(result.position)}"
     if isinstance(result, wire.StepReply):
-        return f"done{', again' if result.replayed else ''}, at {_at(result.position)}"
+        return f"{'replayed' if result.replayed else 'done'}, at {_at(result.position)}"
     if isinstance(result, generation_requests.OpenReply):
         return f"{'created' if result.created else 'continues'} at {_at(result.header.position)}"
     if isinstance(result, generation_requests.Moved):

@@ -64,9 +64,9 @@ def consumed(position: Position) -> Inputs:
     """Returns the inputs that a position names. Raises Violation if it names none."""
     origin = _origins.get(position.head)
     if origin is None:
-        raise Violation(f"a position at step {position.step} whose head names no history that ever was")
+        raise Violation(f"the head of a position at step {position.step} belongs to no history")
     if len(origin.inputs) != position.step:
-        raise Violation(f"a position at step {position.step} whose head names {len(origin.inputs)} inputs")
+        raise Violation(f"the head of a position at step {position.step} belongs to {len(origin.inputs)} inputs")
     return origin.inputs
 
 
@@ -89,7 +89,9 @@ def content(record: Record) -> Inputs:
     if int.from_bytes(record.checkpoint, "little") != (expected(inputs[:start]) or [0])[-1]:
         raise Violation(f"the record's checkpoint is not the state after {inputs[:start]}")
     if unpack(record.log) != inputs[start:]:
-        raise Violation(f"the record's log is {unpack(record.log)}, and {inputs[start:]} behind its checkpoint")
+        raise Violation(
+            f"the record's log is {unpack(record.log)}, but its inputs after the checkpoint are {inputs[start:]}"
+        )
     return inputs
 
 
@@ -118,22 +120,22 @@ class Ledger:
         if generation in self.ended:
             raise Violation("a generation that was replaced or deleted is in the store again")
         if before is not None and before[0] == generation and after[: len(before[1])] != before[1]:
-            raise Violation(f"committed steps are lost: the record was {before[1]}, and is {after} now")
+            raise Violation(f"committed steps are lost: the record was {before[1]}, and is now {after}")
         if len(set(after)) != len(after):
             raise Violation(f"a step is applied twice: the record is {after}")
         named = origin_of(header.position.head)
         if named is None or named.inputs != after or header.position.step != len(after):
-            text = "nothing that ever was" if named is None else str(named.inputs)
-            raise Violation(f"the record goes on on a hole: its inputs are {after}, its position names {text}")
+            text = "no history" if named is None else str(named.inputs)
+            raise Violation(f"the record continues after a gap: its inputs are {after}, but its position names {text}")
         if not isinstance(record, Record):
             raise Violation(str(record))
         if record.header != header:
             raise Violation(
-                f"the record is at step {record.position.step}, and its last commit at {header.position.step}"
+                f"the record is at step {record.position.step}, but its last commit is at {header.position.step}"
             )
         content(record)
         if len(after) - start > self.max_log_steps:
-            raise Violation(f"the log is not bounded: {len(after) - start} steps, allowed are {self.max_log_steps}")
+            raise Violation(f"the log exceeds its limit: {len(after) - start} steps, at most {self.max_log_steps}")
         if before is not None and before[0] != generation:
             self.ended |= {before[0]}
         self.standing[commit.key] = (generation, after)

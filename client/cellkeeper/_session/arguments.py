@@ -72,7 +72,7 @@ def several_ids(given: object, field: str) -> list[Any]:
 def id_text(given: object, field: str) -> str:
     """Returns a string that UTF-8 can encode; it may be empty."""
     if not isinstance(given, str):
-        hint = "" if given is None else f"; str({field}) makes one"
+        hint = "" if given is None else "; convert it with str()"
         raise InvalidArgument(f"{field}: got {type(given).__name__} {given!r}, expected a str{hint}", field=field)
     try:
         given.encode()
@@ -88,13 +88,13 @@ def generation_bytes(given: object) -> bytes:
 
 def fingerprint_bytes(given: object) -> bytes:
     """Returns a fingerprint, as in a Model; empty means the version that takes new sessions."""
-    return _instance(given, bytes, "fingerprint", "bytes, as in a Model; bytes.fromhex() makes them of digits")
+    return _instance(given, bytes, "fingerprint", "bytes, as in a Model; bytes.fromhex() converts digits")
 
 
 def position(given: object, field: str) -> Position | None:
     """Returns a Position, or None."""
     return (
-        None if given is None else _instance(given, Position, field, "a Position; Position.parse() makes one of text")
+        None if given is None else _instance(given, Position, field, "a Position; Position.parse() reads one from text")
     )
 
 
@@ -104,7 +104,7 @@ def output_names(given: object) -> tuple[str, ...]:
         raise InvalidArgument(f"outputs: got {given!r}, expected a list of names", field="outputs")
     names = tuple(given)
     if not names or not all(isinstance(name, str) for name in names):
-        raise InvalidArgument(f"outputs: got {names!r}, expected names, at least one", field="outputs")
+        raise InvalidArgument(f"outputs: got {names!r}, expected one or more names", field="outputs")
     return names
 
 
@@ -119,7 +119,7 @@ def tensors(given: object, field: str) -> Mapping[str, Any]:
     """Returns tensors by name."""
     if isinstance(given, Mapping):
         return given
-    text = f"{field}: got {type(given).__name__}, expected tensors by name"
+    text = f"{field}: got {type(given).__name__}, expected a mapping of tensors by name"
     raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
 
 

@@ -6,10 +6,10 @@ import asyncio
 
 from ..errors import WrongEventLoop
 
-_ADVICE = "make one in each asyncio.run (async with AsyncClient(...)), or use Client, which works in every thread"
+_ADVICE = "create one in each asyncio.run (async with AsyncClient(...)), or use Client, which works in every thread"
 _CLOSED = f"this client belongs to an event loop that is closed, and cannot be used in another one; {_ADVICE}"
 _OTHER = (
-    "this client belongs to another event loop, the one that it was first used in; await it there "
+    "this client belongs to the event loop in which it was first used; await it there "
     f"(asyncio.run_coroutine_threadsafe does so from another thread), or {_ADVICE}"
 )
 

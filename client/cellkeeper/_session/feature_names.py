@@ -43,7 +43,7 @@ def _ordered(given: Any, names: list[Any], wanted: Sequence[str], field: str) ->
     }
     if any(wrong.values()):
         came = "; ".join(f"{what}: {_shown(some)}" for what, some in wrong.items() if some)
-        text = f"{field}: got columns of other names ({came}), expected {_shown(wanted)} in any order"
+        text = f"{field}: got other columns ({came}), expected {_shown(wanted)} in any order"
         raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
     return given[[*wanted]]
 

@@ -38,7 +38,7 @@ class GroupInputs:
         if table is None:
             return self._row_by_row(names, rows)  # finds out what is wrong, and in which row
         if len(table) != len(names):
-            raise self._wrong(f"{len(table)} rows", f"{len(names)}, one a member")
+            raise self._wrong(f"{len(table)} rows", f"{len(names)}, one per member")
         return table.tobytes(), table.ndim == 1 + len(self._shape)
 
     # ------------------------------------------------------------------------------------------ inside
@@ -68,9 +68,9 @@ class GroupInputs:
         try:
             count = len(rows)
         except TypeError:
-            raise self._wrong(type(rows).__name__, f"{len(names)} rows, one a member") from None
+            raise self._wrong(type(rows).__name__, f"{len(names)} rows, one per member") from None
         if count != len(names):
-            raise self._wrong(f"{count} rows", f"{len(names)}, one a member")
+            raise self._wrong(f"{count} rows", f"{len(names)}, one per member")
         converted: list[bytes] = []
         first: tuple[int, bool] | None = None
         for at, (name, row) in enumerate(zip(names, rows, strict=True)):
@@ -82,8 +82,8 @@ class GroupInputs:
                 raise InvalidArgument(text, reason=error.reason, field=error.field) from error
             first = first or (len(raw), single)
             if (len(raw), single) != first:
-                text = f"row {at} (session {name!r}) with another number of time steps than row 0"
-                raise self._wrong(text, "the same for all rows of one step")
+                text = f"row {at} (session {name!r}) with a different number of time steps than row 0"
+                raise self._wrong(text, "the same number for all rows of a step")
             converted.append(raw)
         return b"".join(converted), first is not None and first[1]
 

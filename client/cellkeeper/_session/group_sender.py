@@ -27,7 +27,7 @@ from .session_sender import SessionSender
 from .step_call import StepCall
 
 _logger = logging.getLogger("cellkeeper")
-_BUSY = "it was not sent, as steps given to its members before are still unanswered"
+_BUSY = "it was not sent: earlier steps of its members are still unanswered"
 
 
 class Routes(Protocol):
@@ -245,7 +245,7 @@ class GroupSender:
             try:
                 self.refused(part, item, error)
             except Exception:  # noqa: PERF203 - one member's failure must not keep the others from being told
-                _logger.exception("a lost step of session %r could not be taken back", part.chunk.members.names[item])
+                _logger.exception("a lost step of session %r could not be handled", part.chunk.members.names[item])
 
     # ------------------------------------------------------------------------------------------ inside
 
@@ -259,7 +259,7 @@ class GroupSender:
             try:
                 await asyncio.wait_for(done, max(0.0, deadline - self.loop.time()))
             except asyncio.TimeoutError:
-                raise no_answer_from(None, timeout, timeout, None, "steps given before are still unanswered") from None
+                raise no_answer_from(None, timeout, timeout, None, "earlier steps are still unanswered") from None
 
     def _withdraw(self, part: GroupPart) -> Rows:
         """Marks the part as not to be sent. Returns its items that are in the columns; senders send the others."""

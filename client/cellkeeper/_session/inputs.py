@@ -91,8 +91,8 @@ class Inputs:
         if not self._model.missing_values and b"\0" in np.isfinite(converted).tobytes():
             place = _place(np.isfinite(converted).reshape(-1, *shape), names)
             expected = (
-                f"finite values of dtype {self._model.input.dtype}, as the model takes no missing values (masked, None "
-                "and NA count as NaN)"
+                f"finite values of dtype {self._model.input.dtype}, because the model does not accept missing values "
+                "(masked, None and NA count as NaN)"
             )
             raise self._wrong(f"NaN or infinity {place}", expected, field)
         return converted
@@ -180,7 +180,7 @@ def _what_is_no_number(steps: Array, names: Sequence[str]) -> str:
     """Describes the first non-numeric element of an array [T, ...] whose dtype is not numeric."""
     numbers = np.array([_is_number(value) for value in steps.flat]).reshape(steps.shape)
     if not numbers.all():
-        return f"dtype {steps.dtype}: no number {_place(numbers, names)}"
+        return f"dtype {steps.dtype}: not a number {_place(numbers, names)}"
     held = np.array([not isinstance(value, int) or -(2**63) <= value < 2**64 for value in steps.flat])
     if not held.all():
         return f"an integer of more than 64 bits {_place(held.reshape(steps.shape), names)}"

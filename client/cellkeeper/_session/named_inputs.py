@@ -66,7 +66,7 @@ class NamedInputs:
         names = ", ".join(spec.name for spec in model.inputs)
 
         def wrong(came: str) -> InvalidArgument:
-            expected = f"{steps} time steps of each of {names}" if names else "none: the prediction becomes every input"
+            expected = f"{steps} time steps of each of {names}" if names else "none: predictions become all inputs"
             text = f"known: got {came}, expected {expected} (model {self._model.name!r})"
             return InvalidArgument(text, reason="INVALID_FIELD", field="known")
 
@@ -122,7 +122,7 @@ class NamedGroupInputs:
             return by_name(rows, self._model)
         if not isinstance(rows, Sequence) or len(rows) != len(names):
             came = f"{len(rows)} rows" if isinstance(rows, Sequence) else type(rows).__name__
-            text = f"inputs: got {came}, expected {len(names)} rows, one a member, each a dict of inputs by name"
+            text = f"inputs: got {came}, expected {len(names)} rows, one per member, each a dict of inputs by name"
             raise InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
         found = []
         for at, (name, row) in enumerate(zip(names, rows, strict=True)):
@@ -138,7 +138,7 @@ def by_name(given: object, model: Model, field: str = "inputs") -> Mapping[str, 
     """Returns the values as a mapping with each of the model's inputs. Raises InvalidArgument."""
 
     def wrong(came: str) -> InvalidArgument:
-        text = f"{field}: got {came}, expected each of {', '.join(names)} by its name (model {model.name!r})"
+        text = f"{field}: got {came}, expected a dict with each of {', '.join(names)} (model {model.name!r})"
         return InvalidArgument(text, reason="INVALID_FIELD", field=field)
 
     names = [spec.name for spec in model.inputs]
@@ -166,8 +166,8 @@ def _check_alike(lengths: Mapping[str, tuple[int, bool]], model: Model, field: s
     for name, length in lengths.items():
         if length != expected:
             text = (
-                f"{field}[{name}]: got {_length(length)}, expected {_length(expected)} as of {first}: all inputs have "
-                f"the same time steps (model {model.name!r})"
+                f"{field}[{name}]: got {_length(length)}, expected {_length(expected)}, as for {first}: all inputs "
+                f"must have the same time steps (model {model.name!r})"
             )
             raise InvalidArgument(text, reason="INVALID_FIELD", field=f"{field}[{name}]")
 

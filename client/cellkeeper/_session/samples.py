@@ -47,7 +47,7 @@ def stacked(samples: Sequence[Sample], numbers: Callable[[ArrayLike], Array], fi
         came = [*sample] if isinstance(sample, Mapping) else None
         if (came is None) != (names is None) or set(came or ()) != set(names or ()):
             what = type(sample).__name__ if came is None else f"the inputs {', '.join(map(repr, came))}"
-            text = f"inputs: sample {number} of the stream: got {what}, expected what the samples before it have"
+            text = f"inputs: sample {number} of the stream: got {what}, expected the same as in those before it"
             raise InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
     if names is None:
         return _stacked(samples, numbers, first, "inputs")
@@ -66,7 +66,7 @@ def _stacked(samples: Sequence[Any], numbers: Callable[[ArrayLike], Array], firs
             raise InvalidArgument(text, reason="INVALID_FIELD", field=field) from error
         if arrays[-1].shape != arrays[0].shape:
             came, others = list(arrays[-1].shape), list(arrays[0].shape)
-            text = f"{field}: sample {number} of the stream: got shape {came}, expected {others} as of those before"
+            text = f"{field}: sample {number} of the stream: got shape {came}, expected {others}, as before"
             raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
     return np.stack(arrays)
 

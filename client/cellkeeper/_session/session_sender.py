@@ -21,7 +21,7 @@ from .retry import EndpointStatus, no_answer_from, worth_retrying
 from .step_call import Answer, StepCall, error_of_later_steps, translated
 from .verdict import DELIVER, LOST, Action, Verdict
 
-UNSETTLED = "it was not sent, as it is not known yet whether an earlier step of the session counts"
+UNSETTLED = "it was not sent: the outcome of an earlier step is not known yet"
 _FAIL = Action.FAIL
 _LEAST_SECONDS = 0.001
 _NOT_SERVED_SECONDS = 2.0
@@ -176,7 +176,7 @@ class SessionSender:
         try:
             await asyncio.wait_for(drained, timeout)
         except asyncio.TimeoutError:
-            why = "steps given before are still unanswered"
+            why = "earlier steps are still unanswered"
             raise no_answer_from(self.endpoint, timeout, timeout, None, why) from None
 
     def rewind(self, error: CellkeeperError, position: Position) -> None:

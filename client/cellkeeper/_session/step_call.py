@@ -90,11 +90,11 @@ def with_late_step(error: CellkeeperError, late: LateStep) -> CellkeeperError:
 
 
 _FOUND_HERE = {
-    "GENERATION_CHANGED": "the server has another generation of the session; open it again to continue that one",
-    "HISTORY_CHANGED": "the server's record of this session has other inputs than those sent from here",
+    "GENERATION_CHANGED": "the server has another generation of this session; open it again to continue from that one",
+    "HISTORY_CHANGED": "the server's record of this session has inputs that this client did not send",
     "HISTORY_LOST": (
-        "the server lost more steps of this session than the inputs kept here reach back; "
-        "open it again and send what is missing"
+        "the server lost more steps of this session than this client keeps inputs for; "
+        "open it again and send the missing steps"
     ),
 }
 

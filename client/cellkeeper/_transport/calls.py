@@ -98,13 +98,13 @@ class Calls:
 
     def _unreachable(self, spent: float, last: CellkeeperError) -> Unavailable:
         advice = (
-            "is it running, are host and port right, does it want TLS? connect_timeout says how long to wait for one "
-            "that starts later"
+            "check that it is running, that host and port are right, and whether it requires TLS; connect_timeout is "
+            "how long to wait for a server that starts later"
         )
         if _OTHER_NAME in last.message:
             advice = (
                 "the server's certificate is for another name: connect to a name that is in it, or pass one as "
-                "Tls(server_name=...), for the command as --server-name"
+                "Tls(server_name=...) (--server-name of the command)"
             )
         error = Unavailable(f"no server was reached in {spent:.2g} s: {last.message} ({advice})")
         error.__cause__ = last

@@ -40,7 +40,7 @@ def carry_over_item(model: Model, session: str, generation: bytes, policy: str, 
     check_policy(policy)
     if (window is None) == (policy == "rerun"):
         came = "none with rerun" if window is None else f"one with {policy}"
-        text = f"window: got {came}, expected a window of inputs with rerun, and with rerun only"
+        text = f"window: got {came}, expected a window of inputs with rerun, and none with any other policy"
         raise InvalidArgument(text, reason="INVALID_FIELD", field="window")
     item = pb.CarryOverRequest.Item(
         session=session,

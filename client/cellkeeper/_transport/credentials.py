@@ -80,7 +80,7 @@ class Token:
             token = source()
         token = token.strip()
         if not token or not token.isascii() or not token.isprintable():
-            raise InvalidArgument("token: got none that can be sent, expected printable ASCII", field="token")
+            raise InvalidArgument("token: got characters that cannot be sent, expected printable ASCII", field="token")
         return (("authorization", f"Bearer {token}"),)
 
     def replaced(self, sent: Metadata, error: CellkeeperError) -> bool:

@@ -150,7 +150,7 @@ class Endpoint:
             while not self._closing:
                 await self._one_stream()
         except Exception:
-            _logger.exception("the connection to %s failed in the client; it is made anew", self.target)
+            _logger.exception("the connection to %s failed in the client; reconnecting", self.target)
             self._stream, self.down = None, False
             self._failures += 1
             await asyncio.sleep(self._backoff.wait_seconds(self._failures))

@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from ..errors import ForkedProcess
 
-_ADVICE = "start processes that use a client by spawn or forkserver, or fork before the first client connects"
+_ADVICE = "start processes that use a client with spawn or forkserver, or fork before the first client connects"
 INHERITED = f"this client belongs to the process that this one was forked from; {_ADVICE}"
 NO_GRPC = f"this process was forked from one in which a client had connected, and gRPC does not work in it; {_ADVICE}"
 

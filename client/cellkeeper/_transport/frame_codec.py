@@ -98,7 +98,7 @@ class InflightChunks:
             try:
                 sender.refused(chunk, error)
             except Exception:  # one session's failure must not keep the others from being told
-                _logger.exception("a lost step of session %r could not be taken back", sender.session)
+                _logger.exception("a lost step of session %r could not be handled", sender.session)
 
 
 class Column:

@@ -105,13 +105,13 @@ class GroupMembers:
         given = [session_id(name, f"ids[{at}]") for at, name in enumerate(several_ids(names, "ids"))]
         for at, name in enumerate(given):
             if name in self._rows:
-                raise InvalidArgument(f"ids: got {name!r} at {at}, which is a member already", field="ids")
+                raise InvalidArgument(f"ids: got {name!r} at {at}, which is already a member", field="ids")
         if len(set(given)) != len(given):
             twice = next(name for name in given if given.count(name) > 1)
             raise InvalidArgument(f"ids: got {twice!r} twice, expected each once", field="ids")
         for name in expect:
             if name not in given:
-                text = f"expect: got a position of {id_text(name, 'expect')!r}, which is not among the ids"
+                text = f"expect: got a position for {id_text(name, 'expect')!r}, which is not among the ids"
                 raise InvalidArgument(text, field="expect")
         if not given:
             return {}, {}

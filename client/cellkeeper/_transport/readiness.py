@@ -74,7 +74,7 @@ async def _ask(endpoint: Endpoint, metadata: Metadata) -> None:
 
 
 def _not_ready(endpoints: Endpoints, timeout: float, last: CellkeeperError | None) -> DeadlineExceeded:
-    why = "none was asked" if last is None else last.message
+    why = "no server was asked" if last is None else last.message
     error = DeadlineExceeded(f"no server was ready within {timeout:g} s ({endpoints.names}): {why}")
     error.__cause__ = last
     return error

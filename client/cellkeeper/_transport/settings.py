@@ -78,13 +78,13 @@ def checked_settings(
     if buffer_steps < window_steps:
         raise InvalidArgument(
             f"buffer_steps: got {buffer_steps}, expected at least window_steps, {window_steps}: "
-            "what was answered must outlast what is on the way",
+            "the client must keep at least as many answered inputs as it may have unanswered ones",
             field="buffer_steps",
         )
     if credentials is not None and tls:
         raise InvalidArgument("credentials, tls: got both, expected one of them", field="credentials")
     if credentials is not None and websocket is not None:
-        text = "credentials, websocket: gRPC's credentials do not fit a WebSocket, expected tls instead"
+        text = "credentials, websocket: got both, expected tls instead of credentials, which are for gRPC only"
         raise InvalidArgument(text, field="credentials")
     if tls is True:
         tls = Tls()

@@ -158,7 +158,7 @@ class Stream:
                 return ended.error
             return Unavailable(f"{self._target} did not answer within {self._attempt_timeout:g} s", reason="LOST")
         except (ServerError, ValueError) as error:  # columns that do not match
-            return Unavailable(f"{self._target} sent what cannot be read: {error}", reason="LOST")
+            return Unavailable(f"{self._target} sent a reply that cannot be read: {error}", reason="LOST")
 
     async def _watch(self, call: StreamCall) -> None:
         """Cancels the stream if no reply arrives for attempt_timeout while frames are in flight."""

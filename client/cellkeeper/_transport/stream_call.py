@@ -84,7 +84,7 @@ class GrpcCall:
         except asyncio.CancelledError:
             if not self._call.cancelled():
                 raise  # the reader's own cancellation
-            raise lost(self._target, "was given up") from None
+            raise lost(self._target, "lost its stream, which the client cancelled") from None
         if reply is _EOF:
             code, details = await self._call.code(), await self._call.details()
             if code is grpc.StatusCode.OK:

@@ -52,7 +52,7 @@ def _checked(url: object, tls: Tls | None) -> WebSocketAddress:
         raise _wrong(f"websocket: got {url!r}, {EXPECTED}")
     encrypted = parts.scheme == "wss"
     if encrypted != (tls is not None):
-        expected = "wss:// where the client has tls, and ws:// where it has none"
+        expected = "wss:// if the client has tls, ws:// if not"
         raise _wrong(f"websocket: got {parts.scheme}://, expected {expected}")
     made = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}{PATH}"
     if tls is None:

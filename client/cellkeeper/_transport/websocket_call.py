@@ -52,7 +52,7 @@ class WebSocketCall:
         try:
             return pb.StepFrameReply.FromString(message)
         except DecodeError as error:
-            raise lost(self._address.url, f"sent what cannot be read: {error}") from None
+            raise lost(self._address.url, f"sent a reply that cannot be read: {error}") from None
 
     async def done_writing(self) -> None:
         socket = self._socket or await self._opened()
@@ -72,7 +72,7 @@ class WebSocketCall:
         """Waits until the socket is open. Raises CallEnded."""
         await asyncio.wait([self._opening])  # several tasks may wait, and none of them may cancel it for the others
         if self._opening.cancelled():
-            raise lost(self._address.url, "was given up")
+            raise lost(self._address.url, "lost its stream, which the client cancelled")
         return self._opening.result()
 
     async def _open(self, metadata: Metadata) -> ClientConnection:
@@ -121,7 +121,8 @@ class WebSocketCall:
         told = closed.rcvd
         if told is not None and told.code == _TOO_LARGE:
             error: CellkeeperError = ResourceExhausted(
-                f"{self._address.url} takes no message of this size: {told.reason}; send fewer time steps at once",
+                f"{self._address.url} does not accept a message of this size: {told.reason}; send fewer time steps at "
+                "once",
                 field="inputs",
             )
             return CallEnded(error)

@@ -221,7 +221,7 @@ def from_json(message: Any, target: str) -> tuple[grpc.StatusCode | None, Cellke
     """
     error = message.get("error") if isinstance(message, dict) else None
     if not isinstance(error, dict):
-        raise ValueError("no error is told")
+        raise ValueError("the message has no error")
     details = error.get("details")
     details = details if isinstance(details, dict) else {}
     code = grpc.StatusCode.__members__.get(str(error.get("code")))

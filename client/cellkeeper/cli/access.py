@@ -20,23 +20,26 @@ def add(shared: argparse.ArgumentParser) -> None:
         text = f"{text} (default: ${variable})"
         group.add_argument(f"--{name}", metavar="FILE", default=os.environ.get(variable, ""), help=text)
 
-    group.add_argument("--tls", action="store_true", help="TLS with the authorities that everybody knows")
-    file("ca-file", "TLS, with the server's certificate checked by these authorities")
+    group.add_argument("--tls", action="store_true", help="use TLS with gRPC's default certificate authorities")
+    file("ca-file", "use TLS, and check the server's certificate with these authorities")
     file("cert-file", "the client's own certificate, for mutual TLS")
-    file("key-file", "its key")
+    file("key-file", "the key of that certificate")
     group.add_argument(
         "--server-name",
         default="",
         metavar="NAME",
-        help="a name in the server's certificate, where --endpoint has another",
+        help="a name in the server's certificate, if it differs from the host of --endpoint",
     )
-    file("token-file", "a file that holds a token; read again for every call")
+    file("token-file", "a file that holds a token; it is read again for every call")
     group.add_argument("--token", action=_Refused, help=argparse.SUPPRESS)  # otherwise it would abbreviate --token-file
 
 
 class _Refused(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
-        parser.error(f"a token is no flag, which others could read; give --token-file FILE or ${TOKEN_VARIABLE}")
+        parser.error(
+            "a token cannot be given as a flag, which other users could read; use --token-file FILE or "
+            f"${TOKEN_VARIABLE}"
+        )
 
 
 def client_access(parsed: argparse.Namespace) -> dict[str, Any]:

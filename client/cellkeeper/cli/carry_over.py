@@ -25,19 +25,27 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "carry-over",
         parents=[shared],
-        help="hand sessions over to another version of their model",
-        description="Each session starts another generation under the new version. It is safe to start this again: "
-        "sessions that belong to the new version already stay as they are.",
+        help="carry sessions over to another version of their model",
+        description="Each session starts a new generation with the new version. It is safe to run this command again: "
+        "sessions that already belong to the new version stay as they are.",
     )
-    parser.add_argument("--model", default="", help="may be left out while exactly one is served")
+    parser.add_argument("--model", default="", help="optional while exactly one model is served")
     parser.add_argument(
-        "--policy", required=True, choices=tuple(POLICIES), help="what becomes of the state (rerun needs --windows)"
+        "--policy", required=True, choices=tuple(POLICIES), help="what to do with the state (rerun needs --windows)"
     )
-    parser.add_argument("--to", default="", metavar="FINGERPRINT", help="its first digits (default: for new sessions)")
+    parser.add_argument(
+        "--to",
+        default="",
+        metavar="FINGERPRINT",
+        help="the first digits of the new version's fingerprint (default: that of new sessions)",
+    )
     parser.add_argument("--prefix", default="", help="only ids that start with this")
-    parser.add_argument("--session", action="append", metavar="ID", help="this one only; may be given several times")
+    parser.add_argument("--session", action="append", metavar="ID", help="only this session; may be repeated")
     parser.add_argument(
-        "--windows", type=Path, metavar="FOLDER", help="a CSV file for each session: its id, percent-encoded, and .csv"
+        "--windows",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder with a CSV file for each session, named by its id (percent-encoded) and .csv",
     )
     add_header(parser)
     parser.set_defaults(run=_run)
@@ -45,7 +53,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _run(client: Client, parsed: argparse.Namespace) -> None:
     if (parsed.policy == "rerun") != (parsed.windows is not None):
-        raise ValueError("--windows: expected with --policy rerun, and with it only")
+        raise ValueError("--windows: required with --policy rerun, and not allowed with any other")
     target = _version(client, parsed.model, parsed.to)
 
     def window_of(info: SessionInfo) -> ArrayLike | None:
@@ -82,5 +90,8 @@ def _version(client: Client, name: str, digits: str) -> Model:
         return client.model(name)
     found = [m for m in client.models() if m.fingerprint.hex().startswith(digits.lower()) and name in ("", m.name)]
     if len(found) != 1:
-        raise ValueError(f"--to: {len(found)} served versions start with {digits!r}, expected one")
+        raise ValueError(
+            f"--to: the fingerprints of {len(found)} served versions start with {digits!r}, expected one; "
+            "`cellkeeper model list` prints them"
+        )
     return found[0]

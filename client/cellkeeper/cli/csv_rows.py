@@ -19,10 +19,10 @@ def add_header(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--header",
         choices=("yes", "no"),
-        help="whether the first row of CSV names the columns. Default: yes where all its fields start with a letter or "
-        "an underscore, or --columns gives names; no where they are numbers, of which one has a point, a sign or an "
-        "exponent, or two are equal, and which do not ascend in even steps; otherwise (0,1,2; pump,1.5; NA,NA) it is "
-        "asked for. A missing value is an empty field, or one of: " + ", ".join(MISSING_WORDS),
+        help="whether the first row of CSV names the columns. Default: yes if all its fields start with a letter or an "
+        "underscore, or if --columns gives names; no if they are numbers that do not ascend in even steps, and one has "
+        "a point, a sign or an exponent, or two are equal. In any other case (0,1,2; pump,1.5; NA,NA) this option is "
+        "required. A missing value is an empty field, or one of: " + ", ".join(MISSING_WORDS),
     )
 
 
@@ -42,7 +42,7 @@ def csv_rows(lines: Iterable[str], columns: Sequence[str], model: Model, header:
         steps.check_width(first_line, fields)  # even if the first row is not a header
     named = not all(map(is_index, columns))
     if named and header == "no":
-        raise RowError(f"--columns: got {', '.join(columns)}, expected numbers from 0, as there is no header")
+        raise RowError(f"--columns: got {', '.join(columns)}, expected numbers from 0, because there is no header")
     headed = header == "yes" or (header is None and (named or is_header(fields, first_line)))
     if headed and not columns:
         columns = [] if steps.named(first_line, fields) == fields else steps.named(first_line, fields)
@@ -102,5 +102,5 @@ def _column(name: str, header: Sequence[str], width: int) -> int:
         return found[0]
     if found:
         columns = " and ".join(str(index + 1) for index in found)
-        raise RowError(f"--columns: got {name!r}, which is a name or number of columns {columns}; rename them")
+        raise RowError(f"--columns: got {name!r}, which is the name or number of columns {columns}; rename them")
     raise RowError(f"--columns: got {name!r}, expected one of {list(header) or list(range(width))}")

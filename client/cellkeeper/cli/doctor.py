@@ -16,12 +16,14 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
         help="check a running deployment from outside",
-        description="Checks a running deployment, a line for each thing: ok, warn, fail or skip. The exit code is 1 if "
-        "anything failed. It makes scratch sessions named cellkeeper-doctor/..., and deletes them.",
+        description="Checks a running deployment and prints a line for each check: ok, warn, fail or skip. The exit "
+        "code is 1 if a check failed. It creates scratch sessions named cellkeeper-doctor/..., and deletes them.",
     )
-    parser.add_argument("endpoints", nargs="+", metavar="ENDPOINT", help="host:port, of every replica")
-    parser.add_argument("--metrics", nargs="+", action="extend", default=[], metavar="URL", help="/metrics of replicas")
-    parser.add_argument("--model", default="", help="step this model only; default: every one")
+    parser.add_argument("endpoints", nargs="+", metavar="ENDPOINT", help="host:port of each replica")
+    parser.add_argument(
+        "--metrics", nargs="+", action="extend", default=[], metavar="URL", help="the /metrics of each replica"
+    )
+    parser.add_argument("--model", default="", help="step only this model (default: every model)")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds for each call")
     access.add(parser)
 

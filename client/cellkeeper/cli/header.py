@@ -16,7 +16,7 @@ NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _MISSING = {"", *(word.casefold() for word in MISSING_WORDS)}
 _INFINITE = {"inf", "infinity"}
 _AXIS_FIELDS = 3  # the fewest that look like an axis
-_CHOOSE = "--header yes says that it names the columns, --header no that it is the first time step"
+_CHOOSE = "give --header yes if it names the columns, --header no if it is the first time step"
 
 
 def is_missing(field: str) -> bool:
@@ -44,14 +44,14 @@ def is_header(fields: Sequence[str], line: int) -> bool:
         if numbers and not _could_be_names(numbers):
             return False
         raise RowError(
-            f"line {line}: got {','.join(fields)!r}, which may be names of columns or a time step, so that the first "
-            f"time step is in line {line} or in line {line + 1}: {_CHOOSE}"
+            f"line {line}: got {','.join(fields)!r}, which may name the columns or be a time step, so the first time "
+            f"step is in line {line + 1} or in line {line}: {_CHOOSE}"
         )
     strange = [index for index in odd if fields[index] not in names]  # more likely the cause than a name among numbers
     index = (strange or odd)[0]
     raise RowError(
         f"line {line}, column {index + 1}: got {fields[index]!r}, expected only names in the first row, or only "
-        f"numbers with a decimal point, commas between them: {_CHOOSE}"
+        f"numbers with a decimal point, separated by commas: {_CHOOSE}"
     )
 
 

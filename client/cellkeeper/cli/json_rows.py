@@ -57,7 +57,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
-        raise ValueError(f"key {twice!r} is there twice")
+        raise ValueError(f"duplicate key {twice!r}")
     return made
 
 
@@ -69,7 +69,8 @@ def _check_keys(value: dict[str, Any], keys: Sequence[str], line: int, key_line:
     if key_line and len(value) != len(keys):
         other = next(key for key in value if key not in keys)
         raise RowError(
-            f"line {line}: column {other!r} is not in line {key_line}, which has {', '.join(keys)}; --columns chooses"
+            f"line {line}: column {other!r} is not in line {key_line}, which has {', '.join(keys)}; select columns "
+            "with --columns"
         )
 
 

@@ -12,14 +12,14 @@ from ..types import Model, TensorSpec
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    group = commands.add_parser("model", help="what the server serves")
+    group = commands.add_parser("model", help="show what the server serves")
     actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", parents=[shared], help="every served version")
-    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    listing = actions.add_parser("list", parents=[shared], help="list every served version")
+    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
     listing.set_defaults(run=_list)
-    show = actions.add_parser("show", parents=[shared], help="one model, in full")
-    show.add_argument("model", nargs="?", default="", help="may be left out while exactly one is served")
-    show.add_argument("--json", action="store_true", help="as a JSON object")
+    show = actions.add_parser("show", parents=[shared], help="show one model in full")
+    show.add_argument("model", nargs="?", default="", help="optional while exactly one model is served")
+    show.add_argument("--json", action="store_true", help="print a JSON object")
     show.set_defaults(run=_show)
 
 
@@ -49,7 +49,7 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
         rows.append(("vocabulary", model.vocabulary))
     if model.feature_names:
         rows.append(("features", ", ".join(model.feature_names)))
-    rows.append(("missing values", "taken" if model.missing_values else "refused"))
+    rows.append(("missing values", "accepted" if model.missing_values else "refused"))
     rows += [("output", _spec(spec)) for spec in model.outputs]
     rows += [("state", _spec(spec)) for spec in model.states]
     rows.append(("chunk", f"at most {model.max_chunk_steps} steps"))

@@ -54,7 +54,8 @@ class Steps:
         if model.inputs:
             names = ", ".join(spec.name for spec in model.inputs)
             raise RowError(
-                f"the model {model.name!r} takes the inputs {names}, a row is one; step it with the Python client"
+                f"the model {model.name!r} takes the inputs {names}, but a row has only one; step it with the Python "
+                "client"
             )
         self._model = model
         self._shape = model.input.shape
@@ -68,7 +69,7 @@ class Steps:
             shown = [*columns[:SHOWN_COLUMNS], *(["..."] if len(columns) > SHOWN_COLUMNS else [])]
             raise RowError(
                 f"line {line}: inputs: got shape [{len(columns)}] ({', '.join(shown)}), expected {what} (model "
-                f"{self._model.name!r}); --columns chooses, and commas separate the fields of CSV"
+                f"{self._model.name!r}); select columns with --columns, and separate the fields of CSV with commas"
             )
 
     def named(self, line: int, names: Sequence[str]) -> list[str]:
@@ -80,7 +81,8 @@ class Steps:
         if wanted and sorted(names) != sorted(wanted):
             raise RowError(
                 f"line {line}: got the columns {', '.join(names[:SHOWN_COLUMNS])}, expected the features "
-                f"{', '.join(wanted[:SHOWN_COLUMNS])} in any order (model {self._model.name!r}); --columns chooses"
+                f"{', '.join(wanted[:SHOWN_COLUMNS])} in any order (model {self._model.name!r}); select columns "
+                "with --columns"
             )
         return wanted or [*names]
 
@@ -90,8 +92,8 @@ class Steps:
         for value, column in zip(values, columns, strict=True):
             if isnan(value) and not self._model.missing_values:
                 raise RowError(
-                    f"line {line}, {column}: got a missing value, expected a number (model {self._model.name!r} takes "
-                    "no missing values)"
+                    f"line {line}, {column}: got a missing value, expected a number (model {self._model.name!r} does "
+                    "not accept missing values)"
                 )
         if not self._shape:
             return self._token(values[0], line, columns[0])
@@ -100,7 +102,7 @@ class Steps:
             unheld = np.isinf(array.astype(self._dtype))
         if unheld.any():
             index = int(unheld.argmax())
-            expected = f"a finite number of {self._model.input.dtype}"
+            expected = f"a finite {self._model.input.dtype} number"
             raise RowError(f"line {line}, {columns[index]}: got {values[index]}, expected {expected}")
         return array.reshape(self._shape)
 

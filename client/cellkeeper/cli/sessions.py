@@ -19,31 +19,33 @@ SHOWN_IDS = 3
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    group = commands.add_parser("sessions", help="look after sessions")
+    group = commands.add_parser("sessions", help="manage sessions")
     actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def action(name: str, run: Any, text: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = actions.add_parser(name, parents=[shared], help=text)
-        parser.add_argument("--model", default="", help="may be left out while exactly one is served")
+        parser.add_argument("--model", default="", help="optional while exactly one model is served")
         parser.set_defaults(run=run)
         return parser
 
-    listing = action("list", _list, "ids, steps and ages")
+    listing = action("list", _list, "list sessions with their steps and ages")
     listing.add_argument("--prefix", default="", help="only ids that start with this")
-    listing.add_argument("--json", action="store_true", help="one JSON object a line")
-    show = action("show", _show, "one session")
+    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
+    show = action("show", _show, "show one session")
     show.add_argument("session", help="its id")
-    show.add_argument("--json", action="store_true", help="as a JSON object")
-    reset = action("reset", _reset, "start another generation at step 0")
+    show.add_argument("--json", action="store_true", help="print a JSON object")
+    reset = action("reset", _reset, "start a new generation at step 0")
     reset.add_argument("session", help="its id")
     fork = action("fork", _fork, "copy a session under another id")
     fork.add_argument("session", help="its id")
     fork.add_argument("target", help="the copy's id")
-    fork.add_argument("--at", type=_position, help="a position as `show` prints it; default: its current one")
-    delete = action("delete", _delete, "end a session, or all whose ids start with a prefix")
+    fork.add_argument("--at", type=_position, help="a position as `show` prints it (default: the current one)")
+    delete = action("delete", _delete, "delete a session, or all whose ids start with a prefix")
     which = delete.add_mutually_exclusive_group(required=True)
     which.add_argument("session", nargs="?", help="its id")
-    which.add_argument("--prefix", help="all whose ids start with this, after a question; '' is every session")
+    which.add_argument(
+        "--prefix", help="delete all sessions whose ids start with this, after asking; '' means every session"
+    )
     delete.add_argument("--yes", action="store_true", help="delete without asking")
 
 
@@ -104,7 +106,7 @@ def _delete(client: Client, parsed: argparse.Namespace) -> None:
         return
     found = list(client.sessions(parsed.prefix, model=parsed.model))
     if not found:
-        print(f"no session starts with {parsed.prefix!r}")
+        print(f"no session id starts with {parsed.prefix!r}")
         return
     if not parsed.yes:
         _confirm(f"Delete {len(found)} sessions whose ids start with {parsed.prefix!r} ({_some_of(found)})? [y/N] ")
@@ -121,7 +123,7 @@ def _delete(client: Client, parsed: argparse.Namespace) -> None:
 def _confirm(question: str) -> None:
     """Raises ValueError unless a person at a terminal agrees."""
     if not sys.stdin.isatty():
-        raise ValueError("--yes: expected, as there is no terminal to ask at")
+        raise ValueError("--yes is required: there is no terminal to ask on")
     print(question, end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise ValueError("nothing was deleted")

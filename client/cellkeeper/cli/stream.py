@@ -27,31 +27,35 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "stream",
         parents=[shared],
-        help="send rows of a file as time steps, print the predictions",
-        description="Row r of the input is time step --from-step + r of the session. With --resume a run that was "
-        "broken off is simply started again: what the session consumed already is skipped, and is compared first.",
+        help="send the rows of a file as time steps and print the predictions",
+        description="Row r of the input is time step --from-step + r of the session. If a run is interrupted, start it "
+        "again with --resume: rows that the session has already consumed are compared, then skipped.",
     )
-    parser.add_argument("model_name", nargs="?", metavar="MODEL", help="may be left out while exactly one is served")
-    parser.add_argument("--model", default="", help="the same as an option")
-    parser.add_argument("--session", required=True, help="its id; made where there is none")
+    parser.add_argument("model_name", nargs="?", metavar="MODEL", help="optional while exactly one model is served")
+    parser.add_argument("--model", default="", help="the same, as an option")
+    parser.add_argument("--session", required=True, help="its id; the session is created if it does not exist")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--csv", metavar="FILE", help="rows from a CSV file; - is stdin (the default)")
     source.add_argument(
-        "--jsonl", metavar="FILE", nargs="?", const="-", help="rows from JSON lines, with the keys of the first"
+        "--jsonl", metavar="FILE", nargs="?", const="-", help="rows from JSON lines; the first line fixes the keys"
     )
-    parser.add_argument("--columns", default="", help="names, or numbers from 0, with commas between (default: all)")
+    parser.add_argument("--columns", default="", help="names, or numbers from 0, separated by commas (default: all)")
     add_header(parser)
     parser.add_argument("--output", metavar="FILE", default="-", help="where predictions go (default: stdout)")
     parser.add_argument("--format", choices=("csv", "jsonl"), help="of the output (default: that of the input)")
     parser.add_argument("--from-step", type=int, metavar="N", help="the first row is time step N of the session")
-    parser.add_argument("--resume", action="store_true", help="skip the rows that the session consumed already")
-    parser.add_argument("--unchecked", action="store_true", help="skip rows without comparing them (after a fork, say)")
-    parser.add_argument("--ttl", type=float, metavar="SECONDS", help="forget the session when idle this long")
+    parser.add_argument("--resume", action="store_true", help="skip the rows that the session has already consumed")
+    parser.add_argument(
+        "--unchecked",
+        action="store_true",
+        help="with --resume: do not compare the skipped rows (after a fork, for instance)",
+    )
+    parser.add_argument("--ttl", type=float, metavar="SECONDS", help="delete the session after this much idle time")
     parser.add_argument(
         "--window",
         type=int,
         metavar="STEPS",
-        help=f"rows that are sent ahead of the answers (default: {FILE_WINDOW_STEPS} for a file; 1 for a pipe or a "
+        help=f"rows to send ahead of the answers (default: {FILE_WINDOW_STEPS} for a file; 1 for a pipe or a "
         "terminal, so that each row is answered before the next is read)",
     )
     parser.add_argument(
@@ -59,7 +63,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="STEPS",
-        help="rows that travel together; their answers come together, too",
+        help="rows to send together; their answers arrive together too",
     )
     parser.set_defaults(run=_run)
 
@@ -68,7 +72,7 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
     if parsed.model and parsed.model_name and parsed.model != parsed.model_name:
         raise ValueError(f"MODEL {parsed.model_name!r} and --model {parsed.model!r} differ; give one")
     if parsed.jsonl and parsed.header:
-        raise ValueError("--header: expected with CSV only, JSON lines have none")
+        raise ValueError("--header: applies to CSV only; JSON lines have no header")
     with ExitStack() as stack:
         path = parsed.jsonl or parsed.csv or "-"
         lines = stack.enter_context(open_rows(path))
@@ -106,13 +110,13 @@ def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse
     for index in range(stands.step - first):
         row = next(source, None)
         if row is None:
-            raise HistoryChanged(f"the session consumed {stands.step - first} rows, the input has only {index}")
+            raise HistoryChanged(f"the session has consumed {stands.step - first} rows, but the input has only {index}")
         skipped += inputs.convert(row)[0]
     if not parsed.unchecked:
         expected = first_position(stands.generation, first).advance(bytes(skipped), inputs.step_bytes)
         if expected != stands:
             raise HistoryChanged(
-                "the rows to skip are not those that the session consumed; --unchecked skips them nevertheless"
+                "the rows to skip are not those that the session consumed; --unchecked skips them anyway"
             )
     return source
 

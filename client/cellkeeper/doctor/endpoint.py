@@ -49,13 +49,13 @@ class EndpointCheck:
         try:
             checked_target(self.target)
         except InvalidArgument as error:
-            return [fail(self.target, "reach", str(error), "correct it")]
+            return [fail(self.target, "reach", str(error), "correct the endpoint")]
         began = time.monotonic()
         trouble = self._reach()
         spent = time.monotonic() - began
         if trouble:
             text = f"not reached in {spent:.2g} s: {trouble}"
-            advice = "is it running, is the port open, does the name resolve, is TLS on at both ends or at none?"
+            advice = "check that it runs, that its port is open, that its name resolves, and whether it expects TLS"
             return [fail(self.target, "reach", text, advice)]
         reached = ok(self.target, "reach", f"in {1000 * spent:.0f} ms")
         return [reached, self._tls(), self._health(), *self._auth(), *self._list()]
@@ -77,7 +77,7 @@ class EndpointCheck:
         if states and states[-1] is ready:
             return ""
         if not outcome.is_set():
-            return "no answer to the attempt to connect"
+            return "the attempt to connect got no answer"
         try:  # the state does not say why; a call does
             self._ask(())
         except grpc.RpcError as error:
@@ -88,25 +88,34 @@ class EndpointCheck:
     def _tls(self) -> Finding:
         if self.tls is None:
             if is_loopback(self.target):
-                return ok(self.target, "TLS", "none, on this machine alone")
-            return warn(self.target, "TLS", "none: whoever is on the way reads and writes along", "docs/security.md")
+                return ok(self.target, "TLS", "none, and reachable on this machine only")
+            return warn(
+                self.target,
+                "TLS",
+                "none: anyone on the network path can read and alter the traffic",
+                "docs/security.md",
+            )
         try:
             expires = _expiry(self.target, self.tls, self._timeout)
         except (OSError, ValueError) as error:
-            return warn(self.target, "TLS", f"encrypted; its certificate was not read ({error})", "look at it by hand")
+            return warn(
+                self.target, "TLS", f"encrypted; its certificate could not be read ({error})", "check it by hand"
+            )
         left = expires - datetime.now(timezone.utc)
         if left < EXPIRES_SOON:
             return warn(self.target, "TLS", f"its certificate expires in {left.days} days", "renew it")
-        return ok(self.target, "TLS", f"encrypted; its certificate is good for {left.days} days")
+        return ok(self.target, "TLS", f"encrypted; its certificate is valid for {left.days} days")
 
     def _health(self) -> Finding:
         check = self._channel.unary_unary(HEALTH, request_serializer=None, response_deserializer=None)
         try:
             reply = check(b"", timeout=self._timeout, metadata=self.metadata)
         except grpc.RpcError as error:
-            return warn(self.target, "health", f"does not say: {_words(error)}", "let health checks through")
+            return warn(
+                self.target, "health", f"no answer to the health check: {_words(error)}", "let health checks through"
+            )
         if reply != SERVING:
-            return fail(self.target, "health", "NOT_SERVING", "it starts or ends: wait, or look at its log")
+            return fail(self.target, "health", "NOT_SERVING", "it is starting or shutting down: wait, or check its log")
         self.serving = True
         return ok(self.target, "health", "SERVING")
 
@@ -118,25 +127,27 @@ class EndpointCheck:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 findings = [ok(self.target, "auth", "refuses calls without a token")]
                 if self.token is None:
-                    findings.append(fail(self.target, "auth", "no token was given", "name one with --token-file"))
+                    findings.append(fail(self.target, "auth", "no token was given", "give one with --token-file"))
                 return findings
             return []  # listing the models reports any other error
         if is_loopback(self.target):
-            return [ok(self.target, "auth", "none, on this machine alone")]
-        return [warn(self.target, "auth", "none: whoever reaches it may step and read", "docs/security.md")]
+            return [ok(self.target, "auth", "none, and reachable on this machine only")]
+        return [
+            warn(self.target, "auth", "none: anyone who can reach it can step and read sessions", "docs/security.md")
+        ]
 
     def _list(self) -> list[Finding]:
         try:
             self.models = [model_of(info) for info in self._ask(self.metadata).models]
         except CellkeeperError as error:
-            return [fail(self.target, "model", str(error), "a client as new as the server")]
+            return [fail(self.target, "model", str(error), "use a client as new as the server")]
         except grpc.RpcError as error:
             code = error.code()
             if code is grpc.StatusCode.UNAUTHENTICATED and self.token is None:
                 return []  # reported above
             refused = code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-            advice = "another token" if refused else "look at its log"
-            return [fail(self.target, "model", f"does not say what it serves: {_words(error)}", advice)]
+            advice = "use another token" if refused else "check its log"
+            return [fail(self.target, "model", f"its models cannot be listed: {_words(error)}", advice)]
         names = [f"{model.name} {model.fingerprint.hex()[:12]} ({model.numerics})" for model in self.models]
         return [ok(self.target, "model", ", ".join(names))] if names else []
 

@@ -54,7 +54,7 @@ def examine(deployment: Deployment) -> list[Finding]:
         scrapes = [Scrape.of(url, deployment.timeout) for url in deployment.metrics]
         findings += check_scrapes(scrapes)
     else:
-        findings.append(Finding(NOT_CHECKED, "", "store, clock, metrics", "not checked: name them with --metrics URL"))
+        findings.append(Finding(NOT_CHECKED, "", "store, clock, metrics", "not checked: give --metrics URL"))
     return findings
 
 
@@ -63,11 +63,11 @@ def compare_models(by_target: dict[str, list[Model]]) -> list[Finding]:
     findings = []
     for target, models in by_target.items():
         if not models:
-            findings.append(fail(target, "model", "none is served", "name a bundle to `cellkeeper-server serve`"))
+            findings.append(fail(target, "model", "no model is served", "give `cellkeeper-server serve` a bundle"))
         for model in models:
             if not model.exact:
                 text = f"{model.name} is not exact: outputs may differ by {model.tolerance:g} (relative)"
-                findings.append(warn(target, "model", text, "serve it by an engine that is: docs/models.md"))
+                findings.append(warn(target, "model", text, "serve it with an engine that is exact: docs/models.md"))
     if len(by_target) < 2:
         return findings
     (first, expected), *others = (
@@ -77,8 +77,8 @@ def compare_models(by_target: dict[str, list[Model]]) -> list[Finding]:
     for target, found in others:
         if found != expected:
             only = ", ".join(" ".join(row) for row in sorted(expected ^ found))
-            text = f"serves other versions, or computes them otherwise, than {first}: {only}"
-            advice = "give every replica the same bundles, and the same kind of processor and engine"
+            text = f"serves other versions than {first}, or computes them differently: {only}"
+            advice = "give all replicas the same bundles, engine and kind of processor"
             findings.append(fail(target, "model", text, advice))
     if not any(finding.level == "fail" for finding in findings):
         findings.append(ok("", "model", "the same versions and numerics on every endpoint"))

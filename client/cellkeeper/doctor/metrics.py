@@ -60,10 +60,12 @@ def check_scrapes(scrapes: Sequence[Scrape]) -> list[Finding]:
     findings: list[Finding] = []
     for scrape in scrapes:
         if scrape.error:
-            advice = "is --metrics-listen reachable from here?"
+            advice = "check that --metrics-listen is reachable from here"
             findings.append(fail(scrape.url, "metrics", f"not reached: {scrape.error}", advice))
         elif not (version := scrape.labels("cellkeeper_build_info").get("version")):
-            findings.append(fail(scrape.url, "metrics", "these are not Cellkeeper's", "name its /metrics"))
+            findings.append(
+                fail(scrape.url, "metrics", "not the metrics of a Cellkeeper server", "give the URL of its /metrics")
+            )
         else:
             findings += [ok(scrape.url, "metrics", f"version {version}"), *_store(scrape), _clock(scrape)]
     good = [scrape for scrape in scrapes if not scrape.error]
@@ -72,52 +74,56 @@ def check_scrapes(scrapes: Sequence[Scrape]) -> list[Finding]:
         findings.append(warn("", "metrics", f"several versions: {', '.join(sorted(versions))}", "finish the roll-out"))
     kinds = {scrape.labels("cellkeeper_store_info").get("kind", "") for scrape in good}
     if len(kinds) > 1:
-        findings.append(fail("", "store", f"several kinds: {', '.join(sorted(kinds))}", "one --store for all"))
+        findings.append(
+            fail("", "store", f"several kinds: {', '.join(sorted(kinds))}", "use one --store for all replicas")
+        )
     return findings
 
 
 def _store(scrape: Scrape) -> Iterator[Finding]:
     facts = scrape.labels("cellkeeper_store_info")
     if not facts:
-        yield warn(scrape.url, "store", "the server does not say what it is", "upgrade it")
+        yield warn(scrape.url, "store", "the server does not report its store", "upgrade it")
         return
     kind, persistence = facts["kind"], facts["persistence"]
     text = f"{kind}, {persistence}" + (f", {facts['eviction']}" if facts["eviction"] else "")
     if kind.startswith("redis"):
         text += f", {facts['replicas']} replicas"
     if kind == "memory":
-        yield fail(scrape.url, "store", "memory: nothing outlives the process", "--store sqlite: or redis:")
+        yield fail(
+            scrape.url, "store", "memory: sessions are lost when the process ends", "use --store sqlite: or redis:"
+        )
     elif facts["eviction"] not in ("", "noeviction"):
-        yield fail(scrape.url, "store", f"{text}: sessions may be dropped", "maxmemory-policy noeviction")
+        yield fail(scrape.url, "store", f"{text}: sessions may be dropped", "set maxmemory-policy noeviction")
     elif persistence == "no append-only file":
-        yield warn(scrape.url, "store", f"{text}: a crash loses all since the last snapshot", "appendonly yes")
+        yield warn(scrape.url, "store", f"{text}: a crash loses all since the last snapshot", "set appendonly yes")
     elif persistence not in SAFE:
-        yield warn(scrape.url, "store", f"{text}: a crash may lose the last second", "appendfsync always")
+        yield warn(scrape.url, "store", f"{text}: a crash may lose the last second", "set appendfsync always")
     else:
         yield ok(scrape.url, "store", text)
     calls = scrape.total("cellkeeper_store_round_trips_total")
     errors = scrape.total("cellkeeper_store_errors_total")
     if errors > ERROR_SHARE * max(calls, 1):
         text = f"{errors:.0f} of {calls:.0f} calls failed since the server started"
-        yield warn(scrape.url, "store", text, "look at the server's log and at the store's")
+        yield warn(scrape.url, "store", text, "check the logs of the server and of the store")
     commits = scrape.total("cellkeeper_store_seconds_count", call="commit")
     if commits:
         mean_ms = 1000 * scrape.total("cellkeeper_store_seconds_sum", call="commit") / commits
-        text = f"a commit takes {mean_ms:.1f} ms on the average"
+        text = f"a commit takes {mean_ms:.1f} ms on average"
         if mean_ms > SLOW_MS:
-            yield warn(scrape.url, "store", text, "a nearer store, a faster disk")
+            yield warn(scrape.url, "store", text, "move the store nearer, or give it a faster disk")
         else:
             yield ok(scrape.url, "store", text)
 
 
 def _clock(scrape: Scrape) -> Finding:
     if scrape.skew_s is None:
-        return Finding("skip", scrape.url, "clock", "not checked: its answer has no Date")
+        return Finding("skip", scrape.url, "clock", "not checked: its response has no Date header")
     if abs(scrape.skew_s) > SKEW_S:
         way = "ahead of" if scrape.skew_s > 0 else "behind"
         text = f"{abs(scrape.skew_s):.0f} s {way} this machine's"
-        return warn(scrape.url, "clock", text, "set both by NTP: ages and, with SQLite, TTLs are told by it")
-    return ok(scrape.url, "clock", "agrees with this machine's, to the second")
+        return warn(scrape.url, "clock", text, "synchronise both with NTP: ages, and with SQLite TTLs, depend on it")
+    return ok(scrape.url, "clock", "agrees with this machine's to the second")
 
 
 def _outside(second: float, began: float, ended: float) -> float:

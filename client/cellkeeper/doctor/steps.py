@@ -31,7 +31,9 @@ def check_steps(checks: Sequence[EndpointCheck], name: str, timeout: float) -> l
     try:
         models = {model.name: model for model in reversed(checks[0].models or ()) if name in ("", model.name)}
         if not models:
-            return [fail("", "step", f"no endpoint serves a model {name!r}", "cellkeeper model list tells their names")]
+            return [
+                fail("", "step", f"no endpoint serves a model {name!r}", "`cellkeeper model list` prints their names")
+            ]
         for model in models.values():
             findings += _check_model(model, clients)
     finally:
@@ -51,15 +53,16 @@ def _check_model(model: Model, clients: dict[str, Client]) -> list[Finding]:
             continue
         text = f"{model.name}: {STEPS} steps of a scratch session, median {median_ms:.1f} ms"
         if median_ms > SLOW_MS:
-            findings.append(warn(target, "step", text, "look at the phases: cellkeeper_chunk_seconds"))
+            findings.append(warn(target, "step", text, "check which phase takes long: cellkeeper_chunk_seconds"))
         else:
             findings.append(ok(target, "step", text))
     if len(outputs) > 1:
         first, *others = outputs
         different = [target for target in others if outputs[target] != outputs[first]]
         for target in different:
-            text = f"{model.name}: other outputs than {first} gives for the same inputs"
-            findings.append(fail(target, "step", text, "the replicas must serve one bundle on one kind of engine"))
+            text = f"{model.name}: its outputs differ from those of {first} for the same inputs"
+            advice = "the replicas must serve the same bundle on the same kind of engine"
+            findings.append(fail(target, "step", text, advice))
         if not different:
             findings.append(ok("", "step", f"{model.name}: the same bits on every endpoint"))
             findings += _check_shared(model, {target: clients[target] for target in outputs}, rows)
@@ -92,10 +95,9 @@ def _check_shared(model: Model, clients: dict[str, Client], rows: Sequence[Sampl
             session.step(row)
             position = session.position
     except CellkeeperError as error:
-        text = (
-            f"{model.name}: a session of another endpoint is not there as it was left: {type(error).__name__}: {error}"
-        )
-        return [fail(last, "store", text, "all replicas must use one --store")]
+        reason = f"{type(error).__name__}: {error}"
+        text = f"{model.name}: a session stepped on another endpoint is missing or differs: {reason}"
+        return [fail(last, "store", text, "all replicas must share one --store")]
     finally:
         if session is not None:
             with suppress(CellkeeperError):
@@ -124,4 +126,4 @@ def _client(check: EndpointCheck, timeout: float) -> Client:
 
 
 def _failed(target: str, model: Model, error: CellkeeperError) -> Finding:
-    return fail(target, "step", f"{model.name}: {type(error).__name__}: {error}", "look at its log, and at its store")
+    return fail(target, "step", f"{model.name}: {type(error).__name__}: {error}", "check its log and its store")

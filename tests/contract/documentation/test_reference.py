@@ -82,9 +82,8 @@ def test_every_command_and_option_is_found() -> None:
     inner.add_parser("two")
     assert [found.prog for found in leaves(parser)] == ["p one deep", "p two"]
     page = (FOLDER / "commands.md").read_text()
-    assert (
-        "`--connect-timeout SECONDS` | for which a server that refuses the connection is tried (default: 0.8)" in page
-    )
+    text = "how long to keep trying a server that refuses the connection (default: 0.8)"
+    assert f"`--connect-timeout SECONDS` | {text}; raise it to wait for one that is starting" in page
     for words in ("cellkeeper stream", "cellkeeper sessions delete", "cellkeeper-server token new"):
         assert f"\n## {words}\n" in page
 

@@ -123,11 +123,11 @@ def test_without_a_terminal_it_wants_yes(client: Client, real_target: str) -> No
 
     refused = run("--prefix", "old/")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "--yes: expected" in refused.stderr
+    assert "--yes is required: there is no terminal to ask on" in refused.stderr
     assert ids(client) == {"old/a", "new"}
     done = run("--prefix", "old/", "--yes")
     assert (done.returncode, done.stdout.split()[:2], done.stderr) == (0, ["deleted", "1"], "")
     assert ids(client) == {"new"}
-    assert run("--prefix", "old/", "--yes").stdout == "no session starts with 'old/'\n"
+    assert run("--prefix", "old/", "--yes").stdout == "no session id starts with 'old/'\n"
     for wrong in ((), ("new", "--prefix", "old/")):
         assert run(*wrong).returncode == 2

@@ -96,7 +96,7 @@ def test_the_right_token(guarded: Guarded) -> None:
     reach, *lines = guarded.run(guarded.ca_file, TOKEN)
     assert reach.startswith("ok    reach: ")
     assert lines == [
-        "ok    TLS: encrypted; its certificate is good for 90 days",
+        "ok    TLS: encrypted; its certificate is valid for 90 days",
         "ok    health: SERVING",
         "ok    auth: refuses calls without a token",
         f"ok    model: m {'0' * 12} ()",
@@ -104,9 +104,9 @@ def test_the_right_token(guarded: Guarded) -> None:
 
 
 def test_no_token_and_another(guarded: Guarded) -> None:
-    assert guarded.run(guarded.ca_file, None)[-1] == "fail  auth: no token was given; name one with --token-file"
+    assert guarded.run(guarded.ca_file, None)[-1] == "fail  auth: no token was given; give one with --token-file"
     wrong = guarded.run(guarded.ca_file, "another")[-1]
-    assert wrong == "fail  model: does not say what it serves: UNAUTHENTICATED: who is it?; another token"
+    assert wrong == "fail  model: its models cannot be listed: UNAUTHENTICATED: who is it?; use another token"
 
 
 @pytest.mark.parametrize("guarded", [10], indirect=True)
@@ -116,7 +116,7 @@ def test_a_certificate_that_ends_soon(guarded: Guarded) -> None:
 
 def test_plain_text_where_tls_is(guarded: Guarded) -> None:
     (line,) = guarded.run(None, TOKEN)
-    assert re.match(r"fail  reach: not reached in 0\.\d+ s: UNAVAILABLE: .*; is it running, .* is TLS on", line)
+    assert re.match(r"fail  reach: not reached in 0\.\d+ s: UNAVAILABLE: .*; check that it runs, .* expects TLS", line)
 
 
 def test_a_server_that_is_newer(guarded: Guarded) -> None:

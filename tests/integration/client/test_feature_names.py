@@ -60,7 +60,7 @@ def test_one_time_step() -> None:
     ],
 )
 def test_other_names_are_refused_and_named(given: Any, came: str) -> None:
-    says = rf"inputs: got columns of other names \({came}\), expected 'a', 'b', 'c' in any order"
+    says = rf"inputs: got other columns \({came}\), expected 'a', 'b', 'c' in any order"
     with pytest.raises(InvalidArgument, match=says) as raised:
         inputs().convert(given)
     assert raised.value.field == "inputs"
@@ -70,14 +70,14 @@ def test_an_error_names_the_row_and_the_column() -> None:
     for given in (SWAPPED.assign(b=[1.0, None]), SWAPPED.convert_dtypes().assign(b=[1, pd.NA])):
         with pytest.raises(InvalidArgument, match=r"NaN or infinity at time step 1, feature 1 \('b'\)"):
             inputs().convert(given)
-    with pytest.raises(InvalidArgument, match=r"no number at time step 0, feature 1 \('b'\)"):
+    with pytest.raises(InvalidArgument, match=r"not a number at time step 0, feature 1 \('b'\)"):
         inputs().convert(SWAPPED.assign(b=["x", "y"]))
 
 
 def test_known_features_of_a_forecast() -> None:
     some = inputs(feedback=(-1, 0, -1))
     assert some.convert_known(SWAPPED[["c", "a"]], 2) == ROWS[:, [0, 2]].tobytes()
-    with pytest.raises(InvalidArgument, match=r"known: got columns of other names \(missing: 'a'; unknown: 'b'\)"):
+    with pytest.raises(InvalidArgument, match=r"known: got other columns \(missing: 'a'; unknown: 'b'\)"):
         some.convert_known(FRAME[["c", "b"]], 2)
 
 

@@ -154,7 +154,7 @@ async def test_forecasts(client: AsyncClient) -> None:
     assert [position.step for position in group.positions.values()] == [2, 2, 2]
     with pytest.raises(InvalidArgument, match=r"known: got none, expected \[3, 1\]"):
         await group.forecast(ROWS, steps=3)
-    with pytest.raises(InvalidArgument, match="known: got 'a', expected ids of members that `inputs` has a row of"):
+    with pytest.raises(InvalidArgument, match="known: got 'a', expected ids of members that have a row in `inputs`"):
         await group.forecast({"c": ROWS[2]}, steps=3, known=known)
     with pytest.raises(InvalidArgument, match="failed: got 'zero'"):
         await group.forecast(ROWS, steps=3, known=known, failed="zero")  # type: ignore[arg-type]
@@ -166,14 +166,14 @@ async def test_forecasts(client: AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        (np.ones((2, 2)), "inputs: got 2 rows, expected 3, one a member"),
+        (np.ones((2, 2)), "inputs: got 2 rows, expected 3, one per member"),
         ([[1, 0], [2, 0]], "inputs: got 2 rows, expected 3"),
         (1.0, "inputs: got float, expected 3 rows"),
         (np.ones((3, 3)), r"row 0 \(session 'a'\): got shape \[3\], expected \[2\] or \[T, 2\]"),
         ([[1, 0], [2, 0, 0], [3, 0]], r"row 1 \(session 'b'\): got shape \[3\]"),
         ([[1, 0], [2, 0], [3, np.inf]], r"row 2 \(session 'c'\): got NaN or infinity at time step 0, feature 1"),
         ([[1, 0], ["x", 0], [3, 0]], r"row 1 \(session 'b'\)"),
-        ([[1, 0], [[2, 0], [2, 0]], [3, 0]], "row 1 .* with another number of time steps than row 0"),
+        ([[1, 0], [[2, 0], [2, 0]], [3, 0]], "row 1 .* with a different number of time steps than row 0"),
         (np.ones((3, 0, 2)), r"row 0 .*no time step"),
         ({"a": [1, 0], "z": [1, 0]}, "ids: got 'z' at 1, expected the id of a member"),
         ({1: [1, 0]}, "ids: got 1 at 0, expected the id of a member"),
@@ -271,7 +271,7 @@ async def test_opening_insists_on_a_history_item_by_item(client: AsyncClient, gr
     others = caught.value.group
     assert others.ids == ("a", "c")
     assert (await others.step(ROWS[[0, 2]])).tolist() == (3 * ROWS[[0, 2]]).tolist()
-    with pytest.raises(InvalidArgument, match="expect: got a position of 'z'"):
+    with pytest.raises(InvalidArgument, match="expect: got a position for 'z'"):
         await client.group(IDS, model="count", expect={"z": known["a"]})
 
 

@@ -237,7 +237,7 @@ async def test_a_step_that_waits_for_its_members_is_not_sent_after_its_deadline(
     server.gate.clear()
     first = asyncio.ensure_future(group.step(ONES))
     await until(lambda: server.frames == 1)
-    with pytest.raises(GroupError, match="it was not sent, as steps given to its members before are still unanswered"):
+    with pytest.raises(GroupError, match="it was not sent: earlier steps of its members are still unanswered"):
         await group.step(16 * ONES, timeout=0.05)
     cancelled = asyncio.ensure_future(group.step(32 * ONES))
     await asyncio.sleep(0)

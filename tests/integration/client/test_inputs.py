@@ -160,7 +160,7 @@ def test_what_is_no_number_is_named() -> None:
         with pytest.raises(InvalidArgument, match="inputs: got"):
             Inputs(model(missing=True)).convert(given)
     chunk: Any = [[0, 0, None], [0, 0, Decimal(1)]]
-    with pytest.raises(InvalidArgument, match="dtype object: no number at time step 1, feature 2"):
+    with pytest.raises(InvalidArgument, match="dtype object: not a number at time step 1, feature 2"):
         Inputs(model(missing=True)).convert(chunk)
 
 
@@ -194,7 +194,7 @@ def test_known_features_of_a_forecast() -> None:
     strict = Inputs(replace(model(), feedback=(0, -1, -1)))
     wrong: list[tuple[Any, int, str]] = [(known, 1, "NaN or infinity at time step 0, feature 1") for known in given]
     wrong += [([[1, 2]], 2, r"shape \[1, 2\]"), ([[1, 2], [1]], 2, "length 1 at time step 1"), (None, 1, "none")]
-    wrong += [([[1, 2], [1, "x"]], 2, "dtype object: no number at time step 1, feature 1")]
+    wrong += [([[1, 2], [1, "x"]], 2, "dtype object: not a number at time step 1, feature 1")]
     for known, steps, came in wrong:
         with pytest.raises(InvalidArgument, match=f"known: got {came}") as caught:
             strict.convert_known(known, steps)

@@ -65,4 +65,4 @@ async def test_an_endpoint_that_fails_is_made_anew(
         with caplog.at_level(logging.ERROR):
             for step in range(1, 4):
                 assert (await asyncio.wait_for(session.step(X), 15)).tolist()[0] == step
-        assert "is made anew" in caplog.text
+        assert "failed in the client; reconnecting" in caplog.text

@@ -24,6 +24,6 @@ def test_the_inputs_are_shown(served: ServerProcess) -> None:
 @pytest.mark.parametrize("form", ["--csv", "--jsonl"])
 def test_rows_are_refused(served: ServerProcess, client: Client, session: str, form: str) -> None:
     failed = run(served.target, "stream", "two", "--session", session, form, "-", text="1,2,3,0\n", code=1)
-    assert "the model 'two' takes the inputs audio, ids, a row is one" in failed.stderr
+    assert "the model 'two' takes the inputs audio, ids, but a row has only one" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert client.session(session, model="two").position.step == 0

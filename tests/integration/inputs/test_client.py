@@ -79,7 +79,7 @@ def test_a_session_is_carried_over_by_a_window(client: Client, session: str, exp
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"ids": None}, r"inputs: got no ids, expected each of audio, ids by its name"),
+        ({"ids": None}, r"inputs: got no ids, expected a dict with each of audio, ids"),
         ({"gain": 1.0}, r"inputs: got 'gain', which is not one of them"),
         ({"audio": np.zeros(AUDIO + 1)}, r"inputs\[audio\]: got shape \[4\], expected \[3\] or \[T, 3\] of float32"),
         ({"audio": np.array([0, np.nan, 0])}, r"inputs\[audio\]: got NaN or infinity at time step 0, feature 1"),
@@ -87,7 +87,7 @@ def test_a_session_is_carried_over_by_a_window(client: Client, session: str, exp
         ({"ids": 1.5}, r"inputs\[ids\]: got dtype float64"),
         (
             {"ids": [1, 2]},
-            r"inputs\[ids\]: got 2 time steps, expected a single time step without a time axis as of aud",
+            r"inputs\[ids\]: got 2 time steps, expected a single time step without a time axis, as for aud",
         ),
         ({"audio": np.zeros((65, AUDIO)), "ids": [0] * 65}, r"inputs\[audio\]: got 65 time steps, expected at most 64"),
     ],
@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused_by_name(client: Client, session: str, chan
 
 
 def test_an_array_is_no_dict_of_inputs_nor_a_dict_an_array(client: Client, session: str) -> None:
-    with pytest.raises(InvalidArgument, match="inputs: got ndarray, expected each of audio, ids by its name"):
+    with pytest.raises(InvalidArgument, match="inputs: got ndarray, expected a dict with each of audio, ids"):
         client.session(session, model="two").step(INPUTS["audio"][0])
     with pytest.raises(InvalidArgument, match="inputs: got dict, expected"):
         client.session(f"{session}-1", model="count").step({"input": [1.0]})
@@ -113,7 +113,8 @@ def test_an_array_is_no_dict_of_inputs_nor_a_dict_an_array(client: Client, sessi
 
 def test_samples_of_one_chunk_have_the_same_inputs(client: Client, session: str) -> None:
     opened = client.session(session, model="two")
-    with pytest.raises(InvalidArgument, match="inputs: sample 1 of the stream: got the inputs 'ids', expected what"):
+    says = "inputs: sample 1 of the stream: got the inputs 'ids', expected the same as in those before it"
+    with pytest.raises(InvalidArgument, match=says):
         list(opened.stream([part(INPUTS, 0), {"ids": 1}], chunk_steps=2))
     with pytest.raises(InvalidArgument, match=r"inputs\[audio\]: sample 1 of the stream: got shape \[2\], expected"):
         list(opened.stream([part(INPUTS, 0), {"audio": [0.0, 1.0], "ids": 1}], chunk_steps=2))
@@ -140,10 +141,10 @@ def test_groups_take_rows_of_dicts_by_order_or_by_id(client: Client, session: st
     ("rows", "says"),
     [
         (part(INPUTS, slice(0, 2)), r"ids: got 'audio' at 0, expected the id of a member"),
-        ([part(INPUTS, 0)], r"inputs: got 1 rows, expected 2 rows, one a member, each a dict of inputs by name"),
+        ([part(INPUTS, 0)], r"inputs: got 1 rows, expected 2 rows, one per member, each a dict of inputs by name"),
         ([part(INPUTS, 0), {"ids": 1}], r"inputs, row 1 \(session '.*-1'\): got no audio"),
         ([part(INPUTS, 0), {**part(INPUTS, 0), "ids": 9}], r"inputs\[ids\], row 1 \(session '.*-1'\): got token id 9"),
-        (INPUTS["audio"][:2], r"inputs: got ndarray, expected 2 rows, one a member, each a dict"),
+        (INPUTS["audio"][:2], r"inputs: got ndarray, expected 2 rows, one per member, each a dict"),
     ],
 )
 def test_a_groups_rows_are_refused_by_row_and_name(client: Client, session: str, rows: Any, says: str) -> None:
@@ -154,9 +155,8 @@ def test_a_groups_rows_are_refused_by_row_and_name(client: Client, session: str,
 
 def test_a_member_that_is_called_like_an_input_is_a_member(client: Client) -> None:
     group = client.group(["audio", "ids"], model="two")
-    with pytest.raises(
-        InvalidArgument, match=r"inputs, row 0 \(session 'audio'\): got ndarray, expected each of audio"
-    ):
+    says = r"inputs, row 0 \(session 'audio'\): got ndarray, expected a dict with each of audio, ids"
+    with pytest.raises(InvalidArgument, match=says):
         group.step(part(INPUTS, slice(0, 2)))
     assert list(group.step({"audio": part(INPUTS, 0)})) == ["audio"]
 

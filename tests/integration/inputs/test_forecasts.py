@@ -58,9 +58,9 @@ def test_a_group_forecasts(client: Client, session: str, expected: Array) -> Non
         ({"ids": [1, 2, 3, 9]}, r"known\[ids\]: got token id 9, expected 0\.\.4"),
         (
             {"ids": [0] * 4, "audio": np.zeros((4, 3))},
-            "known: got 'audio', which is not one of them, expected each of ids",
+            "known: got 'audio', which is not one of them, expected a dict with each of ids",
         ),
-        ([1, 2, 3, 4], "known: got list, expected each of ids by its name"),
+        ([1, 2, 3, 4], "known: got list, expected a dict with each of ids"),
     ],
 )
 def test_what_the_caller_supplies_is_checked_by_name(client: Client, session: str, known: Any, says: str) -> None:

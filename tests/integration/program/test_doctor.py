@@ -57,8 +57,8 @@ def test_a_healthy_deployment(counting_model: Path, tmp_path: Path) -> None:
     for expected in (
         f"{one.target} reach: in ",
         f"{two.target} health: SERVING",
-        f"{one.target} TLS: none, on this machine alone",
-        f"{one.target} auth: none, on this machine alone",
+        f"{one.target} TLS: none, and reachable on this machine only",
+        f"{one.target} auth: none, and reachable on this machine only",
         f"{two.target} model: count ",
         "model: the same versions and numerics on every endpoint",
         f"{two.target} step: count: 8 steps of a scratch session, median ",
@@ -90,7 +90,7 @@ def test_one_endpoint_is_down(counting_model: Path, nobody: str) -> None:
     assert only(lines, "fail").startswith(f"fail  {nobody} reach: not reached in 0.")
     assert "Connection refused" in only(lines, "fail")
     assert f"ok    {server.target} step: count:" in "\n".join(lines)
-    assert only(lines, "skip") == "skip  store, clock, metrics: not checked: name them with --metrics URL"
+    assert only(lines, "skip") == "skip  store, clock, metrics: not checked: give --metrics URL"
 
 
 def test_other_bundles_and_other_stores(tmp_path: Path) -> None:
@@ -103,14 +103,16 @@ def test_other_bundles_and_other_stores(tmp_path: Path) -> None:
     ):
         lines = doctor(one.target, two.target, code=1)
         fails = [line for line in lines if line.startswith("fail")]
-        assert f"{two.target} model: serves other versions, or computes them otherwise, than {one.target}: " in fails[0]
+        assert (
+            f"{two.target} model: serves other versions than {one.target}, or computes them differently: " in fails[0]
+        )
         assert f"{two.target} step: " in fails[1]
-        assert "other outputs" in fails[1]
+        assert f"its outputs differ from those of {one.target} for the same inputs" in fails[1]
         lines = doctor(one.target, three.target, "--metrics", one.metrics_url, code=1)
         fails = [line for line in lines if line.startswith("fail")]
         assert f"{three.target} store: " in fails[0]
-        assert "all replicas must use one --store" in fails[0]
-        assert "memory: nothing outlives the process" in fails[1]
+        assert "all replicas must share one --store" in fails[0]
+        assert "memory: sessions are lost when the process ends" in fails[1]
 
 
 def test_a_redis_that_syncs_every_second(counting_model: Path) -> None:
@@ -121,7 +123,7 @@ def test_a_redis_that_syncs_every_second(counting_model: Path) -> None:
         lines = doctor(server.target, "--metrics", server.metrics_url, code=0)
         assert only(lines, "warn") == (
             f"warn  {server.metrics_url} store: redis, appendfsync everysec, noeviction, 0 replicas: a crash may lose "
-            "the last second; appendfsync always"
+            "the last second; set appendfsync always"
         )
         redis.pause()
         try:
@@ -137,9 +139,8 @@ def test_a_server_that_ends(counting_model: Path) -> None:
         server.send_signal(signal.SIGTERM)
         server.wait_for("stopping: serving for another")
         lines = doctor(server.target, *SHORT, code=1)
-    assert (
-        only(lines, "fail") == f"fail  {server.target} health: NOT_SERVING; it starts or ends: wait, or look at its log"
-    )
+    advice = "it is starting or shutting down: wait, or check its log"
+    assert only(lines, "fail") == f"fail  {server.target} health: NOT_SERVING; {advice}"
     assert not any(" step: " in line for line in lines)
 
 
@@ -160,11 +161,11 @@ def test_metrics_that_are_not_there(counting_model: Path, nobody: str) -> None:
         urls.append(f"http://{nobody}/metrics")
         lines = [str(finding) for finding in check_scrapes([Scrape.of(url, 5.0) for url in urls])]
         server.shutdown()
-    assert f"fail  {urls[0]} metrics: these are not Cellkeeper's; name its /metrics" in lines
+    assert f"fail  {urls[0]} metrics: not the metrics of a Cellkeeper server; give the URL of its /metrics" in lines
     assert f"fail  {urls[2]} metrics: not reached: " in "\n".join(lines)
     clock = next(line for line in lines if " clock: " in line)
     assert clock.startswith(f"warn  {urls[1]} clock: ")
-    assert "s behind this machine's; set both by NTP" in clock
+    assert "s behind this machine's; synchronise both with NTP" in clock
 
 
 @pytest.mark.parametrize("words", [[], ["--metrics", "http://x"]])
