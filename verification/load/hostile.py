@@ -34,7 +34,7 @@ class Plan:
     fewer if the server says so. per_second: calls or pings of all connections together. bytes_per_second: of their
     messages (a gigabit line): the attacker shares the machine with the server, which must not wait for it. first: a
     whole message before the one that never ends; hex. deaf: it accepts no replies. most_bytes: of messages, after which
-    the attack ends; 0: no limit. A deaf attack then sends no more, but stays until the server has ended a connection.
+    the attack ends; 0: no limit.
     """
 
     kind: str
@@ -79,11 +79,7 @@ class Pace:
     @property
     def over(self) -> bool:
         enough = 0 < self._plan.most_bytes <= self._bytes
-        return enough or self.out_of_time
-
-    @property
-    def out_of_time(self) -> bool:
-        return time.monotonic() - self._began >= self._plan.seconds
+        return enough or time.monotonic() - self._began >= self._plan.seconds
 
     async def spend(self, calls: int = 0, count: int = 0) -> None:
         """Waits until that many more calls, or bytes of messages, may be sent."""
@@ -128,26 +124,12 @@ class Connection:
                 self._writer.write(PREFACE + _frame(SETTINGS, 0, 0, settings))
                 await ATTACKS[self._plan.kind](self)
             except Over:
-                if self._plan.deaf:
-                    await self._stay()
                 return
             except (OSError, Lost):
-                self._count_loss()
+                self._sent.lost[self._why or "closed"] = self._sent.lost.get(self._why or "closed", 0) + 1
             finally:
                 listening.cancel()
                 self._writer.transport.abort()
-
-    async def _stay(self) -> None:
-        """Sends nothing more, and stays until the server has ended a connection or the time has passed: a busy server
-        takes a while to see that nobody takes its replies."""
-        while not (self._sent.lost or self._why or self._pace.out_of_time):
-            await self._change()
-        if self._why:
-            self._count_loss()
-
-    def _count_loss(self) -> None:
-        why = self._why or "closed"
-        self._sent.lost[why] = self._sent.lost.get(why, 0) + 1
 
     async def half_open(self) -> None:
         """Sends headers and nothing after them."""
@@ -237,16 +219,12 @@ class Connection:
         """Waits for a frame from the server, or a moment."""
         if self._pace.over:
             raise Over
-        await self._change()
-        if self._why:
-            raise Lost
-
-    async def _change(self) -> None:
-        """Returns when something has come from the server, or after a moment."""
         self._changed.clear()
         waiter = asyncio.ensure_future(self._changed.wait())
         await asyncio.wait([waiter], timeout=0.05)
         waiter.cancel()
+        if self._why:
+            raise Lost
 
     async def _drain(self) -> None:
         if self._why:
