@@ -58,7 +58,7 @@ def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rej
             request.conflicts += 1
             if request.conflicts <= limits.max_conflicts:
                 return None
-            text = "others wrote to the session each time this was about to be committed; send it again"
+            text = "other writers changed the session at each attempt to commit this; send it again"
             position = result.standing.position if result.standing else None
             return Rejection(Reason.COMMIT_CONFLICT, text, position=position)
         case _:

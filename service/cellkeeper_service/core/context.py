@@ -113,7 +113,7 @@ class Context:
     def dead(self, request: Request, now: float) -> Rejection | None:
         """Returns why nobody waits for this request any more; None: somebody does."""
         if request.gone:
-            return Rejection(Reason.CALLER_GONE, "the caller went away before the request was begun")
+            return Rejection(Reason.CALLER_GONE, "the caller went away before the request started")
         return late(request, now)
 
     def commit_soon(self, session: SessionState, request: Request, result: Any) -> None:

@@ -44,7 +44,7 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         over = not_found() if sequence is not None and has_ended(record.header.origin) else None
         return beyond_the_last(stands, step) or over or Verdict.APPLY
     if step.rollout is not None:
-        text = f"rollout_steps: the session has gone on to step {stands.step}; a rollout starts where it stands"
+        text = f"rollout_steps: the session is at step {stands.step}; a rollout starts at the session's step"
         return Rejection(Reason.STEP_CONFLICT, text, field="rollout_steps", position=stands)
     end = asked.step + step.steps
     if end <= stands.step and record.inputs(asked.step, end) == step.data:
@@ -56,7 +56,7 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
 def start_lost(record: Record | None) -> Rejection:
     """Refuses a chunk that starts the session anew after its commit lost against another writer's. Decided again, it
     would end a generation that its sender may not know, with acknowledged steps in it."""
-    text = "another writer changed the session while this started it anew; nothing of it was applied"
+    text = "another writer changed the session while this request restarted it; nothing was applied"
     return Rejection(Reason.COMMIT_CONFLICT, text, position=None if record is None else record.position)
 
 
@@ -68,7 +68,7 @@ def refuse_doubtful(record: Record | None, step: Step) -> Rejection | None:
     gone = record is None and step.conflicts > 0
     if not step.in_doubt or (generation in step.in_doubt and not gone):
         return None
-    text = "the store did not answer, and the session was started anew meanwhile: the step may have been applied before"
+    text = "the store did not answer, and the session was restarted meanwhile: the step may have been applied before that"
     return Rejection(Reason.OUTCOME_UNKNOWN, text, position=None if record is None else record.position)
 
 
@@ -128,7 +128,7 @@ def model_changed(header: Header, models: Models) -> Rejection | None:
     return Rejection(
         Reason.MODEL_CHANGED,
         f"the session belongs to model version {header.fingerprint.hex()[:12]}, which is not served; "
-        "reset it or carry it over to go on with the served one",
+        "reset it, or carry it over to the served version",
         position=header.position,
     )
 

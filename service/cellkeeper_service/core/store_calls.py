@@ -93,7 +93,7 @@ class StoreCalls:
     async def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
         """Like the store's. Raises StoreError and ValueError, and a Rejection while too many are under way."""
         if self._under_way["scan"] >= MAX_SCANS:
-            text = f"{MAX_SCANS} listings are under way, which is the most at one time"
+            text = f"{MAX_SCANS} listings are in progress, the maximum"
             raise Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=SCAN_RETRY_MS)
         call = partial(self.store.scan, tenant, model, prefix, cursor, limit)
         started, failed = time.monotonic(), True
@@ -115,7 +115,7 @@ class StoreCalls:
                 call = self._call("probe", LOADED, 1, deliver)
                 self._make(call, partial(self.store.load_many, [Load(NO_SESSION, False)]))
             else:
-                deliver([StoreError("it has not answered to what was sent before")])
+                deliver([StoreError("it has not answered earlier requests")])
         return await asyncio.shield(self._probe)
 
     def close(self) -> None:
