@@ -32,6 +32,8 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         if not sequence.origin and (doubtful := refuse_doubtful(record, step)):
             return doubtful
         asked = sequence.position_in(record)
+        if step.in_doubt and asked is not None and asked.step > stands.step:
+            return may_follow(stands)
     if asked is not None and asked.generation != stands.generation:
         return generation_changed(stands)
     if unserved := refuse_unserved(record, models):
@@ -68,8 +70,14 @@ def refuse_doubtful(record: Record | None, step: Step) -> Rejection | None:
     gone = record is None and step.conflicts > 0
     if not step.in_doubt or (generation in step.in_doubt and not gone):
         return None
-    text = "the store did not answer, and the session was restarted meanwhile: the step may have been applied before that"
+    text = "the store did not answer, and the session was restarted meanwhile: the step may have been applied"
     return Rejection(Reason.OUTCOME_UNKNOWN, text, position=None if record is None else record.position)
+
+
+def may_follow(stands: Position) -> Rejection:
+    """Answers a chunk ahead of the record whose commit, with the chunks before it, got no answer and may arrive yet."""
+    text = f"the store did not answer, and the session is at step {stands.step}: the step may still be applied"
+    return Rejection(Reason.OUTCOME_UNKNOWN, text, position=stands)
 
 
 def beyond_the_last(stands: Position, step: Step) -> Rejection | None:

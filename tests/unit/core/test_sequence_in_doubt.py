@@ -31,9 +31,10 @@ def in_one_commit(world: World, chunks: int) -> None:
     """Runs the first replica until a commit of this many chunks is under way."""
     one = world.replicas[0]
     one.collect()
-    one.load(0)
-    while batches := one.core.schedule():
-        one.batches += batches
+    if one.loads:
+        one.load(0)
+    while batches := one.batches or one.core.schedule():
+        one.batches = batches
         one.compute(0)
     one.collect()
     assert [len(commit.requests) for commit in one.writes[0].commits] == [chunks]
@@ -94,6 +95,27 @@ def test_what_was_sent_behind_a_start_in_doubt_belongs_to_it(executed: str) -> N
     assert [reply.outputs for reply in sent] == [[value] for value in expected([1, 2, 3])]
     assert header(world).position.step == 3
     one.check_rest()
+
+
+@pytest.mark.parametrize("executed", ["late", "never"])
+def test_a_chunk_that_may_still_be_applied_with_one_before_it_is_not_told_of_a_gap(executed: str) -> None:
+    """Two chunks are in one commit without an answer. The caller of the first leaves, so it is not decided again."""
+    world = World()
+    world.step([9], sequence=Sequenced(START, 0))
+    first, second = (world.send([n], acked=0, sequence=Sequenced(at=n)) for n in (1, 2))
+    one = world.replicas[0]
+    in_one_commit(world, 2)
+    write = one.lose(0)
+    assert first.request is not None
+    first.request.gone = True
+    world.settle()
+    assert reason(second.result) == "OUTCOME_UNKNOWN"
+    if executed == "late":
+        one.reach_store(write)
+    assert header(world).position.step == (3 if executed == "late" else 1)
+    again = [world.send([n], acked=0, sequence=Sequenced(at=n)) for n in (1, 2)]
+    world.settle()
+    assert [reply.outputs for reply in again] == [[value] for value in expected([9, 1, 2])[1:]]
 
 
 def test_what_was_sent_behind_a_start_in_doubt_belongs_to_a_copy_of_it_too() -> None:
