@@ -16,7 +16,7 @@ RETURN_SECONDS = 0.02
 """A caller that stays away for longer after its reply is no longer expected."""
 
 WEIGHT = 0.05
-"""Of the latest caller in the share of callers that return."""
+"""How much the latest caller counts in the share of callers that return."""
 
 MOST = 0.5
 """Callers are expected back where more than this share of the latest ones returned in time."""
@@ -37,7 +37,7 @@ class Callers:
 
     @property
     def return_soon(self) -> bool:
-        """Whether most callers do."""
+        """Whether most of the latest callers returned in time."""
         return self._returned > MOST
 
     def came(self, key: SessionKey) -> None:

@@ -29,8 +29,9 @@ def build_commit(session: SessionState, requests: list[Request], now_ms: int) ->
 
 
 def chunk_commit(key: SessionKey, cached: CachedState, chunks: Sequence[Step], now_ms: int) -> Commit:
-    """Returns a commit that appends the chunks. It writes the candidate for a checkpoint, if there is one, once every
-    chunk's sender holds the replies before it: a reply to a step that the log has lost cannot be computed again."""
+    """Returns a commit of the chunks. It writes the candidate for a checkpoint if there is one and every chunk's sender
+    holds the replies up to it, and otherwise appends to the log: a reply to a step that the log has lost cannot be
+    computed again."""
     after = chunks[-1].after
     if after is None:
         raise RuntimeError("a chunk is to be committed that was not computed")
@@ -73,9 +74,9 @@ def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rej
 
 def leave_in_doubt(commit: InflightCommit) -> None:
     """Notes, after an unanswered commit, which records tell whether its chunks were applied: those of the generation
-    that it makes and of the one that it compares with. After another writer's start they are not decided again.
-    Without a record a start is decided again, unless one of its tries ended the sequence: the store keeps the record of
-    an ended sequence only briefly, so its absence tells nothing."""
+    that it makes and of the one that it compares with. After another writer's start they are not decided again. If it
+    compares with no record, a missing record tells that they were not applied, unless one of their tries ended the
+    sequence: the store keeps the record of an ended sequence only briefly, so its absence tells nothing."""
     call = commit.call
     if not isinstance(call, Commit):
         return

@@ -30,7 +30,8 @@ def launch(context: Context, session: SessionState, now_ms: int) -> InflightComm
 
 
 def launch_chunk(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
-    """Does what `launch` does, for nearly every commit: a single chunk, appended on time. None: it is another one."""
+    """Does what `launch` does, for nearly every commit: a single chunk, appended on time. Returns None for any other
+    commit, and has done nothing then."""
     pending, cached = session.pending, session.cached
     if len(pending) != 1 or cached is None or cached.checkpoint is not None or not cached.exists:
         return None
@@ -64,7 +65,8 @@ def committed(context: Context, commit: InflightCommit) -> None:
 
 
 def not_committed(context: Context, commit: InflightCommit, result: CommitResult) -> None:
-    """The commit failed, and with it everything computed after it: all is decided again on a fresh reading."""
+    """The commit failed, and with it everything computed after it, which is decided again on a fresh reading. So are
+    the commit's own requests, unless `why_not_again` has an answer for them."""
     session = commit.session
     # if the state was dropped while its commit was in flight, its requests are in the queue already
     behind = context.unwind(session) if commit.cached is None or not commit.cached.dropped else []

@@ -126,7 +126,7 @@ class Context:
     # sessions
 
     def go_on(self, session: SessionState) -> None:
-        """Marks the session ready if anything waits for what has just happened."""
+        """Marks the session ready if requests wait for what has just happened, or if it may be forgotten now."""
         if session.queue or session.cached is None:
             self.ready[session] = None
 

@@ -75,7 +75,8 @@ def refuse_doubtful(record: Record | None, step: Step) -> Rejection | None:
 
 
 def may_follow(stands: Position) -> Rejection:
-    """Answers a chunk ahead of the record whose commit, with the chunks before it, got no answer and may arrive yet."""
+    """Refuses a chunk ahead of the record: its commit, which carried the chunks before it too, was not answered and may
+    still reach the store."""
     text = f"the store did not answer, and the session is at step {stands.step}: the step may still be applied"
     return Rejection(Reason.OUTCOME_UNKNOWN, text, position=stands)
 

@@ -116,7 +116,8 @@ def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> W
 
 
 def delete(record: Record | None, request: Delete) -> StoreDelete | Deleted | Rejection:
-    """Succeeds if the generation is gone already. After an unanswered try, that counts as this request's own work."""
+    """Deletes the generation that the request names. Succeeds if that is gone already; after an unanswered try, that
+    counts as this request's own work."""
     if record is not None and not request.generation:
         text = f"{request.where}: got 0 bytes, expected the session's 16: without them only a damaged one is deleted"
         return Rejection(Reason.INVALID_FIELD, text, field=request.where, position=record.position)

@@ -12,7 +12,7 @@ from .session import Reading, SessionState
 
 
 def next_loads(context: Context) -> list[SessionState]:
-    """Returns the sessions whose records the next call reads: many, or, every other time, one that is read alone."""
+    """Returns the sessions whose records the next call reads: many, or one that is read alone; in turn if both wait."""
     if context.to_load_alone and (context.alone_next or not context.to_load):
         wanted = [context.to_load_alone.popleft()]
     else:

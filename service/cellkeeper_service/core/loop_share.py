@@ -22,7 +22,7 @@ HIGH_SHARE = 0.25  # while calls come without a pause, accepting them is the res
 
 LONGEST_SECONDS = 0.02
 LONGEST_TICKS = 3.0
-"""The loop waits for calls this long, or this many times what the last tick took, at most."""
+"""The loop waits for calls at most this long, or this many times what the last tick took, whichever is longer."""
 
 QUIET_SECONDS = 0.001
 """A wait ends when no call came for this long. It is the shortest timer of the event loop."""
@@ -33,7 +33,7 @@ others return while it computes."""
 
 TRIES = 3
 SKIPS = 16
-"""After this many waits in which nobody followed a single caller, the next so many ticks do not wait for company."""
+"""After TRIES waits in which nobody followed a single caller, there are none for the next SKIPS single callers."""
 
 
 class LoopShare:
@@ -52,7 +52,7 @@ class LoopShare:
         self._calls_before = 0  # when the last wait began
         self._in_vain = 0
         self._callers = Callers()
-        self._enough = 0  # a wait ends when so few callers are away
+        self._enough = 0  # a wait ends when no more callers than this are away
         self._pause: asyncio.Future[None] | None = None
 
     @property
@@ -71,7 +71,7 @@ class LoopShare:
         self._measure()
 
     def call_came(self) -> None:
-        """A call with steps has been accepted, which may be refused yet."""
+        """A call with steps has been accepted; it may still be refused."""
         self._calls += 1
 
     def submitted(self, key: SessionKey) -> None:

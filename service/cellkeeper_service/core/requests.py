@@ -82,7 +82,7 @@ class Computable(Request):
 
     to_compute: int = field(default=0, init=False)
     computed: int = field(default=0, init=False)
-    unfed: int = field(default=0, init=False)  # as many last steps take predictions as inputs
+    unfed: int = field(default=0, init=False)  # so many of the last steps take predictions as inputs
     inputs: bytes = field(default=b"", init=False)  # raw; those of unfed steps are appended once known
     names: frozenset[str] = field(default=frozenset(), init=False)  # of the wanted outputs
     pieces: Sequence[Piece] = field(default=(), init=False)  # where its outputs are

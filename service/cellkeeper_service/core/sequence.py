@@ -66,8 +66,8 @@ class Sequenced:
         return bool(self.origin) and (standing is None or standing.origin not in own)
 
     def position_in(self, record: Record) -> Position | None:
-        """Returns where the chunk belongs in this record's history; None: at its end. A step beyond the log gets the
-        head of the record's position, as it is refused for its number anyway."""
+        """Returns where the chunk belongs in this record's history; None: at its end. A step before or after
+        the log gets the head of the record's position, as it is refused for its number anyway."""
         stands = record.position
         if self.origin:
             return first_position(stands.generation)

@@ -40,7 +40,7 @@ class CachedState:
     version: Version
     slot: int
     header: Header
-    exists: bool  # in the store; False: the first commit writes a whole record
+    exists: bool  # whether the store holds `header`; False: the first commit writes a whole record
     seed: bytes | None
     frontier: Position
     step: int  # the frontier's
@@ -144,7 +144,7 @@ class SessionState:
 
     @property
     def may_advance(self) -> bool:
-        """Whether the first request can advance: nothing is under way before it."""
+        """Whether the first request can advance: the session is not being read or computed, nor waiting for a slot."""
         return bool(self.queue) and not self.loading and not self.waits_for_slot and self.computing is None
 
     @property

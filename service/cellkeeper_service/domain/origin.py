@@ -3,9 +3,9 @@ reuses another's request_id is detected.
 
 The origin is 16 bytes: a hash of the request_id, and a hash of the request_id and the request's content. If both match,
 the request is a retry. If only the first matches, the id belongs to another kind of request or to other content. The
-request is then refused, because nothing of it was done. If neither matches, the record knows nothing of the request,
-which is decided like any other. Such a request names the generation that it ends (Open and Fork: that there is none),
-so an id used before a later generation began does no harm.
+request is then refused: otherwise it would be answered with success although nothing of it was done. If neither
+matches, the record knows nothing of the request, which is decided like any other. Every such request names the
+generation that it ends (Open and Fork: that there is none), so an id used before a later generation began does no harm.
 
 Records from before release 0.1.0 hold the request_id itself. They stay as they are, and a retry finds its work there
 whatever its content.

@@ -37,7 +37,7 @@ _new, _new_tuple = object.__new__, tuple.__new__
 
 
 class SessionKey(NamedTuple):
-    """The address of a session. `tenant` is "" if authentication is disabled."""
+    """The address of a session. `tenant` is "" if the server has no token file."""
 
     tenant: str
     model: str

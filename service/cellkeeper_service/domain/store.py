@@ -116,7 +116,7 @@ class Page(NamedTuple):
 class StoreFacts(NamedTuple):
     """What operators need to know about a store, as found when it was checked; for the metrics.
 
-    persistence: what survives a crash of its machine. eviction: what it does when it is full; "" if it never evicts.
+    persistence: what survives a crash of its machine. eviction: its policy when it is full; "" if it has none.
     replicas: how many are connected; in a cluster, the fewest of any primary.
     restarts: how many restarts of the store's servers were noticed since this process opened it.
     """

@@ -55,9 +55,9 @@ SIZES = (
     250,
 )
 STEPS = 4  # time steps that every batch size takes one by one and as one chunk
-MOST_TRUSTED = 32  # if larger batches than this differ, the sizes follow no order: every call is padded to max_batch
+MOST_TRUSTED = 32  # if batches of this size or more differ, sizes follow no order: every call is padded to max_batch
 CHUNKED_SIZES = (1, 2, 3, 4, 8, 16)  # batch sizes that take SHORT_STEPS in chunks of every power of two
-FILLED_SIZES = (2, 4, 8, 16)  # sizes to pad to that are tried even if max_batch is smaller
+FILLED_SIZES = (2, 4, 8, 16)  # sizes to pad to, tried if even max_batch differs and is smaller than they are
 TRIAL_CALL_MS = 30_000  # limit for one call of a user's graph, which might never end
 MOST_ROUNDING = 1e-3  # of a sequence's largest value: reordered float32 sums differ by far less, wrong values by more
 HEAD_START_STEPS = 3  # the most time steps that a session takes before the trial if it has integer states

@@ -13,7 +13,7 @@ import onnxruntime
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.errors import StartError
 
-CHECKS = 10  # per limit: a call may exceed the limit by 1/CHECKS
+CHECKS = 10  # per limit: a call may exceed the limit by 1/CHECKS of it
 FATAL = 4  # log severity, so that onnxruntime does not log a stopped call as an error
 
 

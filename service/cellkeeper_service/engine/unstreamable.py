@@ -74,7 +74,8 @@ def explain(
 
 
 def _companies(first: Array) -> list[Array]:
-    """Returns batches [T, B, ...] with the first session's input unchanged, and none or other inputs for the others."""
+    """Returns batches [T, B, ...] in which the first session's input is unchanged: alone, beside scaled inputs of other
+    sequences and, for token ids and several inputs, beside copies of itself."""
     companies = [first[:, :1]]
     if first.dtype.kind != "f":
         companies.append(first[:, :1].repeat(first.shape[1], axis=1))

@@ -177,7 +177,8 @@ def _tensors(path: Path, weights: bytes, config: Config) -> dict[str, Array]:
 
 
 def _graph_shapes(path: Path, config: GraphConfig, found: Shapes) -> Shapes:
-    """Returns the shapes that a graph's tensors must have: a constant's may be any, and initial states are optional."""
+    """Returns the shapes that a graph's tensors must have. A constant's may be any without a 0; initial states, which
+    are optional, have those of the states."""
     shapes: Shapes = {}
     for name in config.constants:
         shape = found.get(f"constant.{name}")

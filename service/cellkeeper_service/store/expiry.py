@@ -12,7 +12,7 @@ def bounded_ttl_ms(ttl_ms: int) -> int:
 
 
 def next_expiry_ms(now_ms: int, ttl_ms: int, expires_ms: int) -> int:
-    """Returns when a record used at `now_ms` expires: still at `expires_ms`, if that leaves at least 90 % of the TTL.
+    """Returns when a record used at `now_ms` expires: still at `expires_ms`, if that leaves 90 to 100 % of the TTL.
 
     All times are milliseconds of one clock; 0 means "never", both as a TTL and as an instant.
     """

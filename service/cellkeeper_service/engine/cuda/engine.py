@@ -88,7 +88,7 @@ class CudaEngine:
 
     The arena's rows are whole checkpoints: float32 [rows, state_bytes / 4]. A call is composed of buckets, whose
     graphs are captured when the arena is allocated (`reserve`); a bucket's rows beyond the batch are padding. All
-    outputs are always computed, so that one graph serves whichever are wanted, but only wanted ones are copied.
+    outputs are always computed, so that one graph serves whichever are wanted, and copied up to the last wanted one.
 
     Raises StartError if the device does not support the precision, EngineLost if it fails.
     """
