@@ -1,4 +1,4 @@
-"""Cellkeeper's client: recurrent networks served one time step at a time, with durable state, each step applied once.
+"""Cellkeeper's client: recurrent networks served one time step at a time, with durable state and exactly-once steps.
 
     with Client("localhost:50051") as client:
         session = client.session("pump-17")  # continues after its last step

@@ -33,9 +33,8 @@
 
 A step that raises an error may already have been sent. If it was, and no reply says whether the server applied it, the
 error has a `late_step`. The session settles that step before it sends the next one: it sends the step again at the same
-position, which takes effect once. So the step is applied unless the server rejects it for good. Do not step the same
-sample again after such an error: `session.settle()` gives its outcome. A step whose error has no `late_step` was not
-applied.
+position, which takes effect once. So it counts, unless the server rejects it for good. Do not step the same sample
+again after such an error: `session.settle()` gives its outcome. A step whose error has no `late_step` does not count.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class CellkeeperError(Exception):
 
     reason: the wire's name for the error ("STEP_GAP"); empty if it has none. field: the request field at fault, or
     empty. position: the session's position at the server, if known. retry_delay_ms: the delay that the server advises;
-    0: none. late_step: what is known of a step that was sent and ended with this error; None: the step was not applied.
+    0: none. late_step: what is known of a step that was sent and ended with this error; None: the step does not count.
     """
 
     def __init__(

@@ -15,10 +15,11 @@ from .position import Position
 class LateStep:
     """A step that was sent and whose caller stopped waiting before the reply came.
 
-    The caller's deadline passed, its task was cancelled, or Ctrl-C interrupted it. position: after the step, if it was
-    applied. steps: how many time steps it has. applied: True: it was applied, and later steps continue from its
-    position; False: it was not applied and never will be; None: not known yet. outputs: as in StepReply, once they
-    arrived; empty otherwise. error: why it was not applied, or why the last attempt to find out failed.
+    The caller's deadline passed, its task was cancelled, or Ctrl-C interrupted it. position: after the step, if it
+    counts, that is, if it is part of the session's history. steps: how many time steps it has. applied: True: it
+    counts, and later steps continue from its position; False: it does not count and never will; None: not known yet.
+    outputs: as in StepReply, once they arrived; empty otherwise. error: why it does not count, or why the last attempt
+    to find out failed.
     """
 
     position: Position

@@ -57,7 +57,7 @@ class StepReply:
 
     @property
     def state(self) -> dict[str, Array]:
-        """The state tensors by name, in shapes such as [layers, size]; empty unless "state" was requested."""
+        """The state tensors by their own names, such as [layers, size] each; empty unless "state" was requested."""
         return {name[6:]: value for name, value in self.outputs.items() if name.startswith("state.")}
 
 
@@ -183,10 +183,10 @@ class TensorSpec:
 class Model:
     """One served model version.
 
-    name: its address. fingerprint: 32 bytes, the sha256 of config and weights. numerics: what determines the bits of
-    the outputs. engine, device: what computes it. input, outputs, states: TensorSpecs. exact: the outputs are bitwise
-    the same in any batch and any chunking. tolerance: if not exact, the largest relative difference seen. vocabulary:
-    token models take ids below it; 0: features. missing_values: the model accepts NaN. max_chunk_steps,
+    name: how requests refer to it. fingerprint: 32 bytes, the sha256 of config and weights. numerics: what determines
+    the bits of the outputs. engine, device: what computes it. input, outputs, states: TensorSpecs. exact: the outputs
+    are bitwise the same in any batch and any chunking. tolerance: if not exact, the largest relative difference seen.
+    vocabulary: token models take ids below it; 0: features. missing_values: the model accepts NaN. max_chunk_steps,
     max_frame_items, max_log_steps: the server's limits. feedback: for each input feature, the index of the predicted
     value that becomes this feature in a forecast, or -1 if the caller supplies it; empty for token ids (the most likely
     one); None: the model makes no forecasts. feature_names: of the input's features, in order; empty: they have none.

@@ -21,7 +21,7 @@ RETRIED = frozenset(
     }
 )
 
-# Not applied in this attempt. After any other retryable reason that is unknown.
+# Not applied in this attempt. After any other retryable reason, it may have been.
 NOT_APPLIED = frozenset({"QUEUE_FULL", "ACK_BEHIND"})
 
 # The record does not hold the chunk at its position, and never will. After any other refusal, an earlier unanswered

@@ -80,7 +80,8 @@ class Token:
             token = source()
         token = token.strip()
         if not token or not token.isascii() or not token.isprintable():
-            raise InvalidArgument("token: got characters that cannot be sent, expected printable ASCII", field="token")
+            text = "token: got an empty token or one that cannot be sent, expected printable ASCII"
+            raise InvalidArgument(text, field="token")
         return (("authorization", f"Bearer {token}"),)
 
     def replaced(self, sent: Metadata, error: CellkeeperError) -> bool:

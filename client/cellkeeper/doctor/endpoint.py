@@ -88,7 +88,7 @@ class EndpointCheck:
     def _tls(self) -> Finding:
         if self.tls is None:
             if is_loopback(self.target):
-                return ok(self.target, "TLS", "none, and reachable on this machine only")
+                return ok(self.target, "TLS", "none, on a local address")
             return warn(
                 self.target,
                 "TLS",
@@ -131,7 +131,7 @@ class EndpointCheck:
                 return findings
             return []  # listing the models reports any other error
         if is_loopback(self.target):
-            return [ok(self.target, "auth", "none, and reachable on this machine only")]
+            return [ok(self.target, "auth", "none, on a local address")]
         return [
             warn(self.target, "auth", "none: anyone who can reach it can step and read sessions", "docs/security.md")
         ]

@@ -44,7 +44,7 @@ def token_parser() -> argparse.ArgumentParser:
     new.add_argument(
         "--tenant",
         required=True,
-        help="owner of its sessions; '' for those created without tokens",
+        help="whose sessions the token is for; '' for those created without tokens",
     )
     new.add_argument("--rights", required=True, help="some of step,read,admin")
     new.add_argument("--expires", default="", help="for example 2027-01-31T00:00:00Z; default: never")

@@ -65,5 +65,7 @@ class TokenFile:
             raise BadTokens(f"got more than {MAX_FILE_BYTES} bytes")
         table = read_table(data.decode(), self._default)
         if not self._counts_sessions and any(quota.sessions for quota in table.quotas.values()):
-            raise BadTokens("quota: got sessions=N without --max-ttl-ms, how long a used session counts; give it too")
+            raise BadTokens(
+                "quota: got sessions=N without --max-ttl-ms, which says how long a used session counts; give it too"
+            )
         return table

@@ -115,7 +115,7 @@ class PrometheusMeter:
     # ------------------------------------------------------------------------------------- what is shown as it is
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
-        """Sets the function that returns, at every scrape, how many requests and items are unanswered."""
+        """Sets the function that returns, at every scrape, how many requests and frame items are unanswered."""
         self._gauges.queue_depth = depth
 
     def watch_hot_sessions(self, hot: Callable[[], Mapping[str, int]]) -> None:
@@ -166,7 +166,7 @@ class _Gauges(Collector):
         self.store: tuple[str, Callable[[], StoreFacts]] | None = None
 
     def collect(self) -> Iterator[Metric]:
-        queue = GaugeMetricFamily("cellkeeper_queue_depth", "Requests and frame items that wait.")
+        queue = GaugeMetricFamily("cellkeeper_queue_depth", "Unanswered requests and frame items.")
         queue.add_metric((), self.queue_depth())
         hot = GaugeMetricFamily("cellkeeper_hot_sessions", "Sessions whose state is in a slot.", labels=("model",))
         for model, sessions in self.hot_sessions().items():

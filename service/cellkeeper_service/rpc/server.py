@@ -136,7 +136,7 @@ def _not_free(address: str) -> StartError:
 
 
 def _check_free(address: str) -> None:
-    """Raises StartError if the address is not free. gRPC would also report it, but in log lines of its own."""
+    """Raises StartError if nobody can listen on the address. gRPC would report it too, but in its own log lines."""
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(

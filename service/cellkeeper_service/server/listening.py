@@ -21,8 +21,8 @@ def check_access(settings: Settings) -> None:
         )
     if settings.tenant_sessions and not settings.max_ttl_ms:
         raise StartError(
-            f"tenant_sessions: got {settings.tenant_sessions} without max_ttl_ms, how long a used session counts; "
-            "give --max-ttl-ms too"
+            f"tenant_sessions: got {settings.tenant_sessions} without max_ttl_ms, which says how long a used "
+            "session counts; give --max-ttl-ms too"
         )
     if settings.http_listen:
         _check_http(settings)

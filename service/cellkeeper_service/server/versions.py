@@ -93,8 +93,8 @@ def check_versions(name: str, versions: list[Engine]) -> None:
 
 
 def expected_cost(costs: Costs) -> Cost:
-    """Returns a function that estimates the seconds of an engine call from those measured at warm-up, for the batch
-    size measured that is next above."""
+    """Returns a function that estimates the seconds of an engine call from those measured at warm-up, for the next
+    larger batch size that was measured."""
     tables: dict[bytes, tuple[list[int], dict[int, float]]] = {}
 
     def cost(batch: Batch) -> float:

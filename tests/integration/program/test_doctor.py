@@ -57,8 +57,8 @@ def test_a_healthy_deployment(counting_model: Path, tmp_path: Path) -> None:
     for expected in (
         f"{one.target} reach: in ",
         f"{two.target} health: SERVING",
-        f"{one.target} TLS: none, and reachable on this machine only",
-        f"{one.target} auth: none, and reachable on this machine only",
+        f"{one.target} TLS: none, on a local address",
+        f"{one.target} auth: none, on a local address",
         f"{two.target} model: count ",
         "model: the same versions and numerics on every endpoint",
         f"{two.target} step: count: 8 steps of a scratch session, median ",

@@ -47,7 +47,7 @@ def document(version: str) -> bytes:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    query = {**route.query, TIMEOUT: "how long the caller waits, in ms; default: the server's setting, 30000"}
+    query = {**route.query, TIMEOUT: "how long the caller waits, in ms; default: the server's default_timeout_ms"}
     made: dict[str, Any] = {
         "operationId": _name(route.method, route.path),
         "summary": route.summary,

@@ -21,7 +21,7 @@ export class CarryOver {
     const [current, ...replaced] = versions;
     this.current = current;
     const may = context.rights.has("admin");
-    const title = may ? null : "The token lacks the right admin";
+    const title = may ? null : "The token lacks the right “admin”";
     const button = element(
       "button",
       { class: "button", type: "button", disabled: !may, title, onclick: () => this.#ask() },

@@ -30,8 +30,10 @@ export class InputFields {
     );
   }
 
-  /** Fills in values (strings or numbers from the API), unless the user has typed or is in a field: a selection there
-  would * be lost, and what is typed next would follow the suggestion. */
+  /**
+   * Fills in values (strings or numbers from the API), unless the user has typed or is in a field: a selection there
+   * would be lost, and what is typed next would follow the suggestion.
+   */
   suggest(values) {
     if (this.#touched || this.inputs.includes(document.activeElement) || values.length !== this.names.length) return;
     const texts = values.map(exact);
