@@ -46,7 +46,7 @@ class WireLimits:
 
 
 class Catalog:
-    """Looks up models and sessions as one tenant sees them. The tenant is "" if authentication is disabled."""
+    """Looks up models and sessions as one tenant sees them. The tenant is "" without a token file."""
 
     tenant = ""
     shows_state = True
