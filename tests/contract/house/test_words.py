@@ -105,6 +105,15 @@ def test_no_text_says_one() -> None:
     assert set(EXCEPTIONS) == excused, f"gone; take them off EXCEPTIONS: {set(EXCEPTIONS) - excused}"
 
 
+def test_no_merge_has_left_its_marks() -> None:
+    kinds = {".css", ".html", ".js", ".json", ".lua", ".md", ".proto", ".py", ".sh", ".toml", ".txt", ".yaml", ".yml"}
+    folders = ("bench", "client", "deploy", "docs", "examples", "proto", "service", "testing", "tests", "verification")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in kinds]
+    assert len(files) > 1000
+    marks = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
+    assert [str(path) for path in (*ROOT.glob("*.md"), *files) if marks.search(path.read_bytes())] == []
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
