@@ -103,7 +103,6 @@ class Stream:
     def lost(self, error: CellkeeperError) -> None:
         """Fails every chunk in flight with `error`: no reply will arrive."""
         for sent in self._inflight.take_all():
-            self._window.ended(sent.unanswered)
             sent.refuse_rest(error)
 
     # ------------------------------------------------------------------------------------------ inside
@@ -183,10 +182,7 @@ class Stream:
         if self._send_queue:
             self.wake()
         if reply.HasField("frame_error"):
-            self._inflight.remove(sent)
-            error = error_of(reply.frame_error)
-            self._end(sent, [error] * sent.unanswered)
-            sent.refuse_rest(error)
+            self._end_frame(sent, error_of(reply.frame_error))
             return
         applied = len(reply.items) // INDEX.itemsize
         sent.unanswered -= applied
@@ -196,9 +192,7 @@ class Stream:
         if reply.errors:
             self._refused(sent, reply.errors)
         if reply.last:
-            self._inflight.remove(sent)
-            self._window.ended(sent.unanswered)
-            sent.refuse_rest(Unavailable("the server left the step unanswered", reason="LOST"))
+            self._end_frame(sent, Unavailable("the server left the step unanswered", reason="LOST"))
 
     def _refused(self, sent: InflightFrame, refusals: Any) -> None:
         errors = [(refused.item, error_of(refused.error)) for refused in refusals]
@@ -207,6 +201,12 @@ class Stream:
             if error.reason == "DRAINING":
                 self._on_draining(max(1.0, error.retry_delay_ms / 1000))
             sent.refuse(item, error)
+
+    def _end_frame(self, sent: InflightFrame, error: CellkeeperError) -> None:
+        """Ends the frame: its items without an answer fail with `error`."""
+        self._inflight.remove(sent)
+        self._end(sent, [error] * sent.unanswered)
+        sent.refuse_rest(error)
 
     def _end(self, sent: InflightFrame, errors: Sequence[CellkeeperError]) -> None:
         """Counts items of the frame that ended with these errors."""

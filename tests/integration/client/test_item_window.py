@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
-from cellkeeper import AsyncClient, DeadlineExceeded, QueueFull
+from cellkeeper import AsyncClient, AsyncSession, DeadlineExceeded, QueueFull
 from cellkeeper._transport.item_window import CUT, GROWTH, HEADROOM, LEAST_ITEMS, UNLIMITED, ItemWindow
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .conftest import until
 from .counting_server import CountingServer, Refused
@@ -113,6 +115,63 @@ async def test_a_client_sends_all_again_once_the_server_answers(server: Counting
     window = await window_of(client)
     assert window.room > 100
     assert window.refusal is None
+
+
+async def limited(server: CountingServer, client: AsyncClient, count: int) -> tuple[list[AsyncSession], ItemWindow]:
+    """Returns so many sessions whose client holds some of them back."""
+    sessions = [await client.open(f"pump {number}") for number in range(count)]
+    server.refusals = [Refused("QUEUE_FULL", delay_ms=1) for _ in range(count // 2)]
+    await asyncio.gather(*(session.step(ONE) for session in sessions))
+    window = await window_of(client)
+    assert window.room < count
+    return sessions, window
+
+
+async def test_steps_that_would_be_late_let_the_others_go_first(server: CountingServer, client: AsyncClient) -> None:
+    sessions, window = await limited(server, client, 100)
+    window.applied(0, 10.0)  # an answer that took long: a step needs 2 s now
+    server.gate.clear()
+    held = [asyncio.ensure_future(session.step(ONE)) for session in sessions[:60]]
+    await until(lambda: window.room < 1)
+    impatient = [asyncio.ensure_future(session.step(ONE, timeout=1.5)) for session in sessions[60:80]]
+    patient = [asyncio.ensure_future(session.step(ONE, timeout=15)) for session in sessions[80:]]
+    await asyncio.sleep(0)
+    server.gate.set()
+    await asyncio.gather(*held, *patient)
+    names = [name for name, _, _ in server.seen]
+    last = [len(names) - 1 - names[::-1].index(f"pump {number}") for number in range(60, 100)]
+    assert max(last[20:]) < min(last[:20])
+    await asyncio.gather(*impatient, return_exceptions=True)
+
+
+async def test_items_that_the_server_leaves_unanswered_are_not_in_flight_any_more(
+    server: CountingServer, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions, window = await limited(server, client, 100)
+    room, own = window.room, server.answer
+
+    def nothing(frame: Any) -> Any:
+        monkeypatch.setattr(server, "answer", own)
+        return pb.StepFrameReply(frame_id=frame.frame_id, last=True)
+
+    monkeypatch.setattr(server, "answer", nothing)
+    await asyncio.gather(*(session.step(ONE) for session in sessions[:20]))
+    assert window.room > room
+
+
+async def test_a_frame_that_is_refused_as_a_whole_limits_as_its_items_do(
+    server: CountingServer, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = [await client.open(f"pump {number}") for number in range(100)]
+    own = server.answer
+
+    def full(frame: Any) -> Any:
+        monkeypatch.setattr(server, "answer", own)
+        return pb.StepFrameReply(frame_id=frame.frame_id, frame_error=Refused("QUEUE_FULL", delay_ms=1).wire())
+
+    monkeypatch.setattr(server, "answer", full)
+    await asyncio.gather(*(session.step(ONE) for session in sessions))
+    assert LEAST_ITEMS <= (await window_of(client)).room < 100
 
 
 async def test_another_refusal_limits_nothing(server: CountingServer, client: AsyncClient) -> None:
