@@ -20,6 +20,8 @@ from .refusal import ImportRefused
 from .scalers import feature_names_of, is_scaler, read_scaler
 from .stack import Array, Convert, Embed, Mask, Normalize, Stack
 
+_MISSING = 'cellkeeper_service.converters.Missing, such as Missing("constant", 0.0)'
+
 
 @dataclass(frozen=True)
 class Processing:
@@ -33,6 +35,27 @@ class Processing:
     output: tuple[Transform, ...] = ()
     feedback: Sources | None = None  # not checked here: that needs the model's widths
     feature_names: tuple[str, ...] = ()
+    mask_value: float | None = None  # what a missing value becomes after the normalization, in a model with a mask
+
+    def masking(self, stack: Stack) -> Processing:
+        """Returns the processing for a stack that may begin with a mask.
+
+        A mask compares exactly, and a raw value that the scaling turns into exactly the mask's value need not exist.
+        Therefore the value that stands for a missing one becomes the mask's value without arithmetic.
+        """
+        first: Any = stack.layers[0] if stack.layers else None
+        if self.normalization is None or self.missing.policy != "constant" or not isinstance(first, Mask):
+            return self
+        return replace(self, mask_value=first.value)
+
+    @property
+    def normalize(self) -> Normalize | None:
+        """The normalization as a layer, if there is one."""
+        if self.normalization is None:
+            return None
+        stand_ins = None if self.mask_value is None else (self.missing.value, self.mask_value)
+        numbers = (as_numbers(value) for value in (self.normalization.offset, self.normalization.scale))
+        return Normalize("normalization", *numbers, stand_ins)
 
     @property
     def resolution(self) -> float:
@@ -44,15 +67,7 @@ class Processing:
 
     def around(self, stack: Stack) -> Stack:
         """Returns the stack with the processing as further layers."""
-        before = (
-            ()
-            if self.normalization is None
-            else (
-                Normalize(
-                    "normalization", *(as_numbers(v) for v in (self.normalization.offset, self.normalization.scale))
-                ),
-            )
-        )
+        before = () if self.normalize is None else (self.normalize,)
         after = tuple(_convert(transform, f"output[{i}]") for i, transform in enumerate(self.output))
         sources: tuple[tuple[int, ...], ...] = ()
         if not stack.chain:
@@ -83,7 +98,7 @@ def checked(normalization: object, missing: object, output: object, feature_name
         expected = "Normalization(offset, scale), the result of fit_normalization, or a fitted scaler"
         raise ImportRefused("normalization", f"got {type(normalization).__name__}, expected {expected}")
     if missing is not None and not isinstance(missing, Missing):
-        raise ImportRefused("missing", f"got {type(missing).__name__}, expected Missing(policy, value)")
+        raise ImportRefused("missing", f"got {type(missing).__name__}, expected {_MISSING}")
     if is_scaler(output):
         output = read_scaler(output, "output").inverse()
     transforms = tuple(output) if isinstance(output, Sequence) else (output,)
@@ -148,10 +163,9 @@ class Processed:
         return self._run(self._source.stepped, inputs)
 
     def _run(self, run: Callable[[Array], Mapping[str, Array]], inputs: Array) -> Mapping[str, Array]:
-        numbers = self._processing.normalization
-        if numbers is not None:
-            offset, scale = as_numbers(numbers.offset), as_numbers(numbers.scale)
-            inputs = ((inputs.astype(np.float64) - offset) / scale).astype(np.float32)
+        normalize = self._processing.normalize
+        if normalize is not None:
+            inputs = apply(normalize, inputs.astype(np.float64)).astype(np.float32)
         outputs = dict(run(inputs))
         value = np.asarray(outputs["prediction"], np.float64)
         for transform in self._processing.output:
@@ -179,7 +193,8 @@ class Float64Source:
 def random_sequences(stack: Stack, sequences: int = SEQUENCES, steps: int = STEPS, seed: int = 0) -> Sequence[Array]:
     """Returns plausible inputs: [T, F] float32 around the normalisation, or ids [T] int32.
 
-    If the stack has masks, a quarter of the time steps is masked, but never the first.
+    If the stack has masks, a quarter of the time steps is masked, but never the first. Where a value stands for a
+    missing one, some time steps lack one feature only.
     """
     draw = np.random.default_rng(seed)
     drawn = []
@@ -196,6 +211,9 @@ def random_sequences(stack: Stack, sequences: int = SEQUENCES, steps: int = STEP
         values = draw.standard_normal((steps, stack.size))
         if isinstance(first, Normalize):
             values = values * first.scale + first.offset
+            if first.stand_ins is not None:
+                values[draw.random(steps) < 0.1, 0] = first.stand_ins[0]
+                values[masked] = first.stand_ins[0]
         elif isinstance(first, Mask):
             values[masked] = first.value
         drawn.append(values.astype(np.float32))
@@ -214,7 +232,10 @@ def scaled_as(stack: Stack) -> Scaled:
             return np.where(masked, inputs, inputs * np.float32(scale)).astype(np.float32)
         if isinstance(first, Normalize):
             offset = np.asarray(first.offset, np.float64)
-            return ((inputs.astype(np.float64) - offset) * scale + offset).astype(np.float32)
+            values = ((inputs.astype(np.float64) - offset) * scale + offset).astype(np.float32)
+            if first.stand_ins is None:
+                return values
+            return np.where(inputs == np.float32(first.stand_ins[0]), inputs, values)
         return times(inputs, scale)
 
     return scaled

@@ -107,7 +107,11 @@ def _merge(op: str, values: Sequence[Floats]) -> Floats:
 def apply(layer: Normalize | Affine | LayerNorm | Dense | Activate | ParametricRelu | Convert, value: Floats) -> Floats:
     """Applies a layer without state: [..., inputs] -> [..., units]."""
     if isinstance(layer, Normalize):
-        return (value - np.asarray(layer.offset, np.float64)) / np.asarray(layer.scale, np.float64)
+        scaled = (value - np.asarray(layer.offset, np.float64)) / np.asarray(layer.scale, np.float64)
+        if layer.stand_ins is not None:
+            before, after = (np.float32(number) for number in layer.stand_ins)
+            scaled = np.where(value == before, np.float64(after), scaled)
+        return scaled
     if isinstance(layer, Affine):
         return value * np.asarray(layer.scale, np.float64) + np.asarray(layer.offset, np.float64)
     if isinstance(layer, Dense):

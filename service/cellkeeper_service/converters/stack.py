@@ -64,11 +64,15 @@ class Embed:
 
 @dataclass(frozen=True)
 class Normalize:
-    """(x - offset) / scale, feature by feature: [F] each."""
+    """(x - offset) / scale, feature by feature: [F] each.
+
+    stand_ins: a value of x that stands for a missing one, and what it becomes instead.
+    """
 
     place: str
     offset: Array
     scale: Array
+    stand_ins: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

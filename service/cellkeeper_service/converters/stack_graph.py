@@ -118,7 +118,11 @@ class _Builder:
                 return Value(writer.node("Gather", [writer.constant(layer.weight), value.name], axis=0), size, size)
             case Normalize():
                 moved = writer.node("Sub", [value.name, writer.vector(layer.offset, value.columns)])
-                return value._replace(name=writer.node("Div", [moved, writer.vector(layer.scale, value.columns, 1.0)]))
+                scaled = writer.node("Div", [moved, writer.vector(layer.scale, value.columns, 1.0)])
+                if layer.stand_ins is not None:
+                    before, after = map(writer.number, layer.stand_ins)
+                    scaled = writer.node("Where", [writer.node("Equal", [value.name, before]), after, scaled])
+                return value._replace(name=scaled)
             case Affine():
                 scaled = writer.node("Mul", [value.name, writer.vector(layer.scale, value.columns)])
                 return value._replace(name=writer.node("Add", [scaled, writer.vector(layer.offset, value.columns)]))

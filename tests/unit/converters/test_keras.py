@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from cellkeeper_service.converters import import_keras
+from cellkeeper_service.converters import Missing, Normalization, import_keras
 from cellkeeper_service.engine.load import offline
 from cellkeeper_service.model.config import GraphConfig, RecurrentConfig
 
@@ -104,6 +104,59 @@ def test_a_masked_step_leaves_the_state_alone(keras: Any, tmp_path: Path) -> Non
     np.testing.assert_array_equal(served[1], served[0])
     np.testing.assert_array_equal(served[3], served[2])
     assert (served[2] != served[1]).all()
+
+
+NUMBERS = Normalization((60.0, 2.0, 11.0), (3.7, 0.3, 0.7))
+
+
+def masked_model() -> Any:
+    from keras import Input
+    from keras import layers as L
+
+    return sequential(
+        Input((None, 3)), L.Masking(-10.0), L.GRU(6, return_sequences=True), L.GRU(4, return_sequences=True), L.Dense(3)
+    )
+
+
+def test_missing_values_reach_the_mask_behind_a_normalization(keras: Any, tmp_path: Path) -> None:
+    """A whole time step of NaN is masked; one missing feature is not, but is the mask's value for the model."""
+    model = masked_model()
+    saved(model, normalization=NUMBERS, missing=Missing("constant", -999.0))(tmp_path / "m", 8)
+    offset, scale = np.array(NUMBERS.offset), np.array(NUMBERS.scale)
+    x = np.random.default_rng(1).normal(offset, scale, (30, 3)).astype(np.float32)
+    x[[4, 5, 17]] = np.nan
+    x[9, 1] = x[20, 2] = np.nan
+    as_trained = np.nan_to_num((x - offset) / scale, nan=-10.0).astype(np.float32)
+    expected = keras.ops.convert_to_numpy(model(as_trained[None]))[0]
+    served = offline(tmp_path / "m", x)["prediction"]
+    np.testing.assert_allclose(served, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(served[4], served[3])
+    assert (served[9] != served[8]).all()
+
+
+def test_without_keras_a_mask_behind_a_normalization_is_compared_too(
+    keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masked_model().save(tmp_path / "m.keras")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "keras" else find(name, *rest))
+    options: dict[str, Any] = {"normalization": NUMBERS, "missing": Missing("constant", -999.0), **QUICK}
+    assert import_keras(tmp_path / "m.keras", tmp_path / "m", **options).parity.relative < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [(None, True), (Missing("hold", -10.0), True), (Missing("constant", -999.0), False)],
+    ids=["reject", "hold", "constant"],
+)
+def test_the_import_says_that_no_time_step_is_masked(
+    keras: Any, tmp_path: Path, missing: Missing | None, says: bool
+) -> None:
+    masked_model().save(tmp_path / "m.keras")
+    lines: list[str] = []
+    options: dict[str, Any] = {"normalization": NUMBERS, "missing": missing, "max_batch": 8, "report": lines.append}
+    import_keras(tmp_path / "m.keras", tmp_path / "m", **options)
+    assert any(line.startswith("mask: with this normalization, no time step") for line in lines) is says
 
 
 def refusals() -> dict[str, tuple[Callable[[], Any], str]]:

@@ -18,12 +18,16 @@ from ..lower import lower
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Processed, Processing, checked, random_sequences, scaled_as
 from ..refusal import ImportRefused
-from ..stack import INPUT, Affine, Array, CausalConv, Dense, Embed, Layer, Merge, Normalize, Recurrent, Stack
+from ..stack import INPUT, Affine, Array, CausalConv, Dense, Embed, Layer, Mask, Merge, Normalize, Recurrent, Stack
 from .file import KerasFile, read_keras
 from .layers import read_layer
 from .source import keras_source
 from .topology import KerasLayer, ordered_layers
 
+_MASK_OUT_OF_REACH = (
+    "mask: with this normalization, no time step that clients send is masked; to mask missing values (NaN), pass "
+    'missing=Missing("constant", VALUE), with a VALUE that no reading has'
+)
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN")
 
 
@@ -48,6 +52,8 @@ def import_keras(
     for the comparison only; if it is not installed, a float64 reference takes its place, and the report says so.
     normalization, missing, output: as in config.json. The model sees normalised inputs; clients see their own units.
     normalization and output may be fitted scalers (scalers.py), output one that was fitted on the targets.
+    If the model begins with Masking and has a normalization, missing=Missing("constant", value) masks missing values:
+    NaN, and value itself, become the mask's value after the normalization.
     feature_names: a list, or a DataFrame with such columns; by default the names that the scaler was fitted on.
     trace: if a layer cannot be read, let Keras run the model for one time step and export that (needs keras on torch,
     and onnxscript). This loads the file's classes: only Keras' own, in safe mode. With it, model may also be a Keras
@@ -66,6 +72,7 @@ def import_keras(
     if path is not None:
         try:
             read = read_stack(path)
+            processing = processing.masking(read[1])
             lowered = lower(processing.around(read[1]), name, str(path))
         except ImportRefused:
             if not trace:
@@ -78,6 +85,8 @@ def import_keras(
         return imported
     file, stack = read
     whole = processing.around(stack)
+    if isinstance(stack.layers[0], Mask) and processing.normalization is not None and processing.mask_value is None:
+        report(_MASK_OUT_OF_REACH)
     source = Processed(keras_source(file, stack), processing)
     imported = land(
         folder,
