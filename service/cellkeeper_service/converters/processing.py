@@ -54,8 +54,8 @@ class Processing:
         if self.normalization is None:
             return None
         stand_ins = None if self.mask_value is None else (self.missing.value, self.mask_value)
-        numbers = (as_numbers(value) for value in (self.normalization.offset, self.normalization.scale))
-        return Normalize("normalization", *numbers, stand_ins)
+        offset, scale = as_numbers(self.normalization.offset), as_numbers(self.normalization.scale)
+        return Normalize("normalization", offset, scale, stand_ins)
 
     @property
     def resolution(self) -> float:

@@ -65,7 +65,7 @@ def config_schema() -> Schema:
             "missing": _object(
                 "what NaN in an input means",
                 policy=_choice(POLICIES, "refuse it, hold the feature's last value, or take `value`"),
-                value=_number("used by `constant`, and by `hold` before the first value", default=0.0),
+                value=_number("`constant`, and `hold` before the first value, take it; in clients' units", default=0.0),
                 required=("policy",),
             ),
             "dense": _object(
