@@ -65,8 +65,9 @@ async def _ask(endpoint: Endpoint, metadata: Metadata) -> None:
     if not models:
         raise Unavailable(f"{endpoint.target} serves no model")
     request = pb.GetSessionRequest(model=models[0].name, session=_ASKED_FOR)
+    named = (*metadata, ("x-request-id", _ASKED_FOR))  # the server logs the refusal that this usually gets
     try:
-        await endpoint.stub.GetSession(request, metadata=metadata)
+        await endpoint.stub.GetSession(request, metadata=named)
     except grpc.RpcError as error:
         found = from_grpc(error, endpoint.target)
         if not isinstance(found, SessionNotFound | AccessDenied):  # a token may be valid for some sessions only

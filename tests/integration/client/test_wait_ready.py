@@ -56,6 +56,16 @@ async def test_a_server_that_starts_later_is_waited_for() -> None:
     await late.stop()
 
 
+def test_the_servers_log_says_what_asked_for_a_session_that_does_not_exist(tmp_path: Path) -> None:
+    bundle = counting_bundle(tmp_path / "count", features=2)
+    with ServerProcess([bundle], "memory:") as server:
+        with Client(server.target) as client:
+            client.wait_ready(20)
+        server.stop()
+        (line,) = [line for line in server.output().splitlines() if "SESSION_NOT_FOUND" in line]
+    assert "request_id=cellkeeper-wait-ready" in line
+
+
 async def test_its_store_and_its_end_are_told_and_a_token_is_checked_at_once(tmp_path: Path) -> None:
     token, line = entry("acme", "step,read")
     tokens = tmp_path / "tokens"
