@@ -84,7 +84,7 @@ class Catalog:
         """Returns the requested per-step outputs, and whether the state is requested. Raises a Rejection."""
         outputs, with_state = fields.wanted(names, spec)
         if with_state and not self.shows_state:
-            text = f"outputs: got {fields.STATE_OUTPUT!r}, expected others: the caller lacks the right to read states"
+            text = f"outputs: got {fields.STATE_OUTPUT!r}, but the caller lacks the right `read`, which states need"
             raise Rejection(Reason.PERMISSION_DENIED, text, field="outputs")
         return outputs, with_state
 

@@ -45,7 +45,7 @@ class Guard:
         if not origins or (request.method in SAFE and not changes):
             return
         if len(origins) > 1 or not _same(origins[0], host):
-            text = f"Origin: got {', '.join(origins)[:80]!r}, expected this server's own pages, or none"
+            text = f"Origin: got {', '.join(origins)[:80]!r}, expected this server's own pages, or none (docs/http.md)"
             raise Rejection(Reason.PERMISSION_DENIED, text, field="Origin")
 
     def _is_own(self, host: str) -> bool:
