@@ -20,8 +20,6 @@ from .refusal import ImportRefused
 from .scalers import feature_names_of, is_scaler, read_scaler
 from .stack import Array, Convert, Embed, Mask, Normalize, Stack
 
-_MISSING = 'cellkeeper_service.converters.Missing, such as Missing("constant", 0.0)'
-
 
 @dataclass(frozen=True)
 class Processing:
@@ -98,7 +96,9 @@ def checked(normalization: object, missing: object, output: object, feature_name
         expected = "Normalization(offset, scale), the result of fit_normalization, or a fitted scaler"
         raise ImportRefused("normalization", f"got {type(normalization).__name__}, expected {expected}")
     if missing is not None and not isinstance(missing, Missing):
-        raise ImportRefused("missing", f"got {type(missing).__name__}, expected {_MISSING}")
+        raise ImportRefused(
+            "missing", f"got {type(missing).__name__}, expected Missing(policy, value) of cellkeeper_service.converters"
+        )
     if is_scaler(output):
         output = read_scaler(output, "output").inverse()
     transforms = tuple(output) if isinstance(output, Sequence) else (output,)
