@@ -142,6 +142,10 @@ def test_without_keras_a_mask_behind_a_normalization_is_compared_too(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "keras" else find(name, *rest))
     options: dict[str, Any] = {"normalization": NUMBERS, "missing": Missing("constant", -999.0), **QUICK}
     assert import_keras(tmp_path / "m.keras", tmp_path / "m", **options).parity.relative < 1e-5
+    x = np.tile(np.array(NUMBERS.offset, np.float32), (3, 1))
+    x[1] = np.nan
+    served = offline(tmp_path / "m", x)["prediction"]
+    np.testing.assert_array_equal(served[1], served[0])
 
 
 @pytest.mark.parametrize(
