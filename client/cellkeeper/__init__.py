@@ -48,6 +48,7 @@ from .errors import (
     StepGap,
     Unavailable,
     WrongEventLoop,
+    WrongThread,
 )
 from .late_step import LateStep
 from .position import Position, first_position
@@ -102,5 +103,6 @@ __all__ = [
     "Tls",
     "Unavailable",
     "WrongEventLoop",
+    "WrongThread",
     "first_position",
 ]

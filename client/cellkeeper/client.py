@@ -126,7 +126,7 @@ class Client:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Session:
-        """Creates the session, or continues it after its last step.
+        """Creates the session, or continues it after its last step. `open` is another name for this method.
 
         session: its id, 1 to 256 bytes of UTF-8. model: its name; optional while the server serves exactly one. ttl:
         seconds (or a timedelta) of idle time after which the session expires; 0: never; None: the server's default, or
@@ -150,6 +150,8 @@ class Client:
             timeout=timeout,
         )
         return Session(self._thread, self._thread.run(opening))
+
+    open = session
 
     def group(
         self,
@@ -195,7 +197,7 @@ class Client:
         or listed. Those with damaged records are listed too, with the reason in `damage`.
         """
         source = self._core.sessions(prefix, model=model, timeout=timeout)
-        while (info := self._thread.run(_next(source))) is not None:
+        while (info := self._thread.run(_next(source), "sessions")) is not None:
             yield info
 
     def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
@@ -224,10 +226,10 @@ class Client:
         fails is counted and does not hold up the others: see `failures`. If a run is interrupted, start it again.
         Raises InvalidArgument for anything that is not a SessionInfo.
         """
-        bulk = self._thread.run(self._core._new_bulk_delete(model, timeout))
+        bulk = self._thread.run(self._core._new_bulk_delete(model, timeout), "delete_many")
         source = iter(listed(sessions))
         while page := list(islice(source, bulk.room)):
-            self._thread.run(bulk.delete(page))
+            self._thread.run(bulk.delete(page), "delete_many")
             if on_progress is not None:
                 on_progress(bulk.result)
         return bulk.result
@@ -267,10 +269,12 @@ class Client:
         it again. Sessions of the other version that are created meanwhile may be missed. Raises InvalidArgument for an
         unknown policy, model or fingerprint, and Unavailable and DeadlineExceeded from the calls that list sessions.
         """
-        carry_over = self._thread.run(self._core._new_carry_over(policy, model, fingerprint, window_of, timeout))
+        making = self._core._new_carry_over(policy, model, fingerprint, window_of, timeout)
+        carry_over = self._thread.run(making, "carry_over")
         carry_over.choose(prefix, sessions)
-        while (page := self._thread.run(carry_over.page())) is not None:
-            self._thread.run(carry_over.carry([(info, window_of(info) if window_of else None) for info in page]))
+        while (page := self._thread.run(carry_over.page(), "carry_over")) is not None:
+            windows = [(info, window_of(info) if window_of else None) for info in page]
+            self._thread.run(carry_over.carry(windows), "carry_over")
             if on_progress is not None:
                 on_progress(carry_over.result)
         return carry_over.result

@@ -30,6 +30,7 @@
       + Closed                 the client or the session was closed
       + ForkedProcess          this process was forked from one that uses a client, and cannot use one itself
       + WrongEventLoop         an AsyncClient was used in an event loop other than its own
+      + WrongThread            a blocking call was made in the thread of its own client
 
 A step that raises an error may already have been sent. If it was, and no reply says whether the server applied it, the
 error has a `late_step`. The session settles that step before it sends the next one: it sends the step again at the same
@@ -227,6 +228,10 @@ class ForkedProcess(CellkeeperError):
 
 class WrongEventLoop(CellkeeperError):
     """An AsyncClient was used in an event loop other than its own. Nothing was sent."""
+
+
+class WrongThread(CellkeeperError):
+    """A blocking call was made in the thread of its own client, where it would wait for itself. Nothing was sent."""
 
 
 BY_REASON: dict[str, type[CellkeeperError]] = {

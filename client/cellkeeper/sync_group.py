@@ -61,7 +61,8 @@ class Group:
     def unsettled(self) -> dict[str, tuple[LateStep, ...]]:
         """By id, the late steps whose outcome is not known yet, oldest first; members without any are omitted."""
         with suppress(Closed, ForkedProcess):
-            return self._thread.run(_unsettled(self._core))  # after the core has noted what was interrupted here
+            # After the core has noted what was interrupted here.
+            return self._thread.run(_unsettled(self._core), "unsettled")
         return self._core.unsettled
 
     @overload

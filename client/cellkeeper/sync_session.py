@@ -69,7 +69,8 @@ class Session:
         interrupted it. The next step settles it first, by sending it again, and so does `settle`.
         """
         with suppress(Closed, ForkedProcess):
-            return self._thread.run(_unsettled(self._core))  # after the core has noted what was interrupted here
+            # After the core has noted what was interrupted here.
+            return self._thread.run(_unsettled(self._core), "unsettled")
         return self._core.unsettled
 
     def settle(self, *, timeout: float | None = None) -> tuple[LateStep, ...]:
@@ -115,14 +116,7 @@ class Session:
         def submit() -> StepCall:
             return core._submit_raw(raw, single, outputs, timeout, answer)
 
-        try:
-            self._thread.soon(answer.start, submit)  # avoids the task that `run` needs
-            reply = answer.wait()
-        except BaseException:  # Ctrl-C, an exception from another signal handler, or the step's own error
-            if not answer.told:
-                with suppress(Closed, ForkedProcess):
-                    self._thread.soon(answer.give_up, core._give_up)
-            raise
+        reply = self._thread.wait("step", answer, submit, core._give_up)  # avoids the task that `run` needs
         core.last_reply = reply
         return reply
 
@@ -172,7 +166,7 @@ class Session:
         try:
             while True:
                 read = list(islice(source, pipeline.room))
-                replies = self._thread.run(pipeline.advance(read))
+                replies = self._thread.run(pipeline.advance(read), "stream")
                 if not replies and not read:
                     return
                 for reply in replies:
@@ -197,7 +191,7 @@ class Session:
         x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `peek`. timeout: seconds, including retries;
         None: the client's. Raises what `peek` raises.
         """
-        return self._thread.run(self._core.peek_reply(x, outputs=outputs, timeout=timeout))
+        return self._thread.run(self._core.peek_reply(x, outputs=outputs, timeout=timeout), "peek")
 
     def forecast(
         self,
@@ -237,9 +231,8 @@ class Session:
         steps. inputs: [F] or [T, F]. known: [steps, K]. steps, outputs: as in `forecast`. timeout: seconds, including
         retries; None: the client's. Raises what `forecast` raises.
         """
-        return self._thread.run(
-            self._core.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
-        )
+        call = self._core.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
+        return self._thread.run(call, "forecast")
 
     def reset(self, *, timeout: float | None = None) -> Position:
         """Starts a new generation at step 0. Returns its position.

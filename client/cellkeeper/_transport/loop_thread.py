@@ -12,11 +12,16 @@ from typing import Any, TypeVar
 from weakref import finalize
 
 from .._session.blocking_answer import BlockingAnswer
-from ..errors import CellkeeperError, Closed, ForkedProcess
+from ..errors import CellkeeperError, Closed, ForkedProcess, WrongThread
 from .forks import INHERITED, disown_after_fork
 
 T = TypeVar("T")
+W = TypeVar("W")
 
+_OWN_THREAD = (
+    "{call}: called in the thread of the client itself, which runs its token callable and other callbacks, and would "
+    "wait for itself there; use another Client in a callback, or an AsyncClient in an event loop of your own"
+)
 END_SECONDS = 1.0  # for tasks that still run when a client closes
 
 
@@ -31,7 +36,8 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_serve, args=(self._loop, at_end), name="cellkeeper-client", daemon=True)
         self._thread.start()
-        self._lock = threading.Lock()
+        # Reentrant: while it is held, a signal handler or the garbage collector (of an abandoned stream) may use it.
+        self._lock = threading.RLock()
         self._closed: CellkeeperError | None = None
         self._finalizer = finalize(self, _left_open, self._loop)
         self._finalizer.atexit = False
@@ -42,20 +48,40 @@ class LoopThread:
         """True once it was closed, or in a process that was forked from its own."""
         return self._closed is not None
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine in the thread and waits for its result. Raises what the coroutine raises, and Closed."""
+    def run(self, work: Coroutine[Any, Any, T], call: str = "") -> T:
+        """Runs a coroutine in the thread and waits for its result.
+
+        call: as in `wait`; empty: the coroutine's name. Raises what the coroutine raises, and what `wait` raises.
+        """
         answer: BlockingAnswer[T, asyncio.Task[None]] = BlockingAnswer()
-        with self._lock:
-            if self._closed is not None:
-                work.close()
-                raise copy(self._closed)
-            self._loop.call_soon_threadsafe(answer.start, lambda: self._loop.create_task(_answered(work, answer)))
+
+        def submit() -> asyncio.Task[None]:
+            return self._loop.create_task(_answered(work, answer))
+
         try:
+            return self.wait(call or work.__name__, answer, submit, asyncio.Task.cancel)  # type: ignore[attr-defined]
+        except CellkeeperError:
+            if not answer.told:  # it was not submitted
+                work.close()
+            raise
+
+    def wait(
+        self, call: str, answer: BlockingAnswer[T, W], submit: Callable[[], W], give_up: Callable[[W], object]
+    ) -> T:
+        """Submits work in the thread, and waits for its answer.
+
+        call: the name of the public call, for errors. submit: starts the work, which sets the answer. give_up: tells
+        the work that its caller has stopped waiting: Ctrl-C, or an exception from another signal handler. Raises what
+        the work raises, Closed, ForkedProcess and WrongThread.
+        """
+        self._check_caller(call)
+        try:
+            self.soon(answer.start, submit)
             return answer.wait()
-        except BaseException:  # Ctrl-C, an exception from another signal handler, or the work's own error
+        except BaseException:
             if not answer.told:
                 with suppress(Closed, ForkedProcess):
-                    self.soon(answer.give_up, asyncio.Task.cancel)
+                    self.soon(answer.give_up, give_up)
             raise
 
     def soon(self, work: Callable[..., object], *arguments: object) -> None:
@@ -66,7 +92,8 @@ class LoopThread:
             self._loop.call_soon_threadsafe(work, *arguments)
 
     def close(self) -> None:
-        """Ends the loop and waits for the thread; every later use raises Closed."""
+        """Ends the loop and waits for the thread; every later use raises Closed. Raises WrongThread."""
+        self._check_caller("close")
         with self._lock:
             if self._closed is not None:
                 return
@@ -75,9 +102,14 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
+    def _check_caller(self, call: str) -> None:
+        """Raises WrongThread in the thread itself, where a call that waits for it would wait for ever."""
+        if threading.get_ident() == self._thread.ident:
+            raise WrongThread(_OWN_THREAD.format(call=call))
+
     def disown(self) -> None:
         """Called in a forked process: every use raises ForkedProcess from now on."""
-        self._lock = threading.Lock()  # another thread may have held the old one
+        self._lock = threading.RLock()  # another thread may have held the old one
         self._closed = ForkedProcess(INHERITED)
 
 

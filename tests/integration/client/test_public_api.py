@@ -56,6 +56,7 @@ NAMES = [
     "Tls",
     "Unavailable",
     "WrongEventLoop",
+    "WrongThread",
     "first_position",
 ]
 
@@ -115,7 +116,7 @@ def test_the_methods() -> None:
     assert group | {"model", "last_reply"} <= public(cellkeeper.Group)
     assert session | {"id", "model", "created", "last_reply"} <= public(cellkeeper.Session)
     assert client | {"session", "open"} <= public(cellkeeper.AsyncClient)
-    assert client | {"session", "counters"} <= public(cellkeeper.Client)
+    assert client | {"session", "open", "counters"} <= public(cellkeeper.Client)
 
 
 def test_every_error_is_in_the_tree_and_in_its_text() -> None:
