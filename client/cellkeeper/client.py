@@ -171,7 +171,7 @@ class Client:
         for invalid ids, and GroupError if some sessions cannot be opened: its `errors` says which and why, and its
         `group` has the others.
         """
-        ids = several_ids(sessions, "ids")  # in the caller's thread: the iterable may use this client
+        ids = several_ids(sessions)  # in the caller's thread: the iterable may use this client
         opening = self._core.group(ids, model=model, ttl=ttl, expect=expect, outputs=outputs, timeout=timeout)
         try:
             return Group(self._thread, self._thread.run(opening))

@@ -54,9 +54,10 @@ _TOLD_ERRORS = 3
 class CellkeeperError(Exception):
     """The root of all errors of this package.
 
-    reason: the wire's name for the error ("STEP_GAP"); empty if it has none. field: the request field at fault, or
-    empty. position: the session's position at the server, if known. retry_delay_ms: the delay that the server advises;
-    0: none. late_step: what is known of a step that was sent and ended with this error; None: the step does not count.
+    reason: the wire's name for the error ("STEP_GAP"), also where the client itself found it; "LOST" if no answer came;
+    empty if it has none. field: the request field at fault, or empty. position: the session's position at the server,
+    if known. retry_delay_ms: the delay that the server advises; 0: none. late_step: what is known of a step that was
+    sent and ended with this error; None: the step does not count.
     """
 
     def __init__(

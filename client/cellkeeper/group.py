@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from ._session.arguments import positions
 from ._session.event_loop import check_loop
 from ._transport.item_calls import each
 from ._transport.requests import REQUEST_ID_BYTES
@@ -56,7 +57,7 @@ class AsyncGroup(AsyncGroupStepping):
         the session. Raises InvalidArgument for ids that are not strings of 1 to 256 bytes, occur twice or are already
         members, and GroupError if some could not be opened, with the reason for each; the others are members then.
         """
-        opened, errors = await self._members.open(sessions, expect or {}, timeout)
+        opened, errors = await self._members.open(sessions, positions(expect, "expect"), timeout)
         if opened and not len(self):
             name, first = next(iter(opened.items()))
             if first.fingerprint != self.model.fingerprint:
@@ -96,10 +97,10 @@ class AsyncGroup(AsyncGroupStepping):
         results, errors = await self._members.call(
             "Reset", lambda some: pb.ResetRequest(model=self.model.name, items=some), items, timeout
         )
-        positions = {name: position_of(result.position) for name, result in results.items()}
-        errors.update(await self._members.restart(positions, timeout))
+        restarted = {name: position_of(result.position) for name, result in results.items()}
+        errors.update(await self._members.restart(restarted, timeout))
         _raise_failed("reset", errors, members.names)
-        return {name: positions[name] for name in members.names}
+        return {name: restarted[name] for name in members.names}
 
     async def delete(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, bool]:
         """Deletes these members at the server and removes them from the group.

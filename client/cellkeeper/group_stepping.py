@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._session.arguments import output_names, timeout_seconds
+from ._session.arguments import invalid, output_names, timeout_seconds
 from ._session.group_call import GroupCall
 from ._session.group_inputs import named_rows
 from ._session.named_inputs import group_inputs_of, inputs_of
@@ -229,7 +229,7 @@ class AsyncGroupStepping:
             rows: Any = x
         else:
             names, rows = named
-            self._members.check(names)
+            self._members.check(names, "inputs")
         if not names:
             text = "inputs: got no rows" if self._members else "inputs: the group has no members"
             raise InvalidArgument(f"{text}, expected at least one", reason="INVALID_FIELD", field="inputs")
@@ -282,4 +282,4 @@ class AsyncGroupStepping:
 def _check_failed(failed: object) -> None:
     """Raises InvalidArgument. Call it before sending anything."""
     if failed not in ("raise", "nan"):
-        raise InvalidArgument(f"failed: got {failed!r}, expected 'raise' or 'nan'", field="failed")
+        raise invalid("failed", repr(failed), "'raise' or 'nan'")

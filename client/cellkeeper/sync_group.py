@@ -198,7 +198,7 @@ class Group:
         members, and GroupError if some could not be opened, with the reason for each; the others are members then.
         """
         try:
-            return self._thread.run(self._core.add(several_ids(sessions, "ids"), expect=expect, timeout=timeout))
+            return self._thread.run(self._core.add(several_ids(sessions), expect=expect, timeout=timeout))
         except GroupError as error:
             error.group = self
             raise
@@ -210,7 +210,7 @@ class Group:
         None: the client's. Raises InvalidArgument for an id that is not a member's, and DeadlineExceeded, after which
         all are still members.
         """
-        self._thread.run(self._core.remove(several_ids(sessions, "ids"), timeout=timeout))
+        self._thread.run(self._core.remove(several_ids(sessions), timeout=timeout))
 
     def reset(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Position]:
         """Starts a new generation at step 0 for these members.
@@ -252,7 +252,7 @@ class Group:
 
 def _ids(sessions: Iterable[str] | None) -> list[str] | None:
     """Reads the ids in the caller's thread: the iterable may use the client."""
-    return None if sessions is None else several_ids(sessions, "ids")
+    return None if sessions is None else several_ids(sessions)
 
 
 async def _unsettled(core: AsyncGroup) -> dict[str, tuple[LateStep, ...]]:

@@ -53,7 +53,7 @@ class StepReply:
         """The first requested output, "prediction" by default: [T, ...], or [...] for a single time step."""
         for value in self.outputs.values():
             return value
-        raise ServerError("the server sent no output")
+        raise ServerError("the server sent no output", reason="INTERNAL_ERROR")
 
     @property
     def state(self) -> dict[str, Array]:
@@ -93,7 +93,7 @@ class GroupReply:
             return value
         if self.errors:
             raise GroupError("output", self.errors, (), reply=self)
-        raise ServerError("the server sent no output")
+        raise ServerError("the server sent no output", reason="INTERNAL_ERROR")
 
     @property
     def positions(self) -> tuple[Position, ...]:

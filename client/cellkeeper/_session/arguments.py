@@ -20,6 +20,12 @@ MAX_TIMEOUT_SECONDS = 30 * 86_400.0
 """The wire counts milliseconds in 32 bits, which is 49.7 days; longer waits are cut to this."""
 MAX_TTL_MS = 2**63 - 1
 MAX_ID_BYTES = 256
+_POSITION = "a Position; Position.parse() reads one from text"
+
+
+def invalid(field: str, came: str, expected: str, reason: str = "INVALID_FIELD") -> InvalidArgument:
+    """Returns the error for the argument `field`. came, expected: what it is and what it should be, for the message."""
+    return InvalidArgument(f"{field}: got {came}, expected {expected}", reason=reason, field=field)
 
 
 def timeout_seconds(given: object, default: float, field: str = "timeout") -> float:
@@ -30,7 +36,7 @@ def timeout_seconds(given: object, default: float, field: str = "timeout") -> fl
         return default
     seconds = _seconds(given, field, "above 0")
     if not seconds > 0:
-        raise InvalidArgument(f"{field}: got {given!r}, expected seconds above 0", field=field)
+        raise invalid(field, repr(given), "seconds above 0")
     return min(seconds, MAX_TIMEOUT_SECONDS)
 
 
@@ -38,7 +44,7 @@ def seconds_from_0(given: object, field: str) -> float:
     """Returns seconds of at least 0, also from a timedelta."""
     seconds = _seconds(given, field, "from 0")
     if seconds < 0:
-        raise InvalidArgument(f"{field}: got {given!r}, expected seconds from 0", field=field)
+        raise invalid(field, repr(given), "seconds from 0")
     return seconds
 
 
@@ -48,7 +54,7 @@ def ttl_milliseconds(given: object) -> int | None:
         return None
     seconds = _seconds(given, "ttl", "from 0.001, or 0 for never")
     if seconds != 0 and not 0.001 <= seconds <= MAX_TTL_MS / 1000:
-        raise InvalidArgument(f"ttl: got {given!r}, expected seconds from 0.001, or 0 for never", field="ttl")
+        raise invalid("ttl", repr(given), "seconds from 0.001, or 0 for never")
     return min(round(seconds * 1000), MAX_TTL_MS)
 
 
@@ -57,15 +63,14 @@ def session_id(given: object, field: str = "session") -> str:
     text = id_text(given, field)
     size = len(text.encode())
     if not 1 <= size <= MAX_ID_BYTES:
-        raise InvalidArgument(f"{field}: got {size} bytes of UTF-8, expected 1..{MAX_ID_BYTES}", field=field)
+        raise invalid(field, f"{size} bytes of UTF-8", f"1..{MAX_ID_BYTES}")
     return text
 
 
-def several_ids(given: object, field: str) -> list[Any]:
-    """Reads an iterable of session ids, which are not checked. Anything but one string may hold them."""
+def several_ids(given: object) -> list[Any]:
+    """Reads the argument `sessions`: any iterable of ids but one string. Does not check the ids."""
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        text = f"{field}: got the {type(given).__name__} {given!r}, expected several ids, for instance a list"
-        raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
+        raise invalid("sessions", f"the {type(given).__name__} {given!r}", "several ids, for instance a list")
     return list(given)
 
 
@@ -73,11 +78,11 @@ def id_text(given: object, field: str) -> str:
     """Returns a string that UTF-8 can encode; it may be empty."""
     if not isinstance(given, str):
         hint = "" if given is None else "; convert it with str()"
-        raise InvalidArgument(f"{field}: got {type(given).__name__} {given!r}, expected a str{hint}", field=field)
+        raise invalid(field, f"{type(given).__name__} {given!r}", f"a str{hint}")
     try:
         given.encode()
     except UnicodeEncodeError:
-        raise InvalidArgument(f"{field}: got {given!r}, expected text without lone surrogates", field=field) from None
+        raise invalid(field, repr(given), "text without lone surrogates") from None
     return given
 
 
@@ -93,25 +98,34 @@ def fingerprint_bytes(given: object) -> bytes:
 
 def position(given: object, field: str) -> Position | None:
     """Returns a Position, or None."""
-    return (
-        None if given is None else _instance(given, Position, field, "a Position; Position.parse() reads one from text")
-    )
+    return None if given is None else _instance(given, Position, field, _POSITION)
+
+
+def positions(given: object, field: str) -> Mapping[str, Position]:
+    """Returns positions by id; none for None."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise invalid(field, type(given).__name__, "a mapping from ids to Positions")
+    for name, each in given.items():
+        _instance(each, Position, f"{field}[{id_text(name, field)}]", _POSITION)
+    return given
 
 
 def output_names(given: object) -> tuple[str, ...]:
     """Returns the names of outputs, at least one."""
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise InvalidArgument(f"outputs: got {given!r}, expected a list of names", field="outputs")
+        raise invalid("outputs", repr(given), "a list of names")
     names = tuple(given)
     if not names or not all(isinstance(name, str) for name in names):
-        raise InvalidArgument(f"outputs: got {names!r}, expected one or more names", field="outputs")
+        raise invalid("outputs", repr(names), "one or more names")
     return names
 
 
 def whole_number(given: object, field: str, least: int) -> int:
     """Returns an integer of at least `least`."""
     if not isinstance(given, Integral) or isinstance(given, bool) or given < least:
-        raise InvalidArgument(f"{field}: got {given!r}, expected an integer of at least {least}", field=field)
+        raise invalid(field, repr(given), f"an integer of at least {least}")
     return int(given)
 
 
@@ -119,15 +133,13 @@ def tensors(given: object, field: str) -> Mapping[str, Any]:
     """Returns tensors by name."""
     if isinstance(given, Mapping):
         return given
-    text = f"{field}: got {type(given).__name__}, expected a mapping of tensors by name"
-    raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
+    raise invalid(field, type(given).__name__, "a mapping of tensors by name")
 
 
 def _instance(given: object, kind: type[T], field: str, expected: str) -> T:
     if isinstance(given, kind):
         return given
-    text = f"{field}: got {type(given).__name__}, expected {expected}"
-    raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
+    raise invalid(field, type(given).__name__, expected)
 
 
 def _seconds(given: object, field: str, expected: str) -> float:
@@ -140,4 +152,4 @@ def _seconds(given: object, field: str, expected: str) -> float:
             seconds = math.inf if str(given)[0] != "-" else -math.inf
         if not math.isnan(seconds):
             return seconds
-    raise InvalidArgument(f"{field}: got {given!r}, expected seconds {expected}, or a timedelta", field=field)
+    raise invalid(field, repr(given), f"seconds {expected}, or a timedelta")

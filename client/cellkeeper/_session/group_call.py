@@ -213,8 +213,9 @@ class MemberAnswer:
 
     def set_exception(self, exception: BaseException, /) -> None:
         self._done = True
-        error = exception if isinstance(exception, CellkeeperError) else CellkeeperError(str(exception))
-        self._call.fail(self._item, error)
+        if not isinstance(exception, CellkeeperError):
+            exception = CellkeeperError(str(exception), reason="INTERNAL_ERROR")
+        self._call.fail(self._item, exception)
 
     def exception(self) -> None:
         return None

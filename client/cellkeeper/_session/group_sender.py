@@ -27,6 +27,7 @@ from .session_sender import SessionSender
 from .step_call import StepCall
 
 _logger = logging.getLogger("cellkeeper")
+Tell = Callable[[SessionSender, Chunk, CellkeeperError], None]  # a method of the sender
 _BUSY = "it was not sent: earlier steps of its members are still unanswered"
 
 
@@ -230,22 +231,15 @@ class GroupSender:
 
     def refused(self, part: GroupPart, item: int, error: CellkeeperError) -> None:
         """Records that the server refused the item."""
-        alone = part.alone.pop(item, None)
-        if alone is None and part.chunk.open[item]:
-            alone = self._leave(part, item)
-            del part.alone[item]
-        if alone is not None:
-            sender, chunk = alone
-            sender.refused(chunk, error)
-            self._go_on(part.call)
+        self._ended(part, item, SessionSender.refused, error)
+
+    def refused_rest(self, part: GroupPart, error: CellkeeperError) -> None:
+        """Records that the server refused the part's frame: every item without an answer."""
+        self._end_rest(part, SessionSender.refused, error)
 
     def lost(self, part: GroupPart, error: CellkeeperError) -> None:
-        """Records that what is unanswered of the part will get no answer."""
-        for item in (*part.alone, *np.flatnonzero(part.chunk.open).tolist()):
-            try:
-                self.refused(part, item, error)
-            except Exception:  # noqa: PERF203 - one member's failure must not keep the others from being told
-                _logger.exception("a lost step of session %r could not be handled", part.chunk.members.names[item])
+        """Records that the part's stream is lost: what is unanswered will get no answer."""
+        self._end_rest(part, SessionSender.lost, error)
 
     # ------------------------------------------------------------------------------------------ inside
 
@@ -266,7 +260,7 @@ class GroupSender:
         part.withdrawn = True
         items = self.history.withdraw(part.chunk)
         for item in list(part.alone):
-            self.refused(part, item, Unavailable("its frame was not sent", reason="LOST"))
+            self._ended(part, item, SessionSender.lost, Unavailable("its frame was not sent", reason="LOST"))
         return items
 
     def _start_waiting(self) -> None:
@@ -317,6 +311,24 @@ class GroupSender:
         call.alone[at] = (sender, alone)
         part.alone[item] = (sender, chunk)
         return sender, chunk
+
+    def _ended(self, part: GroupPart, item: int, tell: Tell, error: CellkeeperError) -> None:
+        """Moves the item's member out of the columns, unless it is, and tells its sender how the chunk ended."""
+        alone = part.alone.pop(item, None)
+        if alone is None and part.chunk.open[item]:
+            alone = self._leave(part, item)
+            del part.alone[item]
+        if alone is not None:
+            sender, chunk = alone
+            tell(sender, chunk, error)
+            self._go_on(part.call)
+
+    def _end_rest(self, part: GroupPart, tell: Tell, error: CellkeeperError) -> None:
+        for item in (*part.alone, *np.flatnonzero(part.chunk.open).tolist()):
+            try:
+                self._ended(part, item, tell, error)
+            except Exception:  # noqa: PERF203 - one member's failure must not keep the others from being told
+                _logger.exception("a lost step of session %r could not be handled", part.chunk.members.names[item])
 
     def _replied_alone(self, part: GroupPart, item: int, reply: StepReply) -> None:
         alone = part.alone.pop(item, None)

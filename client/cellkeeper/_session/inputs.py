@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InvalidArgument
 from ..types import Array, Model, Sample, TensorSpec
+from .arguments import invalid
 from .feature_names import in_order
 from .missing_values import as_numbers, is_missing
 
@@ -94,7 +95,7 @@ class Inputs:
                 f"finite values of dtype {self._model.input.dtype}, because the model does not accept missing values "
                 "(masked, None and NA count as NaN)"
             )
-            raise self._wrong(f"NaN or infinity {place}", expected, field)
+            raise self._wrong(f"NaN or infinity {place}", expected, field, "NON_FINITE_INPUT")
         return converted
 
     def convert_known(self, given: Sample | None, steps: int) -> bytes:
@@ -140,14 +141,13 @@ class Inputs:
         if low < 0 or high >= self._top:
             raise self._wrong(f"token id {low if low < 0 else high}", f"0..{self._top - 1}")
 
-    def _wrong(self, came: str, expected: str = "", field: str = "") -> InvalidArgument:
+    def _wrong(self, came: str, expected: str = "", field: str = "", reason: str = "INVALID_FIELD") -> InvalidArgument:
         field = field or self._field
         if not expected:
             names = ", ".join(str(size) for size in self._shape)
             what = f"[{names}] or [T, {names}]" if self._shape else "one integer or [T]"
             expected = f"{what} of {self._model.input.dtype}"
-        text = f"{field}: got {came}, expected {expected} (model {self._model.name!r})"
-        return InvalidArgument(text, reason="INVALID_FIELD", field=field)
+        return invalid(field, came, f"{expected} (model {self._model.name!r})", reason)
 
 
 def _place(good: Array, names: Sequence[str]) -> str:
@@ -194,8 +194,8 @@ def _is_number(value: object) -> bool:
 def convert_state(model: Model, state: Mapping[str, ArrayLike], field: str) -> list[tuple[TensorSpec, bytes]]:
     """Returns every state tensor of the model as raw bytes, in the model's order. Raises InvalidArgument."""
 
-    def wrong(came: str, expected: str) -> InvalidArgument:
-        return InvalidArgument(f"{field}: got {came}, expected {expected}", reason="INVALID_FIELD", field=field)
+    def wrong(came: str, expected: str, reason: str = "INVALID_FIELD") -> InvalidArgument:
+        return invalid(field, came, expected, reason)
 
     names = {spec.name for spec in model.states}
     if set(state) != names:
@@ -214,7 +214,8 @@ def convert_state(model: Model, state: Mapping[str, ArrayLike], field: str) -> l
             if not taken.all():
                 place = [int(index) for index in np.argwhere(~taken)[0]]
                 expected = f"finite values of {spec.dtype} (masked, None and NA count as NaN)"
-                raise wrong(f"{spec.name}: {array[tuple(place)]} at {place}", expected)
+                reason = "NON_FINITE_INPUT" if values.dtype.kind == "f" else "INVALID_FIELD"
+                raise wrong(f"{spec.name}: {array[tuple(place)]} at {place}", expected, reason)
             raw = values.tobytes()
         except (TypeError, ValueError) as error:
             raise wrong(f"{spec.name}: {error}", f"{list(spec.shape)} of {spec.dtype}") from error

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InvalidArgument
 from ..types import Array, Sample
+from .arguments import invalid
 
 
 def are_at_hand(samples: Iterable[Sample] | AsyncIterable[Sample]) -> bool:
@@ -26,14 +27,12 @@ def as_rows(samples: Iterable[Sample], numbers: Callable[[ArrayLike], Array]) ->
     numbers: converts it to an array. Raises InvalidArgument for what yields no samples.
     """
     if isinstance(samples, str | bytes | Mapping):
-        text = f"samples: got {type(samples).__name__}, expected an iterable of time steps"
-        raise InvalidArgument(text, field="samples")
+        raise invalid("samples", type(samples).__name__, "an iterable of time steps")
     table: Any = samples
     if hasattr(table, "columns") and hasattr(table, "to_numpy"):
         return numbers(table)
     if not isinstance(samples, Iterable) and not hasattr(samples, "__getitem__"):
-        text = f"samples: got {type(samples).__name__}, expected an iterable of time steps"
-        raise InvalidArgument(text, field="samples")
+        raise invalid("samples", type(samples).__name__, "an iterable of time steps")
     return samples
 
 

@@ -19,7 +19,7 @@ from .history import History
 from .late_steps import LateSteps
 from .retry import EndpointStatus, no_answer_from, worth_retrying
 from .step_call import Answer, StepCall, error_of_later_steps, translated
-from .verdict import DELIVER, LOST, Action, Verdict
+from .verdict import DELIVER, FINAL, LOST, Action, Verdict
 
 UNSETTLED = "it was not sent: the outcome of an earlier step is not known yet"
 _FAIL = Action.FAIL
@@ -236,8 +236,18 @@ class SessionSender:
             self.go_on()
 
     def refused(self, chunk: Chunk, error: CellkeeperError) -> None:
-        """Records that the server refused the chunk, or that its answer was lost."""
-        reason = error.reason or (LOST if worth_retrying(error) else "")
+        """Records that the server refused the chunk."""
+        self._ended(chunk, error, error.reason)
+
+    def lost(self, chunk: Chunk, error: CellkeeperError) -> None:
+        """Records that the chunk's stream ended with `error` before the chunk was answered.
+
+        Its reason says nothing of the chunk, which an earlier attempt may have applied.
+        """
+        self._ended(chunk, error, "" if error.reason in FINAL else error.reason)
+
+    def _ended(self, chunk: Chunk, error: CellkeeperError, reason: str) -> None:
+        reason = reason or (LOST if worth_retrying(error) else "")
         if reason == "MODEL_CHANGED" and self._another_may_serve():
             reason = LOST
         if isinstance(error, QuotaExceeded) and worth_retrying(error):
@@ -322,8 +332,9 @@ class SessionSender:
         told = False
         for chunk in verdict.failed:
             told = self._fail_call(chunk, error_of_later_steps(error) if told else error) or told
-        if not verdict.failed or (not told and isinstance(error, InvalidArgument)):
-            return  # a late step was rejected as invalid; the waiting calls do not build on it
+        dropped = all(chunk.state is ChunkState.DROPPED for chunk in verdict.failed)
+        if dropped and not told and isinstance(error, InvalidArgument):
+            return  # late steps were rejected as invalid; the waiting calls do not build on them
         while self._waiting:
             self._waiting.popleft().fail(error_of_later_steps(error) if told else error)
             told = True

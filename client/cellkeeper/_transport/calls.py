@@ -106,7 +106,7 @@ class Calls:
                 "the server's certificate is for another name: connect to a name that is in it, or pass one as "
                 "Tls(server_name=...) (--server-name of the command)"
             )
-        error = Unavailable(f"no server was reached in {spent:.2g} s: {last.message} ({advice})")
+        error = Unavailable(f"no server was reached in {spent:.2g} s: {last.message} ({advice})", reason="LOST")
         error.__cause__ = last
         return error
 

@@ -72,7 +72,7 @@ class CarryOver:
         """Chooses these sessions, or all whose id starts with `prefix`. Reads `sessions`, in the caller's thread."""
         self._prefix = id_text(prefix, "prefix")
         if sessions is not None:
-            self._named = [session_id(session, "sessions") for session in several_ids(sessions, "sessions")]
+            self._named = [session_id(session, "sessions") for session in several_ids(sessions)]
 
     async def page(self) -> list[SessionInfo] | None:
         """Returns the next of the chosen sessions, without those of the new version; None after the last page."""

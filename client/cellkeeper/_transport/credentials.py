@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 
+from .._session.arguments import invalid
 from ..errors import AccessDenied, CellkeeperError, InvalidArgument
 
 Metadata = tuple[tuple[str, str], ...]
@@ -33,9 +34,9 @@ class Tls:
     def credentials(self) -> grpc.ChannelCredentials:
         """Returns gRPC credentials. Raises InvalidArgument if the files do not match or cannot be read."""
         if bool(self.cert_file) != bool(self.key_file):
-            raise InvalidArgument("tls: got one of cert_file and key_file, expected both or neither", field="tls")
+            raise invalid("tls", "one of cert_file and key_file", "both or neither")
         made: grpc.ChannelCredentials = grpc.ssl_channel_credentials(
-            _bytes(self.ca_file), _bytes(self.key_file), _bytes(self.cert_file)
+            _bytes(self.ca_file, "tls"), _bytes(self.key_file, "tls"), _bytes(self.cert_file, "tls")
         )
         return made
 
@@ -49,7 +50,8 @@ class Tls:
             if self.cert_file:
                 made.load_cert_chain(self.cert_file, self.key_file)
         except OSError as error:  # ssl.SSLError is a subclass
-            raise InvalidArgument(f"tls: a file cannot be used: {error}", field="tls") from error
+            text = f"tls: a file cannot be used: {error}"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="tls") from error
         return made
 
     def options(self) -> tuple[tuple[str, str], ...]:
@@ -65,6 +67,9 @@ class Token:
     """
 
     def __init__(self, source: TokenSource | None) -> None:
+        """Raises InvalidArgument."""
+        if source is not None and not isinstance(source, str | os.PathLike) and not callable(source):
+            raise invalid("token", type(source).__name__, "a str, the path of a file, or a callable that returns a str")
         self._source = source
 
     def metadata(self) -> Metadata:
@@ -75,26 +80,43 @@ class Token:
         if isinstance(source, str):
             token = source
         elif isinstance(source, os.PathLike):
-            token = (_bytes(source) or b"").decode(errors="replace")
+            token = (_bytes(source, "token") or b"").decode(errors="replace")
         else:
-            token = source()
+            token = _called(source)
         token = token.strip()
         if not token or not token.isascii() or not token.isprintable():
-            text = "token: got an empty token or one that cannot be sent, expected printable ASCII"
-            raise InvalidArgument(text, field="token")
+            raise invalid("token", "an empty token or one that cannot be sent", "printable ASCII")
         return (("authorization", f"Bearer {token}"),)
 
     def replaced(self, sent: Metadata, error: CellkeeperError) -> bool:
         """Returns True if `error` says that the sent token is not accepted, and there is another token by now."""
         if not isinstance(error, AccessDenied) or error.reason == "PERMISSION_DENIED":
             return False
-        return self._source is not None and self.metadata() != sent
+        try:
+            return self._source is not None and self.metadata() != sent
+        except CellkeeperError:
+            return False  # there is none at present
 
 
-def _bytes(path: str | os.PathLike[str]) -> bytes | None:
+def _called(source: Callable[[], object]) -> str:
+    """Returns what the callable returns. Raises InvalidArgument for what it raises, and for anything but a str."""
+    try:
+        token = source()
+    except CellkeeperError:
+        raise
+    except Exception as error:
+        text = f"token: the callable raised {error!r}"
+        raise InvalidArgument(text, reason="INVALID_FIELD", field="token") from error
+    if not isinstance(token, str):
+        raise invalid("token", f"{type(token).__name__} from the callable", "a str")
+    return token
+
+
+def _bytes(path: str | os.PathLike[str], field: str) -> bytes | None:
     if not path:
         return None
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise InvalidArgument(f"cannot read {os.fspath(path)}: {error.strerror}", field="tls") from error
+        text = f"{field}: cannot read {os.fspath(path)}: {error.strerror}"
+        raise InvalidArgument(text, reason="INVALID_FIELD", field=field) from error

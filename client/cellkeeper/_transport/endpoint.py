@@ -13,12 +13,12 @@ import grpc
 import grpc.aio
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
-from ..errors import CellkeeperError, InvalidArgument, Unavailable
+from ..errors import CellkeeperError, Unavailable
 from ..types import Backoff, Counters
 from .credentials import Metadata, Token
 from .send_queue import Sendable, SendQueue
 from .stream import Stream
-from .stream_call import GrpcCall, StreamCall
+from .stream_call import GrpcCall, StreamCall, UnopenedCall
 from .target import proxy_options
 from .websocket_address import WebSocketAddress
 
@@ -183,11 +183,11 @@ class Endpoint:
         """
         try:
             sent = self._token.metadata()
-            error = await stream.serve(self._call(sent))
-            if self._token.replaced(sent, error):
-                return Unavailable(error.message, reason="LOST")
-        except InvalidArgument as no_token:
-            return no_token
+        except CellkeeperError as no_token:
+            return await stream.serve(UnopenedCall(no_token))
+        error = await stream.serve(self._call(sent))
+        if self._token.replaced(sent, error):
+            return Unavailable(error.message, reason="LOST")
         return error
 
     def _call(self, metadata: Metadata) -> StreamCall:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
@@ -15,11 +15,11 @@ from .._session.chunk import Chunk
 from .._session.frame_format import CREATED, REPLAYED, FrameFormat
 from .._session.session_sender import SessionSender
 from .._session.step_call import StepCall
-from ..errors import CellkeeperError, ServerError
+from ..errors import CellkeeperError
 from ..position import POSITION_BYTES, Position
 from ..types import Array, StepReply
 from .input_fields import frame_fields
-from .wire import dtype_of
+from .wire import dtype_of, unreadable
 
 _logger = logging.getLogger("cellkeeper")
 
@@ -86,17 +86,23 @@ class InflightChunks:
 
     def refuse(self, item: int, error: CellkeeperError) -> None:
         if item >= len(self.chunks):
-            raise ServerError(f"the server refused item {item} of a frame of {len(self.chunks)}")
+            raise unreadable(f"the server refused item {item} of a frame of {len(self.chunks)}")
         chunk, self.chunks[item] = self.chunks[item], None
         if chunk is not None:
             self.senders[item].refused(chunk, error)
 
     def refuse_rest(self, error: CellkeeperError) -> None:
+        self._end_rest(SessionSender.refused, error)
+
+    def lost(self, error: CellkeeperError) -> None:
+        self._end_rest(SessionSender.lost, error)
+
+    def _end_rest(self, tell: Callable[[SessionSender, Chunk, CellkeeperError], None], error: CellkeeperError) -> None:
         for sender, chunk in zip(self.senders, self.chunks, strict=True):
             if chunk is None:
                 continue
             try:
-                sender.refused(chunk, error)
+                tell(sender, chunk, error)
             except Exception:  # one session's failure must not keep the others from being told
                 _logger.exception("a lost step of session %r could not be handled", sender.session)
 
@@ -112,7 +118,7 @@ class Column:
         dtype, shape, data = dtype_of(message.dtype), tuple(message.shape), message.data
         count = items if self.per_item else steps
         if len(data) != count * dtype.itemsize * prod(shape):
-            raise ServerError(f"the server sent {len(data)} bytes in column {self.name!r}")
+            raise unreadable(f"the server sent {len(data)} bytes in column {self.name!r}")
         raw: Array = np.frombuffer(data, dtype)
         if not dtype.isnative:
             raw = raw.astype(dtype.newbyteorder("="))
@@ -140,10 +146,10 @@ def replies(sent: InflightChunks, reply: Any) -> Iterator[tuple[SessionSender, C
     positions = list(_POSITION.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []
     counts = list(reply.steps) or [1] * len(indices)
     if len(positions) != len(indices) or len(counts) != len(indices):
-        raise ServerError("the server sent columns of different lengths")
+        raise unreadable("the server sent columns of different lengths")
     senders, chunks = sent.senders, sent.chunks
     if indices and max(indices) >= len(chunks):
-        raise ServerError(f"the server answered item {max(indices)} of a frame of {len(chunks)}")
+        raise unreadable(f"the server answered item {max(indices)} of a frame of {len(chunks)}")
     columns = [Column(message, len(indices), sum(counts)) for message in reply.outputs]
     rows = [] if reply.steps else [(column.name, column.rows()) for column in columns]
     flags = reply.flags if reply.flags.strip(b"\0") else b""

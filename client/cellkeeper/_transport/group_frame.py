@@ -12,11 +12,12 @@ from .._session.frame_format import FrameFormat
 from .._session.group_call import GroupPart, ReplyColumns
 from .._session.group_sender import GroupSender
 from .._session.retry import EndpointStatus
-from ..errors import CellkeeperError, ServerError
+from ..errors import CellkeeperError
 from ..position import POSITION_BYTES
 from ..types import Array
 from .frame_codec import INDEX, Column
 from .input_fields import frame_fields
+from .wire import unreadable
 
 
 class GroupFrame:
@@ -77,10 +78,13 @@ class GroupFrame:
 
     def refuse(self, item: int, error: CellkeeperError) -> None:
         if item >= self.items:
-            raise ServerError(f"the server refused item {item} of a frame of {self.items}")
+            raise unreadable(f"the server refused item {item} of a frame of {self.items}")
         self._sender.refused(self._part, item, error)
 
     def refuse_rest(self, error: CellkeeperError) -> None:
+        self._sender.refused_rest(self._part, error)
+
+    def lost(self, error: CellkeeperError) -> None:
         self._sender.lost(self._part, error)
 
 
@@ -106,9 +110,9 @@ def reply_columns(reply: Any, items: int, steps: int, single: bool) -> ReplyColu
     count = len(answered)
     in_order = count <= items and bool((answered == np.arange(count)).all())  # the common case
     if not in_order and (int(answered.max()) >= items or len(np.unique(answered)) != count):
-        raise ServerError(f"the server answered items {answered.tolist()} of a frame of {items}")
+        raise unreadable(f"the server answered items {answered.tolist()} of a frame of {items}")
     if len(reply.positions) != POSITION_BYTES * count or any(each != steps for each in reply.steps):
-        raise ServerError("the server sent columns of different lengths")
+        raise unreadable("the server sent columns of different lengths")
     outputs: dict[str, Array] = {}
     for message in reply.outputs:
         values = Column(message, count, count * steps).values

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from .._session.arguments import id_text, session_id, several_ids, timeout_seconds, ttl_milliseconds
+from .._session.arguments import invalid, session_id, several_ids, timeout_seconds, ttl_milliseconds
 from .._session.group_history import Members
 from .._session.group_sender import GroupSender
-from ..errors import CellkeeperError, Closed, InvalidArgument, ModelChanged
+from ..errors import CellkeeperError, Closed, ModelChanged
 from ..position import Position
 from ..types import Model
 from .caller import GroupCaller
@@ -56,19 +56,16 @@ class GroupMembers:
         """Returns these members, or all. Raises InvalidArgument."""
         if names is None:
             return self.all
-        given = several_ids(names, "ids")
-        self.check(given)
+        given = several_ids(names)
+        self.check(given, "sessions")
         return self.of(given)
 
-    def check(self, names: Sequence[object]) -> None:
-        """Raises InvalidArgument if these are not members, or occur twice."""
+    def check(self, names: Sequence[object], field: str) -> None:
+        """Raises InvalidArgument if these are not members, or occur twice. field: the argument that has them."""
         for at, name in enumerate(names):
             if not isinstance(name, str) or name not in self._rows:
-                text = f"ids: got {name!r} at {at}, expected the id of a member (the group has {len(self)})"
-                raise InvalidArgument(text, reason="INVALID_FIELD", field="ids")
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InvalidArgument(f"ids: got {twice!r} twice, expected each once", reason="INVALID_FIELD", field="ids")
+                raise invalid(field, f"{name!r} at {at}", f"the id of a member (the group has {len(self)})")
+        _check_each_once(names, field)
 
     def positions(self, members: Members) -> list[tuple[str, Position]]:
         """Returns the id and position of each."""
@@ -102,17 +99,14 @@ class GroupMembers:
         self, names: Iterable[str], expect: Mapping[str, Position], timeout: float | None
     ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
         """Opens sessions that are not members yet. Returns the OpenResponses and the errors, by id."""
-        given = [session_id(name, f"ids[{at}]") for at, name in enumerate(several_ids(names, "ids"))]
+        given = [session_id(name, f"sessions[{at}]") for at, name in enumerate(several_ids(names))]
         for at, name in enumerate(given):
             if name in self._rows:
-                raise InvalidArgument(f"ids: got {name!r} at {at}, which is already a member", field="ids")
-        if len(set(given)) != len(given):
-            twice = next(name for name in given if given.count(name) > 1)
-            raise InvalidArgument(f"ids: got {twice!r} twice, expected each once", field="ids")
+                raise invalid("sessions", f"{name!r} at {at}", "sessions that are not members yet")
+        _check_each_once(given, "sessions")
         for name in expect:
             if name not in given:
-                text = f"expect: got a position for {id_text(name, 'expect')!r}, which is not among the ids"
-                raise InvalidArgument(text, field="expect")
+                raise invalid("expect", f"a position for {name!r}", "positions of these `sessions`")
         if not given:
             return {}, {}
         opened, errors = await self._open(given, expect, timeout)
@@ -209,3 +203,9 @@ class GroupMembers:
                 )
                 return ModelChanged(text, reason="MODEL_CHANGED")
         return None
+
+
+def _check_each_once(names: Sequence[object], field: str) -> None:
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise invalid(field, f"{twice!r} twice", "each once", "DUPLICATE_SESSION")

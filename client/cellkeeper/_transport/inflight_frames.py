@@ -36,7 +36,10 @@ class InflightFrame(Protocol):
         """Fails the item that the server refused. Raises ServerError if the frame has no such item."""
 
     def refuse_rest(self, error: CellkeeperError) -> None:
-        """Fails every unanswered item with `error`."""
+        """Fails every unanswered item with `error`, with which the server refused the frame."""
+
+    def lost(self, error: CellkeeperError) -> None:
+        """Fails every unanswered item with `error`, with which the stream ended."""
 
 
 class InflightFrames:

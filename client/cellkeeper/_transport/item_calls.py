@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from .._session.arguments import timeout_seconds
 from .._session.retry import worth_retrying
-from ..errors import CellkeeperError, ModelChanged, ServerError
+from ..errors import CellkeeperError, ModelChanged
 from .caller import GroupCaller
 from .calls import only_result
-from .wire import error_of
+from .wire import error_of, unreadable
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -48,7 +48,7 @@ async def call_items(
             errors.update(dict.fromkeys(names, failed))
             return
         if len(answer.results) != len(names):
-            short = ServerError(f"the server sent {len(answer.results)} results to {len(names)} items of {method}")
+            short = unreadable(f"the server sent {len(answer.results)} results to {len(names)} items of {method}")
             errors.update(dict.fromkeys(names, short))
             return
         for name, result in zip(names, answer.results, strict=True):

@@ -44,7 +44,8 @@ async def wait_until_ready(
                 last = error
             except asyncio.TimeoutError:
                 if last is None or left > attempt_timeout:  # an attempt that was cut short says nothing
-                    last = Unavailable(f"{endpoint.target} did not answer within {min(left, attempt_timeout):.2g} s")
+                    text = f"{endpoint.target} did not answer within {min(left, attempt_timeout):.2g} s"
+                    last = Unavailable(text, reason="LOST")
                 continue
             if not worth_retrying(last) and not token.replaced(sent, last):
                 raise last
@@ -57,13 +58,13 @@ async def _ask(endpoint: Endpoint, metadata: Metadata) -> None:
     """Raises an error if the server is not ready."""
     try:
         if await endpoint.health(b"", metadata=metadata) != SERVING:
-            raise Unavailable(f"{endpoint.target} reports NOT_SERVING: it is starting or draining")
+            raise Unavailable(f"{endpoint.target} reports NOT_SERVING: it is starting or draining", reason="DRAINING")
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNIMPLEMENTED:  # a proxy may block the health service
             raise
     models = (await endpoint.stub.ListModels(pb.ListModelsRequest(), metadata=metadata)).models
     if not models:
-        raise Unavailable(f"{endpoint.target} serves no model")
+        raise Unavailable(f"{endpoint.target} serves no model", reason="LOST")
     request = pb.GetSessionRequest(model=models[0].name, session=_ASKED_FOR)
     named = (*metadata, ("x-request-id", _ASKED_FOR))  # the server logs the refusal that this usually gets
     try:
@@ -76,6 +77,7 @@ async def _ask(endpoint: Endpoint, metadata: Metadata) -> None:
 
 def _not_ready(endpoints: Endpoints, timeout: float, last: CellkeeperError | None) -> DeadlineExceeded:
     why = "no server was asked" if last is None else last.message
-    error = DeadlineExceeded(f"no server was ready within {timeout:g} s ({endpoints.names}): {why}")
+    text = f"no server was ready within {timeout:g} s ({endpoints.names}): {why}"
+    error = DeadlineExceeded(text, reason="DEADLINE_PASSED")
     error.__cause__ = last
     return error

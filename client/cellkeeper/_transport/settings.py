@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from .._session.arguments import seconds_from_0, timeout_seconds, whole_number
+from .._session.arguments import invalid, seconds_from_0, timeout_seconds, whole_number
 from ..errors import InvalidArgument
 from ..types import Backoff
 from .credentials import Tls, Token, TokenSource
@@ -76,16 +76,14 @@ def checked_settings(
     buffer_steps = whole_number(buffer_steps, "buffer_steps", 1)
     buffer_bytes = whole_number(buffer_bytes, "buffer_bytes", 0)
     if buffer_steps < window_steps:
-        raise InvalidArgument(
-            f"buffer_steps: got {buffer_steps}, expected at least window_steps, {window_steps}: "
-            "the client must keep at least as many answered inputs as it may have unanswered ones",
-            field="buffer_steps",
-        )
+        why = "the client must keep at least as many answered inputs as it may have unanswered ones"
+        raise invalid("buffer_steps", str(buffer_steps), f"at least window_steps, {window_steps}: {why}")
     if credentials is not None and tls:
-        raise InvalidArgument("credentials, tls: got both, expected one of them", field="credentials")
+        text = "credentials, tls: got both, expected one of them"
+        raise InvalidArgument(text, reason="INVALID_FIELD", field="credentials")
     if credentials is not None and websocket is not None:
         text = "credentials, websocket: got both, expected tls instead of credentials, which are for gRPC only"
-        raise InvalidArgument(text, field="credentials")
+        raise InvalidArgument(text, reason="INVALID_FIELD", field="credentials")
     if tls is True:
         tls = Tls()
     return ClientSettings(

@@ -103,7 +103,7 @@ class Stream:
     def lost(self, error: CellkeeperError) -> None:
         """Fails every chunk in flight with `error`: no reply will arrive."""
         for sent in self._inflight.take_all():
-            sent.refuse_rest(error)
+            sent.lost(error)
 
     # ------------------------------------------------------------------------------------------ inside
 

@@ -62,6 +62,25 @@ def ended_as(code: grpc.StatusCode | None, error: CellkeeperError) -> CallEnded:
     return CallEnded(Unavailable(error.message, reason="LOST", retry_delay_ms=error.retry_delay_ms))
 
 
+class UnopenedCall:
+    """A StreamCall that cannot be opened. error: why; it ends every read and write, and so the steps that wait."""
+
+    def __init__(self, error: CellkeeperError) -> None:
+        self._error = error
+
+    async def write(self, frame: Any) -> None:
+        raise CallEnded(self._error)
+
+    async def read(self) -> Any:
+        raise CallEnded(self._error)
+
+    async def done_writing(self) -> None:
+        raise CallEnded(self._error)
+
+    def cancel(self) -> None:
+        """Nothing is open."""
+
+
 class GrpcCall:
     """A StreamCall over gRPC."""
 

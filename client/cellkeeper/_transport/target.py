@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
+from .._session.arguments import invalid
 from ..errors import InvalidArgument
 
 EXPECTED = 'expected host:port, as in "localhost:50051"'
@@ -25,7 +26,7 @@ def checked_targets(given: object) -> tuple[str, ...]:
         raise _wrong(given)
     targets = tuple(dict.fromkeys(checked_target(target) for target in given))
     if not targets:
-        raise InvalidArgument("target: got none, expected at least one host:port", field="target")
+        raise invalid("target", "none", "at least one host:port")
     return targets
 
 

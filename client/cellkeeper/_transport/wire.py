@@ -58,6 +58,11 @@ _BY_CODE: dict[grpc.StatusCode, type[CellkeeperError]] = {
 }
 
 
+def unreadable(what: str) -> ServerError:
+    """Returns the error for a reply that the contract does not allow."""
+    return ServerError(what, reason="INTERNAL_ERROR")
+
+
 def dtype_number(name: str) -> Any:
     return _NUMBERS[name]
 
@@ -67,7 +72,7 @@ def dtype_of(number: int) -> np.dtype[Any]:
         return _LITTLE_ENDIAN[number]
     except KeyError:
         text = f"the server sent dtype {number}, which this version of the client does not know"
-        raise ServerError(text) from None
+        raise unreadable(text) from None
 
 
 def position_message(position: Position) -> Any:
@@ -82,7 +87,7 @@ def array_of(tensor: Any) -> Array:
     """Returns the tensor as its own writable array, in the machine's byte order."""
     dtype = dtype_of(tensor.dtype)
     if len(tensor.data) != dtype.itemsize * math.prod(tensor.shape):
-        raise ServerError(f"the server sent {len(tensor.data)} bytes for tensor {tensor.name!r}")
+        raise unreadable(f"the server sent {len(tensor.data)} bytes for tensor {tensor.name!r}")
     raw: Array = np.frombuffer(tensor.data, dtype).reshape(tuple(tensor.shape))
     return raw.astype(dtype.newbyteorder("="))
 

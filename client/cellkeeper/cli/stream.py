@@ -101,23 +101,25 @@ def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse
     first = parsed.from_step
     if not parsed.resume:
         if first is not None and first != stands.step:
-            raise HistoryChanged(f"--from-step: got {first}, but the session is at step {stands.step}; use --resume")
+            text = f"--from-step: got {first}, but the session is at step {stands.step}; use --resume"
+            raise HistoryChanged(text, reason="HISTORY_CHANGED")
         return source
     first = 0 if first is None else first
     if stands.step < first:
-        raise HistoryLost(f"the session is at step {stands.step}, before --from-step {first}: rows are missing")
+        text = f"the session is at step {stands.step}, before --from-step {first}: rows are missing"
+        raise HistoryLost(text, reason="HISTORY_LOST")
     inputs, skipped = inputs_of(session.model), bytearray()
     for index in range(stands.step - first):
         row = next(source, None)
         if row is None:
-            raise HistoryChanged(f"the session has consumed {stands.step - first} rows, but the input has only {index}")
+            text = f"the session has consumed {stands.step - first} rows, but the input has only {index}"
+            raise HistoryChanged(text, reason="HISTORY_CHANGED")
         skipped += inputs.convert(row)[0]
     if not parsed.unchecked:
         expected = first_position(stands.generation, first).advance(bytes(skipped), inputs.step_bytes)
         if expected != stands:
-            raise HistoryChanged(
-                "the rows to skip are not those that the session consumed; --unchecked skips them anyway"
-            )
+            text = "the rows to skip are not those that the session consumed; --unchecked skips them anyway"
+            raise HistoryChanged(text, reason="HISTORY_CHANGED")
     return source
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cellkeeper import AsyncClient, CellkeeperError, Client, InvalidArgument
+from cellkeeper import AsyncClient, CellkeeperError, Client, InvalidArgument, first_position
 
 from .conftest import ServerThread
 
@@ -135,6 +136,9 @@ WRONG: list[tuple[str, str, Call]] = [
     ("sessions", "carry_over, one text", lambda client: client.carry_over("keep", sessions="pump")),
     ("expect", "session", lambda client: client.session("a", expect=ANY)),
     ("expect", "session, a text", lambda client: client.session("a", expect=TEXT)),
+    ("expect", "group", lambda client: client.group(["a"], expect=ANY)),
+    ("expect[a]", "group, a text", lambda client: client.group(["a"], expect={"a": TEXT})),
+    ("expect", "group, another id", lambda client: client.group(["a"], expect={"b": first_position(bytes(16))})),
     ("position", "fork", lambda client: client.session("a").fork("b", position=ANY)),
     ("initial_state", "session", lambda client: client.session("a", initial_state=ANY)),
     ("state", "set_state", lambda client: client.session("a").set_state(ANY)),
@@ -154,10 +158,10 @@ WRONG: list[tuple[str, str, Call]] = [
     ("outputs", "Group.step, none", lambda client: client.group(["a"]).step([X], outputs=[])),
     ("outputs", "Group.peek", lambda client: client.group(["a"]).peek([X], outputs="hidden")),
     ("outputs", "Group.peek_reply, items", lambda client: client.group(["a"]).peek_reply([X], outputs=[ANY])),
-    ("ids", "group", lambda client: client.group(ANY)),
-    ("ids", "Group.add", lambda client: client.group(["a"]).add(ANY)),
-    ("ids", "Group.remove", lambda client: client.group(["a"]).remove(ANY)),
-    ("ids", "Group.reset", lambda client: client.group(["a"]).reset(ANY)),
+    ("sessions", "group", lambda client: client.group(ANY)),
+    ("sessions", "Group.add", lambda client: client.group(["a"]).add(ANY)),
+    ("sessions", "Group.remove", lambda client: client.group(["a"]).remove(ANY)),
+    ("sessions", "Group.reset", lambda client: client.group(["a"]).reset(ANY)),
     ("window", "stream", lambda client: list(client.session("a").stream([X], window=ANY))),
     ("window", "stream, not whole", lambda client: list(client.session("a").stream([X], window=1.5))),  # type: ignore[arg-type]
     ("chunk_steps", "stream", lambda client: list(client.session("a").stream([X], chunk_steps=ANY))),
@@ -176,9 +180,9 @@ def test_what_is_of_the_wrong_type_is_refused_with_its_field(
     counting: ServerThread, field: str, where: str, call: Call
 ) -> None:
     with Client(counting.target) as client:
-        with pytest.raises(InvalidArgument, match=f"{field}: got") as raised:
+        with pytest.raises(InvalidArgument, match=f"{re.escape(field)}: got") as raised:
             call(client)
-        assert raised.value.field == field
+        assert (raised.value.field, raised.value.reason) == (field, "INVALID_FIELD")
         assert client.session("after").step(X) is not None
 
 

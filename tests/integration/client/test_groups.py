@@ -175,10 +175,10 @@ async def test_forecasts(client: AsyncClient) -> None:
         ([[1, 0], ["x", 0], [3, 0]], r"row 1 \(session 'b'\)"),
         ([[1, 0], [[2, 0], [2, 0]], [3, 0]], "row 1 .* with a different number of time steps than row 0"),
         (np.ones((3, 0, 2)), r"row 0 .*no time step"),
-        ({"a": [1, 0], "z": [1, 0]}, "ids: got 'z' at 1, expected the id of a member"),
-        ({1: [1, 0]}, "ids: got 1 at 0, expected the id of a member"),
+        ({"a": [1, 0], "z": [1, 0]}, "inputs: got 'z' at 1, expected the id of a member"),
+        ({1: [1, 0]}, "inputs: got 1 at 0, expected the id of a member"),
         ({}, "inputs: got no rows"),
-        (pandas.DataFrame([[1, 0], [2, 0]], index=["a", "a"]), "ids: got 'a' twice"),
+        (pandas.DataFrame([[1, 0], [2, 0]], index=["a", "a"]), "inputs: got 'a' twice"),
     ],
 )
 async def test_wrong_rows_are_refused_here(group: AsyncGroup, client: AsyncClient, rows: object, text: str) -> None:
@@ -190,10 +190,10 @@ async def test_wrong_rows_are_refused_here(group: AsyncGroup, client: AsyncClien
 @pytest.mark.parametrize(
     ("ids", "text"),
     [
-        ("abc", "ids: got the str 'abc', expected several ids"),
-        (["a", 7], r"ids\[1\]: got int 7, expected a str"),
-        (["a", ""], r"ids\[1\]: got 0 bytes"),
-        (["a", "b", "a"], "ids: got 'a' twice"),
+        ("abc", "sessions: got the str 'abc', expected several ids"),
+        (["a", 7], r"sessions\[1\]: got int 7, expected a str"),
+        (["a", ""], r"sessions\[1\]: got 0 bytes"),
+        (["a", "b", "a"], "sessions: got 'a' twice"),
     ],
 )
 async def test_wrong_ids_are_refused_here(client: AsyncClient, ids: object, text: str) -> None:

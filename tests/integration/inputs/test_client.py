@@ -140,7 +140,7 @@ def test_groups_take_rows_of_dicts_by_order_or_by_id(client: Client, session: st
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        (part(INPUTS, slice(0, 2)), r"ids: got 'audio' at 0, expected the id of a member"),
+        (part(INPUTS, slice(0, 2)), r"inputs: got 'audio' at 0, expected the id of a member"),
         ([part(INPUTS, 0)], r"inputs: got 1 rows, expected 2 rows, one per member, each a dict of inputs by name"),
         ([part(INPUTS, 0), {"ids": 1}], r"inputs, row 1 \(session '.*-1'\): got no audio"),
         ([part(INPUTS, 0), {**part(INPUTS, 0), "ids": 9}], r"inputs\[ids\], row 1 \(session '.*-1'\): got token id 9"),
