@@ -179,3 +179,32 @@ async def test_another_refusal_limits_nothing(server: CountingServer, client: As
     server.refusals = [Refused("STORE_UNAVAILABLE", delay_ms=1) for _ in range(20)]
     await asyncio.gather(*(session.step(ONE) for session in sessions))
     assert (await window_of(client)).room == UNLIMITED
+
+
+async def test_a_writer_without_room_sleeps(server: CountingServer, client: AsyncClient) -> None:
+    """It makes no frame until an answer gives it room. Otherwise it would never give way to the other tasks."""
+    sessions, window = await limited(server, client, 100)
+    (endpoint,) = client._connected().endpoints.order("pump")
+    stream = endpoint._stream
+    assert stream is not None
+    server.gate.clear()
+    held = [asyncio.ensure_future(session.step(ONE)) for session in sessions[:60]]
+    await until(lambda: window.room < 1 and stream._inflight.room())  # only the window holds it back
+
+    own, tries = stream._next_message, 0
+
+    def counted() -> Any:
+        nonlocal tries
+        tries += 1
+        assert tries < 100, "the writer goes round without room"
+        return own()
+
+    stream._next_message = counted  # type: ignore[method-assign]
+    more = [asyncio.ensure_future(session.step(ONE)) for session in sessions[60:]]
+    for _ in range(50):
+        await asyncio.sleep(0)
+        stream.wake()  # as an answer that leaves no room does
+    assert tries == 0
+    server.gate.set()
+    await asyncio.gather(*held, *more)
+    assert tries > 0
