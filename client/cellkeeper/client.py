@@ -87,6 +87,7 @@ class Client:
         return f"<Client {', '.join(self._core.targets)}{', closed' if self._thread.closed else ''}>"
 
     def __enter__(self) -> Client:
+        self._thread.check()
         return self
 
     def __exit__(

@@ -218,6 +218,20 @@ class GroupError(CellkeeperError):
         self.reply = reply
         self.group = group
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lets it be copied, and pickled: another process gets it without `group`, whose client stays here."""
+        return _unpickled, (type(self), self.message), {**vars(self), "group": None}
+
+    def __copy__(self) -> GroupError:
+        return _unpickled(type(self), self.message, vars(self))
+
+
+def _unpickled(kind: type[GroupError], message: str, state: Mapping[str, Any] | None = None) -> GroupError:
+    """Makes the error without its constructor, which composes the message."""
+    made = kind.__new__(kind, message)
+    vars(made).update(state or {})
+    return made
+
 
 class Closed(CellkeeperError):
     """The client, the session or the group was closed."""

@@ -9,7 +9,6 @@ import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from ._session.arguments import positions
-from ._session.event_loop import check_loop
 from ._transport.item_calls import each
 from ._transport.requests import REQUEST_ID_BYTES
 from ._transport.wire import array_of, position_of
@@ -57,6 +56,7 @@ class AsyncGroup(AsyncGroupStepping):
         the session. Raises InvalidArgument for ids that are not strings of 1 to 256 bytes, occur twice or are already
         members, and GroupError if some could not be opened, with the reason for each; the others are members then.
         """
+        self._sender.check()
         opened, errors = await self._members.open(sessions, positions(expect, "expect"), timeout)
         if opened and not len(self):
             name, first = next(iter(opened.items()))
@@ -144,9 +144,9 @@ class AsyncGroup(AsyncGroupStepping):
         return {spec.name: np.stack([states[name][spec.name] for name in members.names]) for spec in self.model.states}
 
     async def close(self) -> None:
-        """Closes this object; the sessions stay at the server. Each waiting call raises Closed."""
-        if not self._sender.loop.is_closed():
-            check_loop(self._sender.loop)
+        """Closes this object; the sessions stay at the server. Each waiting or later call raises Closed."""
+        if not self._sender.closed and not self._sender.loop.is_closed():
+            self._sender.check()
             self._sender.close(Closed("the group was closed"))
 
     async def __aenter__(self) -> AsyncGroup:

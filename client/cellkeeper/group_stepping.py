@@ -48,7 +48,8 @@ class AsyncGroupStepping:
         return session in self._members
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {len(self)} sessions of {self.model.name!r}>"
+        closed = ", closed" if self._sender.closed else ""
+        return f"<{type(self).__name__} of {len(self)} sessions of {self.model.name!r}{closed}>"
 
     @property
     def ids(self) -> tuple[str, ...]:

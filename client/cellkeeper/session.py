@@ -131,12 +131,13 @@ class AsyncSession(AsyncStepping):
 
         timeout: seconds, including retries; None: the client's. Raises SessionNotFound.
         """
+        self._sender.check()
         return await self._client.session_info(self.id, model=self.model.name, timeout=timeout)
 
     async def close(self) -> None:
         """Closes this object; the session stays at the server. Each waiting or later call raises Closed."""
-        if not self._sender.loop.is_closed():
-            self._sender.check_loop()
+        if not self._sender.closed and not self._sender.loop.is_closed():
+            self._sender.check()
             self._sender.close(Closed(f"session {self.id!r} was closed"))
 
     async def __aenter__(self) -> AsyncSession:

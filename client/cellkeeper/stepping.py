@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from typing import Any
 
+from ._session.answer_stream import AnswerStream
 from ._session.arguments import output_names, timeout_seconds
 from ._session.named_inputs import inputs_of
-from ._session.pipeline import Pipeline, answers
+from ._session.pipeline import Pipeline
 from ._session.samples import are_at_hand
 from ._session.session_sender import SessionSender
 from ._session.step_call import Answer, StepCall
@@ -46,7 +47,8 @@ class AsyncStepping:
         self._outputs = output_names(outputs)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id!r} of model {self.model.name!r} at step {self.position.step}>"
+        closed = ", closed" if self._sender.closed else ""
+        return f"<{type(self).__name__} {self.id!r} of model {self.model.name!r} at step {self.position.step}{closed}>"
 
     @property
     def position(self) -> Position:
@@ -120,7 +122,7 @@ class AsyncStepping:
             raise
         return reply
 
-    async def stream(
+    def stream(
         self,
         samples: Iterable[Sample] | AsyncIterable[Sample],
         *,
@@ -141,16 +143,13 @@ class AsyncStepping:
         chunk_steps: how many samples to send as one chunk; more is faster where latency does not matter. The answers of
         a chunk arrive together: from a live source, chunk_steps samples are read before their first answer, and a
         partial chunk waits for more samples or for the end of the source. Raises what a sample raised, after the
-        answers before it; the samples after it are not applied.
+        answers before it; the samples after it are not applied. Leaving the loop early ends the stream: what was not
+        sent does not count, and what was sent is late (see `unsettled`).
         """
-        replies = self.stream_replies(samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps)
-        try:
-            async for reply in replies:
-                yield reply.output
-        finally:
-            await replies.aclose()
+        pipeline = self._pipeline(samples, outputs, timeout, window, chunk_steps)
+        return AnswerStream(pipeline, samples, lambda reply: self._note(reply).output)
 
-    async def stream_replies(
+    def stream_replies(
         self,
         samples: Iterable[Sample] | AsyncIterable[Sample],
         *,
@@ -166,14 +165,7 @@ class AsyncStepping:
         None: the client's. Raises what `stream` raises.
         """
         pipeline = self._pipeline(samples, outputs, timeout, window, chunk_steps)
-        replies = answers(pipeline, samples)
-        try:
-            async for reply in replies:
-                self.last_reply = reply
-                yield reply
-        finally:
-            pipeline.leave()
-            await replies.aclose()
+        return AnswerStream(pipeline, samples, self._note)
 
     async def peek(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Returns what `step` would return for x now, but keeps nothing of it.
@@ -268,13 +260,17 @@ class AsyncStepping:
             at_hand,
         )
 
+    def _note(self, reply: StepReply) -> StepReply:
+        self.last_reply = reply
+        return reply
+
     def _submit(
         self, x: Sample, outputs: Sequence[str] | None, timeout: float | None
     ) -> tuple[asyncio.Future[StepReply], StepCall]:
         """Submits a step; the future receives its answer."""
         raw, single = self._inputs.convert(x)
         sender = self._sender
-        sender.check_loop()
+        sender.check()
         future: asyncio.Future[StepReply] = sender.loop.create_future()
         return future, sender.submit(
             raw, single, self._wanted(outputs), timeout_seconds(timeout, self._client.timeout), future

@@ -35,7 +35,7 @@ class Group:
         return session in self._core
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {len(self)} sessions of {self.model.name!r}>"
+        return repr(self._core).replace("AsyncGroup", type(self).__name__, 1)
 
     @property
     def model(self) -> Model:
@@ -239,7 +239,7 @@ class Group:
         return self._thread.run(self._core.state(_ids(sessions), timeout=timeout))
 
     def close(self) -> None:
-        """Closes this object; the sessions stay at the server. Each waiting call raises Closed."""
+        """Closes this object; the sessions stay at the server. Each waiting or later call raises Closed."""
         with suppress(Closed, ForkedProcess):  # of the client, which has closed the group
             self._thread.run(self._core.close())
 

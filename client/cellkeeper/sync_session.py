@@ -29,7 +29,7 @@ class Session:
         self._core = core
 
     def __repr__(self) -> str:
-        return f"<Session {self.id!r} of model {self.model.name!r} at step {self.position.step}>"
+        return repr(self._core).replace("AsyncSession", type(self).__name__, 1)
 
     @property
     def id(self) -> str:
@@ -140,7 +140,8 @@ class Session:
         samples to send as one chunk; more is faster where latency does not matter. The answers of a chunk arrive
         together: from a live source, chunk_steps samples are read before their first answer, and a partial chunk waits
         for more samples or for the end of the source. Raises what a sample raised, after the answers before it; the
-        samples after it are not applied.
+        samples after it are not applied. Leaving the loop early ends the stream: what was not sent does not count, and
+        what was sent is late (see `unsettled`).
         """
         replies = self.stream_replies(samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps)
         for reply in replies:

@@ -21,6 +21,11 @@ Sample = ArrayLike | Mapping[str, ArrayLike]
 MAX_FAILURES = 1000
 
 
+def _arrays(outputs: Mapping[str, Array]) -> list[str]:
+    """Returns for each its name, dtype and shape, for a repr."""
+    return [f"{name} {value.dtype}{list(value.shape)}" for name, value in outputs.items()]
+
+
 @dataclass(slots=True)  # not frozen: construction would take four times as long
 class StepReply:
     """The reply to one chunk.
@@ -41,7 +46,7 @@ class StepReply:
     late_steps: tuple[LateStep, ...] = ()
 
     def __repr__(self) -> str:
-        parts = [f"{name} {value.dtype}{list(value.shape)}" for name, value in self.outputs.items()]
+        parts = _arrays(self.outputs)
         parts.append(f"step {self.position.step}")
         parts += [word for word in ("created", "replayed") if getattr(self, word)]
         if self.late_steps:
@@ -61,7 +66,7 @@ class StepReply:
         return {name[6:]: value for name, value in self.outputs.items() if name.startswith("state.")}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class GroupReply:
     """The replies to one step of a group: what succeeded, in columns, and why the rest failed.
 
@@ -80,8 +85,13 @@ class GroupReply:
     late_steps: Mapping[str, tuple[LateStep, ...]] = field(default_factory=dict)
     queued_seconds: float = 0.0
     computed_seconds: float = 0.0
-    packed_positions: bytes = field(default=b"", repr=False)
-    flags: bytes = field(default=b"", repr=False)
+    packed_positions: bytes = b""
+    flags: bytes = b""
+
+    def __repr__(self) -> str:
+        parts = [f"ids {len(self.ids)}", *_arrays(self.outputs)]
+        parts += [f"{word} {len(found)}" for word in ("errors", "late_steps") if (found := getattr(self, word))]
+        return f"GroupReply({', '.join(parts)})"
 
     @property
     def output(self) -> Array:

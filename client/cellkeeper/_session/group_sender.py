@@ -102,6 +102,10 @@ class GroupSender:
             raise copy(self._closed)
         check_loop(self.loop)
 
+    @property
+    def closed(self) -> bool:
+        return self._closed is not None
+
     def expire(self, now: float) -> float:
         """Ends the calls whose deadline has passed. Returns the next deadline, infinity if no call waits."""
         self._forget_done()

@@ -78,6 +78,7 @@ class LateSteps:
 
     def _add(self, step: LateStep) -> None:
         if step.applied is None:
-            self.unsettled += (step,)
+            # Not in the order of the callers: a stream gives up its newest step first.
+            self.unsettled = tuple(sorted((*self.unsettled, step), key=lambda late: late.position.step))
         else:
             self._unread.append(step)

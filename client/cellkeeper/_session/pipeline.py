@@ -61,6 +61,11 @@ class Pipeline:
         return room if self._at_hand else min(room, 1)
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of the steps in flight; None if there are none."""
+        return self._in_flight[0][0].get_loop() if self._in_flight else None
+
+    @property
     def oldest(self) -> asyncio.Future[StepReply] | None:
         """The future of the next answer."""
         return self._in_flight[0][0] if self._in_flight else None
@@ -108,8 +113,8 @@ class Pipeline:
             self.flush()
         if not self._in_flight and self._failed is not None:
             raise self._failed
-        if self._in_flight:
-            check_loop(self._in_flight[0][0].get_loop())
+        if (loop := self.loop) is not None:
+            check_loop(loop)
         replies: list[StepReply] = []
         while self._in_flight:
             answer, _, steps = self._in_flight[0]

@@ -8,7 +8,7 @@ from copy import copy
 from math import frexp
 from typing import Any, Protocol
 
-from ..errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, QuotaExceeded, StepGap, error_of_reason
+from ..errors import CellkeeperError, Closed, InvalidArgument, QuotaExceeded, StepGap, error_of_reason
 from ..position import Position
 from ..types import Backoff, Counters, StepReply
 from .chunk import Chunk, ChunkState
@@ -80,10 +80,11 @@ class SessionSender:
 
     # ------------------------------------------------------------------------------------------ callers
 
-    def check_loop(self) -> None:
-        """Raises WrongEventLoop if it is used from another event loop. A closed sender raises its own error instead."""
-        if self._closed is None:
-            check_loop(self.loop)
+    def check(self) -> None:
+        """Raises WrongEventLoop, or the error it was closed with."""
+        if self._closed is not None:
+            raise copy(self._closed)
+        check_loop(self.loop)
 
     def submit(self, inputs: bytes, single: bool, outputs: tuple[str, ...], timeout: float, answer: Answer) -> StepCall:
         """Appends a chunk, or queues it until the window has room; `answer` receives its reply or error.
@@ -142,6 +143,10 @@ class SessionSender:
         self.go_on()
 
     @property
+    def closed(self) -> bool:
+        return self._closed is not None
+
+    @property
     def is_at_rest(self) -> bool:
         """True if it has nothing to do and no endpoint to avoid."""
         busy = self._waiting or self._paused or self._drain_futures or not self.history.idle
@@ -165,9 +170,7 @@ class SessionSender:
 
     async def drained(self, timeout: float) -> None:
         """Waits until every step is answered. Raises DeadlineExceeded, or why a late step cannot be settled."""
-        if isinstance(self._closed, ForkedProcess):
-            raise copy(self._closed)
-        self.check_loop()
+        self.check()
         if self.history.idle and not self._waiting:
             return
         drained: asyncio.Future[None] = self.loop.create_future()

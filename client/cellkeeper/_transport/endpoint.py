@@ -149,8 +149,12 @@ class Endpoint:
         try:
             while not self._closing:
                 await self._one_stream()
-        except Exception:
+        except Exception as failure:
             _logger.exception("the connection to %s failed in the client; reconnecting", self.target)
+            text = f"the connection to {self.target} failed in the client: {failure!r}"
+            self.last_error = Unavailable(text, reason="LOST")
+            if self._stream is not None:
+                self._stream.lost(self.last_error)
             self._stream, self.down = None, False
             self._failures += 1
             await asyncio.sleep(self._backoff.wait_seconds(self._failures))

@@ -48,6 +48,11 @@ class LoopThread:
         """True once it was closed, or in a process that was forked from its own."""
         return self._closed is not None
 
+    def check(self) -> None:
+        """Raises Closed and ForkedProcess."""
+        if self._closed is not None:
+            raise copy(self._closed)
+
     def run(self, work: Coroutine[Any, Any, T], call: str = "") -> T:
         """Runs a coroutine in the thread and waits for its result.
 
@@ -87,8 +92,7 @@ class LoopThread:
     def soon(self, work: Callable[..., object], *arguments: object) -> None:
         """Schedules `work` to be called in the thread, without waiting for it. Raises Closed."""
         with self._lock:
-            if self._closed is not None:
-                raise copy(self._closed)
+            self.check()
             self._loop.call_soon_threadsafe(work, *arguments)
 
     def close(self) -> None:

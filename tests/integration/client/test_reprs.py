@@ -8,7 +8,9 @@ import numpy as np
 from cellkeeper import (
     AsyncClient,
     CarriedOver,
+    CellkeeperError,
     Client,
+    GroupReply,
     LateStep,
     Model,
     Position,
@@ -51,6 +53,10 @@ def test_values() -> None:
     assert repr(late) == "LateStep(to step 7, unsettled)"
     assert repr(LateStep(AT, 2, applied=True)) == "LateStep(to step 7, applied)"
     assert repr(LateStep(AT, 2, applied=False)) == "LateStep(to step 7, not applied)"
+    some = {"prediction": np.zeros((2, 3), np.float32)}
+    assert repr(GroupReply(("a", "b"), some, {})) == "GroupReply(ids 2, prediction float32[2, 3])"
+    failed = GroupReply((), {}, {"a": CellkeeperError("x")}, {"b": (late,)})
+    assert repr(failed) == "GroupReply(ids 0, errors 1, late_steps 1)"
     again = StepReply({}, AT, created=True, replayed=True, late_steps=(late,))
     assert repr(again) == "StepReply(step 7, created, replayed, late_steps 1)"
     model = Model("m", b"\xab" * 32, "", False, 0.001, "torch", "", SPEC, 0, False, (), (), 8, 0, 0)

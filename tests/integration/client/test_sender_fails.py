@@ -11,6 +11,7 @@ from cellkeeper import AsyncClient, CellkeeperError, Unavailable
 from cellkeeper._transport.endpoint import Endpoint
 from cellkeeper._transport.frame_codec import Frame
 from cellkeeper._transport.stream import Stream
+from cellkeeper._transport.stream_call import StreamCall
 
 X = [1.0, 2.0]
 
@@ -62,6 +63,27 @@ async def test_an_endpoint_that_fails_is_made_anew(
             monkeypatch.setattr(endpoint, "_on_up", lambda _: 1 / 0 if not caplog.records else None)
         else:
             once(monkeypatch, Endpoint, name)
+        with caplog.at_level(logging.ERROR):
+            for step in range(1, 4):
+                assert (await asyncio.wait_for(session.step(X), 15)).tolist()[0] == step
+        assert "failed in the client; reconnecting" in caplog.text
+
+
+async def test_steps_of_a_stream_that_fails_are_sent_again(
+    target: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody answers what it had in flight, so that the session would wait for ever."""
+    own = Stream.serve
+
+    async def fail(self: Stream, call: StreamCall) -> CellkeeperError:
+        monkeypatch.setattr(Stream, "serve", own)
+        self._next_message()
+        call.cancel()
+        raise RuntimeError("planted")
+
+    async with AsyncClient(target, timeout=20) as client:
+        session = await client.open("pump")
+        monkeypatch.setattr(Stream, "serve", fail)
         with caplog.at_level(logging.ERROR):
             for step in range(1, 4):
                 assert (await asyncio.wait_for(session.step(X), 15)).tolist()[0] == step
