@@ -134,7 +134,12 @@ class AsyncClient(AsyncAdministration):
         connection, settings = self._connected(), self._settings
         seconds = timeout_seconds(timeout, self.timeout)
         await wait_until_ready(
-            connection.endpoints, settings.token, settings.backoff, settings.attempt_timeout, seconds
+            connection.endpoints,
+            settings.token,
+            settings.backoff,
+            connection.closing,
+            attempt_timeout=settings.attempt_timeout,
+            timeout=seconds,
         )
 
     async def close(self) -> None:
@@ -157,7 +162,7 @@ class AsyncClient(AsyncAdministration):
             return
         self._senders.close(Closed("the client was closed"))
         if connection is not None:
-            await connection.close()
+            await connection.close(self._closed)
 
     def disown(self) -> None:
         """Called in a forked process: the client and its sessions raise on every use from now on."""

@@ -144,7 +144,10 @@ class AsyncGroup(AsyncGroupStepping):
         return {spec.name: np.stack([states[name][spec.name] for name in members.names]) for spec in self.model.states}
 
     async def close(self) -> None:
-        """Closes this object; the sessions stay at the server. Each waiting or later call raises Closed."""
+        """Closes this object; the sessions stay at the server. Each later call raises Closed.
+
+        A waiting call raises GroupError, with a Closed for each member and its late step.
+        """
         if not self._sender.closed and not self._sender.loop.is_closed():
             self._sender.check()
             self._sender.close(Closed("the group was closed"))

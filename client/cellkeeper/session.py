@@ -171,6 +171,6 @@ class AsyncSession(AsyncStepping):
 
     def _new_generation(self, position: Position) -> Position:
         """Starts an empty history for the new generation."""
-        self._sender.close(Closed("the session started another generation"))
+        self._sender.close(Closed("the session started another generation"), superseded=True)
         self._sender = self._make_sender(self.id, self.model, position)
         return self.position

@@ -239,7 +239,10 @@ class Group:
         return self._thread.run(self._core.state(_ids(sessions), timeout=timeout))
 
     def close(self) -> None:
-        """Closes this object; the sessions stay at the server. Each waiting or later call raises Closed."""
+        """Closes this object; the sessions stay at the server. Each later call raises Closed.
+
+        A waiting call raises GroupError, with a Closed for each member and its late step.
+        """
         with suppress(Closed, ForkedProcess):  # of the client, which has closed the group
             self._thread.run(self._core.close())
 

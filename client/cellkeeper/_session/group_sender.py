@@ -190,7 +190,7 @@ class GroupSender:
             self.alone(row, name)
         sender = self._alone.pop(row, None)
         if sender is not None:
-            sender.close(error)
+            sender.close(error, superseded=True)
 
     def close(self, error: CellkeeperError) -> None:
         """Ends every call with `error`; every later use raises Closed."""

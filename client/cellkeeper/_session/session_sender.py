@@ -152,7 +152,11 @@ class SessionSender:
         busy = self._waiting or self._paused or self._drain_futures or not self.history.idle
         return not busy and not any(map(self.is_not_served_at, self._not_served))
 
-    def close(self, error: CellkeeperError) -> None:
+    def close(self, error: CellkeeperError, superseded: bool = False) -> None:
+        """Ends every call with `error`; every later use raises Closed.
+
+        superseded: another sender continues the session, so that those who wait for earlier steps go on.
+        """
         self._closed = Closed(f"session {self.session!r} was closed")
         self.deadlines.remove(self)
         if self._paused is not None:
@@ -162,7 +166,10 @@ class SessionSender:
         self._waiting.clear()
         for chunk in self.history.end():
             self.late_steps.ended(chunk, error)
-        self._finish_drains()
+        if superseded:
+            self._finish_drains()
+        else:
+            self._fail_drains(error)
 
     def disown(self, error: CellkeeperError) -> None:
         """Makes every later use raise `error`. Leaves its event loop alone, which is closed or another process's."""

@@ -11,6 +11,7 @@ import grpc
 from .._session.retry import out_of_time, worth_retrying
 from ..errors import CellkeeperError, DeadlineExceeded, InvalidArgument, ModelChanged, Unavailable
 from ..types import Backoff, Counters
+from .closing import Closing
 from .credentials import Token
 from .endpoints import Endpoints
 from .wire import error_of, from_grpc
@@ -36,6 +37,7 @@ class Calls:
         backoff: Backoff,
         counters: Counters,
         token: Token,
+        closing: Closing,
     ) -> None:
         self._endpoints = endpoints
         self._attempt_timeout = attempt_timeout
@@ -44,6 +46,7 @@ class Calls:
         self._backoff = backoff
         self._counters = counters
         self._token = token
+        self._closing = closing
 
     async def call(self, method: str, request: Any, *, session: str, timeout: float, read: Callable[[Any], T]) -> T:
         """Calls `method` and returns `read` of its answer. `read` may raise an error that the answer carries.
@@ -65,7 +68,8 @@ class Calls:
                 sent = self._token.metadata()
                 seconds = min(left, self._attempt_timeout)
                 try:
-                    answer = await getattr(endpoint.stub, method)(request, timeout=seconds, metadata=sent)
+                    with self._closing.ends():
+                        answer = await getattr(endpoint.stub, method)(request, timeout=seconds, metadata=sent)
                     self._reached = True
                     return read(answer)
                 except grpc.RpcError as error:
@@ -91,7 +95,7 @@ class Calls:
                 pause = min(pause, self._connect_timeout - spent)
             if pause >= timeout - spent:
                 raise self._out_of_time(timeout, spent, last)
-            await asyncio.sleep(pause)
+            await self._closing.sleep(pause)
 
     def _out_of_time(self, timeout: float, spent: float, last: CellkeeperError | None) -> DeadlineExceeded:
         return out_of_time(timeout, spent, self._endpoints.names, last)

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 from .._session.deadlines import Deadlines
+from ..errors import CellkeeperError
 from ..types import Counters
 from .calls import Calls
+from .closing import Closing
 from .endpoint import Endpoint
 from .endpoints import Endpoints
 from .poller import ignore_poller_errors
@@ -18,7 +20,8 @@ from .settings import ClientSettings
 class Connection:
     """All connections of a client, made in the running event loop when the client is first used.
 
-    loop: that event loop. endpoints: for steps. calls: for everything else. deadlines: of waiting calls.
+    loop: that event loop. endpoints: for steps. calls: for everything else. closing: ends these calls. deadlines: of
+    waiting calls.
     """
 
     def __init__(self, settings: ClientSettings, counters: Counters) -> None:
@@ -26,6 +29,7 @@ class Connection:
         ignore_poller_errors(self.loop)
         self._settings = settings
         self._counters = counters
+        self.closing = Closing()
         self.endpoints = Endpoints(settings.targets, self._endpoint)
         self.calls = Calls(
             self.endpoints,
@@ -34,10 +38,13 @@ class Connection:
             backoff=settings.backoff,
             counters=counters,
             token=settings.token,
+            closing=self.closing,
         )
         self.deadlines = Deadlines(self.loop)
 
-    async def close(self) -> None:
+    async def close(self, error: CellkeeperError) -> None:
+        """Ends the calls that wait with `error`, and the connections."""
+        self.closing.close(error)
         self.deadlines.close()
         await self.endpoints.close()
 

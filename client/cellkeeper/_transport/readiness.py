@@ -10,6 +10,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from .._session.retry import worth_retrying
 from ..errors import AccessDenied, CellkeeperError, DeadlineExceeded, SessionNotFound, Unavailable
 from ..types import Backoff
+from .closing import Closing
 from .credentials import Metadata, Token
 from .endpoint import Endpoint
 from .endpoints import Endpoints
@@ -20,11 +21,11 @@ _ASKED_FOR = "cellkeeper-wait-ready"  # a session that need not exist: reading i
 
 
 async def wait_until_ready(
-    endpoints: Endpoints, token: Token, backoff: Backoff, attempt_timeout: float, timeout: float
+    endpoints: Endpoints, token: Token, backoff: Backoff, closing: Closing, *, attempt_timeout: float, timeout: float
 ) -> None:
     """Asks the endpoints in turn until one is ready. Times in seconds.
 
-    Raises DeadlineExceeded, which says what was wrong last, and immediately what waiting cannot fix, such as
+    Raises DeadlineExceeded, which says what was wrong last, Closed, and immediately what waiting cannot fix, such as
     AccessDenied.
     """
     loop = asyncio.get_running_loop()
@@ -37,7 +38,8 @@ async def wait_until_ready(
                 raise _not_ready(endpoints, timeout, last)
             sent = token.metadata()
             try:
-                return await asyncio.wait_for(_ask(endpoint, sent), min(left, attempt_timeout))
+                with closing.ends():
+                    return await asyncio.wait_for(_ask(endpoint, sent), min(left, attempt_timeout))
             except grpc.RpcError as error:
                 last = from_grpc(error, endpoint.target)
             except CellkeeperError as error:
@@ -51,7 +53,7 @@ async def wait_until_ready(
                 raise last
         pause = backoff.wait_seconds(attempt, last.retry_delay_ms if last else 0)
         attempt += 1
-        await asyncio.sleep(max(0.0, min(pause, deadline - loop.time())))
+        await closing.sleep(max(0.0, min(pause, deadline - loop.time())))
 
 
 async def _ask(endpoint: Endpoint, metadata: Metadata) -> None:

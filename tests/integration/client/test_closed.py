@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from cellkeeper import AsyncClient, Client, Closed
+from cellkeeper import AsyncClient, Backoff, Client, Closed, DeadlineExceeded, GroupError
 
-from .conftest import ServerThread
+from .conftest import ServerThread, until
 from .counting_server import CountingServer
 from .test_own_thread import CLIENT, GROUP, SESSION
 
@@ -81,3 +83,71 @@ async def test_those_of_asyncio(server: CountingServer) -> None:
     with pytest.raises(Closed):
         async with client:
             pass
+
+
+Waiting = Callable[[AsyncClient], Awaitable[object]]
+WAITING: list[Waiting] = [lambda client: client.models(), lambda client: client.wait_ready()]
+
+
+@pytest.fixture
+async def silent() -> AsyncIterator[socket.socket]:
+    """A server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield listener
+
+
+def address(listener: socket.socket) -> str:
+    return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def accepted(listener: socket.socket) -> socket.socket:
+    connection, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), 20)
+    return connection
+
+
+@pytest.mark.parametrize("call", WAITING)
+async def test_closing_ends_calls_that_wait_for_an_answer(silent: socket.socket, call: Waiting) -> None:
+    client = AsyncClient(address(silent), timeout=60, attempt_timeout=60)
+    waiting = asyncio.ensure_future(call(client))
+    with await accepted(silent):
+        await client.close()
+        with pytest.raises(Closed):
+            await asyncio.wait_for(waiting, 20)
+
+
+@pytest.mark.parametrize("call", WAITING)
+async def test_a_caller_that_cancels_is_cancelled(silent: socket.socket, call: Waiting) -> None:
+    async with AsyncClient(address(silent), timeout=60, attempt_timeout=60) as client:
+        waiting = asyncio.ensure_future(call(client))
+        with await accepted(silent):
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+
+async def test_closing_ends_calls_that_wait_for_their_next_attempt() -> None:
+    slow = Backoff(first_seconds=3600, max_seconds=3600)
+    client = AsyncClient("localhost:1", timeout=86_400, connect_timeout=3600, backoff=slow)
+    waiting = asyncio.ensure_future(client.models())
+    await until(lambda: bool(client._connected().closing._closed._waiters))
+    await client.close()
+    with pytest.raises(Closed):
+        await asyncio.wait_for(waiting, 20)
+
+
+async def test_closing_ends_whoever_waits_for_a_late_step(server: CountingServer) -> None:
+    client = AsyncClient(f"localhost:{server.port}", timeout=60)
+    session, group = await client.session("a"), await client.group(["b"])
+    server.gate.clear()
+    with pytest.raises(DeadlineExceeded):
+        await session.step(X, timeout=0.1)
+    with pytest.raises(GroupError):
+        await group.step([X], timeout=0.1)
+    waiting = [asyncio.ensure_future(one) for one in (session.settle(), session.peek(X), group.settle())]
+    await asyncio.sleep(0)
+    await client.close()
+    ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(end) for end in ends] == [Closed, Closed, GroupError]
+    assert isinstance(ends[2], GroupError)
+    assert isinstance(ends[2].errors["b"], Closed)
