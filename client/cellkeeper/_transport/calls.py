@@ -18,6 +18,7 @@ from .wire import error_of, from_grpc
 
 T = TypeVar("T")
 
+_ONLY = "items[0]."
 _OTHER_NAME = "Hostname Verification Check failed"  # the text of gRPC, which has no code for this
 
 
@@ -129,8 +130,10 @@ def itself(answer: Any) -> Any:
 
 
 def only_result(answer: Any) -> Any:
-    """Returns the only item's result of a SessionResults. Raises its error."""
+    """Returns the only item's result of a SessionResults. Raises its error, whose caller knows of no items."""
     result = answer.results[0]
     if result.HasField("error"):
-        raise error_of(result.error)
+        error = result.error
+        error.field, error.message = error.field.removeprefix(_ONLY), error.message.removeprefix(_ONLY)
+        raise error_of(error)
     return result

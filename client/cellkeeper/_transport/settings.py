@@ -78,6 +78,9 @@ def checked_settings(
     if buffer_steps < window_steps:
         why = "the client must keep at least as many answered inputs as it may have unanswered ones"
         raise invalid("buffer_steps", str(buffer_steps), f"at least window_steps, {window_steps}: {why}")
+    _check_kind("tls", tls, "True, False or a Tls", bool, Tls)  # a path, for instance, would otherwise mean plain text
+    _check_kind("credentials", credentials, "grpc.ChannelCredentials", grpc.ChannelCredentials)
+    _check_kind("backoff", backoff, "a Backoff", Backoff)
     if credentials is not None and tls:
         text = "credentials, tls: got both, expected one of them"
         raise InvalidArgument(text, reason="INVALID_FIELD", field="credentials")
@@ -101,3 +104,8 @@ def checked_settings(
         token=Token(token),
         websockets=checked_addresses(websocket, targets, tls or None),
     )
+
+
+def _check_kind(field: str, given: object, expected: str, *kinds: type) -> None:
+    if given is not None and not isinstance(given, kinds):
+        raise invalid(field, type(given).__name__, expected)

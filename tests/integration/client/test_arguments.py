@@ -171,6 +171,11 @@ WRONG: list[tuple[str, str, Call]] = [
     ("buffer_steps", "Client", lambda _: Client("localhost:1", buffer_steps=ANY)),
     ("buffer_bytes", "Client", lambda _: Client("localhost:1", buffer_bytes=ANY)),
     ("max_frame_items", "Client", lambda _: Client("localhost:1", max_frame_items=ANY)),
+    ("tls", "Client", lambda _: Client("localhost:1", tls=ANY)),
+    ("tls", "Client, a path", lambda _: Client("localhost:1", tls=TEXT)),
+    ("credentials", "Client", lambda _: Client("localhost:1", credentials=ANY)),
+    ("backoff", "Client", lambda _: Client("localhost:1", backoff=ANY)),
+    ("token", "Client", lambda _: Client("localhost:1", token=ANY)),
     ("connect_timeout", "Client", lambda _: Client("localhost:1", connect_timeout=ANY)),
 ]
 
@@ -184,6 +189,19 @@ def test_what_is_of_the_wrong_type_is_refused_with_its_field(
             call(client)
         assert (raised.value.field, raised.value.reason) == (field, "INVALID_FIELD")
         assert client.session("after").step(X) is not None
+
+
+def test_what_the_server_refuses_is_named_as_the_caller_knows_it(real_target: str) -> None:
+    with Client(real_target) as client:
+        session = client.session("named")
+        calls: dict[str, Callable[[], object]] = {
+            "target": lambda: session.fork("named"),
+            "generation": lambda: client.delete("named", b"short"),
+        }
+        for field, call in calls.items():
+            with pytest.raises(InvalidArgument, match=f"^{field}: got") as raised:
+                call()
+            assert raised.value.field == field
 
 
 def test_a_connect_timeout_may_be_a_timedelta(threaded: ServerThread) -> None:
