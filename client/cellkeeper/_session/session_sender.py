@@ -254,6 +254,8 @@ class SessionSender:
 
         Its reason says nothing of the chunk, which an earlier attempt may have applied.
         """
+        if error.reason == "INTERNAL_ERROR":  # of this client, perhaps while it read the answer
+            chunk.uncertain = True
         self._ended(chunk, error, "" if error.reason in FINAL else error.reason)
 
     def _ended(self, chunk: Chunk, error: CellkeeperError, reason: str) -> None:

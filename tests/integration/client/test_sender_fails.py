@@ -69,6 +69,22 @@ async def test_an_endpoint_that_fails_is_made_anew(
         assert "failed in the client; reconnecting" in caplog.text
 
 
+@pytest.mark.parametrize(("owner", "name"), [(Frame, "message"), (Stream, "_handle")])
+async def test_a_step_on_its_way_is_late(
+    target: str, owner: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its answer may have been the one that could not be read."""
+    async with AsyncClient(target, timeout=20) as client:
+        session = await client.open("pump")
+        await session.step(X)
+        once(monkeypatch, owner, name)
+        with caplog.at_level(logging.ERROR), pytest.raises(CellkeeperError, match="planted") as told:
+            await session.step([10.0, 10.0])
+        assert told.value.late_step is not None
+        assert (await session.step(X)).tolist() == [12.0, 14.0]
+        assert told.value.late_step.applied
+
+
 async def test_steps_of_a_stream_that_fails_are_sent_again(
     target: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
