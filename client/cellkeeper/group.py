@@ -38,7 +38,7 @@ class AsyncGroup(AsyncGroupStepping):
         """
         errors = await self._members.drained(self._members.all, timeout)
         _raise_failed("settle", errors, self.ids)  # before taking what was settled, so that the next call returns it
-        return self._sender.take_settled()
+        return self._sender.separate.take_settled()
 
     # ------------------------------------------------------------------------------------------ members
 

@@ -67,7 +67,7 @@ class AsyncGroupStepping:
 
         See AsyncSession.unsettled.
         """
-        found = {name: self._sender.unsettled(row) for name, row in self._members.pairs()}
+        found = {name: self._sender.separate.unsettled(row) for name, row in self._members.pairs()}
         return {name: steps for name, steps in found.items() if steps}
 
     # ------------------------------------------------------------------------------------------ steps
@@ -211,7 +211,7 @@ class AsyncGroupStepping:
         except asyncio.CancelledError:
             self._give_up(call)
             raise
-        settled = self._sender.take_settled()
+        settled = self._sender.separate.take_settled()
         for name, steps in reply.late_steps.items():
             settled[name] = (*settled.get(name, ()), *steps)
         reply.late_steps = settled

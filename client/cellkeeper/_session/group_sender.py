@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import CellkeeperError, Closed, Unavailable
-from ..late_step import LateStep
 from ..types import GroupReply, StepReply
 from .chunk import Chunk
 from .deadlines import NEVER, Deadlines
@@ -21,8 +20,8 @@ from .frame_format import FrameFormat
 from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns, applied_steps
 from .group_history import GroupHistory, Members, Rows
 from .history import History
-from .late_steps import MOST_UNREAD
 from .retry import EndpointStatus, no_answer_from
+from .separate_members import SeparateMembers
 from .session_sender import SessionSender
 from .step_call import StepCall
 
@@ -47,7 +46,7 @@ class Routes(Protocol):
 class GroupSender:
     """Sends a group's steps. Use it from one event loop only.
 
-    new_sender: makes the sender of a member that leaves the columns.
+    separate: the members that have left the columns. new_sender: makes the sender of such a member.
     """
 
     def __init__(
@@ -62,13 +61,11 @@ class GroupSender:
         self.history = history
         self.loop = loop
         self.next_deadline = NEVER
-        self._new_sender = new_sender
+        self.separate = SeparateMembers(history, new_sender=new_sender, adopt=routes.adopt, deadlines=deadlines)
         self._routes = routes
         self._deadlines = deadlines
         self._waiting: deque[GroupCall] = deque()  # each until none of its members is busy
         self._active: list[GroupCall] = []
-        self._alone: dict[int, SessionSender] = {}  # by row
-        self._settled: dict[str, tuple[LateStep, ...]] = {}  # of members that have rejoined the columns since
         self._drain_futures: list[asyncio.Future[None]] = []
         self._closed: CellkeeperError | None = None
 
@@ -137,19 +134,7 @@ class GroupSender:
     def note_unheard(self, call: GroupCall, steps: int) -> None:
         """Records late steps for replies that arrived after the caller had gone. steps: time steps of each item."""
         for name, step in applied_steps(call.reply(), steps).items():
-            self._note_settled(name, (step,))
-
-    def unsettled(self, row: int) -> tuple[LateStep, ...]:
-        """The late steps of the row's member whose outcome is not known yet, oldest first."""
-        sender = self._alone.get(row)
-        return sender.late_steps.unsettled if sender is not None else ()
-
-    def take_settled(self) -> dict[str, tuple[LateStep, ...]]:
-        """Returns, by id, the late steps whose outcome became known since the last call, oldest first."""
-        for sender in self._alone.values():
-            self._note_settled(sender.session, sender.late_steps.take_settled())
-        settled, self._settled = self._settled, {}
-        return settled
+            self.separate.note_settled(name, (step,))
 
     async def drained(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
         """Waits until every step of these members is answered. Returns, by row, why late steps cannot be settled.
@@ -160,7 +145,7 @@ class GroupSender:
         deadline = self.loop.time() + timeout
         while True:
             await self._columns_drained(members, timeout, deadline)
-            alone = [(row, self._alone[row]) for row in members.rows.tolist() if row in self._alone]
+            alone = [(row, sender) for row in members.rows.tolist() if (sender := self.separate.of(row)) is not None]
             left = max(0.0, deadline - self.loop.time())
             results = await asyncio.gather(*(sender.drained(left) for _, sender in alone), return_exceptions=True)
             if not self._is_busy(members):  # otherwise more steps were submitted meanwhile
@@ -179,18 +164,13 @@ class GroupSender:
             item = part.chunk.members.item_of(row) if self.history.busy[row] else None
             if item is not None and part.chunk.open[item]:
                 self._leave(part, item)
-        if row not in self._alone:
-            sender = self._alone[row] = self._new_sender(name, self.history.take_apart(row))
-            self._routes.adopt(sender, None)
-        return self._alone[row]
+        return self.separate.of(row) or self.separate.add(row, name, self.history.take_apart(row), None)
 
     def forget(self, row: int, name: str, error: CellkeeperError) -> None:
         """Drops the history of a member that restarts or leaves. What it has in flight ends with `error`."""
         if self.history.busy[row]:
             self.alone(row, name)
-        sender = self._alone.pop(row, None)
-        if sender is not None:
-            sender.close(error, superseded=True)
+        self.separate.remove(row, error)
 
     def close(self, error: CellkeeperError) -> None:
         """Ends every call with `error`; every later use raises Closed."""
@@ -198,8 +178,7 @@ class GroupSender:
         self._deadlines.remove(self)
         for call in (*self._active, *self._waiting):
             self.give_up(call, lambda endpoint, sent: error)
-        for sender in self._alone.values():
-            sender.close(error)
+        self.separate.close(error)
 
     def disown(self, error: CellkeeperError) -> None:
         """Makes every later use raise `error`. Leaves its event loop alone, which is closed or another process's."""
@@ -275,9 +254,9 @@ class GroupSender:
         self._forget_done()  # drops calls that ended through senders alone
         self._active.append(call)
         items: Rows = np.arange(len(call.members))
-        if self._alone:
-            self._return_to_columns()
-            found = [(call.members.item_of(row), sender) for row, sender in self._alone.items()]
+        if self.separate:
+            self.separate.rejoin()
+            found = [(call.members.item_of(row), sender) for row, sender in self.separate]
             apart = [(item, sender) for item, sender in found if item is not None]
             items = np.delete(items, [item for item, _ in apart])
             for item, sender in apart:
@@ -304,9 +283,7 @@ class GroupSender:
     def _leave(self, part: GroupPart, item: int) -> tuple[SessionSender, Chunk]:
         history, chunk = self.history.leave(part.chunk, item)
         call, members, at = part.call, part.chunk.members, int(part.items[item])
-        sender = self._new_sender(members.names[item], history)
-        self._alone[int(members.rows[item])] = sender
-        self._routes.adopt(sender, part.endpoint)
+        sender = self.separate.add(int(members.rows[item]), members.names[item], history, part.endpoint)
         alone = StepCall(
             chunk.inputs, call.single, call.frame_format, call.timeout, call.deadline, MemberAnswer(call, at)
         )
@@ -340,14 +317,6 @@ class GroupSender:
             sender, chunk = alone
             sender.replied(chunk, reply)
 
-    def _return_to_columns(self) -> None:
-        for row, sender in list(self._alone.items()):
-            if sender.is_at_rest:
-                self._note_settled(sender.session, sender.late_steps.take_settled())
-                self._deadlines.remove(sender)
-                self.history.rejoin(row)
-                del self._alone[row]
-
     def _out_of_time(self, call: GroupCall, now: float) -> Callable[[EndpointStatus | None, bool], CellkeeperError]:
         spent, why = now - (call.deadline - call.timeout), _BUSY if call in self._waiting else ""
 
@@ -355,10 +324,6 @@ class GroupSender:
             return no_answer_from(endpoint, call.timeout, spent, None, why, sent)
 
         return error_at
-
-    def _note_settled(self, name: str, steps: tuple[LateStep, ...]) -> None:
-        if steps:
-            self._settled[name] = (*self._settled.get(name, ()), *steps)[-MOST_UNREAD:]
 
     def _forget_done(self) -> None:
         self._active = [call for call in self._active if not call.done]

@@ -8,7 +8,7 @@ from copy import copy
 from math import frexp
 from typing import Any, Protocol
 
-from ..errors import CellkeeperError, Closed, InvalidArgument, QuotaExceeded, StepGap, error_of_reason
+from ..errors import CellkeeperError, Closed, InvalidArgument, QuotaExceeded, error_of_reason
 from ..position import Position
 from ..types import Backoff, Counters, StepReply
 from .chunk import Chunk, ChunkState
@@ -18,6 +18,7 @@ from .frame_format import FrameFormat, FrameFormats, Layout
 from .history import History
 from .late_steps import LateSteps
 from .retry import EndpointStatus, no_answer_from, worth_retrying
+from .retry_pause import RetryPause
 from .step_call import Answer, StepCall, error_of_later_steps, translated
 from .verdict import DELIVER, FINAL, LOST, Action, Verdict
 
@@ -70,9 +71,7 @@ class SessionSender:
         self._step_bytes = step_bytes
         self._dispatch = dispatch
         self._counters = counters
-        self._backoff = backoff
-        self._attempt = 0
-        self._paused: asyncio.TimerHandle | None = None
+        self._pause = RetryPause(loop, backoff)
         self._waiting: deque[StepCall] = deque()  # beyond the window
         self._drain_futures: list[asyncio.Future[None]] = []
         self.late_steps = LateSteps(step_bytes)
@@ -105,7 +104,7 @@ class SessionSender:
             self._waiting.append(call)
         else:
             call.chunk = history.append(inputs, call)
-        if not self.queued and self._paused is None:
+        if not self.queued and not self._pause.active:
             self._dispatch(self)
         return call
 
@@ -149,7 +148,7 @@ class SessionSender:
     @property
     def is_at_rest(self) -> bool:
         """True if it has nothing to do and no endpoint to avoid."""
-        busy = self._waiting or self._paused or self._drain_futures or not self.history.idle
+        busy = self._waiting or self._pause.active or self._drain_futures or not self.history.idle
         return not busy and not any(map(self.is_not_served_at, self._not_served))
 
     def close(self, error: CellkeeperError, superseded: bool = False) -> None:
@@ -159,8 +158,7 @@ class SessionSender:
         """
         self._closed = Closed(f"session {self.session!r} was closed")
         self.deadlines.remove(self)
-        if self._paused is not None:
-            self._paused.cancel()
+        self._pause.cancel()
         for waiting in self._waiting:
             waiting.fail(error)
         self._waiting.clear()
@@ -232,7 +230,7 @@ class SessionSender:
         if verdict is DELIVER:
             call: StepCall = chunk.call
             chunk.call = call.chunk = None
-            self._attempt = 0
+            self._pause.succeeded()
             if call.late is not None or call.answer.done():
                 self.late_steps.answered(call, reply)
             else:
@@ -272,7 +270,7 @@ class SessionSender:
             self._counters.retries += 1
             self._counters.replayed_steps += verdict.replayed_steps
             if reason != LOST:  # the endpoint itself pauses after a lost stream
-                self._pause(error)
+                self._pause.begin(error, self.go_on)
         elif verdict.action is Action.FAIL:
             self._fail_calls(verdict, translated(verdict.reason, error))
         elif verdict is DELIVER:
@@ -307,27 +305,14 @@ class SessionSender:
             self._not_served[self.endpoint] = now + _NOT_SERVED_SECONDS
         return len(self._not_served) < len(self.ranked)
 
-    def _pause(self, error: CellkeeperError) -> None:
-        if self._paused is not None:
-            return
-        if isinstance(error, StepGap) and self._attempt == 0:
-            self._attempt = 1  # the first replay need not wait
-            return
-        seconds = self._backoff.wait_seconds(self._attempt, error.retry_delay_ms)
-        self._attempt += 1
-        self._paused = self.loop.call_later(seconds, self._resume)
-
-    def _resume(self) -> None:
-        self._paused = None
-        self.go_on()
-
     def go_on(self) -> None:
         """Appends the waiting calls that fit into the window, and joins the endpoint's queue if needed."""
         history = self.history
         while self._waiting and history.room(len(self._waiting[0].inputs) // self._step_bytes):
             call = self._waiting.popleft()
             call.chunk = history.append(call.inputs, call)
-        sends = history.queued and not self.queued and self._paused is None and self._closed is None and history.ready
+        may_send = not self.queued and not self._pause.active and self._closed is None
+        sends = history.queued and may_send and history.ready
         if sends and (not history.late or self._is_awaited()):
             self._dispatch(self)
         if self._drain_futures and history.idle and not self._waiting:
