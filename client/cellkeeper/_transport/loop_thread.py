@@ -108,7 +108,7 @@ class LoopThread:
 
     def _check_caller(self, call: str) -> None:
         """Raises WrongThread in the thread itself, where a call that waits for it would wait for ever."""
-        if threading.get_ident() == self._thread.ident:
+        if threading.current_thread() is self._thread:  # not by its number, which a later thread may have
             raise WrongThread(_OWN_THREAD.format(call=call))
 
     def disown(self) -> None:
