@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ..errors import CellkeeperError
-
 Result = TypeVar("Result")
 Work = TypeVar("Work")
 
@@ -33,7 +31,7 @@ class BlockingAnswer(Generic[Result, Work]):
         """Submits the work. Runs in the event loop's thread."""
         try:
             self.work = submit()
-        except CellkeeperError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller waits for it
             self.set_exception(error)
 
     def give_up(self, tell: Callable[[Work], object]) -> None:

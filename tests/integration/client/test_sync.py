@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from cellkeeper import AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument, SessionNotFound, StepReply
@@ -101,6 +102,21 @@ def test_what_still_runs_when_the_client_is_closed_ends_with_closed(
         client.close()
         with pytest.raises(Closed):
             running.result(10)
+
+
+@pytest.mark.timeout(30)
+def test_what_goes_wrong_in_the_clients_thread_is_raised(threaded: ServerThread) -> None:
+    def outputs() -> Iterator[str]:
+        raise KeyError("mine")
+        yield "prediction"
+
+    lazy: Any = outputs
+    with Client(threaded.target) as client:
+        session, group = client.session("a"), client.group(["b"])
+        for call in (session.step, session.peek, lambda x, outputs: group.step([x], outputs=outputs)):
+            with pytest.raises(KeyError, match="mine"):
+                call(ONE, outputs=lazy())
+        assert session.step(ONE).tolist() == [1, 1]
 
 
 def test_several_threads_share_a_client(threaded: ServerThread) -> None:
