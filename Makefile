@@ -146,9 +146,6 @@ console-pictures: .venv/stamp
 # Where an image forbids bytecode files, each of some hundred servers, and each worker, would compile every source again.
 test test-fire: export PYTHONDONTWRITEBYTECODE :=
 
-# Each of them starts a thread of NumPy's for each further core, which it never uses: a fifth of what a start costs.
-test test-fire: export OPENBLAS_NUM_THREADS := 1
-
 test: .venv/stamp
 	@scripts/ensure-redis
 	@scripts/ensure-promtool
