@@ -9,7 +9,7 @@ import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.record import Header
 
-from tests.integration.rpc.plant import change_record
+from tests.integration.rpc.record_changes import change_record
 
 from .messages import MODEL, frame_request, numerics_digest, position_message, row_bytes, state_tensor, step_request
 from .names import Names, Position
@@ -42,7 +42,7 @@ class Script(Sender):
         self._steps()
         self._frames()
         self._reading()
-        self._lives()
+        self._generations()
         self._refused_steps()
         self._refused_fields()
         self._records_that_cannot_be_served()
@@ -127,7 +127,7 @@ class Script(Sender):
         self.call("an empty list", "ListSessions", pb.ListSessionsRequest(model=MODEL, prefix="none"))
         self.call("no page", "ListSessions", pb.ListSessionsRequest(model=MODEL, page_token="?"))
 
-    def _lives(self) -> None:
+    def _generations(self) -> None:
         start = self.open("open to reset", "r")
         self.step("a step before the reset", "r", start, [(1, 1)])
         reset = pb.ResetRequest(

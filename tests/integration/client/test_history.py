@@ -225,7 +225,7 @@ def test_a_session_opened_midway_cannot_replay_what_it_never_had() -> None:
     assert line.on_error(a, "STEP_GAP", START).reason == "HISTORY_LOST"
 
 
-def test_a_gap_in_another_generation_is_another_life() -> None:
+def test_a_gap_in_another_generation_is_a_changed_generation() -> None:
     line = history()
     (a,) = answered(line, steps(1))
     (b,) = sent(line, steps(2))

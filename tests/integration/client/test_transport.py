@@ -486,7 +486,7 @@ async def test_a_tail_that_others_overwrote_is_not_replayed(client: AsyncClient,
     assert server.records["a"].position == other.position
 
 
-async def test_another_life_is_never_hidden(client: AsyncClient, server: CountingServer) -> None:
+async def test_another_generation_is_never_hidden(client: AsyncClient, server: CountingServer) -> None:
     session = await client.open("a")
     await take(session, [ONE] * 3)
     server.records["a"] = fresh(bytes(16))

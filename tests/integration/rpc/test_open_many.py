@@ -18,7 +18,7 @@ from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 
 from .calls import TIMEOUT_S, Api, Chunk, Result, from_error, from_wire, new_id, numbers, to_wire
-from .test_lives import refusal, total
+from .test_generations import refusal, total
 
 LIMIT = 64  # max_frame_items of the server of `count`
 

@@ -16,8 +16,8 @@ from cellkeeper_service.domain.position import Position
 from testing.server_process import ServerProcess
 
 from .calls import Api, Chunk, Refused, Result, new_id, numbers
-from .plant import change_record
-from .test_lives import results, total
+from .record_changes import change_record
+from .test_generations import results, total
 
 MAKERS = ("Open", "Reset", "SetState", "CarryOver", "Fork")
 

@@ -18,7 +18,7 @@ from cellkeeper_service.domain.record import Record
 from testing.server_process import ServerProcess
 
 from .calls import WAYS, Api, Chunk, Result, Way, frame_message, new_id, numbers
-from .plant import change_record
+from .record_changes import change_record
 
 HAMMERING_S = 15.0
 

@@ -16,7 +16,7 @@ from testing.bundles import make_bundle
 from testing.server_process import ServerProcess
 
 from .calls import WAYS, Api, Chunk, Refused, Result, Way, new_id
-from .plant import change_record
+from .record_changes import change_record
 
 INPUTS = np.random.default_rng(0).standard_normal((9, 3)).astype(np.float32)
 MODEL = "m"

@@ -81,7 +81,7 @@ def test_open_finds_the_history_it_expects(count: Api, session: str) -> None:
         (lambda at: Position(at.generation, at.step + 1, at.head), "STEP_GAP"),
         (lambda at: Position(at.generation, at.step, OTHER_HEAD), "HISTORY_CHANGED"),
     ],
-    ids=["another life", "a lost tail", "other inputs"],
+    ids=["another generation", "a lost tail", "other inputs"],
 )
 def test_open_refuses_another_history_than_expected(count: Api, session: str, wrong: Any, reason: str) -> None:
     at = stepped(count, session, 1, 2, 3)
@@ -127,7 +127,7 @@ def test_open_with_a_state_of_its_own(count: Api, session: str) -> None:
 # ------------------------------------------------------------------------------------------ Reset, SetState
 
 
-def test_reset_starts_another_life(count: Api, session: str) -> None:
+def test_reset_starts_another_generation(count: Api, session: str) -> None:
     at = stepped(count, session, 1, 2)
     item = pb.ResetRequest.Item(session=session, generation=at.generation, request_id=new_id())
     (start,) = results(count, "Reset", [item])
@@ -139,7 +139,7 @@ def test_reset_starts_another_life(count: Api, session: str) -> None:
     assert count.send("unary", Chunk(session, numbers(1), after)).sums == [10]
 
 
-def test_set_state_starts_another_life_at_a_step(count: Api, session: str) -> None:
+def test_set_state_starts_another_generation_at_a_step(count: Api, session: str) -> None:
     at = stepped(count, session, 1, 2)
     item = pb.SetStateRequest.Item(
         session=session, generation=at.generation, request_id=new_id(), step=1000, state=[total(50)]
@@ -152,7 +152,7 @@ def test_set_state_starts_another_life_at_a_step(count: Api, session: str) -> No
 
 
 @pytest.mark.parametrize("method", ["Reset", "SetState"])
-def test_a_new_life_keeps_the_ttl(count: Api, session: str, method: str) -> None:
+def test_a_new_generation_keeps_the_ttl(count: Api, session: str, method: str) -> None:
     generation = count.open(session, ttl_ms=77_000).generation
     fields = {"session": session, "generation": generation, "request_id": new_id()}
     state = {"state": [total(0)]} if method == "SetState" else {}
@@ -161,7 +161,7 @@ def test_a_new_life_keeps_the_ttl(count: Api, session: str, method: str) -> None
 
 
 @pytest.mark.parametrize("method", ["Reset", "SetState"])
-def test_a_life_that_is_over_is_not_ended_again(count: Api, session: str, method: str) -> None:
+def test_a_generation_that_has_ended_is_not_ended_again(count: Api, session: str, method: str) -> None:
     at = stepped(count, session, 1)
     state = {"state": [total(0)]} if method == "SetState" else {}
     make = getattr(pb, f"{method}Request").Item
@@ -205,7 +205,7 @@ def test_fork_at_a_position(count: Api, session: str) -> None:
         (lambda at: Position(at.generation, at.step + 1, at.head), "STEP_GAP"),
         (lambda at: Position(at.generation, at.step, OTHER_HEAD), "HISTORY_CHANGED"),
     ],
-    ids=["another life", "ahead", "other inputs"],
+    ids=["another generation", "ahead", "other inputs"],
 )
 def test_fork_at_a_point_that_is_not_of_this_history(count: Api, session: str, wrong: Any, reason: str) -> None:
     at = stepped(count, session, 1, 2)
@@ -237,7 +237,7 @@ def test_a_retried_fork_finds_its_target_though_the_source_is_gone(count: Api, s
 # ------------------------------------------------------------------------------------------ Delete
 
 
-def test_delete_ends_the_life_that_it_names(count: Api, session: str) -> None:
+def test_delete_ends_the_generation_that_it_names(count: Api, session: str) -> None:
     at = stepped(count, session, 1)
     item = pb.DeleteRequest.Item(session=session, generation=at.generation)
     other = pb.DeleteRequest.Item(session=session, generation=new_id())
