@@ -13,8 +13,8 @@ from cellkeeper_service.store.open import open_store
 
 from testing.redis_sentinel import wait_until
 from testing.redis_server import RedisServer
-from tests.contract.store.lives import aof, command_starts
 from tests.contract.store.records import HOUR_MS, append, committed, create, inputs, key, replace
+from tests.contract.store.redis_power_cuts import aof, command_starts
 
 OTHER = "zz"  # written after `pump-17`, so a cut takes this one
 
@@ -117,7 +117,7 @@ def test_a_session_that_came_back_and_was_told_stays(server: RedisServer) -> Non
         assert read(store) == told
 
 
-def test_what_was_read_does_not_come_to_life_later(server: RedisServer) -> None:
+def test_what_was_read_does_not_come_back_later(server: RedisServer) -> None:
     """A client that was told, in the run after a cut, that a step is missing must still be right in the next run."""
     with opened(server) as store:
         start = committed(store, create(key(), log=inputs(1)))

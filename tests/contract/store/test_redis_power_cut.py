@@ -8,7 +8,7 @@ from itertools import cycle, pairwise
 
 import pytest
 
-from tests.contract.store.lives import History, Layout, Second, violations, write_history
+from tests.contract.store.redis_power_cuts import History, Layout, Second, violations, write_history
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def cuts(history: History) -> Iterator[int]:
 
 
 def test_no_cut_damages_a_record_or_loses_what_was_acknowledged(history: History) -> None:
-    """Every fourth of the places that matter, each with one kind of second life in turn. The test below runs all."""
+    """Every fourth of the places that matter, each with one kind of second run in turn. The test below runs all."""
     wrong = []
     for number, (cut, second) in enumerate(zip(cuts(history), cycle(Second), strict=False)):
         if number % 4 == number // 4 % 4:
@@ -51,7 +51,7 @@ def test_every_byte(history: History, second: Second) -> None:
     ("second", "text"),
     [
         (Second.ONE_SESSION, "cannot be read.*damaged"),
-        (Second.EVERYTHING, "damaged.*life 2 acknowledged"),
+        (Second.EVERYTHING, "damaged.*run 2 acknowledged"),
         (Second.EVERYTHING, "has a TTL that its header does not ask for"),
     ],
 )

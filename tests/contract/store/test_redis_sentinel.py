@@ -41,13 +41,13 @@ def take_until_committed(store: Store, before: Header, mark: bytes) -> Header:
     """Sends one step until it is stored. Like the service, it reads the record after an unknown outcome."""
     commit = append(key(), before, mark)
 
-    def landed() -> bool:
+    def is_written() -> bool:
         (result,) = store.commit_many([commit])
         if result.outcome is Outcome.CONFLICT:
             assert result.standing == commit.header, "somebody else's"
         return result.outcome in (Outcome.COMMITTED, Outcome.CONFLICT)
 
-    wait_until(landed)
+    wait_until(is_written)
     return commit.header
 
 
@@ -70,7 +70,7 @@ def test_a_killed_primary_is_followed(world: RedisSentinels, store: Store) -> No
 
 @pytest.mark.fire
 def test_a_demoted_primary_is_left(world: RedisSentinels, store: Store) -> None:
-    """It lives and answers, but would answer reads from stale data."""
+    """It runs and answers, but would answer reads from stale data."""
     header = committed(store, create(key()))
     world.wait_until_whole()  # nothing of this is lost then
     primary = world.primary()

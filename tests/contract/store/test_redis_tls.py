@@ -85,7 +85,7 @@ def _raw(admin: redis.Redis) -> bytes:
     return found if isinstance(found, bytes) else str(found).replace("'", "").replace(": ", ":").encode()
 
 
-def test_a_whole_life_of_a_record(place: Place) -> None:
+def test_a_record_from_its_creation_to_its_deletion(place: Place) -> None:
     store = open_store(place.url)
     try:
         store.check()

@@ -1,6 +1,6 @@
 """Power cuts of a SQLite store: its write-ahead log is cut at every byte, and unsynced pages of its file are dropped.
 
-A life must find the complete result of some call, not older than what was acknowledged before the cut. SQLite syncs the
+A run must find the complete result of some call, not older than what was acknowledged before the cut. SQLite syncs the
 log before a commit returns (synchronous FULL, see test_sqlite.py), so a cut takes only bytes beyond the log's size at
 the last acknowledgement.
 """
@@ -68,7 +68,7 @@ def on_disk(path: Path) -> Files:
 
 
 @contextmanager
-def life(folder: Path, files: Files, now_ms: int = NOW_MS) -> Iterator[SqliteStore]:
+def run_on(folder: Path, files: Files, now_ms: int = NOW_MS) -> Iterator[SqliteStore]:
     """Yields a store that starts on these files, which replace the existing ones."""
     path = folder / "s.db"
     path.with_name("s.db-shm").unlink(missing_ok=True)
@@ -129,7 +129,7 @@ def history(folder: Path) -> History:
 
 
 def found(folder: Path, files: Files) -> Found:
-    with life(folder, files) as store:
+    with run_on(folder, files) as store:
         return load(store)
 
 
@@ -179,19 +179,19 @@ def write(store: SqliteStore) -> None:
         committed(store, create(key("a"), seed=99))
 
 
-def test_three_lives(history: History, folder: Path) -> None:
-    """A life that only reads leaves what it found.
+def test_three_runs(history: History, folder: Path) -> None:
+    """A run that only reads leaves what it found.
 
     One that writes to the record whose commit was cut, and is cut while doing so, leaves the record as before or after
-    this write, never with what the first life had begun.
+    this write, never with what the first run had begun.
     """
     database, wal = history.files
     for cut in edges(len(wal), 0, IN_FRAME):
         before = history.states[history.acknowledged(cut)]
-        with life(folder, Files(database, wal[:cut])) as store:
+        with run_on(folder, Files(database, wal[:cut])) as store:
             assert load(store) == before
         assert found(folder, on_disk(folder / "s.db")) == before, f"cut after {cut} bytes, read, ended"
-        with life(folder, Files(database, wal[:cut])) as store:
+        with run_on(folder, Files(database, wal[:cut])) as store:
             write(store)
             after, written = load(store), on_disk(folder / "s.db")
         assert after != before
@@ -227,7 +227,7 @@ class Checkpointed(NamedTuple):
 @pytest.fixture(scope="module")
 def checkpointed(history: History, folder: Path) -> Checkpointed:
     path = folder / "s.db"
-    with life(folder, history.files) as store:
+    with run_on(folder, history.files) as store:
         load(store)
         with closing(sqlite3.connect(path)) as other:
             busy, frames, carried = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()

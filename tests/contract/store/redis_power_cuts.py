@@ -1,7 +1,7 @@
-"""Three lives of a Redis server whose append-only file a power cut ends in the middle of a write.
+"""Three runs of a Redis server whose append-only file a power cut ends in the middle of a write.
 
-Life 1 writes a history; its file is cut at some byte of the writes of the last commit or delete. Life 2 serves what is
-left, with or without writes, which are synced before they are acknowledged; SIGKILL ends it. Life 3 must hold what life
+Run 1 writes a history; its file is cut at some byte of the writes of the last commit or delete. Run 2 serves what is
+left, with or without writes, which are synced before they are acknowledged; SIGKILL ends it. Run 3 must hold what run
 2 acknowledged, and for every other session a state that it once had.
 """
 
@@ -60,7 +60,7 @@ class Layout(Enum):
 
 
 class Second(Enum):
-    """What the second life writes."""
+    """What the second run writes."""
 
     NOTHING = "nothing"
     ONE_SESSION = "steps of one session, each a call by itself"
@@ -69,7 +69,7 @@ class Second(Enum):
 
 @dataclass
 class History:
-    """The writes of life 1.
+    """The writes of run 1.
 
     states: those that each session had, in order. file: the append-only file. cuts_from: its first byte that may be
     lost.
@@ -105,7 +105,7 @@ def states_of(store: Store | OldStore, sessions: Sequence[str] = SESSIONS) -> di
 
 
 def write_history(layout: Layout, folder: Path) -> History:
-    """Runs life 1. folder: where its files are kept."""
+    """Runs run 1. folder: where its files are kept."""
     history = History(layout, {name: [None] for name in SESSIONS}, folder)
     with RedisServer() as server, layout.opened(server) as store:
 
@@ -153,7 +153,7 @@ def write_history(layout: Layout, folder: Path) -> History:
 
 
 def violations(history: History, cut: int, second: Second) -> list[str]:
-    """Runs lives 2 and 3 on the file's first `cut` bytes. Returns what is wrong after them."""
+    """Runs runs 2 and 3 on the file's first `cut` bytes. Returns what is wrong after them."""
     layout, wrong = history.layout, list[str]()
     with RedisServer() as server:
         server.kill()
@@ -163,28 +163,28 @@ def violations(history: History, cut: int, second: Second) -> list[str]:
         server.restart()
         with layout.opened(server) as store:
             found = states_of(store)
-            wrong += _once_had(history, found, "life 2")
-            wrong += _ttls(layout, server, found, "life 2")
-            acknowledged = _second_life(store, found, second)
+            wrong += _once_had(history, found, "run 2")
+            wrong += _ttls(layout, server, found, "run 2")
+            acknowledged = _second_run(store, found, second)
         server.kill()
         server.restart()
         with layout.opened(server) as store:
             third = states_of(store)
             for name, state in acknowledged.items():
                 if third[name] != state:
-                    wrong.append(f"life 3: {name!r} is {third[name]}, life 2 acknowledged {state}")
+                    wrong.append(f"run 3: {name!r} is {third[name]}, run 2 acknowledged {state}")
             rest = {name: state for name, state in third.items() if name not in acknowledged}
-            wrong += _once_had(history, rest, "life 3")
-            wrong += _ttls(layout, server, third, "life 3")
+            wrong += _once_had(history, rest, "run 3")
+            wrong += _ttls(layout, server, third, "run 3")
             whole = {name: state for name, state in third.items() if not isinstance(state, StoreError)}
             try:
-                _second_life(store, whole, Second.EVERYTHING)
+                _second_run(store, whole, Second.EVERYTHING)
             except AssertionError as error:
-                wrong.append(f"life 3: {error}")
+                wrong.append(f"run 3: {error}")
     return [f"cut at byte {cut}, then {second.value} is written: {text}" for text in wrong]
 
 
-def _second_life(
+def _second_run(
     store: Store | OldStore, found: dict[str, State | StoreError] | dict[str, State], second: Second
 ) -> dict[str, State]:
     """Writes, and returns the acknowledged states."""
@@ -198,7 +198,7 @@ def _second_life(
             commit = create(key(name), seed=3, log=inputs(60 + turn))
             after = Record(commit.header, commit.checkpoint or b"", commit.log)
         elif name in acknowledged and turn % len(names) % 2:
-            commit = replace(key(name), state.header, b"state of life 2", inputs(60 + turn))
+            commit = replace(key(name), state.header, b"state of run 2", inputs(60 + turn))
             after = Record(commit.header, commit.checkpoint or b"", commit.log)
         else:
             commit = append(key(name), state.header, inputs(60 + turn), ttl_ms=0 if name == "without its TTL" else None)
@@ -210,16 +210,16 @@ def _second_life(
     return acknowledged
 
 
-def _once_had(history: History, found: dict[str, State | StoreError], life: str) -> Iterator[str]:
+def _once_had(history: History, found: dict[str, State | StoreError], run: str) -> Iterator[str]:
     for name, state in found.items():
         if isinstance(state, StoreError):
-            yield f"{life}: {name!r} cannot be read: {state}"
+            yield f"{run}: {name!r} cannot be read: {state}"
         elif state not in history.states[name]:
-            yield f"{life}: {name!r} is {state}, which it never was"
+            yield f"{run}: {name!r} is {state}, which it never was"
 
 
 def _ttls(
-    layout: Layout, server: RedisServer, found: dict[str, State | StoreError] | dict[str, State], life: str
+    layout: Layout, server: RedisServer, found: dict[str, State | StoreError] | dict[str, State], run: str
 ) -> Iterator[str]:
     """Checks TTLs. A record without a TTL in its header has none, or the thousand years that write.lua sets briefly.
 
@@ -230,7 +230,7 @@ def _ttls(
             if not isinstance(state, Record) or state.header.ttl_ms != 0:
                 continue
             if -1 != client.pttl(layout.key_of(key(name))) < AGES_MS:
-                yield f"{life}: {name!r} has a TTL that its header does not ask for"
+                yield f"{run}: {name!r} has a TTL that its header does not ask for"
 
 
 def aof(server: RedisServer) -> Path:
