@@ -59,15 +59,15 @@ def python_blocks(page: Path) -> list[str]:
 
 def _fences(page: Path) -> Iterator[Block]:
     lines = page.read_text().splitlines()
-    not_run, begun, fence = "", 0, None
+    not_run, first, fence = "", 0, None
     for number, line in enumerate(lines, 1):
         if fence is not None:
             if line == "```":
-                text = "\n".join(lines[begun : number - 1]) + "\n"
-                yield Block(begun, fence["language"], text, fence["title"] or "", not_run)
+                text = "\n".join(lines[first : number - 1]) + "\n"
+                yield Block(first, fence["language"], text, fence["title"] or "", not_run)
                 not_run, fence = "", None
         elif line.lstrip().startswith("```"):
-            begun, fence = number, FENCE.match(line)
+            first, fence = number, FENCE.match(line)
             if fence is None:
                 raise ValueError(f"{page.name}:{number}: got {line!r}, expected a fence such as ```python")
         elif line == STOP:
@@ -75,4 +75,4 @@ def _fences(page: Path) -> Iterator[Block]:
         elif mark := NOT_RUN.match(line):
             not_run = mark["reason"]
     if fence is not None:
-        raise ValueError(f"{page.name}:{begun}: the block is not closed")
+        raise ValueError(f"{page.name}:{first}: the block is not closed")

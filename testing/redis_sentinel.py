@@ -161,7 +161,7 @@ class RedisSentinels:
         """Makes a replica take over although the primary is alive."""
         before = self.primary()
 
-        def begun() -> bool:
+        def is_promoting() -> bool:
             try:
                 with self.sentinels[0].client() as client:
                     client.execute_command("SENTINEL", "FAILOVER", SERVICE)
@@ -169,7 +169,7 @@ class RedisSentinels:
                 return False
             return True
 
-        wait_until(begun)
+        wait_until(is_promoting)
         self.wait_for_switch(away_from=before)
 
     def wait_for_switch(self, *, away_from: int) -> None:

@@ -100,7 +100,7 @@ class Checker:
             self._check_order(session)
             self._check_rests(session, generations)
             for generation in generations:
-                self._check_life(session, generation)
+                self._check_generation(session, generation)
             self._check_errors(session)
         return self._verdict
 
@@ -114,7 +114,7 @@ class Checker:
 
     # ------------------------------------------------------------------------------------------ one generation
 
-    def _check_life(self, session: str, generation: bytes) -> None:
+    def _check_generation(self, session: str, generation: bytes) -> None:
         self._verdict.generations += 1
         answers = self._answers(session, generation)
         seen = self._seen(session, generation)
@@ -129,7 +129,7 @@ class Checker:
             )
             self._found("gap", session, generation, words)
             return
-        self._check_birth(session, generation, path)
+        self._check_creation(session, generation, path)
         if not final:
             self._check_end(session, generation, answers)
         self._check_seen(session, generation, seen, answers, path)
@@ -177,7 +177,7 @@ class Checker:
             if operation.succeeded and operation.result is not None and operation.result.generation == generation
         ]
 
-    def _check_birth(self, session: str, generation: bytes, path: Path) -> None:
+    def _check_creation(self, session: str, generation: bytes, path: Path) -> None:
         """Checks that somebody asked for this generation."""
         for operation in self._history.operations.get(session, ()):
             made = operation.succeeded and operation.result is not None and operation.result.generation == generation

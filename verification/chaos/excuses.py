@@ -206,10 +206,10 @@ class Excuses:
         ttl_s = self._history.ttls.get(session)
         if ttl_s is None:
             return False
-        latest = max(self._signs_of_life(session, generation, sent_at), default=float("-inf"))
+        latest = max(self._uses(session, generation, sent_at), default=float("-inf"))
         return at - latest >= EARLY * ttl_s
 
-    def _signs_of_life(self, session: str, generation: bytes, before: float) -> Iterator[float]:
+    def _uses(self, session: str, generation: bytes, before: float) -> Iterator[float]:
         """Yields when successes were sent that were answered before `before`."""
         for burst in self._history.bursts.get(session, ()):
             if burst.acks and burst.acks[-1].at <= before and generation in (b"", burst.start.generation):

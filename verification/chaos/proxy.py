@@ -112,7 +112,7 @@ class Proxy:
             return
 
     async def _let_through(self, *, replies: bool) -> None:
-        """Waits until nothing holds the piece, even if it is held again before a waiter runs."""
+        """Waits until nothing holds the piece, even if it is held again before one that waits runs."""
         while self.black_hole or (replies and self.hold_replies):
             await self._passing.wait()
             if replies:

@@ -110,7 +110,7 @@ def test_a_tampered_store_is_found(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Removes a step, applies one twice or flips a bit in the real store, behind the servers' backs."""
-    planted: dict[str, str] = {}
+    damaged: dict[str, str] = {}
 
     async def tamper(cluster: Cluster, history: History) -> None:
         store = cluster.store
@@ -127,7 +127,7 @@ def test_a_tampered_store_is_found(
                     records = [read_elements(at, elements[:end]) for end in range(len(elements), 0, -1)]
                     last, *others = [record for record in records if isinstance(record, Record)]
                     shorter = [other for other in others if other.position.step < last.position.step]
-                    if name not in planted and shorter:
+                    if name not in damaged and shorter:
                         before = shorter[0]
                         wrong = operation(last, last.position.step - before.position.step)
                         client.delete(redis_key(at))
@@ -137,7 +137,7 @@ def test_a_tampered_store_is_found(
                             inputs_element(wrong.log),
                             b"B" + bytes(RUN_BYTES) + base_body(wrong.header.packed),
                         )
-                        planted[name] = kind
+                        damaged[name] = kind
                         break
         for server in cluster.servers:  # so that they read the store, not their memory
             await asyncio.to_thread(server.kill)
@@ -146,9 +146,9 @@ def test_a_tampered_store_is_found(
     seed = seed_of(request, capsys)
     settings = replace(FEW, seconds=2.0, seed=seed, store="redis", every_s=QUIET_S, expiring=0)
     outcome = run(settings, tamper)
-    assert sorted(planted.values()) == ["double_last", "flip_bit", "lose_last"]
+    assert sorted(damaged.values()) == ["double_last", "flip_bit", "lose_last"]
     found = {finding.session for finding in outcome.last.verdict.findings}
-    assert found == set(planted)
+    assert found == set(damaged)
     capsys.readouterr()
     assert tell(outcome, tmp_path) == 1
     line = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -40,9 +40,9 @@ def test_a_sound_history_is_sound(made: HandMade) -> None:
     made.repeat(made.history.bursts["a"][0])
     branch = made.steps("b", made.fork("a", middle, "b"), [7])
     twig = made.steps("c", made.fork("b", branch, "c"), [8, 9])
-    planted = made.begin("set_state", "a", names=end.generation, step=1000, value=0.5)
-    planted = made.steps("a", planted, [1, 1])
-    again = made.steps("a", made.begin("reset", "a", names=planted.generation), [6])
+    moved = made.begin("set_state", "a", names=end.generation, step=1000, value=0.5)
+    moved = made.steps("a", moved, [1, 1])
+    again = made.steps("a", made.begin("reset", "a", names=moved.generation), [6])
     for session, position in (("a", again), ("b", branch), ("c", twig)):
         made.rest(session, position)
     verdict = made.check()
@@ -175,7 +175,7 @@ def test_a_deleted_generation_answers_again(made: HandMade) -> None:
     assert made.kinds() == {"revived"}
 
 
-def test_two_lives_take_turns(made: HandMade) -> None:
+def test_two_generations_take_turns(made: HandMade) -> None:
     """Nobody said that the first generation was over, but the second was seen in its place."""
     _, _, end = two_chunks(made)
     new = made.steps("a", made.begin("open", "a"), [9])

@@ -24,7 +24,7 @@ from .proxy import Proxy
 from .stores import RedisEverysec, RedisPair
 
 TWO_WRITES = "redis.call('SET', KEYS[1], ARGV[1]); redis.call('SET', KEYS[2], ARGV[1])"
-LIVES = 4
+RUNS = 4
 
 
 def set_two(client: redis.Redis, value: str) -> None:
@@ -66,7 +66,7 @@ def test_a_power_cut_takes_what_was_not_synced() -> None:
 def test_what_one_power_cut_left_is_safe_from_the_next() -> None:
     with RedisEverysec() as store, closing(store.primary.client()) as client:
         draw = random.Random(3)
-        for number in range(LIVES):
+        for number in range(RUNS):
             for value in range(20):
                 set_two(client, f"{number}, {value}")
             before = newest_file(store.primary.folder).read_bytes()
@@ -95,7 +95,7 @@ async def test_with_always_a_power_cut_takes_nothing_that_was_acknowledged() -> 
                             if done == 5:
                                 under_way.release()
 
-            for _ in range(LIVES):
+            for _ in range(RUNS):
                 under_way = asyncio.Semaphore(0)
                 writers = [asyncio.create_task(write(number, under_way)) for number in range(4)]
                 for _ in writers:

@@ -56,7 +56,7 @@ class WatchedFaults:
         await self._settled()
 
     async def _failover(self, index: int) -> None:
-        """Asks the sentinels for a failover; the old primary lives, and accepts commits until it is told."""
+        """Asks the sentinels for a failover; the old primary runs on, and accepts commits until it is told."""
         await asyncio.to_thread(self._store.world.fail_over)
         await self._settled()
 

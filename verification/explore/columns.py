@@ -111,7 +111,7 @@ class Columns:
     @property
     def current(self) -> GroupChunk:
         if self.chunk is None:
-            raise RuntimeError("no step was begun")
+            raise RuntimeError("no step was started")
         return self.chunk
 
     def answered(self, item: int, position: Position) -> bool:

@@ -82,7 +82,7 @@ def _store(universe: Universe) -> Iterator[Event]:
     for number in range(len(universe.late)):
         yield ("late", number)
     if universe.left["fall_backs"]:
-        for commits in range(1, len(universe.store.past) + 1):
+        for commits in range(1, len(universe.store.snapshots) + 1):
             yield ("fall_back", commits, "")
             keys = universe.store.sessions()
             if len(keys) > 1:

@@ -75,10 +75,10 @@ class _Namer:
         store = self.universe.store
         ledger = store.ledger
         kept = [(key.session, self.record(record)) for key, record in store.records(store.lists)]
-        past = (
+        snapshots = (
             [
                 tuple((key.session, self.record(record)) for key, record in store.records(old.lists))
-                for old in store.past
+                for old in store.snapshots
             ]
             if self.universe.left["fall_backs"]
             else []
@@ -101,7 +101,7 @@ class _Namer:
         durable = tuple(sorted((self.generation(one), inputs) for one, inputs in sorted(ledger.durable)))
         return (
             tuple(kept),
-            tuple(past),
+            tuple(snapshots),
             redis if store.tracks else (),
             tuple(sorted(self.generation(one) for one in sorted(ledger.ended))),
             durable,
@@ -114,8 +114,10 @@ class _Namer:
             chunks = tuple(
                 (c.start.step, c.end.step, c.state, c.held, c.counted, c.sent, c.acked_sent) for c in history._open
             )
-            past = tuple((c.start.step, c.end.step, c.held) for c in history._replay_buffer)
-            sessions.append((session, self.position(history.position), chunks, past, history._settling, known.consumed))
+            replayable = tuple((c.start.step, c.end.step, c.held) for c in history._replay_buffer)
+            sessions.append(
+                (session, self.position(history.position), chunks, replayable, history._settling, known.consumed)
+            )
         waiting = tuple(attempt.name for attempt in client.waiting.values())
         left = tuple((session, self.position(position)) for session, position in client.left.items())
         return (

@@ -21,7 +21,7 @@ from .truth import Inputs, Ledger, Violation, consumed, content
 
 
 @dataclass
-class Past:
+class Snapshot:
     """The content of the store before one of the last commits."""
 
     lists: Lists
@@ -86,7 +86,7 @@ class ExploredStore:
     synced: bool = True
     tracks: bool = False
     lists: Lists = field(default_factory=dict)
-    past: list[Past] = field(default_factory=list)  # oldest first
+    snapshots: list[Snapshot] = field(default_factory=list)  # oldest first
     has_written: frozenset[str] = frozenset()  # connections, since the last restart
     restarts: int = 0
 
@@ -107,13 +107,13 @@ class ExploredStore:
 
     def commit_many(self, commits: Sequence[Commit], connection: str) -> list[CommitResult]:
         """Executes all commits in one run of the script."""
-        past = self._now()
+        snapshot = self._now()
         meant = [self._as_meant(commit) for commit in commits]
         answers = self.pipeline(self.layout.commit_calls(meant), connection)
         results = [_result(answer) for answer in answers]
         if COMMITTED in results:
             self.has_written |= {connection}
-            self._remember(past)
+            self._remember(snapshot)
         for commit, result in zip(meant, results, strict=True):
             if result is COMMITTED:
                 self.ledger.committed(commit, self._read(commit.key))
@@ -124,11 +124,11 @@ class ExploredStore:
         """Executes each delete in a run of its own."""
         results = []
         for delete in deletes:
-            past = self._now()
+            snapshot = self._now()
             (answer,) = self.pipeline(self.layout.delete_calls(delete), connection)
             results.append(_result(answer))
             if results[-1] is COMMITTED:
-                self._remember(past)
+                self._remember(snapshot)
                 self.ledger.deleted(delete.key)
         self._seal()
         return results
@@ -190,20 +190,20 @@ class ExploredStore:
 
     def fall_back(self, commits: int, key: SessionKey | None) -> None:
         """Loses the last commits; if `key` is given, only those of that record. Nobody is told."""
-        past = self.past[-commits]
-        del self.past[-commits:]
+        snapshot = self.snapshots[-commits]
+        del self.snapshots[-commits:]
         if key is None:
-            self.lists = past.lists
-            self.ledger.standing = past.standing
-            self.ledger.ended = past.ended
+            self.lists = snapshot.lists
+            self.ledger.standing = snapshot.standing
+            self.ledger.ended = snapshot.ended
         else:
             name = redis_key(key)
             self.lists = {other: one for other, one in self.lists.items() if other != name}
             self.ledger.standing.pop(key, None)
-            if name in past.lists:
-                self.lists[name] = past.lists[name]
-                self.ledger.standing[key] = past.standing[key]
-                self.ledger.ended -= {past.standing[key][0]}
+            if name in snapshot.lists:
+                self.lists[name] = snapshot.lists[name]
+                self.ledger.standing[key] = snapshot.standing[key]
+                self.ledger.ended -= {snapshot.standing[key][0]}
         self.file, self.has_written, self.restarts = File(self.lists, self.lists), frozenset(), self.restarts + 1
 
     def power_cuts(self) -> list[tuple[int, int]]:
@@ -233,7 +233,7 @@ class ExploredStore:
         self._check_restart(told, written)
         self.file = File(self.lists, self.lists, old, len(old), told=len(old))
         self.file.comebacks = tuple(change for unit in old for change in unit.changes)
-        self.has_written, self.tracks, self.past, self.restarts = frozenset(), tracks, [], self.restarts + 1
+        self.has_written, self.tracks, self.snapshots, self.restarts = frozenset(), tracks, [], self.restarts + 1
         return kept < file.told
 
     # inside
@@ -295,14 +295,14 @@ class ExploredStore:
                 raise Violation(text)
         self.ledger.restarted(contents)
 
-    def _now(self) -> Past | None:
+    def _now(self) -> Snapshot | None:
         if not self.falls_back:
             return None
-        return Past(self.lists, dict(self.ledger.standing), self.ledger.ended)
+        return Snapshot(self.lists, dict(self.ledger.standing), self.ledger.ended)
 
-    def _remember(self, past: Past | None) -> None:
-        if past is not None:
-            self.past = [*self.past, past][-self.depth :]
+    def _remember(self, snapshot: Snapshot | None) -> None:
+        if snapshot is not None:
+            self.snapshots = [*self.snapshots, snapshot][-self.depth :]
 
 
 def _result(answer: Answer) -> CommitResult:

@@ -23,7 +23,7 @@ from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Rejection
 
 from .store import ExploredStore
-from .truth import born
+from .truth import created
 
 Switch = Callable[[], AbstractContextManager[Any]]
 
@@ -62,10 +62,10 @@ def server_mints_generations() -> AbstractContextManager[Any]:
     open_session = lifecycle.open_session
 
     def clients_choice(
-        record: Any, request: generation_requests.Open, models: Any, birth: lifecycle.NewGeneration
+        record: Any, request: generation_requests.Open, models: Any, new: lifecycle.NewGeneration
     ) -> Any:
-        born(request.request_id)
-        return open_session(record, request, models, replace(birth, generation=request.request_id))
+        created(request.request_id)
+        return open_session(record, request, models, replace(new, generation=request.request_id))
 
     return patch.object(lifecycle, "open_session", clients_choice)
 
@@ -74,11 +74,11 @@ def reset_names_its_generation() -> AbstractContextManager[Any]:
     start_over = lifecycle.start_over
 
     def whatever_stands(
-        standing: Header | None, request: generation_requests.Reset, models: Any, birth: lifecycle.NewGeneration
+        standing: Header | None, request: generation_requests.Reset, models: Any, new: lifecycle.NewGeneration
     ) -> Any:
         if standing is not None:
             request = replace(request, generation=standing.position.generation)
-        return start_over(standing, request, models, birth)
+        return start_over(standing, request, models, new)
 
     return patch.object(lifecycle, "start_over", whatever_stands)
 

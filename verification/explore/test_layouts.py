@@ -64,8 +64,8 @@ def _drawn(draw: random.Random, layout: Any, lists: Lists) -> tuple[list[Call], 
     keys = draw.sample(KEYS, draw.choice((1, 1, 2, 3)))
     standing: list[Header | None] = [layout.header(lists.get(redis_key(key), ())) for key in keys]
     if draw.random() < 0.1:
-        life = draw.randrange(2) if standing[0] is None or draw.random() < 0.2 else -1
-        minted = generation(life) if life >= 0 or standing[0] is None else standing[0].position.generation
+        number = draw.randrange(2) if standing[0] is None or draw.random() < 0.2 else -1
+        minted = generation(number) if number >= 0 or standing[0] is None else standing[0].position.generation
         before, call, after = layout.delete_calls(Delete(keys[0], minted))
         return [*before, call, *after], "delete"
     what = draw.choice(("append", "append", "append", "whole", "replace", "replace", "create", "another"))

@@ -39,7 +39,7 @@ def forget() -> None:
     _origins.clear()
 
 
-def born(generation: bytes) -> None:
+def created(generation: bytes) -> None:
     """Records a minted generation; its first head names the empty tuple."""
     _origins.setdefault(first_position(generation).head, Origin(generation, ()))
 

@@ -19,7 +19,7 @@ from .events import NAMES, Event
 from .replica import Read, Replica, Write, new_replica
 from .scope import Scope
 from .store import ExploredStore
-from .truth import Violation, born
+from .truth import Violation, created
 
 FAULTS = (
     "slow",
@@ -258,8 +258,8 @@ class Universe:
         self._apply(self.late.pop(number))
 
     def _do_fall_back(self, commits: int, session: str) -> None:
-        if commits > len(self.store.past):
-            raise Impossible("the store has no such past")
+        if commits > len(self.store.snapshots):
+            raise Impossible("the store has no such snapshot")
         self._spend("fall_backs")
         self.fell_back = True
         key = next((key for key in self.store.sessions() if key.session == session), None) if session else None
@@ -321,7 +321,7 @@ class Universe:
     def mint(self) -> bytes:
         self.minted += 1
         generation = self.minted.to_bytes(16, "big")
-        born(generation)
+        created(generation)
         return generation
 
 

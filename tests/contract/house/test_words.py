@@ -70,6 +70,11 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 """By file and word: why it may stay. The list may only shrink."""
 
 CODE = sorted(path for folder in ("client", "service") for path in (ROOT / folder).rglob("*.py"))
+OTHER_CODE = sorted(
+    path
+    for folder in ("bench", "documentation", "examples", "testing", "tests", "verification")
+    for path in (ROOT / folder).rglob("*.py")
+)
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),
@@ -83,7 +88,7 @@ PAGES = sorted(
 def test_no_identifier_is_a_private_word() -> None:
     found = {
         f"{path.relative_to(ROOT)}: {name}": NAMES[part]
-        for path in CODE
+        for path in (*CODE, *OTHER_CODE)
         for name in identifiers(path.read_text(encoding="utf-8"))
         for part in parts(name)
         if part in NAMES
@@ -92,7 +97,7 @@ def test_no_identifier_is_a_private_word() -> None:
 
 
 def test_no_file_is_named_by_one() -> None:
-    assert [str(path) for path in CODE if set(parts(path.stem)) & set(NAMES)] == []
+    assert [str(path) for path in (*CODE, *OTHER_CODE) if set(parts(path.stem)) & set(NAMES)] == []
 
 
 def test_no_text_says_one() -> None:

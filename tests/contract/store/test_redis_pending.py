@@ -42,7 +42,7 @@ def outcomes(call: PendingCommit) -> list[Outcome]:
     return [result.outcome for result in call.finish()]
 
 
-def test_nothing_is_begun_without_a_connection_at_rest(own_redis: RedisServer) -> None:
+def test_nothing_is_started_without_a_connection_at_rest(own_redis: RedisServer) -> None:
     store = open_store(own_redis.url)
     assert begin(store, create(key())) is None
     committed(store, create(key()))

@@ -41,7 +41,7 @@ class House:
 
     folder: Path
     ours: Authority
-    foreign: Authority
+    other: Authority
     cert: Path
     key: Path
     tokens: Path
@@ -61,8 +61,8 @@ class House:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory, counting_model: Path) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
-    (folder / "foreign").mkdir()
-    ours, foreign = Authority(folder), Authority(folder / "foreign", "foreign")
+    (folder / "other").mkdir()
+    ours, other = Authority(folder), Authority(folder / "other", "other")
     cert, key = ours.issue("server")
     token, line = entry("acme", "step,read")
     lines = [line, "certificate tenant=acme rights=step,read name=pumps"]
@@ -71,7 +71,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, counting_model: Path) -> Ite
     options = ["--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ours.file)]
     options += ["--tokens", str(tokens), "--kserve", "on"]
     with ServerProcess([counting_model], "memory:", options) as server:
-        yield House(folder, ours, foreign, cert, key, tokens, token, lines, server)
+        yield House(folder, ours, other, cert, key, tokens, token, lines, server)
 
 
 def test_a_certificate_or_a_token_lets_in(house: House) -> None:
@@ -92,9 +92,9 @@ async def test_the_asyncio_client_does_the_same(house: House) -> None:
     "tls",
     [
         lambda house: house.tls(),
-        lambda house: house.tls("pumps", house.foreign),
+        lambda house: house.tls("pumps", house.other),
         lambda house: house.tls("late", days=-1),
-        lambda house: Tls(house.foreign.file, *house.ours.issue("x")),
+        lambda house: Tls(house.other.file, *house.ours.issue("x")),
         lambda house: False,
     ],
     ids=["no certificate", "another authority", "expired", "a server not believed", "plain text"],
@@ -170,10 +170,10 @@ def test_the_command_takes_a_token_from_a_file_or_a_variable(house: House) -> No
 
 
 def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path, counting_model: Path) -> None:
-    (tmp_path / "foreign").mkdir()
-    ours, foreign = Authority(tmp_path), Authority(tmp_path / "foreign", "foreign")
-    (cert, key), (new_cert, new_key) = ours.issue("server"), foreign.issue("renewed")
-    old, new = Tls(ours.file), Tls(foreign.file)
+    (tmp_path / "other").mkdir()
+    ours, other = Authority(tmp_path), Authority(tmp_path / "other", "other")
+    (cert, key), (new_cert, new_key) = ours.issue("server"), other.issue("renewed")
+    old, new = Tls(ours.file), Tls(other.file)
     options = ["--tls-cert", str(cert), "--tls-key", str(key)]
     with (
         ServerProcess([counting_model], "memory:", options) as server,

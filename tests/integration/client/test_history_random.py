@@ -75,7 +75,7 @@ def held_up_to(delivered: list[tuple[int, bytes]]) -> int:
 
 def one_run(seed: int) -> None:
     random.seed(seed)
-    line, server = History(START, step_bytes=WIDTH, window_steps=12), TinyServer()
+    history, server = History(START, step_bytes=WIDTH, window_steps=12), TinyServer()
     network: deque[tuple[Chunk, int]] = deque()
     answers: deque[tuple[Chunk, str, Position | None]] = deque()
     first_seen: dict[int, tuple[bytes, Position]] = {}
@@ -87,9 +87,9 @@ def one_run(seed: int) -> None:
     def land() -> None:
         chunk, reason, position = answers.popleft()
         if reason or position is None:
-            verdict = line.on_error(chunk, reason, position)
+            verdict = history.on_error(chunk, reason, position)
         else:
-            verdict = line.on_reply(chunk, position)
+            verdict = history.on_reply(chunk, position)
         if verdict.action is Action.DELIVER:
             assert (id(chunk) in told) == chunk.late
             told.add(id(chunk))
@@ -98,7 +98,7 @@ def one_run(seed: int) -> None:
         if verdict.action is Action.FAIL:
             assert verdict.reason in ("NON_FINITE_RESULT", "MODEL_CHANGED")
             assert verdict.reason != "NON_FINITE_RESULT" or REFUSED in verdict.failed[0].inputs
-        assert line.position.step == held_up_to(delivered)
+        assert history.position.step == held_up_to(delivered)
 
     def tell(verdict: Verdict) -> None:
         for failed in verdict.failed:
@@ -109,24 +109,24 @@ def one_run(seed: int) -> None:
 
     def give_up() -> None:
         """A caller stops waiting: what may have been applied stays, and counts."""
-        chunk = random.choice([chunk for chunk in line.unanswered if not chunk.held] or [None])
+        chunk = random.choice([chunk for chunk in history.unanswered if not chunk.held] or [None])
         if chunk is not None and not chunk.late:
-            tell(line.abandon(chunk, "DEADLINE_PASSED"))
+            tell(history.abandon(chunk, "DEADLINE_PASSED"))
             assert chunk.late or chunk.state in (ChunkState.DROPPED, ChunkState.DONE)
 
-    while to_give or not line.idle or network or answers:
+    while to_give or not history.idle or network or answers:
         event = random.choice(
             ("give", "send", "send", "serve", "serve", "land", "land", "lose", "break", "tail", "leave")
         )
         calm = to_give == 0 and random.random() < 0.8
-        if event == "give" and to_give and line.room(3):
+        if event == "give" and to_give and history.room(3):
             to_give -= 1
             inputs = b"".join(random.randbytes(WIDTH) for _ in range(random.randint(1, 3)))
             if random.random() < 0.1:
                 inputs = REFUSED + inputs[WIDTH:]
-            kept.append(line.append(inputs))
+            kept.append(history.append(inputs))
         elif event == "send":
-            outgoing = line.next_chunk()
+            outgoing = history.next_chunk()
             if outgoing is not None:
                 chunk = outgoing.chunk
                 kept.append(chunk)
@@ -153,9 +153,9 @@ def one_run(seed: int) -> None:
         elif event == "tail" and to_give and random.random() < 0.2:
             server.lose_tail()
     # A tail lost after the last step shows only at the next one, so one more step repairs it.
-    kept.append(line.append(b"zz"))
-    while not line.idle:
-        outgoing = line.next_chunk()
+    kept.append(history.append(b"zz"))
+    while not history.idle:
+        outgoing = history.next_chunk()
         if outgoing is not None:
             network.append((outgoing.chunk, outgoing.acked))
             continue
@@ -163,5 +163,5 @@ def one_run(seed: int) -> None:
         answers.append((chunk, *server.answer(chunk, acked)))
         land()
     assert b"".join(server.inputs) == b"".join(inputs for _, inputs in sorted(delivered))
-    assert server.positions[-1] == line.position == line.tail
-    assert line.in_flight == 0
+    assert server.positions[-1] == history.position == history.tail
+    assert history.in_flight == 0

@@ -31,15 +31,15 @@ def facts(kept: list[Chunk]) -> list[tuple[bytes, Position, Position]]:
 def test_chunks_come_out_as_they_went_in(seed: int) -> None:
     print(f"seed {seed}")
     random.seed(seed)
-    past, given = ReplayBuffer(WIDTH, 1000, 1 << 20), chunks(30)
+    buffer, given = ReplayBuffer(WIDTH, 1000, 1 << 20), chunks(30)
     for chunk in given:
-        past.add(chunk)
-    assert facts(list(past)) == facts(given)
+        buffer.add(chunk)
+    assert facts(list(buffer)) == facts(given)
     whole = b"".join(chunk.inputs for chunk in given)
     for step in range(given[-1].end.step + 1):
-        assert past.position_at(step) == START.advance(whole[: step * WIDTH], WIDTH)
-    assert past.position_at(given[-1].end.step + 1) is None
-    popped = [chunk for chunk in iter(past.pop, None) if chunk is not None]
+        assert buffer.position_at(step) == START.advance(whole[: step * WIDTH], WIDTH)
+    assert buffer.position_at(given[-1].end.step + 1) is None
+    popped = [chunk for chunk in iter(buffer.pop, None) if chunk is not None]
     assert facts(popped[::-1]) == facts(given)
     assert all(chunk.held for chunk in popped)
 
@@ -47,23 +47,23 @@ def test_chunks_come_out_as_they_went_in(seed: int) -> None:
 @pytest.mark.parametrize(("max_steps", "max_bytes"), [(10, 1 << 20), (1000, 10 * WIDTH)])
 def test_the_oldest_are_let_go(max_steps: int, max_bytes: int) -> None:
     random.seed(1)
-    past, given = ReplayBuffer(WIDTH, max_steps, max_bytes), chunks(30)
+    buffer, given = ReplayBuffer(WIDTH, max_steps, max_bytes), chunks(30)
     for index, chunk in enumerate(given):
-        past.add(chunk)
-        kept = list(past)
+        buffer.add(chunk)
+        kept = list(buffer)
         assert facts(kept) == facts(given[index + 1 - len(kept) : index + 1])
         total = sum(one.steps for one in kept)
         assert total <= 10
         assert index + 1 == len(kept) or total + given[index - len(kept)].steps > 10  # as many as fit
     first = given[-1].end.step - total
-    assert past.position_at(first) is not None
-    assert past.position_at(first - 1) is None
+    assert buffer.position_at(first) is not None
+    assert buffer.position_at(first - 1) is None
 
 
 def test_an_empty_one() -> None:
-    past = ReplayBuffer(WIDTH, 0, 0)
-    assert past.pop() is None
-    assert list(past) == []
-    assert past.position_at(0) is None
-    past.add(chunks(1)[0])
-    assert past.pop() is None
+    buffer = ReplayBuffer(WIDTH, 0, 0)
+    assert buffer.pop() is None
+    assert list(buffer) == []
+    assert buffer.position_at(0) is None
+    buffer.add(chunks(1)[0])
+    assert buffer.pop() is None

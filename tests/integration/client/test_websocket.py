@@ -279,8 +279,8 @@ async def test_a_token_that_is_withdrawn_and_one_that_follows(counting: Path, tm
 
 
 async def test_tls(counting: Path, tmp_path: Path) -> None:
-    (tmp_path / "foreign").mkdir()
-    ours, foreign = Authority(tmp_path), Authority(tmp_path / "foreign", "foreign")
+    (tmp_path / "other").mkdir()
+    ours, other = Authority(tmp_path), Authority(tmp_path / "other", "other")
     cert, key = ours.issue("cells.example.com")
     name = ours.issue("pumps")
     options = ["--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ours.file)]
@@ -302,7 +302,7 @@ async def test_tls(counting: Path, tmp_path: Path) -> None:
             AsyncClient(server.target, tls=Tls(cert_file=cert, key_file=cert), websocket="wss://localhost:1")
 
         stranger = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        stranger.load_cert_chain(*foreign.issue("localhost"))
+        stranger.load_cert_chain(*other.issue("localhost"))
         elsewhere = await asyncio.start_server(lambda _, writer: writer.close(), "localhost", 0, ssl=stranger)
         async with elsewhere:
             url = f"wss://localhost:{elsewhere.sockets[0].getsockname()[1]}"

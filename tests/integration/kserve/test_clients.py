@@ -69,8 +69,8 @@ def drive(way: str, lstm_model: Path, folder: Path, store: str) -> None:
     engine = load_engine(read_bundle(lstm_model), "cpu", 1, 1)
     for index, _ in enumerate(IDS):
         mine = inputs[index :: len(IDS), 0, 0]
-        lives = [mine[:RESTART_AT], mine[RESTART_AT:]]
-        want = np.concatenate([offline(engine, life)["prediction"] for life in lives])
+        runs = [mine[:RESTART_AT], mine[RESTART_AT:]]
+        want = np.concatenate([offline(engine, run)["prediction"] for run in runs])
         np.testing.assert_array_equal(outputs[index :: len(IDS), 0, 0], want, strict=True)
 
 

@@ -24,7 +24,7 @@ UNKNOWN = "Request for unknown model: 'nope' is not found"
 UNKNOWN_VERSION = "Request for unknown model: 'count' version 9 is not found"
 
 
-def test_the_server_lives_and_is_ready(count: Api) -> None:
+def test_the_server_is_live_and_ready(count: Api) -> None:
     assert count.call("ServerLive", pb.ServerLiveRequest()).live
     assert count.call("ServerReady", pb.ServerReadyRequest()).ready
     metadata = count.call("ServerMetadata", pb.ServerMetadataRequest())

@@ -19,7 +19,7 @@ from cellkeeper_service.engine.load import offline
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-PACE_SECONDS = 0.02  # between two steps of a session: the load should be steady, not saturate the machine
+STEP_PAUSE_SECONDS = 0.02  # between two steps of a session: the load should be steady, not saturate the machine
 PATIENCE_SECONDS = 60.0
 MOST_STEPS = 3
 
@@ -141,7 +141,7 @@ class Load:
         took = monotonic() - started
         self.latencies.append((started, took))
         story.gap_seconds = max(story.gap_seconds, took)
-        await asyncio.sleep(PACE_SECONDS)
+        await asyncio.sleep(STEP_PAUSE_SECONDS)
 
     async def _wait(self, story: Story) -> None:
         story.session = await self.client.open(story.name)
@@ -167,7 +167,7 @@ class Load:
     async def _samples(self, story: Story) -> AsyncIterator[Array]:
         while not self._stopping:
             yield story.draw(1)[0]
-            await asyncio.sleep(PACE_SECONDS / 4)
+            await asyncio.sleep(STEP_PAUSE_SECONDS / 4)
 
 
 async def until(holds: Any, patience_seconds: float = PATIENCE_SECONDS) -> None:

@@ -39,12 +39,12 @@ def test_sessions_are_served_and_found_again(
     (tmp_path / "clock" / "sitecustomize.py").write_text(CLOCK)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'clock'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     with ServerProcess([counting_model], store) as server:
-        for life in range(2):
+        for run in range(2):
             with Client(server.target, timeout=10) as client:
                 session = client.session("pump")
-                assert session.step([1.0])[0] == 3 * life + 1
-                assert list(session.stream([[1.0], [1.0]]))[-1][0] == 3 * life + 3
-                assert client.session(f"ttl-{life}", ttl=60).step([1.0])[0] == 1
+                assert session.step([1.0])[0] == 3 * run + 1
+                assert list(session.stream([[1.0], [1.0]]))[-1][0] == 3 * run + 3
+                assert client.session(f"ttl-{run}", ttl=60).step([1.0])[0] == 1
                 assert "pump" in {info.session for info in client.sessions()}
             server.kill()
             server.restart()

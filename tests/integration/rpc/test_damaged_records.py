@@ -180,7 +180,7 @@ def test_it_is_listed_as_damaged_among_the_others(api: Api, vault: Vault, sessio
     assert "damaged" in found[f"{session}-damaged"].damage
 
 
-def test_it_can_be_deleted_and_begun_anew(api: Api, vault: Vault, session: str, damage: Damage) -> None:
+def test_it_can_be_deleted_and_started_anew(api: Api, vault: Vault, session: str, damage: Damage) -> None:
     damage(vault, session)
     known = generation_of(refusal(lambda: api.info(session)))
     assert deleted(api, session, known).deleted

@@ -1,4 +1,4 @@
-"""On request, Keras traces what is not read. What cannot be streamed is refused, and no foreign code is run."""
+"""On request, Keras traces what is not read. What cannot be streamed is refused, and no custom code is run."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ def test_code_in_a_file_is_not_run(keras: Any, tmp_path: Path) -> None:
 
     sequential(Input((None, 3)), L.LSTM(4), L.UnitNormalization()).save(tmp_path / "m.keras")
 
-    def foreign(config: dict[str, Any]) -> None:
+    def custom(config: dict[str, Any]) -> None:
         layer = config["config"]["layers"][2]
         layer["module"], layer["class_name"], layer["registered_name"] = "os", "system", "x>system"
 
-    path = rewritten(tmp_path / "m.keras", tmp_path / "foreign.keras", foreign)
+    path = rewritten(tmp_path / "m.keras", tmp_path / "custom.keras", custom)
     refused(
         tmp_path, "names (os|x>system), which is not a class of Keras", import_keras, path, tmp_path / "m", trace=True
     )

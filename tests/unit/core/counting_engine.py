@@ -1,7 +1,7 @@
 """An engine that counts.
 
-Its state is a polynomial of all inputs consumed, in order, so a lost, doubled, swapped or foreign step shows up as
-plain arithmetic. It is exact by construction, and fast enough for thousands of worlds.
+Its state is a polynomial of all inputs consumed, in order. A lost, doubled or swapped step, or one of another session,
+shows up as plain arithmetic. It is exact by construction, and fast enough for thousands of worlds.
 """
 
 from __future__ import annotations

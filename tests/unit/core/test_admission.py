@@ -272,7 +272,7 @@ def test_nothing_is_known_before_the_first_answer() -> None:
     assert served(1e-6, now=5.0, of=control())
 
 
-def test_the_quickest_of_two_windows_counts() -> None:
+def test_the_fastest_of_two_windows_counts() -> None:
     calls = control()
     calls.answered(0.8, now=1.0)
     calls.answered(0.8, now=1.1)

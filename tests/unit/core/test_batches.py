@@ -86,7 +86,7 @@ def test_a_slot_is_not_free_before_the_batch_that_writes_to_it_is_done() -> None
     assert cache.put(another, header, bytes(8)) is not None
 
 
-def test_a_batch_that_is_late_does_not_touch_a_request_that_was_begun_anew() -> None:
+def test_a_batch_that_is_late_does_not_touch_a_request_that_was_started_anew() -> None:
     cache = StateCache(version(slots=2), 100)
     (cached,) = ready(cache, 1)
     work = cached.work

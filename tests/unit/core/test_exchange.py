@@ -40,8 +40,8 @@ def test_old_sessions_go_on_with_their_version_and_new_ones_take_the_new() -> No
     after = world.step([2], before.position)
     assert after.outputs["prediction"].tolist() == expected([1, 2])[1:]
     assert after.served.spec.fingerprint == standing(world).header.fingerprint == b"\1" * 32
-    born = world.step([1], session="t")
-    assert (born.created, born.served) == (True, new)
+    reply = world.step([1], session="t")
+    assert (reply.created, reply.served) == (True, new)
     assert standing(world, "t").header.fingerprint == NEW * 32
     opened(world, "u")
     assert standing(world, "u").header.fingerprint == NEW * 32

@@ -276,10 +276,10 @@ class Crowd:
             if not write.sent:
                 replica.reach_store(write)
         elif what < 0.9 and replica.writes:
-            at, fate = draw.randrange(len(replica.writes)), draw.random()
-            if fate < 0.07 and not replica.writes[at].sent:
+            at, drawn = draw.randrange(len(replica.writes)), draw.random()
+            if drawn < 0.07 and not replica.writes[at].sent:
                 replica.refuse(at)
-            elif fate < 0.2:
+            elif drawn < 0.2:
                 self.store.give_up(replica.writes[at].calls)
                 late.append(replica.lose(at))
             else:

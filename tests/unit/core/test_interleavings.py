@@ -156,10 +156,10 @@ def happen(
             replica.reach_store(write)
     elif what < 0.9 and replica.writes:
         at = draw.randrange(len(replica.writes))
-        fate = draw.random() if losses else 1.0
-        if fate < 0.1 and not replica.writes[at].sent:
+        drawn = draw.random() if losses else 1.0
+        if drawn < 0.1 and not replica.writes[at].sent:
             replica.refuse(at)
-        elif fate < 0.25:
+        elif drawn < 0.25:
             late.append((index, replica.lose(at)))
         else:
             replica.deliver(at)

@@ -63,16 +63,16 @@ def test_a_batch_that_may_take_long_is_computed_on_another_thread_and_requests_q
         server = Server()
         server.loop = server.loop_on(server.loop.store_calls, batch_seconds=1.0)
         server.loop.start()
-        run, begun, go_on = server.engine.run, threading.Event(), threading.Event()
+        run, is_running, go_on = server.engine.run, threading.Event(), threading.Event()
 
         def held_back(*given: Any) -> Computed:
-            begun.set()
+            is_running.set()
             assert go_on.wait(10)
             return run(*given)
 
         monkeypatch.setattr(server.engine, "run", held_back)
         first = server.step(1, session="a")
-        while not begun.is_set():  # noqa: ASYNC110
+        while not is_running.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0)  # on the loop's own thread this would never end
         behind = [server.step(2, session=name) for name in "bc"]
         go_on.set()

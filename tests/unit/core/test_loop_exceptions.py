@@ -30,16 +30,16 @@ class Spoiling(GatedStore):
     def __init__(self, spoil: str) -> None:
         super().__init__()
         self.spoil = spoil
-        self.begun = False
+        self.is_spoiling = False
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
-        if self.begun and self.spoil == "raising":
+        if self.is_spoiling and self.spoil == "raising":
             raise ZeroDivisionError("a store that breaks its word")
         return [self._spoiled(load, record) for load, record in zip(loads, super().load_many(loads), strict=True)]
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         results = super().commit_many(commits)
-        if self.begun and self.spoil == "a result that is none":
+        if self.is_spoiling and self.spoil == "a result that is none":
             return [
                 result._replace(outcome=None) if commit.key == key(NAMES[3]) else result  # type: ignore[arg-type]
                 for commit, result in zip(commits, results, strict=True)
@@ -47,7 +47,7 @@ class Spoiling(GatedStore):
         return results
 
     def _spoiled(self, load: Load, record: Record | StoreError | None) -> Any:
-        if load.key != key(NAMES[3]) or not self.begun or not isinstance(record, Record):
+        if load.key != key(NAMES[3]) or not self.is_spoiling or not isinstance(record, Record):
             return record
         if self.spoil == "a log that is none":
             return Record(record.header, record.checkpoint, None)  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ class Spoiling(GatedStore):
 
 async def retried(server: Server, places: dict[str, Position]) -> dict[str, Any]:
     """Sends each session's first step again, which is decided on the record."""
-    server.store.begun = True  # type: ignore[attr-defined]
+    server.store.is_spoiling = True  # type: ignore[attr-defined]
     asked = {name: server.step(1, places[name], session=name) for name in NAMES}
     return {name: await asyncio.wait_for(reply, 5) for name, reply in asked.items()}
 
@@ -77,7 +77,7 @@ def test_a_load_whose_one_record_breaks_the_core(spoil: str, reason: Reason) -> 
         assert isinstance(broken, Rejection)
         assert broken.reason is reason
         assert [outputs(reply) for reply in got.values()] == [expected([1])] * 7
-        server.store.begun = False  # type: ignore[attr-defined]
+        server.store.is_spoiling = False  # type: ignore[attr-defined]
         again = await server.step(1, places[NAMES[3]], session=NAMES[3])
         assert outputs(again) == expected([1])
         assert server.core.unanswered == 0
@@ -119,7 +119,7 @@ def test_a_commit_whose_one_result_breaks_the_core() -> None:
     async def test() -> None:
         server = Server(slots=16, store=Spoiling("a result that is none"))
         server.loop.start()
-        server.store.begun = True  # type: ignore[attr-defined]
+        server.store.is_spoiling = True  # type: ignore[attr-defined]
         asked = {name: server.step(1, session=name) for name in NAMES}
         got = {name: await asyncio.wait_for(reply, 5) for name, reply in asked.items()}
         broken = got.pop(NAMES[3])
@@ -139,7 +139,7 @@ def test_a_store_without_threads_that_raises_is_one_that_did_not_answer() -> Non
         places = {name: await server.open(name) for name in NAMES}
         got = await retried(server, {name: places[name].changed(step=9) for name in NAMES})
         assert {reply.reason for reply in got.values()} == {Reason.STORE_UNAVAILABLE}
-        server.store.begun = False  # type: ignore[attr-defined]
+        server.store.is_spoiling = False  # type: ignore[attr-defined]
         assert outputs(await server.step(1, places[NAMES[0]], session=NAMES[0])) == expected([1])
         await server.loop.drain()
         server.loop.store_calls.close()

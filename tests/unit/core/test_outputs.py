@@ -17,7 +17,7 @@ def batch(draw: np.random.Generator, steps: int, rows: int, shape: tuple[int, ..
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3, 2)])
-def test_what_is_gathered_is_each_requests_outputs_one_behind_another(shape: tuple[int, ...]) -> None:
+def test_the_outputs_of_requests_are_joined_in_order(shape: tuple[int, ...]) -> None:
     draw, numbers = random.Random(3), np.random.default_rng(3)
     for _ in range(200):
         batches = [batch(numbers, steps, 4, shape) for steps in (1, 1, 4)]

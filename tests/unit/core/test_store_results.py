@@ -55,7 +55,7 @@ class Wrong(GatedStore):
         return self._wrong(results)
 
 
-class Begun:
+class Started:
     """A commit that has begun, and fails the loop in one of several ways."""
 
     deadline = float("inf")
@@ -66,9 +66,9 @@ class Begun:
 
     @property
     def stage(self) -> Stage:
-        if self._store.wrong_begun == "stage":
+        if self._store.wrong_start == "stage":
             raise ZeroDivisionError
-        return Stage.WAITING if self._store.wrong_begun == "descriptor" else Stage.DONE
+        return Stage.WAITING if self._store.wrong_start == "descriptor" else Stage.DONE
 
     def fileno(self) -> int:
         raise ZeroDivisionError
@@ -81,12 +81,12 @@ class Begun:
 
 
 class NonBlockingWrong(Wrong):
-    """A store that also begins commits. wrong_begun: what fails of such a commit while commits are to break."""
+    """A store that also begins commits. wrong_start: what fails of such a commit while commits are to break."""
 
-    wrong_begun = ""
+    wrong_start = ""
 
     def begin_commit(self, commits: Sequence[Commit]) -> Any:
-        return object() if self.breaks and self.wrong_begun == "nothing" else Begun(self, commits)
+        return object() if self.breaks and self.wrong_start == "nothing" else Started(self, commits)
 
 
 def started(store: Wrong, threads: int) -> Server:
@@ -196,19 +196,19 @@ def test_only_the_item_without_a_result_fails(caplog: pytest.LogCaptureFixture) 
     play(test)
 
 
-@pytest.mark.parametrize("wrong_begun", ["nothing", "stage", "descriptor"])
-def test_a_begun_commit_that_cannot_be_watched(wrong_begun: str) -> None:
+@pytest.mark.parametrize("wrong_start", ["nothing", "stage", "descriptor"])
+def test_a_started_commit_that_cannot_be_watched(wrong_start: str) -> None:
     async def test() -> None:
         store = NonBlockingWrong(lambda results: results)
         server = started(store, 4)
         places = {name: await server.open(name) for name in NAMES}
-        store.breaks, store.wrong_begun = "commit", wrong_begun
+        store.breaks, store.wrong_start = "commit", wrong_start
         replies = await stepped(server, 1, places)
-        if wrong_begun == "descriptor":  # the commit can still be finished
+        if wrong_start == "descriptor":  # the commit can still be finished
             assert [outputs(reply) for reply in replies] == [expected([1])] * 4
         else:
             assert why(replies) == {Reason.STORE_UNAVAILABLE}
-        store.breaks = store.wrong_begun = ""
+        store.breaks = store.wrong_start = ""
         assert [outputs(reply) for reply in await stepped(server, 1, places)] == [expected([1])] * 4
         await ended(server)
 
