@@ -60,8 +60,6 @@ PHRASES = {
     r"word that says": "value",
 }
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("docs/triton.md", "stands at"): "where a sequence stands, in a table that compares both servers",
-    ("docs/triton.md", "stands there"): "likewise",
     ("docs/adr/010-unread-refusals.md", "quickest"): "the name of a file at the time",
     ("docs/adr/011-short-way.md", "cohort"): "likewise",
     ("docs/adr/011-short-way.md", "cohorts"): "likewise",
