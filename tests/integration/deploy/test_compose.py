@@ -81,6 +81,17 @@ def test_make_takes_folders_as_a_shell_does(tmp_path: Path) -> None:
     assert ran.stdout.splitlines() == [str(tmp_path / "models" / "pump"), str(tmp_path / "access")]
 
 
+def test_each_container_sees_only_its_own_secrets() -> None:
+    """The proxy gets no token, the replicas get no key, and neither gets what clients hold."""
+    found = yaml.safe_load((ROOT / "deploy" / "compose" / "tls.yml").read_text())["services"]
+    mounts = {
+        name: [re.sub(r"\$\{ACCESS:.*?\}", "ACCESS", one) for one in part["volumes"]] for name, part in found.items()
+    }
+    assert mounts == {"cellkeeper": ["ACCESS/service:/access:ro"], "haproxy": ["ACCESS/proxy:/access:ro"]}
+    assert found["cellkeeper"]["command"][-2:] == ["--tokens", "/access/tokens"]
+    assert found["haproxy"]["environment"] == {"TLS_CERTIFICATE": "/access/certificate.pem"}
+
+
 def test_the_parts_are_there() -> None:
     assert set(services()) == {"redis", "cellkeeper", "haproxy", "prometheus", "grafana"}
 
