@@ -69,15 +69,6 @@ def wanted(names: Sequence[str], spec: ModelSpec) -> tuple[frozenset[str], bool]
     return known.intersection(asked), STATE_OUTPUT in asked
 
 
-def each_once(keys: list[str], field: str) -> None:
-    """Raises a Rejection if a session occurs twice in one request."""
-    seen: set[str] = set()
-    for key in keys:
-        if key in seen:
-            raise duplicate(key, field)
-        seen.add(key)
-
-
 def duplicate(session: str, field: str) -> Rejection:
     text = f"{field}: got session {session!r} twice in one request, expected each once"
     return Rejection(Reason.DUPLICATE_SESSION, text, field=field)

@@ -59,16 +59,16 @@ def ask(
     if refused.reason not in BY_MODEL or not 1 <= len(sessions) <= catalog.limits.max_frame_items:
         done([refused] * len(sessions))
         return
-    reasons = [refused] * len(sessions)
+    found = [refused] * len(sessions)
     left = 1 + len(sessions)
 
     def answered(item: int, result: object) -> None:
         nonlocal left
         if isinstance(result, SessionReply):
-            reasons[item] = model_changed(result.header, models) or refused
+            found[item] = model_changed(result.header, models) or refused
         left -= 1
         if left == 0:
-            done(reasons)
+            done(found)
 
     def done_with(item: int, requests: Sequence[GetSession]) -> None:
         answered(item, requests[0].result)
