@@ -18,7 +18,7 @@ import grpc
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.errors import Reason, Rejection, internal_error
 
 from .authenticator import Authenticator
 from .call_context import CallContext
@@ -110,7 +110,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
             why = Rejection(Reason.STORE_UNAVAILABLE, str(error), retry_delay_ms=200)
         except Exception:
             log.exception("%s failed", method.__name__)
-            why = Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
+            why = internal_error()
         self.meter.rejected(why.reason.value)
         return await abort(context, why, method.__name__)
 

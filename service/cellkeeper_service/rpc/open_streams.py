@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 from cellkeeper_service.domain.meter import Meter
-from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.errors import Rejection, internal_error
 
 from .authenticator import Authenticator
 from .call_context import CallContext
@@ -85,8 +85,7 @@ class OpenStreams:
             await abort(context, rejection, rpc)
         except Exception:
             log.exception("%s failed", rpc)
-            why = Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
-            await abort(context, why, rpc)
+            await abort(context, internal_error(), rpc)
         finally:
             if stream is not None:
                 self._open.discard(stream)
