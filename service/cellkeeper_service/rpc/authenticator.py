@@ -46,7 +46,7 @@ class Authenticator:
         """Returns the caller. Raises UNAUTHENTICATED, or PERMISSION_DENIED if it lacks the right for the RPC."""
         if self._tokens is None:
             return self._anybody
-        grant = self._grant(context)
+        grant = _grant(context, self._tokens)
         if not allowed(rpc, grant.rights):
             needed = " or ".join(sorted(right.value for right in NEEDS.get(rpc, ())))
             text = f"{rpc} needs the right {needed}" if needed else f"{rpc}: no right permits this call"
@@ -100,27 +100,26 @@ class Authenticator:
             except Rejection as refused:  # noqa: PERF203 - each stream ends on its own
                 end(refused)
 
-    def _grant(self, context: CallContext) -> Grant:
-        tokens = self._tokens
-        if tokens is None:
-            return ANYBODY
-        sent = [value for name, value in context.invocation_metadata() or () if name == HEADER]
-        grant = None
-        if len(sent) == 1 and isinstance(sent[0], str) and sent[0][: len(SCHEME)].lower() == SCHEME:
-            grant = tokens.table.of_token(sent[0][len(SCHEME) :].strip())
-        elif not sent and tokens.table.by_name:
-            names = [name for kind in NAMES for name in context.auth_context().get(kind, ())]
-            found = (tokens.table.by_name.get(bytes(name).decode(errors="replace")) for name in names)
-            grant = next(filter(None, found), None)
-        if grant is None or grant.expires <= time.time():
-            raise _refused()
-        return grant
-
     def _caller(self, grant: Grant, tokens: TokenFile) -> Caller:
         catalog = self._catalog.of(grant.tenant, shows_state=Right.READ in grant.rights)
         if self._allowances is None:
             return Caller(grant, catalog)
         return Caller(grant, catalog, self._allowances.of(grant.tenant, tokens.table.quotas))
+
+
+def _grant(context: CallContext, tokens: TokenFile) -> Grant:
+    """Returns the grant of the call's token or certificate. Raises UNAUTHENTICATED."""
+    sent = [value for name, value in context.invocation_metadata() or () if name == HEADER]
+    grant = None
+    if len(sent) == 1 and isinstance(sent[0], str) and sent[0][: len(SCHEME)].lower() == SCHEME:
+        grant = tokens.table.of_token(sent[0][len(SCHEME) :].strip())
+    elif not sent and tokens.table.by_name:
+        names = [name for kind in NAMES for name in context.auth_context().get(kind, ())]
+        found = (tokens.table.by_name.get(bytes(name).decode(errors="replace")) for name in names)
+        grant = next(filter(None, found), None)
+    if grant is None or grant.expires <= time.time():
+        raise _refused()
+    return grant
 
 
 def _refused() -> Rejection:

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from cellkeeper_service.errors import invalid
+from cellkeeper_service.rpc.authenticator import HEADER, SCHEME
 from cellkeeper_service.rpc.call_log import REQUEST_ID
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.status import DETAILS_KEY
@@ -30,7 +31,6 @@ BEARER_PROTOCOL = "cellkeeper.bearer."
 """A browser cannot set the headers of a WebSocket, so its token is a second subprotocol, in base64url."""
 
 Reader = Callable[[Asked, Catalog], Any]
-SCHEME = "bearer "
 
 
 class Ended(Exception):
@@ -68,7 +68,7 @@ class HttpCall:
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
         headers = self.request.headers
         sent = [*headers.getall("Authorization", ()), *_tokens(headers.getall("Sec-WebSocket-Protocol", ()))]
-        found: list[tuple[str, str | bytes]] = [("authorization", value) for value in sent]
+        found: list[tuple[str, str | bytes]] = [(HEADER, value) for value in sent]
         return [*found, *((REQUEST_ID, value) for value in headers.getall(REQUEST_ID, ()))]
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
