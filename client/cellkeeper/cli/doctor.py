@@ -31,13 +31,11 @@ def add(commands: Any) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Prints the findings. Returns the exit code. Raises OSError for a file that cannot be read, and InvalidArgument."""
+    """Prints the findings. Returns the exit code. Raises InvalidArgument, and OSError for an unreadable file."""
     timeout = timeout_seconds(parsed.timeout, parsed.timeout)
     credentials = access.client_access(parsed)
     token = credentials["token"].read_text().strip() if isinstance(credentials["token"], Path) else credentials["token"]
-    deployment = Deployment(
-        parsed.endpoints, parsed.metrics, parsed.model, credentials["tls"] or None, token, timeout
-    )
+    deployment = Deployment(parsed.endpoints, parsed.metrics, parsed.model, credentials["tls"] or None, token, timeout)
     findings = examine(deployment)
     for finding in findings:
         print(printable(finding))

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from types import TracebackType
 from urllib.request import urlopen
@@ -97,6 +98,38 @@ def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Pat
         with server.channel() as channel:
             step = Api(server.stub(channel)).position("s").step
             assert step == len(applied) or (lost and step > len(applied))
+
+
+HANGS_UP = """
+import os, signal, sys
+
+class AtImport:
+    def find_spec(self, name, path=None, target=None):
+        if name == "cellkeeper_service.server.app":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.meta_path.insert(0, AtImport())
+from cellkeeper_service.__main__ import main
+main()
+"""
+
+
+def test_a_reload_requested_while_the_program_is_imported(counting_model: Path) -> None:
+    """It comes before the handler, and is neither lost nor fatal."""
+    with ServerProcess([counting_model], "memory:", program=(sys.executable, "-c", HANGS_UP)) as server:
+        server.wait_for("reload: nothing has changed")
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_streams_that_are_closed(counting_model: Path, tmp_path: Path, workers: int) -> None:
+    """No connection gets their numbers, to which libraries write their messages."""
+    program = ("sh", "-c", 'exec "$0" -m cellkeeper_service "$@" <&- 2>&-', sys.executable)
+    with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}", program=program, workers=workers) as server:
+        opened = [Path(f"/proc/{server.pid}/fd/{number}").readlink() for number in (0, 2)]
+        assert opened == [Path(os.devnull)] * 2
+        assert server.stop() == 0
+        assert "Traceback" not in server.output()
 
 
 def test_a_second_server_does_not_share_the_port_unasked(counting_model: Path, tmp_path: Path) -> None:
