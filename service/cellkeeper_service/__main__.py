@@ -28,7 +28,11 @@ class CallersThatHungUp(logging.Filter):
 
 def main() -> None:
     logs.open_streams()
-    sys.exit(run(sys.argv[1:]))
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:  # once a server serves, SIGINT finishes its requests instead
+        print("cellkeeper-server: interrupted", file=sys.stderr)
+        sys.exit(1)
 
 
 def run(words: list[str]) -> int:

@@ -100,13 +100,13 @@ def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Pat
             assert step == len(applied) or (lost and step > len(applied))
 
 
-HANGS_UP = """
+SIGNALLED = """
 import os, signal, sys
 
 class AtImport:
     def find_spec(self, name, path=None, target=None):
-        if name == "cellkeeper_service.server.app":
-            os.kill(os.getpid(), signal.SIGHUP)
+        if name in ("cellkeeper_service.server.app", "cellkeeper_service.converters.command"):
+            os.kill(os.getpid(), signal.{0})
 
 sys.meta_path.insert(0, AtImport())
 from cellkeeper_service.__main__ import main
@@ -114,11 +114,22 @@ main()
 """
 
 
+def signalled(name: str) -> tuple[str, ...]:
+    """Returns the program that gets this signal while it is imported."""
+    return sys.executable, "-c", SIGNALLED.format(name)
+
+
 def test_a_reload_requested_while_the_program_is_imported(counting_model: Path) -> None:
     """It comes before the handler, and is neither lost nor fatal."""
-    with ServerProcess([counting_model], "memory:", program=(sys.executable, "-c", HANGS_UP)) as server:
+    with ServerProcess([counting_model], "memory:", program=signalled("SIGHUP")) as server:
         server.wait_for("reload: nothing has changed")
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize("words", [["serve", "bundle"], ["import", "torch", "weights", "bundle"]])
+def test_an_interrupt_before_it_serves_is_one_line(words: list[str]) -> None:
+    done = subprocess.run([*signalled("SIGINT"), *words], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "cellkeeper-server: interrupted\n")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
