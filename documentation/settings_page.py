@@ -39,7 +39,5 @@ def _values(item: Field[Any]) -> str:
     if isinstance(item.default, bool):
         return "`true`, `false`"
     if isinstance(item.default, int):
-        if about.most is not None:
-            return f"{about.least} to {about.most}{about.most_means}"
-        return f"{about.least} or more"
+        return f"{about.least} to {about.most}{about.most_means}"
     return ", ".join(code(choice) for choice in about.choices) or "text"

@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 from .aio import DEFAULT_TARGET
 from .cli import access, carry_over, doctor, model, sessions, stream
+from .cli.terminal import end_stdout, open_streams, printable
 from .client import Client
 from .errors import CellkeeperError
 
@@ -50,6 +51,7 @@ def client_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program. Returns its exit code."""
+    open_streams()
     parsed = client_parser().parse_args(arguments)
     try:
         if parsed.command == "doctor":
@@ -60,10 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed.run(client, parsed)
             sys.stdout.flush()
     except (CellkeeperError, OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        print(f"cellkeeper: {_one_line(error)}", file=sys.stderr)
+        if not isinstance(error, BrokenPipeError):  # then the reader of our output has gone
+            print(f"cellkeeper: {_one_line(error)}", file=sys.stderr)
+        end_stdout()
         return 1
     except KeyboardInterrupt:
         print("cellkeeper: interrupted", file=sys.stderr)
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     if isinstance(error, CellkeeperError):
         text = f"{type(error).__name__}: {text}"
         if error.position is not None:

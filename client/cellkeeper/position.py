@@ -58,10 +58,16 @@ class Position(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Position:
         """Inverts `str`. Raises ValueError."""
-        generation, step, head = text.split(":")
-        position = cls(bytes.fromhex(generation), int(step), bytes.fromhex(head))
+        wrong = (
+            f"got {text[:80]!r}, expected 32 hexadecimal digits, a step and 16 hexadecimal digits, separated by colons"
+        )
+        try:
+            generation, step, head = text.split(":")
+            position = cls(bytes.fromhex(generation), int(step), bytes.fromhex(head))
+        except ValueError:
+            raise ValueError(wrong) from None
         if len(position.generation) != GENERATION_BYTES or len(position.head) != HEAD_BYTES or position.step < 0:
-            raise ValueError(f"got {text!r}, expected 32 hexadecimal digits, a step and 16 hexadecimal digits")
+            raise ValueError(wrong)
         return position
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from functools import partial
 
@@ -12,13 +13,7 @@ from functools import partial
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from cellkeeper_service import logs
-from cellkeeper_service.access.command import run_token
-from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.errors import StartError
-from cellkeeper_service.server.app import own_version, serve
-from cellkeeper_service.server.config import STORE_VARIABLE, Settings
-from cellkeeper_service.server.listening import check_access
-from cellkeeper_service.server.workers import from_parent, serve_workers, tell_parent
 
 USAGE = """usage: cellkeeper-server serve MODEL... [--store URL] [--listen HOST:PORT] ...
        cellkeeper-server serve --help
@@ -36,7 +31,12 @@ class CallersThatHungUp(logging.Filter):
 
 
 def main() -> None:
-    sys.exit(run(sys.argv[1:]))
+    logs.open_streams()
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:  # once a server serves, SIGINT finishes its requests instead
+        print("cellkeeper-server: interrupted", file=sys.stderr)
+        sys.exit(1)
 
 
 def run(words: list[str]) -> int:
@@ -47,6 +47,8 @@ def run(words: list[str]) -> int:
     logs.set_up()
     logging.getLogger("grpc._cython.cygrpc").addFilter(CallersThatHungUp())
     if words == ["--version"]:
+        from cellkeeper_service.server.app import own_version
+
         print(own_version())
         return 0
     if words and words[0] == "import":
@@ -56,8 +58,19 @@ def run(words: list[str]) -> int:
     if not words or words[0] != "serve":
         print(USAGE, file=sys.stderr)
         return 0 if words in (["--help"], ["-h"]) else 2
-    rest = words[1:]
-    (rest, parent), as_json = from_parent(rest), False
+    return serve_models(words[1:])
+
+
+def serve_models(words: list[str]) -> int:
+    """Runs `serve` and returns the exit status."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload may be requested before there is a handler
+    from cellkeeper_service.domain.engine import EngineLost  # not earlier: these imports take a second
+    from cellkeeper_service.server.app import serve
+    from cellkeeper_service.server.config import STORE_VARIABLE, Settings
+    from cellkeeper_service.server.listening import check_access
+    from cellkeeper_service.server.workers import from_parent, serve_workers, tell_parent
+
+    (rest, parent), as_json = from_parent(words), False
     try:
         variables = dict(os.environ)
         if parent is not None:  # the parent process has resolved all other settings into flags
@@ -92,6 +105,8 @@ def import_model(words: list[str]) -> int:
 
 def make_token(words: list[str]) -> int:
     """Runs `token` and returns the exit status: 1 if the token cannot be made."""
+    from cellkeeper_service.access.command import run_token
+
     try:
         run_token(words)
     except StartError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import textwrap
 import time
@@ -103,6 +104,20 @@ def one_line(text: str) -> str:
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """Returns what the caller passed as extra={"fields": ...}."""
     return getattr(record, "fields", {})
+
+
+def open_streams() -> None:
+    """Opens those of stdin, stdout and stderr that were closed when the program was started, as /dev/null. Call it
+    first.
+
+    Otherwise a connection would get the number of a closed one, and what libraries write to stderr would go to its
+    peer.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if (
+            getattr(sys, name) is None
+        ):  # os.open returns the lowest number that is free, which is that of the closed one
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode))  # noqa: SIM115 - open as long as the program
 
 
 def set_up(format: str = "text", level: str = "info") -> None:

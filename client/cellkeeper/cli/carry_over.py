@@ -17,6 +17,7 @@ from ..types import Model, SessionInfo
 from .csv_rows import add_header, csv_rows
 from .progress import Progress
 from .rows import RowError, open_rows
+from .terminal import printable
 
 SHOWN_FAILURES = 20
 
@@ -80,7 +81,7 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
     for word, count in sorted(done.counts.items()):
         print(f"{word}\t{count}")
     for session, error in list(done.failures.items())[:SHOWN_FAILURES]:
-        print(f"{session}: {error}", file=sys.stderr)
+        print(printable(f"{session}: {error}"), file=sys.stderr)
     if done.failed:
         raise ValueError(f"{done.failed} sessions were not carried over")
 

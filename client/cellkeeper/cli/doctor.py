@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .._session.arguments import timeout_seconds
 from ..doctor.examine import Deployment, examine
 from . import access
+from .terminal import printable
 
 FAILED = 1
 
@@ -29,13 +31,12 @@ def add(commands: Any) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Prints the findings. Returns the exit code. Raises OSError for a file that cannot be read."""
+    """Prints the findings. Returns the exit code. Raises InvalidArgument, and OSError for an unreadable file."""
+    timeout = timeout_seconds(parsed.timeout, parsed.timeout)
     credentials = access.client_access(parsed)
     token = credentials["token"].read_text().strip() if isinstance(credentials["token"], Path) else credentials["token"]
-    deployment = Deployment(
-        parsed.endpoints, parsed.metrics, parsed.model, credentials["tls"] or None, token, parsed.timeout
-    )
+    deployment = Deployment(parsed.endpoints, parsed.metrics, parsed.model, credentials["tls"] or None, token, timeout)
     findings = examine(deployment)
     for finding in findings:
-        print(finding)
+        print(printable(finding))
     return FAILED if any(finding.level == "fail" for finding in findings) else 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..client import Client
 from ..types import Model, TensorSpec
+from .terminal import columns, printable
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def _list(client: Client, parsed: argparse.Namespace) -> None:
             print(_as_json(model))
         else:
             exact = "exact" if model.exact else f"within {model.tolerance:g}"
-            print(f"{model.name}\t{model.fingerprint.hex()[:12]}\t{_inputs(model)}\t{exact}\t{model.numerics}")
+            print(columns(model.name, model.fingerprint.hex()[:12], _inputs(model), exact, model.numerics))
 
 
 def _show(client: Client, parsed: argparse.Namespace) -> None:
@@ -54,7 +55,7 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
     rows += [("state", _spec(spec)) for spec in model.states]
     rows.append(("chunk", f"at most {model.max_chunk_steps} steps"))
     for name, value in rows:
-        print(f"{name:<15} {value}")
+        print(f"{name:<15} {printable(value)}")
 
 
 def _inputs(model: Model) -> str:

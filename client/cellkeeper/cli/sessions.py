@@ -13,6 +13,7 @@ from ..errors import RecordDamaged
 from ..position import Position
 from ..types import SessionInfo
 from .progress import Progress
+from .terminal import columns, printable
 
 SHOWN_FAILURES = 20
 SHOWN_IDS = 3
@@ -51,15 +52,15 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _list(client: Client, parsed: argparse.Namespace) -> None:
     if not parsed.json:
-        print("SESSION\tSTEP\tIDLE\tTTL\tSTATE")
+        print(columns("SESSION", "STEP", "IDLE", "TTL", "STATE"))
     for info in client.sessions(parsed.prefix, model=parsed.model):
         if parsed.json:
             print(_as_json(info))
         elif info.damage:
-            print(f"{info.session}\t-\t-\t-\tdamaged: {info.damage}")
+            print(columns(info.session, "-", "-", "-", f"damaged: {info.damage}"))
         else:
             state = "hot" if info.hot else "cold"
-            print(f"{info.session}\t{info.position.step}\t{info.idle_seconds:.1f} s\t{_ttl(info)}\t{state}")
+            print(columns(info.session, info.position.step, f"{info.idle_seconds:.1f} s", _ttl(info), state))
 
 
 def _show(client: Client, parsed: argparse.Namespace) -> None:
@@ -79,7 +80,7 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
         ("hot", "yes" if info.hot else "no"),
     )
     for name, value in rows:
-        print(f"{name:<15} {value}")
+        print(f"{name:<15} {printable(value)}")
 
 
 def _reset(client: Client, parsed: argparse.Namespace) -> None:
@@ -115,7 +116,7 @@ def _delete(client: Client, parsed: argparse.Namespace) -> None:
     progress.end()
     print(f"deleted\t{done.deleted}\ngone\t{done.gone}\nfailed\t{done.failed}")
     for session, error in list(done.failures.items())[:SHOWN_FAILURES]:
-        print(f"{session}: {error}", file=sys.stderr)
+        print(printable(f"{session}: {error}"), file=sys.stderr)
     if done.failed:
         raise ValueError(f"{done.failed} sessions were not deleted")
 
@@ -124,7 +125,7 @@ def _confirm(question: str) -> None:
     """Raises ValueError unless a person at a terminal agrees."""
     if not sys.stdin.isatty():
         raise ValueError("--yes is required: there is no terminal to ask on")
-    print(question, end="", file=sys.stderr, flush=True)
+    print(printable(question), end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise ValueError("nothing was deleted")
 

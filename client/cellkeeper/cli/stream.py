@@ -71,6 +71,8 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 def _run(client: Client, parsed: argparse.Namespace) -> None:
     if parsed.model and parsed.model_name and parsed.model != parsed.model_name:
         raise ValueError(f"MODEL {parsed.model_name!r} and --model {parsed.model!r} differ; give one")
+    if parsed.from_step is not None and parsed.from_step < 0:
+        raise ValueError(f"--from-step: got {parsed.from_step}, expected 0 or more")
     if parsed.jsonl and parsed.header:
         raise ValueError("--header: applies to CSV only; JSON lines have no header")
     with ExitStack() as stack:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.file_stamp import stamp_of
 
 from .quotas import Quota
 from .token_table import BadTokens, TokenTable, read_table
@@ -27,7 +27,7 @@ class TokenFile:
         self._counts_sessions = counts_sessions
         self._wrong = ""  # the error that was logged last
         try:
-            self._seen = self._stamp()
+            self._seen = stamp_of(self._path)
             self.table = self._read()
         except (OSError, BadTokens, UnicodeDecodeError) as error:
             raise StartError(f"tokens: cannot read {path}: {error}") from error
@@ -38,7 +38,7 @@ class TokenFile:
         An error in a changed file is logged once.
         """
         try:
-            stamp = self._stamp()
+            stamp = stamp_of(self._path)
             if stamp == self._seen:
                 return False
             table = self._read()
@@ -52,11 +52,6 @@ class TokenFile:
         if changed:
             log.info("tokens: reloaded: %d tokens, %d certificates", len(table.by_digest), len(table.by_name))
         return changed
-
-    def _stamp(self) -> tuple[int, int, int]:
-        """Returns a value that differs after every change of the file."""
-        status = os.stat(self._path)
-        return status.st_ino, status.st_mtime_ns, status.st_size
 
     def _read(self) -> TokenTable:
         with self._path.open("rb") as file:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from cellkeeper_service.errors import StartError
 
 IDLE_SECONDS = 30.0
+MOST_CONNECTIONS = 128
+"""Each has a thread. One more ends the connection whose last request is longest ago, so that a probe is answered even
+while others only hold connections open."""
 
 Probe = Callable[[], str]
 """Returns why not; empty if all is well."""
@@ -61,6 +65,7 @@ class MetricsServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # a burst beyond it waits a second for each try: longer than many probes do
 
     def __init__(
         self,
@@ -72,7 +77,30 @@ class _Server(ThreadingHTTPServer):
         self.address_family = family
         self.exposition = exposition
         self.probes = probes
+        self._lock = Lock()
+        self._open: dict[object, socket.socket] = {}  # the one whose last request is longest ago comes first
         super().__init__(address, _Handler)
+
+    def process_request(self, request: object, client_address: object) -> None:
+        self.asked(request)
+        super().process_request(request, client_address)  # type: ignore[arg-type]
+
+    def asked(self, request: object) -> None:
+        """Records that the connection is new, or has sent a request."""
+        if not isinstance(request, socket.socket):
+            return
+        with self._lock:
+            self._open.pop(request, None)
+            self._open[request] = request
+            if len(self._open) > MOST_CONNECTIONS:
+                oldest = self._open.pop(next(iter(self._open)))
+                with suppress(OSError):  # it has just ended
+                    oldest.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: object) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)  # type: ignore[arg-type]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignores clients that hang up, as HAProxy's probe does once it has read the status."""
@@ -87,6 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # buffered, so that a response is one write
 
     def do_GET(self) -> None:
+        self.server.asked(self.connection)
         path = self.path.partition("?")[0]
         if path == "/metrics":
             self._answer_metrics()

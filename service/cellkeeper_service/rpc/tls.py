@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from threading import Lock
 import grpc
 
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.file_stamp import Stamp, stamp_of
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +93,8 @@ class Certificates:
         self._version += 1
         log.info("tls: reloaded the certificate")
 
-    def _stamps(self) -> list[tuple[int, int, int]]:
-        statuses = [os.stat(path) for path in self._paths]
-        return [(status.st_ino, status.st_mtime_ns, status.st_size) for status in statuses]
+    def _stamps(self) -> list[Stamp]:
+        return [stamp_of(path) for path in self._paths]
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         """Reads the files. Raises OSError (which ssl's errors are) or ValueError; gRPC would not report bad files."""

@@ -10,9 +10,11 @@ from typing import Any
 
 from cellkeeper_service.domain.clock import LONGEST_TTL_MS
 from cellkeeper_service.errors import StartError
-from cellkeeper_service.server.setting import Group, setting, setting_of
+from cellkeeper_service.server.setting import MOST_BYTES, Group, setting, setting_of, whole_number
 
 PREFIX = "CELLKEEPER_"
+MOST_PORT = 65535
+MOST_THREADS = 1024  # and processes: more are a mistake, which would take the machine with it
 STORE_VARIABLE = "CELLKEEPER_STORE"
 CLIENT_VARIABLES = {
     "CELLKEEPER_ENDPOINT",
@@ -30,7 +32,7 @@ limit = partial(setting, Group.LIMITS)
 security = partial(setting, Group.SECURITY)
 lifecycle = partial(setting, Group.LIFECYCLE)
 logs = partial(setting, Group.LOGS)
-ttl = partial(setting, least=0, most=LONGEST_TTL_MS, most_means=" (ten years)")
+ttl = partial(setting, most=LONGEST_TTL_MS, most_means=" (ten years)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,9 @@ class Settings:
         "on or off: also serve KServe's and Triton's protocol, on the same port (docs/triton.md)",
         choices=("on", "off"),
     )
-    kserve_end_ttl_ms: int = serving(60_000, "how long a sequence is kept after its END, which may be retried")
+    kserve_end_ttl_ms: int = ttl(
+        Group.SERVING, 60_000, "how long a sequence is kept after its END, which may be retried", least=1
+    )
     kserve_names: str = serving("", "tensor names for KServe clients: MODEL/NAME=TENSOR, comma-separated")
     device: str = serving("auto", "cpu, cuda:N, or auto; cuda:0,cuda:1 starts processes for each")
     precision: str = serving(
@@ -59,9 +63,11 @@ class Settings:
         "precision of products on a GPU: fp32, tf32 or bf16; sums and states are always float32",
         choices=("fp32", "tf32", "bf16"),
     )
-    workers: int = serving(1, "server processes per device, all on the same port; they share only the store")
-    threads: int = serving(1, "threads of one engine call on the CPU")
-    max_batch: int = serving(256, "sessions in one engine call")
+    workers: int = serving(
+        1, "server processes per device, all on the same port; they share only the store", most=MOST_THREADS
+    )
+    threads: int = serving(1, "threads of one engine call on the CPU", most=MOST_THREADS)
+    max_batch: int = serving(256, "sessions in one engine call", most=65_536)
     max_slice_steps: int = serving(16, "a longer chunk is computed in slices of this many time steps")
     max_long_steps: int = serving(512, "time steps of such slices in one tick, summed over sessions")
     trial_call_ms: int = serving(30_000, "time limit for each trial call of an ONNX graph at load")
@@ -78,17 +84,19 @@ class Settings:
         "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or memory:",
     )
     store_timeout_ms: int = storing(1000, "how long the store may take to answer before it counts as lost")
-    store_threads: int = storing(4, "concurrent store calls")
+    store_threads: int = storing(4, "concurrent store calls", most=MOST_THREADS)
     wait_replicas: int = storing(0, "Redis replicas that must have a commit before it is acknowledged", least=0)
     max_replay_steps: int = storing(64, "logged steps after which a checkpoint is due; 1 writes the state each time")
     max_log_steps: int = storing(
         4096, "maximum time steps in a session's input log; must be at least twice max_chunk_steps"
     )
     max_log_bytes: int = storing(
-        32 * 1024 * 1024, "maximum bytes of inputs in a session's input log; must be at least twice max_message_bytes"
+        32 * 1024 * 1024,
+        "maximum bytes of inputs in a session's input log; must be at least twice max_message_bytes",
+        most=MOST_BYTES,
     )
-    default_ttl_ms: int = ttl(Group.STORE, 0, "new sessions expire when idle this long; 0: never")
-    max_ttl_ms: int = ttl(Group.STORE, 0, "longest idle TTL that a session may ask for; 0: no limit")
+    default_ttl_ms: int = ttl(Group.STORE, 0, "new sessions expire when idle this long; 0: never", least=0)
+    max_ttl_ms: int = ttl(Group.STORE, 0, "longest idle TTL that a session may ask for; 0: no limit", least=0)
 
     max_chunk_steps: int = limit(1024, "time steps in one chunk")
     max_frame_items: int = limit(1024, "sessions in one frame")
@@ -112,7 +120,7 @@ class Settings:
     )
     max_http_connections: int = limit(1024, "connections to --http-listen")
     max_requests: int = limit(65536, "unanswered requests and frame items")
-    max_request_bytes: int = limit(512 * 1024 * 1024, "inputs and outputs of unanswered requests")
+    max_request_bytes: int = limit(512 * 1024 * 1024, "inputs and outputs of unanswered requests", most=MOST_BYTES)
     max_session_requests: int = limit(1024, "waiting requests of one session")
     message_timeout_ms: int = limit(10_000, "time from the start of a call to its message, or to a stream's first one")
     default_timeout_ms: int = limit(30_000, "time limit of requests without a deadline")
@@ -193,9 +201,13 @@ class Settings:
 def split_address(address: str, flag: str) -> tuple[str, int]:
     """Splits "host:port" into host and port. Raises StartError."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
+    number = whole_number(port, MOST_PORT)
+    if not colon or number is None or number > MOST_PORT:
         raise StartError(f"{flag}: got {address!r}, expected host:port")
-    return host.strip("[]"), int(port)
+    bare = host.removeprefix("[").removesuffix("]")
+    if ":" in bare and host != f"[{bare}]":  # gRPC would take the port for a part of the address
+        raise StartError(f"{flag}: got {address!r}, expected an IPv6 address in brackets, as in [::1]:50051")
+    return bare, number
 
 
 def setting_fields() -> list[Field[Any]]:

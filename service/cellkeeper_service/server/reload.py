@@ -189,7 +189,7 @@ class HangUps:
     def __init__(self) -> None:
         self.came = False
         signal.signal(signal.SIGHUP, self._note)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the parent process may have blocked it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked since this process began
 
     def _note(self, number: int, frame: object) -> None:
         self.came = True

@@ -9,6 +9,10 @@ from typing import Any
 
 from cellkeeper_service.errors import StartError
 
+MOST = 2**31 - 1
+"""The most that a setting may be, unless it says otherwise: gRPC, and fields of the wire, hold no larger numbers."""
+MOST_BYTES = 2**63 - 1
+SHOWN = 40  # characters of a word that is refused
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -34,7 +38,7 @@ class Setting:
     group: Group
     help: str
     least: int = 1
-    most: int | None = None
+    most: int = MOST
     most_means: str = ""
     choices: Sequence[str] = ()
 
@@ -54,12 +58,21 @@ class Setting:
         return word.lower() in TRUE
 
     def _number(self, name: str, word: str) -> int:
-        if not word.isdecimal() or int(word) < self.least:
-            raise StartError(f"{name}: got {word!r}, expected a whole number of {self.least} or more")
-        number = int(word)
-        if self.most is not None and number > self.most:
-            raise StartError(f"{name}: got {word!r}, expected at most {self.most}{self.most_means}")
+        shown = repr(word) if len(word) <= SHOWN else f"{word[:SHOWN]!r}..."
+        number = whole_number(word, self.most)
+        if number is None or number < self.least:
+            raise StartError(f"{name}: got {shown}, expected a whole number of {self.least} or more")
+        if number > self.most:
+            raise StartError(f"{name}: got {shown}, expected at most {self.most}{self.most_means}")
         return number
+
+
+def whole_number(word: str, most: int) -> int | None:
+    """Returns the number that the word's ASCII digits mean, or some number above `most`; None for any other word."""
+    if not (word.isascii() and word.isdecimal()):
+        return None
+    digits = word.lstrip("0") or "0"
+    return int(digits) if len(digits) <= len(str(most)) else most + 1  # Python converts no more than 4300 digits
 
 
 def setting(group: Group, default: Any, help: str, **more: Any) -> Any:

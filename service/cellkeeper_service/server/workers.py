@@ -63,6 +63,7 @@ def serve_workers(settings: Settings) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         signal.signal(signal.SIGHUP, reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked since this process began
         for device in devices * settings.workers:
             worker, pipe = _start(replace(own, device=device))
             workers.append(worker)

@@ -40,7 +40,7 @@ def test_every_setting_has_its_row() -> None:
     page = (FOLDER / "settings.md").read_text()
     assert [item.name for item in setting_fields() if f"| `{variable_of(item)}` |" not in page] == []
     assert "| `--kserve` | `CELLKEEPER_KSERVE` | `off` | `on`, `off` |" in page
-    assert "| `--wait-replicas` | `CELLKEEPER_WAIT_REPLICAS` | `0` | 0 or more |" in page
+    assert "| `--wait-replicas` | `CELLKEEPER_WAIT_REPLICAS` | `0` | 0 to 2147483647 |" in page
 
 
 @pytest.mark.parametrize(

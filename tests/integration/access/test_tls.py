@@ -210,6 +210,11 @@ def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
             Certificates(str(files[0]), str(files[1]), "")
     with pytest.raises(StartError):
         Certificates(str(cert), str(key), str(key))
+    pipe = tmp_path / "pipe"  # opening one waits for its writer
+    os.mkfifo(pipe)
+    for paths in ((str(cert), str(pipe), ""), (str(cert), str(key), str(pipe))):
+        with pytest.raises(StartError, match="is not a regular file"):
+            Certificates(*paths)
     with pytest.raises(InvalidArgument, match="cert_file"):
         Client("localhost:1", tls=Tls(cert_file=cert))
     with pytest.raises(InvalidArgument, match="cannot read"):

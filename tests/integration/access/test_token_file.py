@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from cellkeeper_service.errors import StartError
 from tests.integration.program.launch import program
 
 HASH = "ab" * 32
+PATIENCE_S = 10.0
 
 
 def test_a_token_is_found_by_its_hash_alone() -> None:
@@ -89,6 +91,24 @@ def test_a_changed_file_is_read_again_and_a_broken_one_changes_nothing(
     file.write_text(token_line(first, "a", "step"))
     assert tokens.reread()
     assert tokens.table.of_token(first) is not None
+
+
+def test_a_named_pipe_is_no_token_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Opening one waits for its writer, and a server with a waiting thread reads no token again and does not end."""
+    file, token = tmp_path / "tokens", new_token()
+    file.write_text(token_line(token, "a", "step"))
+    tokens = TokenFile(str(file), Quota())
+    file.unlink()
+    os.mkfifo(file)
+    reading = threading.Thread(target=tokens.reread, daemon=True)
+    with caplog.at_level(logging.ERROR):
+        reading.start()
+        reading.join(PATIENCE_S)
+    assert not reading.is_alive()
+    assert "is not a regular file" in caplog.text
+    assert tokens.table.of_token(token) is not None
+    with pytest.raises(StartError, match="is not a regular file"):
+        TokenFile(str(file), Quota())
 
 
 def test_a_session_quota_needs_an_end_of_sessions(tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ def test_models(target: str) -> None:
         (["stream", "--session", "a"], "1,2,3\n", "inputs: got shape [3]"),
         (["stream", "--session", "a", "--columns", "c"], "a,b\n1,2\n", "--columns: got 'c'"),
         (["stream", "--session", "a", "--jsonl"], "{\n", "line 1"),
+        (["doctor", "localhost:1", "--timeout", "nan"], "", "timeout: got nan, expected seconds above 0"),
+        (["stream", "--session", "a", "--resume", "--unchecked", "--from-step", "-1"], "1,2\n", "--from-step: got -1"),
     ],
 )
 def test_failures_are_one_line(target: str, arguments: list[str], text: str, says: str) -> None:
@@ -116,6 +118,56 @@ def test_failures_are_one_line(target: str, arguments: list[str], text: str, say
     assert says in done.stderr
     assert done.stderr.startswith("cellkeeper: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "ends"),
+    [
+        ("<&-", "stream --session a", (1, "", "cellkeeper: [Errno 9] Bad file descriptor\n")),
+        (
+            "<&-",
+            "sessions delete --prefix ''",
+            (1, "", "cellkeeper: --yes is required: there is no terminal to ask on\n"),
+        ),
+        (">&-", "sessions list", (1, "", "cellkeeper: [Errno 9] Bad file descriptor\n")),
+        (">&-", "stream --session a --output /dev/null < /dev/null", (0, "", "")),
+        (">/dev/full", "sessions list", (1, "", "cellkeeper: [Errno 28] No space left on device\n")),
+        ("2>&-", "sessions show nobody", (1, "", "")),
+        ("<&- >&- 2>&-", "sessions show mine", (1, "", "")),
+        ("2>&-", "sessions list", (0, "SESSION\tSTEP\tIDLE\tTTL\tSTATE\n", "")),
+    ],
+)
+def test_streams_that_are_closed(target: str, closed: str, arguments: str, ends: tuple[int, str, str]) -> None:
+    """Python has no object for a closed stream, and the next connection would get its number."""
+    if "delete" in arguments:
+        run(target, "stream", "--session", "a", text="")
+    words = f"{sys.executable} -m cellkeeper {arguments} {closed}"
+    environment = {**os.environ, "CELLKEEPER_ENDPOINT": target}
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == ends
+
+
+def test_an_id_ends_no_line_and_commands_no_terminal(threaded: ServerThread) -> None:
+    name = "a\nb\t\x1b[31m\u2603"
+    with Client(threaded.target) as client:
+        client.session(name)
+    listed = run(threaded.target, "sessions", "list").stdout.splitlines()
+    assert [line.split("\t")[0] for line in listed[1:]] == ["a\\nb\\t\\x1b[31m\u2603"]
+    assert r"a\nb\t\x1b[31m" in run(threaded.target, "sessions", "show", name).stdout
+    assert "\x1b" not in run(threaded.target, "model", "show", "\x1b[31m", code=1).stderr
+    assert json.loads(run(threaded.target, "sessions", "list", "--json").stdout)["session"] == name
+
+
+def test_a_terminal_that_lacks_a_character(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    with Client(threaded.target) as client:
+        client.session("\u2603")
+    assert r"\u2603" in run(threaded.target, "sessions", "list").stdout
+
+
+def test_a_position_that_is_none() -> None:
+    done = run("localhost:1", "sessions", "fork", "a", "b", "--at", "x", code=2)
+    assert "--at: got 'x', expected 32 hexadecimal digits, a step and 16 hexadecimal digits" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["stream"], ["sessions"], ["sessions", "fork", "a", "b", "--at", "x"]])

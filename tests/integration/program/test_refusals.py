@@ -6,11 +6,14 @@ import json
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import Field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cellkeeper_service.errors import StartError
-from cellkeeper_service.server.config import Settings
+from cellkeeper_service.server.config import Settings, flag_of, setting_fields, split_address
+from cellkeeper_service.server.setting import setting_of
 
 from testing.bundles import counting_bundle, make_bundle
 from testing.redis_server import RedisServer
@@ -140,6 +143,15 @@ def test_a_flag_that_cannot_be_taken(counting_model: Path, word: str, line: str)
             "--max-ttl-ms=99999999999999999999",
             "--max-ttl-ms: got '99999999999999999999', expected at most 316224000000 (ten years)",
         ),
+        ("--threads=1025", "--threads: got '1025', expected at most 1024"),
+        ("--max-batch=65537", "--max-batch: got '65537', expected at most 65536"),
+        ("--max-frame-items=2147483648", "--max-frame-items: got '2147483648', expected at most 2147483647"),
+        ("--max-rpcs=" + 5000 * "9", f"--max-rpcs: got '{40 * '9'}'..., expected at most 2147483647"),
+        ("--max-rpcs=٣", "--max-rpcs: got '٣', expected a whole number of 1 or more"),
+        (
+            "--kserve-end-ttl-ms=316224000001",
+            "--kserve-end-ttl-ms: got '316224000001', expected at most 316224000000 (ten years)",
+        ),
         ("--precision=fp16", "--precision: got 'fp16', expected fp32, tf32 or bf16"),
         ("--log-level=loud", "--log-level: got 'loud', expected debug, info, warning or error"),
         ("--log-format=xml", "--log-format: got 'xml', expected text or json"),
@@ -152,6 +164,38 @@ def test_a_flag_that_cannot_be_read(word: str, line: str) -> None:
     with pytest.raises(StartError) as refused:
         Settings.read(["m", "--store=memory:", word], {})
     assert str(refused.value) == line
+
+
+@pytest.mark.parametrize("item", [item for item in setting_fields() if type(item.default) is int], ids=flag_of)
+def test_every_number_has_bounds_and_takes_them(item: Field[Any]) -> None:
+    about = setting_of(item)
+    for number in (about.least, about.most, f"{about.most:030}"):
+        taken = Settings.read(["m", f"{flag_of(item)}={number}"], {})
+        assert getattr(taken, item.name) == int(number)
+    for number in (about.least - 1, about.most + 1):
+        with pytest.raises(StartError, match=flag_of(item)):
+            Settings.read(["m", f"{flag_of(item)}={number}"], {})
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("[::1]:50051", ("::1", 50051)),
+        (":65535", ("", 65535)),
+        ("localhost:65536", "host:port"),
+        ("localhost:٣", "host:port"),
+        ("localhost:" + 5000 * "9", "host:port"),
+        ("::1:5005", "an IPv6 address in brackets"),  # gRPC reads an address of its own, and port 443
+        ("[::1:5005", "an IPv6 address in brackets"),
+    ],
+)
+def test_addresses(address: str, expected: tuple[str, int] | str) -> None:
+    if isinstance(expected, tuple):
+        assert split_address(address, "--listen") == expected
+        return
+    with pytest.raises(StartError, match=f"--listen: got .*, expected {expected}"):
+        split_address(address, "--listen")
 
 
 def test_a_variable_that_cannot_be_taken(counting_model: Path) -> None:

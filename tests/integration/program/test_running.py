@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from types import TracebackType
 from urllib.request import urlopen
@@ -97,6 +98,49 @@ def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Pat
         with server.channel() as channel:
             step = Api(server.stub(channel)).position("s").step
             assert step == len(applied) or (lost and step > len(applied))
+
+
+SIGNALLED = """
+import os, signal, sys
+
+class AtImport:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("cellkeeper_service.server.app", "cellkeeper_service.converters.command"):
+            os.kill(os.getpid(), signal.{0})
+
+sys.meta_path.insert(0, AtImport())
+from cellkeeper_service.__main__ import main
+main()
+"""
+
+
+def signalled(name: str) -> tuple[str, ...]:
+    """Returns the program that gets this signal while it is imported."""
+    return sys.executable, "-c", SIGNALLED.format(name)
+
+
+def test_a_reload_requested_while_the_program_is_imported(counting_model: Path) -> None:
+    """It comes before the handler, and is neither lost nor fatal."""
+    with ServerProcess([counting_model], "memory:", program=signalled("SIGHUP")) as server:
+        server.wait_for("reload: nothing has changed")
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("words", [["serve", "bundle"], ["import", "torch", "weights", "bundle"]])
+def test_an_interrupt_before_it_serves_is_one_line(words: list[str]) -> None:
+    done = subprocess.run([*signalled("SIGINT"), *words], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "cellkeeper-server: interrupted\n")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_streams_that_are_closed(counting_model: Path, tmp_path: Path, workers: int) -> None:
+    """No connection gets their numbers, to which libraries write their messages."""
+    program = ("sh", "-c", 'exec "$0" -m cellkeeper_service "$@" <&- 2>&-', sys.executable)
+    with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}", program=program, workers=workers) as server:
+        opened = [Path(f"/proc/{server.pid}/fd/{number}").readlink() for number in (0, 2)]
+        assert opened == [Path(os.devnull)] * 2
+        assert server.stop() == 0
+        assert "Traceback" not in server.output()
 
 
 def test_a_second_server_does_not_share_the_port_unasked(counting_model: Path, tmp_path: Path) -> None:

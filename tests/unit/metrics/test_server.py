@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from urllib.request import urlopen
 
 import pytest
-from cellkeeper_service.metrics.server import MetricsServer
+from cellkeeper_service.metrics.server import MOST_CONNECTIONS, MetricsServer
 
+PATIENCE_S = 10.0  # an idle connection ends on its own, but not as early
 ASK = b"GET /readyz HTTP/1.0\r\n\r\n"
 
 
@@ -40,3 +45,42 @@ def test_a_probe_that_hangs_up_is_not_logged(server: MetricsServer, capfd: pytes
         connection.sendall(ASK)
         assert connection.recv(65536).endswith(b"ready\n")
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_probe_is_answered_while_others_hold_connections_open(server: MetricsServer) -> None:
+    """Half of them have begun a request. Each connection has a thread, so their number has a bound too."""
+    with ExitStack() as held:
+        for number in range(2 * MOST_CONNECTIONS):
+            one = held.enter_context(socket.create_connection((server.host, server.port)))
+            one.sendall(b"GET /healthz HT" * (number % 2))
+        with urlopen(server.url.replace("metrics", "healthz"), timeout=PATIENCE_S) as answer:
+            assert answer.status == 200
+        for thread in handling()[:-MOST_CONNECTIONS]:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+
+
+def test_a_connection_that_is_used_outlasts_idle_ones(server: MetricsServer) -> None:
+    with ExitStack() as held:
+        used = HTTPConnection(server.host, server.port, timeout=PATIENCE_S)
+        held.callback(used.close)
+        used.connect()
+        first = used.sock
+        for _ in range(2 * MOST_CONNECTIONS):
+            used.request("GET", "/healthz")
+            assert used.getresponse().read() == b"alive\n"
+            idle = held.enter_context(socket.create_connection((server.host, server.port)))
+            idle.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+            assert idle.recv(65536).endswith(b"ready\n")  # it was accepted before the next request
+        assert used.sock is first  # it was never connected again
+
+
+def test_a_burst_of_connections_is_queued(server: MetricsServer) -> None:
+    """The kernel drops those that its queue cannot hold, and their clients wait a second before they try again."""
+    info = server._server.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    assert struct.unpack_from("8B6I", info)[-1] >= MOST_CONNECTIONS  # of a listening socket: its queue's length
+
+
+def handling() -> list[threading.Thread]:
+    """The threads that handle a connection, the oldest first."""
+    return [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]

@@ -1,0 +1,44 @@
+"""What the commands read and print: stdin, stdout and stderr, even if they are closed, and text from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from io import TextIOWrapper
+
+
+def open_streams() -> None:
+    """Opens those of stdin, stdout and stderr that were closed when the program was started. Call it first.
+
+    Otherwise a connection to the server would get the number of a closed one, and what gRPC writes to its stderr would
+    be sent to the server. Using stdin or stdout fails, as with any program, and stderr is discarded. Characters that
+    the encoding of stdout lacks are written as escapes.
+    """
+    for name, flags, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if (
+            getattr(sys, name) is None
+        ):  # os.open returns the lowest number that is free, which is that of the closed one
+            setattr(sys, name, open(os.open(os.devnull, flags), mode))  # noqa: SIM115 - open as long as the program
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def end_stdout() -> None:
+    """Drops what stdout does not take: Python would try to write it again as it ends, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def printable(text: object) -> str:
+    """Escapes unprintable characters: a session's id must not end a line, or send commands to the terminal."""
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
+
+
+def columns(*cells: object) -> str:
+    """Returns the cells as one line, separated by tabs."""
+    return "\t".join(map(printable, cells))
