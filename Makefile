@@ -150,7 +150,7 @@ test: .venv/stamp
 	@scripts/ensure-redis
 	@scripts/ensure-promtool
 	@scripts/ensure-browser
-	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope $(TEST_ARGS)
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope -p testing.distribution $(TEST_ARGS)
 
 test-fire: .venv/stamp
 	@scripts/ensure-redis

@@ -34,6 +34,8 @@ class _Namer:
     def __init__(self, universe: Universe) -> None:
         self.universe = universe
         self.generations: dict[bytes, int] = {}
+        self.positions: dict[Any, Any] = {}  # the same few are met again and again
+        self.headers: dict[bytes, Any] = {}
 
     def everything(self) -> Any:
         universe = self.universe
@@ -58,15 +60,23 @@ class _Namer:
     def position(self, position: Any) -> Any:
         if position is None:
             return None
-        return self.generation(position.generation), position.step, self.head(position.head)
+        named = self.positions.get(position)
+        if named is None:
+            named = self.generation(position.generation), position.step, self.head(position.head)
+            self.positions[position] = named
+        return named
 
     def header(self, header: Header) -> Any:
-        return (
-            self.position(header.position),
-            header.checkpoint_step,
-            self.head(header.checkpoint_head),
-            header.origin,
-        )
+        named = self.headers.get(header.packed)
+        if named is None:
+            named = (
+                self.position(header.position),
+                header.checkpoint_step,
+                self.head(header.checkpoint_head),
+                header.origin,
+            )
+            self.headers[header.packed] = named
+        return named
 
     def record(self, record: Record | None) -> Any:
         return None if record is None else (self.header(record.header), record.checkpoint, record.log)

@@ -6,6 +6,7 @@ It has no TTLs, since time stands still in the explored world.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from cellkeeper_service.domain.record import Header, Record, SessionKey
@@ -34,7 +35,18 @@ _BASE, _WHOLE = b"BW"
 
 
 def read(key: SessionKey, elements: Elements) -> Record | StoreError:
+    """Returns what the product reads in this list, which most worlds share with many others."""
+    return _read(key, elements)
+
+
+@cache
+def _read(key: SessionKey, elements: Elements) -> Record | StoreError:
     return redis_layout.read_elements(key, elements)
+
+
+def forget() -> None:
+    """Forgets what was read: a switch may change how lists are read."""
+    _read.cache_clear()
 
 
 def header(elements: Elements) -> Header | None:

@@ -101,15 +101,16 @@ def events_of(trace: Trace) -> list[Event]:
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Makes garbage collections rare, and excludes older objects.
+    """Excludes older objects from garbage collections, and makes collections rarer.
 
-    Worlds are made and dropped by the thousand.
+    Worlds are made and dropped by the thousand. With a larger threshold, there are fewer collections, but dropped
+    worlds have left the processor's caches before their memory is used again.
     """
     thresholds = gc.get_threshold()
     frozen_before = gc.get_freeze_count() > 0  # by the tests, for longer than this
     gc.collect()  # garbage that is frozen stays
     gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
+    gc.set_threshold(5_000, 10, 10)
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from cellkeeper_service.core.requests import Request, Step, StepReply
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome, StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
-from . import events, promises
+from . import events, layout2, promises
 from .client import Client
 from .events import NAMES, Event
 from .replica import Read, Replica, Write, new_replica
@@ -78,6 +78,7 @@ class Universe:
     """
 
     def __init__(self, scope: Scope) -> None:
+        layout2.forget()
         self.scope = scope
         self.store = ExploredStore(
             scope.max_log_steps, scope.depth, bool(scope.fall_backs), scope.synced, bool(scope.power_cuts)

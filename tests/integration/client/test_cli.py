@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from cellkeeper import Client
 
+from testing.forked_program import Ended, run_forked
+
 from .conftest import ServerThread
 
 ROWS = "time,a,b\n" + "".join(f"{row},1,{row}\n" for row in range(10))
 
 
-def run(target: str, *arguments: str, text: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "cellkeeper", *arguments],
-        input=text,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "CELLKEEPER_ENDPOINT": target},
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
+def run(target: str, *arguments: str, text: str = "", code: int = 0) -> Ended:
+    done = run_forked("cellkeeper", arguments, {**os.environ, "CELLKEEPER_ENDPOINT": target}, 60, text)
+    assert done.status == code, done.err
     return done
 
 
@@ -35,16 +27,16 @@ def test_csv_in_predictions_out(target: str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text(ROWS)
     done = run(target, "stream", "count", "--session", "a", "--csv", str(rows), "--columns", "a,b")
-    lines = done.stdout.splitlines()
+    lines = done.out.splitlines()
     assert lines[0] == "step,prediction_0,prediction_1"
     assert lines[1:] == [f"{row},{row + 1}.0,{sum(range(row + 1))}.0" for row in range(10)]
-    assert done.stderr == ""
+    assert done.err == ""
 
 
 def test_json_lines_in_and_out(target: str) -> None:
     text = '[1, 1]\n{"a": 1, "b": 2}\n'
     done = run(target, "stream", "--session", "a", "--jsonl", "--chunk-steps", "2", text=text)
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+    assert [json.loads(line) for line in done.out.splitlines()] == [
         {"step": 0, "prediction": [1.0, 1.0]},
         {"step": 1, "prediction": [2.0, 3.0]},
     ]
@@ -56,7 +48,7 @@ def test_a_run_that_broke_off_is_started_again(threaded: ServerThread, tmp_path:
     with Client(threaded.target) as client:
         list(client.session("a").stream([[1.0, float(row)] for row in range(4)]))
     arguments = ["stream", "--session", "a", "--csv", str(rows), "--columns", "1,2", "--output", str(out)]
-    assert "--from-step" in run(threaded.target, *arguments, "--from-step", "0", code=1).stderr
+    assert "--from-step" in run(threaded.target, *arguments, "--from-step", "0", code=1).err
     run(threaded.target, *arguments, "--resume")
     assert [line.split(",")[:2] for line in out.read_text().splitlines()[1:]] == [
         [str(row), f"{row + 1}.0"] for row in range(4, 10)
@@ -65,7 +57,7 @@ def test_a_run_that_broke_off_is_started_again(threaded: ServerThread, tmp_path:
     assert threaded.server.applied_steps == 10
     other = ROWS.replace("2,1,2", "2,1,3")
     failed = run(threaded.target, *arguments[:3], "--csv", "-", "--columns", "a,b", "--resume", text=other, code=1)
-    assert "not those that the session consumed" in failed.stderr
+    assert "not those that the session consumed" in failed.err
     assert threaded.server.applied_steps == 10
 
 
@@ -73,13 +65,13 @@ def test_sessions(threaded: ServerThread) -> None:
     with Client(threaded.target) as client:
         client.session("a").step([1.0, 0.0])
         client.session("b")
-    listed = [line.split("\t") for line in run(threaded.target, "sessions", "list").stdout.splitlines()]
+    listed = [line.split("\t") for line in run(threaded.target, "sessions", "list").out.splitlines()]
     assert listed[0] == ["SESSION", "STEP", "IDLE", "TTL", "STATE"]
     assert [row[:2] for row in listed[1:]] == [["a", "1"], ["b", "0"]]
     assert {len(row) for row in listed} == {5}
-    shown = json.loads(run(threaded.target, "sessions", "show", "a", "--json").stdout)
+    shown = json.loads(run(threaded.target, "sessions", "show", "a", "--json").out)
     assert shown["step"] == 1
-    assert shown["position"] in run(threaded.target, "sessions", "show", "a").stdout
+    assert shown["position"] in run(threaded.target, "sessions", "show", "a").out
     run(threaded.target, "sessions", "fork", "a", "c", "--at", shown["position"])
     run(threaded.target, "sessions", "reset", "a")
     assert threaded.server.records["c"].position.step == 1
@@ -89,13 +81,13 @@ def test_sessions(threaded: ServerThread) -> None:
 
 
 def test_version() -> None:
-    assert run("localhost:1", "--version").stdout == f"cellkeeper {version('cellkeeper')}\n"
+    assert run("localhost:1", "--version").out == f"cellkeeper {version('cellkeeper')}\n"
 
 
 def test_models(target: str) -> None:
-    assert run(target, "model", "list").stdout.startswith("count\t")
-    assert "input float32 [2]" in run(target, "model", "show").stdout
-    assert json.loads(run(target, "model", "show", "count", "--json").stdout)["exact"] is True
+    assert run(target, "model", "list").out.startswith("count\t")
+    assert "input float32 [2]" in run(target, "model", "show").out
+    assert json.loads(run(target, "model", "show", "count", "--json").out)["exact"] is True
 
 
 @pytest.mark.parametrize(
@@ -115,9 +107,9 @@ def test_models(target: str) -> None:
 )
 def test_failures_are_one_line(target: str, arguments: list[str], text: str, says: str) -> None:
     done = run(target, *arguments, text=text, code=1)
-    assert says in done.stderr
-    assert done.stderr.startswith("cellkeeper: ")
-    assert len(done.stderr.splitlines()) == 1
+    assert says in done.err
+    assert done.err.startswith("cellkeeper: ")
+    assert len(done.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -172,4 +164,4 @@ def test_a_position_that_is_none() -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["stream"], ["sessions"], ["sessions", "fork", "a", "b", "--at", "x"]])
 def test_wrong_usage(arguments: list[str]) -> None:
-    assert "usage" in run("localhost:1", *arguments, code=2).stderr
+    assert "usage" in run("localhost:1", *arguments, code=2).err

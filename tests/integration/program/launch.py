@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from testing.forked_program import run_forked
+
 END_TIMEOUT_S = 60.0
 
 
@@ -36,7 +38,10 @@ def serve(*words: object, variables: Mapping[str, str] | None = None) -> Ended:
 
 
 def program(*words: object, variables: Mapping[str, str] | None = None) -> Ended:
-    """Runs `cellkeeper-server` to its end."""
+    """Runs `cellkeeper-server` to its end. With variables, in an interpreter of its own, which may read them, too."""
+    if variables is None:
+        forked = run_forked("cellkeeper-server", list(map(str, words)), environment(), END_TIMEOUT_S)
+        return Ended(forked.status, forked.out, forked.err)
     done = subprocess.run(
         command(*words), env=environment(variables), capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False
     )

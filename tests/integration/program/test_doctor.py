@@ -16,6 +16,7 @@ from cellkeeper import Client
 from cellkeeper.doctor.metrics import Scrape, check_scrapes
 
 from testing.bundles import make_bundle
+from testing.forked_program import run_forked
 from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 from tests.integration.access.tenants import entry
@@ -25,16 +26,9 @@ SHORT = ["--timeout", "5"]
 
 def doctor(*words: str, code: int) -> list[str]:
     """Returns the printed lines."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cellkeeper", "doctor", *words],
-        capture_output=True,
-        text=True,
-        env=os.environ.copy(),
-        timeout=100,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (code, ""), done.stdout + done.stderr
-    return done.stdout.splitlines()
+    done = run_forked("cellkeeper", ["doctor", *words], os.environ, 100)
+    assert (done.status, done.err) == (code, ""), done.out + done.err
+    return done.out.splitlines()
 
 
 def levels(lines: Sequence[str]) -> set[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 from cellkeeper import Client, RecordDamaged
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from testing.forked_program import run_forked
 from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 
@@ -254,11 +253,12 @@ def test_the_client_and_its_program(server: ServerProcess, vault: Vault, session
             client.session(session, timeout=5)
         damages = {info.session: info.damage for info in client.sessions(session)}
         assert list(damages) == [session]
-    command = [sys.executable, "-m", "cellkeeper", "sessions"]
     environment = {**os.environ, "CELLKEEPER_ENDPOINT": server.target}
 
     def said(*words: str) -> str:
-        return subprocess.run([*command, *words], env=environment, check=True, capture_output=True, text=True).stdout
+        ended = run_forked("cellkeeper", ["sessions", *words], environment, 60)
+        assert ended.status == 0, ended.err
+        return ended.out
 
     assert ("damaged" in said("list", "--prefix", session)) == bool(damages[session])
     said("reset", session)
