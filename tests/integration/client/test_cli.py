@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -143,23 +145,25 @@ def test_an_id_ends_no_line_and_commands_no_terminal(threaded: ServerThread) -> 
     name = "a\nb\t\x1b[31m\u2603"
     with Client(threaded.target) as client:
         client.session(name)
-    listed = run(threaded.target, "sessions", "list").stdout.splitlines()
+    listed = run(threaded.target, "sessions", "list").out.splitlines()
     assert [line.split("\t")[0] for line in listed[1:]] == ["a\\nb\\t\\x1b[31m\u2603"]
-    assert r"a\nb\t\x1b[31m" in run(threaded.target, "sessions", "show", name).stdout
-    assert "\x1b" not in run(threaded.target, "model", "show", "\x1b[31m", code=1).stderr
-    assert json.loads(run(threaded.target, "sessions", "list", "--json").stdout)["session"] == name
+    assert r"a\nb\t\x1b[31m" in run(threaded.target, "sessions", "show", name).out
+    assert "\x1b" not in run(threaded.target, "model", "show", "\x1b[31m", code=1).err
+    assert json.loads(run(threaded.target, "sessions", "list", "--json").out)["session"] == name
 
 
-def test_a_terminal_that_lacks_a_character(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+def test_a_terminal_that_lacks_a_character(threaded: ServerThread) -> None:
     with Client(threaded.target) as client:
         client.session("\u2603")
-    assert r"\u2603" in run(threaded.target, "sessions", "list").stdout
+    environment = {**os.environ, "CELLKEEPER_ENDPOINT": threaded.target, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "cellkeeper", "sessions", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
+    assert r"\u2603" in done.stdout
 
 
 def test_a_position_that_is_none() -> None:
     done = run("localhost:1", "sessions", "fork", "a", "b", "--at", "x", code=2)
-    assert "--at: got 'x', expected 32 hexadecimal digits, a step and 16 hexadecimal digits" in done.stderr
+    assert "--at: got 'x', expected 32 hexadecimal digits, a step and 16 hexadecimal digits" in done.err
 
 
 @pytest.mark.parametrize("arguments", [[], ["stream"], ["sessions"], ["sessions", "fork", "a", "b", "--at", "x"]])
