@@ -67,7 +67,8 @@ def test_a_loop_that_ends_while_it_asks_the_store_is_draining() -> None:
 
         async def reach_store() -> str:
             asked.set()
-            return await asyncio.get_running_loop().create_future()
+            await asyncio.Event().wait()
+            return ""
 
         readiness.serving(reach_store)
         asking.start()
