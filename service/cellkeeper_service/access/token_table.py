@@ -30,6 +30,7 @@ V = TypeVar("V")
 
 MAX_ENTRIES = 100_000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_COUNT = re.compile(r"[0-9]{1,12}")  # an allowance computes with it in floats
 _WORDS = {
     "token": ({"tenant", "rights", "sha256"}, {"expires"}),
     "certificate": ({"tenant", "rights", "name"}, {"expires"}),
@@ -128,7 +129,8 @@ def read_time(text: str) -> float:
         found = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         found = None
-    if found is None or found.tzinfo is None:
+    # datetime accepts any character before the time, also one that ends a word of the file, or begins a comment
+    if found is None or found.tzinfo is None or not text.isprintable() or set(text) & {" ", "#"}:
         raise BadTokens(f"expires: got {text!r}, expected a date and time with its zone, such as 2027-01-31T00:00:00Z")
     return found.timestamp()
 
@@ -137,8 +139,9 @@ def _quota(values: Mapping[str, str], default: Quota) -> Quota:
     counts = {}
     for name in ("sessions", "steps_per_second", "inflight"):
         if name in values:
-            if not (values[name].isascii() and values[name].isdecimal()):
-                raise BadTokens(f"{name}: got {values[name]!r}, expected a whole number; 0: no limit")
+            if not _COUNT.fullmatch(values[name]):
+                came = values[name][:20]
+                raise BadTokens(f"{name}: got {came!r}, expected a whole number of up to 12 digits; 0: no limit")
             counts[name] = int(values[name])
     return replace(default, **counts)
 

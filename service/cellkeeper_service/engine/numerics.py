@@ -10,26 +10,26 @@ _FLAGS = ("avx512f", "avx2", "fma", "avx", "sve", "asimd")  # those that choose 
 
 def instruction_set() -> str:
     """Returns a text such as "x86_64+avx512f+avx2+fma+avx"; only the architecture if the system does not tell more."""
-    found: set[str] = set()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in ("flags", "Features"):
-                found = set(value.split())
-                break
-    except OSError:
-        found = set()
+    told = _cpu_info()
+    found = (told.get("flags") or told.get("Features", "")).split()
     return "+".join([platform.machine(), *(flag for flag in _FLAGS if flag in found)])
 
 
 def vendor() -> str:
     """Returns the processor's vendor and family, by which some libraries choose their kernels; "" if unknown."""
-    wanted = {"vendor_id": "", "cpu family": ""}
+    told = _cpu_info()
+    return " ".join(told[key] for key in ("vendor_id", "cpu family") if key in told)
+
+
+def _cpu_info() -> dict[str, str]:
+    """Returns what the system tells about the first processor, without empty values; nothing if it tells nothing."""
+    found: dict[str, str] = {}
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if wanted.get(key.strip()) == "":
-                wanted[key.strip()] = value.strip()
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return ""
-    return " ".join(value for value in wanted.values() if value)
+        return found
+    for line in text.splitlines():
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if value:
+            found.setdefault(key, value)
+    return found

@@ -92,7 +92,7 @@ class UserGraphEngine:
         try:
             self._try(place)
             self.rows_proved = self.one_session_a_call or self._read_rows(parsed)
-        except (StartError, EngineLost):
+        except BaseException:
             self.end_trial()
             raise
 

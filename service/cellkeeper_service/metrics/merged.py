@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from http.client import HTTPException
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
@@ -14,6 +15,7 @@ from prometheus_client.registry import Collector
 
 SCRAPE_SECONDS = 5.0
 PROBE_SECONDS = 6.0  # longer than a process waits for its own event loop
+_OPENER = build_opener(ProxyHandler({}))  # a proxy that the environment names cannot reach this machine's loopback
 
 
 class MergedMetrics:
@@ -37,7 +39,7 @@ class MergedMetrics:
         if len(self._urls) < self._count:
             raise OSError(f"{len(self._urls)} of {self._count} workers are serving")
         registry = CollectorRegistry()
-        registry.register(_Sums([self._scrape(url) for url in self._urls]))
+        registry.register(_Sums([_answer(url, SCRAPE_SECONDS).decode() for url in self._urls]))
         return generate_latest(registry)
 
     def end(self) -> None:
@@ -60,18 +62,23 @@ class MergedMetrics:
         refusals = (_refusal(url.removesuffix("/metrics") + path) for url in list(self._urls))
         return next((f"worker {number}: {why}" for number, why in enumerate(refusals, 1) if why), "")
 
-    def _scrape(self, url: str) -> str:
-        with urlopen(url, timeout=SCRAPE_SECONDS) as answer:
-            return str(answer.read().decode())
+
+def _answer(url: str, timeout_s: float) -> bytes:
+    """Returns what a worker answers. Raises HTTPError for a refusal, and OSError if there is no whole answer."""
+    try:
+        with _OPENER.open(url, timeout=timeout_s) as answer:
+            return bytes(answer.read())
+    except HTTPException as error:  # the worker ended while it answered
+        raise OSError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 def _refusal(url: str) -> str:
     """Returns why a probe failed; empty if it succeeded."""
     try:
-        urlopen(url, timeout=PROBE_SECONDS).close()
+        _answer(url, PROBE_SECONDS)
     except HTTPError as refused:
         with refused:
-            return refused.read(200).decode(errors="replace").strip()
+            return refused.read(200).decode(errors="replace").strip() or str(refused)
     except OSError as error:
         return str(error)
     return ""

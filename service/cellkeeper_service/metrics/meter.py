@@ -16,8 +16,8 @@ from prometheus_client.registry import Collector
 from cellkeeper_service.domain.meter import StepTimes
 from cellkeeper_service.domain.store import StoreFacts
 
-from .per_call import commit_families, frame_families, http_families, store_families, tick_families
-from .per_model import StateFamilies, StepFamilies
+from .per_call import commit_families, frame_families, http_families, state_families, store_families, tick_families
+from .per_model import StepFamilies
 
 # A creation timestamp for every counter would double the number of series, and nobody uses it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -30,7 +30,7 @@ class PrometheusMeter:
         """version: of the service, for cellkeeper_build_info."""
         self.registry = CollectorRegistry()
         self._steps = StepFamilies()
-        self._states = StateFamilies()
+        self._states = state_families()
         self._gauges = _Gauges(version)
         self._ticks, self._store_calls = tick_families(), store_families()
         self._frames, self._commits = frame_families(), commit_families()
@@ -98,7 +98,7 @@ class PrometheusMeter:
         self._store_calls.note(call, items, failed, seconds)
 
     def state_change(self, model: str, norm: float, relative_change: float) -> None:
-        self._states.tally(model).note((norm, relative_change))
+        self._states.note(model, norm, relative_change)
 
     def frame(self, direction: str, items: int) -> None:
         self._frames.note(direction, items)

@@ -1,4 +1,4 @@
-"""Families for every engine call, store call, message and HTTP request."""
+"""Families for every engine call, store call, message and HTTP request, and for a sample of the states."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
+
 from .per_model import SECONDS
 from .tally import Tally
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+NORMS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 9))
+CHANGES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 5))
 
 
 class Column(NamedTuple):
@@ -107,4 +111,15 @@ def commit_families() -> Families:
     return Families(
         "result",
         Column("cellkeeper_commits", "Chunks and other changes, by the result of the commit that carried them."),
+    )
+
+
+def state_families() -> Families:
+    """How large states are and how much they change, which shows drift and collapse."""
+    sampled = f"Sampled: one session in every {SAMPLE_EVERY_CALLS}th engine call."
+    change = "Norm of a state's change over a chunk, divided by the larger of its norms before and after: 0 to 2."
+    return Families(
+        "model",
+        Column("cellkeeper_state_norm", f"Euclidean norm of a session's state after a chunk. {sampled}", NORMS),
+        Column("cellkeeper_state_relative_change", f"{change} {sampled}", CHANGES),
     )

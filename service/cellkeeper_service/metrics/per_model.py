@@ -1,4 +1,4 @@
-"""Families by model: every chunk's times, steps and replays, and a sample of the states."""
+"""Families by model: every chunk's times, steps and replays."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS, StepTimes
+from cellkeeper_service.domain.meter import StepTimes
 
-from .tally import Floats, Tally
+from .tally import Tally
 
 PHASES = ("queue", "load", "compute", "commit", "total")
 SECONDS = (
     50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3,
     50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
-NORMS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 9))
-CHANGES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 5))
-
-_SAMPLED = f"Sampled: one session in every {SAMPLE_EVERY_CALLS}th engine call."
 _STEPS, _REPLAYED = len(PHASES), len(PHASES) + 1
 
 
@@ -64,36 +60,3 @@ class StepFamilies(Collector):
             chunks.add_metric((model,), rows)
             replayed.add_metric((model,), tally.sum(_REPLAYED))
         return iter((seconds, steps, chunks, replayed))
-
-
-class StateFamilies(Collector):
-    """How large states are and how much they change, which shows drift and collapse."""
-
-    def __init__(self) -> None:
-        self._models: dict[str, Tally] = {}
-
-    def tally(self, model: str) -> Tally:
-        """Returns the tally of a model's states. Its columns: Euclidean norm, relative change."""
-        found = self._models.get(model)
-        if found is None:
-            found = self._models.setdefault(model, Tally([NORMS, CHANGES]))
-        return found
-
-    def note_rows(self, model: str, rows: Floats) -> None:
-        """Notes many states at once. rows: float64 [rows, 2]."""
-        self.tally(model).note_rows(rows)
-
-    def collect(self) -> Iterator[Metric]:
-        norm = HistogramMetricFamily(
-            "cellkeeper_state_norm", f"Euclidean norm of a session's state after a chunk. {_SAMPLED}", labels=("model",)
-        )
-        change = HistogramMetricFamily(
-            "cellkeeper_state_relative_change",
-            "Norm of a state's change over a chunk, divided by the larger of its norms before and after: 0 to 2. "
-            + _SAMPLED,
-            labels=("model",),
-        )
-        for model, tally in list(self._models.items()):
-            norm.add_metric((model,), tally.buckets(0), tally.sum(0))
-            change.add_metric((model,), tally.buckets(1), tally.sum(1))
-        return iter((norm, change))

@@ -29,14 +29,16 @@ class MetricsServer:
     def __init__(
         self, exposition: Callable[[], bytes], host: str, port: int, why_dead: Probe, why_not_ready: Probe
     ) -> None:
-        """exposition: returns the body of /metrics; 503 if it raises OSError. port: 0 takes a free one; see `url`.
+        """exposition: returns the body of /metrics; 503 if it raises OSError. host: empty for all addresses of this
+        machine, as in the other --*listen settings. port: 0 takes a free one; see `url`.
         why_dead, why_not_ready: return the reason for a 503 of /healthz and /readyz; 200 if it is empty.
 
         Raises StartError if it cannot listen there.
         """
         try:
             # resolved first, because an IPv6 address needs another kind of socket
-            family, _, _, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, _, _, _, address = found[0]
             probes = {"/healthz": ("alive", why_dead), "/readyz": ("ready", why_not_ready)}
             self._server = _Server(family, (str(address[0]), int(address[1])), exposition, probes)
         except OSError as error:
@@ -53,7 +55,7 @@ class MetricsServer:
     @property
     def url(self) -> str:
         """The URL of the metrics, such as "http://127.0.0.1:9464/metrics"."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.host}]" if ":" in self.host else self.host or "0.0.0.0"
         return f"http://{host}:{self.port}/metrics"
 
     def close(self) -> None:

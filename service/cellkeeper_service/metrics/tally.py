@@ -40,11 +40,6 @@ class Tally:
             if len(self._noted) >= self._full:
                 self._fold()
 
-    def note_rows(self, rows: Floats) -> None:
-        """Observes many rows at once. rows: float64 [rows, columns]."""
-        with self._lock:
-            self._count(rows, np.ones(len(rows)))
-
     @property
     def rows(self) -> int:
         """How many rows were observed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,10 +105,8 @@ class Fields:
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    # JSON integers may be too large for a float, but comparing them is exact
-    return math.isfinite(value) if isinstance(value, float) and not math.isfinite(value) else abs(value) <= _LARGEST
+    # JSON integers may be too large for a float, but comparing them is exact; no comparison with a NaN is true
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def named(name: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -40,17 +40,18 @@ def write_bundle(
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it first or choose another name")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    partial = folder.parent / f".{folder.name}.{token_hex(4)}"
+    partial.mkdir()
     try:
-        partial.chmod(0o755)
-        text = json.dumps(config_json(parsed), indent=2, allow_nan=False)
+        text = json.dumps(config_json(parsed), indent=2)
         (partial / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
         dtypes = tensor_dtypes(parsed)
         stored = {name: _stored(name, value, dtypes.get(name)) for name, value in tensors.items()}
         save_file(stored, str(partial / WEIGHTS_FILE))
         if isinstance(parsed, GraphConfig):
             (partial / parsed.graph).write_bytes(graph)
-        (partial / WEIGHTS_FILE).chmod(0o644)  # so that a server run by another user can read it
+        # safetensors makes it for its owner alone; the umask decides who may read the other files
+        (partial / WEIGHTS_FILE).chmod((partial / CONFIG_FILE).stat().st_mode)
         read_bundle(partial)
         for path in (*partial.iterdir(), partial):
             _sync(path)

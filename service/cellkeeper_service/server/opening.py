@@ -27,8 +27,8 @@ def make_store(settings: Settings) -> Store:
 def without_secrets(text: str, url: str) -> str:
     """Returns the text without the user and the password of a store's URL."""
     scheme, _, rest = url.partition(":")
-    secrets, found, _ = rest.lstrip("/").rpartition("@")
+    secrets = rest.lstrip("/").rpartition("@")[0]
     if scheme == "sqlite":
         return text
     text = re.sub(r"(password=)[^&\s'\"]+", r"\1***", text)
-    return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***") if found else text
+    return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***") if secrets else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as OutOfTime
 from threading import Event
 
@@ -54,6 +55,8 @@ class Readiness:
         loop, reach_store = self._loop, self._reach_store
         if loop is None or reach_store is None:
             return LOADING
+        if loop.is_closed():
+            return ENDING
         if dead := self.why_dead():
             return dead
 
@@ -66,3 +69,5 @@ class Readiness:
         except OutOfTime:
             asked.cancel()
             return f"the store did not answer within {LIVE_SECONDS:g} s"
+        except CancelledError:  # the event loop ended while the store was asked
+            return ENDING

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from cellkeeper_service.domain.store import Store, StoreError
 from cellkeeper_service.store.memory import MemoryStore
+from cellkeeper_service.store.redis.url import read_address, split_url
 from cellkeeper_service.store.sqlite.store import SqliteStore
 
+DEFAULT_PORT = 6379
 FORMS = (
     "memory:, sqlite:PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix://PATH?db=DB, "
     "redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE[/DB] (rediss+... with TLS)"
@@ -86,17 +86,15 @@ def _sqlite_path(rest: str) -> str:
 
 def _check_redis_url(url: str) -> None:
     """Raises StoreError where redis-py would guess: localhost for a missing host, database 0 for a word."""
-    form = f"expected {url.partition(':')[0]}://[USER:PASSWORD@]HOST[:PORT][/DB]"
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # accessing the port checks it
-    except ValueError as error:
-        raise StoreError(f"store: got a Redis URL that cannot be read: {error}; {form}") from error
+    form = f"{url.partition(':')[0]}://[USER:PASSWORD@]HOST[:PORT][/DB]"
+    parts = split_url(url, form)
+    host = parts.netloc.rpartition("@")[2]
     if not host:
-        raise StoreError(f"store: got a Redis URL without a host; {form}")
+        raise StoreError(f"store: got a Redis URL without a host; expected {form}")
+    read_address("host", host, DEFAULT_PORT, form)
     database = parts.path.removeprefix("/")
     if database and not (database.isascii() and database.isdigit()):
-        raise StoreError(f"store: got database {database!r}, expected a number; {form}")
+        raise StoreError(f"store: got database {database!r}, expected a number; expected {form}")
 
 
 def _meant(url: str) -> str:

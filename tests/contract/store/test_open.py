@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.server.opening import without_secrets
 from cellkeeper_service.store.open import open_store
 
 
@@ -91,6 +92,38 @@ def test_what_nobody_calls_a_file(path: str, text: str, tmp_path: Path, monkeypa
 def test_redis_is_not_guessed(url: str) -> None:
     with pytest.raises(StoreError, match=r"store: got .*expected redis"):
         open_store(url)
+
+
+@pytest.mark.parametrize("login", ["user:12/secret", "user:secret/12", "user:12?secret", "secret#12", "secret/:12"])
+@pytest.mark.parametrize(
+    "form", ["redis://{}@host/0", "rediss://{}@host:1", "redis+cluster://{}@host:1", "redis+sentinel://{}@host:1/mine"]
+)
+def test_a_password_that_is_not_escaped_is_neither_guessed_at_nor_shown(form: str, login: str) -> None:
+    with pytest.raises(StoreError, match="%2F, %3F or %23") as refused:
+        open_store(form.format(login))
+    for part in ("secret", "12"):
+        assert part not in str(refused.value).replace("redis://HOST", "")
+
+
+@pytest.mark.parametrize("form", ["redis://{}", "redis+cluster://{}", "redis+sentinel://{}/mine"])
+@pytest.mark.parametrize("host", ["[::1", "secret\u2100@host"])
+def test_what_urllib_refuses_is_refused(form: str, host: str) -> None:
+    with pytest.raises(StoreError, match="whose host cannot be read") as refused:
+        open_store(form.format(host))
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:secret@host", "no *** here"),
+        ("redis://@host", "no user:secret here"),
+        ("redis://host", "no user:secret here"),
+        ("sqlite:user:secret@host", "no user:secret here"),
+    ],
+)
+def test_only_secrets_are_hidden(url: str, shown: str) -> None:
+    assert without_secrets("no user:secret here", url) == shown
 
 
 def test_settings_that_cannot_be() -> None:

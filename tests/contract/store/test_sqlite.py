@@ -165,6 +165,38 @@ def test_a_damaged_record_fails_alone(path: Path, sqlite_store: SqliteStore) -> 
         assert "damaged" in str(error)
 
 
+def test_a_damaged_page_concerns_only_its_sessions(path: Path) -> None:
+    """They are damaged, not a store that does not answer, whoever else is in the call; and once they have expired,
+    removing them fails without failing anybody's commit."""
+    clock, ids = [1_800_000_000_000], range(40)
+    store = SqliteStore(path, clock_ms=lambda: clock[0])
+    chunk = 250  # so many steps that a few chunks fill a page
+    headers = [
+        committed(store, create(key(str(n)), seed=n, log=inputs(n, chunk), ttl_ms=1000 if n == 20 else 0)) for n in ids
+    ]
+    store.close()
+    data, index_leaf = bytearray(path.read_bytes()), 0x0A
+    (page,) = (
+        at for at in range(0, len(data), 4096) if data[at] == index_leaf and inputs(20, 9) in data[at : at + 4096]
+    )
+    hit = {n for n in ids if inputs(n, 9) in data[page : page + 4096]}
+    assert 20 in hit
+    assert 0 not in hit
+    data[page : page + 8] = bytes(8)
+    path.write_bytes(data)
+
+    store = SqliteStore(path, clock_ms=lambda: clock[0])
+    found = store.load_many([Load(key(str(n)), True) for n in ids])
+    damaged = {n for n in ids if isinstance(found[n], DamagedRecord)}
+    assert hit <= damaged <= hit | {min(hit) - 1, max(hit) + 1}  # the end of a log may show on the next page only
+    assert all(isinstance(found[n], Record) for n in ids if n not in damaged)
+    clock[0] += 10_000
+    store.check()
+    committed(store, append(key("0"), headers[0], inputs(9)))
+    assert store.load_many([Load(key("20"), True)]) == [None]
+    store.close()
+
+
 @pytest.mark.parametrize("at", [*range(0, 136, 5), 135])
 def test_a_flipped_bit_of_a_header_is_damage(path: Path, sqlite_store: SqliteStore, at: int) -> None:
     """Also in its times, its TTL and its numerics, which nothing else would contradict."""

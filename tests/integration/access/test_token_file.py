@@ -34,6 +34,12 @@ def test_a_token_is_found_by_its_hash_alone() -> None:
     assert not read_table("", Quota()).holds(grant)
 
 
+@pytest.mark.parametrize("separator", [" ", "#", "\t", "\u2003", "\n"])
+def test_a_new_line_is_one_that_the_file_may_have(separator: str) -> None:
+    with pytest.raises(BadTokens, match="expires: got"):
+        token_line("t", "acme", "step", f"2027-01-31{separator}00:00:00+00:00")
+
+
 def test_quotas_leave_to_the_default_what_they_do_not_say() -> None:
     table = read_table("quota tenant=acme inflight=7\nquota tenant= sessions=0", Quota(5, 6, 8))
     assert table.quotas == {"acme": Quota(5, 6, 7), "": Quota(0, 6, 8)}
@@ -52,6 +58,8 @@ def test_quotas_leave_to_the_default_what_they_do_not_say() -> None:
         (f"token tenant=a tenant=b rights=step sha256={HASH}", "the word 'tenant'"),
         (f"token tenant=a rights=step sha256={HASH} {HASH}", "expected each of"),
         ("quota tenant=a sessions=-1", "sessions: got '-1'"),
+        (f"quota tenant=a steps_per_second=1{'0' * 12}", "steps_per_second: got '1000000000000', expected a whole"),
+        (f"quota tenant=a inflight={'9' * 5000}", f"inflight: got '{'9' * 20}', expected a whole number of up to 12"),
         (f"token tenant=a rights=step sha256={HASH}\n" * 2, "line 2: sha256: got abababab... in two entries"),
         ("certificate tenant=a rights=step", "got no name="),
     ],

@@ -44,6 +44,41 @@ def probes(server: ServerProcess) -> tuple[tuple[int, str], tuple[int, str]]:
 ALIVE, READY = (200, "alive\n"), (200, "ready\n")
 
 
+def test_a_loop_that_has_ended_is_draining() -> None:
+    """As after a start that failed: the metrics port still answers while the store closes."""
+    readiness = Readiness()
+
+    async def reach_store() -> str:
+        return ""
+
+    async def serve() -> None:
+        readiness.serving(reach_store)
+
+    asyncio.run(serve())
+    assert (readiness.why_dead(), readiness.why_not_ready()) == ("", "draining")
+
+
+def test_a_loop_that_ends_while_it_asks_the_store_is_draining() -> None:
+    readiness, answers = Readiness(), list[str]()
+    asking = Thread(target=lambda: answers.append(readiness.why_not_ready()))
+
+    async def serve() -> None:
+        asked = asyncio.Event()
+
+        async def reach_store() -> str:
+            asked.set()
+            await asyncio.Event().wait()
+            return ""
+
+        readiness.serving(reach_store)
+        asking.start()
+        await asked.wait()
+
+    asyncio.run(serve())
+    asking.join()
+    assert answers == ["draining"]
+
+
 async def test_from_loading_to_draining() -> None:
     readiness, store = Readiness(), ""
 

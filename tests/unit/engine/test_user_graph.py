@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,15 @@ def test_a_graph_that_reads_other_files_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(StartError, match="weights in other files"):
         load_engine(write(tmp_path / "m", graph=graph), "cpu", 4)
+
+
+def test_a_load_that_fails_leaves_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fails: a server that reloads its folders goes on, with the thread and the session that it watches."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr("cellkeeper_service.engine.user_graph.independence", fail)
+    with pytest.raises(RuntimeError, match="unforeseen"):
+        load_engine(write(tmp_path / "m"), "cpu", 4)
+    assert "graph-trial" not in [thread.name for thread in threading.enumerate()]

@@ -78,6 +78,20 @@ def test_a_value_beyond_the_last_bound_is_at_least_that(meter: PrometheusMeter, 
     assert recent.shown()["samples"][0]["latency_seconds"]["total"] == {"p50": 10.0, "p90": 10.0, "p99": 10.0}
 
 
+def test_showing_the_last_minutes_computes_nothing_again(
+    meter: PrometheusMeter, recent: Recent, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It happens on the event loop, for everybody who looks."""
+    for _ in range(3):
+        meter.steps_done("m", 1, StepTimes(total=0.1), False, 1)
+        clock.now += 5
+        recent.look()
+    before = recent.shown()
+    for name in ("_between", "_buckets", "_quantiles"):
+        monkeypatch.delattr(f"cellkeeper_service.metrics.recent.{name}")
+    assert recent.shown() == before
+
+
 def test_only_the_last_minutes_are_kept(recent: Recent, clock: Clock) -> None:
     for _ in range(KEPT + 10):
         clock.now += 5

@@ -84,3 +84,15 @@ def test_a_burst_of_connections_is_queued(server: MetricsServer) -> None:
 def handling() -> list[threading.Thread]:
     """The threads that handle a connection, the oldest first."""
     return [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+def test_no_host_means_all_addresses(address: str) -> None:
+    server = MetricsServer(lambda: b"", "", 0, lambda: "", lambda: "")
+    try:
+        assert server.url == f"http://0.0.0.0:{server.port}/metrics"
+        with socket.create_connection((address, server.port)) as connection:
+            connection.sendall(ASK)
+            assert connection.recv(65536).endswith(b"ready\n")
+    finally:
+        server.close()

@@ -29,17 +29,15 @@ def test_buckets_include_their_bound_and_everything_beyond_the_last() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, FOLD_ROWS - 1, FOLD_ROWS, FOLD_ROWS + 1, 3 * FOLD_ROWS + 7])
-def test_noted_one_by_one_or_at_once(count: int) -> None:
+def test_any_number_of_rows(count: int) -> None:
     draw = np.random.default_rng(count)
     rows = draw.uniform(0, 3, (count, 2))
-    one_by_one, at_once = Tally([BOUNDS, ()]), Tally([BOUNDS, ()])
+    tally = Tally([BOUNDS, ()])
     for row in rows.tolist():
-        one_by_one.note((row[0], row[1]))
-    at_once.note_rows(rows)
-    for tally in (one_by_one, at_once):
-        assert tally.buckets(0) == by_hand(rows[:, 0].tolist())
-        assert tally.sum(1) == pytest.approx(rows[:, 1].sum())
-        assert tally.rows == count
+        tally.note((row[0], row[1]))
+    assert tally.buckets(0) == by_hand(rows[:, 0].tolist())
+    assert tally.sum(1) == pytest.approx(rows[:, 1].sum())
+    assert tally.rows == count
 
 
 def test_a_row_noted_several_times_counts_as_often() -> None:

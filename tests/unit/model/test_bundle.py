@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE, read_bundle
-from cellkeeper_service.model.config import config_json
+from cellkeeper_service.model.config import Transform, config_json
 from cellkeeper_service.model.parsing import parse_config
 from cellkeeper_service.model.tensors import tensor_shapes
 from cellkeeper_service.model.write import write_bundle
@@ -95,6 +97,25 @@ def test_nothing_is_left_of_a_bundle_that_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         make_bundle(tmp_path / "m", seed=1)
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e39, 10**400])
+def test_a_number_that_no_float32_holds_is_refused_like_any_other(number: float, tmp_path: Path) -> None:
+    config = replace(bundle_config(), output=(Transform("scale", number),))
+    with pytest.raises(StartError, match=r"output\[0\]: value: value: got .*, expected a finite float32 number"):
+        write_bundle(tmp_path / "m", config, random_tensors(config))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("umask", "folder", "file"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
+def test_the_umask_decides_who_may_read_a_bundle(umask: int, folder: int, file: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        path = counting_bundle(tmp_path / "m")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == folder
+    assert {found.stat().st_mode & 0o777 for found in path.iterdir()} == {file}
 
 
 def test_other_float_dtypes_are_stored_as_float32(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Lock
 from time import monotonic
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 import redis
 
@@ -16,7 +16,8 @@ from cellkeeper_service.store.redis.keys import bucket_of
 from cellkeeper_service.store.redis.link import Link
 from cellkeeper_service.store.redis.runs import Runs
 from cellkeeper_service.store.redis.servers import Detour
-from cellkeeper_service.store.redis.slots import OUR_SLOTS, SLOT_OF_BUCKET, Address, Slots, read_slots
+from cellkeeper_service.store.redis.slots import OUR_SLOTS, SLOT_OF_BUCKET, Slots, read_slots
+from cellkeeper_service.store.redis.url import Address, read_address, split_url
 
 FORM = "redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]"
 DEFAULT_PORT = 6379
@@ -197,16 +198,9 @@ class Cluster:
 
 def _read_url(url: str) -> tuple[SplitResult, list[Address]]:
     """Returns a node's URL, whose host is still to be filled in, and the nodes that `url` names."""
-    parts = urlsplit(url)
+    parts = split_url(url, FORM)
     if parts.path not in ("", "/", "/0"):
         raise StoreError(f"store: got database {parts.path[1:]!r}, expected none: a Redis Cluster has only 0")
-    seeds = []
-    for host in parts.netloc.rpartition("@")[2].split(","):
-        one = urlsplit(f"//{host}")
-        try:
-            seeds.append(Address(one.hostname or "", one.port or DEFAULT_PORT))
-        except ValueError as error:
-            raise StoreError(f"store: got a Redis URL that cannot be read: {error}; expected {FORM}") from error
-        if not one.hostname or one.path:
-            raise StoreError(f"store: got a Redis URL with the node {host!r}; expected {FORM}")
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    seeds = [read_address("node", host, DEFAULT_PORT, FORM) for host in hosts]
     return parts._replace(scheme=parts.scheme.partition("+")[0], path=""), seeds

@@ -19,7 +19,7 @@ from cellkeeper_service.store.redis.scan import page_at
 from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
 from cellkeeper_service.store.redis.sentinel_view import View, ask_view, replica_addresses
 from cellkeeper_service.store.redis.servers import Detour
-from cellkeeper_service.store.redis.slots import Address
+from cellkeeper_service.store.redis.url import Address
 
 WATCH_S = 0.5
 """Seconds between two polls of the sentinels. A primary that is cut off from them, but not from us, answers as before:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from typing import NamedTuple
-from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode
 
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.redis.slots import Address
+from cellkeeper_service.store.redis.url import Address, read_address, split_url
 
 FORM = "redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/SERVICE[/DB]"
 DEFAULT_PORT = 26379
@@ -28,12 +28,12 @@ class SentinelUrl(NamedTuple):
     @classmethod
     def read(cls, url: str) -> SentinelUrl:
         """Parses a URL. Raises StoreError."""
-        parts = urlsplit(url)
+        parts = split_url(url, FORM)
         service, _, database = parts.path.strip("/").partition("/")
         if not service:
             raise StoreError(f"store: got a Redis URL without the service name that the sentinels use; expected {FORM}")
         if database and not (database.isascii() and database.isdigit()):
-            raise StoreError(f"store: got database {database!r}, expected a number; {FORM}")
+            raise StoreError(f"store: got database {database!r}, expected a number; expected {FORM}")
         login, at, hosts = parts.netloc.rpartition("@")
         query = dict(parse_qsl(parts.query))
         user, password = query.pop(SENTINEL_USER, ""), query.pop(SENTINEL_PASSWORD, "")
@@ -41,7 +41,8 @@ class SentinelUrl(NamedTuple):
         scheme = parts.scheme.partition("+")[0]
         server = SplitResult(scheme, login + at, f"/{database or 0}", urlencode(query), "")
         sentinel = SplitResult(scheme, own, "", urlencode(query), "")
-        return cls(tuple(map(_address, hosts.split(","))), service, server, sentinel)
+        sentinels = tuple(read_address("sentinel", host, DEFAULT_PORT, FORM) for host in hosts.split(","))
+        return cls(sentinels, service, server, sentinel)
 
     def of_server(self, address: Address) -> str:
         """Returns the redis:// or rediss:// URL of the primary or replica at this address."""
@@ -49,14 +50,3 @@ class SentinelUrl(NamedTuple):
 
     def of_sentinel(self, address: Address) -> str:
         return self.sentinel._replace(netloc=f"{self.sentinel.netloc}{address}").geturl()
-
-
-def _address(host: str) -> Address:
-    one = urlsplit(f"//{host}")
-    try:
-        address = Address(one.hostname or "", one.port or DEFAULT_PORT)
-    except ValueError as error:
-        raise StoreError(f"store: got a Redis URL that cannot be read: {error}; expected {FORM}") from error
-    if not one.hostname or one.path:
-        raise StoreError(f"store: got a Redis URL with the sentinel {host!r}; expected {FORM}")
-    return address

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from cellkeeper_service.store.redis.failures import Refused, text_of
 from cellkeeper_service.store.redis.link import Link
-from cellkeeper_service.store.redis.slots import Address
+from cellkeeper_service.store.redis.url import Address
 
 
 class View(NamedTuple):

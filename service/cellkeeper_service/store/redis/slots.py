@@ -7,19 +7,10 @@ from typing import Any, NamedTuple
 from redis.crc import key_slot
 
 from cellkeeper_service.store.redis.keys import BUCKETS
+from cellkeeper_service.store.redis.url import Address
 
 SLOT_OF_BUCKET = tuple(key_slot(b"{%03d}" % bucket) for bucket in range(BUCKETS))
 OUR_SLOTS = frozenset(SLOT_OF_BUCKET)
-
-
-class Address(NamedTuple):
-    """The address of a node."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Slots(NamedTuple):

@@ -36,9 +36,14 @@ def is_expired(expires_ms: int, now_ms: int) -> bool:
 
 
 def log_bytes(connection: sqlite3.Connection, record: int) -> int:
-    """Returns the length of a record's log; SQLite does not read the log for this."""
+    """Returns the length of a record's log; 0 if it is damaged, as `load` then says. SQLite does not read it."""
     query = "SELECT coalesce(sum(length(inputs)), 0) FROM chunks WHERE record = ?"
-    return int(connection.execute(query, (record,)).fetchone()[0])
+    try:
+        return int(connection.execute(query, (record,)).fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return 0
 
 
 def load(connection: sqlite3.Connection, key: SessionKey, record: int, stored: bytes) -> Record | DamagedRecord:
@@ -48,7 +53,7 @@ def load(connection: sqlite3.Connection, key: SessionKey, record: int, stored: b
     try:
         return _load(connection, key, record, stored)
     except sqlite3.DatabaseError as error:
-        if not str(error).startswith(_DAMAGED):
+        if not is_damage(error):
             raise
         return damaged(key, f"SQLite cannot read it: {error}", standing_header(stored))
 
@@ -123,6 +128,11 @@ def remove(connection: sqlite3.Connection, record: int) -> None:
     """Removes the record with its checkpoint and log, within a write transaction."""
     for table in ("records", "checkpoints", "chunks"):
         connection.execute(f"DELETE FROM {table} WHERE record = ?", (record,))
+
+
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Returns True if the error concerns what was read, not the file or the disk as a whole."""
+    return str(error).startswith(_DAMAGED)
 
 
 def _insert(connection: sqlite3.Connection, key: SessionKey, header: bytes, expires_ms: int) -> int:

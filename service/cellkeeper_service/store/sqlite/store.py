@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -40,8 +41,9 @@ SWEEP_RECORDS = 64  # expired records that one write removes, at most
 _NOT_COMMITTED = ("database or disk is full", "database is locked", "attempt to write a readonly database")
 _BEYOND_ALL = b"\xff" * 1024  # above every session id
 
-
 _T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
 
 
 class _CommitFailed(sqlite3.Error):
@@ -69,6 +71,7 @@ class SqliteStore:
         self._connections: list[sqlite3.Connection] = []
         self._file: SqliteFile | None = None
         self._closed = False
+        self._sweeps = True
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -78,7 +81,7 @@ class SqliteStore:
     def check(self) -> None:
         """Raises StoreError if the file cannot be written, or is not the one that was opened."""
         try:
-            self._write(lambda connection, now_ms: rows.sweep(connection, now_ms, SWEEP_RECORDS))
+            self._write(self._sweep)
         except sqlite3.Error as error:
             raise StoreError(
                 f"SQLite cannot write {str(self._path)!r}: {error}; free space, or check permissions"
@@ -124,7 +127,7 @@ class SqliteStore:
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         def apply(connection: sqlite3.Connection, now_ms: int) -> list[CommitResult]:
-            rows.sweep(connection, now_ms, SWEEP_RECORDS)
+            self._sweep(connection, now_ms)
             done = _commit_groups(connection, commits, now_ms)
             return [
                 COMMITTED if number in done else rows.apply_commit(connection, commit, now_ms)
@@ -232,6 +235,23 @@ class SqliteStore:
         finally:
             self._writing.release()
         return result
+
+    def _sweep(self, connection: sqlite3.Connection, now_ms: int) -> None:
+        """Removes some expired records, in a write transaction that has just begun.
+
+        If one is damaged, the expired stay in the file from now on: they must not fail what others write.
+        """
+        if not self._sweeps:
+            return
+        try:
+            rows.sweep(connection, now_ms, SWEEP_RECORDS)
+        except sqlite3.DatabaseError as error:
+            if not rows.is_damage(error):
+                raise
+            self._sweeps = False
+            log.warning("SQLite cannot remove expired sessions, which stay in the file: %s; restore the store", error)
+            connection.execute("ROLLBACK")  # SQLite lets a transaction that has met damage write nothing more
+            connection.execute("BEGIN IMMEDIATE")
 
     def _check_written(self) -> None:
         """Raises _CommitFailed if the commit went to a file that nobody will find."""
