@@ -94,7 +94,7 @@ def _check_redis_url(url: str) -> None:
     read_address("host", host, DEFAULT_PORT, form)
     database = parts.path.removeprefix("/")
     if database and not (database.isascii() and database.isdigit()):
-        raise StoreError(f"store: got database {database!r}, expected a number; expected {form}")
+        raise StoreError(f"store: got database {database!r}, which is not a number; expected {form}")
 
 
 def _meant(url: str) -> str:

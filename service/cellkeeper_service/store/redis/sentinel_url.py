@@ -33,7 +33,7 @@ class SentinelUrl(NamedTuple):
         if not service:
             raise StoreError(f"store: got a Redis URL without the service name that the sentinels use; expected {FORM}")
         if database and not (database.isascii() and database.isdigit()):
-            raise StoreError(f"store: got database {database!r}, expected a number; expected {FORM}")
+            raise StoreError(f"store: got database {database!r}, which is not a number; expected {FORM}")
         login, at, hosts = parts.netloc.rpartition("@")
         query = dict(parse_qsl(parts.query))
         user, password = query.pop(SENTINEL_USER, ""), query.pop(SENTINEL_PASSWORD, "")
