@@ -6,10 +6,12 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from typing import NamedTuple
-from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener
 
+from .._transport.target import is_loopback
 from .finding import Finding, fail, ok, warn
 
 SKEW_S = 2.0  # the Date header has whole seconds
@@ -38,16 +40,18 @@ class Scrape(NamedTuple):
         """Reads the URL. Never raises."""
         began = time.time()
         try:
-            with urlopen(url, timeout=timeout) as answer:
+            # the environment's proxy is for other machines, as in the client's connections
+            own = [ProxyHandler({})] if is_loopback(urlsplit(url).hostname or "") else []
+            with build_opener(*own).open(url, timeout=timeout) as answer:
                 text = answer.read().decode(errors="replace")
                 date = answer.headers.get("Date")
-        except (URLError, OSError, ValueError) as error:
-            return cls(url, [], error=str(error))
-        skew = None
-        if date:
-            # The header's second began up to one second before the header was written.
-            skew = _outside(parsedate_to_datetime(date).timestamp(), began, time.time())
-        return cls(url, list(_samples(text)), skew)
+            skew = None
+            if date:
+                # The header's second began up to one second before the header was written.
+                skew = _outside(parsedate_to_datetime(date).timestamp(), began, time.time())
+            return cls(url, list(_samples(text)), skew)
+        except (OSError, HTTPException, ValueError, OverflowError) as error:
+            return cls(url, [], error=str(error) or type(error).__name__)
 
     def labels(self, name: str) -> dict[str, str]:
         return next((labels for found, labels, _ in self.samples if found == name), {})

@@ -162,6 +162,35 @@ def test_metrics_that_are_not_there(counting_model: Path, nobody: str) -> None:
     assert "s behind this machine's; synchronise both with NTP" in clock
 
 
+@pytest.mark.parametrize(
+    ("headers", "body", "says"),
+    [
+        ({"Content-Length": "100"}, b"up 1\n", "IncompleteRead"),
+        ({"Date": "yesterday"}, b"up 1\n", "Invalid date value"),
+    ],
+)
+def test_answers_that_are_no_metrics(
+    nobody: str, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], body: bytes, says: str
+) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    monkeypatch.setenv("http_proxy", f"http://{nobody}")  # for other machines
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        found = Scrape.of(f"http://127.0.0.1:{server.server_port}/metrics", 5.0)
+        server.shutdown()
+    assert says in found.error
+
+
 @pytest.mark.parametrize("words", [[], ["--metrics", "http://x"]])
 def test_it_wants_an_endpoint(words: list[str]) -> None:
     done = subprocess.run(
