@@ -117,9 +117,9 @@ def _from_object(value: Any, place: str) -> Fitted:
     size = int(_attribute(value, "n_features_in_", where))
     ones, zeros = np.ones(size), np.zeros(size)
     names = _names(getattr(value, "feature_names_in_", ()), where)
+    if getattr(value, "clip", False):  # MinMaxScaler, and MaxAbsScaler in newer versions
+        raise ImportRefused(where, "clip: got True, expected False: a bundle's normalization does not clip")
     if kind == "MinMaxScaler":
-        if getattr(value, "clip", False):
-            raise ImportRefused(where, "clip: got True, expected False: a bundle's normalization does not clip")
         return Fitted(_attribute(value, "scale_", where), _attribute(value, "min_", where), names)
     with_scale = getattr(value, {"StandardScaler": "with_std", "RobustScaler": "with_scaling"}.get(kind, ""), True)
     with_middle = getattr(value, {"StandardScaler": "with_mean", "RobustScaler": "with_centering"}.get(kind, ""), True)

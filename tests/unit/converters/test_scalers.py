@@ -158,11 +158,18 @@ def test_columns_that_are_moved_keep_their_names() -> None:
         checked(scaler, None, (), FRAME)
 
 
+def clipping(scaler: Any) -> Any:
+    """Sets an argument that older versions of scikit-learn do not have."""
+    scaler.clip = True
+    return scaler
+
+
 @pytest.mark.parametrize(
     ("scaler", "words"),
     [
         (StandardScaler(), r"normalization \(StandardScaler\): is not fitted: it has no n_features_in_"),
         (MinMaxScaler(clip=True).fit(TABLE), "clip: got True, expected False"),
+        (clipping(MaxAbsScaler().fit(TABLE)), r"normalization \(MaxAbsScaler\): clip: got True, expected False"),
         (
             PowerTransformer().fit(TABLE),
             r"\(PowerTransformer\): is not linear, .* compute it in the module, .*Recipes: a power transform",
