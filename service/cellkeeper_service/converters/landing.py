@@ -80,11 +80,12 @@ def land(
     scaled: Scaled = times,
     feature_names: tuple[str, ...] = (),
     resolution: float = 0.0,
+    special: Sequence[Array] = (),
 ) -> Imported:
     """Writes, compares and moves the bundle.
 
-    sequences, scaled: see proof.trials. resolution: see parity.compare. feedback: as in config.json. trial_call_ms: the
-    longest permitted call of a graph during the trials.
+    sequences, scaled, special: see proof.trials. resolution: see parity.compare. feedback: as in config.json.
+    trial_call_ms: the longest permitted call of a graph during the trials.
 
     Raises ImportRefused if the bundle cannot be served, or differs by more than `tolerance` (relative).
     """
@@ -100,7 +101,7 @@ def land(
     try:
         config = replace(lowered.config, feedback=feedback, feature_names=feature_names)
         bundle = write_bundle(partial / "bundle", config, lowered.tensors, graph=lowered.graph)
-        parity = compare(bundle, source, sequences, max_batch, trial_call_ms, tolerance, scaled, resolution)
+        parity = compare(bundle, source, sequences, max_batch, trial_call_ms, tolerance, scaled, resolution, special)
         worst = max(parity.relative, parity.relative_scaled)
         if not worst <= tolerance:
             raise ImportRefused(

@@ -17,6 +17,11 @@ from .stack import Array
 
 TOLERANCE = 1e-4  # relative; sums of float32 in another order differ by a few 1e-7
 MAX_BATCH = 256  # the server's default, so that the verdict on exactness holds there
+_ROUNDED = (
+    "inputs are float32, which rounds a feature by up to {:.1e} of its scale, so outputs differ from those for "
+    "float64; subtract what all values have in common (such as the year of a time) before they are sent, and from the "
+    "offset"
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Parity:
     spread: the largest relative difference seen between batches and chunkings, if not exact.
     rows_proved: an ONNX graph's operators show that the sessions of a batch are independent, so this does not rest on
     trials alone. None for layers, and if no call takes several sessions.
+    resolution: how much of an ordinary input the rounding of raw inputs to float32 may change.
     """
 
     source: str
@@ -45,6 +51,7 @@ class Parity:
     engine: str
     numerics: str
     rows_proved: bool | None
+    resolution: float = 0.0
 
     def __str__(self) -> str:
         served = "exact" if self.exact else f"not exact, differs by up to {self.spread:.1e} beside other sessions"
@@ -52,7 +59,7 @@ class Parity:
             f"parity with {self.source}: largest difference {self.difference:.2e} (relative {self.relative:.2e}; "
             f"{self.relative_scaled:.2e} for inputs up to 1,000 times as large, tiny and zero), {self.sequences} "
             f"random sequences of up to {self.steps} steps, whole, step by step and in chunks\n"
-            f"served stream: {served} ({self.numerics}){self._rows}"
+            f"served stream: {served} ({self.numerics}){self._rows}{self._rounded}"
         )
 
     @property
@@ -62,6 +69,12 @@ class Parity:
         if self.rows_proved:
             return "\nsessions of a batch: independent, by the graph's operators and by trials"
         return "\nsessions of a batch: independent in all trials; some operators of the graph do not prove it"
+
+    @property
+    def _rounded(self) -> str:
+        if self.resolution <= TOLERANCE:
+            return ""
+        return f"\n{_ROUNDED.format(self.resolution)}"
 
 
 def compare(
@@ -73,16 +86,17 @@ def compare(
     tolerance: float = TOLERANCE,
     scaled: Scaled = times,
     resolution: float = 0.0,
+    special: Sequence[Array] = (),
 ) -> Parity:
     """Runs every trial of proof.py in the source and as served, and compares them.
 
-    sequences, scaled: see proof.trials. resolution: how much of an ordinary input the rounding of raw inputs may
-    change; small inputs are compared no more finely than that.
+    sequences, scaled, special: see proof.trials. resolution: how much of an ordinary input the rounding of raw inputs
+    may change; small inputs are compared no more finely than that.
     """
     engine = load_engine(bundle, "cpu", max_batch, trial_call_ms=trial_call_ms)
     difference = relative = relative_scaled = 0.0
     where = ""
-    tried = trials(sequences, scaled, source.windowed)
+    tried = trials(sequences, scaled, source.windowed, special)
     originals = [dict(source.whole(trial.inputs)) for trial in tried]
     least, finest = small(tried, originals), small(tried, originals, resolution / tolerance)
     for length in sorted({trial.length for trial in tried}):
@@ -108,7 +122,8 @@ def compare(
             where = f"for ordinary inputs, {STEPPED} time steps of the source one by one, from step {gap.step} on"
     proved = engine.rows_proved if isinstance(engine, UserGraphEngine) and not engine.one_session_a_call else None
     if where:
-        where += cause(source, tried, originals, tolerance)
+        rounded = f"; {_ROUNDED.format(resolution)}" if resolution > tolerance else ""
+        where += rounded or cause(source, tried, originals, tolerance)
     return Parity(
         source=source.name,
         sequences=len(tried),
@@ -122,4 +137,5 @@ def compare(
         engine=engine.name,
         numerics=engine.numerics,
         rows_proved=proved,
+        resolution=resolution,
     )

@@ -14,11 +14,11 @@ from cellkeeper_service.model.fields import Fields
 from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.parsing import parse_missing, parse_normalization, parse_transform
 
-from .proof import SEQUENCES, STEPS, Scaled, Source, times
+from .proof import Source
 from .reference import Float64Run, apply
 from .refusal import ImportRefused
 from .scalers import feature_names_of, is_scaler, read_scaler
-from .stack import Array, Convert, Embed, Mask, Normalize, Stack
+from .stack import Array, Convert, Mask, Normalize, Stack
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,6 @@ class Processing:
         stand_ins = None if self.mask_value is None else (self.missing.value, self.mask_value)
         offset, scale = as_numbers(self.normalization.offset), as_numbers(self.normalization.scale)
         return Normalize("normalization", offset, scale, stand_ins)
-
-    @property
-    def resolution(self) -> float:
-        """How much of an ordinary input float32 may round away, which grows with the offset relative to the scale."""
-        if self.normalization is None:
-            return 0.0
-        offset, scale = as_numbers(self.normalization.offset), as_numbers(self.normalization.scale)
-        return float(np.abs(offset / scale).max() * np.finfo(np.float32).eps)
 
     def around(self, stack: Stack) -> Stack:
         """Returns the stack with the processing as further layers."""
@@ -188,54 +180,3 @@ class Float64Source:
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
         return self.whole(inputs)
-
-
-def random_sequences(stack: Stack, sequences: int = SEQUENCES, steps: int = STEPS, seed: int = 0) -> Sequence[Array]:
-    """Returns plausible inputs: [T, F] float32 around the normalisation, or ids [T] int32.
-
-    If the stack has masks, a quarter of the time steps is masked, but never the first. Where a value stands for a
-    missing one, some time steps lack one feature only.
-    """
-    draw = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(sequences):
-        masked = draw.random(steps) < 0.25
-        masked[0] = False
-        first: Any = stack.layers[0]
-        if isinstance(first, Embed):
-            ids = draw.integers(0, stack.vocabulary, steps, dtype=np.int32)
-            if first.mask_zero:
-                ids[masked] = 0
-            drawn.append(ids)
-            continue
-        values = draw.standard_normal((steps, stack.size))
-        if isinstance(first, Normalize):
-            values = values * first.scale + first.offset
-            if first.stand_ins is not None:
-                values[draw.random(steps) < 0.1, 0] = first.stand_ins[0]
-                values[masked] = first.stand_ins[0]
-        elif isinstance(first, Mask):
-            values[masked] = first.value
-        drawn.append(values.astype(np.float32))
-    return drawn
-
-
-def scaled_as(stack: Stack) -> Scaled:
-    """Returns a function that scales inputs of random_sequences around the normalisation, and keeps masked steps."""
-    first: Any = stack.layers[0]
-
-    def scaled(inputs: Array, scale: float) -> Array | None:
-        if isinstance(first, Mask):
-            if scale == 0.0 and first.value == 0.0:
-                return None  # every time step would be masked
-            masked = (inputs == np.float32(first.value)).all(axis=1, keepdims=True)
-            return np.where(masked, inputs, inputs * np.float32(scale)).astype(np.float32)
-        if isinstance(first, Normalize):
-            offset = np.asarray(first.offset, np.float64)
-            values = ((inputs.astype(np.float64) - offset) * scale + offset).astype(np.float32)
-            if first.stand_ins is None:
-                return values
-            return np.where(inputs == np.float32(first.stand_ins[0]), inputs, values)
-        return times(inputs, scale)
-
-    return scaled

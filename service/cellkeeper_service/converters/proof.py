@@ -2,8 +2,8 @@
 
 The source runs whole sequences; the engine runs them step by step, in chunks and whole, beside sequences of other
 sizes. The inputs have the lengths of LENGTHS and the sizes of SIZES. Further trials have ordinary inputs with some time
-steps of zero and, if the source may treat it differently, one long sequence. Batches also contain a sequence a million
-times as large.
+steps of zero, with values that the model compares with (drawn.py), and, if the source may treat it differently, one
+long sequence. Batches also contain a sequence a million times as large.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ SIZES = (
     ("inputs of a millionth of the size", 1e-6),
     ("inputs of zero", 0.0),
 )
+WITH_SPECIAL = "ordinary inputs with zeros and the values that the model compares with"
 WITH_ZEROS, ZERO_EVERY_STEPS = "ordinary inputs with time steps of zero", 7  # a model may skip such time steps
 SEQUENCES, STEPS = len(SIZES) + 1, LENGTHS[-1]  # for `trials`: one sequence for each size, and one that gets zeros
 STEPPED = 32  # time steps that the source takes one by one; one of LENGTHS
@@ -77,11 +78,14 @@ def times(inputs: Array, scale: float) -> Array | None:
     return inputs if scale == 1.0 else times_scale(inputs, scale)
 
 
-def trials(sequences: Sequence[Array], scaled: Scaled, windowed: bool = False) -> list[Trial]:
+def trials(
+    sequences: Sequence[Array], scaled: Scaled, windowed: bool = False, special: Sequence[Array] = ()
+) -> list[Trial]:
     """Returns trials of each length and size.
 
     sequences: SEQUENCES ordinary inputs [STEPS, ...]. scaled: scales inputs; returns None if they have no other size.
-    windowed: as in Source; adds a trial with all sequences joined into a long one.
+    windowed: as in Source; adds a trial with all sequences joined into a long one. special: further sequences, with
+    values that the model may treat in a special way.
     """
     made = []
     for (what, scale), whole in zip(SIZES, sequences, strict=False):
@@ -93,6 +97,7 @@ def trials(sequences: Sequence[Array], scaled: Scaled, windowed: bool = False) -
         inputs = sequences[-1].copy()
         inputs[ZERO_EVERY_STEPS - 1 :: ZERO_EVERY_STEPS] = zeros[ZERO_EVERY_STEPS - 1 :: ZERO_EVERY_STEPS]
         made += [Trial(WITH_ZEROS, 1.0, length, inputs[:length]) for length in LENGTHS if length > ZERO_EVERY_STEPS]
+    made += [Trial(WITH_SPECIAL, 1.0, length, inputs[:length]) for inputs in special for length in LENGTHS]
     if windowed:
         long = np.concatenate(sequences)
         made.append(Trial(ORDINARY, 1.0, len(long), long))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .leading import in_float64, leading, masks
 from .stack import (
     INPUT,
     USUAL,
@@ -37,6 +38,7 @@ class Float64Run:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
+        self._mask = next((layer for layer in leading(stack) if isinstance(layer, Mask)), None)
         self._states = [_initial(layer) for layer in stack.recurrent]
         self._weights = [  # converted once: for a large model this takes longer than a time step
             {name: np.asarray(value, np.float64) for name, value in layer.weights.items()} for layer in stack.recurrent
@@ -55,7 +57,8 @@ class Float64Run:
                 kept = not layer.mask_zero or int(value) != 0
                 value = np.asarray(layer.weight[int(value)], np.float64)
             elif isinstance(layer, Mask):
-                kept = bool((np.asarray(value) != np.float32(layer.value)).any())
+                first = self._mask is layer
+                kept = not (masks(self._stack, x) if first else (value == np.float32(layer.value)).all())
                 value = np.asarray(value, np.float64) * kept
             elif isinstance(layer, Recurrent):
                 value = self._recurrent(layer, next(states), np.asarray(value, np.float64), kept)
@@ -74,13 +77,6 @@ class Float64Run:
         weight = np.asarray(layer.weight, np.float64)
         value = np.einsum("uki,ki->u", weight, window[:: layer.dilation])
         return np.asarray(value if layer.bias is None else value + layer.bias, np.float64)
-
-    def keeps(self, x: Array) -> bool:
-        """Returns False if the first layer masks this time step."""
-        first = self._stack.layers[0]
-        if isinstance(first, Embed):
-            return not first.mask_zero or int(x) != 0
-        return not isinstance(first, Mask) or bool((np.asarray(x) != np.float32(first.value)).any())
 
     def _recurrent(self, layer: Recurrent, index: int, x: Floats, kept: bool) -> Floats:
         h, c = self._states[index]
@@ -106,14 +102,8 @@ def _merge(op: str, values: Sequence[Floats]) -> Floats:
 
 def apply(layer: Normalize | Affine | LayerNorm | Dense | Activate | ParametricRelu | Convert, value: Floats) -> Floats:
     """Applies a layer without state: [..., inputs] -> [..., units]."""
-    if isinstance(layer, Normalize):
-        scaled = (value - np.asarray(layer.offset, np.float64)) / np.asarray(layer.scale, np.float64)
-        if layer.stand_ins is not None:
-            before, after = (np.float32(number) for number in layer.stand_ins)
-            scaled = np.where(value == before, np.float64(after), scaled)
-        return scaled
-    if isinstance(layer, Affine):
-        return value * np.asarray(layer.scale, np.float64) + np.asarray(layer.offset, np.float64)
+    if isinstance(layer, Normalize | Affine):
+        return in_float64(layer, value)
     if isinstance(layer, Dense):
         value = value @ np.asarray(layer.weight, np.float64).T
         if layer.bias is not None:

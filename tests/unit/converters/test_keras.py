@@ -148,19 +148,30 @@ def test_without_keras_a_mask_behind_a_normalization_is_compared_too(
     np.testing.assert_array_equal(served[1], served[0])
 
 
+ONLY, NONE = "only time steps of [23.0, -1.0, 4.0] are masked; to mask", "no time step is masked; to mask"
+
+
 @pytest.mark.parametrize(
-    ("missing", "says"),
-    [(None, True), (Missing("hold", -10.0), True), (Missing("constant", -999.0), False)],
-    ids=["reject", "hold", "constant"],
+    ("missing", "offset", "words"),
+    [
+        (None, 60.0, ONLY),
+        (Missing("hold", -10.0), 60.0, ONLY),
+        (None, 1000.1, NONE),
+        (Missing("constant", -999.0), 60.0, ""),
+    ],
+    ids=["reject", "hold", "out of reach", "constant"],
 )
-def test_the_import_says_that_no_time_step_is_masked(
-    keras: Any, tmp_path: Path, missing: Missing | None, says: bool
+def test_the_import_says_that_few_or_no_time_steps_are_masked(
+    keras: Any, tmp_path: Path, missing: Missing | None, offset: float, words: str
 ) -> None:
     masked_model().save(tmp_path / "m.keras")
     lines: list[str] = []
-    options: dict[str, Any] = {"normalization": NUMBERS, "missing": missing, "max_batch": 8, "report": lines.append}
+    numbers = Normalization((offset, *NUMBERS.offset[1:]), NUMBERS.scale)
+    options: dict[str, Any] = {"normalization": numbers, "missing": missing, "max_batch": 8, "report": lines.append}
     import_keras(tmp_path / "m.keras", tmp_path / "m", **options)
-    assert any(line.startswith("mask: with this normalization, no time step") for line in lines) is says
+    said = [line for line in lines if line.startswith("mask: with this normalization, ")]
+    assert len(said) == bool(words)
+    assert all(words in line for line in said)
 
 
 def refusals() -> dict[str, tuple[Callable[[], Any], str]]:

@@ -150,9 +150,13 @@ def _batch_normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         raise ImportRefused(
             layer.place, f"got shapes {sorted(map(list, shapes))} and variances, expected one, and none below 0"
         )
-    scale = values.get("gamma", 1.0) / np.sqrt(values["moving_variance"] + _number(layer, "epsilon", 1e-3))
-    offset = values.get("beta", 0.0) - values["moving_mean"] * scale
-    return [Affine(layer.place, np.asarray(scale), np.asarray(offset))]
+    deviation = np.sqrt(values["moving_variance"] + _number(layer, "epsilon", 1e-3))
+    # like Keras, subtracts the mean first: x * scale + offset would lose digits where the mean is large
+    normalized = Normalize(layer.place, values["moving_mean"], deviation)
+    if not names:
+        return [normalized]
+    ones, zeros = np.ones_like(deviation), np.zeros_like(deviation)
+    return [normalized, Affine(layer.place, values.get("gamma", ones), values.get("beta", zeros))]
 
 
 def _rescaling(file: KerasFile, layer: KerasLayer) -> list[Layer]:

@@ -12,11 +12,13 @@ import numpy as np
 from cellkeeper_service.model.config import MAX_SIZE, Missing
 from cellkeeper_service.model.feedback import Sources
 
+from ..drawn import normalization_of, random_sequences, rounding, scaled_as, special_sequences
 from ..files import file_of
 from ..landing import Imported, Report, check_target, land
+from ..leading import leading, masked_input
 from ..lower import lower
 from ..parity import MAX_BATCH, TOLERANCE
-from ..processing import Processed, Processing, checked, random_sequences, scaled_as
+from ..processing import Processed, Processing, checked
 from ..refusal import ImportRefused
 from ..stack import INPUT, Affine, Array, CausalConv, Dense, Embed, Layer, Mask, Merge, Normalize, Recurrent, Stack
 from .file import KerasFile, read_keras
@@ -24,9 +26,8 @@ from .layers import read_layer
 from .source import keras_source
 from .topology import KerasLayer, ordered_layers
 
-_MASK_OUT_OF_REACH = (
-    "mask: with this normalization, no time step that clients send is masked; to mask missing values (NaN), pass "
-    'missing=Missing("constant", VALUE), with a VALUE that no reading has'
+_MASK_MISSING = (
+    '; to mask missing values (NaN), pass missing=Missing("constant", VALUE), with a VALUE that no reading has'
 )
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN")
 
@@ -85,8 +86,7 @@ def import_keras(
         return imported
     file, stack = read
     whole = processing.around(stack)
-    if isinstance(stack.layers[0], Mask) and processing.normalization is not None and processing.mask_value is None:
-        report(_MASK_OUT_OF_REACH)
+    _report_mask(whole, processing, report)
     source = Processed(keras_source(file, stack), processing)
     imported = land(
         folder,
@@ -99,10 +99,21 @@ def import_keras(
         feedback,
         scaled=scaled_as(whole),
         feature_names=processing.feature_names,
-        resolution=processing.resolution,
+        resolution=rounding(normalization_of(whole)),
+        special=special_sequences(whole),
     )
     report(str(imported))
     return imported
+
+
+def _report_mask(stack: Stack, processing: Processing, report: Report) -> None:
+    """Reports which time steps are masked, if few or none can be because the input is scaled in front of the mask."""
+    skipped = masked_input(stack)
+    scaled = processing.normalization is not None and processing.mask_value is None
+    if not any(isinstance(layer, Mask) for layer in leading(stack)) or not (scaled or skipped is None):
+        return
+    masked = "no time step is" if skipped is None else f"only time steps of {str(skipped.tolist())[:120]} are"
+    report(f"mask: with this normalization, {masked} masked{_MASK_MISSING if scaled else ''}")
 
 
 def _import_traced(model: Any, folder: Path, name: str, processing: Processing, options: Mapping[str, Any]) -> Imported:

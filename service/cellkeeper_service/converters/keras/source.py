@@ -14,9 +14,9 @@ import numpy as np
 
 from cellkeeper_service.model.fields import one_line
 
+from ..leading import masks
 from ..processing import Float64Source
 from ..proof import Source
-from ..reference import Float64Run
 from ..stack import Array, Stack
 from .file import KerasFile
 
@@ -80,11 +80,10 @@ class KerasSource:
         for layer in self._stateful.layers:
             if hasattr(layer, "reset_state"):
                 layer.reset_state()
-        kept = Float64Run(self._stack)
         rows = []
         for number in range(len(inputs)):
             row = np.asarray(self._call(self._stateful, inputs[number : number + 1])[-1], np.float64)
-            rows.append(row if kept.keeps(inputs[number]) else np.full_like(row, np.nan))
+            rows.append(np.full_like(row, np.nan) if masks(self._stack, inputs[number]) else row)
         return {"prediction": np.stack(rows)}
 
     def _call(self, model: Any, inputs: Array) -> Array:

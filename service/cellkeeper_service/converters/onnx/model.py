@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from cellkeeper_service.domain.spec import PackedInputs
 from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
 from cellkeeper_service.engine.limited_session import LimitedSession
 from cellkeeper_service.engine.ort import open_session
@@ -22,16 +21,18 @@ from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.named_inputs import NamedInput, NamedInputs
 from cellkeeper_service.model.parsing import parse_config
 
+from ..drawn import rounding, scaled_around
 from ..files import file_of, read_bytes
 from ..landing import Imported, Report, check_target, land
 from ..lower import Lowered
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import checked
-from ..proof import SEQUENCES, STEPS, Source
+from ..proof import Source
 from ..refusal import ImportRefused
 from ..stack import Array
 from .declare import declare, probe
 from .graph import Graph, read_graph
+from .inputs import draw_inputs
 from .source import Declaration, OnnxSource
 
 
@@ -162,7 +163,7 @@ def import_graph(
         session = open_session(data, 1, place)
     except StartError as error:
         raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
-    sequences = _sequences(declaration, vocabulary)
+    inputs = draw_inputs(graph, declaration, vocabulary)
     with closing(LimitedSession(session, trial_call_ms, place)) as limited:
         shapes = probe(limited, declaration, place)
         lowered = _lowered(graph, declaration, shapes, name, vocabulary, missing, first, place)
@@ -171,33 +172,17 @@ def import_graph(
             folder,
             lowered,
             original,
-            sequences,
+            inputs.sequences,
             place,
             tolerance,
             max_batch,
             feedback,
             trial_call_ms=trial_call_ms,
+            scaled=scaled_around(inputs.around),
             feature_names=feature_names,
+            resolution=rounding(inputs.around),
+            special=inputs.special,
         )
-
-
-def _sequences(declaration: Declaration, vocabulary: int) -> list[Array]:
-    """Returns the inputs of the comparison: [STEPS, ...] each, in the dtype that the engine takes."""
-    draw = np.random.default_rng(0)
-
-    def values(shape: tuple[int, ...], below: int, dtype: str) -> Array:
-        if below:
-            return draw.integers(0, below, (STEPS, *shape), dtype=np.dtype(dtype))
-        return draw.standard_normal((STEPS, *shape)).astype(dtype)
-
-    if not declaration.named:
-        dtype = "int32" if vocabulary else "float32"
-        return [values(declaration.input_shape, vocabulary, dtype) for _ in range(SEQUENCES)]
-    packed = PackedInputs.of(declaration.named)
-    return [
-        packed.pack({spec.name: values(spec.shape, spec.vocabulary, spec.dtype) for spec in declaration.named})
-        for _ in range(SEQUENCES)
-    ]
 
 
 def _initial(declaration: Declaration, initial: Mapping[str, Array], place: str) -> dict[str, Array]:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..processing import random_sequences
+from ..drawn import draw_ids, random_sequences, special_values, with_values
+from ..processing import Processing
+from ..reference import apply
 from ..refusal import ImportRefused
 from ..stack import Array, Stack
 from .modules import ModuleChain, flatten, is_ignored
@@ -21,40 +23,82 @@ LENGTHS = (1, 2, STEPS, 200)
 LONG_STEPS = 1_200  # to detect a forward that cuts long sequences, or resets the state within them
 SCALES = (10.0, 1e3, 1e6, 0.1, 0.01, 1e-6, 0.0)
 SPIKE_EVERY_STEPS = 7
+SPECIAL_STEPS, MOST_AT_ONCE = 200, 8
+MOST_ROUNDS = 8
+MISSING_SHARE = 0.2
 TRACED = "pass example=x, an input as its forward takes it, and the forward is traced"
 _INSTEAD = f"{TRACED}; or pass its modules as a list, in the order in which they compute"
 
 
-def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack) -> None:
+def compare_forward(
+    model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack, processing: Processing
+) -> None:
     """Compares the children, in the order of their registration, with the module's own forward.
 
-    Covers ordinary, large, tiny and zero inputs, in short and long sequences. Raises ImportRefused, which names
-    the first case in which they differ.
+    Covers ordinary, large, tiny and zero inputs, in short and long sequences; zeros and the numbers that forward
+    compares with, among ordinary inputs; and, if missing values are filled, what forward itself does with them. Raises
+    ImportRefused, which names the first case in which they differ.
     """
     recurrent: Any = next((module for module in chain if hasattr(module, "batch_first")), None)
     own = OwnForward(model, bool(recurrent is not None and recurrent.batch_first))
     layers = ModuleChain(chain, initial)
     for what, inputs in _trials(stack):
-        expected = own.last(inputs)
-        came = layers.whole(inputs)["prediction"]
-        steps = len(inputs)
-        where = f"for {what}, {steps} time steps"
-        _check_fed(own, inputs, where)
-        if len(expected) not in (1, steps) or expected.shape[1:] != came.shape[1:]:
-            raise ImportRefused(
-                own.name,
-                f"returns {list(expected.shape)} for {steps} time steps where its layers return {list(came.shape)}, "
-                f"expected an output for each, or for the last one; {_INSTEAD}",
-            )
-        first = steps - len(expected)
-        at = _first_difference(expected, came[first:])
-        if at is not None:
-            step, gap = at
-            raise ImportRefused(
-                own.name,
-                f"returns other values than its layers in the order in which they are registered, {where}, at step "
-                f"{first + step}, by {gap:.1g} of the largest; {_INSTEAD}",
-            )
+        _compare(own, layers, what, inputs)
+    tried: list[float] | None = None
+    for _ in range(MOST_ROUNDS):  # a value may lead to code that compares with others
+        if own.compared == tried:
+            break
+        tried = own.compared
+        for what, inputs in _special_trials(stack, tried):
+            _compare(own, layers, what, inputs)
+    if processing.missing.policy != "reject" and not stack.vocabulary:
+        _compare_missing(own, layers, stack, processing)
+
+
+def _compare(own: OwnForward, layers: ModuleChain, what: str, inputs: Array) -> None:
+    expected = own.last(inputs)
+    came = layers.whole(inputs)["prediction"]
+    steps = len(inputs)
+    where = f"for {what}, {steps} time steps"
+    _check_fed(own, inputs, where)
+    if len(expected) not in (1, steps) or expected.shape[1:] != came.shape[1:]:
+        raise ImportRefused(
+            own.name,
+            f"returns {list(expected.shape)} for {steps} time steps where its layers return {list(came.shape)}, "
+            f"expected an output for each, or for the last one; {_INSTEAD}",
+        )
+    first = steps - len(expected)
+    at = _first_difference(expected, came[first:])
+    if at is not None:
+        step, gap = at
+        raise ImportRefused(
+            own.name,
+            f"returns other values than its layers in the order in which they are registered, {where}, at step "
+            f"{first + step}, by {gap:.1g} of the largest; {_INSTEAD}",
+        )
+
+
+def _compare_missing(own: OwnForward, layers: ModuleChain, stack: Stack, processing: Processing) -> None:
+    """Raises ImportRefused if forward turns missing values into other numbers than the bundle's policy does."""
+    (inputs,) = random_sequences(stack, 1, STEPS, seed=10)
+    missing = np.random.default_rng(10).random(inputs.shape) < MISSING_SHARE
+    raw = np.full(stack.size, processing.missing.value, np.float64)
+    held = raw if processing.normalize is None else apply(processing.normalize, raw)
+    filled = inputs.copy()
+    for row, absent in zip(filled, missing, strict=True):
+        row[absent] = held[absent]
+        held = row if processing.missing.policy == "hold" else held
+    given = np.where(missing, np.float32(np.nan), inputs)
+    expected = own.last(given)
+    if not np.isfinite(expected).all():
+        return  # forward leaves missing values to the policy
+    at = _first_difference(expected, layers.whole(filled)["prediction"][STEPS - len(expected) :])
+    if at is not None:
+        raise ImportRefused(
+            own.name,
+            f"computes with missing values (NaN) itself, and differs from the policy {processing.missing.policy} by "
+            f"{at[1]:.1g} of the largest: expected the policy alone, or one that gives the same values",
+        )
 
 
 def _check_fed(own: OwnForward, inputs: Array, where: str) -> None:
@@ -96,6 +140,20 @@ def _trials(stack: Stack) -> Iterator[tuple[str, Array]]:
     yield "ordinary inputs", long
 
 
+def _special_trials(stack: Stack, compared: Sequence[float]) -> Iterator[tuple[str, Array]]:
+    """Yields inputs with zeros, and with the values that forward compares with."""
+    draw = np.random.default_rng(11)
+    numbers = "" if not compared else f" and values near {', '.join(f'{value:g}' for value in compared[:4])}"
+    if stack.vocabulary:
+        ids = draw_ids(draw, stack.vocabulary, [SPECIAL_STEPS], "int32", compared)
+        yield f"token ids{numbers}", ids
+        return
+    (ordinary,) = random_sequences(stack, 1, SPECIAL_STEPS, seed=11)
+    for at in range(0, max(len(compared), 1), MOST_AT_ONCE):
+        values = special_values(compared[at : at + MOST_AT_ONCE], (stack.size,))
+        yield f"inputs with zeros{numbers}", with_values(draw, ordinary, values)
+
+
 def _first_difference(expected: Array, came: Array) -> tuple[int, float] | None:
     """Returns the first time step that differs by more than FAR, and the difference relative to the largest output.
 
@@ -123,13 +181,21 @@ class OwnForward:
     def __init__(self, model: nn.Module, batch_first: bool) -> None:
         import torch
 
+        from .compared import Compared
+
         self.name = f"{type(model).__name__}.forward"
         self._model = model
         self._batch_first = batch_first
         self._torch = torch
         first = (module for _, module in flatten(model) if not is_ignored(module))
         self._first: Any = next(first, None)
+        self._seen = Compared()
         self.fed: Array | None = None  # its first layer's input in the last call, [values]; None: not called
+
+    @property
+    def compared(self) -> list[float]:
+        """The numbers that forward has compared with so far."""
+        return self._seen.values
 
     def last(self, inputs: Array) -> Array:
         """Returns the outputs for [T, ...]: [T, units], or [1, units] if it returns only the last time step."""
@@ -143,7 +209,7 @@ class OwnForward:
         was_training = self._model.training
         self._model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._seen:
                 y: Any = self._model(x.unsqueeze(0 if self._batch_first else 1))
         except Exception as error:  # the user's code may raise anything
             raise ImportRefused(

@@ -13,11 +13,12 @@ import numpy as np
 from cellkeeper_service.model.config import Missing
 from cellkeeper_service.model.feedback import Sources
 
+from ..drawn import normalization_of, random_sequences, rounding, scaled_as, special_sequences
 from ..files import read_state_dict, tensors_of
 from ..landing import Imported, Report, check_target, land
 from ..lower import Lowered, lower
 from ..parity import MAX_BATCH, TOLERANCE
-from ..processing import Float64Source, Processed, Processing, checked, random_sequences, scaled_as
+from ..processing import Float64Source, Processed, Processing, checked
 from ..proof import Source
 from ..refusal import ImportRefused
 from ..stack import Array, Layer, LayerNorm, Recurrent, Stack
@@ -130,7 +131,8 @@ def import_torch(
             feedback,
             scaled=scaled_as(whole),
             feature_names=processing.feature_names,
-            resolution=processing.resolution,
+            resolution=rounding(normalization_of(whole)),
+            special=special_sequences(whole),
         )
     report(str(imported))
     return imported
@@ -213,7 +215,7 @@ def _read(
             "pass that",
         ) from error
     if own is not None:
-        compare_forward(own, chain, initial, stack)
+        compare_forward(own, chain, initial, stack, processing)
     return place, stack, whole, lowered, _source(chain, parts, tensors, initial, stack)
 
 
