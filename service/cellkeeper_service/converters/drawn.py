@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .leading import in_float32, leading, masked_input, masks
-from .proof import SEQUENCES, STEPS, Scaled, times
+from .proof import SEQUENCES, STEPS, WITH_SPECIAL, Scaled, Special, times
 from .reference import apply
 from .stack import Array, Embed, Mask, Normalize, Stack
 
@@ -121,15 +121,15 @@ def random_sequences(stack: Stack, sequences: int = SEQUENCES, steps: int = STEP
     return drawn
 
 
-def special_sequences(stack: Stack, seed: int = 1) -> list[Array]:
-    """Returns sequences with zeros and the mask's value, in some features or in all; none for token ids."""
+def special_sequences(stack: Stack, seed: int = 1) -> Special:
+    """Returns further trials, with zeros and the mask's value, in some features or in all; none for token ids."""
     if stack.vocabulary:
         return []
     skipped = masked_input(stack)
     values = special_values((), (stack.size,), around=normalization_of(stack))
     values = values if skipped is None else np.concatenate([values, skipped[None]])
     (ordinary,) = random_sequences(stack, 1, seed=seed)
-    return [with_values(np.random.default_rng(seed), ordinary, values)]
+    return [(WITH_SPECIAL, with_values(np.random.default_rng(seed), ordinary, values))]
 
 
 def scaled_around(around: Normalize | None) -> Scaled:

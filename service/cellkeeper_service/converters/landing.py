@@ -19,7 +19,7 @@ from cellkeeper_service.model.write import write_bundle
 
 from .lower import Lowered
 from .parity import MAX_BATCH, Parity, compare
-from .proof import Scaled, Source, times
+from .proof import Scaled, Source, Special, times
 from .refusal import ImportRefused
 from .stack import Array
 
@@ -80,7 +80,7 @@ def land(
     scaled: Scaled = times,
     feature_names: tuple[str, ...] = (),
     resolution: float = 0.0,
-    special: Sequence[Array] = (),
+    special: Special = (),
 ) -> Imported:
     """Writes, compares and moves the bundle.
 

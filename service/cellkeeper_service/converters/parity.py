@@ -11,10 +11,25 @@ from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
 from cellkeeper_service.engine.load import load_engine
 from cellkeeper_service.engine.user_graph import UserGraphEngine
 from cellkeeper_service.model.bundle import Bundle
+from cellkeeper_service.model.config import Features
 
-from .proof import ORDINARY, STEPPED, Scaled, Source, cause, measure, served_ways, small, times, trials
+from .proof import (
+    ORDINARY,
+    STEPPED,
+    WITH_MISSING,
+    Scaled,
+    Source,
+    Special,
+    cause,
+    measure,
+    served_ways,
+    small,
+    times,
+    trials,
+)
 from .stack import Array
 
+MISSING_SHARE = 0.2
 TOLERANCE = 1e-4  # relative; sums of float32 in another order differ by a few 1e-7
 MAX_BATCH = 256  # the server's default, so that the verdict on exactness holds there
 _ROUNDED = (
@@ -86,7 +101,7 @@ def compare(
     tolerance: float = TOLERANCE,
     scaled: Scaled = times,
     resolution: float = 0.0,
-    special: Sequence[Array] = (),
+    special: Special = (),
 ) -> Parity:
     """Runs every trial of proof.py in the source and as served, and compares them.
 
@@ -96,7 +111,7 @@ def compare(
     engine = load_engine(bundle, "cpu", max_batch, trial_call_ms=trial_call_ms)
     difference = relative = relative_scaled = 0.0
     where = ""
-    tried = trials(sequences, scaled, source.windowed, special)
+    tried = trials(sequences, scaled, source.windowed, [*special, *_with_missing(bundle, source, sequences)])
     originals = [dict(source.whole(trial.inputs)) for trial in tried]
     least, finest = small(tried, originals), small(tried, originals, resolution / tolerance)
     for length in sorted({trial.length for trial in tried}):
@@ -139,3 +154,19 @@ def compare(
         rows_proved=proved,
         resolution=resolution,
     )
+
+
+def _with_missing(bundle: Bundle, source: Source, sequences: Sequence[Array]) -> Special:
+    """Returns a sequence with missing values, if both the bundle and the source turn them into numbers.
+
+    A source that returns NaN leaves them to the bundle's policy.
+    """
+    taken = bundle.config.input
+    if not isinstance(taken, Features) or taken.missing.policy == "reject":
+        return []
+    inputs = sequences[0].copy()
+    inputs[np.random.default_rng(0).random(inputs.shape) < MISSING_SHARE] = np.nan
+    outputs = source.whole(inputs).values()
+    answered = [~np.isnan(np.asarray(value)).all(axis=tuple(range(1, np.ndim(value)))) for value in outputs]
+    finite = all(np.isfinite(np.asarray(value)[rows]).all() for value, rows in zip(outputs, answered, strict=True))
+    return [(WITH_MISSING, inputs)] if finite and all(rows.any() for rows in answered) else []

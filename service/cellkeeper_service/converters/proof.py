@@ -30,12 +30,14 @@ SIZES = (
     ("inputs of zero", 0.0),
 )
 WITH_SPECIAL = "ordinary inputs with zeros and the values that the model compares with"
+WITH_MISSING = "ordinary inputs with missing values, which the original fills itself"
 WITH_ZEROS, ZERO_EVERY_STEPS = "ordinary inputs with time steps of zero", 7  # a model may skip such time steps
 SEQUENCES, STEPS = len(SIZES) + 1, LENGTHS[-1]  # for `trials`: one sequence for each size, and one that gets zeros
 STEPPED = 32  # time steps that the source takes one by one; one of LENGTHS
 COMPANY = 1e6
 SMALL_SHARE = 1e-3  # outputs of large inputs below this share of ordinary outputs are compared relative to it
 Scaled = Callable[[Array, float], Array | None]
+Special = Sequence[tuple[str, Array]]
 
 
 class Source(Protocol):
@@ -78,14 +80,12 @@ def times(inputs: Array, scale: float) -> Array | None:
     return inputs if scale == 1.0 else times_scale(inputs, scale)
 
 
-def trials(
-    sequences: Sequence[Array], scaled: Scaled, windowed: bool = False, special: Sequence[Array] = ()
-) -> list[Trial]:
+def trials(sequences: Sequence[Array], scaled: Scaled, windowed: bool = False, special: Special = ()) -> list[Trial]:
     """Returns trials of each length and size.
 
     sequences: SEQUENCES ordinary inputs [STEPS, ...]. scaled: scales inputs; returns None if they have no other size.
     windowed: as in Source; adds a trial with all sequences joined into a long one. special: further sequences, with
-    values that the model may treat in a special way.
+    values that the model may treat in a special way, and what to call them.
     """
     made = []
     for (what, scale), whole in zip(SIZES, sequences, strict=False):
@@ -97,7 +97,7 @@ def trials(
         inputs = sequences[-1].copy()
         inputs[ZERO_EVERY_STEPS - 1 :: ZERO_EVERY_STEPS] = zeros[ZERO_EVERY_STEPS - 1 :: ZERO_EVERY_STEPS]
         made += [Trial(WITH_ZEROS, 1.0, length, inputs[:length]) for length in LENGTHS if length > ZERO_EVERY_STEPS]
-    made += [Trial(WITH_SPECIAL, 1.0, length, inputs[:length]) for inputs in special for length in LENGTHS]
+    made += [Trial(what, 1.0, length, inputs[:length]) for what, inputs in special for length in LENGTHS]
     if windowed:
         long = np.concatenate(sequences)
         made.append(Trial(ORDINARY, 1.0, len(long), long))

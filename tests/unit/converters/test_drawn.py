@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cellkeeper_service.converters import Normalization, import_keras, import_onnx, import_torch
+from cellkeeper_service.converters import Missing, Normalization, import_keras, import_onnx, import_torch
 from cellkeeper_service.converters.drawn import draw_ids, random_sequences, scaled_as, special_sequences
 from cellkeeper_service.converters.leading import masked_input, masks
 from cellkeeper_service.converters.onnx import inputs as onnx_inputs
@@ -72,7 +72,7 @@ def test_some_time_steps_are_masked_also_the_first_ones(layers: Any) -> None:
     scaled = scaled_as(stack)(drawn[1], 1e3)
     assert scaled is not None
     assert [masks(stack, step) for step in scaled] == [masks(stack, step) for step in drawn[1]]
-    (special,) = special_sequences(stack)
+    ((_, special),) = special_sequences(stack)
     skipped = masked_input(stack)
     partly = (special == skipped).any(axis=1) & ~(special == skipped).all(axis=1)
     assert partly.any()
@@ -162,7 +162,7 @@ z = Where(b, zero, x)""")
     declaration: Any = type("D", (), {"named": (), "input_shape": (F,), "input_name": "x"})
     read: Any = type("G", (), {"model": model})
     drawn = onnx_inputs.draw_inputs(read, declaration, 0)
-    (special,), ordinary = drawn.special, drawn.sequences
+    ((_, special),), ordinary = drawn.special, drawn.sequences
     for value in (0.0, -999.0, 50.0, 51.0):
         assert (special == value).any()
         assert (special == value).all(axis=1).any()
@@ -225,3 +225,43 @@ def test_a_mask_that_a_traced_keras_model_makes_itself_is_compared(keras: Any, t
     model.save(tmp_path / "m.keras")
     words = "for ordinary inputs with zeros and the values that the model compares with"
     refused(tmp_path, words, import_keras, tmp_path / "m.keras", tmp_path / "m", trace=True, **QUICK)
+
+
+FILLED = """f = Constant<value = float {0.75}>()
+n = IsNaN(x)
+z = Where(n, f, x)"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "agrees"),
+    [
+        (None, True),
+        (Missing("constant", 0.75), True),
+        (Missing("constant", 0.0), False),
+        (Missing("hold", 0.75), False),
+    ],
+)
+def test_a_graph_that_fills_missing_values_itself_agrees_with_the_policy(
+    missing: Missing | None, agrees: bool, tmp_path: Path
+) -> None:
+    data = graph(FILLED).SerializeToString()
+    if agrees:
+        assert import_onnx(data, tmp_path / "m", missing=missing, **QUICK).parity.relative < 1e-5
+        return
+    words = "for ordinary inputs with missing values, which the original fills itself"
+    refused(tmp_path, words, import_onnx, data, tmp_path / "m", missing=missing, **QUICK)
+
+
+def test_a_graph_that_leaves_missing_values_is_imported_with_any_policy(tmp_path: Path) -> None:
+    for number, missing in enumerate((Missing("constant", 0.5), Missing("hold"))):
+        data = graph("z = Tanh(x)").SerializeToString()
+        assert import_onnx(data, tmp_path / f"m{number}", missing=missing, **QUICK).parity.relative < 1e-5
+
+
+def test_half_precision_is_said(tmp_path: Path) -> None:
+    lines: list[str] = []
+    for number, dtype in enumerate((torch.bfloat16, torch.float16, torch.float32)):
+        layers = [nn.GRU(F, 4).to(dtype), nn.Linear(4, 1).to(dtype)]
+        import_torch(layers, tmp_path / f"m{number}", max_batch=8, report=lines.append)
+    said = [line.partition(",")[0] for line in lines if line.startswith("dtype: ")]
+    assert said == ["dtype: the weights are bfloat16", "dtype: the weights are float16"]

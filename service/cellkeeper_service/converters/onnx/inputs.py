@@ -9,7 +9,7 @@ import numpy as np
 from cellkeeper_service.domain.spec import PackedInputs
 
 from ..drawn import draw_ids, special_values, with_values
-from ..proof import SEQUENCES, STEPS
+from ..proof import SEQUENCES, STEPS, WITH_SPECIAL, Special
 from ..stack import Array, Normalize
 from .graph import Graph
 from .source import Declaration
@@ -21,7 +21,7 @@ class Drawn:
     """The inputs of the comparison: see proof.trials."""
 
     sequences: list[Array]
-    special: list[Array]
+    special: Special
     around: Normalize | None
 
 
@@ -46,4 +46,4 @@ def draw_inputs(graph: Graph, declaration: Declaration, vocabulary: int) -> Draw
         each = {spec.name: values(spec.shape, spec.vocabulary, spec.dtype, special) for spec in declaration.named}
         return PackedInputs.of(declaration.named).pack(each)
 
-    return Drawn([sequence(False) for _ in range(SEQUENCES)], [sequence(True)], around)
+    return Drawn([sequence(False) for _ in range(SEQUENCES)], [(WITH_SPECIAL, sequence(True))], around)

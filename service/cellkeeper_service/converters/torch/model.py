@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
+HALF = ("float16", "bfloat16")
+
+
 def import_torch(
     model: nn.Module | Sequence[nn.Module] | Mapping[str, Tensor] | ExportedProgram | Path | str,
     folder: Path | str,
@@ -135,7 +138,20 @@ def import_torch(
             special=special_sequences(whole),
         )
     report(str(imported))
+    _report_dtypes(model, report)
     return imported
+
+
+def _report_dtypes(model: Any, report: Report) -> None:
+    """Reports weights in half precision: the import computes with them in float32."""
+    if isinstance(model, Mapping):
+        tensors = list(model.values())
+    else:
+        modules = model if isinstance(model, Sequence) and not isinstance(model, str) else [model]
+        tensors = [value for one in modules if hasattr(one, "parameters") for value in one.parameters()]
+    found = {str(getattr(tensor, "dtype", "")).removeprefix("torch.") for tensor in tensors} & {*HALF}
+    for dtype in sorted(found):
+        report(f"dtype: the weights are {dtype}, but are served in float32; results in {dtype} differ by its rounding")
 
 
 def _import_traced(
