@@ -112,3 +112,37 @@ def test_a_forward_that_fills_missing_values_itself_agrees_with_the_policy(tmp_p
     assert import_torch(Zeroing(), tmp_path / "c", missing=Missing("constant", 0.0), **QUICK).parity.relative < 1e-5
     assert import_torch(Zeroing(), tmp_path / "d", **QUICK).parity.relative < 1e-5  # NaN never reaches the model
     assert import_torch(Plain(), tmp_path / "e", missing=Missing("hold"), **QUICK).parity.relative < 1e-5
+
+
+class Late(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return torch.where((torch.arange(x.shape[1]) > 5_000)[None, :, None], y * 2, y)
+
+
+class Item(Plain):
+    def before(self, x: Tensor) -> Tensor:
+        return x * 0 if x[0, 0, 0].item() == -5.0 else x
+
+
+class Near(Plain):
+    def before(self, x: Tensor) -> Tensor:
+        return torch.where((x + 999.0).abs() < 1e-3, torch.zeros_like(x), x)
+
+
+@pytest.mark.parametrize(("module", "operator"), [(Late, "where"), (Item, "_local_scalar_dense"), (Near, "where")])
+def test_a_choice_between_values_that_no_comparison_reaches_is_said(
+    module: type[Plain], operator: str, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    import_torch(module(), tmp_path / "m", max_batch=8, report=lines.append)
+    assert lines[0].startswith(f"{module.__name__}: its forward chooses between values (")
+    assert operator in lines[0]
+    lines.clear()
+    import_torch(Plain(), tmp_path / "plain", max_batch=8, report=lines.append)
+    assert len(lines) == 1
+
+
+def test_with_an_example_such_a_forward_is_traced(tmp_path: Path) -> None:
+    imported = import_torch(Near(), tmp_path / "m", example=torch.zeros(2, 5, 3), **QUICK)
+    assert imported.parity.source.endswith("(traced)")

@@ -9,11 +9,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge", "clamp", "clamp_", "clamp_min", "clamp_max", "maximum", "minimum")
+_CHOICES = (
+    *("where", "masked_fill", "masked_fill_", "masked_select", "index", "index_put", "index_put_", "nonzero", "isin"),
+    *("isnan", "isinf", "nan_to_num", "bucketize", "searchsorted", "gather", "scatter", "_local_scalar_dense"),
+)
 MOST_NUMBERS = 64  # of a tensor that is compared with
 
 
 class Compared(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """values: the finite numbers, in the order of their first comparison.
+    """values: the finite numbers, in the order of their first comparison. choices: operators whose result depends on
+    what a tensor's values are compared with, so that they may do nothing for most inputs.
 
     They are the scalars, and the elements of small tensors that are not made from the forward's input: such a tensor
     is compared with a larger one.
@@ -22,6 +27,7 @@ class Compared(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._found: dict[float, None] = {}
+        self.choices: dict[str, None] = {}
 
     @property
     def values(self) -> list[float]:
@@ -29,6 +35,8 @@ class Compared(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
+        if name in _COMPARISONS or name in _CHOICES:
+            self.choices[name] = None
         if name in _COMPARISONS:
             tensors = [value for value in args if isinstance(value, Tensor)]
             largest = max((value.numel() for value in tensors), default=0)

@@ -32,13 +32,17 @@ _INSTEAD = f"{TRACED}; or pass its modules as a list, in the order in which they
 
 def compare_forward(
     model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack, processing: Processing
-) -> None:
+) -> list[str]:
     """Compares the children, in the order of their registration, with the module's own forward.
 
     Covers ordinary, large, tiny and zero inputs, in short and long sequences; zeros and the numbers that forward
     compares with, among ordinary inputs; and, if missing values are filled, what forward itself does with them. Raises
     ImportRefused, which names the first case in which they differ.
+
+    Returns the operators with which forward alone chooses between values: for other inputs they may do something.
     """
+    from .compared import Compared
+
     recurrent: Any = next((module for module in chain if hasattr(module, "batch_first")), None)
     own = OwnForward(model, bool(recurrent is not None and recurrent.batch_first))
     layers = ModuleChain(chain, initial)
@@ -53,6 +57,9 @@ def compare_forward(
             _compare(own, layers, what, inputs)
     if processing.missing.policy != "reject" and not stack.vocabulary:
         _compare_missing(own, layers, stack, processing)
+    with Compared() as of_layers:
+        layers.whole(random_sequences(stack, 1, STEPS)[0])
+    return sorted({*own.choices} - {*of_layers.choices})
 
 
 def _compare(own: OwnForward, layers: ModuleChain, what: str, inputs: Array) -> None:
@@ -196,6 +203,11 @@ class OwnForward:
     def compared(self) -> list[float]:
         """The numbers that forward has compared with so far."""
         return self._seen.values
+
+    @property
+    def choices(self) -> list[str]:
+        """See Compared."""
+        return list(self._seen.choices)
 
     def last(self, inputs: Array) -> Array:
         """Returns the outputs for [T, ...]: [T, units], or [1, units] if it returns only the last time step."""

@@ -112,7 +112,7 @@ def import_torch(
     several = isinstance(example, tuple | list | Mapping)  # a model that is read has one input only
     if example is None or not (stated or several):
         try:
-            read = _read(model, layers, _initial(initial_state), processing, name)
+            read = _read(model, layers, _initial(initial_state), processing, name, report if example is None else None)
         except ImportRefused:
             if example is None:
                 raise
@@ -195,9 +195,17 @@ def _import_traced(
 
 
 def _read(
-    model: Any, layers: str | None, initial: Mapping[str, Array], processing: Processing, name: str
+    model: Any,
+    layers: str | None,
+    initial: Mapping[str, Array],
+    processing: Processing,
+    name: str,
+    report: Report | None,
 ) -> tuple[str, Stack, Stack, Lowered, Source]:
-    """Returns where, the stack alone, the stack with its processing, the bundle's contents, and their reference."""
+    """Returns where, the stack alone, the stack with its processing, the bundle's contents, and their reference.
+
+    report: None if the model can be traced instead.
+    """
     chain: list[nn.Module] = []
     own: Any = None
     if isinstance(model, str | Path | Mapping):
@@ -231,7 +239,12 @@ def _read(
             "pass that",
         ) from error
     if own is not None:
-        compare_forward(own, chain, initial, stack, processing)
+        choices = compare_forward(own, chain, initial, stack, processing)
+        words = f"its forward chooses between values ({', '.join(choices)}), which its layers do not"
+        if choices and report is None:
+            raise ImportRefused(place, words)
+        if choices and report is not None:
+            report(f"{place}: {words}; for inputs that the comparison did not draw, served values may differ. {TRACED}")
     return place, stack, whole, lowered, _source(chain, parts, tensors, initial, stack)
 
 
