@@ -31,7 +31,7 @@ from cellkeeper_service.store.cursor import session_after, session_cursor
 from cellkeeper_service.store.damage import BAD_ID, damaged
 from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite import rows
-from cellkeeper_service.store.sqlite.bulk import LEAST, Group, commit_group, group_of
+from cellkeeper_service.store.sqlite.bulk import commit_groups
 from cellkeeper_service.store.sqlite.file import SqliteFile
 from cellkeeper_service.store.sqlite.ids import is_damaged, shown
 from cellkeeper_service.store.sqlite.schema import open_file
@@ -130,7 +130,7 @@ class SqliteStore:
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         def apply(connection: sqlite3.Connection, now_ms: int) -> list[CommitResult]:
             self._sweep(connection, now_ms)
-            done = _commit_groups(connection, commits, now_ms)
+            done = commit_groups(connection, commits, now_ms)
             return [
                 COMMITTED if number in done else rows.apply_commit(connection, commit, now_ms)
                 for number, commit in enumerate(commits)
@@ -283,20 +283,6 @@ class SqliteStore:
                     "UPDATE records SET expires_ms = ? WHERE record = ? AND expires_ms = ?", refreshes
                 )
             )
-
-
-def _commit_groups(connection: sqlite3.Connection, commits: Sequence[Commit], now_ms: int) -> set[int]:
-    """Writes as many commits as possible in groups, and returns their indices."""
-    done: set[int] = set()
-    groups: dict[Group, list[int]] = {}
-    for number, commit in enumerate(commits if len(commits) >= LEAST else ()):
-        group = group_of(commit)
-        if group is not None:
-            groups.setdefault(group, []).append(number)
-    for group, numbers in groups.items():
-        if len(numbers) >= LEAST and commit_group(connection, group, [commits[number] for number in numbers], now_ms):
-            done.update(numbers)
-    return done
 
 
 def _commit(connection: sqlite3.Connection) -> None:
