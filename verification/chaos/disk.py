@@ -12,9 +12,10 @@ SIZE_MIB = 256
 
 
 class SmallDisk:
-    """A folder; use as a context manager. limited: it is a disk of SIZE_MIB, and `fill` works."""
+    """A folder; use as a context manager. limited: it is a disk of `size_mib`, and `fill` works."""
 
-    def __init__(self) -> None:
+    def __init__(self, size_mib: int = SIZE_MIB) -> None:
+        self._size_mib = size_mib
         self.folder = Path(tempfile.mkdtemp(prefix="cellkeeper-disk-"))
         self.limited = False
 
@@ -32,7 +33,7 @@ class SmallDisk:
 
     def __enter__(self) -> SmallDisk:
         if os.geteuid() == 0:
-            words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", str(self.folder)]
+            words = ["mount", "-t", "tmpfs", "-o", f"size={self._size_mib}m", "tmpfs", str(self.folder)]
             self.limited = subprocess.run(words, capture_output=True, check=False).returncode == 0
         return self
 

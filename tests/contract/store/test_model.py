@@ -10,7 +10,7 @@ from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete, Load, Store
 from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.store.sqlite import store as sqlite
+from cellkeeper_service.store.sqlite import bulk
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -101,7 +101,7 @@ class Stores(RuleBasedStateMachine):
 
 
 def test_does_what_the_memory_store_does(durable_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "LEAST", 1)  # so that some commits write many records at a time
+    monkeypatch.setattr(bulk, "LEAST", 1)  # so that some commits write many records at a time
     store = open_store(durable_url, timeout_ms=10_000)
 
     class Against(Stores):

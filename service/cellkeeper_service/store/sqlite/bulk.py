@@ -52,7 +52,7 @@ _LOG = """
 """
 
 
-class Group(NamedTuple):
+class _Group(NamedTuple):
     """What commits must have in common to be written together. creates: they create their records. checkpoint_bytes: 0
     if they write none."""
 
@@ -64,7 +64,7 @@ class Group(NamedTuple):
     checkpoint_bytes: int
 
 
-def group_of(commit: Commit) -> Group | None:
+def _group_of(commit: Commit) -> _Group | None:
     """Returns the group of a commit that creates a record with its first checkpoint, or continues one that never
     expires; None for all others, which are written one by one."""
     expected, header, log, checkpoint = commit.expected, commit.header, commit.log, commit.checkpoint
@@ -76,10 +76,24 @@ def group_of(commit: Commit) -> Group | None:
     elif not log or header.ttl_ms or expected.ttl_ms:
         return None
     sizes = len(log), len(checkpoint or b"")
-    return Group(commit.key.tenant, commit.key.model, expected is None, header.ttl_ms, *sizes)
+    return _Group(commit.key.tenant, commit.key.model, expected is None, header.ttl_ms, *sizes)
 
 
-def commit_group(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit], now_ms: int) -> bool:
+def commit_groups(connection: sqlite3.Connection, commits: Sequence[Commit], now_ms: int) -> set[int]:
+    """Writes as many commits as possible in groups, and returns their indices."""
+    done: set[int] = set()
+    groups: dict[_Group, list[int]] = {}
+    for number, commit in enumerate(commits if len(commits) >= LEAST else ()):
+        group = _group_of(commit)
+        if group is not None:
+            groups.setdefault(group, []).append(number)
+    for group, numbers in groups.items():
+        if len(numbers) >= LEAST and _commit_group(connection, group, [commits[number] for number in numbers], now_ms):
+            done.update(numbers)
+    return done
+
+
+def _commit_group(connection: sqlite3.Connection, group: _Group, commits: Sequence[Commit], now_ms: int) -> bool:
     """Writes these commits, within a write transaction. Returns False if a record is not as expected or occurs twice;
     then nothing was written. now_ms: unix time."""
     records = (_create if group.creates else _move)(connection, group, commits, now_ms)
@@ -95,7 +109,7 @@ def commit_group(connection: sqlite3.Connection, group: Group, commits: Sequence
     return True
 
 
-def _move(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit], _: int) -> str:
+def _move(connection: sqlite3.Connection, group: _Group, commits: Sequence[Commit], _: int) -> str:
     """Replaces the expected headers with the new ones. Returns the records as JSON, in the order of the commits, or ""
     if one is not as expected or occurs twice; then nothing was written."""
     sessions = json.dumps([commit.key.session for commit in commits])
@@ -108,7 +122,7 @@ def _move(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit
     return records
 
 
-def _create(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit], now_ms: int) -> str:
+def _create(connection: sqlite3.Connection, group: _Group, commits: Sequence[Commit], now_ms: int) -> str:
     """Creates the records. Returns them as JSON, in the order of the commits, or "" if a session already has a record,
     expired or not, or occurs twice; then nothing was written."""
     ids = [commit.key.session.encode() for commit in commits]

@@ -29,7 +29,7 @@ class SqliteFile:
         Raises StoreLost if a file is already gone.
         """
         # SQLite resolves symbolic links, and puts the -wal and the -shm beside the target.
-        database = str(connection.execute("PRAGMA database_list").fetchone()[2])
+        self.database = database = str(connection.execute("PRAGMA database_list").fetchone()[2])
         self._path = str(path)
         self._wal = f"{database}-wal"
         found = [(name, _stat(name)) for name in (self._path, self._wal, f"{database}-shm")]

@@ -31,14 +31,15 @@ from cellkeeper_service.store.cursor import session_after, session_cursor
 from cellkeeper_service.store.damage import BAD_ID, damaged
 from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite import rows
-from cellkeeper_service.store.sqlite.bulk import LEAST, Group, commit_group, group_of
+from cellkeeper_service.store.sqlite.bulk import commit_groups
 from cellkeeper_service.store.sqlite.file import SqliteFile
 from cellkeeper_service.store.sqlite.ids import is_damaged, shown
 from cellkeeper_service.store.sqlite.schema import open_file
+from cellkeeper_service.store.sqlite.space import FULL, Space
 from cellkeeper_service.store.sqlite.stored_header import read_stored
 
 SWEEP_RECORDS = 64  # expired records that one write removes, at most
-_NOT_COMMITTED = ("database or disk is full", "database is locked", "attempt to write a readonly database")
+_NOT_COMMITTED = (FULL, "database is locked", "attempt to write a readonly database")
 _BEYOND_ALL = b"\xff" * 1024  # above every session id
 
 _T = TypeVar("_T")
@@ -70,6 +71,7 @@ class SqliteStore:
         self._writing = threading.Lock()  # threads of one process queue here, since SQLite waits by slow polling
         self._connections: list[sqlite3.Connection] = []
         self._file: SqliteFile | None = None
+        self._space: Space | None = None
         self._closed = False
         self._sweeps = True
         try:
@@ -128,7 +130,7 @@ class SqliteStore:
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         def apply(connection: sqlite3.Connection, now_ms: int) -> list[CommitResult]:
             self._sweep(connection, now_ms)
-            done = _commit_groups(connection, commits, now_ms)
+            done = commit_groups(connection, commits, now_ms)
             return [
                 COMMITTED if number in done else rows.apply_commit(connection, commit, now_ms)
                 for number, commit in enumerate(commits)
@@ -170,11 +172,14 @@ class SqliteStore:
             self._closed = True
             connections, self._connections = self._connections, []
             file, self._file = self._file, None
+            space, self._space = self._space, None
         for connection in connections:
             # If the file was replaced, SQLite does not touch the -wal of the new one.
             connection.close()
         if file is not None:
             file.close()
+        if space is not None:
+            space.close()
 
     def _connection(self) -> sqlite3.Connection:
         """Returns this thread's connection to the file that was opened first. Raises StoreError."""
@@ -188,6 +193,7 @@ class SqliteStore:
                 try:
                     if self._file is None:
                         self._file = SqliteFile(self._path, connection)
+                        self._space = Space(self._file.database, connection)
                     else:
                         self._file.check()  # it may have been replaced just before it was opened
                 except StoreError:
@@ -224,16 +230,24 @@ class SqliteStore:
         if not self._writing.acquire(timeout=self._timeout_ms / 1000.0):
             raise sqlite3.OperationalError(f"other threads kept writing for {self._timeout_ms} ms")
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = apply(connection, self._clock_ms())
-                _commit(connection)
-                self._check_written()
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+            if (space := self._space) is None:
+                raise StoreError("the SQLite store is closed")
+            return space.with_room(connection, self._check_file, lambda: self._transaction(connection, space, apply))
         finally:
             self._writing.release()
+
+    def _transaction(
+        self, connection: sqlite3.Connection, space: Space, apply: Callable[[sqlite3.Connection, int], _T]
+    ) -> _T:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = apply(connection, self._clock_ms())
+            space.set_aside(connection)
+            _commit(connection)
+            self._check_written()
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
         return result
 
     def _sweep(self, connection: sqlite3.Connection, now_ms: int) -> None:
@@ -269,20 +283,6 @@ class SqliteStore:
                     "UPDATE records SET expires_ms = ? WHERE record = ? AND expires_ms = ?", refreshes
                 )
             )
-
-
-def _commit_groups(connection: sqlite3.Connection, commits: Sequence[Commit], now_ms: int) -> set[int]:
-    """Writes as many commits as possible in groups, and returns their indices."""
-    done: set[int] = set()
-    groups: dict[Group, list[int]] = {}
-    for number, commit in enumerate(commits if len(commits) >= LEAST else ()):
-        group = group_of(commit)
-        if group is not None:
-            groups.setdefault(group, []).append(number)
-    for group, numbers in groups.items():
-        if len(numbers) >= LEAST and commit_group(connection, group, [commits[number] for number in numbers], now_ms):
-            done.update(numbers)
-    return done
 
 
 def _commit(connection: sqlite3.Connection) -> None:
