@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from cellkeeper_service.errors import Reason, Rejection
 from .call_context import CallContext
 from .caller import Caller
 from .catalog import Catalog
+
+log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 1.0
 """How often to check the token file, and whether the callers of open streams may continue."""
@@ -80,8 +83,11 @@ class Authenticator:
         """Rereads the token file and sweeps the streams until cancelled."""
         while self._tokens is not None:
             await asyncio.sleep(WATCH_SECONDS)
-            if await asyncio.to_thread(self._tokens.reread):
-                self.renewed()
+            try:
+                if await asyncio.to_thread(self._tokens.reread):
+                    self.renewed()
+            except Exception:  # if the watch ended, tokens could no longer be revoked
+                log.exception("internal error: the token file could not be reread")
             self.sweep()
 
     def renewed(self) -> None:

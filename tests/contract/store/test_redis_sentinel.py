@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import CommitResult, Load, Outcome, Store, StoreError
 from cellkeeper_service.store.open import open_store
+from cellkeeper_service.store.redis.sentinel import Sentinel
 from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
 
 from testing.redis_sentinel import SERVICE, RedisSentinels, wait_until
@@ -243,3 +245,21 @@ def test_a_url_in_full() -> None:
     assert url.service == "mine"
     assert url.of_server(url.sentinels[1]) == "rediss://u:p@[::1]:2/3?ssl_ca_certs=x.pem"
     assert url.of_sentinel(url.sentinels[0]) == "rediss://:s%2Fs@a:26379?ssl_ca_certs=x.pem"
+
+
+def test_the_watch_goes_on_after_an_unforeseen_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[object] = []
+
+    def ask(*_: object) -> NoReturn:
+        asked.append(None)
+        raise StoreError("not there") if len(asked) == 1 else RuntimeError("unforeseen")
+
+    monkeypatch.setattr("cellkeeper_service.store.redis.sentinel.ask_view", ask)
+    monkeypatch.setattr("cellkeeper_service.store.redis.sentinel.WATCH_S", 0.001)
+    watched = Sentinel("redis+sentinel://127.0.0.1:26379/records", TIMEOUT_MS)
+    watched.refresh()
+    wait_until(lambda: len(asked) > 3)
+    watched.close()
+    assert "the sentinels could not be asked" in caplog.text

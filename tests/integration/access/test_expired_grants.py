@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,3 +78,28 @@ def test_a_stream_ends_when_its_token_expires(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(Rejection) as refused:
         access.enter("StepStream", Call(token))
     assert refused.value.reason is Reason.UNAUTHENTICATED
+
+
+async def test_the_watch_goes_on_after_an_unforeseen_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (token, line), (_, other) = entry("a", "step"), entry("a", "step")
+    (tmp_path / "tokens").write_text(f"{line}\n")
+    tokens = TokenFile(str(tmp_path / "tokens"), Quota())
+    access = Authenticator(Catalog({}, None), tokens)  # type: ignore[arg-type]
+    reread = tokens.reread
+
+    def fail_once() -> bool:
+        monkeypatch.setattr(tokens, "reread", reread)
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(tokens, "reread", fail_once)
+    monkeypatch.setattr(authenticator, "WATCH_SECONDS", 0.001)
+    ended: asyncio.Future[Rejection] = asyncio.get_running_loop().create_future()
+    with access.open_stream(access.enter("StepStream", Call(token)), ended.set_result):
+        watch = asyncio.create_task(access.watch())
+        (tmp_path / "tokens").write_text(f"{other}\n")
+        assert (await asyncio.wait_for(ended, 10)).reason is Reason.UNAUTHENTICATED
+        watch.cancel()
+        await asyncio.wait([watch])
+    assert "the token file could not be reread" in caplog.text

@@ -157,9 +157,12 @@ class Sentinel:
     def _look(self) -> None:
         """Polls all sentinels: the one that led a fail-over knows first, and the others learn within seconds."""
         while not self._closed.wait(WATCH_S):
-            views, _ = self._views(everybody=True)  # without the lock, so that a hanging sentinel delays nobody
-            with self._lock:
-                self._take(views)
+            try:
+                views, _ = self._views(everybody=True)  # without the lock, so that a hanging sentinel delays nobody
+                with self._lock:
+                    self._take(views)
+            except Exception:  # noqa: PERF203 - if the thread ended, nobody would see a fail-over
+                _logger.exception("internal error: the sentinels could not be asked")
 
     def _views(self, *, everybody: bool = False) -> tuple[list[View], dict[Address, str]]:
         """Returns the sentinels' views, and why others did not answer. everybody: ask them all.
