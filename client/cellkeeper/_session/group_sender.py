@@ -15,6 +15,7 @@ from ..errors import CellkeeperError, Closed, Unavailable
 from ..types import GroupReply, StepReply
 from .chunk import Chunk
 from .deadlines import NEVER, Deadlines
+from .drains import Drains
 from .event_loop import check_loop
 from .frame_format import FrameFormat
 from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns, applied_steps
@@ -66,7 +67,7 @@ class GroupSender:
         self._deadlines = deadlines
         self._waiting: deque[GroupCall] = deque()  # each until none of its members is busy
         self._active: list[GroupCall] = []
-        self._drain_futures: list[asyncio.Future[None]] = []
+        self._drains = Drains(loop)
         self._closed: CellkeeperError | None = None
 
     # ------------------------------------------------------------------------------------------ callers
@@ -231,10 +232,9 @@ class GroupSender:
 
     async def _columns_drained(self, members: Members, timeout: float, deadline: float) -> None:
         while self._is_busy(members):
-            done: asyncio.Future[None] = self.loop.create_future()
-            self._drain_futures.append(done)
+            drained = self._drains.begin()
             try:
-                await asyncio.wait_for(done, max(0.0, deadline - self.loop.time()))
+                await asyncio.wait_for(drained, max(0.0, deadline - self.loop.time()))
             except asyncio.TimeoutError:
                 raise no_answer_from(None, timeout, timeout, None, "earlier steps are still unanswered") from None
 
@@ -332,7 +332,4 @@ class GroupSender:
         if call.done:
             self._forget_done()
         self._start_waiting()
-        drained, self._drain_futures = self._drain_futures, []
-        for future in drained:
-            if not future.done():
-                future.set_result(None)
+        self._drains.finish()

@@ -13,6 +13,7 @@ from ..position import Position
 from ..types import Backoff, Counters, StepReply
 from .chunk import Chunk, ChunkState
 from .deadlines import NEVER, Deadlines
+from .drains import Drains
 from .event_loop import check_loop
 from .frame_format import FrameFormat, FrameFormats, Layout
 from .history import History
@@ -73,7 +74,7 @@ class SessionSender:
         self._counters = counters
         self._pause = RetryPause(loop, backoff)
         self._waiting: deque[StepCall] = deque()  # beyond the window
-        self._drain_futures: list[asyncio.Future[None]] = []
+        self._drains = Drains(loop)
         self.late_steps = LateSteps(step_bytes)
         self._closed: CellkeeperError | None = None
 
@@ -148,7 +149,7 @@ class SessionSender:
     @property
     def is_at_rest(self) -> bool:
         """True if it has nothing to do and no endpoint to avoid."""
-        busy = self._waiting or self._pause.active or self._drain_futures or not self.history.idle
+        busy = self._waiting or self._pause.active or self._drains or not self.history.idle
         return not busy and not any(map(self.is_not_served_at, self._not_served))
 
     def close(self, error: CellkeeperError, superseded: bool = False) -> None:
@@ -165,9 +166,9 @@ class SessionSender:
         for chunk in self.history.end():
             self.late_steps.ended(chunk, error)
         if superseded:
-            self._finish_drains()
+            self._drains.finish()
         else:
-            self._fail_drains(error)
+            self._drains.fail(error)
 
     def disown(self, error: CellkeeperError) -> None:
         """Makes every later use raise `error`. Leaves its event loop alone, which is closed or another process's."""
@@ -178,8 +179,7 @@ class SessionSender:
         self.check()
         if self.history.idle and not self._waiting:
             return
-        drained: asyncio.Future[None] = self.loop.create_future()
-        self._drain_futures.append(drained)
+        drained = self._drains.begin()
         self.go_on()  # a late step is sent again only while a caller waits
         try:
             await asyncio.wait_for(drained, timeout)
@@ -240,7 +240,7 @@ class SessionSender:
         elif verdict.action is _FAIL:
             text = f"the server is at {Position(*reply.position)}, where {chunk.end} was expected"
             self._fail_calls(verdict, error_of_reason(verdict.reason, text, reply.position))
-        if history.queued or self._waiting or self._drain_futures:
+        if history.queued or self._waiting or self._drains:
             self.go_on()
 
     def refused(self, chunk: Chunk, error: CellkeeperError) -> None:
@@ -292,7 +292,7 @@ class SessionSender:
 
     def _is_awaited(self) -> bool:
         """Returns True if a call waits; late steps alone are not sent again."""
-        return bool(self._waiting or self._drain_futures or self.history.awaited)
+        return bool(self._waiting or self._drains or self.history.awaited)
 
     def _another_may_serve(self) -> bool:
         """Returns False once every endpoint has answered MODEL_CHANGED.
@@ -315,14 +315,8 @@ class SessionSender:
         sends = history.queued and may_send and history.ready
         if sends and (not history.late or self._is_awaited()):
             self._dispatch(self)
-        if self._drain_futures and history.idle and not self._waiting:
-            self._finish_drains()
-
-    def _finish_drains(self) -> None:
-        for drained in self._drain_futures:
-            if not drained.done():
-                drained.set_result(None)
-        self._drain_futures.clear()
+        if self._drains and history.idle and not self._waiting:
+            self._drains.finish()
 
     def _fail_calls(self, verdict: Verdict, error: CellkeeperError) -> None:
         """Fails the calls of these chunks: the first with the error, the others with one that says they build on it."""
@@ -336,7 +330,7 @@ class SessionSender:
             self._waiting.popleft().fail(error_of_later_steps(error) if told else error)
             told = True
         if self.history.late:
-            self._fail_drains(error)
+            self._drains.fail(error)
 
     def _fail_call(self, chunk: Chunk, error: CellkeeperError) -> bool:
         """Ends the chunk's call with `error`. Returns False if no caller waits for it."""
@@ -354,9 +348,3 @@ class SessionSender:
         if chunk.state is not ChunkState.QUEUED and chunk.state is not ChunkState.IN_FLIGHT:
             chunk.call = call.chunk = None
         return waits
-
-    def _fail_drains(self, error: CellkeeperError) -> None:
-        for drained in self._drain_futures:
-            if not drained.done():
-                drained.set_exception(error)
-        self._drain_futures.clear()

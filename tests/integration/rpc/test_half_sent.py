@@ -20,6 +20,7 @@ import grpc
 import numpy as np
 import pytest
 from cellkeeper_service.errors import Rejection
+from cellkeeper_service.rpc import half_sent
 from cellkeeper_service.rpc.half_sent import PATIENCE_SWEEPS, HalfSent
 
 from testing.server_process import ServerProcess
@@ -103,21 +104,38 @@ class Loop(asyncio.SelectorEventLoop):
         return super().call_later(delay, callback, *args, **how)
 
 
-def test_a_pause_of_the_process_neither_delays_the_next_count_nor_costs_a_connection() -> None:
+class PausedClock:
+    """The clocks of a process that did not run for `paused` seconds."""
+
+    def __init__(self) -> None:
+        self.paused = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.paused
+
+    def thread_time(self) -> float:
+        return time.thread_time()
+
+
+def test_a_pause_of_the_process_neither_delays_the_next_count_nor_costs_a_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The pause is in the middle of a sweep, after a stream was told to end, which had no time to do so."""
+    clock = PausedClock()
+    monkeypatch.setattr(half_sent, "time", clock)
 
     async def sweeps_until_cut(loop: Loop) -> list[float]:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             far = socket.create_connection(listening.getsockname())
             near, (host, port) = listening.accept()
-            half_sent = HalfSent(1000, 10_000)
+            streams = HalfSent(1000, 10_000)
             ended: list[int] = []
 
             def finish(why: Rejection) -> None:
                 ended.append(len(loop.delays))
-                time.sleep(0.5)  # other processes run: time on the clock, but not of the processor
+                clock.paused += 0.5
 
-            with far, near, half_sent.counted(f"ipv4:{host}:{port}", finish):
+            with far, near, streams.counted(f"ipv4:{host}:{port}", finish):
                 far.sendall(bytes(5000))
                 far.setblocking(False)
                 assert (
