@@ -114,9 +114,8 @@ def open_streams() -> None:
     peer.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if (
-            getattr(sys, name) is None
-        ):  # os.open returns the lowest number that is free, which is that of the closed one
+        if getattr(sys, name) is None:
+            # os.open returns the lowest number that is free, which is that of the closed one
             setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode))  # noqa: SIM115 - open as long as the program
 
 

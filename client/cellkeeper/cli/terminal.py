@@ -15,9 +15,8 @@ def open_streams() -> None:
     the encoding of stdout lacks are written as escapes.
     """
     for name, flags, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
-        if (
-            getattr(sys, name) is None
-        ):  # os.open returns the lowest number that is free, which is that of the closed one
+        if getattr(sys, name) is None:
+            # os.open returns the lowest number that is free, which is that of the closed one
             setattr(sys, name, open(os.open(os.devnull, flags), mode))  # noqa: SIM115 - open as long as the program
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -138,9 +138,8 @@ def test_a_pause_of_the_process_neither_delays_the_next_count_nor_costs_a_connec
             with far, near, streams.counted(f"ipv4:{host}:{port}", finish):
                 far.sendall(bytes(5000))
                 far.setblocking(False)
-                assert (
-                    await asyncio.wait_for(loop.sock_recv(far, 1), 60) == b""
-                )  # the stream does not end, so its connection is cut
+                # the stream does not end, so its connection is cut
+                assert await asyncio.wait_for(loop.sock_recv(far, 1), 60) == b""
             return loop.delays[ended[0] :]
 
     loop = Loop()
