@@ -67,6 +67,18 @@ async def test_a_refusal_of_an_open_socket_is_the_steps_error(server: ServerProc
     assert caught.value.field == "request"
 
 
+async def test_a_reply_that_cannot_be_read_ends_the_socket(server: ServerProcess) -> None:
+    async def babble(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(b"\xff\xff")
+        await socket.wait_closed()
+
+    async with serve(babble, "127.0.0.1", 0) as made, client_of(server, made, 1) as client:
+        session = await client.session("babble")
+        with pytest.raises(CellkeeperError, match="sent a reply that cannot be read"):
+            await session.step([1.0])
+
+
 def client_of(server: ServerProcess, made: Server, timeout: float = 20, attempt_timeout: float = 10) -> AsyncClient:
     """Returns a client that sends steps to `made` and everything else to `server`."""
     url = f"ws://127.0.0.1:{next(iter(made.sockets)).getsockname()[1]}"
