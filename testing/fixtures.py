@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 from collections.abc import Generator, Iterator
@@ -35,6 +36,20 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
         gc.freeze()
         gc.set_threshold(10_000)  # of its youngest objects; 700 by default in Python 3.11
+
+
+def root_logging() -> tuple[int, set[logging.Handler]]:
+    root = logging.getLogger()
+    return root.level, set(root.handlers)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Refuses a test that leaves the process's logging changed: the records of later tests would go nowhere, or to a
+    stream of this one, which is closed by then."""
+    before = root_logging()
+    yield
+    assert root_logging() == before, "the test, or what it imports, has configured logging, and not undone it"
 
 
 @pytest.fixture(scope="session")
