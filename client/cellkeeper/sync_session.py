@@ -111,14 +111,12 @@ class Session:
         """
         core = self._core
         raw, single = core._inputs.convert(x)
-        answer: BlockingAnswer[StepReply, StepCall] = BlockingAnswer()
+        answer: BlockingAnswer[StepReply, StepCall] = BlockingAnswer(core._note)
 
         def submit() -> StepCall:
             return core._submit_raw(raw, single, outputs, timeout, answer)
 
-        reply = self._thread.wait("step", answer, submit, core._give_up)  # avoids the task that `run` needs
-        core.last_reply = reply
-        return reply
+        return self._thread.wait("step", answer, submit, core._give_up)  # avoids the task that `run` needs
 
     def stream(
         self,
