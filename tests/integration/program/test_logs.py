@@ -17,6 +17,7 @@ import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service import logs
 
+from testing.meanwhile import Meanwhile, TellingLock
 from testing.server_process import ServerProcess
 
 from .launch import serve
@@ -186,6 +187,24 @@ def test_so_many_in_a_second() -> None:
     assert rate.admit("b") == 0
     now[0] = 11.2
     assert [rate.admit("a") for _ in range(3)] == [3, 0, None]
+
+
+def test_so_many_in_a_second_from_several_threads() -> None:
+    """One thread has read the clock when the next second begins, in which another thread's event is let through."""
+    lock, seconds = TellingLock(), iter([10.0, 11.0, 11.0])
+
+    def clock() -> float:
+        now = next(seconds)
+        other.begin()
+        return now
+
+    rate, admitted = logs.PerSecond(1, clock), list[int | None]()
+    rate._lock = lock  # type: ignore[assignment]
+    other = Meanwhile(lambda: admitted.append(rate.admit("a")), lock)
+    assert rate.admit("a") == 0
+    other.end()
+    assert admitted == [0]
+    assert rate.admit("a") is None
 
 
 def test_a_failure_comes_with_its_trace() -> None:
