@@ -7,7 +7,6 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -132,22 +131,7 @@ def test_a_models_name_is_printable(counting_model: Path, tmp_path: Path, bad: s
     assert line.isprintable()
 
 
-@pytest.fixture
-def configured_here() -> Iterator[None]:
-    """Undoes what `logs.set_up` does to this process."""
-    root, said = logging.getLogger(), logging.getLogger(logs.SAID)
-    level, handlers = root.level, list(root.handlers)
-    yield
-    for handler in {*root.handlers, *said.handlers}.difference(handlers):
-        handler.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    said.handlers.clear()
-    said.propagate = True
-    said.setLevel(logging.NOTSET)
-
-
-@pytest.mark.usefixtures("configured_here")
+@pytest.mark.usefixtures("logging_undone")
 @pytest.mark.parametrize("format", ["text", "json"])
 def test_no_text_makes_a_line_of_its_own(capsys: pytest.CaptureFixture[str], format: str) -> None:
     forged = "a\n2026-01-01 00:00:00,000 INFO x: forged\r\x1b[2J"
