@@ -18,7 +18,7 @@ from ._transport.requests import fork_item, set_state_request
 from ._transport.wire import array_of, position_message, position_of
 from .errors import Closed, HistoryError, ModelError
 from .position import Position
-from .stepping import AsyncStepping
+from .stepping import ANOTHER_GENERATION, AsyncStepping
 from .types import Array, Model, Sample, SessionInfo
 
 
@@ -175,7 +175,8 @@ class AsyncSession(AsyncStepping):
     def _new_generation(self, model: Model, position: Position) -> Position:
         """Starts an empty history for the new generation. Raises Closed if this object was closed meanwhile."""
         self._sender.check()
-        self.model, self._inputs = model, inputs_of(model)
-        self._sender.close(Closed("the session started another generation"), superseded=True)
+        if model is not self.model:
+            self.model, self._inputs = model, inputs_of(model)
+        self._sender.close(Closed(ANOTHER_GENERATION), superseded=True)
         self._sender = self._make_sender(self.id, model, position)
         return self.position

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cellkeeper import AsyncClient, AsyncSession, Closed, GenerationChanged, SessionInfo
+from cellkeeper import AsyncClient, AsyncSession, Client, Closed, GenerationChanged, SessionInfo
 from cellkeeper_service.engine.load import offline
 
 from testing.bundles import make_bundle
@@ -87,3 +87,21 @@ async def test_a_session_that_is_closed_meanwhile_stays_closed(
             await session.step(INPUTS[1])
         again = await client.session("s")
         await again.delete()
+
+
+def test_an_input_that_was_read_for_another_version_is_not_sent(process: ServerProcess) -> None:
+    """Another thread moves the session while this one converts its input."""
+    with Client(process.target, timeout=20) as client:
+        _, older = client.models()
+        session = client.session("s")
+
+        class Moving:
+            def __array__(self, *_: object, **more: object) -> Any:
+                session.carry_over("reset", fingerprint=older.fingerprint)
+                return INPUTS[0]
+
+        with pytest.raises(Closed, match="another generation"):
+            session.step(Moving())
+        outputs = [session.step(one) for one in INPUTS]
+        np.testing.assert_array_equal(outputs, offline(process.bundles[1], INPUTS)["prediction"])
+        session.delete()
