@@ -86,7 +86,11 @@ class Reloader:
     async def _run(self) -> None:
         while self._wanted and not self._ending:
             self._wanted = False
-            self._count(await self._reload())
+            try:
+                self._count(await self._reload())
+            except Exception:  # must not end the task: `close` waits for it
+                log.exception("reload: failed; `cellkeeper model` shows the versions that are served now")
+                self._count("refused")
 
     async def _reload(self) -> str:
         """Reloads, and returns the result: changed, unchanged, refused or abandoned."""
@@ -97,9 +101,6 @@ class Reloader:
             return "abandoned"
         except StartError as error:
             log.error("reload: refused, the served versions stay: %s", error)
-            return "refused"
-        except Exception:
-            log.exception("reload: failed, the served versions stay")
             return "refused"
         if self._ending:
             return "abandoned"
@@ -112,19 +113,16 @@ class Reloader:
     # on the event loop's thread
 
     def _exchange(self, found: Sequence[Found]) -> bool:
-        """Exchanges the models' versions, and returns True if any changed. No request is decided in between."""
+        """Exchanges the models' versions, and returns True if any changed. No request is decided in between.
+
+        Raises LookupError if a version is no longer served; then none was exchanged.
+        """
+        first = {name: self._first(name, models, found) for name, models in self._models.items()}
         changed = False
         for name, models in self._models.items():
             before = list(models)
-            first: list[Version] = []
-            for item in found:
-                if item.spec.name == name:
-                    version = item.served or models.find(item.spec.fingerprint)
-                    if version is None:
-                        raise LookupError("a version that was served when its folder was read is no longer served")
-                    first.append(version)
-            replaced = [version for version in before if version not in first]
-            versions = [*first, *replaced[: self._keep]]
+            replaced = [version for version in before if version not in first[name]]
+            versions = [*first[name], *replaced[: self._keep]]
             if versions != before:
                 changed = True
                 models.exchange(versions)
@@ -132,6 +130,17 @@ class Reloader:
         if changed:
             self._on_change()
         return changed
+
+    def _first(self, name: str, models: Models, found: Sequence[Found]) -> list[Version]:
+        """Returns the versions of one model that the folders contain, in their order. Raises LookupError."""
+        versions: list[Version] = []
+        for item in found:
+            if item.spec.name == name:
+                version = item.served or models.find(item.spec.fingerprint)
+                if version is None:
+                    raise LookupError("a version that was served when its folder was read is no longer served")
+                versions.append(version)
+        return versions
 
     def _tell(self, name: str, versions: Sequence[Version], retired: Sequence[Version]) -> None:
         def listed(some: Sequence[Version]) -> str:
