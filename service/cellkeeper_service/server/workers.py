@@ -17,6 +17,7 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MergedMetrics, MetricsServer
 from cellkeeper_service.server.config import STORE_VARIABLE, Settings, split_address
+from cellkeeper_service.server.open_files import allow_connections
 
 WORKER_FLAG = "--as-worker"
 """Followed by the descriptor of a pipe, on which the worker sends its parent one line: the URL of its metrics."""
@@ -34,6 +35,7 @@ def serve_workers(settings: Settings) -> int:
         raise StartError(
             "workers: got several with --store memory:, which processes cannot share; use sqlite: or redis:"
         )
+    allow_connections(settings)  # each worker asks again; but what none of them can start with is said once
     host, port = split_address(settings.listen, "--listen")
     merged = MergedMetrics(settings.workers * len(devices))
     place = split_address(settings.metrics_listen, "--metrics-listen")
