@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.domain.meter import Meter, StoreCallName
 from cellkeeper_service.domain.non_blocking import NonBlockingStore, PendingCommit, Stage
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Page, Store, StoreError, StoreLost
@@ -33,7 +33,7 @@ SCAN_RETRY_MS = 200
 class _Call:
     """A call under way. deliver: takes its results, one for each item."""
 
-    name: str
+    name: StoreCallName
     kind: ResultKind
     items: int
     deliver: Callable[[list[Any]], None]
@@ -138,7 +138,7 @@ class StoreCalls:
         future.add_done_callback(ended)
         return await asyncio.shield(future)  # the store finishes its work if the caller goes away
 
-    def _call(self, name: str, kind: ResultKind, items: int, deliver: Callable[[list[Any]], None]) -> _Call:
+    def _call(self, name: StoreCallName, kind: ResultKind, items: int, deliver: Callable[[list[Any]], None]) -> _Call:
         """Starts the account of a call; `_end` closes it."""
         self._under_way[kind.name] += 1
         return _Call(name, kind, items, deliver, time.monotonic())

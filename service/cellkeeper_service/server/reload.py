@@ -17,6 +17,7 @@ from pathlib import Path
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.metrics import ReloadResult
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Reloader:
         load: Callable[[Bundle, Callable[[], None]], Version],
         *,
         keep: int,
-        count: Callable[[str], None],
+        count: Callable[[ReloadResult], None],
         on_change: Callable[[], None],
     ) -> None:
         self._folders = list(zip(folders, names, strict=True))
@@ -92,8 +93,8 @@ class Reloader:
                 log.exception("reload: failed; `cellkeeper model` shows the versions that are served now")
                 self._count("refused")
 
-    async def _reload(self) -> str:
-        """Reloads, and returns the result: changed, unchanged, refused or abandoned."""
+    async def _reload(self) -> ReloadResult:
+        """Reloads, and returns the result."""
         started = time.monotonic()
         try:
             found = await asyncio.to_thread(self._read)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.engine.load import load_engine
+from cellkeeper_service.metrics import ReloadResult
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.server.reload import Reloader
 
@@ -28,7 +29,7 @@ class Served:
         self.folder = folder
         self.put(1)
         self.models = {"m": Models([loaded(read_bundle(self.path))])}
-        self.counts: asyncio.Queue[str] = asyncio.Queue()
+        self.counts: asyncio.Queue[ReloadResult] = asyncio.Queue()
         self.failing = False
         self.reloader = Reloader(
             [self.path], ["m"], self.models, loaded, keep=1, count=self.counts.put_nowait, on_change=self.changed
@@ -46,7 +47,7 @@ class Served:
         if self.failing:
             raise RuntimeError("the change cannot be shown")
 
-    async def reload(self) -> str:
+    async def reload(self) -> ReloadResult:
         """Requests a reload, waits for its result, and returns it."""
         self.reloader.request()
         return await asyncio.wait_for(self.counts.get(), timeout=30)
