@@ -101,6 +101,9 @@ class StoreCalls:
             page = await self._scan(call)
             failed = False
             return page
+        except StoreError as error:
+            _log_failure("scan", str(error))
+            raise
         finally:
             self._meter.store_call("scan", limit, time.monotonic() - started, failed)
 
@@ -172,11 +175,19 @@ class StoreCalls:
 
     def _end(self, call: _Call, answer: list[Any]) -> None:
         self._under_way[call.kind.name] -= 1
-        results, failed = check_results(answer, call.items, call.kind)
+        results, why_failed = check_results(answer, call.items, call.kind)
         # a failure is later news than a success, so the next probe asks the store
-        self._answered = float("-inf") if failed else time.monotonic()
-        self._meter.store_call(call.name, call.items, time.monotonic() - call.started, failed)
+        self._answered = float("-inf") if why_failed else time.monotonic()
+        self._meter.store_call(call.name, call.items, time.monotonic() - call.started, bool(why_failed))
+        if why_failed:
+            _log_failure(call.name, why_failed)
         call.deliver(results)
+
+
+def _log_failure(call: StoreCallName, why: str) -> None:
+    """Logs why the store failed. Nothing else does: refusals of a frame's items, which most clients send, are not
+    logged."""
+    log.warning("the store failed: %s", why, extra={"fields": {"call": call}})
 
 
 def _tell(probe: asyncio.Future[str], results: list[Record | StoreError | None]) -> None:
