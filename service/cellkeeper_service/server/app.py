@@ -18,6 +18,7 @@ import grpc
 
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
+from cellkeeper_service.address import address_text
 from cellkeeper_service.core.core import Core, owe_nothing
 from cellkeeper_service.core.guarded_meter import guarded
 from cellkeeper_service.core.limits import Clock, Limits, TickLimits
@@ -180,7 +181,7 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     watch = asyncio.get_running_loop().create_task(authenticator.watch(), name="tokens")
     prepared.readiness.serving(store_calls.reach)
     announce(models, meter, store, settings)
-    say(f"listening on {listen_host}:{port}")
+    say(f"listening on {address_text(listen_host, port)}")
     say(f"metrics on {prepared.metrics_url}")
     if front is not None:
         say(f"http on {http_url}")

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 
+from cellkeeper_service.address import address_text
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MergedMetrics, MetricsServer
@@ -180,9 +181,11 @@ def _reserve(host: str, port: int, flag: str) -> socket.socket:
         held.bind((host, port))
     except OSError as error:
         held.close()
-        raise StartError(f"cannot listen on {host}:{port} ({error}); choose another with {flag}") from error
+        raise StartError(
+            f"cannot listen on {address_text(host, port)} ({error}); choose another with {flag}"
+        ) from error
     return held
 
 
 def _address(host: str, held: socket.socket) -> str:
-    return f"{f'[{host}]' if ':' in host else host}:{held.getsockname()[1]}"
+    return address_text(host, held.getsockname()[1])
