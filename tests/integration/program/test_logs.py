@@ -7,16 +7,20 @@ import logging
 import re
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import grpc
 import pytest
+from cellkeeper import Client, DeadlineExceeded
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service import logs
 
 from testing.meanwhile import Meanwhile, TellingLock
+from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 
 from .launch import serve
@@ -62,6 +66,33 @@ def test_json_lines(counting_model: Path) -> None:
     assert len(more) < CALLS / 5  # one a second, on any machine
     assert not any("request_id" in line for line in more)
     assert [line["method"] for line in lines if line.get("reason") == "INVALID_FIELD"] == ["Open"]
+    assert SECRET not in text
+
+
+def test_why_the_store_failed_is_logged(counting_model: Path) -> None:
+    """Also if only items of frames were refused, which are not logged; and what concerns no client, such as a probe."""
+    with (
+        RedisServer() as redis,
+        ServerProcess([counting_model], redis.url) as server,
+        Client(server.target, timeout=1) as client,
+    ):
+        client.session(SECRET).step([1.0])
+        redis.client().config_set("maxmemory", "1")
+        with pytest.raises(DeadlineExceeded):
+            client.session(SECRET).step([2.0])
+        redis.client().config_set("maxmemory", "0")
+        client.session(SECRET).step([3.0])
+        redis.stop()
+        ready = server.metrics_url.replace("/metrics", "/readyz")
+        with suppress(HTTPError):
+            while True:
+                urlopen(ready, timeout=30).close()  # it may still rely on the answer to the step
+        server.stop()
+        text = server.output()
+    failed = r"^.* WARNING cellkeeper_service\.core\.store_calls: the store failed: "
+    refused = failed + r"refused: Redis: OOM command not allowed when used memory > 'maxmemory'\. call=commit$"
+    assert re.search(refused, text, re.MULTILINE)
+    assert re.search(failed + ".*Connection.* call=probe", text, re.MULTILINE)
     assert SECRET not in text
 
 
