@@ -135,7 +135,7 @@ CSV_REFUSED: dict[str, tuple[str, str | bytes, list[str], int, list[str]]] = {
         [],
         0,
         [
-            "line 1: got the columns flow, head, expected the features flow, heat in any order",
+            "line 1: got other columns (missing: 'heat'; unknown: 'head'), expected 'flow', 'heat' in any order",
             "select columns with --columns",
         ],
     ),
@@ -239,7 +239,7 @@ JSON_REFUSED: dict[str, tuple[str, str, list[str], int, list[str]]] = {
         [],
         0,
         [
-            "line 1: got the columns flow, head, expected the features flow, heat in any order",
+            "line 1: got other columns (missing: 'heat'; unknown: 'head'), expected 'flow', 'heat' in any order",
             "select columns with --columns",
         ],
     ),
