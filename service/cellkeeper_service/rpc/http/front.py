@@ -85,7 +85,7 @@ class HttpFront:
         self._patience = limits.message_timeout_ms / 1000
         self._openapi = document(servicer.about.version)
         self._console = read_console()
-        sockets = Sockets(servicer, streams, self._catalog, limits.max_body_bytes, wire.max_message_bytes)
+        sockets = Sockets(servicer, streams, self._catalog, limits.max_body_bytes, wire)
         app = web.Application(middlewares=[self._around])
         app.on_response_prepare.append(_add_headers)
         for route in ROUTES:

@@ -11,7 +11,8 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.errors import Reason, Rejection, invalid
 from cellkeeper_service.rpc.caller import Caller
-from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.decoding import decoder
 from cellkeeper_service.rpc.message_stream import MessageStream
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.stream import Stream
@@ -44,17 +45,18 @@ Make = Callable[[Caller, float | None], MessageStream[Any, Any]]
 class Sockets:
     """The handlers of WebSockets.
 
-    catalog: with the limits for JSON replies. most_bytes: of one JSON message of a client. frame_bytes: of one frame.
+    catalog: with the limits for JSON replies. most_bytes: of one JSON message of a client. wire: the limits of frames.
     """
 
     def __init__(
-        self, servicer: HttpServicer, streams: OpenStreams, catalog: Catalog, most_bytes: int, frame_bytes: int
+        self, servicer: HttpServicer, streams: OpenStreams, catalog: Catalog, most_bytes: int, wire: WireLimits
     ) -> None:
         self._servicer = servicer
         self._streams = streams
         self._catalog = catalog
         self._most = most_bytes
-        self._frame_bytes = frame_bytes
+        self._max_frame_bytes = wire.max_message_bytes
+        self._decode = decoder(pb.StepFrame, wire.max_message_fields)
 
     async def step(self, request: web.Request) -> web.StreamResponse:
         """Serves STREAM, from its opening to its end."""
@@ -110,7 +112,7 @@ class Sockets:
     async def frames(self, request: web.Request) -> web.StreamResponse:
         """Serves FRAMES, from its opening to its end."""
         servicer = self._servicer
-        socket = _unopened(request, self._frame_bytes)
+        socket = _unopened(request, self._max_frame_bytes)
 
         def make(caller: Caller, latest: float | None) -> Stream:
             return Stream(caller, servicer.core, servicer.meter, latest, servicer.authenticator.check)
@@ -118,7 +120,7 @@ class Sockets:
         async def send(reply: pb.StepFrameReply) -> None:
             await socket.send_bytes(reply.SerializeToString())
 
-        return await self._serve(FrameCall(request, FRAMES.path, socket), FRAMES.rpc, make, send)
+        return await self._serve(FrameCall(request, FRAMES.path, socket, self._decode), FRAMES.rpc, make, send)
 
     async def _open(self, request: web.Request) -> web.WebSocketResponse:
         """Opens the socket. Raises a Rejection if the request is not a valid handshake.

@@ -79,12 +79,15 @@ class KServeServicer:
         self._statistics = statistics
         self._about = about
 
-    def handlers(self) -> list[grpc.GenericRpcHandler[Any, Any]]:
-        """Returns the handlers of the served RPCs, and of those that are refused with an explanation."""
+    def handlers(self, max_fields: int) -> list[grpc.GenericRpcHandler[Any, Any]]:
+        """Returns the handlers of the served RPCs, and of those that are refused with an explanation.
+
+        max_fields: of one message.
+        """
         refused = {
             name: grpc.stream_unary_rpc_method_handler(_unimplemented(name, why)) for name, why in NOT_SERVED.items()
         }
-        return [handlers(self, SERVICE, PATH), grpc.method_handlers_generic_handler(PATH, refused)]
+        return [handlers(self, max_fields, SERVICE, PATH), grpc.method_handlers_generic_handler(PATH, refused)]
 
     @answering
     async def ServerLive(self, request: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:
