@@ -145,14 +145,15 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     threads = 0 if store.name == "memory" else settings.store_threads
     store_calls = StoreCalls(store, threads, counted)
     loop = CoreLoop(core, store_calls, expected_cost(prepared.costs))
-    authenticator = Authenticator(Catalog(models, wire_limits(settings)), prepared.tokens, allowances)
+    wire = wire_limits(settings)
+    authenticator = Authenticator(Catalog(models, wire), prepared.tokens, allowances)
     limits = settings.max_message_bytes, prepared.max_connections, settings.max_rpcs, settings.max_connection_rpcs
     transport = Transport(*limits, tell_parent is not None, prepared.certificates, reflection=authenticator.is_open)
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
     streams = OpenStreams(authenticator, counted, unread, half_sent)
-    services = [handlers(Servicer(authenticator, loop, counted, unread, streams))]
+    services = [handlers(Servicer(authenticator, loop, counted, unread, streams), wire.max_message_fields)]
     contracts = [CONTRACT]
     if settings.kserve == "on":
         services += kserve_handlers(settings, prepared, authenticator, loop, unread, streams)
@@ -160,7 +161,7 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     front = None
     if settings.http_listen:
         parts = authenticator, loop, meter, unread, streams, prepared.certificates
-        front = make_front(settings, own_version(), models, wire_limits(settings), *parts)
+        front = make_front(settings, own_version(), models, wire, *parts)
     server = RpcServer(services, contracts, streams, transport, prepared.tracing.interceptors)
     reloader = make_reloader(settings, models, prepared.costs, meter)
 
@@ -237,7 +238,7 @@ def kserve_handlers(
     about = About(own_version(), session_limits(settings).default_ttl_ms, why_not_ready)
     statistics = Statistics(list(models), meter.engine_calls)
     servicer = KServeServicer(authenticator, loop, guarded(meter), unread, streams, service, statistics, about)
-    return servicer.handlers()
+    return servicer.handlers(wire_limits(settings).max_message_fields)
 
 
 def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:

@@ -127,6 +127,21 @@ def test_statistics_count(count: Api, sequence: int) -> None:
     assert caught.value == Refused("INVALID_ARGUMENT", "requested model 'nope' is not available")
 
 
+@pytest.mark.parametrize(
+    ("version", "text"),
+    [
+        ("2", "requested model version is not available for model 'count'"),
+        ("x", "failed to get model version from specified version string 'x'"),
+    ],
+)
+def test_of_a_version_that_is_not_there_nothing_is_counted(count: Api, version: str, text: str) -> None:
+    assert len(count.call("ModelStatistics", pb.ModelStatisticsRequest(name="count", version="1")).model_stats) == 1
+    with pytest.raises(Refused) as caught:
+        count.call("ModelStatistics", pb.ModelStatisticsRequest(name="count", version=version))
+    assert caught.value.code == "INVALID_ARGUMENT"
+    assert caught.value.message.startswith(text)
+
+
 @pytest.mark.parametrize("method", NOT_SERVED)
 def test_other_rpcs_of_tritons_say_what_there_is_instead(count: Api, method: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:

@@ -15,6 +15,8 @@ from testing.server_process import ServerProcess
 from .calls import END, PATH, START, Api, Refused, Reply, Value, numbers, request
 from .conftest import KSERVE
 
+MESSAGE_BYTES = 16 * 1024 * 1024
+
 
 def infer(value: float, sequence: int | str, identifier: str = "", **parameters: Any) -> pb.ModelInferRequest:
     return request("count", numbers(value), sequence, parameters, identifier=identifier)
@@ -79,6 +81,16 @@ def test_an_error_is_one_requests(count: Api, sequence: int) -> None:
         "end": [6],
         "after": must_start,
     }
+
+
+def test_a_request_id_that_is_too_long_for_a_reply_fails_alone(count: Api, sequence: int) -> None:
+    """Its refusal leaves the id out; otherwise no message could hold it, and the stream would end."""
+    longest = infer(2, sequence)
+    longest.id = "x" * (MESSAGE_BYTES - longest.ByteSize() - 8)
+    sent = [infer(1, sequence, "first", **START), longest, infer(4, sequence, "last")]
+    found = by_id(count.stream(iter(sent)))
+    assert (found["first"], found["last"]) == ([1], [5])
+    assert str(found[""]).startswith(f"id: got {len(longest.id)} bytes")
 
 
 def test_each_reply_says_that_it_is_the_last_of_its_request(count: Api, sequence: int) -> None:

@@ -103,6 +103,7 @@ def test_a_health_request_is_small(hasty: ServerProcess) -> None:
             check(health_pb2.HealthCheckRequest(service="x" * 5000), timeout=10)
         error: grpc.Call = caught.value  # type: ignore[assignment]
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert error.details() == "request: got 5003 bytes, expected at most 4096"
         serving = health_pb2.HealthCheckResponse.SERVING
         assert check(health_pb2.HealthCheckRequest(service=""), timeout=10).status == serving
         assert pb.ListModelsResponse.FromString(channel.unary_unary(LIST_MODELS, bytes, bytes)(b"", timeout=10)).models
