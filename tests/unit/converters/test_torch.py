@@ -63,7 +63,7 @@ def test_outputs_of_nothing_but_rounding_are_no_difference(tmp_path: Path) -> No
     rnn, head = nn.GRU(3, 8), nn.Linear(8, 1)
     x = random_sequences(Stack(3, (Dense("any", np.eye(3)),)))[0][:1]  # as the import draws them
     with torch.no_grad():
-        head.bias -= head(rnn(torch.from_numpy(x)[:, None])[0]).flatten()
+        head.bias.sub_(head(rnn(torch.from_numpy(x)[:, None])[0]).flatten())
     imported = import_torch([rnn, head], tmp_path / "cancelled", **QUICK)
     assert imported.parity.relative < 1e-4
 
