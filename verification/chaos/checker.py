@@ -32,7 +32,7 @@ from testing.wire_client import Position
 
 from .excuses import LAG_S, REPORTS, Excuses, is_damaged
 from .generations import Generations
-from .history import LATE, MEDDLER, Ack, Array, Burst, History, Operation
+from .history import INTERFERING, LATE, Ack, Array, Burst, History, Operation
 from .offline import Reference
 from .trail import Broken, Path, Trails, heads_of
 
@@ -385,8 +385,8 @@ class Checker:
 
 
 def _client(sender: str) -> str:
-    """Returns the kind of client: LATE, MEDDLER, or empty for the session's own client, whatever its name."""
-    return sender if sender in (LATE, MEDDLER) else ""
+    """Returns the kind of client: LATE, INTERFERING, or empty for the session's own client, whatever its name."""
+    return sender if sender in (LATE, INTERFERING) else ""
 
 
 def same_bits(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> bool:

@@ -10,19 +10,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from .cluster import Cluster
-from .crew import Crew
 from .history import Fault
 from .node_faults import NodeFaults
 from .nodes import RedisNodes
+from .official_client import OfficialClient
 from .power_cuts import PowerCuts
-from .pumps import Pumps
-from .raw import Rough
+from .raw_client import RawClient
 from .redis_faults import RedisFaults
 from .sqlite_faults import SqliteFaults
 from .stores import SqliteStore
 from .watched import RedisWatched
 from .watched_faults import WatchedFaults
 from .weather import Kind, weather
+from .workload import Workload
 
 ENDING = ("server_kill", "server_stop", "worker_kill")
 NOT_OF_STORE = ("server", "front", "clients")  # prefixes of targets
@@ -39,20 +39,20 @@ class Faults:
     def __init__(
         self,
         cluster: Cluster,
-        crew: Crew,
-        pumps: Sequence[Pumps],
+        workload: Workload,
+        official_clients: Sequence[OfficialClient],
         every_s: float,
         only: frozenset[str] = frozenset(),
         most: int = 8,
-        direct_clients: Sequence[Rough] = (),
+        direct_clients: Sequence[RawClient] = (),
     ) -> None:
         self._cluster = cluster
-        self._crew = crew
-        self._pumps = pumps
+        self._workload = workload
+        self._official_clients = official_clients
         self._every_s = every_s
         self._most = most
         self._direct_clients = direct_clients
-        self._draw = crew.dice()
+        self._draw = workload.dice()
         self._held: set[str] = set()
         self._under_way: set[asyncio.Task[None]] = set()
         self.kinds = [kind for kind in self._make_kinds() if not only or kind.name in only]
@@ -63,11 +63,11 @@ class Faults:
         return {kind.name for kind in self._make_kinds()}
 
     async def run(self) -> None:
-        """Injects faults until the crew stops; then waits until all are undone."""
-        while not self._crew.stopping.is_set():
-            await self._crew.pause(self._draw.expovariate(1.0) * self._every_s)
+        """Injects faults until the workload stops; then waits until all are undone."""
+        while not self._workload.stopping.is_set():
+            await self._workload.pause(self._draw.expovariate(1.0) * self._every_s)
             self._cluster.look_for_crashes()
-            if len(self._under_way) < self._most and not self._crew.stopping.is_set():
+            if len(self._under_way) < self._most and not self._workload.stopping.is_set():
                 self._begin()
             for task in [task for task in self._under_way if task.done()]:
                 self._under_way.discard(task)
@@ -95,13 +95,13 @@ class Faults:
 
     async def _make(self, kind: Kind, target: str) -> None:
         self._held.add(target)
-        place = len(self._crew.history.faults)
+        place = len(self._workload.history.faults)
         fault = Fault(kind.name, target, time.monotonic(), float("inf"), kind.loses, self._is_of_store(kind))
-        self._crew.history.faults.append(fault)
+        self._workload.history.faults.append(fault)
         try:
             await kind.act(int(target.rpartition(" ")[2]) if " " in target else 0)
         finally:
-            self._crew.history.faults[place] = fault._replace(ended=time.monotonic())
+            self._workload.history.faults[place] = fault._replace(ended=time.monotonic())
             self._held.discard(target)
 
     def _is_of_store(self, kind: Kind) -> bool:
@@ -127,14 +127,16 @@ class Faults:
             yield from WatchedFaults(store, self._while, self._draw).kinds()
             return
         yield from weather("store", "back {}", backs, self._while, self._draw)
-        power_cuts = PowerCuts(self._crew, self._cluster.servers, fronts, self._direct_clients, self._while, self._draw)
+        power_cuts = PowerCuts(
+            self._workload, self._cluster.servers, fronts, self._direct_clients, self._while, self._draw
+        )
         if isinstance(store, RedisNodes):
             yield from NodeFaults(store, power_cuts, self._while, self._draw).kinds()
         else:
             yield from RedisFaults(store, backs, power_cuts, self._while, self._draw).kinds()
 
     async def _while(self, least_s: float, most_s: float) -> None:
-        await self._crew.pause(self._draw.uniform(least_s, most_s))
+        await self._workload.pause(self._draw.uniform(least_s, most_s))
 
     # ------------------------------------------------------------------------------------------ processes
 
@@ -191,7 +193,7 @@ class Faults:
         await self._cluster.restart(server)
 
     async def _client_kill(self, index: int) -> None:
-        await self._draw.choice(self._pumps).kill()
+        await self._draw.choice(self._official_clients).kill()
 
 
 def _send(number: signal.Signals, pids: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ from testing.wire_client import Position
 Array = NDArray[Any]
 
 LATE = "late copy"
-MEDDLER = "meddler"
+INTERFERING = "interfering client"
 """Senders other than the session's own client."""
 
 

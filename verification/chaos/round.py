@@ -15,23 +15,23 @@ from tests.integration.acceptance.sequences import Model
 
 from .checker import Verdict
 from .cluster import Cluster
-from .crew import OFFICIAL, Crew, TrackedSession
 from .excuses import PASSING, is_damaged
 from .faults import Faults
-from .fleet import Fleet
-from .groups import Groups
+from .frame_client import FrameClient
+from .group_client import GroupClient
 from .history import History, Rest
-from .meddler import Meddler
+from .interfering_client import InterferingClient
 from .memory import unfinished
-from .pumps import Habits, Pumps
-from .raw import LateCopies, Rough
+from .official_client import OfficialClient, OperationMix
+from .raw_client import LateCopies, RawClient
 from .settings import Settings
+from .workload import OFFICIAL, TrackedSession, Workload
 
 FINISH_S = 120.0  # for the last step of every session, after all faults are over
 READ_TRIES = 40
 MOST_BURSTS = 400_000  # in a round, each with one or two answers: about 1 GiB
 LOOK_S = 0.5
-SINGLES = Habits(stream=0.0, window=0.0, single=0.97, reset=0.01, set_state=0.005, fork=0.01, delete=0.005)
+SINGLES = OperationMix(stream=0.0, window=0.0, single=0.97, reset=0.01, set_state=0.005, fork=0.01, delete=0.005)
 
 
 @dataclass
@@ -63,65 +63,71 @@ async def play(
     clients have made their last step, before everything is read back.
     """
     seed, prefix = settings.seed + (number << 32), f"round-{number}/" if number else ""
-    crew = Crew(History(), models, cluster.targets, cluster.websockets, seed, prefix)
-    pumps = _pumps(crew, settings)
-    late = LateCopies(crew)
-    rough = [
-        Rough(crew, f"rough-{index}", _track(crew, f"rough-{index}", models[index % 2]), late)
-        for index in range(settings.rough)
+    workload = Workload(History(), models, cluster.targets, cluster.websockets, seed, prefix)
+    official_clients = _official_clients(workload, settings)
+    late = LateCopies(workload)
+    raw_clients = [
+        RawClient(workload, f"raw-{index}", _track(workload, f"raw-{index}", models[index % 2]), late)
+        for index in range(settings.raw_clients)
     ]
-    fleets = [
-        Fleet(crew, f"fleet-{number}", _fleet_of(crew, f"fleet-{number}", models[number % 2], settings))
-        for number in range(settings.fleets)
+    frame_clients = [
+        FrameClient(
+            workload, f"frame-{number}", _track_together(workload, f"frame-{number}", models[number % 2], settings)
+        )
+        for number in range(settings.frame_clients)
     ]
     groups = [
-        Groups(crew, f"{OFFICIAL}-group-{number}", _fleet_of(crew, f"group-{number}", models[number % 2], settings))
+        GroupClient(
+            workload,
+            f"{OFFICIAL}-group-{number}",
+            _track_together(workload, f"group-{number}", models[number % 2], settings),
+        )
         for number in range(settings.groups)
     ]
     direct_clients = [
-        Rough(crew, f"direct-{index}", _track(crew, f"direct-{index}", models[index % 2]), late)
+        RawClient(workload, f"direct-{index}", _track(workload, f"direct-{index}", models[index % 2]), late)
         for index in range(settings.direct_clients)
     ]
-    faults = Faults(cluster, crew, pumps, settings.every_s, settings.only, direct_clients=direct_clients)
+    faults = Faults(cluster, workload, official_clients, settings.every_s, settings.only, direct_clients=direct_clients)
     # one connection for each worker: the kernel distributes them
     replicas = [Replica(target, 1.5) for target in cluster.targets for _ in range(settings.workers)]
     started = time.monotonic()
     try:
-        for pump in pumps:
-            pump.start()
-        by_themselves: list[Rough | Fleet | Groups] = [*rough, *fleets, *groups]
-        others = [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in by_themselves]
-        meddling = [
-            asyncio.create_task(Meddler(crew, settings.meddle_s).run(replicas)),
+        for official in official_clients:
+            official.start()
+        self_driven: list[RawClient | FrameClient | GroupClient] = [*raw_clients, *frame_clients, *groups]
+        others = [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in self_driven]
+        background = [
+            asyncio.create_task(InterferingClient(workload, settings.interfere_s).run(replicas)),
             asyncio.create_task(late.run(replicas)),
         ]
-        trouble = asyncio.create_task(faults.run())
-        await _until(started + seconds, crew.history, [*others, *meddling, trouble])
-        crew.stopping.set()
-        await asyncio.gather(trouble, *meddling)
+        injecting = asyncio.create_task(faults.run())
+        await _until(started + seconds, workload.history, [*others, *background, injecting])
+        workload.stopping.set()
+        await asyncio.gather(injecting, *background)
         await cluster.heal()
-        crew.ending.set()
+        workload.ending.set()
         ended = time.monotonic()
         others += [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in direct_clients]
-        lasts = [*others, *(asyncio.create_task(pump.finish()) for pump in pumps)]
+        lasts = [*others, *(asyncio.create_task(official.finish()) for official in official_clients)]
         done, going_on = await asyncio.wait(lasts, timeout=FINISH_S)
         for task in done:
             task.result()
         if going_on:
             words = f"{len(going_on)} clients made no last step within {FINISH_S:g} s: {unfinished()}"
-            crew.history.crashes.append(words)
+            workload.history.crashes.append(words)
             for task in going_on:
                 task.cancel()
         await late.send_rest(replicas)
         await late.ask_again(replicas)
         if tamper is not None:
-            await tamper(cluster, crew.history)
-        await _read_back(crew, replicas)
+            await tamper(cluster, workload.history)
+        await _read_back(workload, replicas)
     finally:
         for replica in replicas:
             await replica.close()
-    cluster.tell(crew.history)
-    return Round(crew.history, crew.races, crew.replayed_steps, started, ended - started)
+    cluster.tell(workload.history)
+    return Round(workload.history, workload.races, workload.replayed_steps, started, ended - started)
 
 
 async def _until(end: float, history: History, tasks: list[asyncio.Task[None]]) -> None:
@@ -133,48 +139,48 @@ async def _until(end: float, history: History, tasks: list[asyncio.Task[None]]) 
         tasks = [task for task in tasks if not task.done()]
 
 
-def _pumps(crew: Crew, settings: Settings) -> list[Pumps]:
+def _official_clients(workload: Workload, settings: Settings) -> list[OfficialClient]:
     found = []
     for number in range(settings.clients):
         tracked_sessions = [
-            _track(crew, f"pump-{number}/{index}", crew.models[index % len(crew.models)])
+            _track(workload, f"official-{number}/{index}", workload.models[index % len(workload.models)])
             for index in range(settings.sessions)
         ]
-        found.append(Pumps(crew, f"{OFFICIAL}-{number}", tracked_sessions, Habits()))
+        found.append(OfficialClient(workload, f"{OFFICIAL}-{number}", tracked_sessions, OperationMix()))
     if settings.singles:
-        tracked_sessions = [_track(crew, f"single-{at}", crew.models[at % 2]) for at in range(settings.singles)]
-        found.append(Pumps(crew, f"{OFFICIAL}-of-singles", tracked_sessions, SINGLES))
-    draw, expiring = crew.dice(), []
+        tracked_sessions = [_track(workload, f"single-{at}", workload.models[at % 2]) for at in range(settings.singles)]
+        found.append(OfficialClient(workload, f"{OFFICIAL}-of-singles", tracked_sessions, SINGLES))
+    draw, expiring = workload.dice(), []
     for index in range(settings.expiring):
-        tracked = _track(crew, f"expiring-{index}", crew.models[index % len(crew.models)])
-        crew.history.ttls[tracked.session] = draw.uniform(0.3, 1.5)
+        tracked = _track(workload, f"expiring-{index}", workload.models[index % len(workload.models)])
+        workload.history.ttls[tracked.session] = draw.uniform(0.3, 1.5)
         expiring.append(tracked)
     if expiring:
-        found.append(Pumps(crew, f"{OFFICIAL}-of-expiring", expiring, Habits()))
+        found.append(OfficialClient(workload, f"{OFFICIAL}-of-expiring", expiring, OperationMix()))
     return found
 
 
-def _fleet_of(crew: Crew, name: str, model: Model, settings: Settings) -> list[TrackedSession]:
+def _track_together(workload: Workload, name: str, model: Model, settings: Settings) -> list[TrackedSession]:
     """Returns sessions that are stepped together."""
-    return [_track(crew, f"{name}/{index}", model) for index in range(settings.fleet)]
+    return [_track(workload, f"{name}/{index}", model) for index in range(settings.together)]
 
 
-def _track(crew: Crew, session: str, model: Model) -> TrackedSession:
-    session = crew.prefix + session
-    tracked = crew.tracked_sessions[session] = TrackedSession(session, model)
+def _track(workload: Workload, session: str, model: Model) -> TrackedSession:
+    session = workload.prefix + session
+    tracked = workload.tracked_sessions[session] = TrackedSession(session, model)
     return tracked
 
 
-async def _read_back(crew: Crew, replicas: list[Replica]) -> None:
+async def _read_back(workload: Workload, replicas: list[Replica]) -> None:
     """Reads every session through every server."""
     for number, replica in enumerate(replicas):
         room = asyncio.Semaphore(16)
 
         async def read(session: str, model: str, number: int = number, replica: Replica = replica) -> None:
             async with room:  # noqa: B023 - awaited within the iteration
-                crew.history.rests.append(await _rest(session, model, number, replica))
+                workload.history.rests.append(await _rest(session, model, number, replica))
 
-        await asyncio.gather(*(read(session, model) for session, model in list(crew.history.models.items())))
+        await asyncio.gather(*(read(session, model) for session, model in list(workload.history.models.items())))
 
 
 async def _rest(session: str, model: str, number: int, replica: Replica) -> Rest:

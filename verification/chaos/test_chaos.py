@@ -36,10 +36,10 @@ from .stores import RedisStore
 
 pytestmark = pytest.mark.timeout(300)
 
-FEW = Settings(6.0, 0, "", every_s=0.3, clients=2, sessions=12, singles=12, groups=2, fleets=1, fleet=16)
+FEW = Settings(6.0, 0, "", every_s=0.3, clients=2, sessions=12, singles=12, groups=2, frame_clients=1, together=16)
 CUTS = frozenset({"client_cut"})
 QUIET_S = 1e6  # between two faults: none
-LARGE = ("pump-0/", "pump-1/")
+LARGE = ("official-0/", "official-1/")
 
 
 def seed_of(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> int:

@@ -36,7 +36,7 @@ class TrackedSession:
 
 
 @dataclass
-class Crew:
+class Workload:
     """The clients of a round.
 
     targets: the addresses that clients use, one for each server. websockets: those that half of the official clients

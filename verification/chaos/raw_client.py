@@ -15,10 +15,10 @@ import numpy as np
 
 from testing.wire_client import WAYS, Chunk, Position, Refused, Replica, Result
 
-from .crew import TIMEOUT_S, Crew, TrackedSession
 from .excuses import PASSING
 from .history import LATE, Ack, Array, Burst
 from .opening import OPENING, opened
+from .workload import TIMEOUT_S, TrackedSession, Workload
 
 MOST_CHUNK_STEPS = 20
 MOST_WINDOW = 4
@@ -30,9 +30,9 @@ REST_TRIES = 10
 class LateCopies:
     """Keeps what was sent and sends it again later: after seconds, or when everything is over."""
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
-        self._draw = crew.dice()
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        self._draw = workload.dice()
         self._bag: deque[tuple[float, Burst]] = deque()
         self._held: dict[
             tuple[str, Position], TrackedSession
@@ -43,10 +43,10 @@ class LateCopies:
             self._bag.append((time.monotonic() + self._draw.choice((0.1, 1.0, 5.0, 60.0)), burst))
 
     async def run(self, replicas: Sequence[Replica]) -> None:
-        while not self._crew.stopping.is_set():
+        while not self._workload.stopping.is_set():
             self._pick()
             await self._send_due(replicas, time.monotonic())
-            await self._crew.pause(0.1)
+            await self._workload.pause(0.1)
 
     async def send_rest(self, replicas: Sequence[Replica]) -> None:
         """Sends the remaining copies when all faults are over, so that a transient refusal must end soon."""
@@ -61,15 +61,15 @@ class LateCopies:
 
         async def ask(tracked: TrackedSession) -> None:
             async with room:
-                await opened(self._crew, tracked, LATE, replicas, self._draw, insisting=True)
+                await opened(self._workload, tracked, LATE, replicas, self._draw, insisting=True)
 
         await asyncio.gather(*map(ask, self._held.values()))
 
     def _pick(self) -> None:
         """Keeps some of what the others sent, answered or not."""
-        sessions = list(self._crew.history.bursts)
+        sessions = list(self._workload.history.bursts)
         for session in self._draw.sample(sessions, min(3, len(sessions))):
-            burst = self._draw.choice(self._crew.history.bursts[session][-20:])
+            burst = self._draw.choice(self._workload.history.bursts[session][-20:])
             if not burst.late and (burst.error or burst.complete):
                 self.keep(burst)
 
@@ -85,11 +85,11 @@ class LateCopies:
             await asyncio.gather(*(self._send(replicas, burst, tries) for burst in due[first : first + 16]))
 
     async def _send(self, replicas: Sequence[Replica], burst: Burst, tries: int) -> None:
-        self._crew.did("late_copy")
+        self._workload.did("late_copy")
         copy = Burst(
             burst.session, burst.model, burst.start, burst.inputs, burst.acked, LATE, time.monotonic(), late=True
         )
-        self._crew.history.add_burst(copy)
+        self._workload.history.add_burst(copy)
         chunk = Chunk(copy.model, copy.session, copy.inputs, copy.start, copy.acked)
         for number in range(tries):
             if number:
@@ -100,26 +100,26 @@ class LateCopies:
         note(copy, answer)
         if copy.acks:
             place = copy.acks[-1].position
-            model = next(each for each in self._crew.models if each.name == copy.model)
+            model = next(each for each in self._workload.models if each.name == copy.model)
             self._held[copy.session, place] = TrackedSession(copy.session, model, place)
 
 
-class Rough:
+class RawClient:
     """A client of one session: sends windows of chunks, each until it is answered."""
 
-    def __init__(self, crew: Crew, name: str, tracked: TrackedSession, late: LateCopies) -> None:
+    def __init__(self, workload: Workload, name: str, tracked: TrackedSession, late: LateCopies) -> None:
         self.name = name
-        self._crew = crew
+        self._workload = workload
         self._tracked = tracked
         self._late = late
-        self._draw = crew.dice()
+        self._draw = workload.dice()
         self._held = 0
 
     async def run(self) -> None:
-        replicas = [Replica(target, CALL_S) for target in self._crew.targets]
+        replicas = [Replica(target, CALL_S) for target in self._workload.targets]
         try:
             while True:
-                last = self._crew.ending.is_set()
+                last = self._workload.ending.is_set()
                 if self._tracked.position is None and not await self._open(replicas, insisting=False):
                     await asyncio.sleep(0.05)
                     continue
@@ -142,7 +142,7 @@ class Rough:
                 return
 
     async def _open(self, replicas: Sequence[Replica], *, insisting: bool) -> bool:
-        found = await opened(self._crew, self._tracked, self.name, replicas, self._draw, insisting=insisting)
+        found = await opened(self._workload, self._tracked, self.name, replicas, self._draw, insisting=insisting)
         if found and self._tracked.position is not None:
             self._held = self._tracked.position.step
         return found
@@ -155,12 +155,12 @@ class Rough:
             return False
         bursts = []
         for _ in range(chunks):
-            inputs = self._crew.draw_inputs(tracked.model, draw, draw.randint(1, draw.choice((1, most_steps))))
-            bursts.append(self._crew.begin(tracked, position, inputs, self._held))
+            inputs = self._workload.draw_inputs(tracked.model, draw, draw.randint(1, draw.choice((1, most_steps))))
+            bursts.append(self._workload.begin(tracked, position, inputs, self._held))
             position = position.after(inputs)
         order = draw.sample(bursts, len(bursts)) if draw.random() < 0.3 else bursts
         if order != bursts:
-            self._crew.did("out_of_order")
+            self._workload.did("out_of_order")
         await asyncio.gather(*(self._deliver(replicas, burst, bursts) for burst in order))
         for burst in bursts:
             if not burst.complete:
@@ -177,7 +177,7 @@ class Rough:
         while True:
             routes = draw.sample(list(replicas), min(len(replicas), 2 if draw.random() < 0.25 else 1))
             if len(routes) > 1:
-                self._crew.did("sent_twice")
+                self._workload.did("sent_twice")
             ahead = any(not other.complete and not other.error for other in window[: window.index(burst)])
             chunk = Chunk(burst.model, burst.session, burst.inputs, burst.start, burst.acked)
             answers = await asyncio.gather(*(WAYS[any_way(draw)](route, [chunk]) for route in routes))
@@ -189,7 +189,7 @@ class Rough:
                             burst.session, burst.model, burst.start, burst.inputs, burst.acked, "copy", burst.sent_at
                         )
                         twin.late = True
-                        note(self._crew.history.add_burst(twin), answer[0])
+                        note(self._workload.history.add_burst(twin), answer[0])
                     else:
                         note(burst, answer[0])
             if burst.complete:
@@ -198,7 +198,7 @@ class Rough:
             if final or time.monotonic() > until:
                 note(burst, (final or refused)[0])
                 return
-            self._crew.did("sent_again")
+            self._workload.did("sent_again")
             await asyncio.sleep(draw.uniform(0.5, 1.0) * delay_s)
             delay_s = min(2 * delay_s, 0.2)
 
