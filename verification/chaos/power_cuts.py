@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager
 
 from testing.wire_client import Replica
 
-from .cluster import Server
+from .deployment import Server
+from .fault_kind import Wait
 from .power import AnyPower
 from .proxy import Proxy
 from .raw_client import RawClient
-from .weather import Wait
 from .workload import Workload
 
 MAX_RUNS = 3

@@ -14,14 +14,14 @@ from testing.wire_client import Position, Refused, Replica
 from tests.integration.acceptance.sequences import Model
 
 from .checker import Verdict
-from .cluster import Cluster
+from .deployment import Deployment
 from .excuses import PASSING, is_damaged
-from .faults import Faults
 from .frame_client import FrameClient
 from .group_client import GroupClient
 from .history import History, Rest
 from .interfering_client import InterferingClient
 from .memory import unfinished
+from .nemesis import Nemesis
 from .official_client import OfficialClient, OperationMix
 from .raw_client import LateCopies, RawClient
 from .settings import Settings
@@ -51,19 +51,19 @@ class Round:
     check_seconds: float = 0.0
 
 
-Tamper = Callable[[Cluster, History], Awaitable[None]]
+Tamper = Callable[[Deployment, History], Awaitable[None]]
 
 
 async def play(
-    settings: Settings, cluster: Cluster, models: list[Model], number: int, seconds: float, tamper: Tamper | None
+    settings: Settings, deployment: Deployment, models: list[Model], number: int, seconds: float, tamper: Tamper | None
 ) -> Round:
-    """Plays one round of at most `seconds` of faults on a running cluster.
+    """Plays one round of at most `seconds` of faults on a running deployment.
 
-    number: of the round, counting from 0; each round has its own sessions. tamper: receives the cluster when all
+    number: of the round, counting from 0; each round has its own sessions. tamper: receives the deployment when all
     clients have made their last step, before everything is read back.
     """
     seed, prefix = settings.seed + (number << 32), f"round-{number}/" if number else ""
-    workload = Workload(History(), models, cluster.targets, cluster.websockets, seed, prefix)
+    workload = Workload(History(), models, deployment.targets, deployment.websockets, seed, prefix)
     official_clients = _official_clients(workload, settings)
     late = LateCopies(workload)
     raw_clients = [
@@ -88,9 +88,11 @@ async def play(
         RawClient(workload, f"direct-{index}", _track(workload, f"direct-{index}", models[index % 2]), late)
         for index in range(settings.direct_clients)
     ]
-    faults = Faults(cluster, workload, official_clients, settings.every_s, settings.only, direct_clients=direct_clients)
+    nemesis = Nemesis(
+        deployment, workload, official_clients, settings.every_s, settings.only, direct_clients=direct_clients
+    )
     # one connection for each worker: the kernel distributes them
-    replicas = [Replica(target, 1.5) for target in cluster.targets for _ in range(settings.workers)]
+    replicas = [Replica(target, 1.5) for target in deployment.targets for _ in range(settings.workers)]
     started = time.monotonic()
     try:
         for official in official_clients:
@@ -101,11 +103,11 @@ async def play(
             asyncio.create_task(InterferingClient(workload, settings.interfere_s).run(replicas)),
             asyncio.create_task(late.run(replicas)),
         ]
-        injecting = asyncio.create_task(faults.run())
+        injecting = asyncio.create_task(nemesis.run())
         await _until(started + seconds, workload.history, [*others, *background, injecting])
         workload.stopping.set()
         await asyncio.gather(injecting, *background)
-        await cluster.heal()
+        await deployment.heal()
         workload.ending.set()
         ended = time.monotonic()
         others += [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in direct_clients]
@@ -121,12 +123,12 @@ async def play(
         await late.send_rest(replicas)
         await late.ask_again(replicas)
         if tamper is not None:
-            await tamper(cluster, workload.history)
+            await tamper(deployment, workload.history)
         await _read_back(workload, replicas)
     finally:
         for replica in replicas:
             await replica.close()
-    cluster.tell(workload.history)
+    deployment.tell(workload.history)
     return Round(workload.history, workload.races, workload.replayed_steps, started, ended - started)
 
 

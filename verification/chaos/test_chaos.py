@@ -27,7 +27,7 @@ from testing.wire_client import Position
 from . import round as rounds
 from . import run as runs
 from .__main__ import tell
-from .cluster import Cluster
+from .deployment import Deployment
 from .history import History
 from .report import findings
 from .run import Outcome, run
@@ -81,7 +81,7 @@ def test_a_full_history_is_judged_and_another_round_begins(
     counted: list[tuple[int, int, set[str]]] = []
     histories: list[weakref.ref[History]] = []
 
-    async def note(cluster: Cluster, history: History) -> None:
+    async def note(deployment: Deployment, history: History) -> None:
         gc.collect()
         assert [each() for each in histories] == [None] * len(histories)
         histories.append(weakref.ref(history))
@@ -112,8 +112,8 @@ def test_a_tampered_store_is_found(
     """Removes a step, applies one twice or flips a bit in the real store, behind the servers' backs."""
     damaged: dict[str, str] = {}
 
-    async def tamper(cluster: Cluster, history: History) -> None:
-        store = cluster.store
+    async def tamper(deployment: Deployment, history: History) -> None:
+        store = deployment.store
         if not isinstance(store, RedisStore):
             raise TypeError("this test is Redis's")
         operations = {"lose_last": lose_last, "double_last": double_last, "flip_bit": flip_bit}
@@ -139,9 +139,9 @@ def test_a_tampered_store_is_found(
                         )
                         damaged[name] = kind
                         break
-        for server in cluster.servers:  # so that they read the store, not their memory
+        for server in deployment.servers:  # so that they read the store, not their memory
             await asyncio.to_thread(server.kill)
-            await cluster.restart(server)
+            await deployment.restart(server)
 
     seed = seed_of(request, capsys)
     settings = replace(FEW, seconds=2.0, seed=seed, store="redis", every_s=QUIET_S, expiring=0)
