@@ -10,7 +10,8 @@
     leaked       no session shows another's history: a generation belongs to one session, and somebody asked for it
     revived      a generation that was replaced or deleted never answers with success to a request sent after that was
                  acknowledged
-    unexplained  every error that a client sees is explained by a fault or a race: excuses.py says which by which
+    unexplained  every error that a client sees is explained by a fault or a race: expected_errors.py says which by
+                 which
     unreadable   every record in the store can be read
     crash        no server ends on its own, refuses to start without a fault of its store, or reports an unexpected
                  error
@@ -30,11 +31,11 @@ import numpy as np
 
 from testing.wire_client import Position
 
-from .excuses import LAG_S, REPORTS, Excuses, is_damaged
+from .expected_errors import LAG_S, REPORTS, ExpectedErrors, is_damaged
 from .generations import Generations
 from .history import INTERFERING, LATE, Ack, Array, Burst, History, Operation
 from .offline import Reference
-from .trail import Broken, Path, Trails, heads_of
+from .paths import Broken, Path, Paths, heads_of
 
 
 class Finding(NamedTuple):
@@ -81,9 +82,9 @@ class Checker:
     def __init__(self, history: History, references: Mapping[str, Reference]) -> None:
         self._history = history
         self._references = references
-        self._trails = Trails(history)
-        self._excuses = Excuses(history)
-        self._ordinary = Excuses(history, with_losses=False)
+        self._paths = Paths(history)
+        self._expected = ExpectedErrors(history)
+        self._expected_without_losses = ExpectedErrors(history, with_losses=False)
         self._generations = Generations(history)
         self._verdict = Verdict()
 
@@ -93,12 +94,12 @@ class Checker:
         for crash in self._history.crashes:
             self._found("crash", "", b"", crash)
         for refused in self._history.refused_starts:
-            if not self._excuses.start(refused):
+            if not self._expected.start(refused):
                 self._found("crash", "", b"", f"server {refused.server} refused to start: {refused.words}")
         for session in self._history.models:
             generations = self._generations.of(session)
             self._check_order(session)
-            self._check_rests(session, generations)
+            self._check_final_reads(session, generations)
             for generation in generations:
                 self._check_generation(session, generation)
             self._check_errors(session)
@@ -106,7 +107,7 @@ class Checker:
 
     def _check_order(self, session: str) -> None:
         for late in self._generations.revived(session):
-            if not self._excuses.lost_between(late.over_at - LAG_S, late.at):
+            if not self._expected.lost_between(late.over_at - LAG_S, late.at):
                 words = (
                     f"answered at {late.at:.3f} what was sent at {late.sent_at:.3f}; it had ended by {late.over_at:.3f}"
                 )
@@ -118,11 +119,11 @@ class Checker:
         self._verdict.generations += 1
         answers = self._answers(session, generation)
         seen = self._seen(session, generation)
-        rests = [rest.position for rest in self._generations.rests(session) if rest.position is not None]
-        final = [position for position in rests if position.generation == generation]
+        reads = [read.position for read in self._generations.final_reads(session) if read.position is not None]
+        final = [position for position in reads if position.generation == generation]
         ends = [answer.end for answer in answers] + [position for position, _, _ in seen]
         truth = max(final or self._surviving(session, answers, ends), key=lambda position: position.step)
-        path = self._trails.path(session, truth)
+        path = self._paths.path(session, truth)
         if isinstance(path, Broken):
             words = (
                 f"no client sent what led to step {path.position.step} of {path.session!r} (on the way to {truth.step})"
@@ -141,11 +142,11 @@ class Checker:
 
     def _surviving(self, session: str, answers: list[_Answer], ends: list[Position]) -> list[Position]:
         """Returns the ends on the branch of the latest answer, if the store lost another branch."""
-        if not answers or not self._excuses.lost_of(session, float("inf")):
+        if not answers or not self._expected.lost_of(session, float("inf")):
             return ends
         latest = max(answers, key=lambda answer: answer.ack.at).end
         for end in sorted(set(ends), key=lambda position: position.step, reverse=True):
-            path = self._trails.path(session, end)
+            path = self._paths.path(session, end)
             if isinstance(path, Path) and path.passes(latest.step, latest.head):
                 return [end]
         return ends
@@ -185,8 +186,8 @@ class Checker:
                 return
             if not operation.succeeded and operation.kind != "delete" and operation.expect is None:
                 return  # it may have created this one
-        excused = self._excuses.lost_of(session, float("inf"))
-        if not excused and not self._excuses.late_create(session, self._generations.first_seen(session, generation)):
+        lost = self._expected.lost_of(session, float("inf"))
+        if not lost and not self._expected.late_create(session, self._generations.first_seen(session, generation)):
             self._found(
                 "leaked",
                 session,
@@ -204,10 +205,10 @@ class Checker:
     ) -> None:
         for position, asked_at, at in seen:
             held = max((a.end.step for a in answers if a.ack.at < asked_at), default=0)
-            if position.step < held and not self._excuses.lost_of(session, at):
+            if position.step < held and not self._expected.lost_of(session, at):
                 words = f"steps up to {held} were acknowledged; later the session was at step {position.step}"
                 self._found("lost", session, generation, words)
-            if not path.passes(position.step, position.head) and not self._excuses.lost_of(session, at):
+            if not path.passes(position.step, position.head) and not self._expected.lost_of(session, at):
                 words = f"the session was at {position}, which is not a point of its history"
                 self._found("lost", session, generation, words)
 
@@ -219,7 +220,7 @@ class Checker:
                 continue
             times = sorted((before.ack.at, after.ack.at))
             sent_at = min(before.burst.sent_at, after.burst.sent_at)
-            if not self._excuses.lost_between(sent_at, times[1]):
+            if not self._expected.lost_between(sent_at, times[1]):
                 words = f"step {first} was applied for {before.burst.sender} and again for {after.burst.sender}"
                 self._found("doubled", session, generation, words)
 
@@ -228,14 +229,14 @@ class Checker:
         for answer in aside:
             words = f"steps up to {answer.end.step} were acknowledged to {answer.burst.sender}; "
             words += f"the history reaches step {truth.step} without them"
-            if not self._excuses.lost_between(answer.burst.sent_at, answer.ack.at):
+            if not self._expected.lost_between(answer.burst.sent_at, answer.ack.at):
                 self._found("lost", session, generation, words)
                 continue
             if not self._was_told(session, answer):
                 self._found("lost", session, generation, words + "; no client was told")
                 continue
             self._verdict.lost_and_told += answer.ack.rows
-            path = self._trails.path(session, answer.end)
+            path = self._paths.path(session, answer.end)
             if isinstance(path, Broken):
                 self._found("gap", session, generation, f"no client sent what led to step {path.position.step}")
             else:
@@ -246,10 +247,10 @@ class Checker:
 
         One that is gone without a loss of the store is found by what replaced it.
         """
-        rests = self._generations.rests(session)
-        ended = session in self._history.ttls or self._excuses.may_have_been_ended(session, generation)
-        lost = self._excuses.lost_of(session, float("inf"))
-        if not answers or not rests or ended or not lost or any(rest.error for rest in rests):
+        reads = self._generations.final_reads(session)
+        ended = session in self._history.ttls or self._expected.may_have_been_ended(session, generation)
+        lost = self._expected.lost_of(session, float("inf"))
+        if not answers or not reads or ended or not lost or any(read.error for read in reads):
             return
         latest = max(answers, key=lambda answer: answer.ack.at)
         if not self._was_told(session, latest):
@@ -296,15 +297,15 @@ class Checker:
     # ------------------------------------------------------------------------------------------ bits
 
     def _states_read(self, session: str, generation: bytes, truth: Position) -> list[tuple[int, Mapping[str, Array]]]:
-        """Returns the states that were read at rest: the step and the tensors."""
+        """Returns the states that were read in the end: the step and the tensors."""
         found = []
-        for rest in self._generations.rests(session):
-            if rest.position is not None and rest.position.generation == generation:
-                if rest.position != truth:
-                    words = f"after the run, replica {rest.replica} reads {rest.position}, expected {truth}"
+        for read in self._generations.final_reads(session):
+            if read.position is not None and read.position.generation == generation:
+                if read.position != truth:
+                    words = f"after the run, replica {read.replica} reads {read.position}, expected {truth}"
                     self._found("lost", session, generation, words)
                 else:
-                    found.append((truth.step, rest.states))
+                    found.append((truth.step, read.states))
         return found
 
     def _compare(
@@ -345,39 +346,39 @@ class Checker:
                 )
                 self._found("mismatched", session, generation, words)
 
-    # ------------------------------------------------------------------------------------------ at rest, errors
+    # ------------------------------------------------------------------------------------------ final reads, errors
 
-    def _check_rests(self, session: str, generations: list[bytes]) -> None:
-        for rest in self._generations.rests(session):
-            if rest.error:
+    def _check_final_reads(self, session: str, generations: list[bytes]) -> None:
+        for read in self._generations.final_reads(session):
+            if read.error:
                 self._found(
-                    "unreadable", session, b"", f"after the run, replica {rest.replica} cannot read it: {rest.error}"
+                    "unreadable", session, b"", f"after the run, replica {read.replica} cannot read it: {read.error}"
                 )
-            if rest.position is not None or rest.error or not generations:
+            if read.position is not None or read.error or not generations:
                 continue
             deleted = any(operation.kind == "delete" for operation in self._history.operations.get(session, ()))
-            expired = self._excuses.may_have_expired(session, b"", rest.asked_at, rest.at)
-            if not deleted and not expired and not self._excuses.lost_of(session, rest.at):
+            expired = self._expected.may_have_expired(session, b"", read.asked_at, read.at)
+            if not deleted and not expired and not self._expected.lost_of(session, read.at):
                 self._found("lost", session, generations[-1], "the session is gone, but no client deleted it")
 
     def _check_errors(self, session: str) -> None:
         for burst in self._history.bursts.get(session, ()):
             if not burst.error:
                 continue
-            if is_damaged(burst.error_text) or not self._excuses.burst(burst):
+            if is_damaged(burst.error_text) or not self._expected.burst(burst):
                 words = f"{burst.sender} at step {burst.start.step}: {burst.error} {burst.error_text}"
                 kind = "unreadable" if is_damaged(burst.error_text) else "unexplained"
                 self._found(kind, session, burst.start.generation, words)
-            elif not self._ordinary.burst(burst):
+            elif not self._expected_without_losses.burst(burst):
                 self._verdict.reports += 1
         for operation in self._history.operations.get(session, ()):
             if not operation.error:
                 continue
-            if is_damaged(operation.error_text) or not self._excuses.operation(operation):
+            if is_damaged(operation.error_text) or not self._expected.operation(operation):
                 words = f"{operation.sender}, {operation.kind}: {operation.error} {operation.error_text}"
                 kind = "unreadable" if is_damaged(operation.error_text) else "unexplained"
                 self._found(kind, session, operation.generation, words)
-            elif not self._ordinary.operation(operation):
+            elif not self._expected_without_losses.operation(operation):
                 self._verdict.reports += 1
 
     def _found(self, kind: str, session: str, generation: bytes, words: str) -> None:

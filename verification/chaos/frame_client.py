@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from testing.wire_client import WAYS, Answer, Chunk, Refused, Replica, Result
 
-from .excuses import PASSING
+from .answers import note
+from .expected_errors import PASSING
 from .history import Burst
 from .opening import OPENING, opened
-from .raw_client import CALL_S, note
+from .raw_client import CALL_S
 from .workload import TIMEOUT_S, TrackedSession, Workload
 
 FRAME_WAYS = ("batch", "stream")

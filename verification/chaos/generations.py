@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .history import History, Rest
+from .history import FinalRead, History
 
 
 class Sighting(NamedTuple):
@@ -29,9 +29,9 @@ class Generations:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._rests: dict[str, list[Rest]] = {}
-        for rest in history.rests:
-            self._rests.setdefault(rest.session, []).append(rest)
+        self._final_reads: dict[str, list[FinalRead]] = {}
+        for read in history.final_reads:
+            self._final_reads.setdefault(read.session, []).append(read)
 
     def of(self, session: str) -> list[bytes]:
         """Returns every generation that an answer showed, in the order of first appearance."""
@@ -44,8 +44,8 @@ class Generations:
         """Returns when an answer first showed the generation."""
         return min(sighting.at for sighting in self._sightings(session) if sighting.generation == generation)
 
-    def rests(self, session: str) -> list[Rest]:
-        return self._rests.get(session, [])
+    def final_reads(self, session: str) -> list[FinalRead]:
+        return self._final_reads.get(session, [])
 
     def shared(self) -> list[tuple[str, bytes]]:
         """Returns generations that more than one session showed: a session other than the first, and the generation."""
@@ -105,8 +105,8 @@ class Generations:
             if operation.succeeded and operation.result is not None
         ]
         found += [
-            Sighting(rest.position.generation, rest.asked_at, rest.at)
-            for rest in self.rests(session)
-            if rest.position is not None
+            Sighting(read.position.generation, read.asked_at, read.at)
+            for read in self.final_reads(session)
+            if read.position is not None
         ]
         return found

@@ -17,7 +17,7 @@ from cellkeeper import Position as ClientPosition
 
 from testing.wire_client import Position
 
-from .excuses import OPEN_ENDED
+from .expected_errors import OPEN_ENDED
 from .history import Ack, Burst
 from .workload import ATTEMPT_S, TIMEOUT_S, TrackedSession, Workload
 

@@ -1,4 +1,4 @@
-"""What was sent and what came back, as the clients saw it: the evidence that the checker judges.
+"""What was sent and what came back, as the clients saw it: what the checker judges.
 
 Times are seconds of the monotonic clock of the one process that runs all clients.
 """
@@ -108,7 +108,7 @@ class Operation:
         return self.at > 0 and not self.error
 
 
-class Rest(NamedTuple):
+class FinalRead(NamedTuple):
     """How a session was when everything was over, read through one server.
 
     position: None if the session does not exist, or cannot be read: then `error` says why.
@@ -168,7 +168,7 @@ class History:
 
     bursts: dict[str, list[Burst]] = field(default_factory=lambda: defaultdict(list))
     operations: dict[str, list[Operation]] = field(default_factory=lambda: defaultdict(list))
-    rests: list[Rest] = field(default_factory=list)
+    final_reads: list[FinalRead] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     ttls: dict[str, float] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)

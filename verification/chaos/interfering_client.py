@@ -12,7 +12,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.wire_client import WIRE_DTYPES, Position, Refused, Replica
 
-from .excuses import PASSING
+from .expected_errors import PASSING
 from .history import INTERFERING, Operation
 from .workload import TrackedSession, Workload
 

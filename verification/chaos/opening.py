@@ -12,7 +12,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.wire_client import Position, Refused, Replica
 
-from .excuses import PASSING, is_damaged
+from .expected_errors import PASSING, is_damaged
 from .workload import TIMEOUT_S, TrackedSession, Workload
 
 OPENING = 16  # concurrently

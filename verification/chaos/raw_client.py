@@ -1,107 +1,23 @@
-"""Clients that speak the wire directly and mistreat their requests.
-
-They send them to any server, to two at once, out of order, again after the answer, and again long after.
-"""
+"""A client that speaks the wire directly: it sends requests to any server, to two at once, out of order, and again."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
+from testing.wire_client import WAYS, Chunk, Refused, Replica, Result
 
-from testing.wire_client import WAYS, Chunk, Position, Refused, Replica, Result
-
-from .excuses import PASSING
-from .history import LATE, Ack, Array, Burst
-from .opening import OPENING, opened
+from .answers import note
+from .expected_errors import PASSING
+from .history import Burst
+from .late_copies import LateCopies
+from .opening import opened
 from .workload import TIMEOUT_S, TrackedSession, Workload
 
 MOST_CHUNK_STEPS = 20
 MOST_WINDOW = 4
 CALL_S = 1.5
-TRIES = 2
-REST_TRIES = 10
-
-
-class LateCopies:
-    """Keeps what was sent and sends it again later: after seconds, or when everything is over."""
-
-    def __init__(self, workload: Workload) -> None:
-        self._workload = workload
-        self._draw = workload.dice()
-        self._bag: deque[tuple[float, Burst]] = deque()
-        self._held: dict[
-            tuple[str, Position], TrackedSession
-        ] = {}  # what its copies were told, by session and position
-
-    def keep(self, burst: Burst) -> None:
-        if len(self._bag) < 2000:
-            self._bag.append((time.monotonic() + self._draw.choice((0.1, 1.0, 5.0, 60.0)), burst))
-
-    async def run(self, replicas: Sequence[Replica]) -> None:
-        while not self._workload.stopping.is_set():
-            self._pick()
-            await self._send_due(replicas, time.monotonic())
-            await self._workload.pause(0.1)
-
-    async def send_rest(self, replicas: Sequence[Replica]) -> None:
-        """Sends the remaining copies when all faults are over, so that a transient refusal must end soon."""
-        await self._send_due(replicas, float("inf"), tries=REST_TRIES)
-
-    async def ask_again(self, replicas: Sequence[Replica]) -> None:
-        """After the last fault, checks that every position named in an answer to a copy is still one of its session's.
-
-        The session's own client may not know of these steps, and would not notice their loss.
-        """
-        room = asyncio.Semaphore(OPENING)
-
-        async def ask(tracked: TrackedSession) -> None:
-            async with room:
-                await opened(self._workload, tracked, LATE, replicas, self._draw, insisting=True)
-
-        await asyncio.gather(*map(ask, self._held.values()))
-
-    def _pick(self) -> None:
-        """Keeps some of what the others sent, answered or not."""
-        sessions = list(self._workload.history.bursts)
-        for session in self._draw.sample(sessions, min(3, len(sessions))):
-            burst = self._draw.choice(self._workload.history.bursts[session][-20:])
-            if not burst.late and (burst.error or burst.complete):
-                self.keep(burst)
-
-    async def _send_due(self, replicas: Sequence[Replica], now: float, tries: int = TRIES) -> None:
-        waiting, due = deque[tuple[float, Burst]](), []
-        for at, burst in self._bag:
-            if at <= now:
-                due.append(burst)
-            else:
-                waiting.append((at, burst))
-        self._bag = waiting
-        for first in range(0, len(due), 16):
-            await asyncio.gather(*(self._send(replicas, burst, tries) for burst in due[first : first + 16]))
-
-    async def _send(self, replicas: Sequence[Replica], burst: Burst, tries: int) -> None:
-        self._workload.did("late_copy")
-        copy = Burst(
-            burst.session, burst.model, burst.start, burst.inputs, burst.acked, LATE, time.monotonic(), late=True
-        )
-        self._workload.history.add_burst(copy)
-        chunk = Chunk(copy.model, copy.session, copy.inputs, copy.start, copy.acked)
-        for number in range(tries):
-            if number:
-                await asyncio.sleep(0.2)
-            (answer,) = await WAYS[any_way(self._draw)](self._draw.choice(replicas), [chunk])
-            if not isinstance(answer, Refused) or answer.reason not in PASSING:
-                break
-        note(copy, answer)
-        if copy.acks:
-            place = copy.acks[-1].position
-            model = next(each for each in self._workload.models if each.name == copy.model)
-            self._held[copy.session, place] = TrackedSession(copy.session, model, place)
 
 
 class RawClient:
@@ -180,7 +96,7 @@ class RawClient:
                 self._workload.did("sent_twice")
             ahead = any(not other.complete and not other.error for other in window[: window.index(burst)])
             chunk = Chunk(burst.model, burst.session, burst.inputs, burst.start, burst.acked)
-            answers = await asyncio.gather(*(WAYS[any_way(draw)](route, [chunk]) for route in routes))
+            answers = await asyncio.gather(*(WAYS[draw.choice(sorted(WAYS))](route, [chunk]) for route in routes))
             refused = [answer[0] for answer in answers if isinstance(answer[0], Refused)]
             for answer in answers:
                 if isinstance(answer[0], Result):
@@ -201,24 +117,3 @@ class RawClient:
             self._workload.did("sent_again")
             await asyncio.sleep(draw.uniform(0.5, 1.0) * delay_s)
             delay_s = min(2 * delay_s, 0.2)
-
-
-def any_way(draw: random.Random) -> str:
-    return draw.choice(sorted(WAYS))
-
-
-def note(burst: Burst, answer: Result | Refused, rows: int = 0) -> None:
-    """Records how the next `rows` time steps of the burst were answered; 0: all of them."""
-    now = time.monotonic()
-    if isinstance(answer, Refused):
-        burst.error, burst.error_text, burst.error_at = answer.reason, answer.message, now
-        return
-    outputs, rows = {}, rows or len(burst.inputs)
-    for name, raw in answer.outputs.items():
-        outputs[name] = _rows(raw, rows)
-    burst.acks.append(Ack(rows, now, answer.position, outputs, {}, not answer.replayed))
-
-
-def _rows(raw: bytes, rows: int) -> Array:
-    """Returns [rows, bytes of a row]: only bits are compared."""
-    return np.frombuffer(raw, np.uint8).reshape(rows, -1)

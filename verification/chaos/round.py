@@ -15,15 +15,16 @@ from tests.integration.acceptance.sequences import Model
 
 from .checker import Verdict
 from .deployment import Deployment
-from .excuses import PASSING, is_damaged
+from .expected_errors import PASSING, is_damaged
 from .frame_client import FrameClient
 from .group_client import GroupClient
-from .history import History, Rest
+from .history import FinalRead, History
 from .interfering_client import InterferingClient
+from .late_copies import LateCopies
 from .memory import unfinished
 from .nemesis import Nemesis
 from .official_client import OfficialClient, OperationMix
-from .raw_client import LateCopies, RawClient
+from .raw_client import RawClient
 from .settings import Settings
 from .workload import OFFICIAL, TrackedSession, Workload
 
@@ -180,12 +181,12 @@ async def _read_back(workload: Workload, replicas: list[Replica]) -> None:
 
         async def read(session: str, model: str, number: int = number, replica: Replica = replica) -> None:
             async with room:  # noqa: B023 - awaited within the iteration
-                workload.history.rests.append(await _rest(session, model, number, replica))
+                workload.history.final_reads.append(await _final_read(session, model, number, replica))
 
         await asyncio.gather(*(read(session, model) for session, model in list(workload.history.models.items())))
 
 
-async def _rest(session: str, model: str, number: int, replica: Replica) -> Rest:
+async def _final_read(session: str, model: str, number: int, replica: Replica) -> FinalRead:
     asked_at = time.monotonic()
     for _ in range(READ_TRIES):
         reply = await replica.call("GetState", pb.GetStateRequest(model=model, session=session))
@@ -194,11 +195,11 @@ async def _rest(session: str, model: str, number: int, replica: Replica) -> Rest
                 tensor.name.removeprefix("state."): np.frombuffer(tensor.data, "<f4").reshape(tuple(tensor.shape))
                 for tensor in reply.state
             }
-            return Rest(session, model, Position.of(reply.position), states, number, asked_at, time.monotonic())
+            return FinalRead(session, model, Position.of(reply.position), states, number, asked_at, time.monotonic())
         if reply.reason == "SESSION_NOT_FOUND":
-            return Rest(session, model, None, {}, number, asked_at, time.monotonic())
+            return FinalRead(session, model, None, {}, number, asked_at, time.monotonic())
         if is_damaged(reply.message) or reply.reason not in PASSING:
             words = f"{reply.reason} {reply.message}"
-            return Rest(session, model, None, {}, number, asked_at, time.monotonic(), words)
+            return FinalRead(session, model, None, {}, number, asked_at, time.monotonic(), words)
         await asyncio.sleep(0.25)
     raise RuntimeError(f"{session!r} cannot be read after the run: {reply}")

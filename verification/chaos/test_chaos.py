@@ -50,7 +50,7 @@ def seed_of(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) 
 
 
 def judged(outcome: Outcome, folder: Path) -> str:
-    """Returns the violations in words, with the evidence in `folder`; empty if there are none."""
+    """Returns the violations in words, with counterexamples in `folder`; empty if there are none."""
     return findings(outcome) if tell(outcome, folder) else ""
 
 
@@ -154,9 +154,9 @@ def test_a_tampered_store_is_found(
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["violations"] == len(outcome.last.verdict.findings)
     assert line["lost"] + line["gaps"] + line["mismatched"] == line["violations"]
-    evidence = json.loads((tmp_path / f"chaos-{seed}.json").read_text())
-    assert evidence["summary"] == line
-    assert evidence["histories"][0]["events"]
+    written = json.loads((tmp_path / f"chaos-{seed}.json").read_text())
+    assert written["summary"] == line
+    assert written["histories"][0]["events"]
 
 
 def lose_last(record: Record, steps: int) -> Record:

@@ -1,4 +1,4 @@
-"""Which errors a client may see, and why. Any error without an excuse here is a violation.
+"""Which errors a client may see, and why. Any other error is a violation.
 
     UNAVAILABLE, LOST, STORE_UNAVAILABLE,      a fault was in progress, or over for less than SETTLE_S, during the
     DRAINING, QUEUE_FULL, COMMIT_CONFLICT,     request
@@ -15,7 +15,7 @@
                                                a later step is held; for old copies, opens and forks: any request did
     CLIENT_KILLED                              the harness did it
 
-After the store lost a tail, the reports that the promise demands (REPORTS) are excused too, but only for sessions with
+After the store lost a tail, the reports that the promise demands (REPORTS) are expected too, but only for sessions with
 something in flight or acknowledged in the time that the loss could affect.
 """
 
@@ -71,8 +71,8 @@ NO_WRITES = frozenset({"disk_full", "disk_locked", "file_limit"})
 """SQLite can be read but not written: a call that only reads succeeds, and cannot extend the TTL."""
 
 
-class Excuses:
-    """Finds the excuse for an error. with_losses: False: as if the store had never lost anything."""
+class ExpectedErrors:
+    """Says of an error whether it is expected. with_losses: False: as if the store had never lost anything."""
 
     def __init__(self, history: History, *, with_losses: bool = True) -> None:
         self._history = history
@@ -124,8 +124,8 @@ class Excuses:
         if BEHIND in burst.error_text:
             return self._behind_a_failure(burst)
         if reason == "STEP_GAP":
-            excused = not self._reached(burst) and (burst.late or self._behind_unanswered(burst))
-            return excused or self.lost_of(session, burst.error_at)
+            in_order = not self._reached(burst) and (burst.late or self._behind_unanswered(burst))
+            return in_order or self.lost_of(session, burst.error_at)
         if reason == "STEP_COMPACTED":
             sender = "" if burst.late else burst.sender
             return self._compacted(session, generation, burst.start.step, burst.error_at, sender)
