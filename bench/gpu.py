@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -127,20 +128,20 @@ def measured(
     engine.write_states(rows, np.tile(np.frombuffer(engine.initial_state, np.uint8), (run.batch, 1)))
     inputs = np.random.default_rng(0).standard_normal((1, run.batch, FEATURES)).astype(np.float32)
     wanted = frozenset({"prediction"})
-    contenders: dict[str, Callable[[], Any]] = {"cellkeeper": lambda: engine.run(inputs, rows, rows, wanted)}
     peers, missing = make_peers(names, bundle, run.batch, device.torch_device, precision)
-    contenders |= {name: peer.caller(inputs) for name, peer in peers.items()}
     results = []
     for number in range(rounds):
         floors = {
             "bytes_per_second": copied(str(device.torch_device)),
             "operations_per_second": multiplied(str(device.torch_device), precision),
         }
+        contenders: dict[str, AbstractContextManager[Callable[[], Any]]]
+        contenders = {"cellkeeper": nullcontext(lambda: engine.run(inputs, rows, rows, wanted))}
+        contenders |= {name: peer.entered(inputs) for name, peer in peers.items()}
         for name in rotated(list(contenders), number):
-            call = contenders[name]
-            result = (
-                {"contender": name, "precision": precision} | asdict(run) | timed(call, run.batch, seconds) | floors
-            )
+            with contenders[name] as call:
+                figures = timed(call, run.batch, seconds)
+            result = {"contender": name, "precision": precision} | asdict(run) | figures | floors
             results.append(result | {"device_us": on_the_device(engine, run.batch)} if name == "cellkeeper" else result)
     return results, missing
 
