@@ -23,57 +23,19 @@ if its client was told after the loss: by an error, or by reading a position bef
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
 from testing.wire_client import Position
 
+from .comparison import Answer, Comparison
 from .expected_errors import LAG_S, REPORTS, ExpectedErrors, is_damaged
 from .generations import Generations
-from .history import INTERFERING, LATE, Ack, Array, Burst, History, Operation
+from .history import INTERFERING, LATE, Array, Burst, History, Operation
 from .offline import Reference
 from .paths import Broken, Path, Paths, heads_of
-
-
-class Finding(NamedTuple):
-    """One violation: which invariant, where, and in words."""
-
-    kind: str
-    session: str
-    generation: bytes
-    words: str
-
-
-@dataclass
-class Verdict:
-    """The result of a check.
-
-    findings: empty if all is well. compared_rows: output rows that were compared. lost_and_told: acknowledged steps
-    that the store lost and whose clients were told. reports: errors that only the store's loss explains.
-    """
-
-    findings: list[Finding] = field(default_factory=list)
-    compared_rows: int = 0
-    compared_states: int = 0
-    generations: int = 0
-    lost_and_told: int = 0
-    reports: int = 0
-
-    def count(self, kind: str) -> int:
-        return sum(finding.kind == kind for finding in self.findings)
-
-
-class _Answer(NamedTuple):
-    """One answered part of a burst: its rows first..last - 1 (counted within the burst), and the position after it."""
-
-    burst: Burst
-    ack: Ack
-    first: int
-    last: int
-    end: Position
+from .verdict import Finding, Verdict
 
 
 class Checker:
@@ -81,21 +43,21 @@ class Checker:
 
     def __init__(self, history: History, references: Mapping[str, Reference]) -> None:
         self._history = history
-        self._references = references
         self._paths = Paths(history)
         self._expected = ExpectedErrors(history)
         self._expected_without_losses = ExpectedErrors(history, with_losses=False)
         self._generations = Generations(history)
         self._verdict = Verdict()
+        self._comparison = Comparison(references, history.models, self._verdict)
 
     def check(self) -> Verdict:
         for other, generation in self._generations.shared():
-            self._found("leaked", other, generation, "this generation belongs to another session")
+            self._verdict.found("leaked", other, generation, "this generation belongs to another session")
         for crash in self._history.crashes:
-            self._found("crash", "", b"", crash)
+            self._verdict.found("crash", "", b"", crash)
         for refused in self._history.refused_starts:
             if not self._expected.start(refused):
-                self._found("crash", "", b"", f"server {refused.server} refused to start: {refused.words}")
+                self._verdict.found("crash", "", b"", f"server {refused.server} refused to start: {refused.words}")
         for session in self._history.models:
             generations = self._generations.of(session)
             self._check_order(session)
@@ -111,7 +73,7 @@ class Checker:
                 words = (
                     f"answered at {late.at:.3f} what was sent at {late.sent_at:.3f}; it had ended by {late.over_at:.3f}"
                 )
-                self._found("revived", session, late.generation, words)
+                self._verdict.found("revived", session, late.generation, words)
 
     # ------------------------------------------------------------------------------------------ one generation
 
@@ -128,7 +90,7 @@ class Checker:
             words = (
                 f"no client sent what led to step {path.position.step} of {path.session!r} (on the way to {truth.step})"
             )
-            self._found("gap", session, generation, words)
+            self._verdict.found("gap", session, generation, words)
             return
         self._check_creation(session, generation, path)
         if not final:
@@ -137,10 +99,10 @@ class Checker:
         on_path = [answer for answer in answers if path.passes(answer.end.step, answer.end.head)]
         aside = [answer for answer in answers if not path.passes(answer.end.step, answer.end.head)]
         self._check_twice(session, generation, on_path)
-        self._compare(session, generation, on_path, path, self._states_read(session, generation, truth))
+        self._comparison.check(session, generation, on_path, path, self._states_read(session, generation, truth))
         self._check_aside(session, generation, aside, truth)
 
-    def _surviving(self, session: str, answers: list[_Answer], ends: list[Position]) -> list[Position]:
+    def _surviving(self, session: str, answers: list[Answer], ends: list[Position]) -> list[Position]:
         """Returns the ends on the branch of the latest answer, if the store lost another branch."""
         if not answers or not self._expected.lost_of(session, float("inf")):
             return ends
@@ -151,7 +113,7 @@ class Checker:
                 return [end]
         return ends
 
-    def _answers(self, session: str, generation: bytes) -> list[_Answer]:
+    def _answers(self, session: str, generation: bytes) -> list[Answer]:
         """Returns all answered parts of one generation. Reports positions that do not match the parts' lengths."""
         answers = []
         for burst in self._history.bursts.get(session, ()):
@@ -161,12 +123,12 @@ class Checker:
             for ack in burst.acks:
                 last = first + ack.rows
                 end = Position(generation, burst.start.step + last, heads[last])
-                answers.append(_Answer(burst, ack, first, last, end))
+                answers.append(Answer(burst, ack, first, last, end))
                 if ack.position != end:
                     kind = "doubled" if ack.position.step > end.step else "lost"
                     kind = "mismatched" if ack.position.step == end.step else kind
                     words = f"{burst.sender}: after the chunk it was at {ack.position}, expected {end}"
-                    self._found(kind, session, generation, words)
+                    self._verdict.found(kind, session, generation, words)
                 first = last
         return answers
 
@@ -188,7 +150,7 @@ class Checker:
                 return  # it may have created this one
         lost = self._expected.lost_of(session, float("inf"))
         if not lost and not self._expected.late_create(session, self._generations.first_seen(session, generation)):
-            self._found(
+            self._verdict.found(
                 "leaked",
                 session,
                 generation,
@@ -200,19 +162,19 @@ class Checker:
         session: str,
         generation: bytes,
         seen: Iterable[tuple[Position, float, float]],
-        answers: list[_Answer],
+        answers: list[Answer],
         path: Path,
     ) -> None:
         for position, asked_at, at in seen:
             held = max((a.end.step for a in answers if a.ack.at < asked_at), default=0)
             if position.step < held and not self._expected.lost_of(session, at):
                 words = f"steps up to {held} were acknowledged; later the session was at step {position.step}"
-                self._found("lost", session, generation, words)
+                self._verdict.found("lost", session, generation, words)
             if not path.passes(position.step, position.head) and not self._expected.lost_of(session, at):
                 words = f"the session was at {position}, which is not a point of its history"
-                self._found("lost", session, generation, words)
+                self._verdict.found("lost", session, generation, words)
 
-    def _check_twice(self, session: str, generation: bytes, answers: list[_Answer]) -> None:
+    def _check_twice(self, session: str, generation: bytes, answers: list[Answer]) -> None:
         applied = sorted((a for a in answers if a.ack.applied), key=lambda answer: answer.end.step - answer.ack.rows)
         for before, after in pairwise(applied):
             first = after.end.step - after.ack.rows
@@ -222,27 +184,27 @@ class Checker:
             sent_at = min(before.burst.sent_at, after.burst.sent_at)
             if not self._expected.lost_between(sent_at, times[1]):
                 words = f"step {first} was applied for {before.burst.sender} and again for {after.burst.sender}"
-                self._found("doubled", session, generation, words)
+                self._verdict.found("doubled", session, generation, words)
 
-    def _check_aside(self, session: str, generation: bytes, aside: list[_Answer], truth: Position) -> None:
+    def _check_aside(self, session: str, generation: bytes, aside: list[Answer], truth: Position) -> None:
         """Checks acknowledged steps missing from the history: the store must have lost them, and the client know it."""
         for answer in aside:
             words = f"steps up to {answer.end.step} were acknowledged to {answer.burst.sender}; "
             words += f"the history reaches step {truth.step} without them"
             if not self._expected.lost_between(answer.burst.sent_at, answer.ack.at):
-                self._found("lost", session, generation, words)
+                self._verdict.found("lost", session, generation, words)
                 continue
             if not self._was_told(session, answer):
-                self._found("lost", session, generation, words + "; no client was told")
+                self._verdict.found("lost", session, generation, words + "; no client was told")
                 continue
             self._verdict.lost_and_told += answer.ack.rows
             path = self._paths.path(session, answer.end)
             if isinstance(path, Broken):
-                self._found("gap", session, generation, f"no client sent what led to step {path.position.step}")
+                self._verdict.found("gap", session, generation, f"no client sent what led to step {path.position.step}")
             else:
-                self._compare(session, generation, [answer], path, [])
+                self._comparison.check(session, generation, [answer], path, [])
 
-    def _check_end(self, session: str, generation: bytes, answers: list[_Answer]) -> None:
+    def _check_end(self, session: str, generation: bytes, answers: list[Answer]) -> None:
         """Checks that the client was told of a generation that the store lost entirely, with acknowledged steps.
 
         One that is gone without a loss of the store is found by what replaced it.
@@ -255,9 +217,9 @@ class Checker:
         latest = max(answers, key=lambda answer: answer.ack.at)
         if not self._was_told(session, latest):
             words = f"steps up to {latest.end.step} were acknowledged to {latest.burst.sender}; "
-            self._found("lost", session, generation, words + "the whole generation is gone; no client was told")
+            self._verdict.found("lost", session, generation, words + "the whole generation is gone; no client was told")
 
-    def _was_told(self, session: str, answer: _Answer) -> bool:
+    def _was_told(self, session: str, answer: Answer) -> bool:
         """Returns True if the client that had the answer later learned that the session is not where it left it.
 
         A client that ended the session itself has no claim any more. What another client learned does not count.
@@ -279,7 +241,7 @@ class Checker:
                 return True
         return False
 
-    def _held_since(self, session: str, answer: _Answer) -> float:
+    def _held_since(self, session: str, answer: Answer) -> float:
         """Returns when the answer came.
 
         If a server that does not know of the loss yet answers an old copy again, the sender gets nothing that was not
@@ -294,7 +256,7 @@ class Checker:
             if burst.acks and burst.start == copied.start and np.array_equal(burst.inputs, copied.inputs)
         )
 
-    # ------------------------------------------------------------------------------------------ bits
+    # ------------------------------------------------------------------------------------------ what was read
 
     def _states_read(self, session: str, generation: bytes, truth: Position) -> list[tuple[int, Mapping[str, Array]]]:
         """Returns the states that were read in the end: the step and the tensors."""
@@ -303,55 +265,17 @@ class Checker:
             if read.position is not None and read.position.generation == generation:
                 if read.position != truth:
                     words = f"after the run, replica {read.replica} reads {read.position}, expected {truth}"
-                    self._found("lost", session, generation, words)
+                    self._verdict.found("lost", session, generation, words)
                 else:
                     found.append((truth.step, read.states))
         return found
-
-    def _compare(
-        self,
-        session: str,
-        generation: bytes,
-        answers: list[_Answer],
-        path: Path,
-        states: list[tuple[int, Mapping[str, Array]]],
-    ) -> None:
-        reference = self._references[self._history.models[session]]
-        states = states + [(answer.end.step, answer.ack.states) for answer in answers if answer.ack.states]
-        if len(path.inputs) and answers:
-            expected = reference.outputs(path.inputs, path.states)
-            for answer in answers:
-                self._compare_outputs(session, generation, answer, path.first_step, expected)
-        if states:
-            cuts = [step - path.first_step for step, _ in states]
-            wanted = reference.states_at(path.inputs, path.states, cuts)
-            for (step, got), cut in zip(states, cuts, strict=True):
-                self._verdict.compared_states += 1
-                if not same_bits(got, wanted[cut]):
-                    words = f"the state at step {step} differs from the offline run's"
-                    self._found("mismatched", session, generation, words)
-
-    def _compare_outputs(
-        self, session: str, generation: bytes, answer: _Answer, first_step: int, expected: Mapping[str, Array]
-    ) -> None:
-        first = answer.end.step - answer.ack.rows - first_step
-        for name, got in answer.ack.outputs.items():
-            wanted = expected[name][first : first + answer.ack.rows]
-            self._verdict.compared_rows += answer.ack.rows
-            if got.tobytes() != wanted.tobytes():
-                rows = [i for i in range(min(len(got), len(wanted))) if got[i].tobytes() != wanted[i].tobytes()]
-                step = answer.end.step - answer.ack.rows + (rows[0] if rows else 0)
-                words = (
-                    f"{answer.burst.sender}: {name} of {len(rows)} steps from {step} on differs from the offline run's"
-                )
-                self._found("mismatched", session, generation, words)
 
     # ------------------------------------------------------------------------------------------ final reads, errors
 
     def _check_final_reads(self, session: str, generations: list[bytes]) -> None:
         for read in self._generations.final_reads(session):
             if read.error:
-                self._found(
+                self._verdict.found(
                     "unreadable", session, b"", f"after the run, replica {read.replica} cannot read it: {read.error}"
                 )
             if read.position is not None or read.error or not generations:
@@ -359,7 +283,7 @@ class Checker:
             deleted = any(operation.kind == "delete" for operation in self._history.operations.get(session, ()))
             expired = self._expected.may_have_expired(session, b"", read.asked_at, read.at)
             if not deleted and not expired and not self._expected.lost_of(session, read.at):
-                self._found("lost", session, generations[-1], "the session is gone, but no client deleted it")
+                self._verdict.found("lost", session, generations[-1], "the session is gone, but no client deleted it")
 
     def _check_errors(self, session: str) -> None:
         for burst in self._history.bursts.get(session, ()):
@@ -368,7 +292,7 @@ class Checker:
             if is_damaged(burst.error_text) or not self._expected.burst(burst):
                 words = f"{burst.sender} at step {burst.start.step}: {burst.error} {burst.error_text}"
                 kind = "unreadable" if is_damaged(burst.error_text) else "unexplained"
-                self._found(kind, session, burst.start.generation, words)
+                self._verdict.found(kind, session, burst.start.generation, words)
             elif not self._expected_without_losses.burst(burst):
                 self._verdict.reports += 1
         for operation in self._history.operations.get(session, ()):
@@ -377,24 +301,14 @@ class Checker:
             if is_damaged(operation.error_text) or not self._expected.operation(operation):
                 words = f"{operation.sender}, {operation.kind}: {operation.error} {operation.error_text}"
                 kind = "unreadable" if is_damaged(operation.error_text) else "unexplained"
-                self._found(kind, session, operation.generation, words)
+                self._verdict.found(kind, session, operation.generation, words)
             elif not self._expected_without_losses.operation(operation):
                 self._verdict.reports += 1
-
-    def _found(self, kind: str, session: str, generation: bytes, words: str) -> None:
-        self._verdict.findings.append(Finding(kind, session, generation, words))
 
 
 def _client(sender: str) -> str:
     """Returns the kind of client: LATE, INTERFERING, or empty for the session's own client, whatever its name."""
     return sender if sender in (LATE, INTERFERING) else ""
-
-
-def same_bits(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> bool:
-    """Returns True if the tensors are the same, bit for bit."""
-    if got.keys() != wanted.keys():
-        return False
-    return all(np.ascontiguousarray(got[name]).tobytes() == wanted[name].tobytes() for name in wanted)
 
 
 def involved(history: History, finding: Finding) -> tuple[list[Burst], list[Operation]]:

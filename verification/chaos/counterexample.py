@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .checker import Finding, involved
+from .checker import involved
 from .history import Burst, History, Operation
 from .report import summary
 from .run import Outcome
+from .verdict import Finding
 
 MOST_EVENTS = 2000
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from testing.wire_client import Position
 
-from .checker import Checker, Verdict
+from .checker import Checker
 from .history import Ack, Array, Burst, Fault, FinalRead, History, Operation
 from .offline import Reference
+from .verdict import Verdict
 
 MODEL = "count"
 SECONDS = 10.0  # between two events, so that faults can be told apart

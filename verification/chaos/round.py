@@ -13,7 +13,6 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from testing.wire_client import Position, Refused, Replica
 from tests.integration.acceptance.sequences import Model
 
-from .checker import Verdict
 from .deployment import Deployment
 from .expected_errors import PASSING, is_damaged
 from .frame_client import FrameClient
@@ -26,6 +25,7 @@ from .nemesis import Nemesis
 from .official_client import OfficialClient, OperationMix
 from .raw_client import RawClient
 from .settings import Settings
+from .verdict import Verdict
 from .workload import OFFICIAL, TrackedSession, Workload
 
 FINISH_S = 120.0  # for the last step of every session, after all faults are over
