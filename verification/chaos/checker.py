@@ -10,6 +10,7 @@
     leaked       no session shows another's history: a generation belongs to one session, and somebody asked for it
     revived      a generation that was replaced or deleted never answers with success to a request sent after that was
                  acknowledged
+    overdue      a session that nobody has used for longer than its TTL is gone
     unexplained  every error that a client sees is explained by a fault or a race: expected_errors.py says which by
                  which
     unreadable   every record in the store can be read
@@ -30,12 +31,14 @@ import numpy as np
 from testing.wire_client import Position
 
 from .comparison import Answer, Comparison
-from .expected_errors import LAG_S, REPORTS, ExpectedErrors, is_damaged
+from .expected_errors import EARLY, LAG_S, REPORTS, ExpectedErrors, is_damaged
 from .generations import Generations
 from .history import INTERFERING, LATE, Array, Burst, History, Operation
 from .offline import Reference
 from .paths import Broken, Path, Paths, heads_of
 from .verdict import Finding, Verdict
+
+CLOCKS_S = 0.1  # the store's clock and this process's may differ by less in the time of a TTL
 
 
 class Checker:
@@ -44,9 +47,9 @@ class Checker:
     def __init__(self, history: History, references: Mapping[str, Reference]) -> None:
         self._history = history
         self._paths = Paths(history)
-        self._expected = ExpectedErrors(history)
-        self._expected_without_losses = ExpectedErrors(history, with_losses=False)
         self._generations = Generations(history)
+        self._expected = ExpectedErrors(history, self._generations)
+        self._expected_without_losses = ExpectedErrors(history, self._generations, with_losses=False)
         self._verdict = Verdict()
         self._comparison = Comparison(references, history.models, self._verdict)
 
@@ -62,6 +65,7 @@ class Checker:
             generations = self._generations.of(session)
             self._check_order(session)
             self._check_final_reads(session, generations)
+            self._check_expiry(session)
             for generation in generations:
                 self._check_generation(session, generation)
             self._check_errors(session)
@@ -280,10 +284,27 @@ class Checker:
                 )
             if read.position is not None or read.error or not generations:
                 continue
-            deleted = any(operation.kind == "delete" for operation in self._history.operations.get(session, ()))
+            deleted = self._expected.may_have_been_deleted(session, generations[-1], read.at)
             expired = self._expected.may_have_expired(session, b"", read.asked_at, read.at)
             if not deleted and not expired and not self._expected.lost_of(session, read.at):
                 self._verdict.found("lost", session, generations[-1], "the session is gone, but no client deleted it")
+
+    def _check_expiry(self, session: str) -> None:
+        """Checks when a session that nobody uses is gone: from 0.9 times its TTL on it may be, after it, it must."""
+        for before, after in pairwise(self._history.idle_reads.get(session, ())):
+            ttl_s = self._history.ttls[session]
+            least_s, most_s = after.asked_at - before.at, after.at - before.asked_at
+            if before.position is not None and after.position is None and most_s < EARLY * ttl_s:
+                words = f"gone after {most_s:.2f} s without use, with a TTL of {ttl_s:.2f} s {after.error}"
+                self._verdict.found("lost", session, before.position.generation, words)
+            if after.position is None:
+                continue
+            if before.position is None:
+                words = f"it had expired, and is at {after.position} again"
+                self._verdict.found("revived", session, after.position.generation, words)
+            elif least_s > ttl_s + CLOCKS_S:
+                words = f"at {after.position} after {least_s:.2f} s without use, with a TTL of {ttl_s:.2f} s"
+                self._verdict.found("overdue", session, after.position.generation, words)
 
     def _check_errors(self, session: str) -> None:
         for burst in self._history.bursts.get(session, ()):

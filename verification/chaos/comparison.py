@@ -41,6 +41,8 @@ class Comparison:
         path: Path,
         states: list[tuple[int, Mapping[str, Array]]],
     ) -> None:
+        for answer in answers:
+            self._check_wanted(session, generation, answer)
         reference = self._references[self._models[session]]
         states = states + [(answer.end.step, answer.ack.states) for answer in answers if answer.ack.states]
         if len(path.inputs) and answers:
@@ -55,6 +57,13 @@ class Comparison:
                 if not same_bits(got, wanted[cut]):
                     words = f"the state at step {step} differs from the offline run's"
                     self._verdict.found("mismatched", session, generation, words)
+
+    def _check_wanted(self, session: str, generation: bytes, answer: Answer) -> None:
+        """Checks that the answer has what it was asked for: what is not there cannot differ."""
+        got = {*answer.ack.outputs, *(["state"] if answer.ack.states else [])}
+        if got != set(answer.burst.wanted):
+            words = f"{answer.burst.sender}: asked for {sorted(answer.burst.wanted)}, got {sorted(got)}"
+            self._verdict.found("mismatched", session, generation, words)
 
     def _compare_outputs(
         self, session: str, generation: bytes, answer: Answer, first_step: int, expected: Mapping[str, Array]

@@ -25,20 +25,23 @@ class Revived(NamedTuple):
 
 
 class Generations:
-    """The generations that the answers of a history show, session by session."""
+    """The generations that the answers of a history show, session by session. The history must be complete."""
 
     def __init__(self, history: History) -> None:
         self._history = history
+        self._orders: dict[str, list[bytes]] = {}
         self._final_reads: dict[str, list[FinalRead]] = {}
         for read in history.final_reads:
             self._final_reads.setdefault(read.session, []).append(read)
 
     def of(self, session: str) -> list[bytes]:
         """Returns every generation that an answer showed, in the order of first appearance."""
-        seen: dict[bytes, float] = {}
-        for generation, _, at in self._sightings(session):
-            seen[generation] = min(at, seen.get(generation, at))
-        return sorted(seen, key=lambda generation: seen[generation])
+        if session not in self._orders:
+            seen: dict[bytes, float] = {}
+            for generation, _, at in self._sightings(session):
+                seen[generation] = min(at, seen.get(generation, at))
+            self._orders[session] = sorted(seen, key=lambda generation: seen[generation])
+        return self._orders[session]
 
     def first_seen(self, session: str, generation: bytes) -> float:
         """Returns when an answer first showed the generation."""

@@ -92,8 +92,9 @@ class GroupClient:
         errors: Mapping[str, CellkeeperError] = {}
         try:
             created = await group.add(list(operations), expect=insist)
-        except GroupError as error:
+        except GroupError as error:  # which does not say what the others' openings created
             errors = error.errors
+            created = {name: name not in expect for name in operations}
         except CellkeeperError as error:
             errors = dict.fromkeys(operations, error)
         positions = group.positions
@@ -139,6 +140,8 @@ class GroupClient:
         rows = {name: burst.inputs[0] if len(burst.inputs) == 1 else burst.inputs for name, burst in bursts.items()}
         whole = tuple(rows) == group.ids
         names = ("prediction", "state") if draw.random() < 0.05 else ("prediction",)
+        for burst in bursts.values():
+            burst.wanted = names
         try:
             reply = await group.step_reply(np.stack(list(rows.values())) if whole else rows, outputs=names)
         except CellkeeperError as error:

@@ -19,6 +19,16 @@ Array = NDArray[Any]
 LATE = "late copy"
 INTERFERING = "interfering client"
 """Senders other than the session's own client."""
+OPENING = ", opening "
+
+
+def sender_of(client: str, opening: int) -> str:
+    """Returns a client's name as a sender: a new one each time that it opens a session."""
+    return f"{client}{OPENING}{opening}"
+
+
+def client_of(sender: str) -> str:
+    return sender.partition(OPENING)[0]
 
 
 class Ack(NamedTuple):
@@ -57,11 +67,19 @@ class Burst:
     error_text: str = ""
     error_at: float = 0.0
     late: bool = False
+    window_chunks: int = 0  # so many of its chunks may be in flight; 0: all of them
     acked_later: int = 0  # what its later chunks may have said, at most
+    wanted: tuple[str, ...] = ("prediction",)  # the outputs that it asked for; "state": the state after each chunk
 
     @property
     def acked_at_most(self) -> int:
         return max(self.acked, self.acked_later)
+
+    @property
+    def last_sent_at(self) -> float:
+        """A time before which its last answered chunk was not sent."""
+        chunks = self.window_chunks
+        return self.acks[-1 - chunks].at if 0 < chunks < len(self.acks) else self.sent_at
 
     @property
     def end_step(self) -> int:
@@ -162,13 +180,15 @@ class RefusedStart(NamedTuple):
 class History:
     """Everything that clients and the harness saw in a round.
 
-    ttls: seconds by session, for those that expire. models: model names by session. crashes: of servers, on their own.
-    refused_starts: of servers, which were started again.
+    idle_reads: of the sessions that expire, in the end, with nothing in between but time. ttls: seconds by session, for
+    those that expire. models: model names by session. crashes: of servers, on their own. refused_starts: of servers,
+    which were started again.
     """
 
     bursts: dict[str, list[Burst]] = field(default_factory=lambda: defaultdict(list))
     operations: dict[str, list[Operation]] = field(default_factory=lambda: defaultdict(list))
     final_reads: list[FinalRead] = field(default_factory=list)
+    idle_reads: dict[str, list[FinalRead]] = field(default_factory=lambda: defaultdict(list))
     faults: list[Fault] = field(default_factory=list)
     ttls: dict[str, float] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)

@@ -1,11 +1,16 @@
-"""A client that resets, overwrites, copies and deletes other clients' sessions while their steps are in flight."""
+"""A client that resets, overwrites, copies and deletes other clients' sessions while their steps are in flight.
+
+It also sends what it sent before once more, as a network may: by then the session may have another generation.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -17,6 +22,8 @@ from .history import INTERFERING, Operation
 from .workload import TrackedSession, Workload
 
 TRIES = 12
+REMEMBERED = 64  # requests, to be sent again
+REPEATS = 0.4  # of its operations
 
 
 class InterferingClient:
@@ -26,12 +33,18 @@ class InterferingClient:
         self._workload = workload
         self._pause_s = pause_s
         self._draw = workload.dice()
+        self._sent: deque[tuple[Operation, str, object]] = deque(maxlen=REMEMBERED)
 
     async def run(self, replicas: Sequence[Replica]) -> None:
         while not self._workload.stopping.is_set():
             await self._workload.pause(self._draw.expovariate(1.0) * self._pause_s)
             known = [tracked for tracked in self._workload.tracked_sessions.values() if tracked.position is not None]
-            if not known or self._workload.stopping.is_set():
+            if self._workload.stopping.is_set():
+                return
+            if self._sent and self._draw.random() < REPEATS:
+                await self._repeat(replicas)
+                continue
+            if not known:
                 continue
             tracked = self._draw.choice(known)
             position = tracked.position
@@ -78,8 +91,16 @@ class InterferingClient:
         item = pb.DeleteRequest.Item(session=tracked.session, generation=position.generation)
         await self._do(replicas, operation, "Delete", pb.DeleteRequest(model=tracked.model.name, items=[item]))
 
+    async def _repeat(self, replicas: Sequence[Replica]) -> None:
+        """Sends an earlier request again: the same bytes, whatever has become of its session."""
+        first, method, request = self._draw.choice(self._sent)
+        again = replace(first, sent_at=time.monotonic(), at=0.0, result=None, deleted=False, error="", error_text="")
+        self._workload.did(f"repeated_{first.kind}")
+        await self._do(replicas, self._workload.history.add_operation(again), method, request)
+
     async def _do(self, replicas: Sequence[Replica], operation: Operation, method: str, request: object) -> None:
         """Sends the request to any server until one answers, sometimes to two at once. Gives up after TRIES."""
+        self._sent.append((operation, method, request))
         for _ in range(TRIES):
             routes = self._draw.sample(list(replicas), min(len(replicas), self._draw.choice((1, 1, 2))))
             replies = await asyncio.gather(*(route.call(method, request) for route in routes))

@@ -190,8 +190,9 @@ class OfficialClient:
         inputs = self._workload.draw_inputs(tracked.model, draw, steps)
         wanted = draw.choice((("prediction",), ("prediction",), ("prediction", "hidden")))
         held = session.position.step
-        burst = self._workload.begin(tracked, session.position, inputs, held, held + steps - 1)
-        window = draw.randint(1, MOST_WINDOW) * chunk_steps
+        burst = self._workload.begin(tracked, session.position, inputs, held, held + steps - 1, wanted)
+        burst.window_chunks = draw.randint(1, MOST_WINDOW)
+        window = burst.window_chunks * chunk_steps
         replies = session.stream_replies(list(inputs), outputs=wanted, window=window, chunk_steps=chunk_steps)
         try:
             await self._collect(burst, replies)
@@ -222,17 +223,17 @@ class OfficialClient:
         for _ in range(chunks):
             steps = draw.randint(1, most_steps)
             inputs = self._workload.draw_inputs(tracked.model, draw, steps)
-            burst = self._workload.begin(tracked, position, inputs, session.position.step, position.step)
+            wanted: tuple[str, ...] = ("prediction", "state") if draw.random() < 0.03 else ("prediction",)
+            burst = self._workload.begin(tracked, position, inputs, session.position.step, position.step, wanted)
             position = position.after(inputs)
-            names: tuple[str, ...] = ("prediction", "state") if draw.random() < 0.03 else ("prediction",)
-            tasks.append(asyncio.ensure_future(self._chunk(session, burst, names)))
+            tasks.append(asyncio.ensure_future(self._chunk(session, burst)))
         errors = [error for error in await asyncio.gather(*tasks) if error is not None]
         if errors:
             raise errors[0]
 
-    async def _chunk(self, session: AsyncSession, burst: Burst, names: tuple[str, ...]) -> CellkeeperError | None:
+    async def _chunk(self, session: AsyncSession, burst: Burst) -> CellkeeperError | None:
         try:
-            reply = await session.step_reply(burst.inputs, outputs=names)
+            reply = await session.step_reply(burst.inputs, outputs=burst.wanted)
         except asyncio.CancelledError:
             _failed(burst, "CLIENT_KILLED", "")
             raise

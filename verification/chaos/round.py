@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +32,8 @@ FINISH_S = 120.0  # for the last step of every session, after all faults are ove
 READ_TRIES = 40
 MOST_BURSTS = 400_000  # in a round, each with one or two answers: about 1 GiB
 LOOK_S = 0.5
+IDLE = 0.7  # of its TTL, after which a session must still be there
+EXPIRED_S = 0.3
 SINGLES = OperationMix(stream=0.0, window=0.0, single=0.97, reset=0.01, set_state=0.005, fork=0.01, delete=0.005)
 
 
@@ -71,6 +73,11 @@ async def play(
         RawClient(workload, f"raw-{index}", _track(workload, f"raw-{index}", models[index % 2]), late)
         for index in range(settings.raw_clients)
     ]
+    raw_clients += [
+        RawClient(workload, f"contender-{index}-{side}", tracked, late)
+        for index in range(settings.contended)
+        for side, tracked in enumerate(_track_twice(workload, f"contended-{index}", models[index % 2]))
+    ]
     frame_clients = [
         FrameClient(
             workload, f"frame-{number}", _track_together(workload, f"frame-{number}", models[number % 2], settings)
@@ -89,6 +96,7 @@ async def play(
         RawClient(workload, f"direct-{index}", _track(workload, f"direct-{index}", models[index % 2]), late)
         for index in range(settings.direct_clients)
     ]
+    interfering = [InterferingClient(workload, settings.interfere_s) for _ in range(settings.interfering)]
     nemesis = Nemesis(
         deployment, workload, official_clients, settings.every_s, settings.only, direct_clients=direct_clients
     )
@@ -101,7 +109,7 @@ async def play(
         self_driven: list[RawClient | FrameClient | GroupClient] = [*raw_clients, *frame_clients, *groups]
         others = [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in self_driven]
         background = [
-            asyncio.create_task(InterferingClient(workload, settings.interfere_s).run(replicas)),
+            *(asyncio.create_task(client.run(replicas)) for client in interfering),
             asyncio.create_task(late.run(replicas)),
         ]
         injecting = asyncio.create_task(nemesis.run())
@@ -125,7 +133,8 @@ async def play(
         await late.ask_again(replicas)
         if tamper is not None:
             await tamper(deployment, workload.history)
-        await _read_back(workload, replicas)
+        await _read_back(workload.history.models, workload.history.final_reads, replicas)
+        await _read_while_idle(workload.history, replicas)
     finally:
         for replica in replicas:
             await replica.close()
@@ -168,22 +177,42 @@ def _track_together(workload: Workload, name: str, model: Model, settings: Setti
     return [_track(workload, f"{name}/{index}", model) for index in range(settings.together)]
 
 
+def _track_twice(workload: Workload, session: str, model: Model) -> tuple[TrackedSession, TrackedSession]:
+    """Returns the same session as two clients know it, which both step it."""
+    tracked = _track(workload, session, model)
+    return tracked, TrackedSession(tracked.session, model)
+
+
 def _track(workload: Workload, session: str, model: Model) -> TrackedSession:
     session = workload.prefix + session
     tracked = workload.tracked_sessions[session] = TrackedSession(session, model)
     return tracked
 
 
-async def _read_back(workload: Workload, replicas: list[Replica]) -> None:
-    """Reads every session through every server."""
+async def _read_while_idle(history: History, replicas: list[Replica]) -> None:
+    """Reads every session with a TTL now, before it may expire, and after it must have expired."""
+
+    async def read(session: str, model: str, ttl_s: float) -> None:
+        for idle_s in (0.0, IDLE * ttl_s, ttl_s + EXPIRED_S, 0.0):
+            await asyncio.sleep(idle_s)  # what is tested is that time passes
+            reads = history.idle_reads[session]
+            number = len(reads) % len(replicas)
+            reads.append(await _final_read(session, model, number, replicas[number]))
+
+    models = history.models
+    await asyncio.gather(*(read(session, models[session], ttl_s) for session, ttl_s in history.ttls.items()))
+
+
+async def _read_back(sessions: Mapping[str, str], reads: list[FinalRead], replicas: list[Replica]) -> None:
+    """Reads the sessions through every server. sessions: their models."""
     for number, replica in enumerate(replicas):
         room = asyncio.Semaphore(16)
 
         async def read(session: str, model: str, number: int = number, replica: Replica = replica) -> None:
             async with room:  # noqa: B023 - awaited within the iteration
-                workload.history.final_reads.append(await _final_read(session, model, number, replica))
+                reads.append(await _final_read(session, model, number, replica))
 
-        await asyncio.gather(*(read(session, model) for session, model in list(workload.history.models.items())))
+        await asyncio.gather(*(read(session, model) for session, model in list(sessions.items())))
 
 
 async def _final_read(session: str, model: str, number: int, replica: Replica) -> FinalRead:

@@ -12,8 +12,10 @@ class Settings:
     every_s: mean seconds between two faults. only: kinds of faults; empty: all. clients: official ones with `sessions`
     sessions each; one more has `singles` sessions and steps them one by one. groups: official ones that step
     `together` sessions of a model as a group. frame_clients: raw ones that step `together` sessions of a model in one
-    frame. raw_clients: raw ones of one session. direct_clients: the same, but they step only after a power cut.
-    interfere_s: mean seconds between two operations of the interfering client. workers: processes of each server.
+    frame. raw_clients: raw ones of one session. contended: sessions that two raw clients step, each without regard for
+    the other. direct_clients: raw ones of one session that step only after a power cut.
+    interfering: clients that change others' sessions, each every
+    interfere_s on average. workers: processes of each server.
     """
 
     seconds: float
@@ -29,12 +31,14 @@ class Settings:
     frame_clients: int = 3
     together: int = 64
     raw_clients: int = 10
+    contended: int = 2
     direct_clients: int = 4
     expiring: int = 6
+    interfering: int = 3
     interfere_s: float = 0.5
     workers: int = 1
 
     def count_clients(self) -> int:
         """Counts official and raw clients."""
         official = self.clients + bool(self.singles) + bool(self.expiring) + self.groups
-        return official + self.frame_clients + self.raw_clients + self.direct_clients
+        return official + self.frame_clients + self.raw_clients + 2 * self.contended + self.direct_clients

@@ -138,6 +138,16 @@ def test_an_answer_of_another_place(made: HandwrittenHistory) -> None:
     assert made.kinds() == {"mismatched"}
 
 
+@pytest.mark.parametrize("wanted", [("prediction",), ("prediction", "state")])
+def test_an_answer_without_what_it_was_asked_for(made: HandwrittenHistory, wanted: tuple[str, ...]) -> None:
+    _, _, end = two_chunks(made)
+    burst = made.history.bursts["a"][1]
+    burst.wanted = wanted
+    burst.acks[0] = burst.acks[0]._replace(outputs={} if wanted == ("prediction",) else burst.acks[0].outputs)
+    made.final_read("a", end)
+    assert made.kinds() == {"mismatched"}
+
+
 def test_an_input_that_nobody_sent(made: HandwrittenHistory) -> None:
     _, _, end = two_chunks(made)
     made.final_read("a", end)
@@ -183,6 +193,63 @@ def test_two_generations_take_turns(made: HandwrittenHistory) -> None:
     made.final_read("a", new)
     assert end.generation != new.generation
     assert made.kinds() == {"revived"}
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "there", "found"),
+    [
+        (100.0, [True, True], set()),
+        (100.0, [True, False], {"lost"}),  # 30 s after it was asked for
+        (25.0, [True, False], set()),  # perhaps a tenth early
+        (25.0, [True, True], set()),  # 10 s after it was read
+        (9.0, [True, True], {"overdue"}),
+        (9.0, [True, False], set()),
+        (9.0, [True, False, True], {"revived"}),
+    ],
+)
+def test_an_idle_session_expires_in_time(
+    made: HandwrittenHistory, ttl_s: float, there: list[bool], found: set[str]
+) -> None:
+    """It is read every 20 seconds, each of which takes 10."""
+    _, _, end = two_chunks(made)
+    made.final_read("a", end)
+    made.history.ttls["a"] = ttl_s
+    for is_there in there:
+        read = made.history.final_reads[0]._replace(position=end if is_there else None)
+        made.history.idle_reads["a"].append(read._replace(asked_at=made.tick(), at=made.tick()))
+    assert made.kinds() == found
+
+
+@pytest.mark.parametrize(("window_chunks", "found"), [(0, set()), (1, {"unexplained"})])
+def test_a_stream_is_in_use_until_its_last_chunk(made: HandwrittenHistory, window_chunks: int, found: set[str]) -> None:
+    """Its chunks were sent one by one: the last when the one before it was answered, 30 s before the error."""
+    start = made.begin("open", "a")
+    end = made.steps("a", start, [1, 2])
+    burst = made.history.bursts["a"][0]
+    burst.window_chunks = window_chunks
+    ack = burst.acks[0]
+    halves = [{"prediction": ack.outputs["prediction"][row : row + 1]} for row in range(2)]
+    middle = start.after(burst.inputs[:1])
+    burst.acks = [ack._replace(rows=1, position=middle, outputs=halves[0]), ack._replace(rows=1, outputs=halves[1])]
+    burst.sent_at -= 100.0
+    made.history.ttls["a"] = 50.0
+    made.unanswered("a", end, [3], "SESSION_NOT_FOUND")
+    made.final_read("a", end)
+    assert made.kinds() == found
+
+
+@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("old", [True, False])
+def test_a_delete_ends_no_later_generation(made: HandwrittenHistory, old: bool, gone: bool) -> None:
+    """A delete of the old generation, or of the new one, and then: the session is gone, or a step finds it gone."""
+    _, _, end = two_chunks(made)
+    new = made.steps("a", made.begin("reset", "a", names=end.generation), [9])
+    made.delete("a", end if old else new)
+    if gone:
+        made.final_read("a", None)
+    else:
+        made.unanswered("a", new, [6], "SESSION_NOT_FOUND")
+    assert made.kinds() == ({"lost" if gone else "unexplained"} if old else set())
 
 
 def test_a_crash(made: HandwrittenHistory) -> None:
@@ -496,6 +563,18 @@ def test_rivals_for_a_place(made: HandwrittenHistory, reason: str, step: int, fo
     made.unanswered("a", place, [9], reason)
     made.final_read("a", end)
     assert made.kinds() == ({"unexplained"} if found else set())
+
+
+@pytest.mark.parametrize(("sender", "found"), [("other, opening 2", set()), ("hand, opening 2", {"unexplained"})])
+@pytest.mark.parametrize("reason", ["STEP_CONFLICT", "HISTORY_CHANGED"])
+def test_contenders_for_a_place(made: HandwrittenHistory, reason: str, sender: str, found: set[str]) -> None:
+    """Steps 5 and 6 were answered to another client, or to the same one, which knew."""
+    _, _, end = two_chunks(made)
+    last = made.steps("a", end, [6, 7], sender="hand, opening 1")
+    place = end.after(np.array([[9.0]], np.float32)) if reason == "HISTORY_CHANGED" else end
+    made.unanswered("a", place, [9], reason, sender=sender)
+    made.final_read("a", last)
+    assert made.kinds() == found
 
 
 def test_steps_of_the_same_window_are_no_rivals(made: HandwrittenHistory) -> None:
