@@ -13,6 +13,7 @@
     overdue      a session that nobody has used for longer than its TTL is gone
     unexplained  every error that a client sees is explained by a fault or a race: expected_errors.py says which by
                  which
+    miscounted   the servers' metrics count every step, chunk and replay once
     unreadable   every record in the store can be read
     crash        no server ends on its own, refuses to start without a fault of its store, or reports an unexpected
                  error
@@ -58,6 +59,10 @@ class Checker:
             self._verdict.found("leaked", other, generation, "this generation belongs to another session")
         for crash in self._history.crashes:
             self._verdict.found("crash", "", b"", crash)
+        if self._history.metrics is not None:
+            answered, counted = self._history.metrics
+            if answered != counted:
+                self._verdict.found("miscounted", "", b"", f"clients saw {answered}, the servers counted {counted}")
         for refused in self._history.refused_starts:
             if not self._expected.start(refused):
                 self._verdict.found("crash", "", b"", f"server {refused.server} refused to start: {refused.words}")

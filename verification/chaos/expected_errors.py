@@ -123,6 +123,8 @@ class ExpectedErrors:
 
     def burst(self, burst: Burst) -> bool:
         reason, session, generation = burst.error, burst.session, burst.start.generation
+        if burst.quiet:
+            return False
         if reason == "CLIENT_KILLED":
             return True
         if BEHIND in burst.error_text:

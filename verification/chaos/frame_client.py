@@ -15,7 +15,7 @@ from testing.wire_client import WAYS, Answer, Chunk, Refused, Replica, Result
 
 from .answers import note
 from .expected_errors import PASSING
-from .history import Burst
+from .history import COPY, Burst
 from .opening import OPENING, opened
 from .raw_client import CALL_S
 from .workload import TIMEOUT_S, TrackedSession, Workload
@@ -180,6 +180,6 @@ class FrameClient:
         burst, chunk = row.burst, row.chunk()
         note(burst, results[0], rows=1)
         for result in results[1:]:
-            copy = Burst(burst.session, burst.model, chunk.position, chunk.inputs, row.acked, "copy", burst.sent_at)
+            copy = Burst(burst.session, burst.model, chunk.position, chunk.inputs, row.acked, COPY, burst.sent_at)
             copy.late = True
             note(self._workload.history.add_burst(copy), result)

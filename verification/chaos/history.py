@@ -18,6 +18,7 @@ Array = NDArray[Any]
 
 LATE = "late copy"
 INTERFERING = "interfering client"
+COPY = "copy"
 """Senders other than the session's own client."""
 OPENING = ", opening "
 
@@ -52,7 +53,7 @@ class Burst:
 
     start: the position of the first. inputs: [N, F]. acks: of its first rows, in order. error: the wire's reason why
     the rest was not answered; "CLIENT_KILLED" if its sender was killed; empty while it is in flight. late: an old copy
-    of something that was sent before.
+    of something that was sent before. quiet: sent when no fault was left.
     """
 
     session: str
@@ -67,6 +68,7 @@ class Burst:
     error_text: str = ""
     error_at: float = 0.0
     late: bool = False
+    quiet: bool = False
     window_chunks: int = 0  # so many of its chunks may be in flight; 0: all of them
     acked_later: int = 0  # what its later chunks may have said, at most
     wanted: tuple[str, ...] = ("prediction",)  # the outputs that it asked for; "state": the state after each chunk
@@ -167,6 +169,17 @@ class PowerCut(NamedTuple):
     in_transaction: bool
 
 
+class Metrics(NamedTuple):
+    """Time steps applied, chunks answered, and those of them that were answered from the log."""
+
+    steps: int
+    chunks: int
+    replayed: int
+
+    def since(self, before: Metrics) -> Metrics:
+        return Metrics(*(now - then for now, then in zip(self, before, strict=True)))
+
+
 class RefusedStart(NamedTuple):
     """A server that was started, said why it cannot serve, and ended."""
 
@@ -181,7 +194,8 @@ class History:
     """Everything that clients and the harness saw in a round.
 
     idle_reads: of the sessions that expire, in the end, with nothing in between but time. ttls: seconds by session, for
-    those that expire. models: model names by session. crashes: of servers, on their own. refused_starts: of servers,
+    those that expire. models: model names by session. metrics: of the quiet end: as the clients saw it, and as the
+    servers counted. crashes: of servers, on their own. refused_starts: of servers,
     which were started again.
     """
 
@@ -195,6 +209,7 @@ class History:
     crashes: list[str] = field(default_factory=list)
     refused_starts: list[RefusedStart] = field(default_factory=list)
     power_cuts: list[PowerCut] = field(default_factory=list)
+    metrics: tuple[Metrics, Metrics] | None = None
 
     def add_burst(self, burst: Burst) -> Burst:
         self.bursts[burst.session].append(burst)

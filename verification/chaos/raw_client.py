@@ -10,7 +10,7 @@ from testing.wire_client import WAYS, Chunk, Refused, Replica, Result
 
 from .answers import note
 from .expected_errors import PASSING
-from .history import Burst
+from .history import COPY, Burst
 from .late_copies import LateCopies
 from .opening import opened
 from .workload import TIMEOUT_S, TrackedSession, Workload
@@ -26,7 +26,7 @@ class RawClient:
     def __init__(self, workload: Workload, name: str, tracked: TrackedSession, late: LateCopies) -> None:
         self.name = name
         self._workload = workload
-        self._tracked = tracked
+        self.tracked = tracked
         self._late = late
         self._draw = workload.dice()
         self._held = 0
@@ -36,7 +36,7 @@ class RawClient:
         try:
             while True:
                 last = self._workload.ending.is_set()
-                if self._tracked.position is None and not await self._open(replicas, insisting=False):
+                if self.tracked.position is None and not await self._open(replicas, insisting=False):
                     await asyncio.sleep(0.05)
                     continue
                 done = await self._window(replicas, 1 if last else self._draw.randint(1, MOST_WINDOW))
@@ -50,7 +50,7 @@ class RawClient:
 
     async def step_singly(self, replicas: Sequence[Replica], count: int) -> None:
         """Makes `count` single steps, one after another; fewer if one is refused."""
-        if self._tracked.position is None and not await self._open(replicas, insisting=False):
+        if self.tracked.position is None and not await self._open(replicas, insisting=False):
             return
         for _ in range(count):
             if not await self._window(replicas, 1, 1):
@@ -58,14 +58,14 @@ class RawClient:
                 return
 
     async def _open(self, replicas: Sequence[Replica], *, insisting: bool) -> bool:
-        found = await opened(self._workload, self._tracked, self.name, replicas, self._draw, insisting=insisting)
-        if found and self._tracked.position is not None:
-            self._held = self._tracked.position.step
+        found = await opened(self._workload, self.tracked, self.name, replicas, self._draw, insisting=insisting)
+        if found and self.tracked.position is not None:
+            self._held = self.tracked.position.step
         return found
 
     async def _window(self, replicas: Sequence[Replica], chunks: int, most_steps: int = MOST_CHUNK_STEPS) -> bool:
         """Sends some chunks, in any order. Returns True if all were answered."""
-        tracked, draw = self._tracked, self._draw
+        tracked, draw = self.tracked, self._draw
         position = tracked.position
         if position is None:
             return False
@@ -102,7 +102,7 @@ class RawClient:
                 if isinstance(answer[0], Result):
                     if burst.complete:  # the second answer to the same chunk
                         twin = Burst(
-                            burst.session, burst.model, burst.start, burst.inputs, burst.acked, "copy", burst.sent_at
+                            burst.session, burst.model, burst.start, burst.inputs, burst.acked, COPY, burst.sent_at
                         )
                         twin.late = True
                         note(self._workload.history.add_burst(twin), answer[0])

@@ -23,6 +23,7 @@ from .late_copies import LateCopies
 from .memory import unfinished
 from .nemesis import Nemesis
 from .official_client import OfficialClient, OperationMix
+from .quiet import step_quietly
 from .raw_client import RawClient
 from .settings import Settings
 from .verdict import Verdict
@@ -73,7 +74,7 @@ async def play(
         RawClient(workload, f"raw-{index}", _track(workload, f"raw-{index}", models[index % 2]), late)
         for index in range(settings.raw_clients)
     ]
-    raw_clients += [
+    contenders = [
         RawClient(workload, f"contender-{index}-{side}", tracked, late)
         for index in range(settings.contended)
         for side, tracked in enumerate(_track_twice(workload, f"contended-{index}", models[index % 2]))
@@ -106,7 +107,7 @@ async def play(
     try:
         for official in official_clients:
             official.start()
-        self_driven: list[RawClient | FrameClient | GroupClient] = [*raw_clients, *frame_clients, *groups]
+        self_driven: list[RawClient | FrameClient | GroupClient] = [*raw_clients, *contenders, *frame_clients, *groups]
         others = [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in self_driven]
         background = [
             *(asyncio.create_task(client.run(replicas)) for client in interfering),
@@ -131,6 +132,9 @@ async def play(
                 task.cancel()
         await late.send_rest(replicas)
         await late.ask_again(replicas)
+        if not going_on:
+            own = [client.tracked for client in (*raw_clients, *direct_clients)]
+            await step_quietly(workload, deployment, own)
         if tamper is not None:
             await tamper(deployment, workload.history)
         await _read_back(workload.history.models, workload.history.final_reads, replicas)

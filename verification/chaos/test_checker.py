@@ -11,7 +11,7 @@ from cellkeeper_service.engine.load import load_engine
 from testing.wire_client import Position
 
 from .handwritten_history import HandwrittenHistory, renamed
-from .history import Fault, RefusedStart
+from .history import Fault, Metrics, RefusedStart
 from .offline import Reference
 
 
@@ -289,6 +289,22 @@ def test_errors_need_a_fault_that_explains_them(
     made.unanswered("a", end, [6], reason)
     made.final_read("a", end)
     assert made.kinds() == found
+
+
+def test_a_fault_explains_nothing_in_the_quiet_end(made: HandwrittenHistory) -> None:
+    _, _, end = two_chunks(made)
+    made.fault("server_kill")
+    made.unanswered("a", end, [6], "DEADLINE_EXCEEDED").quiet = True
+    made.final_read("a", end)
+    assert made.kinds() == {"unexplained"}
+
+
+@pytest.mark.parametrize("counted", [(5, 3, 1), (6, 3, 1), (5, 4, 1), (5, 3, 0)])
+def test_metrics_that_differ_from_what_clients_saw(made: HandwrittenHistory, counted: tuple[int, int, int]) -> None:
+    _, _, end = two_chunks(made)
+    made.final_read("a", end)
+    made.history.metrics = (Metrics(5, 3, 1), Metrics(*counted))
+    assert made.kinds() == (set() if counted == (5, 3, 1) else {"miscounted"})
 
 
 def test_a_fault_explains_nothing_long_after(made: HandwrittenHistory) -> None:
