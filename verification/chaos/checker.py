@@ -15,8 +15,8 @@
                  which
     miscounted   the servers' metrics count every step, chunk and replay once
     unreadable   every record in the store can be read
-    crash        no server ends on its own, refuses to start without a fault of its store, or reports an unexpected
-                 error
+    crash        no server ends on its own, refuses to start without a fault of its store, reports an unexpected error,
+                 or holds a request that it never answers
 
 If the store itself lost acknowledged commits (a fail-over to a lagging replica), a step may be missing from the history
 if its client was told after the loss: by an error, or by reading a position before the one it held.

@@ -1,7 +1,7 @@
 """The quiet end of a round, with no fault left and no other client: nothing excuses an error any more.
 
 Every request gets an answer: at other times, clients' retries hide one that gets none. The servers' metrics count it
-once: at other times, servers are killed, and their counts with them.
+once: at other times, servers are killed, and their counts with them. In the end, no server holds a request.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from testing.wire_client import WAYS, Chunk, Refused, Replica
 
 from .answers import note
-from .deployment import Deployment
+from .deployment import Deployment, Server
 from .history import COPY, Burst, Metrics
 from .workload import TIMEOUT_S, TrackedSession, Workload
 
-STEPS = 24  # of each session
+STEPS = 50  # of each session
 MOST_CHUNK_STEPS = 3
 REPEATED = 0.25  # of the chunks, which are then answered from the log
 BUSY = ("STORE_UNAVAILABLE", "QUEUE_FULL")  # on a loaded machine, even in the quiet
@@ -41,6 +41,10 @@ async def step_quietly(workload: Workload, deployment: Deployment, sessions: Seq
     acks = [ack for bursts in parts for burst in bursts for ack in burst.acks]
     answered = Metrics(sum(ack.rows for ack in acks if ack.applied), len(acks), sum(not ack.applied for ack in acks))
     workload.history.metrics = (answered, (await _steady(deployment)).since(before))
+    for number, server in enumerate(deployment.servers):
+        if depth := await _queue_depth(server):
+            words = f"server {number} holds {depth:g} requests that it does not answer, though nothing is in flight"
+            workload.history.crashes.append(words)
 
 
 async def _step(workload: Workload, tracked: TrackedSession, replicas: Sequence[Replica]) -> list[Burst]:
@@ -72,6 +76,16 @@ async def _sent(burst: Burst, replicas: Sequence[Replica], draw: random.Random) 
             note(burst, answer)
             return burst
         await asyncio.sleep(0.1)
+
+
+async def _queue_depth(server: Server) -> float:
+    """Returns how many requests are in the server, after COUNTED_S if there are still some."""
+    until = time.monotonic() + COUNTED_S
+    while depth := await asyncio.to_thread(server.metric, "cellkeeper_queue_depth"):
+        if time.monotonic() > until:
+            break
+        await asyncio.sleep(STEADY_S)
+    return depth
 
 
 async def _steady(deployment: Deployment) -> Metrics:
