@@ -25,7 +25,8 @@ class AsyncGroup(AsyncGroupStepping):
     model: the first member's model version; the other members' versions take and return the same. last_reply: of the
     latest step. The members keep the order in which they were given. Each member behaves like a session of its own,
     exactly once and with the same retries; one that fails does not hold up the others, and its error is its own.
-    Concurrent steps of the same member from several tasks are applied in the order of the calls.
+    Concurrent steps of the same member from several tasks are applied in the order of the calls. Calls that add,
+    remove, reset or delete members run one after another.
     """
 
     async def settle(self, *, timeout: float | None = None) -> dict[str, tuple[LateStep, ...]]:
