@@ -126,9 +126,10 @@ class GroupMembers:
     ) -> dict[str, bool]:
         """Appends opened sessions to the members. Returns, by id, whether opening created it.
 
-        Adds those that do not match the group to `errors`.
+        Adds those that do not match the group to `errors`. Raises Closed.
         """
         errors.update(await self._mismatches(opened, timeout))
+        self._sender.check()  # the group may have been closed meanwhile
         found = [name for name in opened if name not in errors]
         rows = self._sender.history.add([position_of(opened[name].position) for name in found])
         for name, row in zip(found, rows, strict=True):
@@ -139,8 +140,10 @@ class GroupMembers:
     async def restart(self, positions: Mapping[str, Position], timeout: float | None) -> dict[str, CellkeeperError]:
         """Gives these members new generations.
 
-        Returns the errors of those that now belong to a version of the model with other inputs or outputs.
+        Returns the errors of those that now belong to a version of the model with other inputs or outputs. Raises
+        Closed.
         """
+        self._sender.check()
         for name, position in positions.items():
             row = self._rows[name]
             self._sender.forget(row, name, Closed(f"session {name!r} started another generation"))
