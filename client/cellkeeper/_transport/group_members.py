@@ -71,14 +71,12 @@ class GroupMembers:
         rows = zip(members.names, members.rows.tolist(), strict=True)
         return [(name, self._sender.history.position(row)) for name, row in rows]
 
-    def position(self, row: int, name: str) -> Position:
-        """Returns the position of the member at `row`. Raises Closed if it has left, so that the row may be another's.
+    def gone(self, row: int, name: str) -> CellkeeperError | None:
+        """Returns the error for a member that has left `row`, which may be another's by now; None: it is still there.
 
         Whatever awaits something between two uses of a row must ask again.
         """
-        if self._rows.get(name) != row:
-            raise Closed(f"session {name!r} left the group")
-        return self._sender.history.position(row)
+        return None if self._rows.get(name) == row else Closed(f"session {name!r} left the group")
 
     async def drained(self, members: Members, timeout: float | None) -> dict[str, CellkeeperError]:
         """Waits for earlier steps. Returns, by id, the errors of late steps that cannot be settled."""
