@@ -146,7 +146,11 @@ class AsyncGroup(AsyncGroupStepping):
 
         states, failed = await each([name for name in members.names if name not in errors], read)
         _raise_failed("state", {**errors, **failed}, members.names)
-        return {spec.name: np.stack([states[name][spec.name] for name in members.names]) for spec in self.model.states}
+        rows = {spec.name: np.zeros((len(members), *spec.shape), spec.dtype) for spec in self.model.states}
+        for tensor, values in rows.items():
+            for row, name in enumerate(members.names):
+                values[row] = states[name][tensor]
+        return rows
 
     async def close(self) -> None:
         """Closes this object; the sessions stay at the server. Each later call raises Closed.

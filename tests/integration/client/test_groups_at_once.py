@@ -97,6 +97,12 @@ async def test_a_member_leaves_while_a_peek_waits(client: AsyncClient, call: str
     assert (await client.session_info("x", model="fed")).position.step == 1
 
 
+async def test_a_group_whose_members_have_all_left_has_no_states(client: AsyncClient) -> None:
+    group = await client.group(IDS, model="count")
+    _, states = await asyncio.gather(group.remove(IDS), group.state())
+    assert {name: (rows.shape, rows.dtype) for name, rows in states.items()} == {"h": ((0, 1, 2), np.dtype("float32"))}
+
+
 @pytest.mark.parametrize("call", ["add", "reset", "delete"])
 async def test_a_group_that_is_closed_meanwhile_stays_as_it_was(client: AsyncClient, call: str) -> None:
     group = await client.group(IDS, model="count")
