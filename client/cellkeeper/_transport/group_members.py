@@ -71,14 +71,12 @@ class GroupMembers:
         rows = zip(members.names, members.rows.tolist(), strict=True)
         return [(name, self._sender.history.position(row)) for name, row in rows]
 
-    def position(self, row: int, name: str) -> Position:
-        """Returns the position of the member at `row`. Raises Closed if it has left, so that the row may be another's.
+    def gone(self, row: int, name: str) -> CellkeeperError | None:
+        """Returns the error for a member that has left `row`, which may be another's by now; None: it is still there.
 
         Whatever awaits something between two uses of a row must ask again.
         """
-        if self._rows.get(name) != row:
-            raise Closed(f"session {name!r} left the group")
-        return self._sender.history.position(row)
+        return None if self._rows.get(name) == row else Closed(f"session {name!r} left the group")
 
     async def drained(self, members: Members, timeout: float | None) -> dict[str, CellkeeperError]:
         """Waits for earlier steps. Returns, by id, the errors of late steps that cannot be settled."""
@@ -126,9 +124,10 @@ class GroupMembers:
     ) -> dict[str, bool]:
         """Appends opened sessions to the members. Returns, by id, whether opening created it.
 
-        Adds those that do not match the group to `errors`.
+        Adds those that do not match the group to `errors`. Raises Closed.
         """
         errors.update(await self._mismatches(opened, timeout))
+        self._sender.check()  # the group may have been closed meanwhile
         found = [name for name in opened if name not in errors]
         rows = self._sender.history.add([position_of(opened[name].position) for name in found])
         for name, row in zip(found, rows, strict=True):
@@ -139,8 +138,10 @@ class GroupMembers:
     async def restart(self, positions: Mapping[str, Position], timeout: float | None) -> dict[str, CellkeeperError]:
         """Gives these members new generations.
 
-        Returns the errors of those that now belong to a version of the model with other inputs or outputs.
+        Returns the errors of those that now belong to a version of the model with other inputs or outputs. Raises
+        Closed.
         """
+        self._sender.check()
         for name, position in positions.items():
             row = self._rows[name]
             self._sender.forget(row, name, Closed(f"session {name!r} started another generation"))
