@@ -230,7 +230,7 @@ class AsyncGroupStepping:
             rows: Any = x
         else:
             names, rows = named
-            self._members.check(names, "inputs")
+            self._members.check(names, "inputs", " as a key of the dict, or in the index of the DataFrame")
         if not names:
             text = "inputs: got no rows" if self._members else "inputs: the group has no members"
             raise InvalidArgument(f"{text}, expected at least one", reason="INVALID_FIELD", field="inputs")
