@@ -252,7 +252,7 @@ class AsyncGroupStepping:
         timeout: float | None,
     ) -> tuple[GroupReply, Sequence[str]]:
         names, raw, _ = self._convert(inputs)
-        steps = check_rollout(self.model, steps)
+        steps = check_rollout(self.model, steps, len(raw) // len(names) // self.model.input.nbytes)
         if unknown := set(known or ()) - set(names):
             text = f"known: got {min(map(repr, unknown))}, expected ids of members that have a row in `inputs`"
             raise InvalidArgument(text, reason="INVALID_FIELD", field="known")
