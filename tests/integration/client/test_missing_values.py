@@ -68,7 +68,7 @@ def test_infinity_is_no_missing_value(target: str, infinity: float) -> None:
                 call([float("nan"), infinity])
             assert caught.value.reason == "NON_FINITE_INPUT"
         with pytest.raises(InvalidArgument, match=rf"row 1 \(session 'c'\): {says}"):
-            group.step([[0, 0], [0, infinity]])
+            group.step([[0.0, 0.0], [0.0, infinity]])
         assert client.counters.frames_sent == received
 
 
