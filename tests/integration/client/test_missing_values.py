@@ -10,7 +10,7 @@ import pytest
 from cellkeeper import AsyncClient, Client, InvalidArgument
 
 from testing.bundles import counting_bundle, make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 MASKED = np.ma.masked_array([1.0, -9999.0], [False, True])
 MISSING: list[Any] = [MASKED, [1, None], np.array([1, None], object), [1, np.ma.masked], [1, float("nan")]]
@@ -37,7 +37,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         counting_bundle(folder / "whole", name="whole", features=2),
         make_bundle(folder / "words", name="words", input_size=4, input=tokens),
     ]
-    with ServerProcess(bundles, "memory:") as server:
+    with ForkedServer(bundles, "memory:") as server:
         yield server.target
 
 

@@ -22,7 +22,7 @@ from . import fields, replies
 from .asked import TIMEOUT, Asked, read_body, read_path, read_query
 
 EOF = grpc.aio.EOF  # type: ignore[attr-defined]
-JSON_TYPE = "application/json"
+JSON_TYPE, UTF_8, CHUNKED = "application/json", "utf-8", "chunked"
 PROTOCOL = "cellkeeper.v1"
 BEARER_PROTOCOL = "cellkeeper.bearer."
 """A browser cannot set the headers of a WebSocket, so its token is a second subprotocol, in base64url."""
@@ -60,6 +60,8 @@ class HttpCall:
     @property
     def path(self) -> dict[str, str]:
         """The path's values by the names in the template. Raises a Rejection."""
+        if "#" in self.request.raw_path:  # the rest would be dropped, as a fragment
+            raise invalid("path", "a #", "%23 for a # within an id")
         return read_path(self._template, self.request.rel_url.raw_path)
 
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
@@ -142,10 +144,13 @@ class JsonCall(HttpCall):
             return b""
         if request.method in ("GET", "DELETE"):
             raise invalid("body", "one", f"none: {request.method} takes only its path and query")
-        if request.content_type != JSON_TYPE:
-            raise invalid("Content-Type", repr(request.headers.get("Content-Type", "")), JSON_TYPE)
-        if "Content-Encoding" in request.headers:
-            raise invalid("Content-Encoding", repr(request.headers["Content-Encoding"]), "an unencoded body")
+        headers = request.headers
+        if request.content_type != JSON_TYPE or (request.charset or UTF_8).lower() != UTF_8:
+            raise invalid("Content-Type", repr(headers.get("Content-Type", "")), f"{JSON_TYPE}, in UTF-8")
+        if "Content-Encoding" in headers:
+            raise invalid("Content-Encoding", repr(headers["Content-Encoding"]), "an unencoded body")
+        if headers.get("Transfer-Encoding", CHUNKED).lower() != CHUNKED:
+            raise invalid("Transfer-Encoding", repr(headers["Transfer-Encoding"]), CHUNKED)
         body = bytearray()
         try:
             while chunk := await request.content.readany():
