@@ -59,11 +59,14 @@ class GroupMembers:
         self.check(given, "sessions")
         return self.of(given)
 
-    def check(self, names: Sequence[object], field: str) -> None:
-        """Raises InvalidArgument if these are not members, or occur twice. field: the argument that has them."""
+    def check(self, names: Sequence[object], field: str, place: str = "") -> None:
+        """Raises InvalidArgument if these are not members, or occur twice.
+
+        field: the argument that has them. place: where in it they belong, for the message.
+        """
         for at, name in enumerate(names):
             if not isinstance(name, str) or name not in self._rows:
-                raise invalid(field, f"{name!r} at {at}", f"the id of a member (the group has {len(self)})")
+                raise invalid(field, f"{name!r} at {at}", f"the id of a member{place} (the group has {len(self)})")
         _check_each_once(names, field)
 
     def positions(self, members: Members) -> list[tuple[str, Position]]:

@@ -24,7 +24,7 @@ from ..stack import (
 from .activation import activated
 from .file import KerasFile
 from .recurrent import read_cells, read_recurrent
-from .topology import MERGES, KerasLayer
+from .topology import MERGES, TRACE, KerasLayer
 from .weights import layer_weights
 
 WHOLE_SEQUENCE = "needs the whole sequence, of which a stream has only seen the past"
@@ -57,7 +57,6 @@ _IGNORED = (
     "AlphaDropout",
     "ActivityRegularization",
 )
-TRACE = "pass --trace (trace=True) to have Keras itself trace the model"
 _LARGEST = float(np.finfo(np.float32).max)
 _DTYPES = ("float32", "float64")
 

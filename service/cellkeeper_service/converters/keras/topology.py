@@ -9,6 +9,7 @@ from typing import Any
 from ..refusal import ImportRefused
 
 MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
+TRACE = "pass --trace (trace=True) to have Keras itself trace the model"
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,8 @@ def _graph(
     for key in ("input_layers", "output_layers"):
         found = list(_references(config.get(key)))
         if len(found) != 1 or found[0][0] not in by_name:
-            raise ImportRefused(
-                f"{place}: {key}",
-                f"got {[name for name, _ in found]}, expected one: a stream has one input and one output",
-            )
+            why = f"got {[name for name, _ in found]}, expected one of the model's layers"
+            raise ImportRefused(f"{place}: {key}", f"{why}; {TRACE}" if len(found) > 1 else why)
         ends[key] = found[0]
     first = ends["input_layers"][0]
     masks: list[str] = []
@@ -118,7 +117,7 @@ def _sources(
 ) -> list[tuple[str, int]]:
     """Returns the tensors that a layer takes, each as the name of a layer and an index."""
     if not isinstance(nodes, list) or len(nodes) != 1:
-        raise ImportRefused(layer.place, "is used more than once, expected each layer once")
+        raise ImportRefused(layer.place, f"is used more than once, expected each layer once; {TRACE}")
     sources = list(_references(nodes))
     names = [source for source, _ in sources]
     if not all(name in by_name for name in names):
