@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkeeper_service.model.config import MAX_LAYERS, MAX_SIZE, MAX_VOCABULARY
 
-from .refusal import ImportRefused
+from .refusal import ImportRefused, NotRead
 from .stack import (
     INPUT,
     Affine,
@@ -66,7 +66,7 @@ def _merged(layer: Merge, widths: list[int]) -> int:
     if layer.op == "concatenate":
         return sum(widths)
     if len(set(widths)) > 1:
-        raise ImportRefused(layer.place, f"got values of the widths {widths}, expected one width for {layer.op}")
+        raise NotRead(layer.place, f"got values of the widths {widths}, expected one width for {layer.op}")
     if layer.op == "subtract" and len(widths) != 2:
         raise ImportRefused(layer.place, f"got {len(widths)} values, expected 2 for subtract")
     return widths[0]

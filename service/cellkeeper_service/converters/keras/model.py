@@ -19,7 +19,7 @@ from ..leading import leading, masked_input
 from ..lower import lower
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Processed, Processing, checked
-from ..refusal import ImportRefused
+from ..refusal import ImportRefused, NotRead
 from ..stack import INPUT, Affine, Array, CausalConv, Dense, Embed, Layer, Mask, Merge, Normalize, Recurrent, Stack
 from .file import KerasFile, read_keras
 from .layers import read_layer
@@ -29,6 +29,7 @@ from .topology import KerasLayer, ordered_layers
 _MASK_MISSING = (
     '; to mask missing values (NaN), pass missing=Missing("constant", VALUE), with a VALUE that no reading has'
 )
+TRACE = "pass --trace (trace=True) to have Keras itself trace the model"
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN")
 
 
@@ -75,7 +76,9 @@ def import_keras(
             read = read_stack(path)
             processing = processing.masking(read[1])
             lowered = lower(processing.around(read[1]), name, str(path))
-        except ImportRefused:
+        except ImportRefused as error:
+            if isinstance(error, NotRead) and not trace:
+                raise ImportRefused(error.place, f"{error.reason}; {TRACE}") from error
             if not trace:
                 raise
             read = None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..refusal import ImportRefused
+from ..refusal import ImportRefused, NotRead
 from ..stack import CELL_ACTIVATIONS, Array, Layer, Recurrent
 from .activation import read_activation
 from .file import KerasFile
@@ -29,7 +29,7 @@ def read_cells(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     for entry in (_entry(layer, item) for item in entries):
         kind = entry["class_name"]
         if kind not in _CELLS:
-            raise ImportRefused(layer.place, f"wraps the cell {kind}, expected one of {', '.join(_CELLS)}")
+            raise NotRead(layer.place, f"wraps the cell {kind}, expected one of {', '.join(_CELLS)}")
         group = snake_case(kind)
         counts[group] = counts.get(group, -1) + 1
         number = f"_{counts[group]}" if counts[group] else ""
@@ -83,7 +83,7 @@ def read_recurrent(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         activations = (read_activation(layer, "recurrent_activation", "sigmoid", file), activation)
     for name in activations:
         if name not in CELL_ACTIVATIONS:
-            raise ImportRefused(layer.place, f"activation {name}, expected one of {', '.join(CELL_ACTIVATIONS)}")
+            raise NotRead(layer.place, f"activation {name}, expected one of {', '.join(CELL_ACTIVATIONS)}")
     if cell == "gru":
         reset_after = _reset_after(layer, weights.get("bias"))
     made = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..refusal import ImportRefused
+from ..refusal import ImportRefused, NotRead
 
 MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
 
@@ -78,9 +78,9 @@ def _graph(
     for key in ("input_layers", "output_layers"):
         found = list(_references(config.get(key)))
         if len(found) != 1 or found[0][0] not in by_name:
-            raise ImportRefused(
+            raise NotRead(
                 f"{place}: {key}",
-                f"got {[name for name, _ in found]}, expected one: a stream has one input and one output",
+                f"got {[name for name, _ in found]}, expected one: only models with one input and one output are read",
             )
         ends[key] = found[0]
     first = ends["input_layers"][0]
@@ -118,7 +118,7 @@ def _sources(
 ) -> list[tuple[str, int]]:
     """Returns the tensors that a layer takes, each as the name of a layer and an index."""
     if not isinstance(nodes, list) or len(nodes) != 1:
-        raise ImportRefused(layer.place, "is used more than once, expected each layer once")
+        raise NotRead(layer.place, "is used more than once, expected each layer once")
     sources = list(_references(nodes))
     names = [source for source, _ in sources]
     if not all(name in by_name for name in names):

@@ -23,7 +23,7 @@ from ..torch.program import INPUT
 from ..torch.watch import trace_watched
 from .file import read_keras
 from .layers import NOT_STREAMED
-from .source import clone, custom_module, load_keras
+from .source import clone, computed_otherwise, custom_module, load_keras
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,11 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
     keras = _keras()
     if isinstance(model, Path):
         place = str(model)
-        custom = custom_module(read_keras(model).config)
+        file = read_keras(model)
+        other = computed_otherwise(file)
+        if other:
+            raise ImportRefused(place, f"holds {other}, which Keras 3 computes otherwise; trace the model with Keras 2")
+        custom = custom_module(file.config)
         if custom:
             raise ImportRefused(place, f"names {custom}, which is not a class of Keras; code of a model is not run")
         try:

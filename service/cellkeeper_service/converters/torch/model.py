@@ -19,7 +19,7 @@ from ..lower import Lowered, lower
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Float64Source, Processed, Processing, checked
 from ..proof import Source
-from ..refusal import ImportRefused
+from ..refusal import ImportRefused, NotRead
 from ..stack import Array, Layer, LayerNorm, Recurrent, Stack
 from .build import build_modules
 from .forward import TRACED, compare_forward
@@ -113,7 +113,9 @@ def import_torch(
     if example is None or not (stated or several):
         try:
             read = _read(model, layers, _initial(initial_state), processing, name, report if example is None else None)
-        except ImportRefused:
+        except ImportRefused as error:
+            if isinstance(error, NotRead) and example is None and hasattr(model, "named_modules"):
+                raise ImportRefused(error.place, f"{error.reason}; {TRACED}") from error
             if example is None:
                 raise
     if read is None:
@@ -232,11 +234,10 @@ def _read(
     except ImportRefused as error:
         if own is None:
             raise
-        raise ImportRefused(
-            f"{place}: {error.place}",
+        raise NotRead(
+            error.place if error.place.startswith(place) else f"{place}: {error.place}",
             f"{error.reason}: its layers do not chain in the order in which they are registered (does forward bypass "
-            f"some of them?); {TRACED}, or export one time step with torch.export, states as arguments, and "
-            "pass that",
+            "some of them?)",
         ) from error
     if own is not None:
         choices = compare_forward(own, chain, initial, stack, processing)
