@@ -174,8 +174,8 @@ def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[st
                 "norm or attention over the sequence, a centred window, a backward direction?)"
             )
     return (
-        "; something that is not a state carries over between time steps, or a value depends on later ones, or it "
-        "computes something other than what was read"
+        "; something that is not a state carries over between time steps (a mean or attention over the sequence so "
+        "far, a counter), or a value depends on later ones, or it computes something other than what was read"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..refusal import ImportRefused, NotRead
 
+FUNCTIONAL = "of a subclass of Model, import keras.Model(x, model.call(x)) with x = keras.Input((None, features))"
 MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
 
 
@@ -39,7 +40,10 @@ def ordered_layers(model: dict[str, Any], place: str) -> list[KerasLayer]:
     """
     kind, config = model.get("class_name"), model.get("config")
     if kind not in ("Sequential", "Functional", "Model") or not isinstance(config, dict | list):
-        raise ImportRefused(place, f"got a model of class {kind!r}, expected Sequential or Functional")
+        raise ImportRefused(
+            place,
+            f"got a model of class {kind!r}, expected Sequential or Functional; {FUNCTIONAL}",
+        )
     entries = config if isinstance(config, list) else config.get("layers")  # a list: Keras before 2.3
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ImportRefused(f"{place}: layers", "expected a list of layers")

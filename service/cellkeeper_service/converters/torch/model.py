@@ -23,7 +23,7 @@ from ..refusal import ImportRefused, NotRead
 from ..stack import Array, Layer, LayerNorm, Recurrent, Stack
 from .build import build_modules
 from .forward import TRACED, compare_forward
-from .modules import ModuleChain, copied, flatten, module_parts, unwrapped
+from .modules import ModuleChain, copied, flatten, module_parts, refuse_quantized, unwrapped
 from .program import import_program, is_program
 from .weights import Part, guess_parts, parse_parts, read_parts, refuse_wrapped, with_initial
 
@@ -173,6 +173,7 @@ def _import_traced(
         raise ImportRefused("initial_state", "got one for a module that is traced, expected states")
     if not hasattr(model, "named_modules") or type(model).__module__.startswith("torch.jit"):
         raise ImportRefused("example", f"got one with {type(model).__name__}, expected it with a torch module only")
+    refuse_quantized(model)
     module = copied(type(model).__name__, model)
     traced = trace(module, example, states, layout, processing)
     place = type(model).__name__

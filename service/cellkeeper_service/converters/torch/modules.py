@@ -96,6 +96,7 @@ def _flatten(model: Any, *, compared: bool) -> list[tuple[str, nn.Module]]:
 
     model = unwrapped(model)
     if isinstance(model, nn.Module):
+        refuse_quantized(model)
         _refuse_normed(model)
         if type(model).__module__.startswith("torch.jit"):
             raise ImportRefused("model", "a TorchScript module, which holds code; pass its state_dict() with layers")
@@ -141,6 +142,16 @@ def _has_own_forward(container: Any) -> bool:
     plain = any(isinstance(container, kind) and type(container).forward is kind.forward for kind in kinds)
     hooked = container._forward_hooks or container._forward_pre_hooks or "forward" in vars(container)
     return not plain or bool(hooked)
+
+
+def refuse_quantized(model: nn.Module) -> None:
+    """Refuses modules with integer weights, which hold no floats to serve."""
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith(("torch.ao.nn.", "torch.nn.quantized")):
+            raise ImportRefused(
+                f"{name or 'model'} ({type(module).__name__})",
+                "quantized, expected float weights; pass the module as it was before it was quantized",
+            )
 
 
 def _refuse_normed(module: nn.Module) -> None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..files import BATCH_NORM
 from ..refusal import ImportRefused
 from ..stack import ACTIVATIONS, Activate, Array, Dense, Embed, Layer, LayerNorm, ParametricRelu, Recurrent
 
@@ -124,6 +125,8 @@ def read_parts(parts: Sequence[Part], tensors: Mapping[str, Array], place: str) 
             }
         else:
             layers.append(Activate(part.place, part.kind, part.slope))
+    if any(name.endswith(".running_mean") for name in left):
+        raise ImportRefused(f"{place}: tensor {min(left)}", BATCH_NORM)
     if left:
         raise ImportRefused(place, f"tensor {min(left)}: belongs to none of the layers {_words(parts)}; name its layer")
     return layers
