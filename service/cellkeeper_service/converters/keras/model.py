@@ -14,7 +14,7 @@ from cellkeeper_service.model.feedback import Sources
 
 from ..drawn import normalization_of, random_sequences, rounding, scaled_as, special_sequences
 from ..files import file_of
-from ..landing import Imported, Report, check_target, land
+from ..imported import Imported, Report, check_target, write_imported
 from ..leading import leading, masked_input
 from ..lower import lower
 from ..parity import MAX_BATCH, TOLERANCE
@@ -91,7 +91,7 @@ def import_keras(
     whole = processing.around(stack)
     _report_mask(whole, processing, report)
     source = Processed(keras_source(file, stack), processing)
-    imported = land(
+    imported = write_imported(
         folder,
         lowered,
         source,

@@ -23,7 +23,7 @@ from cellkeeper_service.model.parsing import parse_config
 
 from ..drawn import rounding, scaled_around
 from ..files import file_of, read_bytes
-from ..landing import Imported, Report, check_target, land
+from ..imported import Imported, Report, check_target, write_imported
 from ..lower import Lowered
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import checked
@@ -168,7 +168,7 @@ def import_graph(
         shapes = probe(limited, declaration, place)
         lowered = _lowered(graph, declaration, shapes, name, vocabulary, missing, first, place)
         original = source(limited, declaration, first)
-        return land(
+        return write_imported(
             folder,
             lowered,
             original,

@@ -14,7 +14,7 @@ from cellkeeper_service.model.feedback import Sources
 
 from ..drawn import normalization_of, random_sequences, rounding, scaled_as, special_sequences
 from ..files import read_state_dict, tensors_of
-from ..landing import Imported, Report, check_target, land
+from ..imported import Imported, Report, check_target, write_imported
 from ..lower import Lowered, lower
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Float64Source, Processed, Processing, checked
@@ -125,7 +125,7 @@ def import_torch(
         )
     else:
         place, _, whole, lowered, source = read
-        imported = land(
+        imported = write_imported(
             folder,
             lowered,
             Processed(source, processing),

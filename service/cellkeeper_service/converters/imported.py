@@ -67,7 +67,7 @@ def check_target(folder: Path, name: str | None) -> str:
     return name
 
 
-def land(
+def write_imported(
     folder: Path,
     lowered: Lowered,
     source: Source,
