@@ -12,7 +12,7 @@ import numpy as np
 from cellkeeper_service.model.config import MAX_SIZE, Missing
 from cellkeeper_service.model.feedback import Sources
 
-from ..drawn import normalization_of, random_sequences, rounding, scaled_as, special_sequences
+from ..drawn import draw_inputs
 from ..files import file_of
 from ..imported import Imported, Report, check_target, write_imported
 from ..leading import leading, masked_input
@@ -95,15 +95,12 @@ def import_keras(
         folder,
         lowered,
         source,
-        random_sequences(whole),
+        draw_inputs(whole),
         str(path),
         tolerance,
         max_batch,
         feedback,
-        scaled=scaled_as(whole),
         feature_names=processing.feature_names,
-        resolution=rounding(normalization_of(whole)),
-        special=special_sequences(whole),
     )
     report(str(imported))
     return imported

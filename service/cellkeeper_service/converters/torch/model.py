@@ -12,7 +12,7 @@ import numpy as np
 from cellkeeper_service.model.config import Missing
 from cellkeeper_service.model.feedback import Sources
 
-from ..drawn import normalization_of, random_sequences, rounding, scaled_as, special_sequences
+from ..drawn import draw_inputs
 from ..files import read_state_dict, tensors_of
 from ..imported import Imported, Report, check_target, write_imported
 from ..lower import Lowered, lower
@@ -129,15 +129,12 @@ def import_torch(
             folder,
             lowered,
             Processed(source, processing),
-            random_sequences(whole),
+            draw_inputs(whole),
             place,
             tolerance,
             max_batch,
             feedback,
-            scaled=scaled_as(whole),
             feature_names=processing.feature_names,
-            resolution=rounding(normalization_of(whole)),
-            special=special_sequences(whole),
         )
     report(str(imported))
     _report_dtypes(model, report)
