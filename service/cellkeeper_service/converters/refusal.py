@@ -7,6 +7,8 @@ from cellkeeper_service.model.fields import one_line
 
 LONGEST = 800  # characters: what came, what was expected and what to do, with quotes of other libraries
 
+BACKWARD = "the backward direction starts at the end, which a stream has not reached"
+
 
 class ImportRefused(StartError):
     """A model cannot be imported; nothing was written. The message is one line: where, what came, what was expected.

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..refusal import ImportRefused, NotRead
+from ..refusal import BACKWARD, ImportRefused, NotRead
 from ..stack import (
     Activate,
     Affine,
@@ -30,7 +30,7 @@ from .weights import layer_weights
 
 WHOLE_SEQUENCE = "needs the whole sequence, of which a stream has only seen the past"
 NOT_STREAMED = {
-    "Bidirectional": "the backward direction starts at the end, which a stream has not reached",
+    "Bidirectional": BACKWARD,
     **dict.fromkeys(
         (
             "Attention",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..refusal import ImportRefused, NotRead
-from ..stack import CELL_ACTIVATIONS, Array, Layer, Recurrent
+from ..stack import CELL_ACTIVATIONS, GATES, Array, Layer, Recurrent
 from .activation import read_activation
 from .file import KerasFile
 from .topology import KerasLayer
@@ -110,7 +110,7 @@ def _reset_after(layer: KerasLayer, bias: Array | None) -> bool:
 def _biases(layer: KerasLayer, bias: Array | None, cell: str, units: int, reset_after: bool) -> dict[str, Array]:
     if bias is None:
         return {}
-    gates = {"lstm": 4, "gru": 3}.get(cell, 1) * units
+    gates = GATES[cell] * units
     expected = (2, gates) if cell == "gru" and reset_after else (gates,)
     if bias.shape != expected:
         raise ImportRefused(layer.place, f"bias: got shape {list(bias.shape)}, expected {list(expected)}")

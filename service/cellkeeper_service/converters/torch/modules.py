@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..refusal import ImportRefused, NotRead
+from ..refusal import BACKWARD, ImportRefused, NotRead
 from ..stack import Array
 from .weights import UNNORMED, Part
 
@@ -192,9 +192,7 @@ def _part(name: str, module: Any) -> Part | None:
     place = f"{name or 'model'} ({kind})"
     if kind in ("LSTM", "GRU", "RNN"):
         if module.bidirectional:
-            raise ImportRefused(
-                place, "bidirectional; the backward direction starts at the end, which a stream has not reached"
-            )
+            raise ImportRefused(place, f"bidirectional; {BACKWARD}")
         return Part(f"rnn_{module.nonlinearity}" if kind == "RNN" else kind.lower())
     if kind in ("LSTMCell", "GRUCell", "RNNCell"):
         cell = f"rnn_{module.nonlinearity}" if kind == "RNNCell" else kind.removesuffix("Cell").lower()
