@@ -27,6 +27,9 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
     """Returns Keras if it can run the file, which must name only Keras' own classes, else the float64 reference."""
     if importlib.util.find_spec("keras") is None:
         return Float64Source(stack, "keras is not installed")
+    other = computed_otherwise(file)
+    if other:
+        return Float64Source(stack, f"keras 3 computes {other} otherwise")
     custom = custom_module(file.config)
     if custom:
         return Float64Source(stack, f"keras is not run on a file that names {custom}")
@@ -135,6 +138,11 @@ def _modules(value: Any, depth: int = 0) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _modules(item, depth + 1)
+
+
+def computed_otherwise(file: KerasFile) -> str:
+    """Returns what Keras 3 computes differently from the Keras that wrote the file; "" if there is nothing."""
+    return "hard_sigmoid of Keras 2" if file.version[:1] != (3,) and '"hard_sigmoid"' in json.dumps(file.config) else ""
 
 
 def load_keras() -> Any:
