@@ -15,7 +15,7 @@ from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.domain.position import POSITION_BYTES, Position
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.spec import ModelSpec
-from cellkeeper_service.errors import Rejection, invalid
+from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from . import chunk_inputs, fields, tensors
 from .catalog import Catalog
@@ -161,7 +161,8 @@ def repeated_items(frame: Frame) -> dict[int, Rejection]:
     refused = {}
     for item, session in enumerate(frame.sessions):
         if session in seen:
-            refused[item] = fields.duplicate(session, f"sessions[{item}]")
+            text = f"sessions[{item}]: got {session!r} again, expected each session once in a frame"
+            refused[item] = Rejection(Reason.DUPLICATE_SESSION, text, field=f"sessions[{item}]")
         seen.add(session)
     return refused
 
