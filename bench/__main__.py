@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .contenders import Contenders
-from .machine import machine
+from .machine import cpu_ticks, machine, stolen_share
 from .models import MODELS
 from .plan import GROUPS, Selection, plan
 from .runner import run, warm
@@ -29,6 +29,8 @@ def main() -> None:
     if options.list:
         print("\n".join(case.key for case in cases))
         return
+    facts = machine()
+    before = cpu_ticks()
     triton, why_not = TritonServer.found(options.triton_venv, options.triton_compute)
     with tempfile.TemporaryDirectory(prefix="cellkeeper-bench-") as folder, ExitStack() as running:
         contenders = Contenders(Path(folder), running, triton, why_not)
@@ -39,13 +41,14 @@ def main() -> None:
         warm(cases, contenders, say)
         rounds = run(cases, contenders, options.rounds, options.seconds)
         notes = triton.notes() if triton and any("triton" in case.contender for case in cases) else {}
-    about = {"machine": machine() | notes, "rounds": options.rounds, "seconds": options.seconds}
+    facts |= notes | {"taken by other virtual machines": stolen_share(before)}
+    about = {"machine": facts, "rounds": options.rounds, "seconds": options.seconds}
     results = [{"key": case.key, **asdict(case), "rounds": rounds[case.key]} for case in cases]
     text = table(cases, rounds)
     print(text)
     write(options.json, json.dumps(about | {"missing": contenders.missing, "cases": results}, indent=1) + "\n")
-    facts = "\n".join(f"- {name}: {value}" for name, value in about["machine"].items())
-    write(options.json.with_suffix(".md"), f"{text}\n\n{options.rounds} rounds of {options.seconds:g} s\n\n{facts}\n")
+    lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    write(options.json.with_suffix(".md"), f"{text}\n\n{options.rounds} rounds of {options.seconds:g} s\n\n{lines}\n")
 
 
 def parse() -> argparse.Namespace:

@@ -21,7 +21,7 @@ from typing import Any
 from .checkout import CheckoutError, earlier, this_checkout
 from .comparison import SIDES, Pair, order, table
 from .load import Load
-from .machine import machine
+from .machine import cpu_ticks, machine, stolen_share
 from .models import MAIN, MODELS
 from .side import Side
 from .triton_server import TritonServer
@@ -121,6 +121,7 @@ def words(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 
 def compare(options: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
     """Returns the measurements, and facts: both commits, the machine, notes. Raises CheckoutError."""
+    facts, before = machine(), cpu_ticks()
     with tempfile.TemporaryDirectory(prefix="cellkeeper-against-") as name:
         folder = Path(name)
         checkouts = dict(zip(SIDES, (earlier(options.revision, folder), this_checkout()), strict=True))
@@ -146,7 +147,8 @@ def compare(options: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
             notes += [note for note in said if note not in notes]
     about: dict[str, Any] = {side: checkout.name for side, checkout in checkouts.items()}
     about |= {"model": options.model, "rounds": options.rounds, "seconds": options.seconds}
-    return pairs, about | {"notes": notes, "machine": machine()}
+    facts |= {"taken by other virtual machines": stolen_share(before)}
+    return pairs, about | {"notes": notes, "machine": facts}
 
 
 def clients_of(chosen: Iterable[str], model: str, triton_venv: Path) -> tuple[dict[str, str], list[str]]:

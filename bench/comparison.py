@@ -1,4 +1,7 @@
-"""Compares two sides measured in turns: medians of each, ratios round by round, and the table of both."""
+"""Compares two sides measured in turns: medians of each, ratios round by round, and the table of both.
+
+A p99 is that of all rounds' messages together, as a round of frames has too few of them; its ratio is of these two.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .latencies import percentile_ms
 from .side import PARTS
 
 Figures = dict[str, Any]  # of one round: see Side.measure
 SIDES = ("earlier", "this")
-FIGURES = ("steps_per_second", "p50_ms", "p99_ms", *(f"{part}_cpu_us_per_step" for part in PARTS))
+PERCENTILE = "p99_ms"
+FIGURES = ("steps_per_second", "p50_ms", PERCENTILE, *(f"{part}_cpu_us_per_step" for part in PARTS))
 HEADS = [
     "store",
     "load",
@@ -40,6 +45,21 @@ class Pair:
         pairs = self._pairs(name)
         return statistics.median(pair[SIDES.index(side)] for pair in pairs) if pairs else None
 
+    def values(self, name: str) -> dict[str, float | None]:
+        """Returns each side's figure over all rounds: a median, or a percentile; None if there is none."""
+        if name != PERCENTILE:
+            return {side: self.median(side, name) for side in SIDES}
+        counts = {side: [one["latencies"] for one in self.rounds[side] if "error" not in one] for side in SIDES}
+        return {side: percentile_ms(of_side, 99.0) for side, of_side in counts.items()}
+
+    def ratio(self, name: str) -> float | None:
+        """Returns this / earlier: the median of the rounds' ratios, or that of the percentiles."""
+        if name != PERCENTILE:
+            ratios = self.ratios(name)
+            return statistics.median(ratios) if ratios else None
+        earlier, this = (self.values(name)[side] for side in SIDES)
+        return None if earlier is None or this is None else this / earlier
+
     def ratios(self, name: str) -> list[float]:
         """Returns this / earlier for each round that has both."""
         return [this / earlier for earlier, this in self._pairs(name) if earlier]
@@ -47,10 +67,10 @@ class Pair:
     def json(self) -> dict[str, Any]:
         summary: dict[str, Any] = {}
         for name in FIGURES:
-            ratios = self.ratios(name)
-            if ratios:
-                medians = {side: self.median(side, name) for side in SIDES}
-                summary[name] = {**medians, "ratio": statistics.median(ratios), "ratios": ratios}
+            values, ratio = self.values(name), self.ratio(name)
+            if ratio is not None:
+                summary[name] = {**values, "ratio": ratio}
+                summary[name] |= {"ratios": self.ratios(name)} if name != PERCENTILE else {}
         return {"store": self.store, "load": self.load, "summary": summary, "rounds": self.rounds}
 
     def _pairs(self, name: str) -> list[tuple[float, float]]:
@@ -84,11 +104,11 @@ def table(pairs: Sequence[Pair]) -> str:
 
 
 def _cell(pair: Pair, name: str) -> str:
-    ratios = pair.ratios(name)
-    if not ratios:
+    values, ratio = pair.values(name), pair.ratio(name)
+    if ratio is None:
         return "failed" if name == FIGURES[0] else ""
-    texts = [_number(pair.median(side, name) or 0.0) for side in SIDES]
-    return f"{texts[0]} → {texts[1]} ({statistics.median(ratios):.2f})"
+    texts = [_number(values[side] or 0.0) for side in SIDES]
+    return f"{texts[0]} → {texts[1]} ({ratio:.2f})"
 
 
 def _spread(ratios: Sequence[float]) -> str:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ from cellkeeper_service.model.bundle import Bundle, read_bundle
 from testing.bundles import make_bundle
 
 from .gpu_peers import PEERS, are_dispensable, make_peers
+from .latencies import counted, percentile_ms
 from .machine import machine
+from .turns import rotated
 
 FEATURES = 64
 FLOAT_BYTES = 4
@@ -125,24 +128,25 @@ def measured(
     engine.write_states(rows, np.tile(np.frombuffer(engine.initial_state, np.uint8), (run.batch, 1)))
     inputs = np.random.default_rng(0).standard_normal((1, run.batch, FEATURES)).astype(np.float32)
     wanted = frozenset({"prediction"})
-    contenders: dict[str, Callable[[], Any]] = {"cellkeeper": lambda: engine.run(inputs, rows, rows, wanted)}
     peers, missing = make_peers(names, bundle, run.batch, device.torch_device, precision)
-    contenders |= {name: peer.caller(inputs) for name, peer in peers.items()}
     results = []
-    for _ in range(rounds):
+    for number in range(rounds):
         floors = {
             "bytes_per_second": copied(str(device.torch_device)),
             "operations_per_second": multiplied(str(device.torch_device), precision),
         }
-        for name, call in contenders.items():
-            result = (
-                {"contender": name, "precision": precision} | asdict(run) | timed(call, run.batch, seconds) | floors
-            )
+        contenders: dict[str, AbstractContextManager[Callable[[], Any]]]
+        contenders = {"cellkeeper": nullcontext(lambda: engine.run(inputs, rows, rows, wanted))}
+        contenders |= {name: peer.entered(inputs) for name, peer in peers.items()}
+        for name in rotated(list(contenders), number):
+            with contenders[name] as call:
+                figures = timed(call, run.batch, seconds)
+            result = {"contender": name, "precision": precision} | asdict(run) | figures | floors
             results.append(result | {"device_us": on_the_device(engine, run.batch)} if name == "cellkeeper" else result)
     return results, missing
 
 
-def timed(call: Callable[[], Any], batch: int, seconds: float) -> dict[str, float]:
+def timed(call: Callable[[], Any], batch: int, seconds: float) -> dict[str, Any]:
     """Measures whole calls of one time step, from inputs on the host to outputs on the host."""
     for _ in range(5):
         call()
@@ -151,8 +155,8 @@ def timed(call: Callable[[], Any], batch: int, seconds: float) -> dict[str, floa
     while (start := time.perf_counter()) < until:
         call()
         took.append(time.perf_counter() - start)
-    p50, p99 = (float(value) for value in np.percentile(took, [50, 99]))
-    return {"steps_per_second": batch * len(took) / sum(took), "p50_ms": 1e3 * p50, "p99_ms": 1e3 * p99}
+    rate = batch * len(took) / sum(took)
+    return {"steps_per_second": rate, "p50_ms": 1e3 * statistics.median(took), "latencies": counted(took)}
 
 
 def on_the_device(engine: CudaEngine, batch: int) -> float:
@@ -215,18 +219,21 @@ def table(rounds: list[dict[str, Any]]) -> str:
     for key in dict.fromkeys(tuple(one[name] for name in keys) for one in rounds):
         mine = [one for one in rounds if tuple(one[name] for name in keys) == key]
         layers, hidden, batch, precision, contender = key
-        rate, p50, p99 = (
-            statistics.median(one[name] for one in mine) for name in ("steps_per_second", "p50_ms", "p99_ms")
-        )
+        rate, p50 = (statistics.median(one[name] for one in mine) for name in ("steps_per_second", "p50_ms"))
+        p99 = percentile_ms([one["latencies"] for one in mine], 99.0)
         run = Run(layers, hidden, batch)
         floors = [run.floor_seconds(precision, one["bytes_per_second"], one["operations_per_second"]) for one in mine]
         part = statistics.median(1e3 * floor / one["p50_ms"] for floor, one in zip(floors, mine, strict=True))
         on_device = f"{statistics.median(one['device_us'] for one in mine):.1f}" if contender == "cellkeeper" else ""
         lines.append(
-            f"| {layers}x{hidden} | {batch} | {precision} | {contender} | {rate:,.0f} | {p50:.3f} | {p99:.3f} | "
+            f"| {layers}x{hidden} | {batch} | {precision} | {contender} | {rate:,.0f} | {p50:.3f} | {shown(p99)} | "
             f"{on_device} | {part:.2f} |"
         )
     return "\n".join(lines)
+
+
+def shown(milliseconds: float | None) -> str:
+    return "" if milliseconds is None else f"{milliseconds:.3f}"
 
 
 if __name__ == "__main__":

@@ -27,10 +27,12 @@ from testing.server_process import ServerProcess
 
 from .client_process import ClientProcess
 from .cores import cpu_seconds
-from .gpu import timed
+from .gpu import shown, timed
+from .latencies import percentile_ms
 from .load import Load
 from .machine import machine
 from .models import MODELS
+from .turns import rotated
 from .weights import write_model
 
 FLOWS = 2
@@ -73,7 +75,7 @@ def measured(
         shape = (1, items, *engine.spec.input.shape)
         inputs = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
         wanted = frozenset({"prediction"})
-        contenders: dict[str, Callable[[], dict[str, float]]] = {
+        contenders: dict[str, Callable[[], dict[str, Any]]] = {
             ENGINE: lambda: timed(lambda: engine.run(inputs, rows, rows, wanted), items, seconds)
         }
         words = ["--device", device, "--precision", precision]
@@ -85,20 +87,21 @@ def measured(
             load = Load("frames", model, flows=FLOWS, items=items)
             asked(client, load, WARM_SECONDS)
             contenders[f"frames, {name}"] = frames(server, client, load, seconds)
-        for _ in range(rounds):
-            results += [about | {"contender": name} | measure() for name, measure in contenders.items()]
+        for number in range(rounds):
+            order = rotated(list(contenders), number)
+            results += [about | {"contender": name} | contenders[name]() for name in order]
     return results
 
 
-def frames(server: ServerProcess, client: ClientProcess, load: Load, seconds: float) -> Callable[[], dict[str, float]]:
+def frames(server: ServerProcess, client: ClientProcess, load: Load, seconds: float) -> Callable[[], dict[str, Any]]:
     """Returns a function that measures one round of frames. CPU time is the server's, including its warm-up."""
 
-    def measure() -> dict[str, float]:
+    def measure() -> dict[str, Any]:
         steps, spent = server.metric("cellkeeper_steps_total"), cpu_seconds(server.pid)
         figures = asked(client, load, seconds)
         steps, spent = server.metric("cellkeeper_steps_total") - steps, cpu_seconds(server.pid) - spent
         return {
-            **{name: figures[name] for name in ("steps_per_second", "p50_ms", "p99_ms")},
+            **{name: figures[name] for name in ("steps_per_second", "p50_ms", "latencies")},
             "server_cpu_us_per_step": 1e6 * spent / steps,
         }
 
@@ -122,9 +125,8 @@ def table(rounds: list[dict[str, Any]]) -> str:
     for model, contender in dict.fromkeys((one["model"], one["contender"]) for one in rounds):
         mine = [one for one in rounds if (one["model"], one["contender"]) == (model, contender)]
         alone = [one for one in rounds if (one["model"], one["contender"]) == (model, ENGINE)]
-        rate, p50, p99 = (
-            statistics.median(one[name] for one in mine) for name in ("steps_per_second", "p50_ms", "p99_ms")
-        )
+        rate, p50 = (statistics.median(one[name] for one in mine) for name in ("steps_per_second", "p50_ms"))
+        p99 = percentile_ms([one["latencies"] for one in mine], 99.0)
         spent = [one["server_cpu_us_per_step"] for one in mine if "server_cpu_us_per_step" in one]
         cpu = f"{statistics.median(spent):.1f}" if spent else ""
         share = statistics.median(
@@ -132,7 +134,7 @@ def table(rounds: list[dict[str, Any]]) -> str:
         )
         lines.append(
             f"| {model} | {mine[0]['precision']} | {mine[0]['device']} | {contender} | {rate:,.0f} | {p50:.3f} | "
-            f"{p99:.3f} | {cpu} | {share:.2f} |"
+            f"{shown(p99)} | {cpu} | {share:.2f} |"
         )
     return "\n".join(lines)
 

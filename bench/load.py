@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -24,22 +25,31 @@ class Load:
     sessions: int = 0
     rate: float = 0.0
 
+    @property
+    def sessions_at_once(self) -> int:
+        """How many sessions have a step in flight."""
+        return self.flows * self.items
+
     def json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One round of one load. Milliseconds are for a whole message, from when it was due to its last answer."""
+    """One round of one load.
+
+    p50_ms, latencies: of whole messages, from when they were sent (in an open loop: due) to their last answer.
+    latencies: see latencies.py. late: in an open loop: messages answered more than loops.DRAIN_SECONDS after the last
+    one was due; their latencies count.
+    """
 
     steps_per_second: float
     messages: int
     p50_ms: float
-    p99_ms: float
-    p999_ms: float
+    latencies: Mapping[str, int] = field(default_factory=dict)
     offered_per_second: float = 0.0  # for open loops: messages
-    unanswered: int = 0  # for open loops: due, but not answered by the end
+    late: int = 0
     beside_steps_per_second: float = 0.0  # of the second process
 
     def json(self) -> dict[str, Any]:
-        return {name: round(value, 4) for name, value in asdict(self).items()}
+        return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(self).items()}

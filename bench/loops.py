@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-import numpy as np
-
+from .latencies import counted
 from .load import Load, Measured
 
 Send = Callable[[int], Awaitable[int]]
@@ -23,48 +23,54 @@ async def measure(send: Send, load: Load, seconds: float) -> Measured:
 
 
 async def closed_loop(send: Send, load: Load, seconds: float) -> Measured:
-    """Counts what is answered within the given seconds, after a short warm-up."""
+    """Counts the steps that are answered within the given seconds, after a short warm-up.
+
+    Latencies are those of all messages sent within them: leaving out those in flight at the end would favour the fast
+    ones.
+    """
     begin = time.perf_counter() + WARM_SECONDS
     end = begin + seconds
     took: list[float] = []
-    counted = 0
+    answered = 0
 
     async def flow(number: int) -> None:
-        nonlocal counted
+        nonlocal answered
         now = time.perf_counter()
         while now < end:
             sent = now
             steps = await send(number)
             now = time.perf_counter()
             if begin <= now < end:
-                counted += steps
+                answered += steps
+            if begin <= sent:
                 took.append(now - sent)
 
     _raise_first(await asyncio.gather(*[flow(number) for number in range(load.flows)], return_exceptions=True))
-    return _measured(counted / seconds, took)
+    return _measured(answered / seconds, took)
 
 
 async def open_loop(send: Send, load: Load, seconds: float) -> Measured:
     """Sends messages at random times (a Poisson process), to one flow after another; a flow sends one at a time.
 
-    Time counts from when a message was due.
+    Time counts from when a message was due, so that a wait for the one before it, or for this process, counts. Every
+    message's time counts, however late its answer: those that are missing would be the slowest.
     """
     draw = random.Random(1)
     locks = [asyncio.Lock() for _ in range(load.flows)]
     took: list[float] = []
     failed: list[BaseException | None] = []
     running: set[asyncio.Task[None]] = set()
-    counted = 0
+    answered = 0
 
     async def one(number: int, due: float) -> None:
-        nonlocal counted
+        nonlocal answered
         try:
             async with locks[number]:
                 steps = await send(number)
         except Exception as error:  # noqa: BLE001  # raised when the loop has ended
             failed.append(error)
             return
-        counted += steps  # not `counted += await`, which would read it before the wait
+        answered += steps  # not `answered += await`, which would read it before the wait
         took.append(time.perf_counter() - due)
 
     begin = time.perf_counter()
@@ -79,11 +85,11 @@ async def open_loop(send: Send, load: Load, seconds: float) -> Measured:
     late: set[asyncio.Task[None]] = set()
     if running:
         _, late = await asyncio.wait(set(running), timeout=DRAIN_SECONDS)
-    rate = counted / (time.perf_counter() - begin)
+    rate = answered / (time.perf_counter() - begin)
     if late:
-        await asyncio.wait(late)  # before the next load starts
+        await asyncio.wait(late)
     _raise_first(failed)
-    return _measured(rate, took[: number - len(late)], number / seconds, len(late))
+    return _measured(rate, took, number / seconds, len(late))
 
 
 def _raise_first(results: Sequence[BaseException | None]) -> None:
@@ -95,5 +101,4 @@ def _raise_first(results: Sequence[BaseException | None]) -> None:
 def _measured(rate: float, took: list[float], offered: float = 0.0, late: int = 0) -> Measured:
     if not took:
         raise RuntimeError("no message was answered in time")
-    p50, p99, p999 = (1e3 * float(value) for value in np.percentile(took, [50, 99, 99.9]))
-    return Measured(rate, len(took), p50, p99, p999, offered, late)
+    return Measured(rate, len(took), 1e3 * statistics.median(took), counted(took), offered, late)

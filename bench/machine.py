@@ -12,6 +12,7 @@ PACKAGES = ("grpcio", "protobuf", "numpy", "onnxruntime", "torch", "redis", "hir
 
 
 def machine() -> dict[str, str]:
+    """Returns them by name. Call it before anything is measured: what else ran shows in the load average."""
     return {
         "commit": commit(),
         "cpu": _line("/proc/cpuinfo", "model name"),
@@ -19,6 +20,7 @@ def machine() -> dict[str, str]:
         "memory": _line("/proc/meminfo", "MemTotal"),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "load average at the start": f"{os.getloadavg()[0]:.1f}",
         "redis-server": _output("redis-server", "--version").partition("v=")[2].split(" ")[0],
     } | {name: _version(name) for name in PACKAGES}
 
@@ -29,6 +31,18 @@ def commit() -> str:
     return head + ("+" if _output("git", "status", "--porcelain") else "")
 
 
+def cpu_ticks() -> tuple[int, int]:
+    """Returns clock ticks of all cores since the machine started: those that other virtual machines took, and all."""
+    user, nice, system, idle, waiting, irq, soft_irq, stolen, *_ = map(int, _line("/proc/stat", "cpu ", "cpu ").split())
+    return stolen, user + nice + system + idle + waiting + irq + soft_irq + stolen
+
+
+def stolen_share(before: tuple[int, int]) -> str:
+    """Returns the share of the cores' time that other virtual machines took since `before`, of cpu_ticks."""
+    stolen, everything = (now - then for now, then in zip(cpu_ticks(), before, strict=True))
+    return f"{stolen / max(everything, 1):.1%}"
+
+
 def _output(*command: str) -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
@@ -36,9 +50,9 @@ def _output(*command: str) -> str:
         return ""
 
 
-def _line(path: str, start: str) -> str:
+def _line(path: str, start: str, separator: str = ":") -> str:
     lines = Path(path).read_text().splitlines() if Path(path).exists() else []
-    return next((line for line in lines if line.startswith(start)), "").partition(":")[2].strip()
+    return next((line for line in lines if line.startswith(start)), "").partition(separator)[2].strip()
 
 
 def _version(package: str) -> str:

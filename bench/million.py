@@ -20,6 +20,7 @@ from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 
 from .client_process import ClientProcess
+from .latencies import percentile_ms
 from .load import Load
 from .machine import machine
 from .models import MODELS
@@ -103,7 +104,7 @@ def measure(folder: Path, running: ExitStack, options: argparse.Namespace) -> di
             max(r["steps_per_second"] for r in rounds),
         ],
         "frame p50 ms": statistics.median(one["p50_ms"] for one in rounds),
-        "frame p99 ms": statistics.median(one["p99_ms"] for one in rounds),
+        "frame p99 ms": percentile_ms([one["latencies"] for one in rounds], 99.0) or "too few frames",
         "steps measured": stepped,
         "part of the sessions that are hot": options.arena_mib * 2**20 / (2 * shape.state_bytes) / sessions,
         **counted,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .case import Case
 from .load import Load
 from .models import MAIN
+from .table import keys_of_peers
 
 GROUPS = ("client", "blocking", "group", "unary", "frames", "chunks", "mixed", "cold", "open")
 OPEN_SESSIONS = 256
@@ -31,6 +32,7 @@ def plan(chosen: Selection) -> list[Case]:
         cases += _of_model(model, chosen)
     wanted = [case for case in cases if case.scenario.split()[0] in chosen.groups and _of_size(case, chosen.sizes)]
     needed = {case.capacity_of for case in wanted if case.capacity_of}
+    needed |= {key for case in wanted for key in keys_of_peers(case)}
     return [case for case in cases if case in wanted or case.key in needed]
 
 
@@ -55,8 +57,9 @@ def _of_model(model: str, chosen: Selection) -> list[Case]:
     commits = [f"commit {name.split()[1]}" for name in durable] if "commit" in chosen.peers else []
 
     cases: list[Case] = []
-    for flows in (1, 16, 64, 256, 1024) if main else (1, 256):
+    for flows in (1, 16, 64, 128, 256, 512, 1024) if main else (1, 256, 512):
         names = ours + websocket + (always if flows in (64, 256) else []) + triton + naive
+        names = triton + naive if flows in (128, 512) else names  # as many sessions as two flows of frames
         names += kserve if flows in (1, 64, 256) else []
         cases += [Case(f"client {flows}", name, Load("client", model, flows=flows)) for name in names]
     if main:  # for comparison with "client 1": what a thread of its own costs a step

@@ -13,6 +13,8 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from .latencies import percentile_ms
+
 COLOURS = {
     "cellkeeper": "#1b6ca8",
     "websocket": "#0b3d62",
@@ -49,6 +51,11 @@ def median(case: dict[str, Any], name: str) -> float:
     return statistics.median(float(one[name]) for one in good(case))
 
 
+def p99_ms(case: dict[str, Any]) -> float | None:
+    """Returns the p99 of all rounds' messages; None if there are too few, or the file is from before they were kept."""
+    return percentile_ms([one.get("latencies", {}) for one in good(case)], 99.0)
+
+
 def colour(contender: str) -> str:
     return COLOURS.get(contender.split()[0], CEILING)
 
@@ -56,9 +63,9 @@ def colour(contender: str) -> str:
 def bars(cases: list[dict[str, Any]], title: str, path: Path) -> None:
     """Draws steps a second with the rounds' spread, on a logarithmic scale if ceilings would flatten the rest.
 
-    For open loops, whose rates were given, it draws the 99th percentile in milliseconds.
+    For open loops, whose rates were given, it draws the p50 in milliseconds.
     """
-    field, label = ("p99_ms", "p99, ms") if cases[0]["of_capacity"] else ("steps_per_second", "steps a second")
+    field, label = ("p50_ms", "p50, ms") if cases[0]["of_capacity"] else ("steps_per_second", "steps a second")
     figure, axes = plt.subplots(figsize=(7, 0.9 + 0.38 * len(cases)), layout="constrained")
     names = [case["contender"] for case in cases][::-1]
     values = [median(case, field) for case in cases][::-1]
@@ -83,8 +90,9 @@ def curves(cases: list[dict[str, Any]], path: Path) -> None:
     points: dict[str, list[tuple[float, float]]] = {}
     for case in cases:
         if case["scenario"].startswith("client") and case["load"]["model"] == "2x128":
-            point = (median(case, "steps_per_second"), median(case, "p99_ms"))
-            points.setdefault(case["contender"], []).append(point)
+            p99 = p99_ms(case)
+            if p99 is not None:
+                points.setdefault(case["contender"], []).append((median(case, "steps_per_second"), p99))
     lines = {name: line for name, line in points.items() if len(line) > 2}
     if not lines:
         return

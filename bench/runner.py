@@ -11,6 +11,7 @@ from typing import Any
 
 from .case import Case
 from .contenders import Contenders
+from .turns import rotated
 
 Figures = dict[str, Any]
 Rounds = dict[str, list[Figures]]  # by case: the figures of each round
@@ -32,9 +33,7 @@ def turn(cases: Sequence[Case], number: int) -> list[Case]:
     """Returns the cases, with each scenario's contenders rotated by `number`."""
     order: list[Case] = []
     for _, group in groupby(cases, key=lambda case: (case.load.model, case.scenario)):
-        members = list(group)
-        first = number % len(members)
-        order += members[first:] + members[:first]
+        order += rotated(list(group), number)
     return order
 
 

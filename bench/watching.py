@@ -25,6 +25,7 @@ from testing.server_process import ServerProcess
 from .cores import cpu_seconds
 from .machine import machine
 from .models import MODELS
+from .turns import rotated
 from .weights import write_model
 
 PARTS = ("front off", "front on", "watched")
@@ -67,8 +68,8 @@ async def measure(
             for name, words in (("off", []), ("on", ["--http-listen", "127.0.0.1:0"]))
         }
         url = servers["on"].wait_for(r"http on (\S+)")
-        for _ in range(rounds):
-            for part in PARTS:
+        for number in range(rounds):
+            for part in rotated(PARTS, number):
                 server = servers["off" if part == "front off" else "on"]
                 async with AsyncExitStack() as stack:
                     if part == "watched":

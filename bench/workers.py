@@ -20,6 +20,7 @@ from .client_process import ClientProcess
 from .load import Load
 from .machine import machine
 from .models import MAIN
+from .turns import rotated
 from .weights import write_model
 
 CLIENTS = 6
@@ -45,8 +46,8 @@ def main() -> None:
             servers[count] = ServerProcess([bundle], store.url, ["--workers", str(count)] if count > 1 else [])
             servers[count].start()
             running.callback(servers[count].stop)
-        for _ in range(options.rounds):
-            for count in counts:
+        for number in range(options.rounds):
+            for count in rotated(counts, number):
                 rates[count].append(measure(servers[count].target, options.seconds))
     ratio = statistics.median(more / one for one, more in zip(rates[1], rates[options.workers], strict=True))
     lines = ["| processes | steps a second | spread | of one |", "|---|---:|---:|---:|"]

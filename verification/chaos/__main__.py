@@ -16,7 +16,7 @@ from pathlib import Path
 
 import redis
 
-from .evidence import write_evidence
+from .counterexample import write_counterexamples
 from .report import findings, summary, table
 from .run import Outcome, run
 from .settings import Settings
@@ -65,7 +65,7 @@ def tell(outcome: Outcome, folder: Path) -> int:
     print(table(outcome))
     if outcome.last.verdict.findings:
         print(findings(outcome))
-        print(f"history: {write_evidence(outcome, folder)}")
+        print(f"history: {write_counterexamples(outcome, folder)}")
     print(json.dumps(summary(outcome)), flush=True)
     return 1 if outcome.last.verdict.findings else 0
 

@@ -10,10 +10,13 @@
     leaked       no session shows another's history: a generation belongs to one session, and somebody asked for it
     revived      a generation that was replaced or deleted never answers with success to a request sent after that was
                  acknowledged
-    unexplained  every error that a client sees is explained by a fault or a race: excuses.py says which by which
+    overdue      a session that nobody has used for longer than its TTL is gone
+    unexplained  every error that a client sees is explained by a fault or a race: expected_errors.py says which by
+                 which
+    miscounted   the servers' metrics count every step, chunk and replay once
     unreadable   every record in the store can be read
-    crash        no server ends on its own, refuses to start without a fault of its store, or reports an unexpected
-                 error
+    crash        no server ends on its own, refuses to start without a fault of its store, reports an unexpected error,
+                 or holds a request that it never answers
 
 If the store itself lost acknowledged commits (a fail-over to a lagging replica), a step may be missing from the history
 if its client was told after the loss: by an error, or by reading a position before the one it held.
@@ -22,57 +25,21 @@ if its client was told after the loss: by an error, or by reading a position bef
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
 from testing.wire_client import Position
 
-from .excuses import LAG_S, REPORTS, Excuses, is_damaged
+from .comparison import Answer, Comparison
+from .expected_errors import EARLY, LAG_S, REPORTS, ExpectedErrors, is_damaged
 from .generations import Generations
-from .history import LATE, MEDDLER, Ack, Array, Burst, History, Operation
+from .history import INTERFERING, LATE, Array, Burst, History, Operation
 from .offline import Reference
-from .trail import Broken, Path, Trails, heads_of
+from .paths import Broken, Path, Paths, heads_of
+from .verdict import Finding, Verdict
 
-
-class Finding(NamedTuple):
-    """One violation: which invariant, where, and in words."""
-
-    kind: str
-    session: str
-    generation: bytes
-    words: str
-
-
-@dataclass
-class Verdict:
-    """The result of a check.
-
-    findings: empty if all is well. compared_rows: output rows that were compared. lost_and_told: acknowledged steps
-    that the store lost and whose clients were told. reports: errors that only the store's loss explains.
-    """
-
-    findings: list[Finding] = field(default_factory=list)
-    compared_rows: int = 0
-    compared_states: int = 0
-    generations: int = 0
-    lost_and_told: int = 0
-    reports: int = 0
-
-    def count(self, kind: str) -> int:
-        return sum(finding.kind == kind for finding in self.findings)
-
-
-class _Answer(NamedTuple):
-    """One answered part of a burst: its rows first..last - 1 (counted within the burst), and the position after it."""
-
-    burst: Burst
-    ack: Ack
-    first: int
-    last: int
-    end: Position
+CLOCKS_S = 0.1  # the store's clock and this process's may differ by less in the time of a TTL
 
 
 class Checker:
@@ -80,25 +47,30 @@ class Checker:
 
     def __init__(self, history: History, references: Mapping[str, Reference]) -> None:
         self._history = history
-        self._references = references
-        self._trails = Trails(history)
-        self._excuses = Excuses(history)
-        self._ordinary = Excuses(history, with_losses=False)
+        self._paths = Paths(history)
         self._generations = Generations(history)
+        self._expected = ExpectedErrors(history, self._generations)
+        self._expected_without_losses = ExpectedErrors(history, self._generations, with_losses=False)
         self._verdict = Verdict()
+        self._comparison = Comparison(references, history.models, self._verdict)
 
     def check(self) -> Verdict:
         for other, generation in self._generations.shared():
-            self._found("leaked", other, generation, "this generation belongs to another session")
+            self._verdict.found("leaked", other, generation, "this generation belongs to another session")
         for crash in self._history.crashes:
-            self._found("crash", "", b"", crash)
+            self._verdict.found("crash", "", b"", crash)
+        if self._history.metrics is not None:
+            answered, counted = self._history.metrics
+            if answered != counted:
+                self._verdict.found("miscounted", "", b"", f"clients saw {answered}, the servers counted {counted}")
         for refused in self._history.refused_starts:
-            if not self._excuses.start(refused):
-                self._found("crash", "", b"", f"server {refused.server} refused to start: {refused.words}")
+            if not self._expected.start(refused):
+                self._verdict.found("crash", "", b"", f"server {refused.server} refused to start: {refused.words}")
         for session in self._history.models:
             generations = self._generations.of(session)
             self._check_order(session)
-            self._check_rests(session, generations)
+            self._check_final_reads(session, generations)
+            self._check_expiry(session)
             for generation in generations:
                 self._check_generation(session, generation)
             self._check_errors(session)
@@ -106,11 +78,11 @@ class Checker:
 
     def _check_order(self, session: str) -> None:
         for late in self._generations.revived(session):
-            if not self._excuses.lost_between(late.over_at - LAG_S, late.at):
+            if not self._expected.lost_between(late.over_at - LAG_S, late.at):
                 words = (
                     f"answered at {late.at:.3f} what was sent at {late.sent_at:.3f}; it had ended by {late.over_at:.3f}"
                 )
-                self._found("revived", session, late.generation, words)
+                self._verdict.found("revived", session, late.generation, words)
 
     # ------------------------------------------------------------------------------------------ one generation
 
@@ -118,16 +90,16 @@ class Checker:
         self._verdict.generations += 1
         answers = self._answers(session, generation)
         seen = self._seen(session, generation)
-        rests = [rest.position for rest in self._generations.rests(session) if rest.position is not None]
-        final = [position for position in rests if position.generation == generation]
+        reads = [read.position for read in self._generations.final_reads(session) if read.position is not None]
+        final = [position for position in reads if position.generation == generation]
         ends = [answer.end for answer in answers] + [position for position, _, _ in seen]
         truth = max(final or self._surviving(session, answers, ends), key=lambda position: position.step)
-        path = self._trails.path(session, truth)
+        path = self._paths.path(session, truth)
         if isinstance(path, Broken):
             words = (
                 f"no client sent what led to step {path.position.step} of {path.session!r} (on the way to {truth.step})"
             )
-            self._found("gap", session, generation, words)
+            self._verdict.found("gap", session, generation, words)
             return
         self._check_creation(session, generation, path)
         if not final:
@@ -136,21 +108,21 @@ class Checker:
         on_path = [answer for answer in answers if path.passes(answer.end.step, answer.end.head)]
         aside = [answer for answer in answers if not path.passes(answer.end.step, answer.end.head)]
         self._check_twice(session, generation, on_path)
-        self._compare(session, generation, on_path, path, self._states_read(session, generation, truth))
+        self._comparison.check(session, generation, on_path, path, self._states_read(session, generation, truth))
         self._check_aside(session, generation, aside, truth)
 
-    def _surviving(self, session: str, answers: list[_Answer], ends: list[Position]) -> list[Position]:
+    def _surviving(self, session: str, answers: list[Answer], ends: list[Position]) -> list[Position]:
         """Returns the ends on the branch of the latest answer, if the store lost another branch."""
-        if not answers or not self._excuses.lost_of(session, float("inf")):
+        if not answers or not self._expected.lost_of(session, float("inf")):
             return ends
         latest = max(answers, key=lambda answer: answer.ack.at).end
         for end in sorted(set(ends), key=lambda position: position.step, reverse=True):
-            path = self._trails.path(session, end)
+            path = self._paths.path(session, end)
             if isinstance(path, Path) and path.passes(latest.step, latest.head):
                 return [end]
         return ends
 
-    def _answers(self, session: str, generation: bytes) -> list[_Answer]:
+    def _answers(self, session: str, generation: bytes) -> list[Answer]:
         """Returns all answered parts of one generation. Reports positions that do not match the parts' lengths."""
         answers = []
         for burst in self._history.bursts.get(session, ()):
@@ -160,12 +132,12 @@ class Checker:
             for ack in burst.acks:
                 last = first + ack.rows
                 end = Position(generation, burst.start.step + last, heads[last])
-                answers.append(_Answer(burst, ack, first, last, end))
+                answers.append(Answer(burst, ack, first, last, end))
                 if ack.position != end:
                     kind = "doubled" if ack.position.step > end.step else "lost"
                     kind = "mismatched" if ack.position.step == end.step else kind
                     words = f"{burst.sender}: after the chunk it was at {ack.position}, expected {end}"
-                    self._found(kind, session, generation, words)
+                    self._verdict.found(kind, session, generation, words)
                 first = last
         return answers
 
@@ -185,9 +157,9 @@ class Checker:
                 return
             if not operation.succeeded and operation.kind != "delete" and operation.expect is None:
                 return  # it may have created this one
-        excused = self._excuses.lost_of(session, float("inf"))
-        if not excused and not self._excuses.late_create(session, self._generations.first_seen(session, generation)):
-            self._found(
+        lost = self._expected.lost_of(session, float("inf"))
+        if not lost and not self._expected.late_create(session, self._generations.first_seen(session, generation)):
+            self._verdict.found(
                 "leaked",
                 session,
                 generation,
@@ -199,19 +171,19 @@ class Checker:
         session: str,
         generation: bytes,
         seen: Iterable[tuple[Position, float, float]],
-        answers: list[_Answer],
+        answers: list[Answer],
         path: Path,
     ) -> None:
         for position, asked_at, at in seen:
             held = max((a.end.step for a in answers if a.ack.at < asked_at), default=0)
-            if position.step < held and not self._excuses.lost_of(session, at):
+            if position.step < held and not self._expected.lost_of(session, at):
                 words = f"steps up to {held} were acknowledged; later the session was at step {position.step}"
-                self._found("lost", session, generation, words)
-            if not path.passes(position.step, position.head) and not self._excuses.lost_of(session, at):
+                self._verdict.found("lost", session, generation, words)
+            if not path.passes(position.step, position.head) and not self._expected.lost_of(session, at):
                 words = f"the session was at {position}, which is not a point of its history"
-                self._found("lost", session, generation, words)
+                self._verdict.found("lost", session, generation, words)
 
-    def _check_twice(self, session: str, generation: bytes, answers: list[_Answer]) -> None:
+    def _check_twice(self, session: str, generation: bytes, answers: list[Answer]) -> None:
         applied = sorted((a for a in answers if a.ack.applied), key=lambda answer: answer.end.step - answer.ack.rows)
         for before, after in pairwise(applied):
             first = after.end.step - after.ack.rows
@@ -219,44 +191,44 @@ class Checker:
                 continue
             times = sorted((before.ack.at, after.ack.at))
             sent_at = min(before.burst.sent_at, after.burst.sent_at)
-            if not self._excuses.lost_between(sent_at, times[1]):
+            if not self._expected.lost_between(sent_at, times[1]):
                 words = f"step {first} was applied for {before.burst.sender} and again for {after.burst.sender}"
-                self._found("doubled", session, generation, words)
+                self._verdict.found("doubled", session, generation, words)
 
-    def _check_aside(self, session: str, generation: bytes, aside: list[_Answer], truth: Position) -> None:
+    def _check_aside(self, session: str, generation: bytes, aside: list[Answer], truth: Position) -> None:
         """Checks acknowledged steps missing from the history: the store must have lost them, and the client know it."""
         for answer in aside:
             words = f"steps up to {answer.end.step} were acknowledged to {answer.burst.sender}; "
             words += f"the history reaches step {truth.step} without them"
-            if not self._excuses.lost_between(answer.burst.sent_at, answer.ack.at):
-                self._found("lost", session, generation, words)
+            if not self._expected.lost_between(answer.burst.sent_at, answer.ack.at):
+                self._verdict.found("lost", session, generation, words)
                 continue
             if not self._was_told(session, answer):
-                self._found("lost", session, generation, words + "; no client was told")
+                self._verdict.found("lost", session, generation, words + "; no client was told")
                 continue
             self._verdict.lost_and_told += answer.ack.rows
-            path = self._trails.path(session, answer.end)
+            path = self._paths.path(session, answer.end)
             if isinstance(path, Broken):
-                self._found("gap", session, generation, f"no client sent what led to step {path.position.step}")
+                self._verdict.found("gap", session, generation, f"no client sent what led to step {path.position.step}")
             else:
-                self._compare(session, generation, [answer], path, [])
+                self._comparison.check(session, generation, [answer], path, [])
 
-    def _check_end(self, session: str, generation: bytes, answers: list[_Answer]) -> None:
+    def _check_end(self, session: str, generation: bytes, answers: list[Answer]) -> None:
         """Checks that the client was told of a generation that the store lost entirely, with acknowledged steps.
 
         One that is gone without a loss of the store is found by what replaced it.
         """
-        rests = self._generations.rests(session)
-        ended = session in self._history.ttls or self._excuses.may_have_been_ended(session, generation)
-        lost = self._excuses.lost_of(session, float("inf"))
-        if not answers or not rests or ended or not lost or any(rest.error for rest in rests):
+        reads = self._generations.final_reads(session)
+        ended = session in self._history.ttls or self._expected.may_have_been_ended(session, generation)
+        lost = self._expected.lost_of(session, float("inf"))
+        if not answers or not reads or ended or not lost or any(read.error for read in reads):
             return
         latest = max(answers, key=lambda answer: answer.ack.at)
         if not self._was_told(session, latest):
             words = f"steps up to {latest.end.step} were acknowledged to {latest.burst.sender}; "
-            self._found("lost", session, generation, words + "the whole generation is gone; no client was told")
+            self._verdict.found("lost", session, generation, words + "the whole generation is gone; no client was told")
 
-    def _was_told(self, session: str, answer: _Answer) -> bool:
+    def _was_told(self, session: str, answer: Answer) -> bool:
         """Returns True if the client that had the answer later learned that the session is not where it left it.
 
         A client that ended the session itself has no claim any more. What another client learned does not count.
@@ -278,7 +250,7 @@ class Checker:
                 return True
         return False
 
-    def _held_since(self, session: str, answer: _Answer) -> float:
+    def _held_since(self, session: str, answer: Answer) -> float:
         """Returns when the answer came.
 
         If a server that does not know of the loss yet answers an old copy again, the sender gets nothing that was not
@@ -293,107 +265,76 @@ class Checker:
             if burst.acks and burst.start == copied.start and np.array_equal(burst.inputs, copied.inputs)
         )
 
-    # ------------------------------------------------------------------------------------------ bits
+    # ------------------------------------------------------------------------------------------ what was read
 
     def _states_read(self, session: str, generation: bytes, truth: Position) -> list[tuple[int, Mapping[str, Array]]]:
-        """Returns the states that were read at rest: the step and the tensors."""
+        """Returns the states that were read in the end: the step and the tensors."""
         found = []
-        for rest in self._generations.rests(session):
-            if rest.position is not None and rest.position.generation == generation:
-                if rest.position != truth:
-                    words = f"after the run, replica {rest.replica} reads {rest.position}, expected {truth}"
-                    self._found("lost", session, generation, words)
+        for read in self._generations.final_reads(session):
+            if read.position is not None and read.position.generation == generation:
+                if read.position != truth:
+                    words = f"after the run, replica {read.replica} reads {read.position}, expected {truth}"
+                    self._verdict.found("lost", session, generation, words)
                 else:
-                    found.append((truth.step, rest.states))
+                    found.append((truth.step, read.states))
         return found
 
-    def _compare(
-        self,
-        session: str,
-        generation: bytes,
-        answers: list[_Answer],
-        path: Path,
-        states: list[tuple[int, Mapping[str, Array]]],
-    ) -> None:
-        reference = self._references[self._history.models[session]]
-        states = states + [(answer.end.step, answer.ack.states) for answer in answers if answer.ack.states]
-        if len(path.inputs) and answers:
-            expected = reference.outputs(path.inputs, path.states)
-            for answer in answers:
-                self._compare_outputs(session, generation, answer, path.first_step, expected)
-        if states:
-            cuts = [step - path.first_step for step, _ in states]
-            wanted = reference.states_at(path.inputs, path.states, cuts)
-            for (step, got), cut in zip(states, cuts, strict=True):
-                self._verdict.compared_states += 1
-                if not same_bits(got, wanted[cut]):
-                    words = f"the state at step {step} differs from the offline run's"
-                    self._found("mismatched", session, generation, words)
+    # ------------------------------------------------------------------------------------------ final reads, errors
 
-    def _compare_outputs(
-        self, session: str, generation: bytes, answer: _Answer, first_step: int, expected: Mapping[str, Array]
-    ) -> None:
-        first = answer.end.step - answer.ack.rows - first_step
-        for name, got in answer.ack.outputs.items():
-            wanted = expected[name][first : first + answer.ack.rows]
-            self._verdict.compared_rows += answer.ack.rows
-            if got.tobytes() != wanted.tobytes():
-                rows = [i for i in range(min(len(got), len(wanted))) if got[i].tobytes() != wanted[i].tobytes()]
-                step = answer.end.step - answer.ack.rows + (rows[0] if rows else 0)
-                words = (
-                    f"{answer.burst.sender}: {name} of {len(rows)} steps from {step} on differs from the offline run's"
+    def _check_final_reads(self, session: str, generations: list[bytes]) -> None:
+        for read in self._generations.final_reads(session):
+            if read.error:
+                self._verdict.found(
+                    "unreadable", session, b"", f"after the run, replica {read.replica} cannot read it: {read.error}"
                 )
-                self._found("mismatched", session, generation, words)
-
-    # ------------------------------------------------------------------------------------------ at rest, errors
-
-    def _check_rests(self, session: str, generations: list[bytes]) -> None:
-        for rest in self._generations.rests(session):
-            if rest.error:
-                self._found(
-                    "unreadable", session, b"", f"after the run, replica {rest.replica} cannot read it: {rest.error}"
-                )
-            if rest.position is not None or rest.error or not generations:
+            if read.position is not None or read.error or not generations:
                 continue
-            deleted = any(operation.kind == "delete" for operation in self._history.operations.get(session, ()))
-            expired = self._excuses.may_have_expired(session, b"", rest.asked_at, rest.at)
-            if not deleted and not expired and not self._excuses.lost_of(session, rest.at):
-                self._found("lost", session, generations[-1], "the session is gone, but no client deleted it")
+            deleted = self._expected.may_have_been_deleted(session, generations[-1], read.at)
+            expired = self._expected.may_have_expired(session, b"", read.asked_at, read.at)
+            if not deleted and not expired and not self._expected.lost_of(session, read.at):
+                self._verdict.found("lost", session, generations[-1], "the session is gone, but no client deleted it")
+
+    def _check_expiry(self, session: str) -> None:
+        """Checks when a session that nobody uses is gone: from 0.9 times its TTL on it may be, after it, it must."""
+        for before, after in pairwise(self._history.idle_reads.get(session, ())):
+            ttl_s = self._history.ttls[session]
+            least_s, most_s = after.asked_at - before.at, after.at - before.asked_at
+            if before.position is not None and after.position is None and most_s < EARLY * ttl_s:
+                words = f"gone after {most_s:.2f} s without use, with a TTL of {ttl_s:.2f} s {after.error}"
+                self._verdict.found("lost", session, before.position.generation, words)
+            if after.position is None:
+                continue
+            if before.position is None:
+                words = f"it had expired, and is at {after.position} again"
+                self._verdict.found("revived", session, after.position.generation, words)
+            elif least_s > ttl_s + CLOCKS_S:
+                words = f"at {after.position} after {least_s:.2f} s without use, with a TTL of {ttl_s:.2f} s"
+                self._verdict.found("overdue", session, after.position.generation, words)
 
     def _check_errors(self, session: str) -> None:
         for burst in self._history.bursts.get(session, ()):
             if not burst.error:
                 continue
-            if is_damaged(burst.error_text) or not self._excuses.burst(burst):
+            if is_damaged(burst.error_text) or not self._expected.burst(burst):
                 words = f"{burst.sender} at step {burst.start.step}: {burst.error} {burst.error_text}"
                 kind = "unreadable" if is_damaged(burst.error_text) else "unexplained"
-                self._found(kind, session, burst.start.generation, words)
-            elif not self._ordinary.burst(burst):
+                self._verdict.found(kind, session, burst.start.generation, words)
+            elif not self._expected_without_losses.burst(burst):
                 self._verdict.reports += 1
         for operation in self._history.operations.get(session, ()):
             if not operation.error:
                 continue
-            if is_damaged(operation.error_text) or not self._excuses.operation(operation):
+            if is_damaged(operation.error_text) or not self._expected.operation(operation):
                 words = f"{operation.sender}, {operation.kind}: {operation.error} {operation.error_text}"
                 kind = "unreadable" if is_damaged(operation.error_text) else "unexplained"
-                self._found(kind, session, operation.generation, words)
-            elif not self._ordinary.operation(operation):
+                self._verdict.found(kind, session, operation.generation, words)
+            elif not self._expected_without_losses.operation(operation):
                 self._verdict.reports += 1
-
-    def _found(self, kind: str, session: str, generation: bytes, words: str) -> None:
-        self._verdict.findings.append(Finding(kind, session, generation, words))
 
 
 def _client(sender: str) -> str:
-    """Returns the kind of client: LATE, MEDDLER, or empty for the session's own client, whatever its name."""
-    return sender if sender in (LATE, MEDDLER) else ""
-
-
-def same_bits(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> bool:
-    """Returns True if the tensors are the same, bit for bit."""
-    if got.keys() != wanted.keys():
-        return False
-    return all(np.ascontiguousarray(got[name]).tobytes() == wanted[name].tobytes() for name in wanted)
+    """Returns the kind of client: LATE, INTERFERING, or empty for the session's own client, whatever its name."""
+    return sender if sender in (LATE, INTERFERING) else ""
 
 
 def involved(history: History, finding: Finding) -> tuple[list[Burst], list[Operation]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .history import History, Rest
+from .history import FinalRead, History
 
 
 class Sighting(NamedTuple):
@@ -25,27 +25,30 @@ class Revived(NamedTuple):
 
 
 class Generations:
-    """The generations that the answers of a history show, session by session."""
+    """The generations that the answers of a history show, session by session. The history must be complete."""
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._rests: dict[str, list[Rest]] = {}
-        for rest in history.rests:
-            self._rests.setdefault(rest.session, []).append(rest)
+        self._orders: dict[str, list[bytes]] = {}
+        self._final_reads: dict[str, list[FinalRead]] = {}
+        for read in history.final_reads:
+            self._final_reads.setdefault(read.session, []).append(read)
 
     def of(self, session: str) -> list[bytes]:
         """Returns every generation that an answer showed, in the order of first appearance."""
-        seen: dict[bytes, float] = {}
-        for generation, _, at in self._sightings(session):
-            seen[generation] = min(at, seen.get(generation, at))
-        return sorted(seen, key=lambda generation: seen[generation])
+        if session not in self._orders:
+            seen: dict[bytes, float] = {}
+            for generation, _, at in self._sightings(session):
+                seen[generation] = min(at, seen.get(generation, at))
+            self._orders[session] = sorted(seen, key=lambda generation: seen[generation])
+        return self._orders[session]
 
     def first_seen(self, session: str, generation: bytes) -> float:
         """Returns when an answer first showed the generation."""
         return min(sighting.at for sighting in self._sightings(session) if sighting.generation == generation)
 
-    def rests(self, session: str) -> list[Rest]:
-        return self._rests.get(session, [])
+    def final_reads(self, session: str) -> list[FinalRead]:
+        return self._final_reads.get(session, [])
 
     def shared(self) -> list[tuple[str, bytes]]:
         """Returns generations that more than one session showed: a session other than the first, and the generation."""
@@ -105,8 +108,8 @@ class Generations:
             if operation.succeeded and operation.result is not None
         ]
         found += [
-            Sighting(rest.position.generation, rest.asked_at, rest.at)
-            for rest in self.rests(session)
-            if rest.position is not None
+            Sighting(read.position.generation, read.asked_at, read.at)
+            for read in self.final_reads(session)
+            if read.position is not None
         ]
         return found

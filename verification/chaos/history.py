@@ -1,4 +1,4 @@
-"""What was sent and what came back, as the clients saw it: the evidence that the checker judges.
+"""What was sent and what came back, as the clients saw it: what the checker judges.
 
 Times are seconds of the monotonic clock of the one process that runs all clients.
 """
@@ -17,8 +17,19 @@ from testing.wire_client import Position
 Array = NDArray[Any]
 
 LATE = "late copy"
-MEDDLER = "meddler"
+INTERFERING = "interfering client"
+COPY = "copy"
 """Senders other than the session's own client."""
+OPENING = ", opening "
+
+
+def sender_of(client: str, opening: int) -> str:
+    """Returns a client's name as a sender: a new one each time that it opens a session."""
+    return f"{client}{OPENING}{opening}"
+
+
+def client_of(sender: str) -> str:
+    return sender.partition(OPENING)[0]
 
 
 class Ack(NamedTuple):
@@ -42,7 +53,7 @@ class Burst:
 
     start: the position of the first. inputs: [N, F]. acks: of its first rows, in order. error: the wire's reason why
     the rest was not answered; "CLIENT_KILLED" if its sender was killed; empty while it is in flight. late: an old copy
-    of something that was sent before.
+    of something that was sent before. quiet: sent when no fault was left.
     """
 
     session: str
@@ -57,11 +68,20 @@ class Burst:
     error_text: str = ""
     error_at: float = 0.0
     late: bool = False
+    quiet: bool = False
+    window_chunks: int = 0  # so many of its chunks may be in flight; 0: all of them
     acked_later: int = 0  # what its later chunks may have said, at most
+    wanted: tuple[str, ...] = ("prediction",)  # the outputs that it asked for; "state": the state after each chunk
 
     @property
     def acked_at_most(self) -> int:
         return max(self.acked, self.acked_later)
+
+    @property
+    def last_sent_at(self) -> float:
+        """A time before which its last answered chunk was not sent."""
+        chunks = self.window_chunks
+        return self.acks[-1 - chunks].at if 0 < chunks < len(self.acks) else self.sent_at
 
     @property
     def end_step(self) -> int:
@@ -108,7 +128,7 @@ class Operation:
         return self.at > 0 and not self.error
 
 
-class Rest(NamedTuple):
+class FinalRead(NamedTuple):
     """How a session was when everything was over, read through one server.
 
     position: None if the session does not exist, or cannot be read: then `error` says why.
@@ -149,6 +169,17 @@ class PowerCut(NamedTuple):
     in_transaction: bool
 
 
+class Metrics(NamedTuple):
+    """Time steps applied, chunks answered, and those of them that were answered from the log."""
+
+    steps: int
+    chunks: int
+    replayed: int
+
+    def since(self, before: Metrics) -> Metrics:
+        return Metrics(*(now - then for now, then in zip(self, before, strict=True)))
+
+
 class RefusedStart(NamedTuple):
     """A server that was started, said why it cannot serve, and ended."""
 
@@ -162,19 +193,23 @@ class RefusedStart(NamedTuple):
 class History:
     """Everything that clients and the harness saw in a round.
 
-    ttls: seconds by session, for those that expire. models: model names by session. crashes: of servers, on their own.
-    refused_starts: of servers, which were started again.
+    idle_reads: of the sessions that expire, in the end, with nothing in between but time. ttls: seconds by session, for
+    those that expire. models: model names by session. metrics: of the quiet end: as the clients saw it, and as the
+    servers counted. crashes: of servers, on their own. refused_starts: of servers,
+    which were started again.
     """
 
     bursts: dict[str, list[Burst]] = field(default_factory=lambda: defaultdict(list))
     operations: dict[str, list[Operation]] = field(default_factory=lambda: defaultdict(list))
-    rests: list[Rest] = field(default_factory=list)
+    final_reads: list[FinalRead] = field(default_factory=list)
+    idle_reads: dict[str, list[FinalRead]] = field(default_factory=lambda: defaultdict(list))
     faults: list[Fault] = field(default_factory=list)
     ttls: dict[str, float] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     crashes: list[str] = field(default_factory=list)
     refused_starts: list[RefusedStart] = field(default_factory=list)
     power_cuts: list[PowerCut] = field(default_factory=list)
+    metrics: tuple[Metrics, Metrics] | None = None
 
     def add_burst(self, burst: Burst) -> Burst:
         self.bursts[burst.session].append(burst)

@@ -12,22 +12,28 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.wire_client import Position, Refused, Replica
 
-from .crew import TIMEOUT_S, Crew, TrackedSession
-from .excuses import PASSING, is_damaged
+from .expected_errors import PASSING, is_damaged
+from .workload import TIMEOUT_S, TrackedSession, Workload
 
 OPENING = 16  # concurrently
 DAMAGED_S = 1.0
 
 
 async def opened(
-    crew: Crew, tracked: TrackedSession, name: str, replicas: Sequence[Replica], draw: random.Random, *, insisting: bool
+    workload: Workload,
+    tracked: TrackedSession,
+    name: str,
+    replicas: Sequence[Replica],
+    draw: random.Random,
+    *,
+    insisting: bool,
 ) -> bool:
     """Opens the session. Returns True if it is open now.
 
     insisting: on its known position; if that is refused, the position becomes unknown.
     """
     expect = tracked.position if insisting else None
-    operation = crew.operation("open", tracked, name, expect=expect)
+    operation = workload.operation("open", tracked, name, expect=expect)
     request = pb.OpenRequest(
         model=tracked.model.name,
         session=tracked.session,
@@ -49,7 +55,7 @@ async def opened(
         return False
     operation.result, operation.created = Position.of(reply.position), reply.created
     tracked.position = operation.result
-    crew.opened(tracked, name)
+    workload.opened(tracked, name)
     return True
 
 

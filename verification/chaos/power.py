@@ -13,9 +13,9 @@ from pathlib import Path
 from testing.redis_server import RedisServer
 
 from .aof import cut, newest_file
+from .fault_kind import Wait
 from .history import PowerCut
 from .proxy import Proxy
-from .weather import Wait
 
 UNSYNCED_S = 1.0  # what a power cut may take with "everysec"
 LOOK_S = 0.05

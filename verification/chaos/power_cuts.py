@@ -13,12 +13,12 @@ from contextlib import ExitStack, contextmanager
 
 from testing.wire_client import Replica
 
-from .cluster import Server
-from .crew import Crew
+from .deployment import Server
+from .fault_kind import Wait
 from .power import AnyPower
 from .proxy import Proxy
-from .raw import Rough
-from .weather import Wait
+from .raw_client import RawClient
+from .workload import Workload
 
 MAX_RUNS = 3
 MOST_SINGLES = 6
@@ -37,14 +37,14 @@ class PowerCuts:
 
     def __init__(
         self,
-        crew: Crew,
+        workload: Workload,
         servers: Sequence[Server],
         fronts: Sequence[Proxy],
-        direct_clients: Sequence[Rough],
+        direct_clients: Sequence[RawClient],
         wait: Wait,
         draw: random.Random,
     ) -> None:
-        self._crew = crew
+        self._workload = workload
         self._servers = servers
         self._fronts = fronts
         self._direct_clients = direct_clients
@@ -86,7 +86,7 @@ class PowerCuts:
                 await asyncio.to_thread(power.server.kill)
 
     async def _cut(self, power: AnyPower) -> None:
-        self._crew.history.power_cuts.append(await power.cut(self._draw))
+        self._workload.history.power_cuts.append(await power.cut(self._draw))
 
     async def _step_few(self, replicas: Sequence[Replica]) -> None:
         """Steps one direct client, or all of them. Returns when they have their answers, or before."""

@@ -8,8 +8,8 @@ from itertools import chain, pairwise
 from statistics import median
 from typing import NamedTuple
 
-from .crew import OFFICIAL
 from .history import Fault, History
+from .workload import OFFICIAL
 
 TIMED = (
     *("server_kill", "server_stop", "server_pause", "worker_kill", "worker_pause"),

@@ -6,11 +6,11 @@ import asyncio
 import random
 from collections.abc import Iterator, Sequence
 
+from .fault_kind import FaultKind, Wait
 from .power import SyncedAlways, Unheard
 from .power_cuts import PowerCuts
 from .proxy import Proxy
 from .stores import RedisEverysec, RedisPair, RedisStore
-from .weather import Kind, Wait
 
 
 class RedisFaults:
@@ -25,15 +25,15 @@ class RedisFaults:
         self._wait = wait
         self._draw = draw
 
-    def kinds(self) -> Iterator[Kind]:
-        yield Kind("redis_pause", "store", 1.0, self._redis_pause)
-        yield Kind("redis_full", "store", 1.0, self._redis_full)
-        yield Kind("power_cuts", "store", 1.5, self._power_cut, loses=self._store.fsync != "always")
+    def kinds(self) -> Iterator[FaultKind]:
+        yield FaultKind("redis_pause", "store", 1.0, self._redis_pause)
+        yield FaultKind("redis_full", "store", 1.0, self._redis_full)
+        yield FaultKind("power_cuts", "store", 1.5, self._power_cut, loses=self._store.fsync != "always")
         if isinstance(self._store, RedisPair):
-            yield Kind("failover", "store", 2.0, self._failover, loses=True)
-            yield Kind("failover_split", "store", 1.0, self._failover_split, loses=True)
+            yield FaultKind("failover", "store", 2.0, self._failover, loses=True)
+            yield FaultKind("failover_split", "store", 1.0, self._failover_split, loses=True)
             return
-        yield Kind("redis_kill", "store", 1.5, self._redis_kill, loses=self._store.fsync != "always")
+        yield FaultKind("redis_kill", "store", 1.5, self._redis_kill, loses=self._store.fsync != "always")
 
     async def _redis_kill(self, index: int) -> None:
         server = self._store.primary

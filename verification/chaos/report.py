@@ -7,7 +7,19 @@ from typing import Any
 from .recovery import recovery_ms
 from .run import Outcome
 
-KINDS = ("lost", "doubled", "mismatched", "gap", "leaked", "revived", "unexplained", "unreadable", "crash")
+KINDS = (
+    "lost",
+    "doubled",
+    "mismatched",
+    "gap",
+    "leaked",
+    "revived",
+    "overdue",
+    "unexplained",
+    "miscounted",
+    "unreadable",
+    "crash",
+)
 FSYNC = {"sqlite": "synchronous FULL", "redis-everysec": "appendfsync everysec"}
 
 

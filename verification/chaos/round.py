@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,25 +13,29 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from testing.wire_client import Position, Refused, Replica
 from tests.integration.acceptance.sequences import Model
 
-from .checker import Verdict
-from .cluster import Cluster
-from .crew import OFFICIAL, Crew, TrackedSession
-from .excuses import PASSING, is_damaged
-from .faults import Faults
-from .fleet import Fleet
-from .groups import Groups
-from .history import History, Rest
-from .meddler import Meddler
+from .deployment import Deployment
+from .expected_errors import PASSING, is_damaged
+from .frame_client import FrameClient
+from .group_client import GroupClient
+from .history import FinalRead, History
+from .interfering_client import InterferingClient
+from .late_copies import LateCopies
 from .memory import unfinished
-from .pumps import Habits, Pumps
-from .raw import LateCopies, Rough
+from .nemesis import Nemesis
+from .official_client import OfficialClient, OperationMix
+from .quiet import step_quietly
+from .raw_client import RawClient
 from .settings import Settings
+from .verdict import Verdict
+from .workload import OFFICIAL, TrackedSession, Workload
 
 FINISH_S = 120.0  # for the last step of every session, after all faults are over
 READ_TRIES = 40
 MOST_BURSTS = 400_000  # in a round, each with one or two answers: about 1 GiB
 LOOK_S = 0.5
-SINGLES = Habits(stream=0.0, window=0.0, single=0.97, reset=0.01, set_state=0.005, fork=0.01, delete=0.005)
+IDLE = 0.7  # of its TTL, after which a session must still be there
+EXPIRED_S = 0.3
+SINGLES = OperationMix(stream=0.0, window=0.0, single=0.97, reset=0.01, set_state=0.005, fork=0.01, delete=0.005)
 
 
 @dataclass
@@ -51,77 +55,95 @@ class Round:
     check_seconds: float = 0.0
 
 
-Tamper = Callable[[Cluster, History], Awaitable[None]]
+Tamper = Callable[[Deployment, History], Awaitable[None]]
 
 
 async def play(
-    settings: Settings, cluster: Cluster, models: list[Model], number: int, seconds: float, tamper: Tamper | None
+    settings: Settings, deployment: Deployment, models: list[Model], number: int, seconds: float, tamper: Tamper | None
 ) -> Round:
-    """Plays one round of at most `seconds` of faults on a running cluster.
+    """Plays one round of at most `seconds` of faults on a running deployment.
 
-    number: of the round, counting from 0; each round has its own sessions. tamper: receives the cluster when all
+    number: of the round, counting from 0; each round has its own sessions. tamper: receives the deployment when all
     clients have made their last step, before everything is read back.
     """
     seed, prefix = settings.seed + (number << 32), f"round-{number}/" if number else ""
-    crew = Crew(History(), models, cluster.targets, cluster.websockets, seed, prefix)
-    pumps = _pumps(crew, settings)
-    late = LateCopies(crew)
-    rough = [
-        Rough(crew, f"rough-{index}", _track(crew, f"rough-{index}", models[index % 2]), late)
-        for index in range(settings.rough)
+    workload = Workload(History(), models, deployment.targets, deployment.websockets, seed, prefix)
+    official_clients = _official_clients(workload, settings)
+    late = LateCopies(workload)
+    raw_clients = [
+        RawClient(workload, f"raw-{index}", _track(workload, f"raw-{index}", models[index % 2]), late)
+        for index in range(settings.raw_clients)
     ]
-    fleets = [
-        Fleet(crew, f"fleet-{number}", _fleet_of(crew, f"fleet-{number}", models[number % 2], settings))
-        for number in range(settings.fleets)
+    contenders = [
+        RawClient(workload, f"contender-{index}-{side}", tracked, late)
+        for index in range(settings.contended)
+        for side, tracked in enumerate(_track_twice(workload, f"contended-{index}", models[index % 2]))
+    ]
+    frame_clients = [
+        FrameClient(
+            workload, f"frame-{number}", _track_together(workload, f"frame-{number}", models[number % 2], settings)
+        )
+        for number in range(settings.frame_clients)
     ]
     groups = [
-        Groups(crew, f"{OFFICIAL}-group-{number}", _fleet_of(crew, f"group-{number}", models[number % 2], settings))
+        GroupClient(
+            workload,
+            f"{OFFICIAL}-group-{number}",
+            _track_together(workload, f"group-{number}", models[number % 2], settings),
+        )
         for number in range(settings.groups)
     ]
     direct_clients = [
-        Rough(crew, f"direct-{index}", _track(crew, f"direct-{index}", models[index % 2]), late)
+        RawClient(workload, f"direct-{index}", _track(workload, f"direct-{index}", models[index % 2]), late)
         for index in range(settings.direct_clients)
     ]
-    faults = Faults(cluster, crew, pumps, settings.every_s, settings.only, direct_clients=direct_clients)
+    interfering = [InterferingClient(workload, settings.interfere_s) for _ in range(settings.interfering)]
+    nemesis = Nemesis(
+        deployment, workload, official_clients, settings.every_s, settings.only, direct_clients=direct_clients
+    )
     # one connection for each worker: the kernel distributes them
-    replicas = [Replica(target, 1.5) for target in cluster.targets for _ in range(settings.workers)]
+    replicas = [Replica(target, 1.5) for target in deployment.targets for _ in range(settings.workers)]
     started = time.monotonic()
     try:
-        for pump in pumps:
-            pump.start()
-        by_themselves: list[Rough | Fleet | Groups] = [*rough, *fleets, *groups]
-        others = [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in by_themselves]
-        meddling = [
-            asyncio.create_task(Meddler(crew, settings.meddle_s).run(replicas)),
+        for official in official_clients:
+            official.start()
+        self_driven: list[RawClient | FrameClient | GroupClient] = [*raw_clients, *contenders, *frame_clients, *groups]
+        others = [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in self_driven]
+        background = [
+            *(asyncio.create_task(client.run(replicas)) for client in interfering),
             asyncio.create_task(late.run(replicas)),
         ]
-        trouble = asyncio.create_task(faults.run())
-        await _until(started + seconds, crew.history, [*others, *meddling, trouble])
-        crew.stopping.set()
-        await asyncio.gather(trouble, *meddling)
-        await cluster.heal()
-        crew.ending.set()
+        injecting = asyncio.create_task(nemesis.run())
+        await _until(started + seconds, workload.history, [*others, *background, injecting])
+        workload.stopping.set()
+        await asyncio.gather(injecting, *background)
+        await deployment.heal()
+        workload.ending.set()
         ended = time.monotonic()
         others += [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in direct_clients]
-        lasts = [*others, *(asyncio.create_task(pump.finish()) for pump in pumps)]
+        lasts = [*others, *(asyncio.create_task(official.finish()) for official in official_clients)]
         done, going_on = await asyncio.wait(lasts, timeout=FINISH_S)
         for task in done:
             task.result()
         if going_on:
             words = f"{len(going_on)} clients made no last step within {FINISH_S:g} s: {unfinished()}"
-            crew.history.crashes.append(words)
+            workload.history.crashes.append(words)
             for task in going_on:
                 task.cancel()
         await late.send_rest(replicas)
         await late.ask_again(replicas)
+        if not going_on:
+            own = [client.tracked for client in (*raw_clients, *direct_clients)]
+            await step_quietly(workload, deployment, own)
         if tamper is not None:
-            await tamper(cluster, crew.history)
-        await _read_back(crew, replicas)
+            await tamper(deployment, workload.history)
+        await _read_back(workload.history.models, workload.history.final_reads, replicas)
+        await _read_while_idle(workload.history, replicas)
     finally:
         for replica in replicas:
             await replica.close()
-    cluster.tell(crew.history)
-    return Round(crew.history, crew.races, crew.replayed_steps, started, ended - started)
+    deployment.tell(workload.history)
+    return Round(workload.history, workload.races, workload.replayed_steps, started, ended - started)
 
 
 async def _until(end: float, history: History, tasks: list[asyncio.Task[None]]) -> None:
@@ -133,51 +155,71 @@ async def _until(end: float, history: History, tasks: list[asyncio.Task[None]]) 
         tasks = [task for task in tasks if not task.done()]
 
 
-def _pumps(crew: Crew, settings: Settings) -> list[Pumps]:
+def _official_clients(workload: Workload, settings: Settings) -> list[OfficialClient]:
     found = []
     for number in range(settings.clients):
         tracked_sessions = [
-            _track(crew, f"pump-{number}/{index}", crew.models[index % len(crew.models)])
+            _track(workload, f"official-{number}/{index}", workload.models[index % len(workload.models)])
             for index in range(settings.sessions)
         ]
-        found.append(Pumps(crew, f"{OFFICIAL}-{number}", tracked_sessions, Habits()))
+        found.append(OfficialClient(workload, f"{OFFICIAL}-{number}", tracked_sessions, OperationMix()))
     if settings.singles:
-        tracked_sessions = [_track(crew, f"single-{at}", crew.models[at % 2]) for at in range(settings.singles)]
-        found.append(Pumps(crew, f"{OFFICIAL}-of-singles", tracked_sessions, SINGLES))
-    draw, expiring = crew.dice(), []
+        tracked_sessions = [_track(workload, f"single-{at}", workload.models[at % 2]) for at in range(settings.singles)]
+        found.append(OfficialClient(workload, f"{OFFICIAL}-of-singles", tracked_sessions, SINGLES))
+    draw, expiring = workload.dice(), []
     for index in range(settings.expiring):
-        tracked = _track(crew, f"expiring-{index}", crew.models[index % len(crew.models)])
-        crew.history.ttls[tracked.session] = draw.uniform(0.3, 1.5)
+        tracked = _track(workload, f"expiring-{index}", workload.models[index % len(workload.models)])
+        workload.history.ttls[tracked.session] = draw.uniform(0.3, 1.5)
         expiring.append(tracked)
     if expiring:
-        found.append(Pumps(crew, f"{OFFICIAL}-of-expiring", expiring, Habits()))
+        found.append(OfficialClient(workload, f"{OFFICIAL}-of-expiring", expiring, OperationMix()))
     return found
 
 
-def _fleet_of(crew: Crew, name: str, model: Model, settings: Settings) -> list[TrackedSession]:
+def _track_together(workload: Workload, name: str, model: Model, settings: Settings) -> list[TrackedSession]:
     """Returns sessions that are stepped together."""
-    return [_track(crew, f"{name}/{index}", model) for index in range(settings.fleet)]
+    return [_track(workload, f"{name}/{index}", model) for index in range(settings.together)]
 
 
-def _track(crew: Crew, session: str, model: Model) -> TrackedSession:
-    session = crew.prefix + session
-    tracked = crew.tracked_sessions[session] = TrackedSession(session, model)
+def _track_twice(workload: Workload, session: str, model: Model) -> tuple[TrackedSession, TrackedSession]:
+    """Returns the same session as two clients know it, which both step it."""
+    tracked = _track(workload, session, model)
+    return tracked, TrackedSession(tracked.session, model)
+
+
+def _track(workload: Workload, session: str, model: Model) -> TrackedSession:
+    session = workload.prefix + session
+    tracked = workload.tracked_sessions[session] = TrackedSession(session, model)
     return tracked
 
 
-async def _read_back(crew: Crew, replicas: list[Replica]) -> None:
-    """Reads every session through every server."""
+async def _read_while_idle(history: History, replicas: list[Replica]) -> None:
+    """Reads every session with a TTL now, before it may expire, and after it must have expired."""
+
+    async def read(session: str, model: str, ttl_s: float) -> None:
+        for idle_s in (0.0, IDLE * ttl_s, ttl_s + EXPIRED_S, 0.0):
+            await asyncio.sleep(idle_s)  # what is tested is that time passes
+            reads = history.idle_reads[session]
+            number = len(reads) % len(replicas)
+            reads.append(await _final_read(session, model, number, replicas[number]))
+
+    models = history.models
+    await asyncio.gather(*(read(session, models[session], ttl_s) for session, ttl_s in history.ttls.items()))
+
+
+async def _read_back(sessions: Mapping[str, str], reads: list[FinalRead], replicas: list[Replica]) -> None:
+    """Reads the sessions through every server. sessions: their models."""
     for number, replica in enumerate(replicas):
         room = asyncio.Semaphore(16)
 
         async def read(session: str, model: str, number: int = number, replica: Replica = replica) -> None:
             async with room:  # noqa: B023 - awaited within the iteration
-                crew.history.rests.append(await _rest(session, model, number, replica))
+                reads.append(await _final_read(session, model, number, replica))
 
-        await asyncio.gather(*(read(session, model) for session, model in list(crew.history.models.items())))
+        await asyncio.gather(*(read(session, model) for session, model in list(sessions.items())))
 
 
-async def _rest(session: str, model: str, number: int, replica: Replica) -> Rest:
+async def _final_read(session: str, model: str, number: int, replica: Replica) -> FinalRead:
     asked_at = time.monotonic()
     for _ in range(READ_TRIES):
         reply = await replica.call("GetState", pb.GetStateRequest(model=model, session=session))
@@ -186,11 +228,11 @@ async def _rest(session: str, model: str, number: int, replica: Replica) -> Rest
                 tensor.name.removeprefix("state."): np.frombuffer(tensor.data, "<f4").reshape(tuple(tensor.shape))
                 for tensor in reply.state
             }
-            return Rest(session, model, Position.of(reply.position), states, number, asked_at, time.monotonic())
+            return FinalRead(session, model, Position.of(reply.position), states, number, asked_at, time.monotonic())
         if reply.reason == "SESSION_NOT_FOUND":
-            return Rest(session, model, None, {}, number, asked_at, time.monotonic())
+            return FinalRead(session, model, None, {}, number, asked_at, time.monotonic())
         if is_damaged(reply.message) or reply.reason not in PASSING:
             words = f"{reply.reason} {reply.message}"
-            return Rest(session, model, None, {}, number, asked_at, time.monotonic(), words)
+            return FinalRead(session, model, None, {}, number, asked_at, time.monotonic(), words)
         await asyncio.sleep(0.25)
     raise RuntimeError(f"{session!r} cannot be read after the run: {reply}")

@@ -16,7 +16,7 @@ from tests.integration.acceptance.models import counting_and_lstm
 from tests.integration.acceptance.sequences import Model
 
 from .checker import Checker
-from .cluster import Cluster
+from .deployment import Deployment
 from .figures import Figures
 from .memory import bounded, watched
 from .offline import Reference
@@ -39,23 +39,23 @@ class Outcome:
 def run(settings: Settings, tamper: Tamper | None = None) -> Outcome:
     """Runs the chaos test.
 
-    tamper: receives the cluster when all clients have made their last step, before everything is read back. Raises
+    tamper: receives the deployment when all clients have made their last step, before everything is read back. Raises
     RuntimeError if the harness itself cannot continue.
     """
     with tempfile.TemporaryDirectory(prefix="cellkeeper-chaos-") as folder:
         bundles = counting_and_lstm(Path(folder))
         models = [model for _, model in bundles]
         with make_store(settings.store) as store:
-            cluster = Cluster([bundle for bundle, _ in bundles], store, settings.replicas, settings.workers)
+            deployment = Deployment([bundle for bundle, _ in bundles], store, settings.replicas, settings.workers)
             with watched():
-                return asyncio.run(bounded(_rounds(settings, cluster, models, tamper)))
+                return asyncio.run(bounded(_rounds(settings, deployment, models, tamper)))
 
 
-async def _rounds(settings: Settings, cluster: Cluster, models: list[Model], tamper: Tamper | None) -> Outcome:
+async def _rounds(settings: Settings, deployment: Deployment, models: list[Model], tamper: Tamper | None) -> Outcome:
     figures, left_s = Figures(), settings.seconds
-    async with cluster:
+    async with deployment:
         while True:
-            played = await play(settings, cluster, models, figures.rounds, left_s, tamper)
+            played = await play(settings, deployment, models, figures.rounds, left_s, tamper)
             await asyncio.to_thread(_judge, played, models)  # in a thread, so that the proxies continue
             figures.add(played)
             left_s -= played.seconds

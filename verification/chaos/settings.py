@@ -10,9 +10,12 @@ class Settings:
     """The settings of a run.
 
     every_s: mean seconds between two faults. only: kinds of faults; empty: all. clients: official ones with `sessions`
-    sessions each; one more has `singles` sessions and steps them one by one. groups: official ones that step `fleet`
-    sessions of a model as a group. fleets: raw clients that step `fleet` sessions of a model together. direct_clients:
-    raw clients of one session that step only after a power cut. workers: processes of each server.
+    sessions each; one more has `singles` sessions and steps them one by one. groups: official ones that step
+    `together` sessions of a model as a group. frame_clients: raw ones that step `together` sessions of a model in one
+    frame. raw_clients: raw ones of one session. contended: sessions that two raw clients step, each without regard for
+    the other. direct_clients: raw ones of one session that step only after a power cut.
+    interfering: clients that change others' sessions, each every
+    interfere_s on average. workers: processes of each server.
     """
 
     seconds: float
@@ -25,15 +28,17 @@ class Settings:
     sessions: int = 30
     singles: int = 60
     groups: int = 2
-    fleets: int = 3
-    fleet: int = 64
-    rough: int = 10
+    frame_clients: int = 3
+    together: int = 64
+    raw_clients: int = 10
+    contended: int = 2
     direct_clients: int = 4
     expiring: int = 6
-    meddle_s: float = 0.5
+    interfering: int = 3
+    interfere_s: float = 0.5
     workers: int = 1
 
     def count_clients(self) -> int:
         """Counts official and raw clients."""
         official = self.clients + bool(self.singles) + bool(self.expiring) + self.groups
-        return official + self.fleets + self.rough + self.direct_clients
+        return official + self.frame_clients + self.raw_clients + 2 * self.contended + self.direct_clients

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from .cluster import Server
+from .deployment import Server
+from .fault_kind import FaultKind, Wait
 from .stores import SqliteStore
-from .weather import Kind, Wait
 
 
 class SqliteFaults:
@@ -24,11 +24,11 @@ class SqliteFaults:
         self._wait = wait
         self._draw = draw
 
-    def kinds(self) -> Iterator[Kind]:
-        yield Kind("disk_locked", "disk", 1.5, self._disk_locked)
-        yield Kind("file_limit", "disk", 1.5, self._file_limit)
+    def kinds(self) -> Iterator[FaultKind]:
+        yield FaultKind("disk_locked", "disk", 1.5, self._disk_locked)
+        yield FaultKind("file_limit", "disk", 1.5, self._file_limit)
         if self._store.disk.limited:
-            yield Kind("disk_full", "disk", 1.5, self._disk_full)
+            yield FaultKind("disk_full", "disk", 1.5, self._disk_full)
 
     async def _disk_locked(self, index: int) -> None:
         """Holds the file's write lock for a while, like another process that writes."""

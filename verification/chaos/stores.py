@@ -12,10 +12,10 @@ import redis
 from testing.redis_server import RedisServer
 
 from .disk import SmallDisk
-from .nodes import RedisNodes
 from .power import SyncedEverysec
 from .proxy import Proxy
-from .watched import RedisWatched
+from .redis_cluster import RedisClusterStore
+from .redis_sentinel import RedisSentinelStore
 
 SYNC_S = 40.0
 STORES = ("sqlite", "redis", "redis-everysec", "redis-failover", "redis-cluster", "redis-sentinel")
@@ -150,7 +150,7 @@ class RedisEverysec(RedisStore):
         super().__exit__(kind, error, trace)
 
 
-AnyStore = SqliteStore | RedisStore | RedisNodes | RedisWatched
+AnyStore = SqliteStore | RedisStore | RedisClusterStore | RedisSentinelStore
 
 
 def make_store(kind: str) -> AnyStore:
@@ -165,7 +165,7 @@ def make_store(kind: str) -> AnyStore:
         case "redis-failover":
             return RedisPair("always")
         case "redis-cluster":
-            return RedisNodes()
+            return RedisClusterStore()
         case "redis-sentinel":
-            return RedisWatched()
+            return RedisSentinelStore()
     raise ValueError(f"store: got {kind!r}, expected one of {STORES}")

@@ -27,7 +27,7 @@ from testing.wire_client import Position
 from . import round as rounds
 from . import run as runs
 from .__main__ import tell
-from .cluster import Cluster
+from .deployment import Deployment
 from .history import History
 from .report import findings
 from .run import Outcome, run
@@ -36,10 +36,10 @@ from .stores import RedisStore
 
 pytestmark = pytest.mark.timeout(300)
 
-FEW = Settings(6.0, 0, "", every_s=0.3, clients=2, sessions=12, singles=12, groups=2, fleets=1, fleet=16)
+FEW = Settings(6.0, 0, "", every_s=0.3, clients=2, sessions=12, singles=12, groups=2, frame_clients=1, together=16)
 CUTS = frozenset({"client_cut"})
 QUIET_S = 1e6  # between two faults: none
-LARGE = ("pump-0/", "pump-1/")
+LARGE = ("official-0/", "official-1/")
 
 
 def seed_of(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> int:
@@ -50,7 +50,7 @@ def seed_of(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) 
 
 
 def judged(outcome: Outcome, folder: Path) -> str:
-    """Returns the violations in words, with the evidence in `folder`; empty if there are none."""
+    """Returns the violations in words, with counterexamples in `folder`; empty if there are none."""
     return findings(outcome) if tell(outcome, folder) else ""
 
 
@@ -81,7 +81,7 @@ def test_a_full_history_is_judged_and_another_round_begins(
     counted: list[tuple[int, int, set[str]]] = []
     histories: list[weakref.ref[History]] = []
 
-    async def note(cluster: Cluster, history: History) -> None:
+    async def note(deployment: Deployment, history: History) -> None:
         gc.collect()
         assert [each() for each in histories] == [None] * len(histories)
         histories.append(weakref.ref(history))
@@ -112,8 +112,8 @@ def test_a_tampered_store_is_found(
     """Removes a step, applies one twice or flips a bit in the real store, behind the servers' backs."""
     damaged: dict[str, str] = {}
 
-    async def tamper(cluster: Cluster, history: History) -> None:
-        store = cluster.store
+    async def tamper(deployment: Deployment, history: History) -> None:
+        store = deployment.store
         if not isinstance(store, RedisStore):
             raise TypeError("this test is Redis's")
         operations = {"lose_last": lose_last, "double_last": double_last, "flip_bit": flip_bit}
@@ -139,9 +139,9 @@ def test_a_tampered_store_is_found(
                         )
                         damaged[name] = kind
                         break
-        for server in cluster.servers:  # so that they read the store, not their memory
+        for server in deployment.servers:  # so that they read the store, not their memory
             await asyncio.to_thread(server.kill)
-            await cluster.restart(server)
+            await deployment.restart(server)
 
     seed = seed_of(request, capsys)
     settings = replace(FEW, seconds=2.0, seed=seed, store="redis", every_s=QUIET_S, expiring=0)
@@ -154,9 +154,9 @@ def test_a_tampered_store_is_found(
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["violations"] == len(outcome.last.verdict.findings)
     assert line["lost"] + line["gaps"] + line["mismatched"] == line["violations"]
-    evidence = json.loads((tmp_path / f"chaos-{seed}.json").read_text())
-    assert evidence["summary"] == line
-    assert evidence["histories"][0]["events"]
+    written = json.loads((tmp_path / f"chaos-{seed}.json").read_text())
+    assert written["summary"] == line
+    assert written["histories"][0]["events"]
 
 
 def lose_last(record: Record, steps: int) -> Record:

@@ -23,7 +23,7 @@ def test_recovery_of_those_who_waited() -> None:
     answered(history, "quick", "client-0, opening 1", 9.0, 9.5, 10.5, 10.6)  # waited from 9.5 on
     answered(history, "slow", "client-1, opening 2", 9.0, 14.0)
     answered(history, "later", "client-1, opening 3", 10.1, 10.25)  # was not in flight
-    answered(history, "raw", "rough-1, opening 4", 9.0, 10.1)
+    answered(history, "raw", "raw-1, opening 4", 9.0, 10.1)
     assert recovery_ms(recoveries(history)) == {
         "server_kill": {
             "first_median": 250,
@@ -38,5 +38,5 @@ def test_recovery_of_those_who_waited() -> None:
 def test_the_longest_silence_is_everybodys() -> None:
     history = History()
     answered(history, "a", "client-0, opening 1", 0.0, 1.0, 6.0)
-    answered(history, "b", "rough-0, opening 2", 0.0, 4.0)
+    answered(history, "b", "raw-0, opening 2", 0.0, 4.0)
     assert longest_silence_ms(history, 0.0, 7.0) == 3000

@@ -32,7 +32,7 @@ def set_two(client: redis.Redis, value: str) -> None:
 
 
 async def wait_for(least_s: float, most_s: float) -> None:
-    """Replaces the crew's pause: servers continue meanwhile, but get no answers."""
+    """Replaces the workload's pause: servers continue meanwhile, but get no answers."""
     await asyncio.sleep(most_s)
 
 

@@ -130,6 +130,8 @@ class RawCalls:
                     answer.late += 1
                 case _:
                     answer.other = item.error.message
+        if answer.good + len(reply.errors) != self._plan.items:
+            answer.other = f"{answer.good} of {self._plan.items} items answered, {len(reply.errors)} refused"
 
 
 def _request(sessions: list[str]) -> bytes:

@@ -213,7 +213,7 @@ class Mix:
         """Runs a client that leaves in the middle of its streams, and returns to its session."""
         while not self.stopping.is_set():
             name = f"quitter-{number}"
-            with suppress(CellkeeperError):
+            try:
                 async with AsyncClient(self.target) as client:
                     quitter = await self._open(client, name)
                     await quitter.reset()
@@ -225,6 +225,8 @@ class Mix:
                         await client.close()
                     await asyncio.gather(work, return_exceptions=True)
                 self.tally.done["disconnects"] += 1
+            except CellkeeperError as error:  # before it left: what its stream raises is in `work`
+                self.tally.failed(name, error)
             await self._rest(1.0)
 
     async def _rude(self) -> None:

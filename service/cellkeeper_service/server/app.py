@@ -18,6 +18,7 @@ import grpc
 
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
+from cellkeeper_service.address import address_text
 from cellkeeper_service.core.core import Core, owe_nothing
 from cellkeeper_service.core.guarded_meter import guarded
 from cellkeeper_service.core.limits import Clock, Limits, TickLimits
@@ -49,6 +50,7 @@ from cellkeeper_service.rpc.unread import Unread
 from cellkeeper_service.server import event_loop
 from cellkeeper_service.server.config import Settings, split_address
 from cellkeeper_service.server.http_front import check_installed, make_front, start_front
+from cellkeeper_service.server.open_files import allow_connections
 from cellkeeper_service.server.opening import make_store, without_secrets
 from cellkeeper_service.server.readiness import ENDING, Readiness
 from cellkeeper_service.server.reload import HangUps, Reloader
@@ -85,6 +87,7 @@ class Prepared:
     hang_ups: HangUps
     tokens: TokenFile | None
     certificates: Certificates | None
+    max_connections: int
 
 
 def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) -> None:
@@ -110,6 +113,7 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
     if settings.http_listen:
         split_address(settings.http_listen, "--http-listen")
         check_installed()
+    max_connections = allow_connections(settings)
     tokens, certificates = read_tokens(settings), read_certificates(settings)
     hang_ups = HangUps()
     meter, readiness = PrometheusMeter(own_version()), Readiness()
@@ -123,25 +127,8 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
         names = read_names(settings.kserve_names, {name: one.default.spec for name, one in models.items()})
         store = make_store(settings)
         try:
-            event_loop.run(
-                _serve(
-                    settings,
-                    Prepared(
-                        models,
-                        names,
-                        costs,
-                        store,
-                        meter,
-                        metrics.url,
-                        readiness,
-                        tracing,
-                        hang_ups,
-                        tokens,
-                        certificates,
-                    ),
-                    tell_parent,
-                )
-            )
+            opened = store, meter, metrics.url, readiness, tracing, hang_ups, tokens, certificates, max_connections
+            event_loop.run(_serve(settings, Prepared(models, names, costs, *opened), tell_parent))
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)  # it is already ending, with an exit status of its own
@@ -160,7 +147,7 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     loop = CoreLoop(core, store_calls, expected_cost(prepared.costs))
     wire = wire_limits(settings)
     authenticator = Authenticator(Catalog(models, wire), prepared.tokens, allowances)
-    limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
+    limits = settings.max_message_bytes, prepared.max_connections, settings.max_rpcs, settings.max_connection_rpcs
     transport = Transport(*limits, tell_parent is not None, prepared.certificates, reflection=authenticator.is_open)
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
@@ -195,7 +182,7 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     watch = asyncio.get_running_loop().create_task(authenticator.watch(), name="tokens")
     prepared.readiness.serving(store_calls.reach)
     announce(models, meter, store, settings)
-    say(f"listening on {listen_host}:{port}")
+    say(f"listening on {address_text(listen_host, port)}")
     say(f"metrics on {prepared.metrics_url}")
     if front is not None:
         say(f"http on {http_url}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.gpu_check import BENCH_JSON, REPORT_JSON, Part, checked, parts, run
+from bench.latencies import counted
 
 MOST_SECONDS = 360
 HOLDS_A_LOCK = (
@@ -61,7 +62,7 @@ def test_the_table_has_the_figures_of_a_bench_that_ran_out_of_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = {"contender": "cellkeeper", "precision": "fp32", "layers": 2, "hidden": 128, "batch": 64}
-    figures |= {"steps_per_second": 1e6, "p50_ms": 0.064, "p99_ms": 0.1, "device_us": 31.5}
+    figures |= {"steps_per_second": 1e6, "p50_ms": 0.064, "latencies": counted([1e-4] * 1000), "device_us": 31.5}
     figures |= {"bytes_per_second": 4e12, "operations_per_second": 5e13}
     text = json.dumps({"rounds": [figures]})
     bench = f"from pathlib import Path; Path({str(tmp_path / BENCH_JSON)!r}).write_text({text!r}); raise SystemExit(1)"

@@ -15,7 +15,7 @@ from cellkeeper_service.rpc.kserve.model_info import EXTENSIONS
 from cellkeeper_service.rpc.kserve.servicer import NOT_SERVED
 from cellkeeper_service.rpc.kserve.tensor_names import read_names
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import PATH, START, Api, Refused, numbers
 
@@ -159,12 +159,12 @@ def test_bytes_that_are_no_message_are_refused(count: Api) -> None:
 
 
 @pytest.fixture
-def without(counting_model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess([counting_model], "memory:") as server:
+def without(counting_model: Path) -> Iterator[ForkedServer]:
+    with ForkedServer([counting_model], "memory:") as server:
         yield server
 
 
-def test_it_is_off_unless_asked_for(without: ServerProcess) -> None:
+def test_it_is_off_unless_asked_for(without: ForkedServer) -> None:
     with without.channel() as channel:
         with pytest.raises(Refused) as caught:
             Api(channel).call("ServerLive", pb.ServerLiveRequest())

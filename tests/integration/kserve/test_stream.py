@@ -10,7 +10,7 @@ import grpc
 import pytest
 from cellkeeper_proto.kserve import inference_pb2 as pb
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import END, PATH, START, Api, Refused, Reply, Value, numbers, request
 from .conftest import KSERVE
@@ -120,7 +120,7 @@ def test_bytes_that_are_no_message_end_the_stream_behind_the_answers_before_them
 
 def test_a_server_that_stops_answers_what_it_has_read_and_says_why(counting_model: Path) -> None:
     box: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    with ServerProcess([counting_model], "memory:", KSERVE) as server, server.channel() as channel:
+    with ForkedServer([counting_model], "memory:", KSERVE) as server, server.channel() as channel:
         answers = Api(channel).stream(iter(box.get, None))
         box.put(infer(1, 1, "", **START))
         first = next(answers)

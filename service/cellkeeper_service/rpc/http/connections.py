@@ -10,6 +10,7 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from cellkeeper_service.address import address_text
 from cellkeeper_service.errors import StartError, internal_error, invalid
 from cellkeeper_service.logs import PerSecond
 from cellkeeper_service.rpc.tls import Certificates
@@ -83,7 +84,9 @@ class Connections:
             )
         except OSError as error:
             await self._runner.cleanup()
-            raise StartError(f"cannot listen on {host}:{port} ({error}); choose another with --http-listen") from error
+            raise StartError(
+                f"cannot listen on {address_text(host, port)} ({error}); choose another with --http-listen"
+            ) from error
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop_listening(self) -> None:

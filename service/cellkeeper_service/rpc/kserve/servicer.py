@@ -140,7 +140,7 @@ class KServeServicer:
         came, model = time.monotonic(), request.model_name
         try:
             response = await self._infer(request, call, came)
-        except (Rejection, Decided):
+        except Rejection:
             self._statistics.failed(model, time.monotonic() - came)
             raise
         return response

@@ -30,7 +30,7 @@ class _Behind(RedisCluster):
             proxy.target = ("127.0.0.1", node.port)
 
 
-class RedisNodes:
+class RedisClusterStore:
     """Three primaries with a replica each; nodes n and n + 3 are a pair. Call `start` before use."""
 
     fsync = "always"
@@ -101,7 +101,7 @@ class RedisNodes:
         if self.cluster.is_replica(replica):
             way(replica)
 
-    def __enter__(self) -> RedisNodes:
+    def __enter__(self) -> RedisClusterStore:
         return self
 
     def __exit__(

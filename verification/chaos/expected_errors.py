@@ -1,13 +1,15 @@
-"""Which errors a client may see, and why. Any error without an excuse here is a violation.
+"""Which errors a client may see, and why. Any other error is a violation.
 
     UNAVAILABLE, LOST, STORE_UNAVAILABLE,      a fault was in progress, or over for less than SETTLE_S, during the
     DRAINING, QUEUE_FULL, COMMIT_CONFLICT,     request
     CALLER_GONE, DEADLINE_*
     GENERATION_CHANGED                         somebody sent a reset, a set-state or a delete that names this
                                                generation, or it may have expired since its last success
-    SESSION_NOT_FOUND                          somebody sent a delete before the error, or the session may have expired
-    STEP_CONFLICT, HISTORY_CHANGED             steps of another sender (or of the same one, abandoned before) have the
-                                               same position, and were not all answered: some may have been applied
+    SESSION_NOT_FOUND                          somebody sent a delete before the error that names this generation or a
+                                               later one, or the session may have expired
+    STEP_CONFLICT, HISTORY_CHANGED             steps of another client have the same position; or those of the same
+                                               client, as another sender or abandoned before, which were not all
+                                               answered: some may have been applied
     STEP_GAP                                   no client was ever told that the position was reached, and an earlier
                                                step failed or was in flight, or it is an old copy of steps that were
                                                never answered
@@ -15,7 +17,7 @@
                                                a later step is held; for old copies, opens and forks: any request did
     CLIENT_KILLED                              the harness did it
 
-After the store lost a tail, the reports that the promise demands (REPORTS) are excused too, but only for sessions with
+After the store lost a tail, the reports that the promise demands (REPORTS) are expected too, but only for sessions with
 something in flight or acknowledged in the time that the loss could affect.
 """
 
@@ -23,7 +25,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .history import Burst, Fault, History, Operation, RefusedStart
+from .generations import Generations
+from .history import Burst, Fault, History, Operation, RefusedStart, client_of
 
 SETTLE_S = 20.0  # a client's timeout, and the time that it may take to recover
 LAG_S = 5.0  # a replica lags by less
@@ -71,11 +74,12 @@ NO_WRITES = frozenset({"disk_full", "disk_locked", "file_limit"})
 """SQLite can be read but not written: a call that only reads succeeds, and cannot extend the TTL."""
 
 
-class Excuses:
-    """Finds the excuse for an error. with_losses: False: as if the store had never lost anything."""
+class ExpectedErrors:
+    """Says of an error whether it is expected. with_losses: False: as if the store had never lost anything."""
 
-    def __init__(self, history: History, *, with_losses: bool = True) -> None:
+    def __init__(self, history: History, generations: Generations, *, with_losses: bool = True) -> None:
         self._history = history
+        self._generations = generations
         self._losses = [fault for fault in history.faults if fault.loses and with_losses]
         self._first_losses: dict[str, float | None] = {}
 
@@ -119,13 +123,15 @@ class Excuses:
 
     def burst(self, burst: Burst) -> bool:
         reason, session, generation = burst.error, burst.session, burst.start.generation
+        if burst.quiet:
+            return False
         if reason == "CLIENT_KILLED":
             return True
         if BEHIND in burst.error_text:
             return self._behind_a_failure(burst)
         if reason == "STEP_GAP":
-            excused = not self._reached(burst) and (burst.late or self._behind_unanswered(burst))
-            return excused or self.lost_of(session, burst.error_at)
+            in_order = not self._reached(burst) and (burst.late or self._behind_unanswered(burst))
+            return in_order or self.lost_of(session, burst.error_at)
         if reason == "STEP_COMPACTED":
             sender = "" if burst.late else burst.sender
             return self._compacted(session, generation, burst.start.step, burst.error_at, sender)
@@ -192,11 +198,21 @@ class Excuses:
                 session, generation, sent_at, at
             )
         if reason == "SESSION_NOT_FOUND":
-            ends = self._ending(session, ("delete",), b"")
-            return any(operation.sent_at <= at for operation in ends) or self.may_have_expired(
-                session, b"", sent_at, at
-            )
+            gone = self.may_have_been_deleted(session, generation, at)
+            return gone or self.may_have_expired(session, b"", sent_at, at)
         return False
+
+    def may_have_been_deleted(self, session: str, generation: bytes, at: float) -> bool:
+        """Returns True if a delete sent by then names this generation, or one that was seen after it.
+
+        A delete ends the generation that it names, and no later one, however late it arrives.
+        """
+        order = self._generations.of(session)
+        later = set(order[order.index(generation) :]) if generation in order else None
+        return any(
+            operation.sent_at <= at and (later is None or operation.generation in later)
+            for operation in self._ending(session, ("delete",), b"")
+        )
 
     def may_have_expired(self, session: str, generation: bytes, sent_at: float, at: float) -> bool:
         """Returns True if a session with a TTL, or this generation, may have been gone at some time between the two.
@@ -215,7 +231,7 @@ class Excuses:
             if burst.acks and burst.acks[-1].at <= before and generation in (b"", burst.start.generation):
                 ack = burst.acks[-1]
                 if ack.applied or self._writable(burst.sent_at, ack.at):
-                    yield burst.sent_at
+                    yield burst.last_sent_at
         for operation in self._history.operations.get(session, ()):
             if operation.succeeded and operation.at <= before and operation.result is not None:
                 writes = operation.created or operation.kind != "open"
@@ -292,7 +308,8 @@ class Excuses:
         before = burst.error == "HISTORY_CHANGED"
         for other in self._others(burst):
             given_up = bool(other.error) and other.error_at <= burst.sent_at
-            if other.complete or not (burst.late or given_up or other.sender != burst.sender):
+            contender = client_of(other.sender) != client_of(burst.sender) and not (other.late or burst.late)
+            if not contender and (other.complete or not (burst.late or given_up or other.sender != burst.sender)):
                 continue
             if other.start.step < burst.start.step if before else other.end_step > burst.start.step:
                 return True

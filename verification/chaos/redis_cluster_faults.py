@@ -8,26 +8,26 @@ from collections.abc import Iterator
 
 from testing.redis_cluster import PRIMARIES
 
-from .nodes import RedisNodes
+from .fault_kind import FaultKind, Wait
 from .power import AnyPower, SyncedAlways, Unheard
 from .power_cuts import PowerCuts
-from .weather import Kind, Wait
+from .redis_cluster import RedisClusterStore
 
 
-class NodeFaults:
-    def __init__(self, store: RedisNodes, power_cuts: PowerCuts, wait: Wait, draw: random.Random) -> None:
+class RedisClusterFaults:
+    def __init__(self, store: RedisClusterStore, power_cuts: PowerCuts, wait: Wait, draw: random.Random) -> None:
         self._store = store
         self._power_cuts = power_cuts
         self._wait = wait
         self._draw = draw
 
-    def kinds(self) -> Iterator[Kind]:
-        yield Kind("node_kill", "nodes", 1.5, self._node_kill)
-        yield Kind("power_cuts", "nodes", 1.5, self._power_cut)
-        yield Kind("node_pause", "nodes", 1.0, self._node_pause)
-        yield Kind("slot_move", "nodes", 2.0, self._slot_move)
-        yield Kind("node_handover", "nodes", 1.0, self._node_handover)
-        yield Kind("node_takeover", "nodes", 0.5, self._node_takeover, loses=True)
+    def kinds(self) -> Iterator[FaultKind]:
+        yield FaultKind("node_kill", "nodes", 1.5, self._node_kill)
+        yield FaultKind("power_cuts", "nodes", 1.5, self._power_cut)
+        yield FaultKind("node_pause", "nodes", 1.0, self._node_pause)
+        yield FaultKind("slot_move", "nodes", 2.0, self._slot_move)
+        yield FaultKind("node_handover", "nodes", 1.0, self._node_handover)
+        yield FaultKind("node_takeover", "nodes", 0.5, self._node_takeover, loses=True)
 
     async def _node_kill(self, index: int) -> None:
         """Kills a node that has slots."""

@@ -22,7 +22,7 @@ DOWN_AFTER_MS = 1000
 LOOK_S = 0.1
 
 
-class RedisWatched:
+class RedisSentinelStore:
     """A primary, a replica, three sentinels."""
 
     fsync = "always"
@@ -104,7 +104,7 @@ class RedisWatched:
         except (redis.RedisError, LookupError):  # it has just changed; the next look will see it
             return known
 
-    def __enter__(self) -> RedisWatched:
+    def __enter__(self) -> RedisSentinelStore:
         self._running.enter_context(self.world)
         self.watch()
         return self

@@ -46,7 +46,7 @@ def heads_of(burst: Burst) -> list[bytes]:
     return heads
 
 
-class Trails:
+class Paths:
     """The paths of all sessions in a history."""
 
     def __init__(self, history: History) -> None:

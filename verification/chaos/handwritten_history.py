@@ -1,4 +1,4 @@
-"""Histories made by hand for the checker's tests: what a correct service would have given, to be corrupted then."""
+"""Handwritten histories for the checker's tests: what a correct service would have given, to be corrupted then."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 
 from testing.wire_client import Position
 
-from .checker import Checker, Verdict
-from .history import Ack, Array, Burst, Fault, History, Operation, Rest
+from .checker import Checker
+from .history import Ack, Array, Burst, Fault, FinalRead, History, Operation
 from .offline import Reference
+from .verdict import Verdict
 
 MODEL = "count"
 SECONDS = 10.0  # between two events, so that faults can be told apart
 
 
-class HandMade:
+class HandwrittenHistory:
     """A service with one client, simulated by the reference itself. Every event advances the time by SECONDS."""
 
     def __init__(self, reference: Reference) -> None:
@@ -106,7 +107,7 @@ class HandMade:
         began = self.tick() - (0.0 if late or not loses else SECONDS - 1.0)
         self.history.faults.append(Fault(kind, "somewhere", began, self.tick(), loses, of_store))
 
-    def rest(self, session: str, position: Position | None) -> None:
+    def final_read(self, session: str, position: Position | None) -> None:
         """Records how the session is in the end, read through two servers."""
         states: dict[str, Array] = {}
         if position is not None:
@@ -115,7 +116,9 @@ class HandMade:
             inputs = self._inputs[key][: position.step - first]
             states = self._reference.states_at(inputs, start, [len(inputs)])[len(inputs)]
         for replica in range(2):
-            self.history.rests.append(Rest(session, MODEL, position, states, replica, self.tick(), self.tick()))
+            self.history.final_reads.append(
+                FinalRead(session, MODEL, position, states, replica, self.tick(), self.tick())
+            )
 
     def flip(self, burst: Burst) -> None:
         """Flips one bit of one answer."""
@@ -125,9 +128,9 @@ class HandMade:
         outputs = {"prediction": np.frombuffer(bytes(raw), np.float32).reshape(ack.outputs["prediction"].shape)}
         burst.acks[0] = ack._replace(outputs=outputs)
 
-    def spoil_rest(self, **changes: object) -> None:
-        """Changes what the first server showed at rest."""
-        self.history.rests[0] = self.history.rests[0]._replace(**changes)  # type: ignore[arg-type]
+    def spoil_final_read(self, **changes: object) -> None:
+        """Changes what the first server showed in the end."""
+        self.history.final_reads[0] = self.history.final_reads[0]._replace(**changes)  # type: ignore[arg-type]
 
     def check(self) -> Verdict:
         return Checker(self.history, {MODEL: self._reference}).check()

@@ -1,7 +1,7 @@
 """Faults of servers that sentinels watch, and of the sentinels.
 
-None of them loses anything by itself. A switch to the replica may, and is detected when it happens (watched.py), even
-without any of these faults.
+None of them loses anything by itself. A switch to the replica may, and is detected when it happens
+(redis_sentinel.py), even without any of these faults.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import random
 import signal
 from collections.abc import Iterator
 
-from .watched import SERVERS, RedisWatched
-from .weather import Kind, Wait
+from .fault_kind import FaultKind, Wait
+from .redis_sentinel import SERVERS, RedisSentinelStore
 
 
-class WatchedFaults:
-    def __init__(self, store: RedisWatched, wait: Wait, draw: random.Random) -> None:
+class RedisSentinelFaults:
+    def __init__(self, store: RedisSentinelStore, wait: Wait, draw: random.Random) -> None:
         self._store = store
         self._wait = wait
         self._draw = draw
 
-    def kinds(self) -> Iterator[Kind]:
-        yield Kind("watched_kill", "watched", 5.0, self._kill)
-        yield Kind("watched_pause", "watched", 5.0, self._pause)
-        yield Kind("watched_failover", "watched", 3.0, self._failover)
-        yield Kind("watched_cut", "watched", 1.0, self._cut)
-        yield Kind("replica_kill", "watched", 0.5, self._replica_kill)
-        yield Kind("watched_full", "watched", 0.5, self._full)
-        yield Kind("sentinel_kill", "sentinel {}", 0.3, self._sentinel_kill, self._store.sentinels)
-        yield Kind("sentinel_pause", "sentinel {}", 0.3, self._sentinel_pause, self._store.sentinels)
+    def kinds(self) -> Iterator[FaultKind]:
+        yield FaultKind("watched_kill", "watched", 5.0, self._kill)
+        yield FaultKind("watched_pause", "watched", 5.0, self._pause)
+        yield FaultKind("watched_failover", "watched", 3.0, self._failover)
+        yield FaultKind("watched_cut", "watched", 1.0, self._cut)
+        yield FaultKind("replica_kill", "watched", 0.5, self._replica_kill)
+        yield FaultKind("watched_full", "watched", 0.5, self._full)
+        yield FaultKind("sentinel_kill", "sentinel {}", 0.3, self._sentinel_kill, self._store.sentinels)
+        yield FaultKind("sentinel_pause", "sentinel {}", 0.3, self._sentinel_pause, self._store.sentinels)
 
     async def _kill(self, index: int) -> None:
         """Kills the primary, which returns before or after the replica takes over.

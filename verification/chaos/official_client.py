@@ -19,9 +19,9 @@ from cellkeeper import Position as ClientPosition
 
 from testing.wire_client import Position
 
-from .crew import ATTEMPT_S, TIMEOUT_S, Crew, TrackedSession
-from .excuses import OPEN_ENDED
+from .expected_errors import OPEN_ENDED
 from .history import Ack, Burst, Operation
+from .workload import ATTEMPT_S, TIMEOUT_S, TrackedSession, Workload
 
 MOST_CHUNK_STEPS = 20
 LONG_CHUNK_STEPS = 120
@@ -30,7 +30,7 @@ MOST_WINDOW = 16
 
 
 @dataclass
-class Habits:
+class OperationMix:
     """Shares of a session's turns. pause: for sessions with a TTL, which a pause sometimes outlasts."""
 
     stream: float = 0.45
@@ -43,22 +43,24 @@ class Habits:
     pause: float = 0.3
 
 
-class Pumps:
+class OfficialClient:
     """One official client and the sessions that it works on."""
 
-    def __init__(self, crew: Crew, name: str, tracked_sessions: Sequence[TrackedSession], habits: Habits) -> None:
+    def __init__(
+        self, workload: Workload, name: str, tracked_sessions: Sequence[TrackedSession], mix: OperationMix
+    ) -> None:
         self.name = name
-        self._crew = crew
-        self._draw = crew.dice()
+        self._workload = workload
+        self._draw = workload.dice()
         self._tracked_sessions = tracked_sessions
-        self._habits = habits
+        self._mix = mix
         self._client: AsyncClient | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._old: list[asyncio.Task[None]] = []
         self._left: list[TrackedSession] = []  # branches, to be opened once more in the end
 
     def start(self) -> None:
-        targets, websockets = self._crew.addresses(self._draw)
+        targets, websockets = self._workload.addresses(self._draw)
         self._client = AsyncClient(
             targets,
             timeout=TIMEOUT_S,
@@ -82,7 +84,7 @@ class Pumps:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if client is not None:
-            self._old.append(asyncio.create_task(self._bury(client, self._draw.choice((0.0, 0.3, 2.0)))))
+            self._old.append(asyncio.create_task(self._close_after(client, self._draw.choice((0.0, 0.3, 2.0)))))
         self.start()
 
     async def finish(self) -> None:
@@ -92,12 +94,12 @@ class Pumps:
             for tracked in self._left:
                 with suppress(CellkeeperError):  # the error is recorded
                     await self._open(self._client, tracked)
-            await self._bury(self._client, 0.0)
+            await self._close_after(self._client, 0.0)
         await asyncio.gather(*self._old)
 
-    async def _bury(self, client: AsyncClient, seconds: float) -> None:
-        await self._crew.pause(seconds)
-        self._crew.replayed_steps += client.counters.replayed_steps
+    async def _close_after(self, client: AsyncClient, seconds: float) -> None:
+        await self._workload.pause(seconds)
+        self._workload.replayed_steps += client.counters.replayed_steps
         await client.close()
 
     # ------------------------------------------------------------------------------------------ one session
@@ -106,7 +108,7 @@ class Pumps:
         draw = random.Random(self._draw.getrandbits(64))
         session: AsyncSession | None = None
         while True:
-            last = self._crew.ending.is_set()
+            last = self._workload.ending.is_set()
             try:
                 if session is None:
                     session = await self._open(client, tracked)
@@ -121,8 +123,8 @@ class Pumps:
             except CellkeeperError as error:
                 if session is not None and tracked.position is not None:
                     tracked.position = Position(*session.position)
-                if isinstance(error, SessionNotFound) and tracked.session in self._crew.history.ttls:
-                    self._crew.did("ttl_expiry")
+                if isinstance(error, SessionNotFound) and tracked.session in self._workload.history.ttls:
+                    self._workload.did("ttl_expiry")
                 if session is not None and (draw.random() < 0.7 or not await _settled(session)):
                     await session.close()
                     session = None
@@ -132,8 +134,8 @@ class Pumps:
         """Opens the session at its known position; after a refusal, at whatever position it has."""
         expect = tracked.position
         tracked.position = None
-        ttl = self._crew.history.ttls.get(tracked.session)
-        operation = self._crew.operation("open", tracked, self.name, expect=expect)
+        ttl = self._workload.history.ttls.get(tracked.session)
+        operation = self._workload.operation("open", tracked, self.name, expect=expect)
         insist = None if expect is None else ClientPosition(*expect)
         found = client.open(tracked.session, model=tracked.model.name, ttl=ttl, expect=insist)
         try:
@@ -143,19 +145,19 @@ class Pumps:
                 tracked.position = expect
         operation.result, operation.created = Position(*session.position), session.created
         tracked.position = operation.result
-        self._crew.opened(tracked, self.name)
+        self._workload.opened(tracked, self.name)
         return session
 
     async def _turn(self, session: AsyncSession, tracked: TrackedSession, draw: random.Random, last: bool) -> None:
-        habits, dice = self._habits, draw.random()
+        mix, dice = self._mix, draw.random()
         if last:
             await self._windows(session, tracked, draw, 1, 1)
             return
-        ttl = self._crew.history.ttls.get(tracked.session)
-        if ttl is not None and draw.random() < habits.pause:
-            await self._crew.pause(draw.uniform(0.5, 1.5) * ttl)
+        ttl = self._workload.history.ttls.get(tracked.session)
+        if ttl is not None and draw.random() < mix.pause:
+            await self._workload.pause(draw.uniform(0.5, 1.5) * ttl)
         for kind in ("stream", "window", "single", "reset", "set_state", "fork", "delete"):
-            dice -= getattr(habits, kind)
+            dice -= getattr(mix, kind)
             if dice < 0:
                 break
         match kind:
@@ -167,14 +169,14 @@ class Pumps:
                 for _ in range(draw.randint(1, 6)):
                     await self._windows(session, tracked, draw, 1, 1)
             case "reset":
-                operation = self._crew.operation("reset", tracked, self.name, generation=session.generation)
+                operation = self._workload.operation("reset", tracked, self.name, generation=session.generation)
                 operation.result = Position(*await answered(operation, session.reset()))
             case "set_state":
                 await self._set_state(session, tracked, draw)
             case "fork":
                 await self._fork(session, tracked, draw)
             case "delete":
-                operation = self._crew.operation("delete", tracked, self.name, generation=session.generation)
+                operation = self._workload.operation("delete", tracked, self.name, generation=session.generation)
                 operation.deleted = await answered(operation, session.delete())
                 tracked.position = None
                 raise CellkeeperError("deleted: open it again")
@@ -185,11 +187,12 @@ class Pumps:
         long = draw.randint(MOST_CHUNK_STEPS, LONG_CHUNK_STEPS)
         chunk_steps = draw.choice((1, draw.randint(2, MOST_CHUNK_STEPS), long, long))
         steps = draw.randint(1, 16) if chunk_steps == 1 else draw.randint(20, 8 * chunk_steps + 20)
-        inputs = self._crew.draw_inputs(tracked.model, draw, steps)
+        inputs = self._workload.draw_inputs(tracked.model, draw, steps)
         wanted = draw.choice((("prediction",), ("prediction",), ("prediction", "hidden")))
         held = session.position.step
-        burst = self._crew.begin(tracked, session.position, inputs, held, held + steps - 1)
-        window = draw.randint(1, MOST_WINDOW) * chunk_steps
+        burst = self._workload.begin(tracked, session.position, inputs, held, held + steps - 1, wanted)
+        burst.window_chunks = draw.randint(1, MOST_WINDOW)
+        window = burst.window_chunks * chunk_steps
         replies = session.stream_replies(list(inputs), outputs=wanted, window=window, chunk_steps=chunk_steps)
         try:
             await self._collect(burst, replies)
@@ -219,18 +222,18 @@ class Pumps:
         position, tasks = Position(*session.position), []
         for _ in range(chunks):
             steps = draw.randint(1, most_steps)
-            inputs = self._crew.draw_inputs(tracked.model, draw, steps)
-            burst = self._crew.begin(tracked, position, inputs, session.position.step, position.step)
+            inputs = self._workload.draw_inputs(tracked.model, draw, steps)
+            wanted: tuple[str, ...] = ("prediction", "state") if draw.random() < 0.03 else ("prediction",)
+            burst = self._workload.begin(tracked, position, inputs, session.position.step, position.step, wanted)
             position = position.after(inputs)
-            names: tuple[str, ...] = ("prediction", "state") if draw.random() < 0.03 else ("prediction",)
-            tasks.append(asyncio.ensure_future(self._chunk(session, burst, names)))
+            tasks.append(asyncio.ensure_future(self._chunk(session, burst)))
         errors = [error for error in await asyncio.gather(*tasks) if error is not None]
         if errors:
             raise errors[0]
 
-    async def _chunk(self, session: AsyncSession, burst: Burst, names: tuple[str, ...]) -> CellkeeperError | None:
+    async def _chunk(self, session: AsyncSession, burst: Burst) -> CellkeeperError | None:
         try:
-            reply = await session.step_reply(burst.inputs, outputs=names)
+            reply = await session.step_reply(burst.inputs, outputs=burst.wanted)
         except asyncio.CancelledError:
             _failed(burst, "CLIENT_KILLED", "")
             raise
@@ -251,27 +254,29 @@ class Pumps:
             spec.name: numbers.integers(0, 8, spec.shape).astype(np.float32) / np.float32(8)
             for spec in session.model.states
         }
-        step = 1_000_000 * self._crew.number()  # differs from every other generation's steps
-        operation = self._crew.operation(
+        step = 1_000_000 * self._workload.number()  # differs from every other generation's steps
+        operation = self._workload.operation(
             "set_state", tracked, self.name, generation=session.generation, states=states, step=step
         )
         operation.result = Position(*await answered(operation, session.set_state(states, step=step)))
 
     async def _fork(self, session: AsyncSession, tracked: TrackedSession, draw: random.Random) -> None:
         """Forks the session, steps the branch a little, and usually deletes it then."""
-        branch_standing = self._crew.branch_of(tracked)
+        branch_tracked = self._workload.branch_of(tracked)
         there = Position(*session.position)
-        operation = self._crew.operation("fork", branch_standing, self.name, source=tracked.session, at_position=there)
-        branch: AsyncSession = await answered(operation, session.fork(branch_standing.session))
+        operation = self._workload.operation(
+            "fork", branch_tracked, self.name, source=tracked.session, at_position=there
+        )
+        branch: AsyncSession = await answered(operation, session.fork(branch_tracked.session))
         operation.result = Position(*branch.position)
-        self._crew.opened(branch_standing, self.name)
-        self._left.append(branch_standing)
+        self._workload.opened(branch_tracked, self.name)
+        self._left.append(branch_tracked)
         for _ in range(draw.randint(0, 3)):
-            await self._windows(branch, branch_standing, draw, draw.randint(1, 3), MOST_CHUNK_STEPS)
+            await self._windows(branch, branch_tracked, draw, draw.randint(1, 3), MOST_CHUNK_STEPS)
         if draw.random() < 0.8:
-            operation = self._crew.operation("delete", branch_standing, self.name, generation=branch.generation)
+            operation = self._workload.operation("delete", branch_tracked, self.name, generation=branch.generation)
             operation.deleted = await answered(operation, branch.delete())
-            self._left.remove(branch_standing)
+            self._left.remove(branch_tracked)
         await branch.close()
 
 

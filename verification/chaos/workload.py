@@ -14,7 +14,7 @@ from cellkeeper import Position as ClientPosition
 from testing.wire_client import Position
 from tests.integration.acceptance.sequences import Model
 
-from .history import Array, Burst, History, Operation
+from .history import Array, Burst, History, Operation, sender_of
 
 TIMEOUT_S = 15.0  # for one call of the official client, including retries
 ATTEMPT_S = 1.0
@@ -36,7 +36,7 @@ class TrackedSession:
 
 
 @dataclass
-class Crew:
+class Workload:
     """The clients of a round.
 
     targets: the addresses that clients use, one for each server. websockets: those that half of the official clients
@@ -87,7 +87,7 @@ class Crew:
 
     def opened(self, tracked: TrackedSession, name: str) -> None:
         self._openings += 1
-        tracked.sender = f"{name}, opening {self._openings}"
+        tracked.sender = sender_of(name, self._openings)
 
     def did(self, kind: str, count: int = 1) -> None:
         self.races[kind] = self.races.get(kind, 0) + count
@@ -100,12 +100,18 @@ class Crew:
             return
 
     def begin(
-        self, tracked: TrackedSession, start: Position | ClientPosition, inputs: Array, acked: int, acked_later: int = 0
+        self,
+        tracked: TrackedSession,
+        start: Position | ClientPosition,
+        inputs: Array,
+        acked: int,
+        acked_later: int = 0,
+        wanted: tuple[str, ...] = ("prediction",),
     ) -> Burst:
         """Adds a burst to the history and returns it."""
         place, now = Position(*start), time.monotonic()
         burst = Burst(tracked.session, tracked.model.name, place, inputs, acked, tracked.sender, now)
-        burst.acked_later = acked_later
+        burst.acked_later, burst.wanted = acked_later, wanted
         return self.history.add_burst(burst)
 
     def operation(self, kind: str, tracked: TrackedSession, sender: str, **more: object) -> Operation:

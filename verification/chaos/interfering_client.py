@@ -1,48 +1,61 @@
-"""A client that resets, overwrites, copies and deletes other clients' sessions while their steps are in flight."""
+"""A client that resets, overwrites, copies and deletes other clients' sessions while their steps are in flight.
+
+It also sends what it sent before once more, as a network may: by then the session may have another generation.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.wire_client import WIRE_DTYPES, Position, Refused, Replica
 
-from .crew import Crew, TrackedSession
-from .excuses import PASSING
-from .history import MEDDLER, Operation
+from .expected_errors import PASSING
+from .history import INTERFERING, Operation
+from .workload import TrackedSession, Workload
 
 TRIES = 12
+REMEMBERED = 64  # requests, to be sent again
+REPEATS = 0.4  # of its operations
 
 
-class Meddler:
+class InterferingClient:
     """Picks sessions of others at random. pause_s: mean seconds between two operations."""
 
-    def __init__(self, crew: Crew, pause_s: float) -> None:
-        self._crew = crew
+    def __init__(self, workload: Workload, pause_s: float) -> None:
+        self._workload = workload
         self._pause_s = pause_s
-        self._draw = crew.dice()
+        self._draw = workload.dice()
+        self._sent: deque[tuple[Operation, str, object]] = deque(maxlen=REMEMBERED)
 
     async def run(self, replicas: Sequence[Replica]) -> None:
-        while not self._crew.stopping.is_set():
-            await self._crew.pause(self._draw.expovariate(1.0) * self._pause_s)
-            known = [tracked for tracked in self._crew.tracked_sessions.values() if tracked.position is not None]
-            if not known or self._crew.stopping.is_set():
+        while not self._workload.stopping.is_set():
+            await self._workload.pause(self._draw.expovariate(1.0) * self._pause_s)
+            known = [tracked for tracked in self._workload.tracked_sessions.values() if tracked.position is not None]
+            if self._workload.stopping.is_set():
+                return
+            if self._sent and self._draw.random() < REPEATS:
+                await self._repeat(replicas)
+                continue
+            if not known:
                 continue
             tracked = self._draw.choice(known)
             position = tracked.position
             if position is None:
                 continue
             kind = self._draw.choice(("reset", "reset", "set_state", "fork", "fork", "delete"))
-            self._crew.did(f"racing_{kind}")
+            self._workload.did(f"racing_{kind}")
             await getattr(self, f"_{kind}")(replicas, tracked, position)
 
     async def _reset(self, replicas: Sequence[Replica], tracked: TrackedSession, position: Position) -> None:
-        operation = self._crew.operation("reset", tracked, MEDDLER, generation=position.generation)
+        operation = self._workload.operation("reset", tracked, INTERFERING, generation=position.generation)
         item = pb.ResetRequest.Item(session=tracked.session, generation=position.generation, request_id=os.urandom(16))
         await self._do(replicas, operation, "Reset", pb.ResetRequest(model=tracked.model.name, items=[item]))
 
@@ -52,9 +65,9 @@ class Meddler:
             states[spec.name] = np.full(spec.shape, self._draw.randint(0, 8) / 8, np.float32)
             raw = states[spec.name].tobytes()
             tensors.append(pb.Tensor(name=spec.name, dtype=WIRE_DTYPES["float32"], shape=spec.shape, data=raw))
-        step = 1_000_000 * self._crew.number()
-        operation = self._crew.operation(
-            "set_state", tracked, MEDDLER, generation=position.generation, states=states, step=step
+        step = 1_000_000 * self._workload.number()
+        operation = self._workload.operation(
+            "set_state", tracked, INTERFERING, generation=position.generation, states=states, step=step
         )
         item = pb.SetStateRequest.Item(
             session=tracked.session,
@@ -66,26 +79,34 @@ class Meddler:
         await self._do(replicas, operation, "SetState", pb.SetStateRequest(model=tracked.model.name, items=[item]))
 
     async def _fork(self, replicas: Sequence[Replica], tracked: TrackedSession, position: Position) -> None:
-        branch = self._crew.branch_of(tracked)
-        operation = self._crew.operation("fork", branch, MEDDLER, source=tracked.session, at_position=position)
+        branch = self._workload.branch_of(tracked)
+        operation = self._workload.operation("fork", branch, INTERFERING, source=tracked.session, at_position=position)
         item = pb.ForkRequest.Item(
             source=tracked.session, position=position.message(), target=branch.session, request_id=os.urandom(16)
         )
         await self._do(replicas, operation, "Fork", pb.ForkRequest(model=tracked.model.name, items=[item]))
 
     async def _delete(self, replicas: Sequence[Replica], tracked: TrackedSession, position: Position) -> None:
-        operation = self._crew.operation("delete", tracked, MEDDLER, generation=position.generation)
+        operation = self._workload.operation("delete", tracked, INTERFERING, generation=position.generation)
         item = pb.DeleteRequest.Item(session=tracked.session, generation=position.generation)
         await self._do(replicas, operation, "Delete", pb.DeleteRequest(model=tracked.model.name, items=[item]))
 
+    async def _repeat(self, replicas: Sequence[Replica]) -> None:
+        """Sends an earlier request again: the same bytes, whatever has become of its session."""
+        first, method, request = self._draw.choice(self._sent)
+        again = replace(first, sent_at=time.monotonic(), at=0.0, result=None, deleted=False, error="", error_text="")
+        self._workload.did(f"repeated_{first.kind}")
+        await self._do(replicas, self._workload.history.add_operation(again), method, request)
+
     async def _do(self, replicas: Sequence[Replica], operation: Operation, method: str, request: object) -> None:
         """Sends the request to any server until one answers, sometimes to two at once. Gives up after TRIES."""
+        self._sent.append((operation, method, request))
         for _ in range(TRIES):
             routes = self._draw.sample(list(replicas), min(len(replicas), self._draw.choice((1, 1, 2))))
             replies = await asyncio.gather(*(route.call(method, request) for route in routes))
             if any(self._note(operation, reply) for reply in replies):
                 return
-            await self._crew.pause(0.1)
+            await self._workload.pause(0.1)
 
     def _note(self, operation: Operation, reply: object) -> bool:
         """Records how the operation ended. Returns False if the reply does not tell."""

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+from .fault_kind import FaultKind, Wait
 from .proxy import Proxy
 
-Act = Callable[[int], Awaitable[None]]
-Wait = Callable[[float, float], Awaitable[None]]
-"""Waits for a random time between two bounds, in seconds."""
 
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of fault.
-
-    act: causes and undoes it, given the target's number. holds: what no other fault may affect meanwhile; {} is the
-    number of one of `targets`. weight: how often it is chosen. loses: it may make the store lose its last commits.
-    """
-
-    name: str
-    holds: str
-    weight: float
-    act: Act
-    targets: int = 1
-    loses: bool = False
-
-
-def weather(
+def network_faults(
     side: str,
     holds: str,
     proxies: Sequence[Proxy],
     wait: Wait,
     draw: random.Random,
-) -> Iterator[Kind]:
+) -> Iterator[FaultKind]:
     """Yields the kinds. side: "client" or "store", for the kinds' names. draw: the random generator."""
 
     async def cut(index: int) -> None:
@@ -77,4 +57,4 @@ def weather(
         ("black_hole", 0.8, black_hole),
         ("drop_reply", 1.5, drop_reply),
     ):
-        yield Kind(f"{side}_{name}", holds, weight, act, len(proxies))
+        yield FaultKind(f"{side}_{name}", holds, weight, act, len(proxies))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .cluster import OPTIONS, Server
+from .deployment import OPTIONS, Server
 
 
 @pytest.fixture

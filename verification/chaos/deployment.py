@@ -12,10 +12,10 @@ from types import TracebackType
 from testing.server_process import ServerProcess
 
 from .history import History, RefusedStart
-from .nodes import RedisNodes
 from .proxy import Proxy
+from .redis_cluster import RedisClusterStore
+from .redis_sentinel import RedisSentinelStore
 from .stores import AnyStore, RedisPair, SqliteStore
-from .watched import RedisWatched
 
 OPTIONS = (
     *("--device", "cpu", "--max-batch", "64", "--arena-mib", "24", "--max-replay-steps", "32"),
@@ -61,7 +61,7 @@ class Server(ServerProcess):
         self._end()
 
 
-class Cluster:
+class Deployment:
     """The servers under test, with their store and proxies. Use as an asynchronous context manager.
 
     fronts, http_fronts: what clients connect to, one for each server: for gRPC and for WebSockets. backs: proxies
@@ -95,7 +95,7 @@ class Cluster:
             await store.start()
             await asyncio.to_thread(store.follow)
             await asyncio.to_thread(store.wait_until_in_step)
-        if isinstance(store, RedisNodes):
+        if isinstance(store, RedisClusterStore):
             self.backs = store.proxies
             await store.start_proxies()
             await asyncio.to_thread(store.start)
@@ -116,7 +116,7 @@ class Cluster:
         """Returns the URL of the store for one more server."""
         if isinstance(store, SqliteStore):
             return f"sqlite:{store.path}"
-        if isinstance(store, RedisNodes | RedisWatched):
+        if isinstance(store, RedisClusterStore | RedisSentinelStore):
             return store.url
         back = Proxy(store.address)
         await back.start()
@@ -151,7 +151,7 @@ class Cluster:
         for server in self.servers:
             if not server.is_running:
                 await self.restart(server)
-        if isinstance(self.store, RedisWatched):
+        if isinstance(self.store, RedisSentinelStore):
             await asyncio.to_thread(self.store.wait_until_whole)
 
     @property
@@ -165,7 +165,7 @@ class Cluster:
         history.refused_starts += self.refused_starts
         self.crashes.clear()
         self.refused_starts.clear()
-        if isinstance(self.store, RedisWatched):
+        if isinstance(self.store, RedisSentinelStore):
             history.faults += self.store.unrest()
             self.store.watch()
 
@@ -190,7 +190,7 @@ class Cluster:
         if isinstance(self.store, RedisPair):
             await self.store.link.close()
 
-    async def __aenter__(self) -> Cluster:
+    async def __aenter__(self) -> Deployment:
         try:
             await self.start()
         except BaseException:

@@ -1,4 +1,4 @@
-"""Writes the evidence of violations to a file: the shortest histories that show them."""
+"""Writes counterexamples to a file: the shortest histories that show the violations."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .checker import Finding, involved
+from .checker import involved
 from .history import Burst, History, Operation
 from .report import summary
 from .run import Outcome
+from .verdict import Finding
 
 MOST_EVENTS = 2000
 
 
-def write_evidence(outcome: Outcome, folder: Path) -> Path:
+def write_counterexamples(outcome: Outcome, folder: Path) -> Path:
     """Writes, for each kind of violation, the shortest history that shows one: all that is known of that generation."""
     folder.mkdir(parents=True, exist_ok=True)
     history, verdict = outcome.last.history, outcome.last.verdict
@@ -22,12 +23,12 @@ def write_evidence(outcome: Outcome, folder: Path) -> Path:
     for finding in sorted(verdict.findings, key=lambda finding: len(involved(history, finding)[0])):
         shortest.setdefault(finding.kind, finding)
     path = folder / f"chaos-{outcome.settings.seed}.json"
-    evidence = {
+    found = {
         "summary": summary(outcome),
         "findings": [_finding(finding) for finding in verdict.findings[:100]],
         "histories": [_events(history, finding, outcome.last.started) for finding in shortest.values()],
     }
-    path.write_text(json.dumps(evidence, indent=1) + "\n")
+    path.write_text(json.dumps(found, indent=1) + "\n")
     return path
 
 
@@ -47,10 +48,12 @@ def _events(history: History, finding: Finding, started: float) -> dict[str, Any
         *(_steps(burst, started) for burst in bursts),
         *(_operation(operation, started) for operation in operations),
     ]
-    for rest in history.rests:
-        if rest.session == finding.session:
-            position = rest.position.pack().hex() if rest.position is not None else None
-            events.append({"at": round(rest.at - started, 4), "what": "rest", "by": rest.replica, "position": position})
+    for read in history.final_reads:
+        if read.session == finding.session:
+            position = read.position.pack().hex() if read.position is not None else None
+            events.append(
+                {"at": round(read.at - started, 4), "what": "final read", "by": read.replica, "position": position}
+            )
     events.sort(key=lambda event: float(event["at"]))
     dropped = max(0, len(events) - MOST_EVENTS)
     first, last = (events[dropped]["at"], events[-1]["at"]) if events else (0.0, 0.0)

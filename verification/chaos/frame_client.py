@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from testing.wire_client import WAYS, Answer, Chunk, Refused, Replica, Result
 
-from .crew import TIMEOUT_S, Crew, TrackedSession
-from .excuses import PASSING
-from .history import Burst
+from .answers import note
+from .expected_errors import PASSING
+from .history import COPY, Burst
 from .opening import OPENING, opened
-from .raw import CALL_S, note
+from .raw_client import CALL_S
+from .workload import TIMEOUT_S, TrackedSession, Workload
 
 FRAME_WAYS = ("batch", "stream")
 MOST_ROWS = 12  # frames in sequence, between two checks of the surroundings
@@ -42,30 +43,30 @@ class _Row:
         return any(not burst.complete and not burst.error for burst in self.ahead)
 
 
-class Fleet:
-    """Steps a fleet of sessions. tracked_sessions: of one model."""
+class FrameClient:
+    """Steps many sessions together. tracked_sessions: of one model."""
 
-    def __init__(self, crew: Crew, name: str, tracked_sessions: Sequence[TrackedSession]) -> None:
+    def __init__(self, workload: Workload, name: str, tracked_sessions: Sequence[TrackedSession]) -> None:
         self.name = name
-        self._crew = crew
+        self._workload = workload
         self._tracked_sessions = tracked_sessions
-        self._draw = crew.dice()
+        self._draw = workload.dice()
         self._home = 0
-        self._shaken: set[str] = set()  # sessions to reopen
+        self._to_reopen: set[str] = set()  # sessions to reopen
 
     async def run(self) -> None:
-        replicas = [Replica(target, CALL_S) for target in self._crew.targets]
+        replicas = [Replica(target, CALL_S) for target in self._workload.targets]
         try:
             while True:
-                last = self._crew.ending.is_set()
+                last = self._workload.ending.is_set()
                 await self._open(replicas)
                 members = [
-                    each for each in self._tracked_sessions if each.position and each.session not in self._shaken
+                    each for each in self._tracked_sessions if each.position and each.session not in self._to_reopen
                 ]
                 ahead = 1 if last or self._draw.random() < 0.8 else self._draw.randint(2, MOST_AHEAD)
                 rows = self._draw.randint(1, MOST_ROWS) if ahead == 1 and not last else 1
                 await self._beat(replicas, members, ahead, rows)
-                if last and not self._shaken and len(members) == len(self._tracked_sessions):
+                if last and not self._to_reopen and len(members) == len(self._tracked_sessions):
                     return
                 if not members:
                     await asyncio.sleep(0.05)
@@ -78,10 +79,10 @@ class Fleet:
 
         async def one(tracked: TrackedSession) -> None:
             async with room:
-                if await opened(self._crew, tracked, self.name, replicas, self._draw, insisting=True):
-                    self._shaken.discard(tracked.session)
+                if await opened(self._workload, tracked, self.name, replicas, self._draw, insisting=True):
+                    self._to_reopen.discard(tracked.session)
 
-        lost = [each for each in self._tracked_sessions if each.position is None or each.session in self._shaken]
+        lost = [each for each in self._tracked_sessions if each.position is None or each.session in self._to_reopen]
         await asyncio.gather(*map(one, lost))
 
     async def _beat(
@@ -103,7 +104,7 @@ class Fleet:
                 if burst.acks:
                     tracked.position = burst.acks[-1].position
                 if not burst.complete:
-                    self._shaken.add(tracked.session)
+                    self._to_reopen.add(tracked.session)
                     break
 
     def _window(self, tracked: TrackedSession, ahead: int, rows: int) -> list[Burst]:
@@ -113,8 +114,8 @@ class Fleet:
             raise ValueError(f"{tracked.session!r} is not open")
         held = position.step
         for _ in range(ahead):
-            inputs = self._crew.draw_inputs(tracked.model, self._draw, rows)
-            bursts.append(self._crew.begin(tracked, position, inputs, held, held + rows - 1))
+            inputs = self._workload.draw_inputs(tracked.model, self._draw, rows)
+            bursts.append(self._workload.begin(tracked, position, inputs, held, held + rows - 1))
             position = position.after(inputs)
         return bursts
 
@@ -140,13 +141,13 @@ class Fleet:
             routes = [self._home]
             if len(replicas) > 1 and draw.random() < 0.1:
                 routes = draw.sample(range(len(replicas)), 2)
-                self._crew.did("frame_sent_twice")
+                self._workload.did("frame_sent_twice")
             behind = [row.is_behind for row in rows]
             answered = await asyncio.gather(*(self._send(replicas[route], rows) for route in routes))
             rows = self._take(rows, behind, list(zip(*answered, strict=True)), over=time.monotonic() > until)
             if not rows:
                 break
-            self._crew.did("frame_sent_again")
+            self._workload.did("frame_sent_again")
             self._home = draw.randrange(len(replicas))
             await asyncio.sleep(draw.uniform(0.5, 1.0) * delay_s)
             delay_s = min(2 * delay_s, 0.2)
@@ -179,6 +180,6 @@ class Fleet:
         burst, chunk = row.burst, row.chunk()
         note(burst, results[0], rows=1)
         for result in results[1:]:
-            copy = Burst(burst.session, burst.model, chunk.position, chunk.inputs, row.acked, "copy", burst.sent_at)
+            copy = Burst(burst.session, burst.model, chunk.position, chunk.inputs, row.acked, COPY, burst.sent_at)
             copy.late = True
-            note(self._crew.history.add_burst(copy), result)
+            note(self._workload.history.add_burst(copy), result)

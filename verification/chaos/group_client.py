@@ -17,32 +17,32 @@ from cellkeeper import Position as ClientPosition
 
 from testing.wire_client import Position
 
-from .crew import ATTEMPT_S, TIMEOUT_S, Crew, TrackedSession
-from .excuses import OPEN_ENDED
+from .expected_errors import OPEN_ENDED
 from .history import Ack, Burst
+from .workload import ATTEMPT_S, TIMEOUT_S, TrackedSession, Workload
 
 MOST_CHUNK_STEPS = 12
 FORGET_S = 0.2  # for the late steps of members that will be reopened anyway
 
 
-class Groups:
+class GroupClient:
     """One official client with one group. tracked_sessions: of one model."""
 
-    def __init__(self, crew: Crew, name: str, tracked_sessions: Sequence[TrackedSession]) -> None:
+    def __init__(self, workload: Workload, name: str, tracked_sessions: Sequence[TrackedSession]) -> None:
         self.name = name
-        self._crew = crew
-        self._draw = crew.dice()
+        self._workload = workload
+        self._draw = workload.dice()
         self._tracked_sessions = {tracked.session: tracked for tracked in tracked_sessions}
         self._model = tracked_sessions[0].model
 
     async def run(self) -> None:
         """Works until the last step of every session is answered."""
         while not await self._with_one_client():
-            self._crew.did("group_client_replaced")
+            self._workload.did("group_client_replaced")
 
     async def _with_one_client(self) -> bool:
         """Returns False if another client takes over: this one was closed with requests in flight."""
-        targets, websockets = self._crew.addresses(self._draw)
+        targets, websockets = self._workload.addresses(self._draw)
         async with AsyncClient(
             targets,
             timeout=TIMEOUT_S,
@@ -58,11 +58,11 @@ class Groups:
                     except CellkeeperError:  # noqa: PERF203 - no server, or none that is ready
                         await asyncio.sleep(self._draw.uniform(0.0, 0.1))
             finally:
-                self._crew.replayed_steps += client.counters.replayed_steps
+                self._workload.replayed_steps += client.counters.replayed_steps
 
     async def _work(self, group: AsyncGroup) -> bool:
         while True:
-            last = self._crew.ending.is_set()
+            last = self._workload.ending.is_set()
             await self._open_missing(group)
             missing = len(self._tracked_sessions) - len(group)
             if not last and self._draw.random() < 0.005:
@@ -84,7 +84,7 @@ class Groups:
             return
         expect = {each.session: each.position for each in lost if each.position is not None}
         operations = {
-            each.session: self._crew.operation("open", each, self.name, expect=expect.get(each.session))
+            each.session: self._workload.operation("open", each, self.name, expect=expect.get(each.session))
             for each in lost
         }
         insist = {name: ClientPosition(*position) for name, position in expect.items()}
@@ -92,8 +92,9 @@ class Groups:
         errors: Mapping[str, CellkeeperError] = {}
         try:
             created = await group.add(list(operations), expect=insist)
-        except GroupError as error:
+        except GroupError as error:  # which does not say what the others' openings created
             errors = error.errors
+            created = {name: name not in expect for name in operations}
         except CellkeeperError as error:
             errors = dict.fromkeys(operations, error)
         positions = group.positions
@@ -106,13 +107,13 @@ class Groups:
                 continue
             operation.created = created.get(name, False)
             operation.result = tracked.position = Position(*positions[name])
-            self._crew.opened(tracked, self.name)
+            self._workload.opened(tracked, self.name)
 
     async def _look_after(self, group: AsyncGroup, failed: Mapping[str, CellkeeperError]) -> None:
         """Settles members that failed, so that they continue, or reopens them."""
         again = set(failed)
         if failed and self._draw.random() < 0.5:
-            self._crew.did("group_settled")
+            self._workload.did("group_settled")
             try:
                 await group.settle()
                 again.clear()
@@ -139,6 +140,8 @@ class Groups:
         rows = {name: burst.inputs[0] if len(burst.inputs) == 1 else burst.inputs for name, burst in bursts.items()}
         whole = tuple(rows) == group.ids
         names = ("prediction", "state") if draw.random() < 0.05 else ("prediction",)
+        for burst in bursts.values():
+            burst.wanted = names
         try:
             reply = await group.step_reply(np.stack(list(rows.values())) if whole else rows, outputs=names)
         except CellkeeperError as error:
@@ -156,10 +159,10 @@ class Groups:
         steps = 1 if self._draw.random() < 0.7 else self._draw.randint(2, MOST_CHUNK_STEPS)
         positions = group.positions
         return {
-            name: self._crew.begin(
+            name: self._workload.begin(
                 self._tracked_sessions[name],
                 positions[name],
-                self._crew.draw_inputs(self._model, self._draw, steps),
+                self._workload.draw_inputs(self._model, self._draw, steps),
                 positions[name].step,
             )
             for name in names
