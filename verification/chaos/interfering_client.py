@@ -93,14 +93,24 @@ class InterferingClient:
 
     async def _repeat(self, replicas: Sequence[Replica]) -> None:
         """Sends an earlier request again: the same bytes, whatever has become of its session."""
-        first, method, request = self._draw.choice(self._sent)
+        await self._send_again(replicas, *self._draw.choice(self._sent))
+
+    async def repeat_all(self, replicas: Sequence[Replica]) -> None:
+        """Repeats every remembered request, when the faults are over and the clients have still to make a step."""
+        for sent in self._sent:
+            await self._send_again(replicas, *sent)
+
+    async def _send_again(self, replicas: Sequence[Replica], first: Operation, method: str, request: object) -> None:
         again = replace(first, sent_at=time.monotonic(), at=0.0, result=None, deleted=False, error="", error_text="")
         self._workload.did(f"repeated_{first.kind}")
-        await self._do(replicas, self._workload.history.add_operation(again), method, request)
+        await self._send(replicas, self._workload.history.add_operation(again), method, request)
 
     async def _do(self, replicas: Sequence[Replica], operation: Operation, method: str, request: object) -> None:
-        """Sends the request to any server until one answers, sometimes to two at once. Gives up after TRIES."""
         self._sent.append((operation, method, request))
+        await self._send(replicas, operation, method, request)
+
+    async def _send(self, replicas: Sequence[Replica], operation: Operation, method: str, request: object) -> None:
+        """Sends the request to any server until one answers, sometimes to two at once. Gives up after TRIES."""
         for _ in range(TRIES):
             routes = self._draw.sample(list(replicas), min(len(replicas), self._draw.choice((1, 1, 2))))
             replies = await asyncio.gather(*(route.call(method, request) for route in routes))
