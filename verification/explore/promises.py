@@ -14,6 +14,9 @@ What is checked at every event:
 - every request is answered once;
 - a record's log never exceeds its limit.
 
+From every state, a state can be reached in which nothing more can happen (search.py checks this of scopes that are
+explored completely).
+
 When nothing more can happen, also: every client is done or was told why not, no replica holds an unanswered request,
 what a client was told is in the store (unless the store lost it), and a steady pipeline has left a short log.
 
