@@ -24,6 +24,7 @@ from .workload import TrackedSession, Workload
 TRIES = 12
 REMEMBERED = 64  # requests, to be sent again
 REPEATS = 0.4  # of its operations
+FOCUS = 4  # sessions that it prefers, whose generations follow one another fast
 
 
 class InterferingClient:
@@ -34,11 +35,15 @@ class InterferingClient:
         self._pause_s = pause_s
         self._draw = workload.dice()
         self._sent: deque[tuple[Operation, str, object]] = deque(maxlen=REMEMBERED)
+        self._focus: list[TrackedSession] = []
 
     async def run(self, replicas: Sequence[Replica]) -> None:
         while not self._workload.stopping.is_set():
             await self._workload.pause(self._draw.expovariate(1.0) * self._pause_s)
-            known = [tracked for tracked in self._workload.tracked_sessions.values() if tracked.position is not None]
+            sessions = list(self._workload.tracked_sessions.values())
+            self._focus = self._focus or self._draw.sample(sessions, min(FOCUS, len(sessions)))
+            chosen = self._focus if self._draw.random() < 0.7 else sessions
+            known = [tracked for tracked in chosen if tracked.position is not None]
             if self._workload.stopping.is_set():
                 return
             if self._sent and self._draw.random() < REPEATS:
