@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from .scope import Append, Delete, Follow, Fork, GroupSteps, Op, Open, Reset, Scope, Start, Steps, steps
-from .truth import Inputs
+from .sequential_model import Inputs
 
 
 def opened(*values: int | Inputs, window: int = 1, session: str = "s") -> tuple[Op, ...]:

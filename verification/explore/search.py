@@ -24,7 +24,7 @@ from cellkeeper_service.errors import Reason, Rejection
 from .events import Event
 from .fingerprint import fingerprint
 from .scope import Scope
-from .truth import Violation, forget
+from .sequential_model import Violation, forget
 from .universe import Universe
 
 _values: dict[Any, int] = {}

@@ -1,6 +1,6 @@
 """Every interleaving of small scopes, and a few random histories of larger ones, keep every promise.
 
-promises.py lists what is checked. `python -m verification.explore` explores for as long as you like.
+invariants.py lists what is checked. `python -m verification.explore` explores for as long as you like.
 """
 
 from __future__ import annotations

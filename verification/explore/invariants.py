@@ -1,4 +1,4 @@
-"""The promises.
+"""The invariants: what the service promises, checked on the explored world.
 
 What is checked at every event:
 
@@ -33,7 +33,7 @@ from cellkeeper_service.domain.position import Position
 
 from .client import MOVED_BY_OTHERS, Client
 from .scope import Delete, Fork, Reset
-from .truth import Violation, consumed, learn, outputs_after, unpack
+from .sequential_model import Violation, consumed, learn, outputs_after, unpack
 
 if TYPE_CHECKING:
     from .universe import Channel, Universe
