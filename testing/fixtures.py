@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,42 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
         gc.freeze()
         gc.set_threshold(10_000)  # of its youngest objects; 700 by default in Python 3.11
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Refuses a test that leaves the process's logging changed: the records of later tests would go nowhere, or to a
+    stream of this one, which is closed by then. Only pytest's own handlers may be there, also between two tests."""
+    root = logging.getLogger()
+    level, handlers = root.level, set(root.handlers)
+    yield
+    assert (root.level, set(root.handlers)) == (level, handlers), "the test has configured logging, and not undone it"
+    assert {type(handler).__module__ for handler in handlers} <= {"_pytest.logging"}, "logging was configured earlier"
+
+
+@pytest.fixture
+def logging_undone() -> Iterator[None]:
+    """Undoes how a test, or a program that it runs in this process, configures logging."""
+    loggers = [logging.getLogger(name) for name in ("", "cellkeeper_service.said", "grpc._cython.cygrpc")]
+    before = [(one.level, list(one.handlers), list(one.filters), one.propagate) for one in loggers]
+    yield
+    for logger, (level, handlers, filters, propagate) in zip(loggers, before, strict=True):
+        for handler in set(logger.handlers).difference(handlers):
+            handler.close()
+        logger.setLevel(level)
+        logger.handlers[:], logger.filters[:], logger.propagate = handlers, filters, propagate
+
+
+@pytest.fixture
+def run_here(logging_undone: None) -> Iterator[Callable[[list[str]], int]]:
+    """Runs a command of `cellkeeper-server` that ends by itself, in this process, whose imports are done: takes its
+    words and returns its exit status. What it changes in the process is undone."""
+    from cellkeeper_service.__main__ import run
+
+    handler, mask = signal.getsignal(signal.SIGHUP), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield run
+    signal.signal(signal.SIGHUP, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
-"""Runs one of the programs to its end in a fork of a process that has imported it.
+"""Runs the programs in forks of a process that has imported them.
 
-Imports take most of the time of a program that ends soon. A test of how the program starts needs an interpreter of its
-own instead.
+Imports take most of the time of a program that ends soon, and of a server's start. A test of how the program starts
+needs an interpreter of its own instead.
 """
 
 from __future__ import annotations
@@ -9,16 +9,32 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
+import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 PROGRAMS = {"cellkeeper": "cellkeeper.__main__", "cellkeeper-server": "cellkeeper_service.__main__"}
+# What a server imports later, except onnxruntime: that starts a thread, and threads do not survive a fork.
+_LATER = [
+    "cellkeeper_service.server.app",
+    "cellkeeper_service.server.workers",
+    "cellkeeper_service.rpc.http.front",
+    "cellkeeper_service.store.redis.store",
+    "onnx",
+    "uvloop",
+]
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(list(PROGRAMS.values()))
+_forks.set_forkserver_preload(
+    [*PROGRAMS.values(), *(f"cellkeeper_service.{name}" for name in _LATER), "onnx", "uvloop"]
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,52 @@ class Ended:
     status: int
     out: str
     err: str
+
+
+class ForkedProcess:
+    """A running program, with those methods of subprocess.Popen that a server's process needs.
+
+    program: a key of PROGRAMS. It runs in the current folder. variables: its whole environment, of which Python itself
+    reads nothing. stdout: what it prints, on stderr, too.
+    """
+
+    def __init__(self, program: str, words: Sequence[str], variables: Mapping[str, str]) -> None:
+        reader, writer = _forks.Pipe(duplex=False)
+        with reader, writer:
+            self.stdout = os.fdopen(os.dup(reader.fileno()))
+            given = (program, list(words), dict(variables), os.getcwd(), writer)
+            self._process = _forks.Process(target=_into_pipe, args=given, daemon=True)
+            self._process.start()
+        self.pid = self._process.pid or 0
+        self._command = [program, *words]
+        self._ended = threading.Event()
+        threading.Thread(target=self._join, daemon=True).start()
+
+    def poll(self) -> int | None:
+        """Returns the exit status, of a signal its number negated; None if the program runs."""
+        return self._process.exitcode if self._ended.is_set() else None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Returns the exit status, as `poll`. Raises subprocess.TimeoutExpired."""
+        if not self._ended.wait(timeout):
+            raise subprocess.TimeoutExpired(self._command, timeout or 0.0)
+        return self._process.exitcode or 0
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal; nothing if the program has ended."""
+        if not self._ended.is_set():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _join(self) -> None:
+        self._process.join()  # only here: multiprocessing does not expect several threads to wait for one process
+        self._ended.set()
 
 
 def run_forked(
@@ -40,7 +102,7 @@ def run_forked(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "in").write_text(text)
-        process = _forks.Process(target=_main, args=(program, list(words), dict(variables), os.getcwd(), folder))
+        process = _forks.Process(target=_with_files, args=(program, list(words), dict(variables), os.getcwd(), folder))
         process.start()
         process.join(timeout_s)
         if process.exitcode is None:
@@ -52,12 +114,25 @@ def run_forked(
         return ended
 
 
-def _main(program: str, words: list[str], variables: dict[str, str], current: str, folder: Path) -> None:
-    """Runs a program in this process."""
-    main = importlib.import_module(PROGRAMS[program]).main
+def _with_files(program: str, words: list[str], variables: dict[str, str], current: str, folder: Path) -> None:
+    """Runs a program in this process, its standard streams in files of the folder."""
     for descriptor, file in enumerate(("in", "out", "err")):
         os.dup2(os.open(folder / file, os.O_RDWR | os.O_CREAT), descriptor)
     sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has replaced it
+    _main(program, words, variables, current)
+
+
+def _into_pipe(program: str, words: list[str], variables: dict[str, str], current: str, writer: Connection) -> None:
+    """Runs a program in this process. What it prints goes into a pipe; its stdin is empty, as of all such processes."""
+    for descriptor in (1, 2):
+        os.dup2(writer.fileno(), descriptor)
+    writer.close()
+    _main(program, words, variables, current)
+
+
+def _main(program: str, words: list[str], variables: dict[str, str], current: str) -> None:
+    """Runs a program in this process, whose streams are its own already."""
+    main = importlib.import_module(PROGRAMS[program]).main
     os.chdir(current)
     os.environ.clear()
     os.environ.update(variables)

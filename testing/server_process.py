@@ -15,14 +15,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias, TypeVar
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import grpc
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
+from testing.forked_program import ForkedProcess
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
+
+Server = TypeVar("Server", bound="ServerProcess")
+Launched: TypeAlias = "subprocess.Popen[str] | ForkedProcess"
 
 
 class ServerProcess:
@@ -59,8 +65,8 @@ class ServerProcess:
         self.metrics_url = ""
         self.lines: list[str] = []  # the output of all its runs
         self._own_lines: list[str] = []  # the part of it from the latest run
-        self._process: subprocess.Popen[str] | None = None
-        self._arrived: queue.Queue[tuple[subprocess.Popen[str], str | None]] = queue.Queue()
+        self._process: Launched | None = None
+        self._arrived: queue.Queue[tuple[Launched, str | None]] = queue.Queue()
 
     @property
     def target(self) -> str:
@@ -87,22 +93,16 @@ class ServerProcess:
 
     def start(self) -> None:
         """Starts the server and waits until it serves. Raises RuntimeError with its output if it does not."""
-        command = [*self.program, "serve", *map(str, self.bundles)]
-        command += ["--store", self.store, "--listen", f"127.0.0.1:{self.port}", "--metrics-listen", "127.0.0.1:0"]
+        words = ["serve", *map(str, self.bundles)]
+        words += ["--store", self.store, "--listen", f"127.0.0.1:{self.port}", "--metrics-listen", "127.0.0.1:0"]
         if self.http_url:
-            command += ["--http-listen", self.http_url.partition("://")[2]]
+            words += ["--http-listen", self.http_url.partition("://")[2]]
         if self.workers > 1:
-            command += ["--workers", str(self.workers)]
+            words += ["--workers", str(self.workers)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CELLKEEPER_")}
         environment |= self.variables
         self._own_lines = []
-        self._process = subprocess.Popen(
-            [*command, *self.options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
+        self._process = self._launch([*words, *self.options], environment)
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         if self.workers > 1:
             self.metrics_url = self.wait_for(r"metrics of all workers on (\S+)")
@@ -197,7 +197,17 @@ class ServerProcess:
                 self.lines.append(line)
         return "".join(self.lines)
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _launch(self, words: Sequence[str], environment: Mapping[str, str]) -> Launched:
+        """Starts the program."""
+        return subprocess.Popen(
+            [*self.program, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+
+    def _read(self, process: Launched) -> None:
         if process.stdout is not None:
             with process.stdout as lines:
                 for line in lines:
@@ -211,7 +221,7 @@ class ServerProcess:
             return []
         return [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running(self) -> Launched:
         if self._process is None:
             raise RuntimeError("the server is not running")
         return self._process
@@ -226,7 +236,7 @@ class ServerProcess:
                     if not worker.poll(1000 * STOP_TIMEOUT_S):
                         raise RuntimeError(f"a worker still runs {STOP_TIMEOUT_S:g} s after its parent was killed")
 
-    def __enter__(self) -> ServerProcess:
+    def __enter__(self: Server) -> Server:
         self.start()
         return self
 

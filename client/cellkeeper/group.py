@@ -56,15 +56,16 @@ class AsyncGroup(AsyncGroupStepping):
         the session. Raises InvalidArgument for ids that are not strings of 1 to 256 bytes, occur twice or are already
         members, and GroupError if some could not be opened, with the reason for each; the others are members then.
         """
-        self._sender.check()
-        opened, errors = await self._members.open(sessions, positions(expect, "expect"), timeout)
-        if opened and not len(self):
-            name, first = next(iter(opened.items()))
-            if first.fingerprint != self.model.fingerprint:
-                self._use(await self._client._served(name, self.model.name, first.fingerprint, timeout))
-        created = await self._members.take_in(opened, errors, timeout)
-        _raise_failed("open", errors, list(created), group=self)
-        return created
+        async with self._changing:
+            self._sender.check()
+            opened, errors = await self._members.open(sessions, positions(expect, "expect"), timeout)
+            if opened and not len(self):
+                name, first = next(iter(opened.items()))
+                if first.fingerprint != self.model.fingerprint:
+                    self._use(await self._client._served(name, self.model.name, first.fingerprint, timeout))
+            created = await self._members.take_in(opened, errors, timeout)
+            _raise_failed("open", errors, list(created), group=self)
+            return created
 
     async def remove(self, sessions: Iterable[str], *, timeout: float | None = None) -> None:
         """Removes members from the group once their steps are answered; the sessions stay at the server.
@@ -73,9 +74,10 @@ class AsyncGroup(AsyncGroupStepping):
         None: the client's. Raises InvalidArgument for an id that is not a member's, and DeadlineExceeded, after which
         all are still members.
         """
-        members = self._members.named(sessions)
-        await self._members.drained(members, timeout)
-        self._members.remove(members)
+        async with self._changing:
+            members = self._members.named(sessions)
+            await self._members.drained(members, timeout)
+            self._members.remove(members)
 
     async def reset(
         self, sessions: Iterable[str] | None = None, *, timeout: float | None = None
@@ -86,21 +88,22 @@ class AsyncGroup(AsyncGroupStepping):
         Returns their positions by id. Raises GroupError if some failed, with the reason for each (GenerationChanged:
         the server already has another generation; remove and add the member); the others were reset.
         """
-        members = self._members.named(sessions)
-        await self._members.drained(members, timeout)
-        items = {
-            name: pb.ResetRequest.Item(
-                session=name, generation=position.generation, request_id=os.urandom(REQUEST_ID_BYTES)
+        async with self._changing:
+            members = self._members.named(sessions)
+            await self._members.drained(members, timeout)
+            items = {
+                name: pb.ResetRequest.Item(
+                    session=name, generation=position.generation, request_id=os.urandom(REQUEST_ID_BYTES)
+                )
+                for name, position in self._members.positions(members)
+            }
+            results, errors = await self._members.call(
+                "Reset", lambda some: pb.ResetRequest(model=self.model.name, items=some), items, timeout
             )
-            for name, position in self._members.positions(members)
-        }
-        results, errors = await self._members.call(
-            "Reset", lambda some: pb.ResetRequest(model=self.model.name, items=some), items, timeout
-        )
-        restarted = {name: position_of(result.position) for name, result in results.items()}
-        errors.update(await self._members.restart(restarted, timeout))
-        _raise_failed("reset", errors, members.names)
-        return {name: restarted[name] for name in members.names}
+            restarted = {name: position_of(result.position) for name, result in results.items()}
+            errors.update(await self._members.restart(restarted, timeout))
+            _raise_failed("reset", errors, members.names)
+            return {name: restarted[name] for name in members.names}
 
     async def delete(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, bool]:
         """Deletes these members at the server and removes them from the group.
@@ -109,21 +112,22 @@ class AsyncGroup(AsyncGroupStepping):
         Returns, by id, False if the session was already gone. Raises GroupError if some failed, with the reason for
         each; these remain members.
         """
-        members = self._members.named(sessions)
-        await self._members.drained(members, timeout)
-        items = {
-            name: pb.DeleteRequest.Item(session=name, generation=position.generation)
-            for name, position in self._members.positions(members)
-        }
-        results, errors = await self._members.call(
-            "Delete", lambda some: pb.DeleteRequest(model=self.model.name, items=some), items, timeout
-        )
-        deleted = {name: bool(results[name].deleted) for name in members.names if name in results}
-        gone = self._members.of(list(deleted))
-        await self._members.drained(gone, timeout)  # steps that were submitted meanwhile
-        self._members.remove(gone)
-        _raise_failed("delete", errors, members.names)
-        return deleted
+        async with self._changing:
+            members = self._members.named(sessions)
+            await self._members.drained(members, timeout)
+            items = {
+                name: pb.DeleteRequest.Item(session=name, generation=position.generation)
+                for name, position in self._members.positions(members)
+            }
+            results, errors = await self._members.call(
+                "Delete", lambda some: pb.DeleteRequest(model=self.model.name, items=some), items, timeout
+            )
+            deleted = {name: bool(results[name].deleted) for name in members.names if name in results}
+            gone = self._members.of(list(deleted))
+            await self._members.drained(gone, timeout)  # steps that were submitted meanwhile
+            self._members.remove(gone)
+            _raise_failed("delete", errors, members.names)
+            return deleted
 
     async def state(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Array]:
         """Returns the committed states of these members: named tensors [n, ...], one row per member, in their dtype.

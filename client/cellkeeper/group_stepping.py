@@ -39,6 +39,8 @@ class AsyncGroupStepping:
         self._client = client
         self._ttl = ttl
         self._outputs = tuple(outputs)
+        # Held by calls that change the members: they ask the server in between, and rely on which ones there are.
+        self._changing = asyncio.Lock()
         self._use(model)
 
     def __len__(self) -> int:
@@ -240,7 +242,7 @@ class AsyncGroupStepping:
         self, x: Rows, outputs: Sequence[str] | None, timeout: float | None
     ) -> tuple[GroupReply, Sequence[str]]:
         names, raw, single = self._convert(x)
-        peeks = Peeks(self._client, self._sender, self.model, self._wanted(outputs))
+        peeks = Peeks(self._client, self._sender, self._members, self.model, self._wanted(outputs))
         return await peeks.peek(self._members.of(names), raw, single, self._seconds(timeout)), names
 
     async def _forecast(
@@ -256,7 +258,7 @@ class AsyncGroupStepping:
         if unknown := set(known or ()) - set(names):
             text = f"known: got {min(map(repr, unknown))}, expected ids of members that have a row in `inputs`"
             raise InvalidArgument(text, reason="INVALID_FIELD", field="known")
-        peeks = Peeks(self._client, self._sender, self.model, self._wanted(outputs))
+        peeks = Peeks(self._client, self._sender, self._members, self.model, self._wanted(outputs))
         features = {name: inputs_of(self.model).convert_known((known or {}).get(name), steps) for name in names}
         return await peeks.forecast(self._members.of(names), raw, steps, features, self._seconds(timeout)), names
 

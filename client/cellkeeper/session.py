@@ -18,8 +18,8 @@ from ._transport.requests import fork_item, set_state_request
 from ._transport.wire import array_of, position_message, position_of
 from .errors import Closed, HistoryError, ModelError
 from .position import Position
-from .stepping import AsyncStepping
-from .types import Array, Sample, SessionInfo
+from .stepping import ANOTHER_GENERATION, AsyncStepping
+from .types import Array, Model, Sample, SessionInfo
 
 
 class AsyncSession(AsyncStepping):
@@ -79,8 +79,7 @@ class AsyncSession(AsyncStepping):
         result = await self._client._call("CarryOver", request, self.id, timeout, only_result)
         if result.position.generation == self.generation:
             return self.position
-        self.model, self._inputs = target, inputs_of(target)
-        return self._new_generation(position_of(result.position))
+        return self._new_generation(target, position_of(result.position))
 
     async def fork(
         self, target: str, *, position: Position | None = None, timeout: float | None = None
@@ -160,17 +159,24 @@ class AsyncSession(AsyncStepping):
             return
 
     async def _restarted(self, position: Position, timeout: float | None) -> Position:
-        """Continues with the new generation at `position`, which may belong to another version of the model."""
-        self._new_generation(position)
-        fingerprint = (await self.info(timeout=timeout)).fingerprint
-        if fingerprint != self.model.fingerprint:
-            self.model = await self._client._served(self.id, self.model.name, fingerprint, timeout)
-            self._inputs = inputs_of(self.model)
-            self._new_generation(position)
+        """Continues with the new generation at `position`, which may belong to another version of the model.
+
+        Nothing is sent to it before its version is known; if that cannot be read, it counts as the present one.
+        """
+        model = self.model
+        try:
+            fingerprint = (await self.info(timeout=timeout)).fingerprint
+            if fingerprint != model.fingerprint:
+                model = await self._client._served(self.id, model.name, fingerprint, timeout)
+        finally:
+            self._new_generation(model, position)
         return position
 
-    def _new_generation(self, position: Position) -> Position:
-        """Starts an empty history for the new generation."""
-        self._sender.close(Closed("the session started another generation"), superseded=True)
-        self._sender = self._make_sender(self.id, self.model, position)
+    def _new_generation(self, model: Model, position: Position) -> Position:
+        """Starts an empty history for the new generation. Raises Closed if this object was closed meanwhile."""
+        self._sender.check()
+        if model is not self.model:
+            self.model, self._inputs = model, inputs_of(model)
+        self._sender.close(Closed(ANOTHER_GENERATION), superseded=True)
+        self._sender = self._make_sender(self.id, model, position)
         return self.position

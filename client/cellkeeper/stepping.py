@@ -8,7 +8,8 @@ from typing import Any
 
 from ._session.answer_stream import AnswerStream
 from ._session.arguments import output_names, timeout_seconds
-from ._session.named_inputs import inputs_of
+from ._session.inputs import Inputs
+from ._session.named_inputs import NamedInputs, inputs_of
 from ._session.pipeline import Pipeline
 from ._session.samples import are_at_hand
 from ._session.session_sender import SessionSender
@@ -21,6 +22,8 @@ from .errors import Closed
 from .late_step import LateStep
 from .position import Position
 from .types import Array, Model, Sample, StepReply
+
+ANOTHER_GENERATION = "the session started another generation"
 
 
 class AsyncStepping:
@@ -277,9 +280,17 @@ class AsyncStepping:
         )
 
     def _submit_raw(
-        self, raw: bytes, single: bool, outputs: Sequence[str] | None, timeout: float | None, answer: Answer
+        self,
+        inputs: Inputs | NamedInputs,
+        raw: bytes,
+        single: bool,
+        outputs: Sequence[str] | None,
+        timeout: float | None,
+        answer: Answer,
     ) -> StepCall:
-        """Like `_submit`, for an input that was already converted."""
+        """Like `_submit`, for an input that `inputs` has converted, in another thread."""
+        if inputs is not self._inputs:  # for a version of the model that the session has left since
+            raise Closed(ANOTHER_GENERATION)
         return self._sender.submit(
             raw, single, self._wanted(outputs), timeout_seconds(timeout, self._client.timeout), answer
         )

@@ -55,6 +55,9 @@ class Group:
     @property
     def positions(self) -> dict[str, Position]:
         """By id, the position after the member's last acknowledged step."""
+        with suppress(Closed, ForkedProcess):
+            # In the client's thread, which may just be moving a member between its columns and a history of its own.
+            return self._thread.run(_positions(self._core), "positions")
         return self._core.positions
 
     @property
@@ -256,6 +259,10 @@ class Group:
 def _ids(sessions: Iterable[str] | None) -> list[str] | None:
     """Reads the ids in the caller's thread: the iterable may use the client."""
     return None if sessions is None else several_ids(sessions)
+
+
+async def _positions(core: AsyncGroup) -> dict[str, Position]:
+    return core.positions
 
 
 async def _unsettled(core: AsyncGroup) -> dict[str, tuple[LateStep, ...]]:

@@ -110,15 +110,14 @@ class Session:
         after x. Raises what `step` raises.
         """
         core = self._core
-        raw, single = core._inputs.convert(x)
-        answer: BlockingAnswer[StepReply, StepCall] = BlockingAnswer()
+        inputs = core._inputs
+        raw, single = inputs.convert(x)
+        answer: BlockingAnswer[StepReply, StepCall] = BlockingAnswer(core._note)
 
         def submit() -> StepCall:
-            return core._submit_raw(raw, single, outputs, timeout, answer)
+            return core._submit_raw(inputs, raw, single, outputs, timeout, answer)
 
-        reply = self._thread.wait("step", answer, submit, core._give_up)  # avoids the task that `run` needs
-        core.last_reply = reply
-        return reply
+        return self._thread.wait("step", answer, submit, core._give_up)  # avoids the task that `run` needs
 
     def stream(
         self,

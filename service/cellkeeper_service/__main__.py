@@ -11,6 +11,9 @@ from functools import partial
 # Before NumPy is imported: it would start a thread for each further core, which costs time at every start. Nothing uses
 # them, since the engines compute on threads of their own.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Before ONNX Runtime is imported: from version 1.32 on it reports its use to Microsoft, and keeps a file of events in
+# the home directory. A server calls nobody but its store.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from cellkeeper_service import logs
 from cellkeeper_service.errors import StartError

@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable, Hashable
 from datetime import datetime, timezone
+from threading import Lock
 from typing import Any
 
 LINES_PER_SECOND = 5
@@ -20,25 +21,27 @@ SAID = "cellkeeper_service.said"
 
 class PerSecond:
     """Lets at most `most` events of each key through per second and counts the rest. Keys are kept for ever, so there
-    must be few."""
+    must be few. Safe to use from several threads."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
         self._clock = clock
+        self._lock = Lock()
         self._seen: dict[Hashable, list[int]] = {}  # the second, events admitted in it, events dropped since the last
 
     def admit(self, key: Hashable) -> int | None:
         """Returns None to drop the event, otherwise how many were dropped since the last one admitted."""
-        now = int(self._clock())
-        seen = self._seen.setdefault(key, [now, 0, 0])
-        if seen[0] != now:
-            seen[:2] = now, 0
-        if seen[1] >= self._most:
-            seen[2] += 1
-            return None
-        seen[1] += 1
-        left_out, seen[2] = seen[2], 0
-        return left_out
+        with self._lock:
+            now = int(self._clock())
+            seen = self._seen.setdefault(key, [now, 0, 0])
+            if seen[0] != now:
+                seen[:2] = now, 0
+            if seen[1] >= self._most:
+                seen[2] += 1
+                return None
+            seen[1] += 1
+            left_out, seen[2] = seen[2], 0
+            return left_out
 
 
 class Sparing(logging.Filter):

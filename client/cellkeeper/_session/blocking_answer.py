@@ -16,9 +16,11 @@ class BlockingAnswer(Generic[Result, Work]):
     A lock is enough: a concurrent.futures.Future also has a condition, and would be chained to a second future.
     """
 
-    __slots__ = ("_done", "_error", "_lock", "_result", "told", "work")
+    __slots__ = ("_done", "_error", "_lock", "_on_result", "_result", "told", "work")
 
-    def __init__(self) -> None:
+    def __init__(self, on_result: Callable[[Result], object] | None = None) -> None:
+        """on_result: called with the result in the event loop's thread, where answers arrive in order."""
+        self._on_result = on_result
         self.told = False  # True once `wait` has raised the work's own error
         self.work: Work | None = None
         self._done = False
@@ -51,6 +53,8 @@ class BlockingAnswer(Generic[Result, Work]):
         return self._done
 
     def set_result(self, result: Result, /) -> None:
+        if self._on_result is not None:
+            self._on_result(result)
         self._result = result
         self._done = True
         self._lock.release()

@@ -24,6 +24,18 @@ def in_order(given: Any, wanted: Sequence[str], field: str) -> Any:
     return given
 
 
+def wrong_columns(names: Sequence[Any], wanted: Sequence[str]) -> str:
+    """Says which of these columns are missing, unknown or repeated, and what was expected; empty: none of them."""
+    known, given = set(wanted), set(names)
+    wrong = {
+        "missing": [name for name in wanted if name not in given],
+        "unknown": [name for name in names if name not in known],
+        "more than once": [name for name, count in Counter(names).items() if count > 1],
+    }
+    came = "; ".join(f"{what}: {_shown(some)}" for what, some in wrong.items() if some)
+    return came and f"got other columns ({came}), expected {_shown(wanted)} in any order"
+
+
 def _names(given: Any) -> list[Any] | None:
     """Returns the names of the columns, or of a Series' elements; None if there are none."""
     labels = getattr(given, "columns", None)
@@ -35,16 +47,8 @@ def _names(given: Any) -> list[Any] | None:
 def _ordered(given: Any, names: list[Any], wanted: Sequence[str], field: str) -> Any:
     if names == [*wanted]:
         return given
-    known = set(wanted)
-    wrong = {
-        "missing": [name for name in wanted if name not in names],
-        "unknown": [name for name in names if name not in known],
-        "more than once": [name for name, count in Counter(names).items() if count > 1],
-    }
-    if any(wrong.values()):
-        came = "; ".join(f"{what}: {_shown(some)}" for what, some in wrong.items() if some)
-        text = f"{field}: got other columns ({came}), expected {_shown(wanted)} in any order"
-        raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
+    if wrong := wrong_columns(names, wanted):
+        raise InvalidArgument(f"{field}: {wrong}", reason="INVALID_FIELD", field=field)
     return given[[*wanted]]
 
 

@@ -12,7 +12,7 @@ from ..errors import InvalidArgument
 from ..types import Array, Model
 from .feature_names import in_order
 from .inputs import Inputs, little_endian
-from .missing_values import as_numbers
+from .missing_values import accepted, as_numbers
 
 
 class GroupInputs:
@@ -62,7 +62,7 @@ class GroupInputs:
             return None
         with np.errstate(over="ignore"):
             table = given.astype(self._dtype, copy=False)
-        return table if self._model.missing_values or np.isfinite(table).all() else None
+        return table if accepted(table, self._model.missing_values).all() else None
 
     def _row_by_row(self, names: Sequence[str], rows: Any) -> tuple[bytes, bool]:
         try:

@@ -13,7 +13,7 @@ from ..errors import InvalidArgument
 from ..types import Array, Model, Sample, TensorSpec
 from .arguments import invalid
 from .feature_names import in_order
-from .missing_values import as_numbers, is_missing
+from .missing_values import accepted, as_numbers, is_missing
 
 
 def little_endian(name: str) -> np.dtype[Any]:
@@ -85,17 +85,21 @@ class Inputs:
     def _floats(self, array: Array, shape: tuple[int, ...], field: str, names: Sequence[str]) -> Array:
         """Converts numbers to the model's dtype. shape: of one time step. names: of the features, for errors.
 
-        Raises InvalidArgument for missing values if the model accepts none.
+        Raises InvalidArgument for infinities, and for missing values if the model accepts none.
         """
         with np.errstate(over="ignore"):
             converted = array.astype(self._dtype, copy=False)
-        if not self._model.missing_values and b"\0" in np.isfinite(converted).tobytes():
-            place = _place(np.isfinite(converted).reshape(-1, *shape), names)
-            expected = (
-                f"finite values of dtype {self._model.input.dtype}, because the model does not accept missing values "
-                "(masked, None and NA count as NaN)"
-            )
-            raise self._wrong(f"NaN or infinity {place}", expected, field, "NON_FINITE_INPUT")
+        good = accepted(converted, self._model.missing_values)
+        if b"\0" in good.tobytes():
+            place, finite = _place(good.reshape(-1, *shape), names), f"finite values of dtype {self._model.input.dtype}"
+            if self._model.missing_values:
+                came, expected = f"infinity {place}", f"{finite}, or NaN for missing values"
+            else:
+                came = f"NaN or infinity {place}"
+                expected = (
+                    f"{finite}, because the model does not accept missing values (masked, None and NA count as NaN)"
+                )
+            raise self._wrong(came, expected, field, "NON_FINITE_INPUT")
         return converted
 
     def convert_known(self, given: Sample | None, steps: int) -> bytes:

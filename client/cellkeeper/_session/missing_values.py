@@ -33,6 +33,11 @@ def as_numbers(given: ArrayLike) -> Array:
     return _from_objects(array) if array.dtype.kind == "O" else array
 
 
+def accepted(values: Array, missing: bool) -> Array:
+    """Returns which of the floats a model accepts: those that are finite and, if it takes missing values, NaN."""
+    return ~np.isinf(values) if missing else np.isfinite(values)
+
+
 def is_missing(value: object) -> bool:
     """Returns True if the element marks a missing value. NaN counts as a number here."""
     kind = type(value)

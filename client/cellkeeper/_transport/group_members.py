@@ -23,10 +23,9 @@ from .wire import position_message, position_of
 
 
 class GroupMembers:
-    """The members of a group. all: in their order. by_row: their ids."""
+    """The members of a group. all: in their order."""
 
     def __init__(self, client: GroupCaller, model: Model, sender: GroupSender, ttl: float | timedelta | None) -> None:
-        self.by_row: dict[int, str] = {}
         self._client = client
         self._model = model
         self._sender = sender
@@ -72,10 +71,20 @@ class GroupMembers:
         rows = zip(members.names, members.rows.tolist(), strict=True)
         return [(name, self._sender.history.position(row)) for name, row in rows]
 
+    def position(self, row: int, name: str) -> Position:
+        """Returns the position of the member at `row`. Raises Closed if it has left, so that the row may be another's.
+
+        Whatever awaits something between two uses of a row must ask again.
+        """
+        if self._rows.get(name) != row:
+            raise Closed(f"session {name!r} left the group")
+        return self._sender.history.position(row)
+
     async def drained(self, members: Members, timeout: float | None) -> dict[str, CellkeeperError]:
         """Waits for earlier steps. Returns, by id, the errors of late steps that cannot be settled."""
         errors = await self._sender.drained(members, timeout_seconds(timeout, self._client.timeout))
-        return {self.by_row[row]: error for row, error in errors.items()}
+        names = dict(zip(members.rows.tolist(), members.names, strict=True))  # some may have left the group meanwhile
+        return {names[row]: error for row, error in errors.items()}
 
     # ------------------------------------------------------------------------------------------ calls
 
@@ -123,7 +132,7 @@ class GroupMembers:
         found = [name for name in opened if name not in errors]
         rows = self._sender.history.add([position_of(opened[name].position) for name in found])
         for name, row in zip(found, rows, strict=True):
-            self._rows[name], self.by_row[row] = row, name
+            self._rows[name] = row
         self._changed()
         return {name: opened[name].created for name in found}
 
@@ -146,7 +155,7 @@ class GroupMembers:
         for name, row in zip(members.names, members.rows.tolist(), strict=True):
             self._sender.forget(row, name, Closed(f"session {name!r} left the group"))
             self._sender.history.remove(row)
-            del self._rows[name], self.by_row[row]
+            del self._rows[name]
         self._changed()
 
     # ------------------------------------------------------------------------------------------ inside

@@ -12,11 +12,12 @@ from .._session.group_call import GroupCall
 from .._session.group_history import Members
 from .._session.group_sender import GroupSender
 from .._session.session_sender import SessionSender
-from ..errors import CellkeeperError
+from ..errors import CellkeeperError, Closed
 from ..types import GroupReply, Model, StepReply
 from .caller import GroupCaller
 from .frame_codec import MAX_FRAME_BYTES
 from .group_frame import frame_message, reply_columns
+from .group_members import GroupMembers
 from .item_calls import each
 from .replaying_call import call_replaying
 from .requests import peek_request, rollout_request
@@ -24,11 +25,14 @@ from .wire import peek_reply_of, position_message
 
 
 class Peeks:
-    """Makes peeks and forecasts. outputs: those to request."""
+    """Makes peeks and forecasts. group: all members. outputs: those to request."""
 
-    def __init__(self, client: GroupCaller, sender: GroupSender, model: Model, outputs: tuple[str, ...]) -> None:
+    def __init__(
+        self, client: GroupCaller, sender: GroupSender, group: GroupMembers, model: Model, outputs: tuple[str, ...]
+    ) -> None:
         self._client = client
         self._sender = sender
+        self._group = group
         self._model = model
         self._outputs = outputs
 
@@ -49,6 +53,9 @@ class Peeks:
         refused: list[int] = []
 
         async def frame(items: Any) -> None:
+            items = np.array([item for item in items.tolist() if self._stays(call, item)], np.intp)
+            if not len(items):
+                return
             some = members.take(items)
             positions = self._sender.history.packed_positions(some)
             message = frame_message(call.frame_format, some.names, positions, call.inputs_of(items), steps)
@@ -101,17 +108,27 @@ class Peeks:
             if item is not None:
                 call.fail(item, error)
 
+    def _stays(self, call: GroupCall, item: int) -> bool:
+        """Returns True if the item's member is still one; otherwise the item fails."""
+        try:
+            self._group.position(int(call.members.rows[item]), call.members.names[item])
+        except Closed as gone:
+            call.fail(item, gone)
+            return False
+        return True
+
     async def _alone(self, call: GroupCall, requests: Mapping[int, Any], single: bool) -> None:
-        members, history = call.members, self._sender.history
+        members = call.members
 
         async def one(item: int) -> StepReply:
             row, name = int(members.rows[item]), members.names[item]
 
             def current() -> SessionSender:
+                self._group.position(row, name)
                 return self._sender.alone(row, name)
 
             def here() -> Any:
-                requests[item].position.CopyFrom(position_message(history.position(row)))
+                requests[item].position.CopyFrom(position_message(self._group.position(row, name)))
                 return requests[item]
 
             answer = await call_replaying(self._client, current, "Step", here, self._left(call))

@@ -149,9 +149,7 @@ class Stream:
     async def _read(self, call: StreamCall) -> CellkeeperError:
         """Delivers replies until the stream ends. Returns the reason."""
         try:
-            while True:
-                reply = await call.read()
-                self._handle(reply)
+            await call.deliver(self._handle)
         except CallEnded as ended:
             if not self._silent:
                 return ended.error

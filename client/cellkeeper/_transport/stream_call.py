@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -40,14 +41,14 @@ class StreamCall(Protocol):
     async def write(self, frame: Any) -> None:
         """Sends a pb.StepFrame. Returns when there is room for the next. Raises CallEnded."""
 
-    async def read(self) -> Any:
-        """Returns the next pb.StepFrameReply. Raises CallEnded."""
+    async def deliver(self, take: Callable[[Any], None]) -> NoReturn:
+        """Calls `take` with each pb.StepFrameReply as soon as it is there. Raises CallEnded, and what `take` raises."""
 
     async def done_writing(self) -> None:
         """Tells the server that no more frames follow. The server ends the stream once it has answered everything."""
 
     def cancel(self) -> None:
-        """Ends the stream immediately: pending reads and writes raise CallEnded."""
+        """Ends the stream immediately: what is pending raises CallEnded."""
 
 
 def lost(target: str, why: str, retry_delay_ms: int = 0) -> CallEnded:
@@ -63,7 +64,7 @@ def ended_as(code: grpc.StatusCode | None, error: CellkeeperError) -> CallEnded:
 
 
 class UnopenedCall:
-    """A StreamCall that cannot be opened. error: why; it ends every read and write, and so the steps that wait."""
+    """A StreamCall that cannot be opened. error: why; it ends whatever is begun, and so the steps that wait."""
 
     def __init__(self, error: CellkeeperError) -> None:
         self._error = error
@@ -71,7 +72,7 @@ class UnopenedCall:
     async def write(self, frame: Any) -> None:
         raise CallEnded(self._error)
 
-    async def read(self) -> Any:
+    async def deliver(self, take: Callable[[Any], None]) -> NoReturn:
         raise CallEnded(self._error)
 
     async def done_writing(self) -> None:
@@ -95,7 +96,19 @@ class GrpcCall:
         except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
             raise lost(self._target, "ended the stream") from None
 
-    async def read(self) -> Any:
+    async def deliver(self, take: Callable[[Any], None]) -> NoReturn:
+        while True:
+            take(await self._read())
+
+    async def done_writing(self) -> None:
+        await self._call.done_writing()
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    async def _read(self) -> Any:
         try:
             reply = await self._call.read()
         except grpc.RpcError as error:
@@ -110,12 +123,6 @@ class GrpcCall:
                 raise lost(self._target, "ended the stream")
             raise self._ended(grpc.aio.AioRpcError(code, _NONE, _NONE, details, None))
         return reply
-
-    async def done_writing(self) -> None:
-        await self._call.done_writing()
-
-    def cancel(self) -> None:
-        self._call.cancel()
 
     def _ended(self, error: grpc.RpcError) -> CallEnded:
         found = from_grpc(error, self._target)

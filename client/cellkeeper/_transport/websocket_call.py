@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from google.protobuf.message import DecodeError
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, WebSocketException
 from websockets.http11 import Response
 
 from ..errors import CellkeeperError, InvalidArgument, ResourceExhausted
 from .credentials import Metadata
+from .message_connection import MessageConnection
 from .stream_call import CallEnded, ended_as, lost
 from .websocket_address import WebSocketAddress
 from .wire import from_json
@@ -26,38 +28,33 @@ _TOO_LARGE = 1009  # the close code for a message that is too large
 
 
 class WebSocketCall:
-    """A StreamCall that starts to open at once; the first write and read wait for that, and fail with it."""
+    """A StreamCall that starts to open at once; whoever reads or writes waits for that, and fails with it."""
 
     def __init__(self, address: WebSocketAddress, metadata: Metadata) -> None:
         """metadata: headers for the handshake, including the token."""
         self._address = address
         self._opening = asyncio.get_running_loop().create_task(self._open(metadata))
-        self._socket: ClientConnection | None = None
+        self._socket: MessageConnection | None = None
 
     async def write(self, frame: Any) -> None:
-        socket = self._socket or await self._opened()
-        try:
-            await socket.send(frame.SerializeToString())
-        except ConnectionClosed as closed:
-            raise self._closed(closed) from None
-
-    async def read(self) -> Any:
-        socket = self._socket or await self._opened()
-        try:
-            message = await socket.recv()
-        except ConnectionClosed as closed:
-            raise self._closed(closed) from None
-        if isinstance(message, str):
-            raise self._refused(message)
-        try:
-            return pb.StepFrameReply.FromString(message)
-        except DecodeError as error:
-            raise lost(self._address.url, f"sent a reply that cannot be read: {error}") from None
+        await self._send(frame.SerializeToString())
 
     async def done_writing(self) -> None:
+        await self._send(_NO_MORE)
+
+    async def deliver(self, take: Callable[[Any], None]) -> NoReturn:
+        def read(message: bytes, is_text: bool) -> None:
+            if is_text:
+                raise self._refused(message.decode())
+            try:
+                reply = pb.StepFrameReply.FromString(message)
+            except DecodeError as error:
+                raise lost(self._address.url, f"sent a reply that cannot be read: {error}") from None
+            take(reply)
+
         socket = self._socket or await self._opened()
         try:
-            await socket.send(_NO_MORE)
+            await socket.deliver(read)
         except ConnectionClosed as closed:
             raise self._closed(closed) from None
 
@@ -68,18 +65,26 @@ class WebSocketCall:
 
     # ------------------------------------------------------------------------------------------ inside
 
-    async def _opened(self) -> ClientConnection:
+    async def _send(self, message: bytes) -> None:
+        socket = self._socket or await self._opened()
+        try:
+            await socket.write(message)
+        except ConnectionClosed as closed:
+            raise self._closed(closed) from None
+
+    async def _opened(self) -> MessageConnection:
         """Waits until the socket is open. Raises CallEnded."""
         await asyncio.wait([self._opening])  # several tasks may wait, and none of them may cancel it for the others
         if self._opening.cancelled():
             raise lost(self._address.url, "lost its stream, which the client cancelled")
         return self._opening.result()
 
-    async def _open(self, metadata: Metadata) -> ClientConnection:
+    async def _open(self, metadata: Metadata) -> MessageConnection:
         address = self._address
         try:
-            self._socket = await connect(
+            socket = await connect(
                 address.url,
+                create_connection=MessageConnection,
                 additional_headers=metadata,
                 ssl=address.context,
                 server_hostname=address.server_name,
@@ -95,6 +100,7 @@ class WebSocketCall:
             raise lost(address.url, f"cannot be reached: {error or type(error).__name__}") from None
         except (WebSocketException, ImportError) as error:  # for example a proxy in the environment that it cannot use
             raise CallEnded(self._unusable(str(error))) from None
+        self._socket = cast(MessageConnection, socket)
         return self._socket
 
     def _not_opened(self, response: Response) -> CallEnded:

@@ -12,6 +12,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._session.feature_names import wrong_columns
 from .._session.inputs import little_endian
 from ..types import Model
 
@@ -78,12 +79,8 @@ class Steps:
         Raises RowError if the names differ from the model's.
         """
         wanted = [*self._model.feature_names]
-        if wanted and sorted(names) != sorted(wanted):
-            raise RowError(
-                f"line {line}: got the columns {', '.join(names[:SHOWN_COLUMNS])}, expected the features "
-                f"{', '.join(wanted[:SHOWN_COLUMNS])} in any order (model {self._model.name!r}); select columns "
-                "with --columns"
-            )
+        if wanted and (wrong := wrong_columns(names, wanted)):
+            raise RowError(f"line {line}: {wrong} (model {self._model.name!r}); select columns with --columns")
         return wanted or [*names]
 
     def step(self, values: Sequence[float], line: int, columns: Sequence[str]) -> ArrayLike:

@@ -15,6 +15,7 @@ from ..client import Client, Session
 from ..errors import HistoryChanged, HistoryLost
 from ..position import first_position
 from .csv_rows import add_header, csv_rows
+from .ending import Ending
 from .json_rows import json_rows
 from .progress import Progress
 from .rows import RowError, is_file, open_rows
@@ -28,8 +29,9 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "stream",
         parents=[shared],
         help="send the rows of a file as time steps and print the predictions",
-        description="Row r of the input is time step --from-step + r of the session. If a run is interrupted, start it "
-        "again with --resume: rows that the session has already consumed are compared, then skipped.",
+        description="Row r of the input is time step --from-step + r of the session. Ctrl-C or SIGTERM ends a run once "
+        "the rows that were sent are answered and printed; a second one ends it at once. If a run is interrupted, "
+        "start it again with --resume: rows that the session has already consumed are compared, then skipped.",
     )
     parser.add_argument("model_name", nargs="?", metavar="MODEL", help="optional while exactly one model is served")
     parser.add_argument("--model", default="", help="the same, as an option")
@@ -88,13 +90,17 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
         writer = Writer(out, parsed.format or ("jsonl" if parsed.jsonl else "csv"), "prediction", headed)
         progress = Progress("rows")
         window = parsed.window if parsed.window is not None else FILE_WINDOW_STEPS if is_file(lines) else 1
-        outputs = session.stream(rows, window=window, chunk_steps=parsed.chunk_steps)
+        ending = stack.enter_context(Ending())
+        sent = ending.rows(iter(rows))
+        outputs = session.stream(sent, window=window, chunk_steps=parsed.chunk_steps)
         for step, output in enumerate(outputs, session.position.step):
             writer.write(step, output)
             progress.one_more()
         progress.end()
         if rows.error is not None:
             raise rows.error
+        if ending.came:
+            raise KeyboardInterrupt
 
 
 def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse.Namespace) -> Iterator[ArrayLike]:

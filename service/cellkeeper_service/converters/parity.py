@@ -15,6 +15,7 @@ from cellkeeper_service.model.config import Features
 
 from .proof import (
     ORDINARY,
+    SMALL_SHARE,
     STEPPED,
     WITH_MISSING,
     Scaled,
@@ -113,13 +114,14 @@ def compare(
     where = ""
     tried = trials(sequences, scaled, source.windowed, [*special, *_with_missing(bundle, source, sequences)])
     originals = [dict(source.whole(trial.inputs)) for trial in tried]
-    least, finest = small(tried, originals), small(tried, originals, resolution / tolerance)
+    least = small(tried, originals)
+    least_of_tiny = small(tried, originals, max(SMALL_SHARE, resolution / tolerance))
     for length in sorted({trial.length for trial in tried}):
         mine = [at for at, trial in enumerate(tried) if trial.length == length]
         for way, results in served_ways(engine, [tried[at].inputs for at in mine]):
             for at, served in zip(mine, results, strict=True):
                 for name, expected in originals[at].items():
-                    floor = least[name] if tried[at].scale > 1 else finest[name] if tried[at].scale < 1 else 0.0
+                    floor = least_of_tiny[name] if tried[at].scale < 1 else least[name]
                     gap = measure(served[name], expected, tolerance, floor)
                     if tried[at].what == ORDINARY:
                         difference, relative = max(difference, gap.absolute), max(relative, gap.relative)
@@ -131,7 +133,7 @@ def compare(
     stepped = source.stepped(inputs)
     (way, (served,)), *_ = served_ways(engine, [inputs])
     for name, expected in stepped.items():
-        gap = measure(served[name], np.asarray(expected), tolerance)
+        gap = measure(served[name], np.asarray(expected), tolerance, least[name])
         difference, relative = max(difference, gap.absolute), max(relative, gap.relative)
         if not where and not gap.relative <= tolerance:
             where = f"for ordinary inputs, {STEPPED} time steps of the source one by one, from step {gap.step} on"

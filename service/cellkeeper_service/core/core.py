@@ -325,5 +325,8 @@ class Core:
         return session is not None and session.cached is not None
 
     def cached_count(self, model: str) -> int:
-        models = self.context.models[model]
-        return sum(len(self.context.cache_of(version)) for version in (*models, *models.retiring))
+        """Returns how many sessions of a model are cached. Other threads may call it, so it changes nothing, and makes
+        no cache for a version that has none yet, or no longer."""
+        models, caches = self.context.models[model], self.context.caches
+        found = [caches.get(version) for version in (*models, *models.retiring)]
+        return sum(len(cache) for cache in found if cache is not None)

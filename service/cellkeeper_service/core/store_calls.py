@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.domain.meter import Meter, StoreCallName
 from cellkeeper_service.domain.non_blocking import NonBlockingStore, PendingCommit, Stage
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Page, Store, StoreError, StoreLost
@@ -33,7 +33,7 @@ SCAN_RETRY_MS = 200
 class _Call:
     """A call under way. deliver: takes its results, one for each item."""
 
-    name: str
+    name: StoreCallName
     kind: ResultKind
     items: int
     deliver: Callable[[list[Any]], None]
@@ -101,6 +101,9 @@ class StoreCalls:
             page = await self._scan(call)
             failed = False
             return page
+        except StoreError as error:
+            _log_failure("scan", str(error))
+            raise
         finally:
             self._meter.store_call("scan", limit, time.monotonic() - started, failed)
 
@@ -138,7 +141,7 @@ class StoreCalls:
         future.add_done_callback(ended)
         return await asyncio.shield(future)  # the store finishes its work if the caller goes away
 
-    def _call(self, name: str, kind: ResultKind, items: int, deliver: Callable[[list[Any]], None]) -> _Call:
+    def _call(self, name: StoreCallName, kind: ResultKind, items: int, deliver: Callable[[list[Any]], None]) -> _Call:
         """Starts the account of a call; `_end` closes it."""
         self._under_way[kind.name] += 1
         return _Call(name, kind, items, deliver, time.monotonic())
@@ -172,11 +175,19 @@ class StoreCalls:
 
     def _end(self, call: _Call, answer: list[Any]) -> None:
         self._under_way[call.kind.name] -= 1
-        results, failed = check_results(answer, call.items, call.kind)
+        results, why_failed = check_results(answer, call.items, call.kind)
         # a failure is later news than a success, so the next probe asks the store
-        self._answered = float("-inf") if failed else time.monotonic()
-        self._meter.store_call(call.name, call.items, time.monotonic() - call.started, failed)
+        self._answered = float("-inf") if why_failed else time.monotonic()
+        self._meter.store_call(call.name, call.items, time.monotonic() - call.started, bool(why_failed))
+        if why_failed:
+            _log_failure(call.name, why_failed)
         call.deliver(results)
+
+
+def _log_failure(call: StoreCallName, why: str) -> None:
+    """Logs why the store failed. Nothing else does: refusals of a frame's items, which most clients send, are not
+    logged."""
+    log.warning("the store failed: %s", why, extra={"fields": {"call": call}})
 
 
 def _tell(probe: asyncio.Future[str], results: list[Record | StoreError | None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -13,8 +13,9 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from cellkeeper_service.domain.meter import StepTimes
-from cellkeeper_service.domain.store import StoreFacts
+from cellkeeper_service.domain.meter import EvictionReason, StepTimes, StoreCallName
+from cellkeeper_service.domain.store import Outcome, StoreFacts
+from cellkeeper_service.errors import Reason
 
 from .per_call import commit_families, frame_families, http_families, state_families, store_families, tick_families
 from .per_model import StepFamilies
@@ -22,9 +23,15 @@ from .per_model import StepFamilies
 # A creation timestamp for every counter would double the number of series, and nobody uses it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
+ReloadResult = Literal["changed", "unchanged", "refused", "abandoned"]
+
 
 class PrometheusMeter:
-    """Implements domain.meter.Meter with a registry of its own. Safe to call from several threads."""
+    """Implements domain.meter.Meter with a registry of its own. Safe to call from several threads.
+
+    Counters are shown from the start, with 0: Prometheus sees no increase if a series begins with its first event, so
+    that an alert about it would not fire.
+    """
 
     def __init__(self, version: str = "") -> None:
         """version: of the service, for cellkeeper_build_info."""
@@ -64,6 +71,16 @@ class PrometheusMeter:
         self._reloads = self._counters(
             "cellkeeper_reloads", "Reloads of the model folders after SIGHUP, by result.", "result"
         )
+        for reason in Reason:
+            self._rejections(reason.value)
+        for result in get_args(ReloadResult):
+            self._reloads(result)
+        for outcome in Outcome:
+            self._commits.tally(outcome.value)
+        for call in get_args(StoreCallName):
+            self._store_calls.tally(call)
+        for direction in ("in", "out"):
+            self._frames.tally(direction)
 
     # ------------------------------------------------------------------------------------- events (Meter)
 
@@ -88,13 +105,13 @@ class PrometheusMeter:
     def checkpointed(self, model: str) -> None:
         self._checkpoints(model).inc()
 
-    def evicted(self, model: str, reason: str) -> None:
+    def evicted(self, model: str, reason: EvictionReason) -> None:
         self._evictions(model, reason).inc()
 
     def non_finite(self, model: str) -> None:
         self._non_finite(model).inc()
 
-    def store_call(self, call: str, items: int, seconds: float, failed: bool) -> None:
+    def store_call(self, call: StoreCallName, items: int, seconds: float, failed: bool) -> None:
         self._store_calls.note(call, items, failed, seconds)
 
     def state_change(self, model: str, norm: float, relative_change: float) -> None:
@@ -124,9 +141,21 @@ class PrometheusMeter:
 
     def show_models(self, rows: Sequence[ModelRow]) -> None:
         """Shows exactly these versions in cellkeeper_model_info and cellkeeper_current_model_info."""
+        for model in {row.model for row in rows}:
+            self._start(model)
         self._gauges.models = list(rows)
 
-    def reloaded(self, result: str) -> None:
+    def _start(self, model: str) -> None:
+        self._steps.tally(model)
+        self._ticks.tally(model)
+        for kind in ("hot", "cold"):
+            self._loads(model, kind)
+        for reason in get_args(EvictionReason):
+            self._evictions(model, reason)
+        for counter in (self._rebuilt, self._checkpoints, self._non_finite):
+            counter(model)
+
+    def reloaded(self, result: ReloadResult) -> None:
         self._reloads(result).inc()
 
     def store_opened(self, kind: str, facts: Callable[[], StoreFacts]) -> None:

@@ -38,11 +38,13 @@ class Families(Collector):
         self._bounds = [column.bounds for column in columns if not column.rows]
         self._tallies: dict[str, Tally] = {}
 
+    def tally(self, value: str) -> Tally:
+        """Returns the tally of a label's value, which is shown from now on."""
+        return self._tallies.setdefault(value, Tally(self._bounds))
+
     def note(self, value: str, *row: float) -> None:
         """Notes an event. value: of the label. row: one number for each column without `rows`."""
-        tally = self._tallies.get(value)
-        if tally is None:
-            tally = self._tallies.setdefault(value, Tally(self._bounds))
+        tally = self._tallies.get(value) or self.tally(value)
         tally.note(row)
 
     def rows(self, value: str) -> int:

@@ -12,6 +12,7 @@ from threading import Lock, Thread
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from cellkeeper_service.address import address_text
 from cellkeeper_service.errors import StartError
 
 IDLE_SECONDS = 30.0
@@ -43,7 +44,7 @@ class MetricsServer:
             self._server = _Server(family, (str(address[0]), int(address[1])), exposition, probes)
         except OSError as error:
             raise StartError(
-                f"metrics: cannot listen on {host}:{port} ({error}); choose another --metrics-listen"
+                f"metrics: cannot listen on {address_text(host, port)} ({error}); choose another --metrics-listen"
             ) from error
         self.host = host
         self.port = int(self._server.server_address[1])
@@ -55,8 +56,7 @@ class MetricsServer:
     @property
     def url(self) -> str:
         """The URL of the metrics, such as "http://127.0.0.1:9464/metrics"."""
-        host = f"[{self.host}]" if ":" in self.host else self.host or "0.0.0.0"
-        return f"http://{host}:{self.port}/metrics"
+        return f"http://{address_text(self.host or '0.0.0.0', self.port)}/metrics"
 
     def close(self) -> None:
         """Stops listening. Safe to call twice."""

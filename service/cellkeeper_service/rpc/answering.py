@@ -59,12 +59,13 @@ class Call:
         return self.caller.catalog
 
 
-class Decided(Exception):
+class Decided(Rejection):
     """A rejection that the core decided and counted already, rather than one found in the request itself."""
 
-    def __init__(self, rejection: Rejection) -> None:
-        super().__init__(rejection.message)
-        self.rejection = rejection
+    def __init__(self, why: Rejection) -> None:
+        super().__init__(
+            why.reason, why.message, field=why.field, position=why.position, retry_delay_ms=why.retry_delay_ms
+        )
 
 
 def answering(method: Method[Message], *, admits: bool = False) -> Handler[Message]:
@@ -102,8 +103,6 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
             if admits:
                 self.core.answered(came)
             return reply
-        except Decided as decided:
-            await abort(context, decided.rejection.with_traceback(None), method.__name__)
         except Rejection as rejection:
             why = rejection.with_traceback(None)  # without the traceback, whose frame would refer to it in a circle
         except StoreError as error:
@@ -111,7 +110,8 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
         except Exception:
             log.exception("%s failed", method.__name__)
             why = internal_error()
-        self.meter.rejected(why.reason.value)
+        if not isinstance(why, Decided):
+            self.meter.rejected(why.reason.value)
         return await abort(context, why, method.__name__)
 
     return answer

@@ -13,6 +13,9 @@ from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from . import fields
 
+MESSAGE_FIELDS, FIELDS_PER_ITEM = 65_536, 64
+"""The most fields of a message, and how many more each item may add. An item has at most 8, and 5 for each tensor."""
+
 
 @dataclass(frozen=True, slots=True)
 class WireLimits:
@@ -35,6 +38,11 @@ class WireLimits:
     default_timeout_ms: int = 30_000
     max_stream_frames: int = 64
     max_ttl_ms: int = 0
+
+    @property
+    def max_message_fields(self) -> int:
+        """The most fields of a message, with those of the messages in it."""
+        return MESSAGE_FIELDS + FIELDS_PER_ITEM * self.max_frame_items
 
     def chunk_steps(self, step_bytes: int) -> int:
         """Returns the most time steps in one chunk, if each takes `step_bytes`.

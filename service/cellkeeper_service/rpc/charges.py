@@ -44,7 +44,7 @@ def charge_of(request: Any, catalog: Catalog) -> Charge:
     match request:
         case pb.StepFrame():
             count = len(request.sessions)
-            steps = sum(_steps(steps, catalog) for steps in request.steps) if request.steps else count
+            steps = sum(_steps(steps, catalog) for steps in request.steps[:count]) if request.steps else count
             return Charge(count, steps, catalog.find(request.model)[0], _sessions(request.sessions), itemized=True)
         case pb.StepRequest():
             steps = _steps(charged_steps(request), catalog) + _steps(request.rollout_steps, catalog)

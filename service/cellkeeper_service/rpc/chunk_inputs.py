@@ -28,13 +28,13 @@ def time_steps(message: Chunk, spec: ModelSpec, prefix: str = "") -> int:
     """Returns T of the chunk according to its fields. prefix: for field names in errors. Raises a Rejection."""
     if not spec.inputs:
         if not message.shape:
-            raise invalid(f"{prefix}shape", "[]", _shape_text(spec.input.shape))
+            raise invalid(f"{prefix}shape", "[]", tensors.shape_text(spec.input.shape))
         return message.shape[0]
     given = _by_name(message.named_inputs, spec.inputs, f"{prefix}{FIELD}")
     for part in spec.inputs:
         shape = given[part.name].shape
         if not shape:
-            raise invalid(f"{prefix}{FIELD}[{part.name}].shape", "[]", _shape_text(part.shape))
+            raise invalid(f"{prefix}{FIELD}[{part.name}].shape", "[]", tensors.shape_text(part.shape))
     first = spec.inputs[0]
     steps = given[first.name].shape[0]
     for part in spec.inputs:
@@ -50,11 +50,12 @@ def read_chunk(message: Chunk, steps: int, spec: ModelSpec, prefix: str = "") ->
     if spec.inputs:
         _refuse_unnamed(bool(message.dtype or message.shape or message.inputs), spec, prefix)
         found = _by_name(message.named_inputs, spec.inputs, f"{prefix}{FIELD}")
-        given = {name: (tensor, tensor.shape[1:]) for name, tensor in found.items()}
+        given = {name: (tensor, tensors.sizes(tensor.shape)[1:]) for name, tensor in found.items()}
         values = _packed(given, steps, spec, prefix)
     else:
         _refuse_named(message.named_inputs, prefix)
-        values = tensors.read_inputs(message.inputs, message.dtype, message.shape[1:], steps, spec, prefix)
+        step_shape = tensors.sizes(message.shape)[1:]
+        values = tensors.read_inputs(message.inputs, message.dtype, step_shape, steps, spec, prefix)
     tensors.check_values(values, spec, f"{prefix}{FIELD if spec.inputs else 'inputs'}")
     return tensors.input_bytes(values, spec)
 
@@ -65,16 +66,11 @@ def read_columns(message: pb.StepFrame, steps: int, spec: ModelSpec) -> Array:
     if not spec.inputs:
         if message.named_inputs:
             _refuse_named(message.named_inputs, "")
-        return tensors.read_inputs(message.inputs, message.dtype, message.step_shape, steps, spec)
+        return tensors.read_inputs(message.inputs, message.dtype, tensors.sizes(message.step_shape), steps, spec)
     _refuse_unnamed(bool(message.dtype or message.step_shape or message.inputs), spec, "")
-    given = {
-        name: (column, column.shape[:]) for name, column in _by_name(message.named_inputs, spec.inputs, FIELD).items()
-    }
+    columns = _by_name(message.named_inputs, spec.inputs, FIELD)
+    given = {name: (column, tensors.sizes(column.shape)) for name, column in columns.items()}
     return _packed(given, steps, spec, "")
-
-
-def _shape_text(step_shape: Sequence[int]) -> str:
-    return f"[T{''.join(f', {size}' for size in step_shape)}]"
 
 
 def read_known(request: pb.StepRequest, steps: int, feedback: Feedback | NamedFeedback, spec: ModelSpec) -> Array:
@@ -94,9 +90,10 @@ def read_known(request: pb.StepRequest, steps: int, feedback: Feedback | NamedFe
     known: Array = np.zeros(steps, spec.input.numpy_dtype)
     for part in supplied:
         tensor, field = given[part.name], f"{KNOWN_FIELD}[{part.name}]"
-        if tensor.shape[:1] != [steps]:
-            raise invalid(f"{field}.shape", list(tensor.shape), f"{steps} time steps, as many as rollout_steps")
-        values = tensors.read_tensor(tensor.data, tensor.dtype, tensor.shape[1:], steps, part, f"{field}.", "data")
+        shape = tensors.sizes(tensor.shape)
+        if shape[:1] != [steps]:
+            raise invalid(f"{field}.shape", list(shape), f"{steps} time steps, as many as rollout_steps")
+        values = tensors.read_tensor(tensor.data, tensor.dtype, shape[1:], steps, part, f"{field}.", "data")
         tensors.check_input(values, part, field)
         known[part.name] = values
     return known

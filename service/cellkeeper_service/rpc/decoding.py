@@ -1,6 +1,7 @@
-"""Decodes messages. The service itself refuses bytes that are not a valid message, as it refuses any bad request.
+"""Decodes messages. The service itself refuses what cannot be decoded, as it refuses any bad request.
 
-If a deserializer raises, gRPC answers UNKNOWN, which tells a client nothing and which many clients retry.
+If a deserializer raises, gRPC answers UNKNOWN, which tells a client nothing and which many clients retry, and logs a
+traceback.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import Any
 
 import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from cellkeeper_service.errors import Rejection, invalid
 
 from .contract import Contract, proto_of
+from .field_count import has_more_fields
 
 SERVICE = cellkeeper_pb2.DESCRIPTOR.services_by_name["Cellkeeper"]
 CONTRACT = Contract(SERVICE.full_name, proto_of(cellkeeper_pb2.DESCRIPTOR))
@@ -24,36 +27,43 @@ CONTRACT = Contract(SERVICE.full_name, proto_of(cellkeeper_pb2.DESCRIPTOR))
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Takes the place of a message that could not be decoded. count: bytes received. expected: the message type."""
+    """Takes the place of a message that was not decoded. came, expected: as in `invalid`."""
 
-    count: int
+    came: str
     expected: str
 
     def rejection(self) -> Rejection:
-        return invalid(
-            "request", f"{self.count} bytes that are not a valid message", f"a {self.expected} (strings are UTF-8)"
-        )
+        return invalid("request", self.came, self.expected)
 
 
-def decoder(message_class: Any) -> Callable[[bytes], Any]:
-    """Returns a function from bytes to the message, or to Malformed."""
+def decoder(message_class: Any, max_fields: int) -> Callable[[bytes], Any]:
+    """Returns a function from bytes to the message, or to Malformed.
+
+    max_fields: of a message, with those of the messages in it.
+    """
+    kind: Descriptor = message_class.DESCRIPTOR
 
     def decode(data: bytes) -> Any:
+        if has_more_fields(data, kind, max_fields):
+            return Malformed(f"more than {max_fields} fields", "fewer; send several requests")
         try:
             return message_class.FromString(data)
         except DecodeError:
-            return Malformed(len(data), message_class.DESCRIPTOR.full_name)
+            came = f"{len(data)} bytes that are not a valid message"
+            return Malformed(came, f"a {kind.full_name} (strings are UTF-8)")
 
     return decode
 
 
-def handlers(servicer: object, service: Any = SERVICE, path: str = "") -> grpc.GenericRpcHandler[Any, Any]:
+def handlers(
+    servicer: object, max_fields: int, service: Any = SERVICE, path: str = ""
+) -> grpc.GenericRpcHandler[Any, Any]:
     """Binds each of the service's RPCs to the servicer's method of the same name.
 
     gRPC sees the unary RPCs as streams of one message, which is the same on the wire and costs no more. It then hands
     over a call before reading its message, so the message of a refused call is never read.
 
-    path: the name by which clients call the service, if it is not the descriptor's.
+    max_fields: of one message. path: the name by which clients call the service, if it is not the descriptor's.
     """
     made = {}
     for method in service.methods:
@@ -64,7 +74,7 @@ def handlers(servicer: object, service: Any = SERVICE, path: str = "") -> grpc.G
             make = grpc.stream_unary_rpc_method_handler
         made[method.name] = make(
             answer,
-            request_deserializer=decoder(GetMessageClass(method.input_type)),
+            request_deserializer=decoder(GetMessageClass(method.input_type), max_fields),
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
     return grpc.method_handlers_generic_handler(path or service.full_name, made)

@@ -112,13 +112,13 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
     """
     name, _ = catalog.find(message.model)
     spec = catalog.spec(name)
-    # copied once, by slices: protobuf's containers otherwise return their items one by one
-    sessions, steps, positions, acked = message.sessions[:], message.steps[:], message.positions, message.acked
-    count, limit = len(sessions), catalog.limits.max_frame_items
+    count, limit = len(message.sessions), catalog.limits.max_frame_items
     if not 1 <= count <= limit:
         raise invalid("sessions", f"{count} items", f"1 to {limit} items in one frame")
-    if len(steps) not in (0, count):
-        raise invalid("steps", f"{len(steps)} entries", f"none, or one for each of {count} sessions")
+    if len(message.steps) not in (0, count):
+        raise invalid("steps", f"{len(message.steps)} entries", f"none, or one for each of {count} sessions")
+    # copied once, by slices: protobuf's containers otherwise return their items one by one
+    sessions, steps, positions, acked = message.sessions[:], message.steps[:], message.positions, message.acked
     singles = not steps
     steps = steps or [1] * count
     _check_column("positions", positions, POSITION_BYTES, count)

@@ -144,7 +144,7 @@ def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: f
             window = chunk_inputs.read_chunk(item, steps, spec, f"{where}.")
         else:
             window, steps = b"", 0
-            if item.shape or item.inputs or item.named_inputs:
+            if item.dtype or item.shape or item.inputs or item.named_inputs:
                 raise invalid(f"{where}.inputs", f"a window with {policy.name}", "none: only RERUN takes a window")
         target = spec.fingerprint
         asked = request.fingerprint  # as sent: if empty, the version that it resolves to changes with a reload

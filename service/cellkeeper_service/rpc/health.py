@@ -14,6 +14,7 @@ from cellkeeper_service.errors import Rejection
 
 from .call_context import CallContext
 from .contract import Contract, pool_of, proto_of
+from .decoding import Malformed, decoder
 from .status import abort
 from .unread import Unread
 
@@ -105,19 +106,21 @@ class Public:
             await abort(context, late)
         if request is grpc.aio.EOF:  # type: ignore[attr-defined]
             return None
-        if isinstance(request, int):
-            text = f"got a request of {request} bytes, expected one of at most {MAX_MESSAGE_BYTES}"
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+        if isinstance(request, Malformed):
+            await abort(context, request.rejection())
         return request
 
 
 def _decoder(message: Any) -> Callable[[bytes], Any]:
-    """Returns a function from bytes to the message, or to the byte count if they exceed the limit."""
+    """Returns a function from bytes to the message, or to Malformed."""
+    decode = decoder(message, MAX_MESSAGE_BYTES)
 
-    def decode(data: bytes) -> Any:
-        return len(data) if len(data) > MAX_MESSAGE_BYTES else message.FromString(data)
+    def decode_small(data: bytes) -> Any:
+        if len(data) > MAX_MESSAGE_BYTES:
+            return Malformed(f"{len(data)} bytes", f"at most {MAX_MESSAGE_BYTES}")
+        return decode(data)
 
-    return decode
+    return decode_small
 
 
 async def _one(request: Any) -> AsyncIterator[Any]:

@@ -83,8 +83,8 @@ class MessageStream(ABC, Generic[In, Out]):
                 yield message
                 if is_last:  # only now: a client that does not read its replies cannot cause more of them
                     self._release()
-            if not self._finishing:
-                await reader
+            if reader.done() and not reader.cancelled():
+                reader.result()  # what ended the messages, even if `finish` was called after that
         finally:
             reader.cancel()
             self._abandon()

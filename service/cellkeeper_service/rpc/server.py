@@ -31,6 +31,7 @@ class Transport:
     """Limits and options of the gRPC listeners.
 
     max_message_bytes: of one message, in either direction.
+    max_connections: over all listeners, each of which closes at once what comes beyond its share.
     max_rpcs: concurrent calls on one listener, streams included; gRPC refuses more with RESOURCE_EXHAUSTED.
     max_connection_rpcs: concurrent calls on one connection, which the client respects by queueing further ones; 0: no
     limit.
@@ -40,6 +41,7 @@ class Transport:
     """
 
     max_message_bytes: int
+    max_connections: int
     max_rpcs: int
     max_connection_rpcs: int = 0
     share_port: bool = False
@@ -59,9 +61,11 @@ class RpcServer:
         transport: Transport,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
     ) -> None:
+        listeners = LISTENERS if hasattr(socket, "SO_REUSEPORT") else 1
         options = [
             ("grpc.max_receive_message_length", transport.max_message_bytes),
             ("grpc.max_send_message_length", transport.max_message_bytes),
+            ("grpc.max_allowed_incoming_connections", max(transport.max_connections // listeners, 1)),
             ("grpc.so_reuseport", 1),
         ]
         if transport.max_connection_rpcs:
@@ -75,13 +79,8 @@ class RpcServer:
         self._public = Public()
         self._listeners = [
             grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs, interceptors=interceptors)
+            for _ in range(listeners)
         ]
-        if hasattr(socket, "SO_REUSEPORT"):
-            for _ in range(LISTENERS - 1):
-                more = grpc.aio.server(
-                    options=options, maximum_concurrent_rpcs=transport.max_rpcs, interceptors=interceptors
-                )
-                self._listeners.append(more)
         for listener in self._listeners:
             listener.add_generic_rpc_handlers(handlers)
             listener.add_generic_rpc_handlers((self._public.health_handlers(),))

@@ -63,7 +63,7 @@ def to_error(rejection: Rejection) -> pb.Error:
         code=CODES[rejection.reason].value[0],
         reason=rejection.reason.name,
         message=shortened(rejection.message),
-        field=rejection.field,
+        field=shortened(rejection.field),
         position=None if rejection.position is None else to_position(rejection.position),
         retry_delay_ms=rejection.retry_delay_ms,
     )
@@ -74,7 +74,7 @@ def to_status(rejection: Rejection) -> status_pb2.Status:
 
     ErrorInfo's metadata: `field`, and the record's `generation`, `step` and `head` (hex) if they are known.
     """
-    metadata = {"field": rejection.field} if rejection.field else {}
+    metadata = {"field": shortened(rejection.field)} if rejection.field else {}
     if rejection.position is not None:
         metadata["generation"] = rejection.position.generation.hex()
         metadata["step"] = str(rejection.position.step)
@@ -89,12 +89,12 @@ def to_status(rejection: Rejection) -> status_pb2.Status:
     return status_pb2.Status(code=code, message=shortened(rejection.message), details=details)
 
 
-def shortened(message: str) -> str:
-    """Returns the beginning and the end of a long message; the end says what was expected."""
-    if len(message) <= MAX_MESSAGE_CHARACTERS:
-        return message
+def shortened(text: str) -> str:
+    """Returns the beginning and the end of a long text; the end of a message says what was expected."""
+    if len(text) <= MAX_MESSAGE_CHARACTERS:
+        return text
     half = MAX_MESSAGE_CHARACTERS // 2 - 3
-    return f"{message[:half]} ... {message[-half:]}"
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 async def abort(context: CallContext, rejection: Rejection, method: str = "") -> NoReturn:

@@ -23,6 +23,8 @@ DTYPES: dict[int, np.dtype[Any]] = {
 }
 FEW = 64
 """Up to this number of values, checking a list is faster than numpy."""
+MAX_AXES = 64
+"""No model's tensor has more."""
 
 WIRE_DTYPES = {
     "float32": pb.FLOAT32,
@@ -32,6 +34,19 @@ WIRE_DTYPES = {
     "int64": pb.INT64,
 }
 _WIRE_DTYPES = {np.dtype(name).newbyteorder("<"): wire for name, wire in WIRE_DTYPES.items()}
+
+
+def sizes(shape: Sequence[int]) -> Sequence[int]:
+    """Returns the sizes of a shape as sent: of the first axes only, if there are more than any tensor has.
+
+    More are as wrong as one too many, and a message has room for millions, which would take seconds to copy.
+    """
+    return shape[: MAX_AXES + 1]
+
+
+def shape_text(step_shape: Sequence[int]) -> str:
+    """Returns a chunk's shape as refusals show it. step_shape: of one time step."""
+    return f"[T{''.join(f', {size}' for size in step_shape)}]"
 
 
 def read_inputs(
@@ -56,13 +71,11 @@ def read_tensor(
 ) -> Array:
     """Returns [steps, *wanted.shape], see `read_inputs`. prefix, data_field: for field names in errors."""
     if tuple(step_shape[:]) != wanted.shape:
-        came = "T" + "".join(f", {size}" for size in step_shape)
-        raise invalid(f"{prefix}shape", f"[{came}]", f"[T{''.join(f', {size}' for size in wanted.shape)}]")
+        raise invalid(f"{prefix}shape", shape_text(step_shape), shape_text(wanted.shape))
     came_as = DTYPES.get(dtype)
     want = wanted.numpy_dtype
     if came_as is None or came_as.kind != want.kind:
-        name = pb.DataType.Name(dtype) if dtype in pb.DataType.values() else dtype
-        raise invalid(f"{prefix}dtype", name, _expected(wanted))
+        raise invalid(f"{prefix}dtype", _dtype_text(dtype), _expected(wanted))
     count = steps * (wanted.nbytes // want.itemsize) * came_as.itemsize
     if len(data) != count:
         raise invalid(f"{prefix}{data_field}", f"{len(data)} bytes", f"{count} bytes for {steps} steps")
@@ -188,9 +201,10 @@ def read_state(tensors: Sequence[pb.Tensor], spec: ModelSpec, field: str) -> byt
     for state in spec.states:
         tensor = given[state.name]
         where = f"{field}[{state.name}]"
-        if tensor.dtype != WIRE_DTYPES[state.dtype] or tuple(tensor.shape) != state.shape:
-            came = f"dtype {tensor.dtype}, shape {list(tensor.shape)}"
-            raise invalid(where, came, f"{state.dtype} {list(state.shape)}")
+        dtype, shape = WIRE_DTYPES[state.dtype], sizes(tensor.shape)
+        if tensor.dtype != dtype or tuple(shape) != state.shape:
+            came = f"{_dtype_text(tensor.dtype)} {list(shape)}"
+            raise invalid(where, came, f"{_dtype_text(dtype)} {list(state.shape)}")
         if len(tensor.data) != state.nbytes:
             raise invalid(where, f"{len(tensor.data)} bytes", f"{state.nbytes} bytes")
         values = np.frombuffer(tensor.data, state.numpy_dtype)
@@ -205,6 +219,10 @@ def read_state(tensors: Sequence[pb.Tensor], spec: ModelSpec, field: str) -> byt
 def to_spec(spec: TensorSpec) -> pb.TensorSpec:
     vocabulary = spec.vocabulary if isinstance(spec, InputSpec) else 0
     return pb.TensorSpec(name=spec.name, dtype=WIRE_DTYPES[spec.dtype], shape=spec.shape, vocabulary=vocabulary)
+
+
+def _dtype_text(dtype: int) -> str:
+    return pb.DataType.Name(dtype) if dtype in pb.DataType.values() else str(dtype)
 
 
 def _expected(wanted: TensorSpec) -> str:

@@ -18,6 +18,7 @@ import grpc
 
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
+from cellkeeper_service.address import address_text
 from cellkeeper_service.core.core import Core, owe_nothing
 from cellkeeper_service.core.guarded_meter import guarded
 from cellkeeper_service.core.limits import Clock, Limits, TickLimits
@@ -49,6 +50,7 @@ from cellkeeper_service.rpc.unread import Unread
 from cellkeeper_service.server import event_loop
 from cellkeeper_service.server.config import Settings, split_address
 from cellkeeper_service.server.http_front import check_installed, make_front, start_front
+from cellkeeper_service.server.open_files import allow_connections
 from cellkeeper_service.server.opening import make_store, without_secrets
 from cellkeeper_service.server.readiness import ENDING, Readiness
 from cellkeeper_service.server.reload import HangUps, Reloader
@@ -85,6 +87,7 @@ class Prepared:
     hang_ups: HangUps
     tokens: TokenFile | None
     certificates: Certificates | None
+    max_connections: int
 
 
 def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) -> None:
@@ -110,6 +113,7 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
     if settings.http_listen:
         split_address(settings.http_listen, "--http-listen")
         check_installed()
+    max_connections = allow_connections(settings)
     tokens, certificates = read_tokens(settings), read_certificates(settings)
     hang_ups = HangUps()
     meter, readiness = PrometheusMeter(own_version()), Readiness()
@@ -123,25 +127,8 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
         names = read_names(settings.kserve_names, {name: one.default.spec for name, one in models.items()})
         store = make_store(settings)
         try:
-            event_loop.run(
-                _serve(
-                    settings,
-                    Prepared(
-                        models,
-                        names,
-                        costs,
-                        store,
-                        meter,
-                        metrics.url,
-                        readiness,
-                        tracing,
-                        hang_ups,
-                        tokens,
-                        certificates,
-                    ),
-                    tell_parent,
-                )
-            )
+            opened = store, meter, metrics.url, readiness, tracing, hang_ups, tokens, certificates, max_connections
+            event_loop.run(_serve(settings, Prepared(models, names, costs, *opened), tell_parent))
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)  # it is already ending, with an exit status of its own
@@ -158,14 +145,15 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     threads = 0 if store.name == "memory" else settings.store_threads
     store_calls = StoreCalls(store, threads, counted)
     loop = CoreLoop(core, store_calls, expected_cost(prepared.costs))
-    authenticator = Authenticator(Catalog(models, wire_limits(settings)), prepared.tokens, allowances)
-    limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
+    wire = wire_limits(settings)
+    authenticator = Authenticator(Catalog(models, wire), prepared.tokens, allowances)
+    limits = settings.max_message_bytes, prepared.max_connections, settings.max_rpcs, settings.max_connection_rpcs
     transport = Transport(*limits, tell_parent is not None, prepared.certificates, reflection=authenticator.is_open)
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
     streams = OpenStreams(authenticator, counted, unread, half_sent)
-    services = [handlers(Servicer(authenticator, loop, counted, unread, streams))]
+    services = [handlers(Servicer(authenticator, loop, counted, unread, streams), wire.max_message_fields)]
     contracts = [CONTRACT]
     if settings.kserve == "on":
         services += kserve_handlers(settings, prepared, authenticator, loop, unread, streams)
@@ -173,7 +161,7 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     front = None
     if settings.http_listen:
         parts = authenticator, loop, meter, unread, streams, prepared.certificates
-        front = make_front(settings, own_version(), models, wire_limits(settings), *parts)
+        front = make_front(settings, own_version(), models, wire, *parts)
     server = RpcServer(services, contracts, streams, transport, prepared.tracing.interceptors)
     reloader = make_reloader(settings, models, prepared.costs, meter)
 
@@ -194,7 +182,7 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     watch = asyncio.get_running_loop().create_task(authenticator.watch(), name="tokens")
     prepared.readiness.serving(store_calls.reach)
     announce(models, meter, store, settings)
-    say(f"listening on {listen_host}:{port}")
+    say(f"listening on {address_text(listen_host, port)}")
     say(f"metrics on {prepared.metrics_url}")
     if front is not None:
         say(f"http on {http_url}")
@@ -250,7 +238,7 @@ def kserve_handlers(
     about = About(own_version(), session_limits(settings).default_ttl_ms, why_not_ready)
     statistics = Statistics(list(models), meter.engine_calls)
     servicer = KServeServicer(authenticator, loop, guarded(meter), unread, streams, service, statistics, about)
-    return servicer.handlers()
+    return servicer.handlers(wire_limits(settings).max_message_fields)
 
 
 def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:

@@ -118,6 +118,11 @@ class Settings:
         "bytes of one JSON body or WebSocket message of a client, at most max_message_bytes; parsing blocks all other "
         "requests, for 10 to 100 ms per MiB",
     )
+    max_connections: int = limit(
+        8192,
+        "connections to --listen, a quarter on each of the four listeners; at most what the limit on open files allows",
+        least=4,
+    )
     max_http_connections: int = limit(1024, "connections to --http-listen")
     max_requests: int = limit(65536, "unanswered requests and frame items")
     max_request_bytes: int = limit(512 * 1024 * 1024, "inputs and outputs of unanswered requests", most=MOST_BYTES)

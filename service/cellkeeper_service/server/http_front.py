@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from cellkeeper_service.address import address_text
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Models
 from cellkeeper_service.errors import StartError
@@ -75,5 +76,4 @@ async def start_front(front: HttpFront, settings: Settings, *, share_port: bool)
     """Starts listening, and returns the URL. Raises StartError."""
     host, port = split_address(settings.http_listen, "--http-listen")
     port = await front.start(host, port, share_port=share_port)
-    shown = f"[{host}]" if ":" in host else host or "0.0.0.0"
-    return f"{'https' if settings.tls_cert else 'http'}://{shown}:{port}/"
+    return f"{'https' if settings.tls_cert else 'http'}://{address_text(host or '0.0.0.0', port)}/"

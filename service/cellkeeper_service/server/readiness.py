@@ -46,7 +46,9 @@ class Readiness:
             loop.call_soon_threadsafe(turned.set)
         except RuntimeError:  # the loop was closed just now
             return ""
-        return "" if turned.wait(LIVE_SECONDS) else f"its event loop did not respond within {LIVE_SECONDS:g} s"
+        if turned.wait(LIVE_SECONDS) or loop.is_closed():  # it may be closed before it runs what was scheduled
+            return ""
+        return f"its event loop did not respond within {LIVE_SECONDS:g} s"
 
     def why_not_ready(self) -> str:
         """Returns why no requests should be sent here; empty if it is ready."""
@@ -63,11 +65,19 @@ class Readiness:
         async def ask() -> str:
             return await reach_store()
 
-        asked = asyncio.run_coroutine_threadsafe(ask(), loop)
+        asking = ask()
+        try:
+            asked = asyncio.run_coroutine_threadsafe(asking, loop)
+        except RuntimeError:  # the loop was closed just now
+            asking.close()
+            return ENDING
         try:
             return asked.result(LIVE_SECONDS)
         except OutOfTime:
             asked.cancel()
+            if loop.is_closed():  # before it began to ask
+                asking.close()
+                return ENDING
             return f"the store did not answer within {LIVE_SECONDS:g} s"
         except CancelledError:  # the event loop ended while the store was asked
             return ENDING

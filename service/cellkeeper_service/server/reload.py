@@ -17,6 +17,7 @@ from pathlib import Path
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.metrics import ReloadResult
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Reloader:
         load: Callable[[Bundle, Callable[[], None]], Version],
         *,
         keep: int,
-        count: Callable[[str], None],
+        count: Callable[[ReloadResult], None],
         on_change: Callable[[], None],
     ) -> None:
         self._folders = list(zip(folders, names, strict=True))
@@ -86,10 +87,14 @@ class Reloader:
     async def _run(self) -> None:
         while self._wanted and not self._ending:
             self._wanted = False
-            self._count(await self._reload())
+            try:
+                self._count(await self._reload())
+            except Exception:  # must not end the task: `close` waits for it
+                log.exception("reload: failed; `cellkeeper model` shows the versions that are served now")
+                self._count("refused")
 
-    async def _reload(self) -> str:
-        """Reloads, and returns the result: changed, unchanged, refused or abandoned."""
+    async def _reload(self) -> ReloadResult:
+        """Reloads, and returns the result."""
         started = time.monotonic()
         try:
             found = await asyncio.to_thread(self._read)
@@ -97,9 +102,6 @@ class Reloader:
             return "abandoned"
         except StartError as error:
             log.error("reload: refused, the served versions stay: %s", error)
-            return "refused"
-        except Exception:
-            log.exception("reload: failed, the served versions stay")
             return "refused"
         if self._ending:
             return "abandoned"
@@ -112,19 +114,16 @@ class Reloader:
     # on the event loop's thread
 
     def _exchange(self, found: Sequence[Found]) -> bool:
-        """Exchanges the models' versions, and returns True if any changed. No request is decided in between."""
+        """Exchanges the models' versions, and returns True if any changed. No request is decided in between.
+
+        Raises LookupError if a version is no longer served; then none was exchanged.
+        """
+        first = {name: self._first(name, models, found) for name, models in self._models.items()}
         changed = False
         for name, models in self._models.items():
             before = list(models)
-            first: list[Version] = []
-            for item in found:
-                if item.spec.name == name:
-                    version = item.served or models.find(item.spec.fingerprint)
-                    if version is None:
-                        raise LookupError("a version that was served when its folder was read is no longer served")
-                    first.append(version)
-            replaced = [version for version in before if version not in first]
-            versions = [*first, *replaced[: self._keep]]
+            replaced = [version for version in before if version not in first[name]]
+            versions = [*first[name], *replaced[: self._keep]]
             if versions != before:
                 changed = True
                 models.exchange(versions)
@@ -132,6 +131,17 @@ class Reloader:
         if changed:
             self._on_change()
         return changed
+
+    def _first(self, name: str, models: Models, found: Sequence[Found]) -> list[Version]:
+        """Returns the versions of one model that the folders contain, in their order. Raises LookupError."""
+        versions: list[Version] = []
+        for item in found:
+            if item.spec.name == name:
+                version = item.served or models.find(item.spec.fingerprint)
+                if version is None:
+                    raise LookupError("a version that was served when its folder was read is no longer served")
+                versions.append(version)
+        return versions
 
     def _tell(self, name: str, versions: Sequence[Version], retired: Sequence[Version]) -> None:
         def listed(some: Sequence[Version]) -> str:

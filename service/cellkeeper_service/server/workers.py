@@ -13,10 +13,12 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 
+from cellkeeper_service.address import address_text
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MergedMetrics, MetricsServer
 from cellkeeper_service.server.config import STORE_VARIABLE, Settings, split_address
+from cellkeeper_service.server.open_files import allow_connections
 
 WORKER_FLAG = "--as-worker"
 """Followed by the descriptor of a pipe, on which the worker sends its parent one line: the URL of its metrics."""
@@ -34,6 +36,7 @@ def serve_workers(settings: Settings) -> int:
         raise StartError(
             "workers: got several with --store memory:, which processes cannot share; use sqlite: or redis:"
         )
+    allow_connections(settings)  # each worker asks again; but what none of them can start with is said once
     host, port = split_address(settings.listen, "--listen")
     merged = MergedMetrics(settings.workers * len(devices))
     place = split_address(settings.metrics_listen, "--metrics-listen")
@@ -178,9 +181,11 @@ def _reserve(host: str, port: int, flag: str) -> socket.socket:
         held.bind((host, port))
     except OSError as error:
         held.close()
-        raise StartError(f"cannot listen on {host}:{port} ({error}); choose another with {flag}") from error
+        raise StartError(
+            f"cannot listen on {address_text(host, port)} ({error}); choose another with {flag}"
+        ) from error
     return held
 
 
 def _address(host: str, held: socket.socket) -> str:
-    return f"{f'[{host}]' if ':' in host else host}:{held.getsockname()[1]}"
+    return address_text(host, held.getsockname()[1])

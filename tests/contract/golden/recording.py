@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from . import tenants
 from .messages import numerics_digest
@@ -56,5 +56,5 @@ def talking(url: str, options: Mapping[str, Any], stored: Stored) -> Iterator[tu
     """Yields a transcript of a new server. What is already stored does not count as a change."""
     words = [str(word) for option in options.items() for word in option]
     names = Names()
-    with ServerProcess([BUNDLE], url, words) as server, server.channel() as channel:
+    with ForkedServer([BUNDLE], url, words) as server, server.channel() as channel:
         yield Transcript(channel, names, stored), names

@@ -11,8 +11,10 @@ import pytest
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import CommitResult, Load, Outcome, Store, StoreError
 from cellkeeper_service.store.open import open_store
+from cellkeeper_service.store.redis.link import Link
 from cellkeeper_service.store.redis.sentinel import Sentinel
 from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
+from cellkeeper_service.store.redis.sentinel_view import View, ask_view
 
 from testing.redis_sentinel import SERVICE, RedisSentinels, wait_until
 from tests.contract.store.polled import PolledStore
@@ -136,11 +138,11 @@ def test_a_replica_does_not_answer_for_its_primary(world: RedisSentinels, store:
         (answer,) = store.load_many([Load(key(), touch=False)])
         assert isinstance(answer, StoreError)
         assert "primary" in str(answer)
-        assert servers._stale
-        servers._stale = False
+        assert servers._freshness.is_stale
+        servers._freshness.answered(servers._freshness.asking())
         with pytest.raises(StoreError, match="slave now"):
             store.scan("", "weather", "", "", 10)
-        assert servers._stale
+        assert servers._freshness.is_stale
         servers._primary = known
     (record,) = store.load_many([Load(key(), touch=False)])
     assert isinstance(record, Record)
@@ -245,6 +247,23 @@ def test_a_url_in_full() -> None:
     assert url.service == "mine"
     assert url.of_server(url.sentinels[1]) == "rediss://u:p@[::1]:2/3?ssl_ca_certs=x.pem"
     assert url.of_sentinel(url.sentinels[0]) == "rediss://:s%2Fs@a:26379?ssl_ca_certs=x.pem"
+
+
+def test_the_watch_begins_with_the_check(world: RedisSentinels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server checks its store at the start, and may make no call that fails for weeks."""
+    asked: list[Link] = []
+
+    def ask(link: Link, service: str) -> View:
+        asked.append(link)
+        return ask_view(link, service)
+
+    monkeypatch.setattr("cellkeeper_service.store.redis.sentinel.ask_view", ask)
+    monkeypatch.setattr("cellkeeper_service.store.redis.sentinel.WATCH_S", 0.001)
+    watched = Sentinel(world.url, TIMEOUT_MS)
+    watched.check(0)
+    checked = len(asked)
+    wait_until(lambda: len(asked) > checked)
+    watched.close()
 
 
 def test_the_watch_goes_on_after_an_unforeseen_error(

@@ -178,8 +178,8 @@ def test_a_damaged_record_fails_alone(path: Path, sqlite_store: SqliteStore) -> 
 
 
 def test_a_damaged_page_concerns_only_its_sessions(path: Path) -> None:
-    """They are damaged, not a store that does not answer, whoever else is in the call; and once they have expired,
-    removing them fails without failing anybody's commit."""
+    """They are damaged, not a store that does not answer, whoever else is in the call. Commits and deletions of the
+    others succeed beside theirs; and once they have expired, removing them fails without failing anybody's commit."""
     clock, ids = [1_800_000_000_000], range(40)
     store = SqliteStore(path, clock_ms=lambda: clock[0])
     chunk = 250  # so many steps that a few chunks fill a page
@@ -202,9 +202,27 @@ def test_a_damaged_page_concerns_only_its_sessions(path: Path) -> None:
     damaged = {n for n in ids if isinstance(found[n], DamagedRecord)}
     assert hit <= damaged <= hit | {min(hit) - 1, max(hit) + 1}  # the end of a log may show on the next page only
     assert all(isinstance(found[n], Record) for n in ids if n not in damaged)
+
+    results = store.commit_many([append(key(str(n)), headers[n], inputs(n + 1)) for n in ids])
+    refused = {n for n in ids if results[n] != COMMITTED}
+    assert refused
+    assert refused <= damaged
+    for n in refused:
+        assert results[n].outcome is Outcome.REFUSED
+        assert "malformed" in results[n].message
+    assert all(
+        log_of(store, key(str(n))) == inputs(n, chunk) + inputs(n + 1) for n in ids if n not in refused | damaged
+    )
+    deletes = [Delete(key(str(n)), headers[n].position.generation) for n in (20, 38, 39)]
+    assert [result.outcome for result in store.delete_many(deletes)] == [
+        Outcome.REFUSED,
+        Outcome.COMMITTED,
+        Outcome.COMMITTED,
+    ]
+
     clock[0] += 10_000
     store.check()
-    committed(store, append(key("0"), headers[0], inputs(9)))
+    committed(store, append(key("0"), append(key("0"), headers[0], inputs(1)).header, inputs(9)))
     assert store.load_many([Load(key("20"), True)]) == [None]
     store.close()
 

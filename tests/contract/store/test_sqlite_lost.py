@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cellkeeper_service.domain.clock import unix_ms
+from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Load, Outcome, StoreLost
 from cellkeeper_service.store.sqlite.store import SqliteStore
 
@@ -141,6 +142,28 @@ def test_the_log_of_a_new_file_is_left_alone(path: Path, store: SqliteStore) -> 
         assert beside(path, "-wal").exists()
         with closing(SqliteStore(path)) as third:
             assert log_of(third, key()) == inputs(3)
+
+
+def test_a_log_that_gets_its_header_meanwhile_is_not_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut has left the log without a header. One thread looks at it while another makes the first commit."""
+    SqliteStore(path).close()
+    store = SqliteStore(path)
+    beside(path, "-wal").write_bytes(bytes(32))
+    looks: list[bytes] = []
+    pread = os.pread
+
+    def read(file: int, size: int, at: int) -> bytes:
+        looks.append(pread(file, size, at))
+        begin = looks[-1]
+        if len(looks) == 1:
+            committed(store, create(key()))
+        return begin
+
+    monkeypatch.setattr(os, "pread", read)
+    (record,) = store.load_many([Load(key(), False)])
+    assert looks[0] == bytes(4) != looks[-1]
+    assert isinstance(record, Record)
+    store.close()
 
 
 @pytest.mark.parametrize("linked", ["file", "folder"])

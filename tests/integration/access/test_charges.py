@@ -18,7 +18,7 @@ import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from google.protobuf.message_factory import GetMessageClass
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from tests.integration.kserve import calls as kserve
 from tests.integration.rpc.calls import Chunk, from_wire, new_id, numbers
 
@@ -84,14 +84,14 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
 
 
 @pytest.fixture(scope="module")
-def server(house: House, counting_model: Path) -> Iterator[ServerProcess]:
+def server(house: House, counting_model: Path) -> Iterator[ForkedServer]:
     options = ["--tokens", str(house.file), "--max-ttl-ms", "600000", "--kserve", "on"]
-    with ServerProcess([counting_model], "memory:", options) as process:
+    with ForkedServer([counting_model], "memory:", options) as process:
         yield process
 
 
 @pytest.fixture(scope="module")
-def channel(server: ServerProcess) -> Iterator[grpc.Channel]:
+def channel(server: ForkedServer) -> Iterator[grpc.Channel]:
     with server.channel() as made:
         yield made
 
@@ -193,7 +193,7 @@ def test_a_call_counts_before_its_message_has_come(channel: grpc.Channel, house:
 
 
 def test_a_token_withdrawn_while_messages_are_held_back_is_not_good_any_more(
-    channel: grpc.Channel, house: House, server: ServerProcess
+    channel: grpc.Channel, house: House, server: ForkedServer
 ) -> None:
     late, session = As(channel, house.tokens["late"]), os.urandom(8).hex()
     at = from_wire(pb.OpenResponse.FromString(late.begin(session)[1]).position)

@@ -16,7 +16,7 @@ from cellkeeper_service.access.quotas import Allowance, Allowances, Quota
 from cellkeeper_service.errors import Reason, Rejection
 from google.rpc import error_details_pb2, status_pb2
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from tests.integration.rpc.calls import Api, Chunk, Result, frame_message, from_wire, new_id, numbers, step_message
 
 from .tenants import MODEL, answer, bearer, entry
@@ -96,7 +96,7 @@ def tokens() -> dict[str, tuple[str, str]]:
 @pytest.fixture(scope="module")
 def server(
     tokens: dict[str, tuple[str, str]], counting_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess]:
+) -> Iterator[ForkedServer]:
     file = tmp_path_factory.mktemp("tokens") / "tokens"
     quotas = [
         "quota tenant=small sessions=2 inflight=2",
@@ -105,12 +105,12 @@ def server(
     ]
     file.write_text("\n".join([line for _, line in tokens.values()] + quotas))
     options = ["--tokens", str(file), "--max-ttl-ms", "600000"]
-    with ServerProcess([counting_model], "memory:", options) as process:
+    with ForkedServer([counting_model], "memory:", options) as process:
         yield process
 
 
 @pytest.fixture(scope="module")
-def channel(server: ServerProcess) -> Iterator[grpc.Channel]:
+def channel(server: ForkedServer) -> Iterator[grpc.Channel]:
     with server.channel() as made:
         yield made
 
@@ -130,7 +130,7 @@ class As(Api):
 
 
 def test_one_session_too_many_is_refused_and_its_neighbours_go_on(
-    server: ServerProcess, channel: grpc.Channel, tokens: dict[str, tuple[str, str]]
+    server: ForkedServer, channel: grpc.Channel, tokens: dict[str, tuple[str, str]]
 ) -> None:
     small, other = As(channel, tokens["small"][0]), As(channel, tokens["other"][0])
     names = [os.urandom(8).hex() for _ in range(3)]

@@ -21,7 +21,7 @@ from cellkeeper_service.rpc.http.routes import ROUTES, SOCKETS
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from tests.integration.kserve import calls as kserve
 from tests.integration.rpc.calls import Chunk, frame_message, from_wire, new_id, numbers, step_message, to_wire
 
@@ -63,13 +63,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
 
 
 @pytest.fixture(scope="module")
-def server(house: House, store: str, counting_model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess([counting_model], store, ["--tokens", str(house.file), "--kserve", "on"]) as process:
+def server(house: House, store: str, counting_model: Path) -> Iterator[ForkedServer]:
+    with ForkedServer([counting_model], store, ["--tokens", str(house.file), "--kserve", "on"]) as process:
         yield process
 
 
 @pytest.fixture(scope="module")
-def channel(server: ServerProcess) -> Iterator[grpc.Channel]:
+def channel(server: ForkedServer) -> Iterator[grpc.Channel]:
     with server.channel() as made:
         yield made
 
@@ -211,7 +211,7 @@ def test_health_answers_everybody_and_reflection_nobody(channel: grpc.Channel) -
 
 
 def test_the_metrics_name_no_tenant_no_session_and_no_token(
-    server: ServerProcess, house: House, theirs: tuple[str, Position]
+    server: ForkedServer, house: House, theirs: tuple[str, Position]
 ) -> None:
     text = server.metrics() + server.output()
     assert "cellkeeper_rejections_total" in text
@@ -219,7 +219,7 @@ def test_the_metrics_name_no_tenant_no_session_and_no_token(
         assert secret not in text
 
 
-def test_a_withdrawn_tokens_stream_ends(channel: grpc.Channel, house: House, server: ServerProcess) -> None:
+def test_a_withdrawn_tokens_stream_ends(channel: grpc.Channel, house: House, server: ForkedServer) -> None:
     token, line = entry("c", "step")
     house.file.write_text("\n".join([*house.lines, line]))
     opening = pb.OpenRequest(model=MODEL, session="s", request_id=new_id())

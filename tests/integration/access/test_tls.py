@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +17,8 @@ from cellkeeper_service.domain.position import first_position
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.rpc.tls import Certificates
 
-from testing.server_process import ServerProcess
+from testing.forked_program import Ended, run_forked
+from testing.forked_server import ForkedServer
 from tests.integration.program.launch import environment
 
 from .certificates import Authority
@@ -47,7 +46,7 @@ class House:
     tokens: Path
     token: str
     lines: list[str]
-    server: ServerProcess
+    server: ForkedServer
 
     def tls(self, name: str = "", authority: Authority | None = None, days: int = 1) -> Tls:
         """Returns a client's TLS settings, with a certificate for that name if one is given."""
@@ -70,7 +69,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, counting_model: Path) -> Ite
     tokens.write_text("\n".join(lines))
     options = ["--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ours.file)]
     options += ["--tokens", str(tokens), "--kserve", "on"]
-    with ServerProcess([counting_model], "memory:", options) as server:
+    with ForkedServer([counting_model], "memory:", options) as server:
         yield House(folder, ours, other, cert, key, tokens, token, lines, server)
 
 
@@ -151,22 +150,20 @@ def test_a_replaced_token_costs_no_call(house: House) -> None:
 def test_the_command_takes_a_token_from_a_file_or_a_variable(house: House) -> None:
     cert, key = house.ours.issue("cli")
     files = ["--ca-file", str(house.ours.file), "--cert-file", str(cert), "--key-file", str(key)]
-    command = [sys.executable, "-m", "cellkeeper", "model", "list", "--endpoint", house.server.target, *files]
+    command = ["model", "list", "--endpoint", house.server.target, *files]
 
-    def run(*more: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *more], env=environment(variables), capture_output=True, text=True, timeout=60, check=False
-        )
+    def run(*more: str, **variables: str) -> Ended:
+        return run_forked("cellkeeper", [*command, *more], environment(variables), 60)
 
     file = house.folder / "cli-token"
     file.write_text(house.token + "\n")
-    assert run("--token-file", str(file)).stdout.startswith("count\t")
-    assert run(CELLKEEPER_TOKEN=house.token).stdout.startswith("count\t")
+    assert run("--token-file", str(file)).out.startswith("count\t")
+    assert run(CELLKEEPER_TOKEN=house.token).out.startswith("count\t")
     refused = run()
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("cellkeeper: AccessDenied: expected a valid, unexpired token")
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err.startswith("cellkeeper: AccessDenied: expected a valid, unexpired token")
     as_flag = run("--token", house.token)
-    assert (as_flag.returncode, house.token in as_flag.stderr) == (2, False)  # other users could read it
+    assert (as_flag.status, house.token in as_flag.err) == (2, False)  # other users could read it
 
 
 def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path, counting_model: Path) -> None:
@@ -176,7 +173,7 @@ def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path, counting_
     old, new = Tls(ours.file), Tls(other.file)
     options = ["--tls-cert", str(cert), "--tls-key", str(key)]
     with (
-        ServerProcess([counting_model], "memory:", options) as server,
+        ForkedServer([counting_model], "memory:", options) as server,
         Client(server.target, tls=old, backoff=QUICK) as client,
     ):
         client.models()
@@ -193,7 +190,7 @@ def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path, counting_
             assert not any(at_once.map(lambda _: served(server, old), range(8)))
 
 
-def served(server: ServerProcess, tls: Tls) -> bool:
+def served(server: ForkedServer, tls: Tls) -> bool:
     """Returns True if a new connection succeeds."""
     try:
         with Client(server.target, tls=tls, timeout=1.5, backoff=QUICK) as client:

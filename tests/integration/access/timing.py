@@ -25,7 +25,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.position import Position
 
 from testing.bundles import counting_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from tests.integration.rpc.calls import Chunk, from_wire, numbers, step_message
 
 from .tenants import MODEL, REQUESTS, answer, bearer, entry
@@ -49,7 +49,7 @@ def measure(folder: Path, calls: int) -> None:
     tokens.write_text(f"{my_line}\n{their_line}")
     bundle = counting_bundle(folder / "count")
     store = f"sqlite:{folder / 'sessions.db'}"
-    with ServerProcess([bundle], store, ["--tokens", str(tokens)]) as server, server.channel() as channel:
+    with ForkedServer([bundle], store, ["--tokens", str(tokens)]) as server, server.channel() as channel:
         standing = [made(channel, theirs) for _ in range(SESSIONS)]
         print("| asked | median us, the first kind | the second | longer than the second | standard error |")
         print("|---|---:|---:|---:|---:|")

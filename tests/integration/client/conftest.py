@@ -6,8 +6,6 @@ A test that needs none of the counting server's hooks takes `target`, and thus r
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -16,6 +14,7 @@ import pytest
 from cellkeeper import AsyncClient, Backoff, Client
 
 from testing.bundles import counting_bundle
+from testing.forked_server import ForkedServer
 
 from .counting_server import CountingServer
 
@@ -79,25 +78,9 @@ def threaded() -> Iterator[ServerThread]:
 @pytest.fixture(scope="session")
 def real_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real server process whose model computes what the counting server does."""
-    folder = tmp_path_factory.mktemp("real")
-    bundle = counting_bundle(folder / "count", features=2)
-    command = [sys.executable, "-m", "cellkeeper_service", "serve", str(bundle), "--store", "memory:"]
-    command += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            yield _listening(process)
-        finally:
-            process.terminate()
-            process.communicate(timeout=30)
-
-
-def _listening(process: subprocess.Popen[str]) -> str:
-    said = []
-    for line in process.stdout or ():
-        said.append(line)
-        if line.startswith("listening on "):
-            return line.split()[-1]
-    raise RuntimeError("the server did not start: " + "".join(said))
+    bundle = counting_bundle(tmp_path_factory.mktemp("real") / "count", features=2)
+    with ForkedServer([bundle], "memory:") as server:
+        yield server.target
 
 
 @pytest.fixture(params=["counting", "real"])

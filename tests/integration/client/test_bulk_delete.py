@@ -13,6 +13,8 @@ from dataclasses import replace
 import pytest
 from cellkeeper import AsyncClient, Client, Deleted, InvalidArgument, Position
 
+from testing.forked_program import Ended, run_forked
+
 COUNT = 150  # more than fit into two requests
 
 
@@ -80,14 +82,15 @@ async def test_asyncio_takes_both_kinds_of_iterables(client: Client, real_target
 
 
 def command(target: str, *words: str) -> list[str]:
-    return [sys.executable, "-m", "cellkeeper", "sessions", "delete", "--endpoint", target, *words]
+    return ["sessions", "delete", "--endpoint", target, *words]
 
 
 def at_a_terminal(answer: str, target: str, *words: str) -> tuple[int, str, str]:
     """Runs the program in a terminal, but for stdout. Returns its exit status, its stdout and the terminal's text."""
     ours, its = pty.openpty()
     with closing(os.fdopen(ours, "rb+", buffering=0)) as terminal:
-        process = subprocess.Popen(command(target, *words), stdin=its, stderr=its, stdout=subprocess.PIPE, text=True)
+        program = [sys.executable, "-m", "cellkeeper", *command(target, *words)]
+        process = subprocess.Popen(program, stdin=its, stderr=its, stdout=subprocess.PIPE, text=True)
         os.close(its)
         terminal.write(answer.encode())
         out, _ = process.communicate(timeout=60)
@@ -116,18 +119,16 @@ def test_the_program_asks_at_a_terminal_and_shows_how_far_it_is(client: Client, 
 def test_without_a_terminal_it_wants_yes(client: Client, real_target: str) -> None:
     make(client, "old/a", "new")
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(real_target, *words), input="y\n", capture_output=True, text=True, timeout=60, check=False
-        )
+    def run(*words: str) -> Ended:
+        return run_forked("cellkeeper", command(real_target, *words), os.environ, 60, "y\n")
 
     refused = run("--prefix", "old/")
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert "--yes is required: there is no terminal to ask on" in refused.stderr
+    assert (refused.status, refused.out) == (1, "")
+    assert "--yes is required: there is no terminal to ask on" in refused.err
     assert ids(client) == {"old/a", "new"}
     done = run("--prefix", "old/", "--yes")
-    assert (done.returncode, done.stdout.split()[:2], done.stderr) == (0, ["deleted", "1"], "")
+    assert (done.status, done.out.split()[:2], done.err) == (0, ["deleted", "1"], "")
     assert ids(client) == {"new"}
-    assert run("--prefix", "old/", "--yes").stdout == "no session id starts with 'old/'\n"
+    assert run("--prefix", "old/", "--yes").out == "no session id starts with 'old/'\n"
     for wrong in ((), ("new", "--prefix", "old/")):
-        assert run(*wrong).returncode == 2
+        assert run(*wrong).status == 2

@@ -15,7 +15,7 @@ from cellkeeper import Client
 from cellkeeper.__main__ import main
 
 from testing.bundles import counting_bundle, make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 FILLED = 1000.0  # replaces a missing value in the model "gaps"
 
@@ -38,7 +38,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         counting_bundle(folder / "gaps", name="gaps", features=2, input=filling),
         make_bundle(folder / "words", name="words", input_size=4, input=tokens),
     ]
-    with ServerProcess(bundles, "memory:") as server:
+    with ForkedServer(bundles, "memory:") as server:
         yield server.target
 
 
@@ -135,7 +135,7 @@ CSV_REFUSED: dict[str, tuple[str, str | bytes, list[str], int, list[str]]] = {
         [],
         0,
         [
-            "line 1: got the columns flow, head, expected the features flow, heat in any order",
+            "line 1: got other columns (missing: 'heat'; unknown: 'head'), expected 'flow', 'heat' in any order",
             "select columns with --columns",
         ],
     ),
@@ -239,7 +239,7 @@ JSON_REFUSED: dict[str, tuple[str, str, list[str], int, list[str]]] = {
         [],
         0,
         [
-            "line 1: got the columns flow, head, expected the features flow, heat in any order",
+            "line 1: got other columns (missing: 'heat'; unknown: 'head'), expected 'flow', 'heat' in any order",
             "select columns with --columns",
         ],
     ),

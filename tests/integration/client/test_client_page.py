@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from testing.bundles import counting_bundle
+from testing.forked_server import ForkedServer
 from testing.page import python_blocks
-from testing.server_process import ServerProcess
 
 PAGE = Path(__file__).parents[3] / "docs" / "client.md"
 
@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "client.md"
 def test_its_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = "\n".join(python_blocks(PAGE))
     bundle = counting_bundle(tmp_path / "count", features=2, feature_names=["flow", "pressure"])
-    with ServerProcess([bundle], "memory:") as server:
+    with ForkedServer([bundle], "memory:") as server:
         assert program.count("localhost:50051") == 1
         exec(program.replace("localhost:50051", server.target), {})
     printed = capsys.readouterr().out.splitlines()

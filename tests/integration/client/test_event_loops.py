@@ -11,7 +11,7 @@ import pytest
 from cellkeeper_service.access.command import new_token, token_line
 
 from testing.bundles import counting_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 HEAD = """
 import asyncio, gc, os, signal, socket, sys, threading, warnings
@@ -288,7 +288,7 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     folder: Path = tmp_path_factory.mktemp("loops")
     bundle, tokens, token = counting_bundle(folder / "count", features=2), folder / "tokens", new_token()
     tokens.write_text(token_line(token, "acme", "step,read,admin") + "\n")
-    with ServerProcess([bundle], "memory:", ["--tokens", str(tokens)]) as server:
+    with ForkedServer([bundle], "memory:", ["--tokens", str(tokens)]) as server:
         yield [server.target, token]
 
 

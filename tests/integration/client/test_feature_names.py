@@ -14,7 +14,7 @@ from cellkeeper._session.group_inputs import named_rows
 from cellkeeper._session.inputs import Inputs
 
 from testing.bundles import counting_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
 FRAME = pd.DataFrame(ROWS, columns=["a", "b", "c"])
@@ -84,7 +84,7 @@ def test_known_features_of_a_forecast() -> None:
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     bundle = counting_bundle(tmp_path_factory.mktemp("names") / "count", features=3, feature_names=["a", "b", "c"])
-    with ServerProcess([bundle], "memory:") as server:
+    with ForkedServer([bundle], "memory:") as server:
         yield server.target
 
 

@@ -23,7 +23,7 @@ from cellkeeper import (
 )
 
 from testing.bundles import counting_bundle, make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .conftest import QUICK
 
@@ -32,7 +32,7 @@ ROWS = np.array([[1, 0], [2, 0], [3, 0]], np.float32)
 
 
 @pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedServer]:
     folder = tmp_path_factory.mktemp("groups")
     tokens = {"kind": "tokens", "vocabulary": 5, "embedding_size": 3}
     bundles = [
@@ -40,12 +40,12 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
         make_bundle(folder / "words", name="words", input=tokens),
         make_bundle(folder / "fed", name="fed", input_size=2, feedback=[0, "known"]),
     ]
-    with ServerProcess(bundles, "memory:") as server:
+    with ForkedServer(bundles, "memory:") as server:
         yield server
 
 
 @pytest.fixture
-async def client(process: ServerProcess) -> AsyncIterator[AsyncClient]:
+async def client(process: ForkedServer) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(process.target, timeout=20, backoff=QUICK) as client:
         yield client
         for model in ("count", "words", "fed"):
@@ -333,7 +333,7 @@ async def test_steps_of_one_member_keep_the_order_of_the_calls(group: AsyncGroup
     assert (await last).tolist() == [[11112, 0], [3, 0], [3, 0]]
 
 
-async def test_a_step_larger_than_a_frame_is_several(process: ServerProcess) -> None:
+async def test_a_step_larger_than_a_frame_is_several(process: ForkedServer) -> None:
     ids = [f"many-{number}" for number in range(25)]
     async with AsyncClient(process.target, max_frame_items=10, backoff=QUICK) as client:
         group = await client.group(ids, model="count")
@@ -343,7 +343,7 @@ async def test_a_step_larger_than_a_frame_is_several(process: ServerProcess) -> 
         await group.delete()
 
 
-def test_the_blocking_group(process: ServerProcess) -> None:
+def test_the_blocking_group(process: ForkedServer) -> None:
     with Client(process.target, timeout=20, backoff=QUICK) as client, client.group(IDS, model="count") as group:
         assert repr(group) == "<Group of 3 sessions of 'count'>"
         assert group.step(ROWS).tolist() == ROWS.tolist()

@@ -18,8 +18,8 @@ from cellkeeper_service.engine.load import offline
 from numpy.typing import NDArray
 
 from testing.bundles import make_bundle
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from .conftest import QUICK
 
@@ -54,7 +54,7 @@ def offline_outputs(bundle: Path, inputs: Array) -> Array:
 
 def test_a_server_killed_in_mid_run(bundle: Path, inputs: Array, tmp_path: Path) -> None:
     with (
-        ServerProcess([bundle], f"sqlite:{tmp_path / 'sessions.db'}") as server,
+        ForkedServer([bundle], f"sqlite:{tmp_path / 'sessions.db'}") as server,
         Client(server.target, timeout=60, attempt_timeout=2, backoff=QUICK) as client,
     ):
         group, got = client.group(IDS), []
@@ -72,8 +72,8 @@ def test_a_server_killed_in_mid_run(bundle: Path, inputs: Array, tmp_path: Path)
 def test_one_of_two_servers_is_killed(bundle: Path, redis: RedisServer, inputs: Array) -> None:
     redis.client().flushall()
     with (
-        ServerProcess([bundle], redis.url) as one,
-        ServerProcess([bundle], redis.url) as two,
+        ForkedServer([bundle], redis.url) as one,
+        ForkedServer([bundle], redis.url) as two,
         Client([one.target, two.target], timeout=60, attempt_timeout=2, backoff=QUICK) as client,
     ):
         first = [rendezvous(name, [one.target, two.target])[0] for name in IDS]
@@ -91,7 +91,7 @@ def test_a_store_that_loses_a_tail(bundle: Path, redis: RedisServer, inputs: Arr
     """Like a fail-over: for every second member, Redis returns to an earlier state."""
     records = redis.client()
     records.flushall()
-    with ServerProcess([bundle], redis.url) as server, Client(server.target, timeout=60, backoff=QUICK) as client:
+    with ForkedServer([bundle], redis.url) as server, Client(server.target, timeout=60, backoff=QUICK) as client:
         group = client.group(IDS)
         got = [group.step(inputs[:, step]) for step in range(6)]
         kept = {key: records.dump(key) for key in records.keys("*pump-*[02468]*")}
@@ -118,7 +118,7 @@ def test_sessions_of_an_older_version(bundle: Path, tmp_path: Path) -> None:
     """A group has its first member's version. Sessions of another version can be members too."""
     newer = make_bundle(tmp_path / "newer", input_size=FEATURES, seed=1)
     x = np.ones((3, FEATURES), np.float32)
-    with ServerProcess([bundle], f"sqlite:{tmp_path / 'sessions.db'}") as server:
+    with ForkedServer([bundle], f"sqlite:{tmp_path / 'sessions.db'}") as server:
         with Client(server.target, backoff=QUICK) as client:
             old = client.group(["a", "b"])
             assert np.array_equal(old.step(x[:2]), offline_outputs(bundle, x[:2, None])[:, 0])

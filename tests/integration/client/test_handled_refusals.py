@@ -15,8 +15,8 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.engine.load import offline
 
 from testing.bundles import make_bundle
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from .conftest import QUICK, ServerThread
 from .counting_server import Refused
@@ -27,7 +27,7 @@ def test_a_window_beyond_the_servers_log_only_waits(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "wide", hidden_size=64)  # a large state, so that checkpoints are rare
     inputs = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     options = ["--max-log-steps", "8", "--max-chunk-steps", "4"]
-    with ServerProcess([bundle], "memory:", options) as server, Client(server.target, backoff=QUICK) as client:
+    with ForkedServer([bundle], "memory:", options) as server, Client(server.target, backoff=QUICK) as client:
         outputs = list(client.session("a").stream(inputs, window=64))
         refused = server.metric("cellkeeper_rejections_total", reason="ack_behind")
     assert np.array_equal(outputs, offline(bundle, inputs)["prediction"])
@@ -54,7 +54,7 @@ def test_only_a_step_without_position_has_an_unknown_outcome(counting_model: Pat
     inputs = np.float32(1).tobytes()
     without_position = pb.StepRequest(model="count", session="others", dtype=pb.FLOAT32, shape=[1, 1], inputs=inputs)
     with (
-        ServerProcess([counting_model], own_redis.url, options) as server,
+        ForkedServer([counting_model], own_redis.url, options) as server,
         server.channel() as channel,
         Client(server.target, backoff=QUICK) as client,
     ):

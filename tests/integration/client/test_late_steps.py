@@ -26,7 +26,7 @@ from cellkeeper import (
 )
 
 from testing.bundles import counting_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .conftest import QUICK, ServerThread, until
 from .counting_server import CountingServer, Refused
@@ -45,14 +45,14 @@ def numbers(total: float) -> set[int]:
 
 
 @pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedServer]:
     bundle = counting_bundle(tmp_path_factory.mktemp("late") / "count", features=2)
-    with ServerProcess([bundle], "memory:") as server:
+    with ForkedServer([bundle], "memory:") as server:
         yield server
 
 
 @contextmanager
-def stalled(process: ServerProcess) -> Iterator[None]:
+def stalled(process: ForkedServer) -> Iterator[None]:
     """Stalls the whole server."""
     process.send_signal(signal.SIGSTOP)
     try:
@@ -65,7 +65,7 @@ def stalled(process: ServerProcess) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("equal", [False, True], ids=["varying", "equal"])
-def test_a_loop_goes_on_after_a_stall(process: ServerProcess, equal: bool) -> None:
+def test_a_loop_goes_on_after_a_stall(process: ForkedServer, equal: bool) -> None:
     """As users write it: a sample every so often with a short timeout, and on to the next one."""
     with Client(process.target, backoff=QUICK) as client:
         session = client.session(f"loop-{equal}")
@@ -96,7 +96,7 @@ def test_a_loop_goes_on_after_a_stall(process: ServerProcess, equal: bool) -> No
         assert session.position == session.info().position
 
 
-async def test_wait_for_around_steps(process: ServerProcess) -> None:
+async def test_wait_for_around_steps(process: ForkedServer) -> None:
     async with AsyncClient(process.target, backoff=QUICK) as client:
         session = await client.open("wait-for")
         await session.step(sample(0))
@@ -114,7 +114,7 @@ async def test_wait_for_around_steps(process: ServerProcess) -> None:
         assert (await session.step_reply(sample(5))).late_steps == ()
 
 
-async def test_a_stream_that_times_out_tells_what_counts(process: ServerProcess) -> None:
+async def test_a_stream_that_times_out_tells_what_counts(process: ForkedServer) -> None:
     async with AsyncClient(process.target, backoff=QUICK) as client:
         session = await client.open("stream")
         await session.step(sample(0))
@@ -130,7 +130,7 @@ async def test_a_stream_that_times_out_tells_what_counts(process: ServerProcess)
         assert numbers(float((await session.step(sample(9)))[0])) == {0, 1, 2, 3, 4, 9}
 
 
-def test_reads_and_peeks_see_the_late_step(process: ServerProcess) -> None:
+def test_reads_and_peeks_see_the_late_step(process: ForkedServer) -> None:
     with Client(process.target, backoff=QUICK) as client:
         session = client.session("reads")
         with stalled(process), pytest.raises(DeadlineExceeded):

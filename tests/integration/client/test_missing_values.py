@@ -10,7 +10,7 @@ import pytest
 from cellkeeper import AsyncClient, Client, InvalidArgument
 
 from testing.bundles import counting_bundle, make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 MASKED = np.ma.masked_array([1.0, -9999.0], [False, True])
 MISSING: list[Any] = [MASKED, [1, None], np.array([1, None], object), [1, np.ma.masked], [1, float("nan")]]
@@ -19,16 +19,25 @@ IDS: list[Any] = [np.ma.masked_array([3, 4], [False, True]), [3, None], [3, np.m
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Models: fill (NaN is missing, and counts as 100), whole (no value may be missing), words (ids below 10)."""
+    """Models: fill (NaN is missing, and counts as 100), named (the same with names), whole (no value may be missing),
+    words (ids below 10)."""
     folder = tmp_path_factory.mktemp("missing")
     filling = {"kind": "features", "missing": {"policy": "constant", "value": 100.0}}
     tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
     bundles = [
         counting_bundle(folder / "fill", name="fill", features=2, input=filling, feedback=["known", "known"]),
+        counting_bundle(
+            folder / "named",
+            name="named",
+            features=2,
+            input=filling,
+            feedback=["known", "known"],
+            feature_names=["a", "b"],
+        ),
         counting_bundle(folder / "whole", name="whole", features=2),
         make_bundle(folder / "words", name="words", input_size=4, input=tokens),
     ]
-    with ServerProcess(bundles, "memory:") as server:
+    with ForkedServer(bundles, "memory:") as server:
         yield server.target
 
 
@@ -46,6 +55,21 @@ def test_missing_values_are_filled_by_the_models_policy(target: str) -> None:
         for x in MISSING:
             forecast = session.forecast([[0, 0]], steps=1, known=[x])
             assert forecast.tolist() == [[5, 500], [6, 600]]
+
+
+@pytest.mark.parametrize("infinity", [float("inf"), float("-inf"), 1e39])
+def test_infinity_is_no_missing_value(target: str, infinity: float) -> None:
+    says = r"got infinity at time step 0, feature 1 \('b'\), expected finite values of dtype float32, or NaN"
+    with Client(target) as client:
+        session, group = client.session("a", model="named"), client.group(["b", "c"], model="named")
+        received = client.counters.frames_sent
+        for call in (session.step, session.peek, lambda x: session.forecast([[0, 0]], steps=1, known=[x])):
+            with pytest.raises(InvalidArgument, match=says) as caught:
+                call([float("nan"), infinity])
+            assert caught.value.reason == "NON_FINITE_INPUT"
+        with pytest.raises(InvalidArgument, match=rf"row 1 \(session 'c'\): {says}"):
+            group.step([[0.0, 0.0], [0.0, infinity]])
+        assert client.counters.frames_sent == received
 
 
 async def test_asyncio_takes_them_alike(target: str) -> None:

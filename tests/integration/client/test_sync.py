@@ -70,6 +70,31 @@ def test_a_blocked_step_ends_with_its_deadline_and_with_the_client(threaded: Ser
         threaded.do(gate(True))
 
 
+def test_the_last_reply_is_the_latest_whichever_thread_wakes_first(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait, answered, goes_on = BlockingAnswer.wait, threading.Event(), threading.Event()
+
+    def wait_and_pause(answer: BlockingAnswer[StepReply, StepCall]) -> StepReply:
+        reply = wait(answer)
+        if threading.current_thread().name == "slow":
+            answered.set()
+            assert goes_on.wait(30)
+        return reply
+
+    monkeypatch.setattr(BlockingAnswer, "wait", wait_and_pause)
+    with Client(target) as client:
+        session = client.session("a")
+        slow = threading.Thread(target=session.step, args=(ONE,), name="slow")
+        slow.start()
+        assert answered.wait(30)
+        second = session.step_reply(ONE)
+        goes_on.set()
+        slow.join()
+        assert second.position.step == 2
+        assert session.last_reply is second
+
+
 def test_an_interrupted_step_counts_if_it_was_sent(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(self: BlockingAnswer[StepReply, StepCall]) -> None:
         raise KeyboardInterrupt

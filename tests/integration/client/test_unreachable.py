@@ -14,6 +14,7 @@ from cellkeeper import AsyncClient, Client, DeadlineExceeded, InvalidArgument, U
 from cellkeeper._transport.target import is_loopback
 from cellkeeper.doctor.examine import Deployment, examine
 
+from testing.forked_program import run_forked
 from testing.refusing_address import refusing_address
 
 from .conftest import QUICK, ServerThread, until
@@ -162,11 +163,10 @@ def test_a_proxy_of_the_environment_is_not_for_this_machine(
 
 
 def test_the_program_says_it_too(nobody: str) -> None:
-    command = [sys.executable, "-m", "cellkeeper", "sessions", "list", "--endpoint"]
     for endpoint, text in ((nobody, "Connection refused"), ("http://host:1", "expected host:port")):
         began = time.monotonic()
-        done = subprocess.run([*command, endpoint], capture_output=True, text=True, timeout=60, check=False)
+        done = run_forked("cellkeeper", ["sessions", "list", "--endpoint", endpoint], os.environ, 60)
         assert time.monotonic() - began < 10
-        assert done.returncode == 1
-        assert text in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert done.status == 1
+        assert text in done.err
+        assert done.err.count("\n") == 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,9 @@ from cellkeeper import AsyncClient, CarriedOver, Client, GenerationChanged, Inva
 from cellkeeper_service.engine.load import load_engine, offline
 
 from testing.bundles import make_bundle
+from testing.forked_program import run_forked
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 PAST = np.random.default_rng(0).standard_normal((9, 3)).astype(np.float32)
 WINDOW = np.random.default_rng(1).standard_normal((40, 3)).astype(np.float32)
@@ -57,12 +56,12 @@ def kept(old: Path, new: Path, inputs: np.ndarray) -> np.ndarray:
 def test_a_retrained_model_takes_over(versions: tuple[Path, Path], store: str) -> None:
     """keep, rerun and reset, one by one and in bulk, and what remains after a restart."""
     old, new = versions
-    with ServerProcess([old], store) as server, Client(server.target) as client:
+    with ForkedServer([old], store) as server, Client(server.target) as client:
         for name in SESSIONS:
             client.session(name).step(PAST)
         assert server.stop() == 0
 
-    with ServerProcess([new], store) as server, Client(server.target) as client:
+    with ForkedServer([new], store) as server, Client(server.target) as client:
         with pytest.raises(ModelChanged, match="carry it over"):
             client.session("b")
         refused = client.carry_over("keep", sessions=["b", "no"])
@@ -71,7 +70,7 @@ def test_a_retrained_model_takes_over(versions: tuple[Path, Path], store: str) -
         assert "serve both versions" in str(refused.failures["b"])
         assert server.stop() == 0
 
-    with ServerProcess([new, old], store) as server, Client(server.target) as client:
+    with ForkedServer([new, old], store) as server, Client(server.target) as client:
         session, other = client.session("b"), client.session("b")
         old_position = session.position
         assert session.model.fingerprint == client.session_info("b").fingerprint != client.model().fingerprint
@@ -97,7 +96,7 @@ def test_a_retrained_model_takes_over(versions: tuple[Path, Path], store: str) -
         server.kill()
         server.restart()
 
-    with ServerProcess([new], store) as server, Client(server.target) as client:
+    with ForkedServer([new], store) as server, Client(server.target) as client:
         rerun = offline(new, np.concatenate([WINDOW, NEXT]))["prediction"][40:]
         np.testing.assert_array_equal(client.session("a/1").step(NEXT), rerun)
         np.testing.assert_array_equal(client.session("a/2").step(NEXT), offline(new, NEXT)["prediction"])
@@ -105,13 +104,13 @@ def test_a_retrained_model_takes_over(versions: tuple[Path, Path], store: str) -
 
 
 @pytest.fixture
-def both(versions: tuple[Path, Path]) -> Iterator[ServerProcess]:
+def both(versions: tuple[Path, Path]) -> Iterator[ForkedServer]:
     old, new = versions
-    with ServerProcess([new, old], "memory:") as server:
+    with ForkedServer([new, old], "memory:") as server:
         yield server
 
 
-async def test_forecast_and_carry_over_with_asyncio(both: ServerProcess, versions: tuple[Path, Path]) -> None:
+async def test_forecast_and_carry_over_with_asyncio(both: ForkedServer, versions: tuple[Path, Path]) -> None:
     """A session that several tasks step while it is carried over is never left half done."""
     _, new = versions
     async with AsyncClient(both.target) as client:
@@ -153,7 +152,7 @@ async def test_forecast_and_carry_over_with_asyncio(both: ServerProcess, version
             assert error.value.field == field
 
 
-def test_both_clients_report_the_progress_of_sessions_that_are_named(both: ServerProcess) -> None:
+def test_both_clients_report_the_progress_of_sessions_that_are_named(both: ForkedServer) -> None:
     names = [f"s/{number}" for number in range(70)]  # more than fit into one page
     seen: dict[str, list[int]] = {"Client": [], "AsyncClient": []}
 
@@ -173,12 +172,11 @@ def test_both_clients_report_the_progress_of_sessions_that_are_named(both: Serve
     assert seen == {"Client": [64, 70], "AsyncClient": [64, 70]}
 
 
-def test_the_command(both: ServerProcess, versions: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_command(both: ForkedServer, versions: tuple[Path, Path], tmp_path: Path) -> None:
     def run(*words: str, code: int = 0) -> tuple[str, str]:
-        command = [sys.executable, "-m", "cellkeeper", "carry-over", "--endpoint", both.target, *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=dict(os.environ), check=False)
-        assert done.returncode == code, done.stderr
-        return done.stdout, done.stderr
+        done = run_forked("cellkeeper", ["carry-over", "--endpoint", both.target, *words], os.environ, 120)
+        assert done.status == code, done.err
+        return done.out, done.err
 
     with Client(both.target) as client:
         newer, older = client.models()
@@ -214,7 +212,7 @@ def test_a_session_of_a_version_that_is_gone_is_reset(versions: tuple[Path, Path
     old, _ = versions
     wider = make_bundle(tmp_path / "wider", seed=3, name="m", input_size=5, head=(2,))
     rows = np.random.default_rng(4).standard_normal((4, 5)).astype(np.float32)
-    with ServerProcess([old], f"sqlite:{tmp_path / 's.db'}") as server, Client(server.target) as client:
+    with ForkedServer([old], f"sqlite:{tmp_path / 's.db'}") as server, Client(server.target) as client:
         handle = client.session("handle")
         for session in (handle, client.session("name"), client.session("program")):
             session.step(PAST)
@@ -232,7 +230,7 @@ def test_a_session_of_a_version_that_is_gone_is_reset(versions: tuple[Path, Path
         assert client.reset("name", generation).step == 0
         with pytest.raises(GenerationChanged):
             client.reset("name", generation)
-        command = [sys.executable, "-m", "cellkeeper", "sessions", "reset", "--endpoint", server.target, "program"]
-        subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        command = ["sessions", "reset", "--endpoint", server.target, "program"]
+        assert run_forked("cellkeeper", command, os.environ, 60).status == 0
         for name in ("name", "program"):
             np.testing.assert_array_equal(client.session(name).step(rows), offline(wider, rows)["prediction"])

@@ -13,8 +13,8 @@ import pytest
 from cellkeeper import AccessDenied, AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument
 
 from testing.bundles import counting_bundle
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 from tests.integration.access.tenants import entry
 
 from .conftest import QUICK
@@ -58,7 +58,7 @@ async def test_a_server_that_starts_later_is_waited_for() -> None:
 
 def test_the_servers_log_says_what_asked_for_a_session_that_does_not_exist(tmp_path: Path) -> None:
     bundle = counting_bundle(tmp_path / "count", features=2)
-    with ServerProcess([bundle], "memory:") as server:
+    with ForkedServer([bundle], "memory:") as server:
         with Client(server.target) as client:
             client.wait_ready(20)
         server.stop()
@@ -72,7 +72,7 @@ async def test_its_store_and_its_end_are_told_and_a_token_is_checked_at_once(tmp
     tokens.write_text(line + "\n")
     options = ["--tokens", str(tokens), "--drain-delay-ms", "20000"]
     bundle = counting_bundle(tmp_path / "count", features=2)
-    with RedisServer() as redis, ServerProcess([bundle], redis.url, options) as server:
+    with RedisServer() as redis, ForkedServer([bundle], redis.url, options) as server:
         async with (
             AsyncClient(server.target, token=token, backoff=QUICK) as client,
             AsyncClient(server.target, token="bad") as other,

@@ -25,7 +25,7 @@ from cellkeeper_service.engine.load import offline
 from numpy.typing import NDArray
 
 from testing.bundles import counting_bundle, make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from tests.integration.access.certificates import Authority
 from tests.integration.access.tenants import entry
 
@@ -56,12 +56,12 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(counting: Path) -> Iterator[ServerProcess]:
-    with ServerProcess([counting], "memory:", SMALL, http=True) as made:
+def server(counting: Path) -> Iterator[ForkedServer]:
+    with ForkedServer([counting], "memory:", SMALL, http=True) as made:
         yield made
 
 
-def frames_served(server: ServerProcess) -> float:
+def frames_served(server: ForkedServer) -> float:
     """Returns the number of ended WebSockets of frames."""
     return server.metric("cellkeeper_http_request_seconds_count", route="/v1/frames")
 
@@ -69,7 +69,7 @@ def frames_served(server: ServerProcess) -> float:
 # ------------------------------------------------------------------------------------------ what it promises
 
 
-async def test_sessions_groups_and_chunks(server: ServerProcess) -> None:
+async def test_sessions_groups_and_chunks(server: ForkedServer) -> None:
     before = frames_served(server)
     async with AsyncClient(server.target, timeout=20, backoff=QUICK, websocket=server.websocket) as client:
         one = await client.session("one")
@@ -84,7 +84,7 @@ async def test_sessions_groups_and_chunks(server: ServerProcess) -> None:
     assert frames_served(server) == before + 1  # all shared one, which ended with the client
 
 
-def test_the_blocking_client(server: ServerProcess) -> None:
+def test_the_blocking_client(server: ForkedServer) -> None:
     with Client(server.target, timeout=20, websocket=server.websocket) as client:
         session = client.session("blocking")
         assert [session.step([1.0]).tolist() for _ in range(3)] == [[1.0], [2.0], [3.0]]
@@ -92,7 +92,7 @@ def test_the_blocking_client(server: ServerProcess) -> None:
 
 async def test_a_killed_server_goes_on_where_it_stood(bundle: Path, tmp_path: Path) -> None:
     inputs: Array = np.random.default_rng(3).standard_normal((60, FEATURES)).astype(np.float32)
-    with ServerProcess([bundle], f"sqlite:{tmp_path / 's.db'}", http=True) as server:
+    with ForkedServer([bundle], f"sqlite:{tmp_path / 's.db'}", http=True) as server:
         async with AsyncClient(server.target, timeout=60, attempt_timeout=2, backoff=QUICK,
                                websocket=server.websocket) as client:  # fmt: skip
             session, got = await client.session("pump"), []
@@ -111,7 +111,7 @@ async def test_a_server_that_ends_answers_what_it_has_and_another_goes_on(bundle
     """The server asks its client to stop sending, and the client confirms with an empty message."""
     inputs: Array = np.random.default_rng(4).standard_normal((20, 40, FEATURES)).astype(np.float32)
     store = f"sqlite:{tmp_path / 's.db'}"
-    with ServerProcess([bundle], store, http=True) as one, ServerProcess([bundle], store, http=True) as two:
+    with ForkedServer([bundle], store, http=True) as one, ForkedServer([bundle], store, http=True) as two:
         sockets = [one.websocket, two.websocket]
         async with AsyncClient([one.target, two.target], timeout=60, attempt_timeout=5, backoff=QUICK,
                                websocket=sockets) as client:  # fmt: skip
@@ -129,7 +129,7 @@ async def test_a_server_that_ends_answers_what_it_has_and_another_goes_on(bundle
         assert np.array_equal(np.stack(got[number]), offline(bundle, inputs[number])["prediction"])
 
 
-async def test_a_server_that_falls_silent_is_given_up(server: ServerProcess) -> None:
+async def test_a_server_that_falls_silent_is_given_up(server: ForkedServer) -> None:
     async with (
         swallowing(server.websocket) as (url, swallow),
         AsyncClient(server.target, timeout=20, attempt_timeout=0.3, backoff=QUICK, websocket=url) as client,
@@ -180,7 +180,7 @@ async def swallowing(url: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
 # ------------------------------------------------------------------------------------------ what is refused
 
 
-async def test_a_chunk_beyond_the_servers_message_is_refused_and_its_neighbours_go_on(server: ServerProcess) -> None:
+async def test_a_chunk_beyond_the_servers_message_is_refused_and_its_neighbours_go_on(server: ForkedServer) -> None:
     async with AsyncClient(server.target, timeout=20, backoff=QUICK, websocket=server.websocket) as client:
         large, small = await client.session("large"), await client.session("small")
         with pytest.raises(ResourceExhausted, match=r"does not accept a message of this size.*send fewer time steps"):
@@ -189,14 +189,14 @@ async def test_a_chunk_beyond_the_servers_message_is_refused_and_its_neighbours_
         assert (await large.step([1.0])).tolist() == [1.0]
 
 
-async def test_no_listener_there(server: ServerProcess, nobody: str) -> None:
+async def test_no_listener_there(server: ForkedServer, nobody: str) -> None:
     async with AsyncClient(server.target, timeout=1, backoff=QUICK, websocket=f"ws://{nobody}") as client:
         session = await client.session("pump")
         with pytest.raises(CellkeeperError, match=rf"ws://{nobody}/v1/frames cannot be reached"):
             await session.step([1.0])
 
 
-async def test_a_listener_that_knows_no_frames(server: ServerProcess) -> None:
+async def test_a_listener_that_knows_no_frames(server: ForkedServer) -> None:
     elsewhere = server.metrics_url.removesuffix("/metrics").replace("http", "ws", 1)
     async with AsyncClient(server.target, timeout=20, backoff=QUICK, websocket=elsewhere) as client:
         session = await client.session("pump")
@@ -204,7 +204,7 @@ async def test_a_listener_that_knows_no_frames(server: ServerProcess) -> None:
             await session.step([1.0])
 
 
-async def test_a_listener_that_is_no_http(server: ServerProcess) -> None:
+async def test_a_listener_that_is_no_http(server: ForkedServer) -> None:
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example.com ready\r\n")
         writer.close()
@@ -265,7 +265,7 @@ async def test_a_token_that_is_withdrawn_and_one_that_follows(counting: Path, tm
         while True:
             await session.step([0.0])
 
-    with ServerProcess([counting], "memory:", ["--tokens", str(tokens)], http=True) as server:
+    with ForkedServer([counting], "memory:", ["--tokens", str(tokens)], http=True) as server:
         async with AsyncClient(
             server.target, timeout=20, backoff=QUICK, token=shown, websocket=server.websocket
         ) as client:
@@ -286,7 +286,7 @@ async def test_tls(counting: Path, tmp_path: Path) -> None:
     options = ["--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ours.file)]
     tokens = tmp_path / "tokens"
     tokens.write_text("certificate tenant=acme rights=step,read name=pumps\n")
-    with ServerProcess([counting], "memory:", [*options, "--tokens", str(tokens)], http=True) as server:
+    with ForkedServer([counting], "memory:", [*options, "--tokens", str(tokens)], http=True) as server:
 
         def client(authority: Authority, server_name: str = "", timeout: float = 20) -> AsyncClient:
             tls = Tls(authority.file, *name, server_name=server_name)

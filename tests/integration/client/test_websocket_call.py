@@ -14,19 +14,19 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.position import Position, advance
 from websockets.asyncio.server import Server, ServerConnection, serve
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .conftest import QUICK
 
 
 @pytest.fixture(scope="module")
-def server(counting_model: Path) -> Iterator[ServerProcess]:
+def server(counting_model: Path) -> Iterator[ForkedServer]:
     """Serves everything but steps."""
-    with ServerProcess([counting_model], "memory:") as made:
+    with ForkedServer([counting_model], "memory:") as made:
         yield made
 
 
-async def test_a_server_that_is_about_to_end_answers_what_it_has_on_the_same_socket(server: ServerProcess) -> None:
+async def test_a_server_that_is_about_to_end_answers_what_it_has_on_the_same_socket(server: ForkedServer) -> None:
     """The client announces with an empty message that it sends no more, and keeps the socket open for the replies."""
     came: list[bytes] = []
 
@@ -44,7 +44,7 @@ async def test_a_server_that_is_about_to_end_answers_what_it_has_on_the_same_soc
     assert [bool(message) for message in came] == [True, False]
 
 
-async def test_silence_is_told_as_silence(server: ServerProcess) -> None:
+async def test_silence_is_told_as_silence(server: ForkedServer) -> None:
     async def say_nothing(socket: ServerConnection) -> None:
         await socket.wait_closed()
 
@@ -54,7 +54,7 @@ async def test_silence_is_told_as_silence(server: ServerProcess) -> None:
             await session.step([1.0])
 
 
-async def test_a_refusal_of_an_open_socket_is_the_steps_error(server: ServerProcess) -> None:
+async def test_a_refusal_of_an_open_socket_is_the_steps_error(server: ForkedServer) -> None:
     async def refuse(socket: ServerConnection) -> None:
         await socket.recv()
         error = {"code": "INVALID_ARGUMENT", "reason": "INVALID_FIELD", "message": "request: no", "details": {}}
@@ -67,7 +67,19 @@ async def test_a_refusal_of_an_open_socket_is_the_steps_error(server: ServerProc
     assert caught.value.field == "request"
 
 
-def client_of(server: ServerProcess, made: Server, timeout: float = 20, attempt_timeout: float = 10) -> AsyncClient:
+async def test_a_reply_that_cannot_be_read_ends_the_socket(server: ForkedServer) -> None:
+    async def babble(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(b"\xff\xff")
+        await socket.wait_closed()
+
+    async with serve(babble, "127.0.0.1", 0) as made, client_of(server, made, 1) as client:
+        session = await client.session("babble")
+        with pytest.raises(CellkeeperError, match="sent a reply that cannot be read"):
+            await session.step([1.0])
+
+
+def client_of(server: ForkedServer, made: Server, timeout: float = 20, attempt_timeout: float = 10) -> AsyncClient:
     """Returns a client that sends steps to `made` and everything else to `server`."""
     url = f"ws://127.0.0.1:{next(iter(made.sockets)).getsockname()[1]}"
     return AsyncClient(server.target, timeout=timeout, attempt_timeout=attempt_timeout, backoff=QUICK, websocket=url)

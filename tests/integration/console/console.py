@@ -16,8 +16,8 @@ from cellkeeper_service.access.command import new_token, token_line
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
 
 from testing.bundles import make_bundle
+from testing.forked_server import ForkedServer
 from testing.redis_server import free_port
-from testing.server_process import ServerProcess
 
 BUNDLE = Path(__file__).parents[3] / "examples" / "co2" / "bundle"
 MODEL = "co2"
@@ -30,7 +30,7 @@ NO_TOKEN_YET = "status of 401"  # the browser's own message about the first requ
 class Console:
     """token: of a user with all rights. reader: of a user who may only read."""
 
-    server: ServerProcess
+    server: ForkedServer
     url: str
     token: str
     reader: str
@@ -60,7 +60,7 @@ def served(folder: Path, sessions: Sequence[str]) -> Iterator[Console]:
     words = make_bundle(folder / "words", name=TOKEN_MODEL, input_size=4, head=(TOKENS,), input=tokens)
     bundles = [BUNDLE, before, words]
     with (
-        ServerProcess(bundles, f"sqlite:{folder / 'sessions.db'}", options) as server,
+        ForkedServer(bundles, f"sqlite:{folder / 'sessions.db'}", options) as server,
         Client(server.target, token=token) as client,
     ):
         client.group(sessions, model=MODEL)

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
+from testing.forked_server import ForkedServer
 from testing.server_process import ServerProcess
 
 JSON = {"Content-Type": "application/json"}
@@ -115,7 +116,7 @@ class Session:
 def serving(
     bundles: Sequence[Path], store: str = "memory:", options: Sequence[str] = (), listen: str = "127.0.0.1:0"
 ) -> Iterator[Front]:
-    with ServerProcess(bundles, store, ["--http-listen", listen, *options]) as server:
+    with ForkedServer(bundles, store, ["--http-listen", listen, *options]) as server:
         yield Front(where(server), server)
 
 

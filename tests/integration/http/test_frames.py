@@ -17,7 +17,7 @@ from cellkeeper_service.domain.position import Position
 from cellkeeper_service.rpc.http.call import EOF
 from cellkeeper_service.rpc.http.frame_call import FrameCall
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from tests.integration.access.tenants import entry
 from tests.integration.rpc.calls import Chunk, frame_message, numbers
 
@@ -155,7 +155,7 @@ async def test_a_client_that_is_gone_before_the_handshake_has_sent_nothing() -> 
     async def handler(request: web.Request) -> web.StreamResponse:
         if request.transport is not None:
             request.transport.close()
-        read.append(await FrameCall(request, "/v1/frames", web.WebSocketResponse()).read())
+        read.append(await FrameCall(request, "/v1/frames", web.WebSocketResponse(), bytes).read())
         return web.Response()
 
     app = web.Application()
@@ -172,7 +172,7 @@ async def test_a_client_that_is_gone_before_the_handshake_has_sent_nothing() -> 
 
 
 async def test_a_server_that_ends_says_so_and_waits_for_the_client(counting_model: Path) -> None:
-    with ServerProcess([counting_model], "memory:", ["--http-listen", "127.0.0.1:0"]) as server:
+    with ForkedServer([counting_model], "memory:", ["--http-listen", "127.0.0.1:0"]) as server:
         front = Front(where(server), server)
         at = opened(front)
         async with frames(front) as one:

@@ -199,9 +199,9 @@ def test_what_is_no_id_is_refused(front: Front, path: str, text: str) -> None:
         ('{"inputs": [true]}', "inputs: got true, expected numbers"),
         ('{"inputs": ["nan"]}', "inputs: got 'nan', expected numbers"),
         ('{"inputs": {}}', "inputs: got an object, expected numbers"),
-        ('{"inputs": []}', "shape: got [T, 0], expected [T, 1]"),
-        ('{"inputs": [[]]}', "shape: got [T, 0], expected [T, 1]"),
-        ('{"inputs": [[1, 2]]}', "shape: got [T, 2], expected [T, 1]"),
+        ('{"inputs": []}', "inputs: got [T, 0], expected [T, 1]"),
+        ('{"inputs": [[]]}', "inputs: got [T, 0], expected [T, 1]"),
+        ('{"inputs": [[1, 2]]}', "inputs: got [T, 2], expected [T, 1]"),
         ('{"inputs": ' + "[" * 20 + "1" + "]" * 20 + "}", "inputs: got lists of different lengths or depths"),
         ("[" * 60_000, "body: got lists or objects that are nested too deeply"),
         ('{"input": [1]}', "inputs: got nothing, expected numbers"),
@@ -309,6 +309,21 @@ def test_a_body_of_many_lists_is_refused_before_it_is_parsed(front: Front, one: 
         error = session.ask("POST", "/step", f'{{"inputs":[{items}]}}'.encode()).error
         assert error["code"] in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
         assert (error["details"]["field"] == "body") is refused
+
+
+@pytest.mark.parametrize(
+    ("known", "came"),
+    [([1, 2], "[2]"), ([[1, 2]], "[1, 2]"), ([[1], [2], [3]], "[3, 1]"), ([[[1]], [[2]]], "[2, 1, 1]"), (7, "[]")],
+)
+def test_what_a_forecast_is_given_has_a_row_for_each_step(front: Front, known: Any, came: str) -> None:
+    """In any other shape, the same numbers would be taken for other steps or features."""
+    session = front.session("lstm")
+    session.open()
+    body = {"inputs": [1, 2, 3], "steps": 2}
+    error = session.ask("POST", "/forecast", {**body, "known": known}).error
+    assert error["message"].startswith(f"known: got numbers of shape {came}, expected [2, 1]: ")
+    assert error["details"] == {"field": "known"}
+    assert len(session.ask("POST", "/forecast", {**body, "known": [[1], [2]]}).ok["outputs"]["prediction"]) == 3
 
 
 def test_a_log_has_no_state_and_says_so(front: Front) -> None:

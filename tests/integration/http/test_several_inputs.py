@@ -109,10 +109,10 @@ def test_a_model_says_what_its_inputs_are(front: Front) -> None:
         ({"audio": [[1, 2, 3]]}, "inputs"),
         ({**part(0, 1), "video": [1]}, "inputs"),
         ({**part(0, 1), "ids": [0.5]}, "inputs[ids]"),
-        ({**part(0, 1), "ids": [5]}, "named_inputs[ids]"),
-        ({**part(0, 1), "audio": [[1, 2]]}, "named_inputs[audio].shape"),
-        ({**part(0, 2), "ids": [1]}, "named_inputs[ids].shape"),
-        ({**part(0, 1), "audio": [["NaN", 0, 0]]}, "named_inputs[audio]"),
+        ({**part(0, 1), "ids": [5]}, "inputs[ids]"),
+        ({**part(0, 1), "audio": [[1, 2]]}, "inputs[audio]"),
+        ({**part(0, 2), "ids": [1]}, "inputs[ids]"),
+        ({**part(0, 1), "audio": [["NaN", 0, 0]]}, "inputs[audio]"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_its_name(front: Front, inputs: Any, field: str) -> None:

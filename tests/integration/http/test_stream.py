@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from cellkeeper_service.domain.position import Position, advance
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from tests.integration.rpc.calls import Api, Chunk, numbers
 
 from .front import TIMEOUT_S, Front, RawSocket, Session, closing, serving, sums, where
@@ -93,7 +93,7 @@ async def test_a_chunk_a_peek_and_the_state(front: Front) -> None:
 async def test_each_step_takes_effect_once_whatever_is_killed(counting_model: Path, tmp_path: Path) -> None:
     """The client resends what has no answer. The server is killed with steps in flight."""
     store = f"sqlite:{tmp_path / 'sessions.db'}"
-    server = ServerProcess([counting_model], store, ["--http-listen", "127.0.0.1:0"])
+    server = ForkedServer([counting_model], store, ["--http-listen", "127.0.0.1:0"])
     with server:
         session = Front(where(server), server).session()
         at = session.open()

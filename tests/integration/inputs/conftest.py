@@ -8,7 +8,7 @@ import pytest
 from cellkeeper import Client
 
 from testing.bundles import counting_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from testing.two_inputs import two_inputs_bundle
 
 
@@ -19,7 +19,7 @@ def two_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(two_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def served(two_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedServer]:
     """A server of three models.
 
     two: two inputs. fed: the same with feedback: the prediction becomes audio, and the caller supplies ids. count: one
@@ -28,12 +28,12 @@ def served(two_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("served")
     fed = two_inputs_bundle(folder / "fed", name="fed", feedback={"audio": [2, 0, 1], "ids": "known"})
     bundles = [two_inputs, fed, counting_bundle(folder / "count")]
-    with ServerProcess(bundles, "memory:", ["--kserve", "on", "--max-chunk-steps", "64"]) as server:
+    with ForkedServer(bundles, "memory:", ["--kserve", "on", "--max-chunk-steps", "64"]) as server:
         yield server
 
 
 @pytest.fixture(scope="module")  # an open client would disturb tests that count gRPC's wake-ups
-def client(served: ServerProcess) -> Iterator[Client]:
+def client(served: ForkedServer) -> Iterator[Client]:
     with Client(served.target) as made:
         yield made
 

@@ -11,7 +11,7 @@ import numpy as np
 from cellkeeper import Backoff, Client
 from cellkeeper_service.engine.load import offline
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from testing.two_inputs import part, random_steps
 
 STEPS = 30
@@ -23,7 +23,7 @@ def test_chunks_streams_and_groups_over_kills(two_inputs: Path, tmp_path: Path) 
     ids = [f"pump-{number}" for number in range(5)]
     inputs = {name: random_steps(STEPS, seed) for seed, name in enumerate([*ids, "alone"])}
     with (
-        ServerProcess([two_inputs], f"sqlite:{tmp_path / 'sessions.db'}", OPTIONS) as server,
+        ForkedServer([two_inputs], f"sqlite:{tmp_path / 'sessions.db'}", OPTIONS) as server,
         Client(server.target, timeout=60, attempt_timeout=2, backoff=QUICK) as client,
     ):
         group, alone = client.group(ids), client.session("alone")

@@ -220,6 +220,9 @@ def test_a_window_carries_a_session_over(api: Api, session: str) -> None:
     assert from_wire(carried(item).position) == at  # it belongs to that version already
     item.policy = pb.CarryOverRequest.KEEP
     assert "items[0].inputs: got a window with KEEP" in carried(item).error.message
+    item.ClearField("named_inputs")
+    item.dtype = pb.FLOAT32
+    assert "items[0].inputs: got a window with KEEP" in carried(item).error.message
 
 
 def test_a_forecast_is_refused(api: Api, session: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from testing.bundles import counting_bundle, make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import Api
 
@@ -23,7 +23,7 @@ def lstm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def served(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedServer]:
     """One server for all tests that do not need their own.
 
     Models: count, lstm, tokens (ids below 10), and wide (two features; NaN is missing), whose tensors are called X and
@@ -39,12 +39,12 @@ def served(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.Temp
         make_bundle(folder / "tokens", name="tokens", input_size=4, input=tokens),
     ]
     options = [*KSERVE, "--kserve-names", "wide/X=input,wide/Y=prediction", "--default-ttl-ms", "600000"]
-    with ServerProcess(bundles, "memory:", [*options, "--max-chunk-steps", "512"]) as server:
+    with ForkedServer(bundles, "memory:", [*options, "--max-chunk-steps", "512"]) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def count(served: ServerProcess) -> Iterator[Api]:
+def count(served: ForkedServer) -> Iterator[Api]:
     with served.channel() as channel:
         yield Api(channel)
 

@@ -17,8 +17,8 @@ import pytest
 from cellkeeper_service.engine.load import load_engine, offline
 from cellkeeper_service.model.bundle import read_bundle
 
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from .conftest import KSERVE
 from .driver import WAYS, Call
@@ -52,7 +52,7 @@ def drive(way: str, lstm_model: Path, folder: Path, store: str) -> None:
     (folder / "plan.json").write_text(json.dumps(calls))
     np.save(folder / "inputs.npy", inputs)
     driver = str(Path(__file__).with_name("driver.py"))
-    with ServerProcess([lstm_model], store, KSERVE) as server:
+    with ForkedServer([lstm_model], store, KSERVE) as server:
         with subprocess.Popen(
             [str(PYTHON), driver, way, server.target, "lstm", str(folder)],
             stdin=subprocess.PIPE,

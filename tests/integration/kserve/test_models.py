@@ -15,7 +15,7 @@ from cellkeeper_service.rpc.kserve.model_info import EXTENSIONS
 from cellkeeper_service.rpc.kserve.servicer import NOT_SERVED
 from cellkeeper_service.rpc.kserve.tensor_names import read_names
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import PATH, START, Api, Refused, numbers
 
@@ -127,6 +127,21 @@ def test_statistics_count(count: Api, sequence: int) -> None:
     assert caught.value == Refused("INVALID_ARGUMENT", "requested model 'nope' is not available")
 
 
+@pytest.mark.parametrize(
+    ("version", "text"),
+    [
+        ("2", "requested model version is not available for model 'count'"),
+        ("x", "failed to get model version from specified version string 'x'"),
+    ],
+)
+def test_of_a_version_that_is_not_there_nothing_is_counted(count: Api, version: str, text: str) -> None:
+    assert len(count.call("ModelStatistics", pb.ModelStatisticsRequest(name="count", version="1")).model_stats) == 1
+    with pytest.raises(Refused) as caught:
+        count.call("ModelStatistics", pb.ModelStatisticsRequest(name="count", version=version))
+    assert caught.value.code == "INVALID_ARGUMENT"
+    assert caught.value.message.startswith(text)
+
+
 @pytest.mark.parametrize("method", NOT_SERVED)
 def test_other_rpcs_of_tritons_say_what_there_is_instead(count: Api, method: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
@@ -144,12 +159,12 @@ def test_bytes_that_are_no_message_are_refused(count: Api) -> None:
 
 
 @pytest.fixture
-def without(counting_model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess([counting_model], "memory:") as server:
+def without(counting_model: Path) -> Iterator[ForkedServer]:
+    with ForkedServer([counting_model], "memory:") as server:
         yield server
 
 
-def test_it_is_off_unless_asked_for(without: ServerProcess) -> None:
+def test_it_is_off_unless_asked_for(without: ForkedServer) -> None:
     with without.channel() as channel:
         with pytest.raises(Refused) as caught:
             Api(channel).call("ServerLive", pb.ServerLiveRequest())

@@ -10,8 +10,8 @@ import pytest
 from cellkeeper_service.engine.load import load_engine, offline
 from cellkeeper_service.model.bundle import read_bundle
 
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from .calls import END, START, Api, Array, Reply, Value, request
 from .conftest import KSERVE
@@ -60,7 +60,7 @@ def test_killed_and_started_again_in_mid_sequence(
                 np.testing.assert_array_equal(got.outputs["prediction"], expected[name][:, step], strict=True)
                 assert got.parameters["replayed"] is replayed
 
-    with ServerProcess([lstm_model], store, KSERVE) as server:
+    with ForkedServer([lstm_model], store, KSERVE) as server:
         for first, last in ((0, KILLED_AT), (KILLED_AT, STEPS)):
             with server.channel() as channel:
                 for step in range(first, last):
@@ -76,8 +76,8 @@ def test_any_replica_continues(
     """Without `step`, as Triton's clients send it: unary on one server, and over a stream on the other."""
     store = f"sqlite:{tmp_path / 'sessions.db'}"
     with (
-        ServerProcess([lstm_model], store, KSERVE) as one,
-        ServerProcess([lstm_model], store, KSERVE) as two,
+        ForkedServer([lstm_model], store, KSERVE) as one,
+        ForkedServer([lstm_model], store, KSERVE) as two,
         one.channel() as first,
         two.channel() as second,
     ):

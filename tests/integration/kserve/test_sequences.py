@@ -173,11 +173,29 @@ def test_a_step_that_was_acknowledged_may_be_gone_from_the_log(count: Api, seque
             "parameter keys starting with 'triton_' are reserved for Triton usage. Only the following keys starting "
             "with 'triton_' are allowed: triton_enable_empty_final_response",
         ),
+        (
+            {f"triton_{'x' * 100_000}": 1},  # a refusal's headers must have room for the name of its field
+            "parameter keys starting with 'triton_' are reserved for Triton usage. Only the following keys starting "
+            "with 'triton_' are allowed: triton_enable_empty_final_response",
+        ),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_bad_parameters_are_refused(count: Api, sequence: int, parameters: dict[str, Value], text: str) -> None:
     count.infer(numbers(1), sequence, START)
     assert refusal(count, numbers(1), sequence, parameters) == Refused("INVALID_ARGUMENT", text)
+    assert count.infer(numbers(1), sequence).sums == [2]
+
+
+@pytest.mark.parametrize("letter", ["x", "\U0001f600"])
+def test_a_request_id_leaves_room_for_the_reply(count: Api, sequence: int, letter: str) -> None:
+    """A reply that no message can hold would be lost, after its step was applied."""
+    longest = letter * (1024 // len(letter.encode()))
+    assert count.infer(numbers(1), sequence, START, identifier=longest).identifier == longest
+    with pytest.raises(Refused) as caught:
+        count.infer(numbers(1), sequence, identifier=longest + letter)
+    came = len((longest + letter).encode())
+    assert caught.value == Refused("INVALID_ARGUMENT", f"id: got {came} bytes, expected at most 1024")
     assert count.infer(numbers(1), sequence).sums == [2]
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from .calls import START, Api, Refused, Reply, numbers, request
 from .conftest import KSERVE
@@ -20,7 +20,7 @@ RESUMES_S = 20.0
 @pytest.fixture
 def api(own_redis: RedisServer, counting_model: Path) -> Iterator[Api]:
     options = [*KSERVE, "--store-timeout-ms", "300", "--retry-delay-ms", "20"]
-    with ServerProcess([counting_model], own_redis.url, options) as server, server.channel() as channel:
+    with ForkedServer([counting_model], own_redis.url, options) as server, server.channel() as channel:
         yield Api(channel)
 
 

@@ -10,10 +10,12 @@ import grpc
 import pytest
 from cellkeeper_proto.kserve import inference_pb2 as pb
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import END, PATH, START, Api, Refused, Reply, Value, numbers, request
 from .conftest import KSERVE
+
+MESSAGE_BYTES = 16 * 1024 * 1024
 
 
 def infer(value: float, sequence: int | str, identifier: str = "", **parameters: Any) -> pb.ModelInferRequest:
@@ -81,6 +83,16 @@ def test_an_error_is_one_requests(count: Api, sequence: int) -> None:
     }
 
 
+def test_a_request_id_that_is_too_long_for_a_reply_fails_alone(count: Api, sequence: int) -> None:
+    """Its refusal leaves the id out; otherwise no message could hold it, and the stream would end."""
+    longest = infer(2, sequence)
+    longest.id = "x" * (MESSAGE_BYTES - longest.ByteSize() - 8)
+    sent = [infer(1, sequence, "first", **START), longest, infer(4, sequence, "last")]
+    found = by_id(count.stream(iter(sent)))
+    assert (found["first"], found["last"]) == ([1], [5])
+    assert str(found[""]).startswith(f"id: got {len(longest.id)} bytes")
+
+
 def test_each_reply_says_that_it_is_the_last_of_its_request(count: Api, sequence: int) -> None:
     parameters: dict[str, Value] = {"triton_enable_empty_final_response": True}
     (first, second) = count.stream(
@@ -108,7 +120,7 @@ def test_bytes_that_are_no_message_end_the_stream_behind_the_answers_before_them
 
 def test_a_server_that_stops_answers_what_it_has_read_and_says_why(counting_model: Path) -> None:
     box: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    with ServerProcess([counting_model], "memory:", KSERVE) as server, server.channel() as channel:
+    with ForkedServer([counting_model], "memory:", KSERVE) as server, server.channel() as channel:
         answers = Api(channel).stream(iter(box.get, None))
         box.put(infer(1, 1, "", **START))
         first = next(answers)

@@ -7,6 +7,7 @@ import signal
 from contextlib import closing
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -56,6 +57,52 @@ def test_a_loop_that_has_ended_is_draining() -> None:
 
     asyncio.run(serve())
     assert (readiness.why_dead(), readiness.why_not_ready()) == ("", "draining")
+
+
+class EndingLoop(asyncio.SelectorEventLoop):
+    """Is closed at the last of `calls` calls from other threads. schedules: the callback of that call was scheduled
+    before, and never runs."""
+
+    def __init__(self, calls: int, schedules: bool) -> None:
+        super().__init__()
+        self._left = calls
+        self._schedules = schedules
+
+    def call_soon_threadsafe(  # type: ignore[override]  # the stubs want a type variable tuple
+        self, callback: Any, *arguments: Any, context: Any = None
+    ) -> asyncio.Handle:
+        self._left -= 1
+        if self._left > 0:
+            callback(*arguments)
+            return asyncio.Handle(callback, arguments, self)
+        if not self._schedules:
+            self.close()
+        handle = super().call_soon_threadsafe(callback, *arguments)
+        self.close()
+        return handle
+
+
+@pytest.mark.parametrize("schedules", [False, True])
+@pytest.mark.parametrize(
+    ("question", "calls", "answer"),
+    [("why_dead", 1, ""), ("why_not_ready", 1, "draining"), ("why_not_ready", 2, "draining")],
+)
+def test_a_loop_that_ends_while_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch, question: str, calls: int, answer: str, schedules: bool
+) -> None:
+    """It is asked whether it lives, and then about the store."""
+    monkeypatch.setattr("cellkeeper_service.server.readiness.LIVE_SECONDS", 0.01)
+    readiness = Readiness()
+
+    async def reach_store() -> str:
+        return ""
+
+    async def serve() -> None:
+        readiness.serving(reach_store)
+
+    loop = EndingLoop(calls, schedules)
+    loop.run_until_complete(serve())
+    assert getattr(readiness, question)() == answer
 
 
 def test_a_loop_that_ends_while_it_asks_the_store_is_draining() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from testing.forked_server import ForkedServer
 from testing.page import python_blocks
-from testing.server_process import ServerProcess
 
 from .documents import FIRST_MODEL
 
@@ -27,7 +27,7 @@ def pump(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def served(pump: Path) -> Iterator[str]:
     """The server's address."""
-    with ServerProcess([pump], "memory:") as server:
+    with ForkedServer([pump], "memory:") as server:
         yield server.target
 
 

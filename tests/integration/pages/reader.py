@@ -15,8 +15,8 @@ from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from testing.forked_server import ForkedServer
 from testing.page import Block, blocks
-from testing.server_process import ServerProcess
 
 TARGET = "localhost:50051"
 REDIS_PORT = "6379"
@@ -34,7 +34,7 @@ class Reader:
     def __init__(self, page: Path, target: str, redis_port: int) -> None:
         self.page, self.target, self.redis_port = page, target, redis_port
         self.namespace: dict[str, Any] = {"__name__": "__main__"}
-        self._server: ServerProcess | None = None
+        self._server: ForkedServer | None = None
         self._stack = ExitStack()
         self._loop = asyncio.new_event_loop()  # shared by all blocks of the page, as in a notebook
 
@@ -100,7 +100,7 @@ class Reader:
             del options[at : at + 2]
         folders = [Path(bundle) for bundle in bundles]
         if self._server is None:
-            self._server = self._stack.enter_context(ServerProcess(folders, store, options))
+            self._server = self._stack.enter_context(ForkedServer(folders, store, options))
         else:
             if self._server.running:
                 assert self._server.stop() == 0

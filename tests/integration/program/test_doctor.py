@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -17,8 +15,8 @@ from cellkeeper.doctor.metrics import Scrape, check_scrapes
 
 from testing.bundles import make_bundle
 from testing.forked_program import run_forked
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 from tests.integration.access.tenants import entry
 
 SHORT = ["--timeout", "5"]
@@ -42,7 +40,7 @@ def only(lines: Sequence[str], level: str) -> str:
 
 def test_a_healthy_deployment(counting_model: Path, tmp_path: Path) -> None:
     url = f"sqlite:{tmp_path / 's.db'}"
-    with ServerProcess([counting_model], url) as one, ServerProcess([counting_model], url) as two:
+    with ForkedServer([counting_model], url) as one, ForkedServer([counting_model], url) as two:
         lines = doctor(one.target, two.target, "--metrics", one.metrics_url, two.metrics_url, code=0)
         with Client(one.target) as client:
             assert list(client.sessions("cellkeeper-doctor/")) == []  # nothing is left
@@ -70,7 +68,7 @@ def test_a_deployment_with_tokens(counting_model: Path, tmp_path: Path) -> None:
     token, line = entry("a", "step,read,admin")
     (tmp_path / "tokens").write_text(line)
     (tmp_path / "mine").write_text(f"{token}\n")
-    with ServerProcess([counting_model], "memory:", ["--tokens", str(tmp_path / "tokens")]) as server:
+    with ForkedServer([counting_model], "memory:", ["--tokens", str(tmp_path / "tokens")]) as server:
         lines = doctor(server.target, "--token-file", str(tmp_path / "mine"), code=0)
         assert any(f"{server.target} auth: refuses calls without a token" in line for line in lines)
         assert any("step: count: 8 steps of a scratch session" in line for line in lines)
@@ -79,7 +77,7 @@ def test_a_deployment_with_tokens(counting_model: Path, tmp_path: Path) -> None:
 
 
 def test_one_endpoint_is_down(counting_model: Path, nobody: str) -> None:
-    with ServerProcess([counting_model], "memory:") as server:
+    with ForkedServer([counting_model], "memory:") as server:
         lines = doctor(server.target, nobody, *SHORT, code=1)
     assert only(lines, "fail").startswith(f"fail  {nobody} reach: not reached in 0.")
     assert "Connection refused" in only(lines, "fail")
@@ -91,9 +89,9 @@ def test_other_bundles_and_other_stores(tmp_path: Path) -> None:
     """Two replicas with different models of one name, and two with the same model but separate stores."""
     first, second = make_bundle(tmp_path / "a", seed=1), make_bundle(tmp_path / "b", seed=2)
     with (
-        ServerProcess([first], "memory:") as one,
-        ServerProcess([second], "memory:") as two,
-        ServerProcess([first], "memory:") as three,
+        ForkedServer([first], "memory:") as one,
+        ForkedServer([second], "memory:") as two,
+        ForkedServer([first], "memory:") as three,
     ):
         lines = doctor(one.target, two.target, code=1)
         fails = [line for line in lines if line.startswith("fail")]
@@ -112,7 +110,7 @@ def test_other_bundles_and_other_stores(tmp_path: Path) -> None:
 def test_a_redis_that_syncs_every_second(counting_model: Path) -> None:
     with (
         RedisServer({"appendfsync": "everysec"}) as redis,
-        ServerProcess([counting_model], redis.url) as server,
+        ForkedServer([counting_model], redis.url) as server,
     ):
         lines = doctor(server.target, "--metrics", server.metrics_url, code=0)
         assert only(lines, "warn") == (
@@ -129,7 +127,7 @@ def test_a_redis_that_syncs_every_second(counting_model: Path) -> None:
 
 def test_a_server_that_ends(counting_model: Path) -> None:
     """It was told to stop, and gives balancers time to notice."""
-    with ServerProcess([counting_model], "memory:", ["--drain-delay-ms", "60000"]) as server:
+    with ForkedServer([counting_model], "memory:", ["--drain-delay-ms", "60000"]) as server:
         server.send_signal(signal.SIGTERM)
         server.wait_for("stopping: serving for another")
         lines = doctor(server.target, *SHORT, code=1)
@@ -193,7 +191,4 @@ def test_answers_that_are_no_metrics(
 
 @pytest.mark.parametrize("words", [[], ["--metrics", "http://x"]])
 def test_it_wants_an_endpoint(words: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cellkeeper", "doctor", *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
+    assert run_forked("cellkeeper", ["doctor", *words], os.environ, 60).status == 2

@@ -7,15 +7,20 @@ import logging
 import re
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import grpc
 import pytest
+from cellkeeper import Client, DeadlineExceeded
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service import logs
 
+from testing.meanwhile import Meanwhile, TellingLock
+from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 
 from .launch import serve
@@ -61,6 +66,33 @@ def test_json_lines(counting_model: Path) -> None:
     assert len(more) < CALLS / 5  # one a second, on any machine
     assert not any("request_id" in line for line in more)
     assert [line["method"] for line in lines if line.get("reason") == "INVALID_FIELD"] == ["Open"]
+    assert SECRET not in text
+
+
+def test_why_the_store_failed_is_logged(counting_model: Path) -> None:
+    """Also if only items of frames were refused, which are not logged; and what concerns no client, such as a probe."""
+    with (
+        RedisServer() as redis,
+        ServerProcess([counting_model], redis.url) as server,
+        Client(server.target, timeout=1) as client,
+    ):
+        client.session(SECRET).step([1.0])
+        redis.client().config_set("maxmemory", "1")
+        with pytest.raises(DeadlineExceeded):
+            client.session(SECRET).step([2.0])
+        redis.client().config_set("maxmemory", "0")
+        client.session(SECRET).step([3.0])
+        redis.stop()
+        ready = server.metrics_url.replace("/metrics", "/readyz")
+        with suppress(HTTPError):
+            while True:
+                urlopen(ready, timeout=30).close()  # it may still rely on the answer to the step
+        server.stop()
+        text = server.output()
+    failed = r"^.* WARNING cellkeeper_service\.core\.store_calls: the store failed: "
+    refused = failed + r"refused: Redis: OOM command not allowed when used memory > 'maxmemory'\. call=commit$"
+    assert re.search(refused, text, re.MULTILINE)
+    assert re.search(failed + ".*Connection.* call=probe", text, re.MULTILINE)
     assert SECRET not in text
 
 
@@ -130,20 +162,17 @@ def test_a_models_name_is_printable(counting_model: Path, tmp_path: Path, bad: s
     assert line.isprintable()
 
 
+@pytest.mark.usefixtures("logging_undone")
 @pytest.mark.parametrize("format", ["text", "json"])
 def test_no_text_makes_a_line_of_its_own(capsys: pytest.CaptureFixture[str], format: str) -> None:
     forged = "a\n2026-01-01 00:00:00,000 INFO x: forged\r\x1b[2J"
+    logs.set_up(format)
+    logging.getLogger("x").warning("model %s", forged, extra={"fields": {"peer": forged}})
+    logs.say(f"model {forged}")
     try:
-        logs.set_up(format)
-        logging.getLogger("x").warning("model %s", forged, extra={"fields": {"peer": forged}})
-        logs.say(f"model {forged}")
-        try:
-            raise ValueError(forged)
-        except ValueError:
-            logging.getLogger("x").exception("failed")
-    finally:
-        logging.basicConfig(handlers=[], force=True)
-        logging.getLogger(logs.SAID).handlers.clear()
+        raise ValueError(forged)
+    except ValueError:
+        logging.getLogger("x").exception("failed")
     out, err = capsys.readouterr()
     lines = (out + err).splitlines()
     assert not any(line.startswith("2026-01-01") for line in lines)
@@ -173,6 +202,24 @@ def test_so_many_in_a_second() -> None:
     assert rate.admit("b") == 0
     now[0] = 11.2
     assert [rate.admit("a") for _ in range(3)] == [3, 0, None]
+
+
+def test_so_many_in_a_second_from_several_threads() -> None:
+    """One thread has read the clock when the next second begins, in which another thread's event is let through."""
+    lock, seconds = TellingLock(), iter([10.0, 11.0, 11.0])
+
+    def clock() -> float:
+        now = next(seconds)
+        other.begin()
+        return now
+
+    rate, admitted = logs.PerSecond(1, clock), list[int | None]()
+    rate._lock = lock  # type: ignore[assignment]
+    other = Meanwhile(lambda: admitted.append(rate.admit("a")), lock)
+    assert rate.admit("a") == 0
+    other.end()
+    assert admitted == [0]
+    assert rate.admit("a") is None
 
 
 def test_a_failure_comes_with_its_trace() -> None:

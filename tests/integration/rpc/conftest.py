@@ -8,7 +8,7 @@ import pytest
 from cellkeeper_service.domain.position import Position
 
 from testing.bundles import counting_bundle, make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import WAYS, Api, Chunk, Way, numbers
 
@@ -21,7 +21,7 @@ def lstm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def served(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedServer]:
     """One server for all tests that do not need their own, with a checkpoint after each step of "count".
 
     Models: count, lstm, hold (two features; NaN is missing, and holds the last value), tokens (ids below 10).
@@ -36,12 +36,12 @@ def served(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.Temp
         make_bundle(folder / "tokens", name="tokens", input_size=4, input=tokens),
     ]
     limits = ["--max-frame-items", "64", "--max-chunk-steps", "512", "--max-message-bytes", str(1 << 20)]
-    with ServerProcess(bundles, "memory:", limits) as server:
+    with ForkedServer(bundles, "memory:", limits) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def count(served: ServerProcess) -> Iterator[Api]:
+def count(served: ForkedServer) -> Iterator[Api]:
     """The counting model."""
     with served.channel() as channel:
         yield Api(served.stub(channel), "count")
@@ -77,7 +77,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder = make_bundle(
         tmp_path_factory.mktemp("wide") / "m", name="wide", cell="rnn_tanh", input_size=1, hidden_size=1024
     )
-    with ServerProcess([folder], "memory:", ["--max-message-bytes", "65536"]) as server, server.channel() as channel:
+    with ForkedServer([folder], "memory:", ["--max-message-bytes", "65536"]) as server, server.channel() as channel:
         yield Api(server.stub(channel), "wide")
 
 

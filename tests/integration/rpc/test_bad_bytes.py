@@ -14,8 +14,26 @@ from .calls import Api, Chunk, Refused, Result, frame_message, from_frames, from
 
 SERVICE = "/cellkeeper.v1.Cellkeeper/"
 UNARY = [method.name for method in pb.DESCRIPTOR.services_by_name["Cellkeeper"].methods if not method.client_streaming]
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 CUT = b"\x0a\x7fcut"
 NOT_UTF8 = b"\x0a\x02\xff\xfe"
+
+
+PUBLIC = ("grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch", REFLECTION)
+"""Methods of the services that answer everybody."""
+
+
+@pytest.mark.parametrize("method", PUBLIC)
+@pytest.mark.parametrize("data", [CUT, NOT_UTF8], ids=["cut", "text"])
+def test_bytes_that_are_no_message_of_a_public_service_are_no_fault_of_the_server(
+    served: ServerProcess, method: str, data: bytes
+) -> None:
+    """Anyone may send them, so they must not fill the log with tracebacks."""
+    with served.channel() as channel, pytest.raises(grpc.RpcError) as caught:
+        list(channel.stream_stream(f"/{method}", bytes, bytes)(iter([data]), timeout=30))
+    result = from_status(caught.value)
+    assert (result.code, result.reason, result.field) == ("INVALID_ARGUMENT", "INVALID_FIELD", "request")
+    assert "Traceback" not in served.output()
 
 
 @pytest.mark.parametrize("method", UNARY)

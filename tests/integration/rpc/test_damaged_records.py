@@ -12,8 +12,8 @@ from cellkeeper import Client, RecordDamaged
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.forked_program import run_forked
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from .calls import Api, Chunk, Refused, Result, Way, frame_message, from_error, from_wire, new_id, numbers
 from .vault import Vault
@@ -25,23 +25,23 @@ NEIGHBOURS = 7
 @pytest.fixture(scope="module", params=["sqlite", "redis"])
 def server(
     request: pytest.FixtureRequest, counting_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess]:
+) -> Iterator[ForkedServer]:
     if request.param == "sqlite":
-        with ServerProcess([counting_model], f"sqlite:{tmp_path_factory.mktemp('damaged') / 'sessions.db'}") as served:
+        with ForkedServer([counting_model], f"sqlite:{tmp_path_factory.mktemp('damaged') / 'sessions.db'}") as served:
             yield served
     else:
-        with RedisServer() as redis, ServerProcess([counting_model], redis.url) as served:
+        with RedisServer() as redis, ForkedServer([counting_model], redis.url) as served:
             yield served
 
 
 @pytest.fixture(scope="module")
-def api(server: ServerProcess) -> Iterator[Api]:
+def api(server: ForkedServer) -> Iterator[Api]:
     with server.channel() as channel:
         yield Api(server.stub(channel))
 
 
 @pytest.fixture(scope="module")
-def vault(server: ServerProcess, api: Api) -> Iterator[Vault]:
+def vault(server: ForkedServer, api: Api) -> Iterator[Vault]:
     with Vault(server.store, api) as made:
         yield made
 
@@ -246,7 +246,7 @@ def test_a_record_that_is_damaged_while_its_session_is_hot(api: Api, vault: Vaul
 
 
 @pytest.mark.parametrize("damage", ["no header", "a flipped bit in the log"], indirect=True)
-def test_the_client_and_its_program(server: ServerProcess, vault: Vault, session: str, damage: Damage) -> None:
+def test_the_client_and_its_program(server: ForkedServer, vault: Vault, session: str, damage: Damage) -> None:
     damage(vault, session)
     with Client(server.target) as client:
         with pytest.raises(RecordDamaged, match="damaged"):
@@ -285,7 +285,7 @@ def pages(api: Api, prefix: str, page_size: int) -> Iterator[pb.SessionInfo]:
 
 @pytest.mark.parametrize("bad", [b"\xff", b"-\x80-", b"\xc3"])
 def test_an_id_that_is_not_utf8_is_listed_as_damaged_and_can_be_deleted(
-    server: ServerProcess, api: Api, vault: Vault, session: str, bad: bytes
+    server: ForkedServer, api: Api, vault: Vault, session: str, bad: bytes
 ) -> None:
     if not server.store.startswith("sqlite:"):
         pytest.skip("Redis keys that are no session's are logged, and left out")
@@ -310,7 +310,7 @@ def test_an_id_that_is_not_utf8_is_listed_as_damaged_and_can_be_deleted(
 
 
 def test_a_damaged_record_of_the_layout_before_can_be_deleted(
-    server: ServerProcess, api: Api, vault: Vault, session: str
+    server: ForkedServer, api: Api, vault: Vault, session: str
 ) -> None:
     if server.store.startswith("sqlite:"):
         pytest.skip("a layout of Redis")
@@ -323,7 +323,7 @@ def test_a_damaged_record_of_the_layout_before_can_be_deleted(
 
 @pytest.mark.parametrize("header", [7, "text", b"\xff", 1.5])
 def test_a_header_of_another_type_is_damage_like_any_other(
-    server: ServerProcess, api: Api, vault: Vault, session: str, header: object
+    server: ForkedServer, api: Api, vault: Vault, session: str, header: object
 ) -> None:
     if not server.store.startswith("sqlite:"):
         pytest.skip("Redis has bytes only")

@@ -10,7 +10,7 @@ import pytest
 from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.engine.load import offline
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import Api, Chunk, Way, new_id, numbers, placed, some_inputs
 
@@ -18,10 +18,10 @@ OTHER_HEAD = b"not this"
 
 
 @pytest.fixture(scope="module")
-def keeping(lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def keeping(lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedServer]:
     """A server with long logs: no checkpoint for the first steps of "lstm". On SQLite, so that it can be killed."""
     store = f"sqlite:{tmp_path_factory.mktemp('keeping') / 'sessions.db'}"
-    with ServerProcess([lstm_model], store) as server:
+    with ForkedServer([lstm_model], store) as server:
         yield server
 
 
@@ -113,7 +113,7 @@ def test_a_step_before_the_log_is_compacted(count: Api, session: str, way: Way) 
 
 def test_one_replayed_step_at_the_most_is_a_setting(lstm_model: Path, tmp_path: Path, session: str) -> None:
     """With --max-replay-steps 1, every step writes a state, however large."""
-    with ServerProcess([lstm_model], "memory:", ["--max-replay-steps", "1"]) as server, server.channel() as channel:
+    with ForkedServer([lstm_model], "memory:", ["--max-replay-steps", "1"]) as server, server.channel() as channel:
         api = Api(server.stub(channel), "lstm")
         start = api.open(session)
         first = api.send("unary", Chunk(session, some_inputs(1, 1), start))
@@ -170,7 +170,7 @@ def test_a_retry_inside_the_log_in_other_chunks(lstm: Api, session: str, way: Wa
     assert lstm.position(session) == at
 
 
-def test_a_retry_after_a_kill(keeping: ServerProcess, lstm_model: Path, session: str) -> None:
+def test_a_retry_after_a_kill(keeping: ForkedServer, lstm_model: Path, session: str) -> None:
     """Acknowledged steps are there: in each way, even inside the log, with the bits of an offline run."""
     inputs = some_inputs(3, 10)
     reference = offline(lstm_model, inputs)

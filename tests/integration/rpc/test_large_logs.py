@@ -12,8 +12,8 @@ import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.bundles import counting_bundle
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from .calls import Api, Chunk, Refused, frame_message
 from .vault import Vault
@@ -29,7 +29,7 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-def loads_of(server: ServerProcess) -> float:
+def loads_of(server: ForkedServer) -> float:
     """Returns the number of load calls to the store so far."""
     return server.metric("cellkeeper_store_round_trips_total", call="load")
 
@@ -42,7 +42,7 @@ def test_neighbours_of_large_records_are_served(redis: RedisServer, tmp_path: Pa
     """
     bundle = counting_bundle(tmp_path / "wide", name="count", features=FEATURES)
     inputs = np.zeros((LARGE_STEPS, FEATURES), np.float32)
-    with ServerProcess([bundle], redis.url, ["--store-timeout-ms", "30000"]) as server, server.channel() as channel:
+    with ForkedServer([bundle], redis.url, ["--store-timeout-ms", "30000"]) as server, server.channel() as channel:
         api = Api(server.stub(channel))
         with Vault(server.store, api, np.zeros((1, FEATURES), np.float32)) as vault:
             vault.put_copies([f"large-{index}" for index in range(LARGE)], inputs)
@@ -72,7 +72,7 @@ def test_a_log_is_bounded_in_bytes(tmp_path: Path, session: str) -> None:
     """The model's time step has 64 bytes: 128 KiB hold 2,048 steps, although 4,096 would be allowed."""
     bundle = counting_bundle(tmp_path / "m", name="count", features=16)
     options = ["--max-log-bytes", str(128 * 1024), "--max-message-bytes", str(64 * 1024)]
-    with ServerProcess([bundle], "memory:", options) as server, server.channel() as channel:
+    with ForkedServer([bundle], "memory:", options) as server, server.channel() as channel:
         api = Api(server.stub(channel))
         assert api.call("GetModel", pb.GetModelRequest(model="count")).max_log_steps == 2048
         at, chunk = api.open(session), np.ones((256, 16), np.float32)

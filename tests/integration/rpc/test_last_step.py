@@ -8,26 +8,26 @@ from pathlib import Path
 import pytest
 from cellkeeper_service.domain.position import MAX_STEP
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import Api, Chunk, Way, frame_message, numbers, placed
 from .vault import Vault
 
 
 @pytest.fixture(scope="module")
-def server(counting_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess([counting_model], f"sqlite:{tmp_path_factory.mktemp('last') / 'sessions.db'}") as served:
+def server(counting_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedServer]:
+    with ForkedServer([counting_model], f"sqlite:{tmp_path_factory.mktemp('last') / 'sessions.db'}") as served:
         yield served
 
 
 @pytest.fixture(scope="module")
-def api(server: ServerProcess) -> Iterator[Api]:
+def api(server: ForkedServer) -> Iterator[Api]:
     with server.channel() as channel:
         yield Api(server.stub(channel))
 
 
 @pytest.fixture(scope="module")
-def vault(server: ServerProcess, api: Api) -> Iterator[Vault]:
+def vault(server: ForkedServer, api: Api) -> Iterator[Vault]:
     with Vault(server.store, api) as made:
         yield made
 

@@ -17,8 +17,8 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.position import Position, advance
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from .calls import Api, Chunk, Way, frame_message, numbers, step_message
 from .talk import Talk
@@ -34,13 +34,13 @@ def redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="module")
-def server(redis: RedisServer, counting_model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess([counting_model], redis.url, OPTIONS) as process:
+def server(redis: RedisServer, counting_model: Path) -> Iterator[ForkedServer]:
+    with ForkedServer([counting_model], redis.url, OPTIONS) as process:
         yield process
 
 
 @pytest.fixture(scope="module")
-def api(server: ServerProcess) -> Iterator[Api]:
+def api(server: ForkedServer) -> Iterator[Api]:
     with server.channel() as channel:
         yield Api(server.stub(channel))
 
@@ -122,7 +122,7 @@ def test_the_servers_queue_is_full(redis: RedisServer, api: Api, session: str) -
 
 @pytest.mark.parametrize("frame_way", ["batch", "stream"])
 def test_a_frames_deadline_drops_what_waits(
-    redis: RedisServer, server: ServerProcess, api: Api, session: str, frame_way: Way
+    redis: RedisServer, server: ForkedServer, api: Api, session: str, frame_way: Way
 ) -> None:
     at = api.open(session)
     behind = advance(at, numbers(1).tobytes(), 4)
@@ -151,7 +151,7 @@ def test_a_unary_calls_deadline_is_the_callers(redis: RedisServer, api: Api, ses
     assert (again.sums, again.replayed) == ([1], True)
 
 
-def test_a_caller_that_is_gone_is_not_served(redis: RedisServer, server: ServerProcess, api: Api, session: str) -> None:
+def test_a_caller_that_is_gone_is_not_served(redis: RedisServer, server: ForkedServer, api: Api, session: str) -> None:
     at = api.open(session)
     before = server.metric("cellkeeper_rejections_total", reason="caller_gone")
     with Talk(api) as talk:
@@ -176,7 +176,7 @@ def test_a_connections_calls_beyond_its_limit_stay_with_the_client(
     options = [*OPTIONS, "--max-connection-rpcs", "1"]
     no_waiting = [("grpc.http.max_concurrent_streams_reject_on_client", 1), ("grpc.enable_retries", 0)]
     with (
-        ServerProcess([counting_model], redis.url, options) as server,
+        ForkedServer([counting_model], redis.url, options) as server,
         server.channel() as patient,
         grpc.insecure_channel(server.target, no_waiting) as other,
     ):
@@ -202,7 +202,7 @@ def test_a_connections_calls_beyond_its_limit_stay_with_the_client(
 def test_a_server_that_shuts_down_finishes_and_takes_nothing_new(counting_model: Path, session: str) -> None:
     with (
         RedisServer({"appendfsync": "no"}) as redis,
-        ServerProcess([counting_model], redis.url, ["--store-timeout-ms", "20000"]) as server,
+        ForkedServer([counting_model], redis.url, ["--store-timeout-ms", "20000"]) as server,
         server.channel() as channel,
     ):
         api = Api(server.stub(channel))

@@ -9,7 +9,7 @@ import pytest
 from cellkeeper_service.model.write import write_bundle
 from onnx import TensorProto, helper, numpy_helper
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import Api, Chunk, Way, frame_message, numbers
 
@@ -53,7 +53,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     }
     folder = tmp_path_factory.mktemp("sums") / "m"
     write_bundle(folder, config, {}, graph=graph())
-    with ServerProcess([folder], "memory:") as server, server.channel() as channel:
+    with ForkedServer([folder], "memory:") as server, server.channel() as channel:
         yield Api(server.stub(channel), "sums")
 
 

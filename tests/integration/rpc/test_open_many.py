@@ -14,8 +14,8 @@ from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import Load
 from cellkeeper_service.store.open import open_store
 
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from .calls import TIMEOUT_S, Api, Chunk, Result, from_error, from_wire, new_id, numbers, to_wire
 from .test_generations import refusal, total
@@ -170,7 +170,7 @@ def test_a_model_that_is_not_served_is_refused_once(count: Api, session: str) ->
     assert (got.code, got.field) == ("INVALID_ARGUMENT", "model")
 
 
-def test_a_call_that_a_server_does_not_know_is_unimplemented(served: ServerProcess, session: str) -> None:
+def test_a_call_that_a_server_does_not_know_is_unimplemented(served: ForkedServer, session: str) -> None:
     """What a newer client gets from an older server.
 
     No refusal of a call's fields has this code, so it cannot be mistaken for one.
@@ -210,7 +210,7 @@ def stored(url: str, names: Sequence[str]) -> dict[str, bytes]:
 def test_a_call_is_repeated_after_the_server_was_killed_in_it(store: str, counting_model: Path, session: str) -> None:
     names = named(session, 1000)
     items = [item(name) for name in names]
-    with ServerProcess([counting_model], store) as server:
+    with ForkedServer([counting_model], store) as server:
         with server.channel() as channel:
             api = Api(server.stub(channel))
             before = all_opened(api, items[:100])

@@ -9,7 +9,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.engine.load import offline
 
 from testing.bundles import make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import Api, Chunk, Way, frame_message, from_wire, numbers, placed, some_inputs
 
@@ -40,7 +40,7 @@ def test_replies_that_are_not_acked_can_be_had_again_whatever_checkpoints_were_d
 
 def test_a_client_whose_acks_stay_behind_is_stopped_at_the_logs_limit(counting_model: Path, session: str) -> None:
     limits = ["--max-log-steps", "8", "--max-chunk-steps", "4"]
-    with ServerProcess([counting_model], "memory:", limits) as server, server.channel() as channel:
+    with ForkedServer([counting_model], "memory:", limits) as server, server.channel() as channel:
         api = Api(server.stub(channel))
         ways: tuple[Way, ...] = ("unary", "batch", "stream")
         for way in ways:
@@ -59,7 +59,7 @@ def test_a_client_whose_acks_stay_behind_is_stopped_at_the_logs_limit(counting_m
 def test_the_log_stays_within_its_limit_though_checkpoints_would_be_due_later(tmp_path: Path, session: str) -> None:
     folder = make_bundle(tmp_path / "m", name="wide", hidden_size=64)  # a state of 43 inputs
     limits = ["--max-log-steps", "12", "--max-chunk-steps", "4"]
-    with ServerProcess([folder], "memory:", limits) as server, server.channel() as channel:
+    with ForkedServer([folder], "memory:", limits) as server, server.channel() as channel:
         api = Api(server.stub(channel), "wide")
         at, longest = api.open(session), 0
         for _ in range(10):

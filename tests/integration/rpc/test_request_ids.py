@@ -13,7 +13,7 @@ import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.position import Position
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import Api, Chunk, Refused, Result, new_id, numbers
 from .record_changes import change_record
@@ -106,7 +106,7 @@ def test_a_retry_after_later_steps_still_finds_its_work(count: Api, session: str
 def older(counting_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, str]]:
     """A server, and its store's URL."""
     store = f"sqlite:{tmp_path_factory.mktemp('older') / 'sessions.db'}"
-    with ServerProcess([counting_model], store) as server, server.channel() as channel:
+    with ForkedServer([counting_model], store) as server, server.channel() as channel:
         yield Api(server.stub(channel)), store
 
 

@@ -13,7 +13,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.engine.load import offline
 
 from testing.bundles import Array, make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import Api, Chunk, Refused, Result, numbers, step_message
 from .checks import check
@@ -53,7 +53,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def stub(bundles: dict[str, Path]) -> Iterator[Any]:
     options = ["--max-chunk-steps", "64", "--max-message-bytes", "65536"]
-    with ServerProcess(list(bundles.values()), "memory:", options) as server, server.channel() as channel:
+    with ForkedServer(list(bundles.values()), "memory:", options) as server, server.channel() as channel:
         yield server.stub(channel)
 
 
@@ -151,7 +151,7 @@ def test_a_reply_that_would_be_too_large_is_refused_before_it_is_computed(tmp_pa
     sizes = {"input_size": 1, "hidden_size": 1024, "head": (1,)}
     wide = make_bundle(tmp_path / "m", name="wide", cell="rnn_tanh", feedback=[0], **sizes)  # type: ignore[arg-type]
     options = ["--max-message-bytes", "65536"]
-    with ServerProcess([wide], "memory:", options) as server, server.channel() as channel:
+    with ForkedServer([wide], "memory:", options) as server, server.channel() as channel:
         api = Api(server.stub(channel), "wide")
         chunk = Chunk(session, numbers(1), api.open(session))
         with pytest.raises(Refused) as refused:

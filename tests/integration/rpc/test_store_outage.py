@@ -12,8 +12,8 @@ import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.position import Position
 
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from .calls import WAYS, Api, Chunk, Refused, Result, Way, new_id, numbers
 
@@ -33,7 +33,7 @@ def redis() -> Iterator[RedisServer]:
 @pytest.fixture(scope="module")
 def api(redis: RedisServer, counting_model: Path) -> Iterator[Api]:
     options = ["--store-timeout-ms", str(int(STORE_TIMEOUT_S * 1000)), "--retry-delay-ms", "150"]
-    with ServerProcess([counting_model], redis.url, options) as server, server.channel() as channel:
+    with ForkedServer([counting_model], redis.url, options) as server, server.channel() as channel:
         yield Api(server.stub(channel))
 
 

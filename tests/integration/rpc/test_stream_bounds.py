@@ -80,6 +80,22 @@ def test_frames_that_end_badly_are_answered_first() -> None:
     play(test)
 
 
+def test_frames_that_end_badly_just_before_the_server_stops() -> None:
+    async def test() -> None:
+        fixture = Fixture()
+        replies = fixture.stream.replies(fixture.frames(1, fails=True))
+        assert (await anext(replies)).last
+        reader = fixture.stream._reader
+        assert reader is not None
+        await asyncio.wait([reader])
+        fixture.stream.finish()
+        with pytest.raises(OSError, match="badly"):
+            await anext(replies)
+        await fixture.end()
+
+    play(test)
+
+
 def test_a_stream_that_is_closed_lets_its_requests_go() -> None:
     async def test() -> None:
         fixture = Fixture()

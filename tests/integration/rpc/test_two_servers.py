@@ -15,7 +15,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.position import advance
 from cellkeeper_service.domain.record import Record
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import WAYS, Api, Chunk, Result, Way, frame_message, new_id, numbers
 from .record_changes import change_record
@@ -31,8 +31,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def apis(counting_model: Path, store: str) -> Iterator[list[Api]]:
     with (
-        ServerProcess([counting_model], store) as one,
-        ServerProcess([counting_model], store) as two,
+        ForkedServer([counting_model], store) as one,
+        ForkedServer([counting_model], store) as two,
         one.channel() as first,
         two.channel() as second,
     ):

@@ -16,7 +16,7 @@ import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from verification.load.attacker import LIST_MODELS, PATHS, PUBLIC
 
 from .calls import Api, Chunk, numbers
@@ -40,20 +40,20 @@ class HalfOpen:
 
 
 @pytest.fixture(scope="module")
-def hasty(counting_model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess([counting_model], "memory:", ["--message-timeout-ms", "300"]) as server:
+def hasty(counting_model: Path) -> Iterator[ForkedServer]:
+    with ForkedServer([counting_model], "memory:", ["--message-timeout-ms", "300"]) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def narrow(counting_model: Path) -> Iterator[ServerProcess]:
+def narrow(counting_model: Path) -> Iterator[ForkedServer]:
     """Three calls may wait for their messages, and two of them may be slow."""
     words = ["--max-unread-rpcs", "3", "--max-message-bytes", "1000000", "--max-request-bytes", "2000000"]
-    with ServerProcess([counting_model], "memory:", words) as server:
+    with ForkedServer([counting_model], "memory:", words) as server:
         yield server
 
 
-def test_every_call_ends_whose_message_does_not_come(hasty: ServerProcess) -> None:
+def test_every_call_ends_whose_message_does_not_come(hasty: ForkedServer) -> None:
     ended: queue.Queue[tuple[str, str]] = queue.Queue()
     with hasty.channel() as channel:
         for path in EVERY:
@@ -62,7 +62,7 @@ def test_every_call_ends_whose_message_does_not_come(hasty: ServerProcess) -> No
     assert codes == dict.fromkeys(EVERY, "DEADLINE_EXCEEDED")
 
 
-def test_a_stream_may_be_idle_once_its_first_frame_has_come(hasty: ServerProcess) -> None:
+def test_a_stream_may_be_idle_once_its_first_frame_has_come(hasty: ForkedServer) -> None:
     with hasty.channel() as channel, Talk(Api(hasty.stub(channel))) as talk:
         api = Api(hasty.stub(channel))
         at = api.open("idle")
@@ -77,7 +77,7 @@ def test_a_stream_may_be_idle_once_its_first_frame_has_come(hasty: ServerProcess
 
 @pytest.mark.parametrize("count", [3, 6])
 def test_only_so_many_are_slow_and_they_take_the_places_of_their_own_connection(
-    narrow: ServerProcess, count: int
+    narrow: ForkedServer, count: int
 ) -> None:
     """With three calls, one slow call is too many; with six, three arrive while there is no room."""
     ended: queue.Queue[str] = queue.Queue()
@@ -96,13 +96,14 @@ def test_only_so_many_are_slow_and_they_take_the_places_of_their_own_connection(
             call.leave()
 
 
-def test_a_health_request_is_small(hasty: ServerProcess) -> None:
+def test_a_health_request_is_small(hasty: ForkedServer) -> None:
     with hasty.channel() as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
         with pytest.raises(grpc.RpcError) as caught:
             check(health_pb2.HealthCheckRequest(service="x" * 5000), timeout=10)
         error: grpc.Call = caught.value  # type: ignore[assignment]
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert error.details() == "request: got 5003 bytes, expected at most 4096"
         serving = health_pb2.HealthCheckResponse.SERVING
         assert check(health_pb2.HealthCheckRequest(service=""), timeout=10).status == serving
         assert pb.ListModelsResponse.FromString(channel.unary_unary(LIST_MODELS, bytes, bytes)(b"", timeout=10)).models

@@ -13,7 +13,7 @@ from cellkeeper_service.domain.position import Position
 from cellkeeper_service.engine.load import offline
 
 from testing.bundles import make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .calls import WAYS, Api, Chunk, Refused, Result, Way, new_id
 from .record_changes import change_record
@@ -44,14 +44,14 @@ def test_the_record_picks_its_version_and_a_version_that_is_not_served_is_refuse
 ) -> None:
     old, new = versions
     store = f"sqlite:{tmp_path / 'sessions.db'}"
-    with ServerProcess([old], store) as server, server.channel() as channel:
+    with ForkedServer([old], store) as server, server.channel() as channel:
         api = Api(server.stub(channel), MODEL)
         start = api.open("s")
         at = api.send("unary", Chunk("s", INPUTS[:3], start)).after
         fingerprint = api.info("s").fingerprint
         assert server.stop() == 0
 
-    with ServerProcess([new], store) as server, server.channel() as channel:
+    with ForkedServer([new], store) as server, server.channel() as channel:
         api = Api(server.stub(channel), MODEL)
         for got in refusals(api, "s", at):
             assert (got.code, got.reason, got.position) == ("FAILED_PRECONDITION", "MODEL_CHANGED", at)
@@ -68,7 +68,7 @@ def test_the_record_picks_its_version_and_a_version_that_is_not_served_is_refuse
         np.testing.assert_array_equal(got.outputs["prediction"], predicted(new, INPUTS))
         assert server.stop() == 0
 
-    with ServerProcess([new, old], store) as server, server.channel() as channel:
+    with ForkedServer([new, old], store) as server, server.channel() as channel:
         api = Api(server.stub(channel), MODEL)
         models = api.call("ListModels", pb.ListModelsRequest()).models
         assert [model.name for model in models] == [MODEL, MODEL]
@@ -92,14 +92,14 @@ def test_the_record_picks_its_version_and_a_version_that_is_not_served_is_refuse
 def test_other_numerics_are_refused_or_accepted_by_a_setting(versions: tuple[Path, Path], tmp_path: Path) -> None:
     bundle, _ = versions
     store = f"sqlite:{tmp_path / 'sessions.db'}"
-    with ServerProcess([bundle], store) as server, server.channel() as channel:
+    with ForkedServer([bundle], store) as server, server.channel() as channel:
         api = Api(server.stub(channel), MODEL)
         start = api.open("s")
         at = api.send("unary", Chunk("s", INPUTS[:3], start)).after
         assert server.stop() == 0
     change_record(store, MODEL, "s", lambda old: replace(old, header=old.header.replace(numerics=b"another!")))
 
-    with ServerProcess([bundle], store) as server, server.channel() as channel:
+    with ForkedServer([bundle], store) as server, server.channel() as channel:
         api = Api(server.stub(channel), MODEL)
         for got in refusals(api, "s", at):
             assert (got.code, got.reason, got.position) == ("FAILED_PRECONDITION", "NUMERICS_CHANGED", at)
@@ -109,7 +109,7 @@ def test_other_numerics_are_refused_or_accepted_by_a_setting(versions: tuple[Pat
         assert api.position("s") == at
         assert server.stop() == 0
 
-    with ServerProcess([bundle], store, ["--accept-other-numerics"]) as server, server.channel() as channel:
+    with ForkedServer([bundle], store, ["--accept-other-numerics"]) as server, server.channel() as channel:
         api = Api(server.stub(channel), MODEL)
         assert api.open("s") == at
         got = api.send("stream", Chunk("s", INPUTS[3:], at))
@@ -126,12 +126,12 @@ def test_a_version_that_is_not_served_is_told_before_what_does_not_fit_the_serve
         pb.Tensor(name=name, dtype=pb.FLOAT32, shape=(1, 8), data=values.tobytes())
         for name, values in zip(("h", "c"), state, strict=True)
     ]
-    with ServerProcess([old], store) as server, server.channel() as channel:
+    with ForkedServer([old], store) as server, server.channel() as channel:
         api = Api(server.stub(channel), MODEL)
         at = api.send("unary", Chunk("s", INPUTS[:3], api.open("s"))).after
         assert server.stop() == 0
 
-    with ServerProcess([new], store) as server, server.channel() as channel:
+    with ForkedServer([new], store) as server, server.channel() as channel:
         api = Api(server.stub(channel), MODEL)
         for got in refusals(api, "s", at):
             assert (got.code, got.reason, got.position) == ("FAILED_PRECONDITION", "MODEL_CHANGED", at)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cellkeeper_service.__main__ import run
 from cellkeeper_service.converters import import_onnx
 from cellkeeper_service.engine.load import load_engine
 from cellkeeper_service.errors import StartError
@@ -18,13 +18,15 @@ from .small_graphs import endless, graph
 WORDS = "one call took longer than 300 ms and was stopped"
 
 
-def test_a_loop_without_an_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_loop_without_an_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], run_here: Callable[[list[str]], int]
+) -> None:
     loop = graph(endless(), layout="step")
     started = time.monotonic()
     refused(tmp_path, WORDS, import_onnx, loop.model, tmp_path / "m", trial_call_ms=300, report=str)
     file = tmp_path / "loop.onnx"
     file.write_bytes(loop.model)
-    assert run(["import", "onnx", str(file), str(tmp_path / "m"), "--trial-call-ms=300"]) == 1
+    assert run_here(["import", "onnx", str(file), str(tmp_path / "m"), "--trial-call-ms=300"]) == 1
     told = capsys.readouterr().err
     assert WORDS in told
     assert len(told.splitlines()) == 1
@@ -32,7 +34,7 @@ def test_a_loop_without_an_end(tmp_path: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(StartError, match=WORDS):
         load_engine(bundle, "cpu", 4, trial_call_ms=300)
     listen = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
-    assert run(["serve", str(tmp_path / "m"), "--trial-call-ms=300", *listen]) == 1
+    assert run_here(["serve", str(tmp_path / "m"), "--trial-call-ms=300", *listen]) == 1
     told = capsys.readouterr().err
     assert told.startswith(f"cellkeeper-server: {tmp_path / 'm' / 'model.onnx'}: {WORDS}")
     assert time.monotonic() - started < 60

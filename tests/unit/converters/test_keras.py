@@ -220,6 +220,10 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
     def other_mask() -> Any:
         return Model(x, L.LSTM(4, name="masked")(x, mask=ops.any(ops.greater(x, 0.0), axis=-1)))
 
+    def two_inputs() -> Any:
+        a, b = Input((None, 3), name="a"), Input((None, 2), name="b")
+        return Model([a, b], L.LSTM(4)(L.Concatenate()([a, b])))
+
     def two_outputs() -> Any:
         y = L.LSTM(4)(x)
         return Model(x, [L.Dense(1)(y), L.Dense(2)(y)])
@@ -271,9 +275,10 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
         "states": (with_states, r"second \(LSTM\): takes \[.*initial states from other layers"),
         "returned": (returned, r"gives \(LSTM\): its returned state is used"),
         "attention": (attention, r"look \(Attention\): (takes|needs the whole)"),
-        "twice": (twice, r"again \(GRU\): is used more than once"),
+        "twice": (twice, r"again \(GRU\): is used more than once, expected each layer once; pass --trace"),
         "mask": (other_mask, "a mask that does not come from an Embedding or a Masking layer|takes"),
-        "outputs": (two_outputs, r"output_layers: got \[.*\], expected one"),
+        "inputs": (two_inputs, r"input_layers: got \['a', 'b'\], expected one of the model's layers; pass --trace"),
+        "outputs": (two_outputs, r"output_layers: got \[.*\], expected one of the model's layers; pass --trace"),
     }
 
 

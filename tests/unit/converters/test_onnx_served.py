@@ -13,7 +13,7 @@ from cellkeeper import Client
 from cellkeeper_service.converters import Imported, import_onnx
 
 from testing.bundles import Array
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from verification.parity.onnx_cases import HANDMADE_CONSTANTS, carried_graph, handmade_graph
 
 STEPS, SESSIONS = 24, 5
@@ -53,7 +53,7 @@ def test_served_bits_are_onnxruntimes(kind: str, tmp_path: Path) -> None:
     features = 2 if kind == "by hand" else 3
     inputs = np.random.default_rng(6).standard_normal((SESSIONS, STEPS, features)).astype(np.float32)
     served: list[list[Array]] = [[] for _ in range(SESSIONS)]
-    with ServerProcess([tmp_path / "m"], f"sqlite:{tmp_path / 's.db'}") as server:
+    with ForkedServer([tmp_path / "m"], f"sqlite:{tmp_path / 's.db'}") as server:
         for start, stop in ((0, 1), (1, 2), (2, 9), (9, 16), (16, STEPS)):
             if start == 9:  # the sessions survive it
                 server.kill()

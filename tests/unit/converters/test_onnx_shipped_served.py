@@ -18,7 +18,7 @@ from cellkeeper_service.converters import import_onnx
 
 from examples.recipes.policy import policy
 from testing.bundles import Array
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from testing.wire_client import Chunk, Position, Replica, Result
 from verification.parity.shipped_graphs import counter, detector, enhancer, state_alone
 
@@ -79,12 +79,12 @@ SHIPPED = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedServer]:
     folder = tmp_path_factory.mktemp("shipped")
     for name, shipped in SHIPPED.items():
         import_onnx(shipped.graph, folder / name, report=str, max_batch=16, **shipped.options)
     bundles = [folder / name for name in SHIPPED]
-    with ServerProcess(bundles, f"sqlite:{folder / 's.db'}", ["--max-batch=16"]) as server:
+    with ForkedServer(bundles, f"sqlite:{folder / 's.db'}", ["--max-batch=16"]) as server:
         yield server
 
 
@@ -92,7 +92,7 @@ def inputs_of(shipped: Shipped) -> Array:
     return np.random.default_rng(6).standard_normal((SESSIONS, STEPS, *shipped.shape)).astype(np.float32)
 
 
-def test_served_bits_are_those_of_a_loop(server: ServerProcess) -> None:
+def test_served_bits_are_those_of_a_loop(server: ForkedServer) -> None:
     served: dict[tuple[str, int], list[Array]] = {}
     for start, stop in ((0, 1), (1, 2), (2, 7), (7, STEPS)):
         if start == 7:  # the sessions survive it
@@ -113,7 +113,7 @@ def test_served_bits_are_those_of_a_loop(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-async def test_many_sessions_in_frames(name: str, server: ServerProcess) -> None:
+async def test_many_sessions_in_frames(name: str, server: ForkedServer) -> None:
     shipped = SHIPPED[name]
     inputs = inputs_of(shipped)
     async with AsyncClient(server.target) as client:
@@ -127,7 +127,7 @@ async def test_many_sessions_in_frames(name: str, server: ServerProcess) -> None
         np.testing.assert_array_equal(outputs, shipped.looped(inputs[number]))
 
 
-def test_a_state_goes_out_and_comes_back_in_its_dtype(server: ServerProcess) -> None:
+def test_a_state_goes_out_and_comes_back_in_its_dtype(server: ForkedServer) -> None:
     shipped = SHIPPED["counter"]
     inputs = inputs_of(shipped)[0]
     with Client(server.target) as client:
@@ -142,7 +142,7 @@ def test_a_state_goes_out_and_comes_back_in_its_dtype(server: ServerProcess) -> 
         assert other.state()["ticks"] == STEPS
 
 
-def test_a_forecast_of_windows(server: ServerProcess) -> None:
+def test_a_forecast_of_windows(server: ForkedServer) -> None:
     shipped = SHIPPED["counter"]
     inputs = inputs_of(shipped)[0][:3]
     with Client(server.target) as client:
@@ -155,14 +155,14 @@ def test_a_forecast_of_windows(server: ServerProcess) -> None:
     np.testing.assert_array_equal(came.reshape(3, 6), shipped.looped(inputs)[2:])
 
 
-def test_get_model_says_that_it_is_one_session_a_call(server: ServerProcess) -> None:
+def test_get_model_says_that_it_is_one_session_a_call(server: ForkedServer) -> None:
     with Client(server.target) as client:
         models = {model.name: model for model in client.models()}
     assert {name for name, model in models.items() if "one_session_a_call" in model.numerics} == {"policy", "enhancer"}
     assert all(model.exact for model in models.values())
 
 
-async def test_a_step_sent_again_counts_once(server: ServerProcess) -> None:
+async def test_a_step_sent_again_counts_once(server: ForkedServer) -> None:
     x = np.ones((1, 3, 2), np.float32)
     with Client(server.target) as client:
         session = client.session("again", model="counter")

@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from cellkeeper_service.__main__ import run
 from cellkeeper_service.converters import import_keras, import_onnx, import_torch
 from torch import Tensor, nn
 
@@ -183,9 +182,11 @@ def test_a_backend_of_keras_that_is_not_there(keras: Any, tmp_path: Path) -> Non
         )
 
 
-def test_serving_a_model_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_serving_a_model_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], run_here: Callable[[list[str]], int]
+) -> None:
     (tmp_path / "pump.keras").touch()
-    assert run(["serve", str(tmp_path / "pump.keras")]) == 1
+    assert run_here(["serve", str(tmp_path / "pump.keras")]) == 1
     told = capsys.readouterr().err
     assert "a file, expected the folder of a bundle; `cellkeeper-server import keras" in told
     assert len(told.splitlines()) == 1

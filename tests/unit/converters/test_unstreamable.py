@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cellkeeper_service.__main__ import run
 from cellkeeper_service.converters import import_onnx
 from cellkeeper_service.engine.load import load_engine
 from cellkeeper_service.engine.user_graph import UserGraphEngine
@@ -50,10 +50,12 @@ def test_the_proof_tells_where_a_slight_difference_begins(title: str, tmp_path: 
     refused(tmp_path, words, import_onnx, graph.model, tmp_path / "m", **options)
 
 
-def test_the_server_does_not_start_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_server_does_not_start_with_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], run_here: Callable[[list[str]], int]
+) -> None:
     graph = REFUSED["mean over the batch"]
     write_bundle(tmp_path / "m", graph.config(), {}, graph=graph.model)
-    assert run(["serve", str(tmp_path / "m"), "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]) == 1
+    assert run_here(["serve", str(tmp_path / "m"), "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]) == 1
     told = capsys.readouterr().err
     assert re.search("model.onnx: rows of a batch depend on each other", told), told
 

@@ -52,7 +52,7 @@ TORCH: dict[str, tuple[Callable[[], Model], str]] = {
     "the next time step": (lambda: Model(lambda y: torch.roll(y, -1, 1)), AHEAD),
     "attention": (attending, rf"holds more.0 \(MultiheadAttention\), which sees other time steps; .*{AHEAD}"),
     "a centred window": (lambda: over_time(nn.Conv1d(16, 16, 3, padding=1)), AHEAD),
-    "normalised over time": (lambda: over_time(nn.InstanceNorm1d(16)), "fails on a batch of 11 sequences"),
+    "normalised over time": (lambda: over_time(nn.InstanceNorm1d(16)), "11 sequences of 1 time steps"),
     "a running sum": (
         lambda: Model(lambda y: y.cumsum(1)),
         "something that is not a state carries over between time steps",

@@ -13,6 +13,7 @@ import pytest
 from cellkeeper_service.domain.meter import Meter, StepTimes
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.metrics import MetricsServer, ModelRow, PrometheusMeter
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 Samples = dict[str, float]
@@ -36,10 +37,10 @@ def every_event(meter: Meter) -> None:
     meter.committed("conflict", 1)
     meter.committed("unknown", 2)
     meter.checkpointed("co2")
-    meter.evicted("co2", "memory")
+    meter.evicted("co2", "capacity")
     meter.non_finite("co2")
-    meter.store_call("commit_many", 64, 0.0007, failed=False)
-    meter.store_call("commit_many", 32, 0.2, failed=True)
+    meter.store_call("commit", 64, 0.0007, failed=False)
+    meter.store_call("commit", 32, 0.2, failed=True)
     meter.state_change("co2", 4.0, 0.05)
     meter.frame("in", 256)
     meter.frame("in", 100)
@@ -50,9 +51,15 @@ def samples(text: str) -> Samples:
     """Returns every sample, by its name and labels in Prometheus' notation."""
     found = {}
     for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
-            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+        found.update(samples_of(family))
+    return found
+
+
+def samples_of(family: Metric) -> Samples:
+    found = {}
+    for sample in family.samples:
+        labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
+        found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
     return found
 
 
@@ -94,14 +101,14 @@ EXPECTED = {
     'cellkeeper_commits_total{result="conflict"}': 1,
     'cellkeeper_commits_total{result="unknown"}': 2,
     'cellkeeper_checkpoints_total{model="co2"}': 1,
-    'cellkeeper_evictions_total{model="co2",reason="memory"}': 1,
+    'cellkeeper_evictions_total{model="co2",reason="capacity"}': 1,
     'cellkeeper_rejections_total{reason="step_gap"}': 2,
     'cellkeeper_rejections_total{reason="queue_full"}': 1,
     'cellkeeper_non_finite_chunks_total{model="co2"}': 1,
-    'cellkeeper_store_round_trips_total{call="commit_many"}': 2,
-    'cellkeeper_store_items_total{call="commit_many"}': 96,
-    'cellkeeper_store_errors_total{call="commit_many"}': 1,
-    'cellkeeper_store_seconds_bucket{call="commit_many",le="0.001"}': 1,
+    'cellkeeper_store_round_trips_total{call="commit"}': 2,
+    'cellkeeper_store_items_total{call="commit"}': 96,
+    'cellkeeper_store_errors_total{call="commit"}': 1,
+    'cellkeeper_store_seconds_bucket{call="commit",le="0.001"}': 1,
     'cellkeeper_state_norm_sum{model="co2"}': 4.0,
     'cellkeeper_state_relative_change_sum{model="co2"}': 0.05,
     'cellkeeper_frames_total{direction="in"}': 2,
@@ -130,10 +137,27 @@ def test_labels_are_few_and_never_sessions(meter: PrometheusMeter) -> None:
     assert {label for family in families for sample in family.samples for label in sample.labels} <= allowed
 
 
+def test_counters_are_shown_with_zero_before_their_first_event() -> None:
+    """If a series began with its first event, `rate` and `increase` would show nothing of it, and no alert would
+    fire."""
+    meter = PrometheusMeter()
+    meter.show_models([ModelRow("co2", "f1", "onnxruntime", "cpu", "ort 1.20 avx2", True, True)])
+    before = samples(meter.exposition().decode())
+    every_event(meter)
+    counters = [
+        name
+        for family in text_string_to_metric_families(meter.exposition().decode())
+        for name in samples_of(family)
+        if family.type == "counter"
+    ]
+    assert len(counters) > 60
+    assert {name: before.get(name) for name in counters} == dict.fromkeys(counters, 0)
+
+
 def test_meters_are_independent() -> None:
     first, second = PrometheusMeter(), PrometheusMeter()
     first.rejected("step_gap")
-    assert b"step_gap" not in second.exposition()
+    assert samples(second.exposition().decode())['cellkeeper_rejections_total{reason="step_gap"}'] == 0
 
 
 def test_an_unused_meter_can_be_scraped() -> None:

@@ -13,19 +13,19 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from testing.bundles import counting_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 MODELS = ("single", "chunk", "still", "none")
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
+def server(tmp_path: Path) -> Iterator[ForkedServer]:
     bundles = [counting_bundle(tmp_path / name, name=name, features=2) for name in MODELS]
-    with ServerProcess(bundles, "memory:") as server:
+    with ForkedServer(bundles, "memory:") as server:
         yield server
 
 
-def change_of(server: ServerProcess) -> Metric:
+def change_of(server: ForkedServer) -> Metric:
     with urlopen(server.metrics_url, timeout=30) as reply:
         families = text_string_to_metric_families(reply.read().decode())
     return next(family for family in families if family.name == "cellkeeper_state_relative_change")
@@ -36,7 +36,7 @@ def value(family: Metric, suffix: str, model: str, **labels: str) -> float:
     return sum(sample.value for sample in family.samples if (sample.name, sample.labels) == (name, labels))
 
 
-def test_the_first_step_from_a_state_of_zeros_is_no_outlier(server: ServerProcess) -> None:
+def test_the_first_step_from_a_state_of_zeros_is_no_outlier(server: ForkedServer) -> None:
     """A new session's state is zero, so the change is relative to the new state: 1, or 0 if it stays zero."""
     with Client(server.target) as client:
         for number in range(SAMPLE_EVERY_CALLS):  # each is one call of the engine, and a new session's first step
@@ -54,7 +54,7 @@ def test_the_first_step_from_a_state_of_zeros_is_no_outlier(server: ServerProces
     assert value(family, "_bucket", "still", le="1e-06") == 1  # counts as unchanged
 
 
-def test_the_mean_is_of_use_and_the_help_says_how_it_is_measured(server: ServerProcess) -> None:
+def test_the_mean_is_of_use_and_the_help_says_how_it_is_measured(server: ForkedServer) -> None:
     with Client(server.target) as client:
         for name in range(200):
             session = client.session(f"s{name}", model="single")

@@ -15,6 +15,7 @@ import numpy as np
 from cellkeeper_service.domain.spec import InputSpec
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import MAX_STATE_BYTES
+from cellkeeper_service.model.fields import one_line
 
 from ..refusal import ImportRefused
 from ..stack import Array
@@ -53,6 +54,7 @@ def declare(
     given = constants_of(graph, constants, place)
     wanted = None if input_name is None else (input_name,) if isinstance(input_name, str) else tuple(input_name)
     chosen = _inputs(graph, wanted, {*states, *given}, place)
+    _refuse_unread(graph, [*states, *(value.name for value in chosen)], place)
     for name in batch_axes:
         if name not in states:
             raise ImportRefused(place, f"batch axis of {name}: not a state, expected some of {list(states)}")
@@ -93,6 +95,17 @@ def declare(
     )
 
 
+def _refuse_unread(graph: Graph, names: Sequence[str], place: str) -> None:
+    """Raises ImportRefused for an input or a state that the graph takes, but never reads."""
+    unread = next((name for name in names if name not in graph.read), None)
+    if unread is not None:
+        raise ImportRefused(
+            f"{place}: input {unread}",
+            "no node of the graph reads it, so its values would be lost. torch.export merges inputs whose examples are "
+            "one tensor, such as h and c of the same zeros: pass a tensor for each, and export again",
+        )
+
+
 def _by_name(what: str, said: Any) -> Mapping[str, Any]:
     if said is None or isinstance(said, Mapping):
         return said or {}
@@ -106,18 +119,16 @@ def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple
 
     Calls the graph, with several sessions if it takes them.
     """
-    steps = 1 if declaration.time_axis is None or declaration.single else 3
     batch = PROBED if declaration.batch == "free" else 1
-    x = np.zeros((steps, batch, *declaration.input_shape), declaration.input_dtype)
-    states = declaration.zeros(batch)
-    before = {name: value.shape for name, value in states.items()}
     try:
-        results = declaration.call(session, x, states)
+        results, states = _called(session, declaration, batch)
     except (ImportRefused, StartError) as error:
         raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
     except Exception as error:  # onnxruntime's errors have no public base class
-        cause = f"{BAKED}, or the declaration is wrong" if batch > 1 else "the declaration is wrong"
-        raise ImportRefused(place, f"a call of {steps} steps for {batch} sessions fails: {cause} ({error})") from error
+        cause = BAKED if batch > 1 and _runs(session, declaration) else "the graph cannot run, or is declared wrongly"
+        why = one_line(str(error).partition("Status Message: ")[2] or str(error))
+        raise ImportRefused(place, f"a call for {batch} sessions fails: {cause} ({why})") from error
+    before = {name: value.shape for name, value in declaration.zeros(batch).items()}
     for name, shape in before.items():
         if states[name].shape != shape:
             raise ImportRefused(
@@ -127,6 +138,23 @@ def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple
         name: tuple(int(size) for size in value.shape[2:])
         for name, value in zip(declaration.outputs, results, strict=True)
     }
+
+
+def _called(session: Any, declaration: Declaration, batch: int) -> tuple[list[Array], dict[str, Array]]:
+    """Returns the outputs and the new states of a call with zeros, of one or a few time steps."""
+    steps = 1 if declaration.time_axis is None or declaration.single else 3
+    states = declaration.zeros(batch)
+    x = np.zeros((steps, batch, *declaration.input_shape), declaration.input_dtype)
+    return declaration.call(session, x, states), states
+
+
+def _runs(session: Any, declaration: Declaration) -> bool:
+    """Returns True if the graph runs for one session."""
+    try:
+        _called(session, declaration, 1)
+    except Exception:  # noqa: BLE001 - onnxruntime's errors have no public base class
+        return False
+    return True
 
 
 def _inputs(graph: Graph, names: Sequence[str] | None, others: set[str], place: str) -> list[Value]:

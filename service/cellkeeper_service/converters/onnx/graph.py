@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import helper, numpy_helper
+from onnx import AttributeProto, helper, numpy_helper
 
 from cellkeeper_service.engine.onnx_checks import read_model
 from cellkeeper_service.errors import StartError
@@ -66,6 +66,15 @@ class Graph:
         """Inputs with a value in the file: weights, as old exporters list them, or a state's initial value."""
         given = {item.name for item in self.model.graph.initializer}
         return {item.name: _value(item) for item in self.model.graph.input if item.name in given}
+
+    @property
+    def read(self) -> set[str]:
+        """The names of all values that a node reads or the graph returns."""
+        names = {item.name for item in self.model.graph.output}
+        for graph in graphs_within(self.model.graph):
+            names |= {name for node in graph.node for name in node.input}
+            names |= {item.name for item in graph.output}
+        return names
 
     def bytes(self) -> bytes:
         return bytes(self.model.SerializeToString())
@@ -130,6 +139,15 @@ class Graph:
         while name in taken:
             name += "_"
         return name
+
+
+def graphs_within(graph: Any) -> Iterator[Any]:
+    """Yields the graph, and the branches and loop bodies within it."""
+    yield graph
+    for node in graph.node:
+        for item in node.attribute:
+            for inner in (item.g, *item.graphs) if item.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) else ():
+                yield from graphs_within(inner)
 
 
 def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from cellkeeper_service.model.config import STATE_DTYPES
@@ -28,6 +29,12 @@ def guess_states(graph: Graph, place: str) -> dict[str, str]:
             raise ImportRefused(place, f"states: input {before.name} may go with the outputs {fits}; pass states")
         if fits:
             pairs[before.name] = fits[0]
+    if not pairs and not _candidates(graph):
+        raise ImportRefused(
+            place,
+            "has no input that could be a state, so it starts over with each call; export the model with its states as "
+            f"inputs and outputs, such as forward(x, h, c) -> (y, h, c). {listing(graph)}",
+        )
     if not pairs or len(set(pairs.values())) < len(pairs):
         raise ImportRefused(
             place,
@@ -35,6 +42,12 @@ def guess_states(graph: Graph, place: str) -> dict[str, str]:
             f"{listing(graph)}",
         )
     return pairs
+
+
+def _candidates(graph: Graph) -> list[str]:
+    """Returns the inputs that could be states, by the shapes and dtypes of the outputs: one input is the time step."""
+    alike = [one.name for one in graph.inputs.values() if any(_alike(one, other) for other in graph.outputs.values())]
+    return alike if len(graph.inputs) > 1 else []
 
 
 def _refuse_defaults(graph: Graph, place: str) -> None:
@@ -81,7 +94,7 @@ def listing(graph: Graph) -> str:
 
 def _stems(name: str, marks: tuple[str, ...]) -> set[str]:
     """Returns what a name may be without a mark for "before" or "after"; also the name itself."""
-    lower = name.lower()
+    lower = re.sub(r":\d+$", "", name.lower())  # TensorFlow's number of an operator's output
     stems = {lower}
     for mark in marks:
         for joint in ("_", ".", "-"):

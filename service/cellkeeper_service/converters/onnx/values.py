@@ -6,17 +6,17 @@ nor a value that stands for a missing one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import prod
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, numpy_helper
+from onnx import numpy_helper
 
 from cellkeeper_service.model.config import MAX_SIZE
 
 from ..drawn import normalization
 from ..stack import Array, Normalize
+from .graph import graphs_within
 
 _COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Clip", "Max", "Min", "ThresholdedRelu")
 _UNCHANGED = ("Identity", "Cast", "Unsqueeze", "Squeeze")
@@ -27,7 +27,7 @@ MOST_NODES = 64  # of a path from the input
 def compared_values(model: Any) -> list[float]:
     """Returns the single numbers that any node compares with."""
     found: dict[float, None] = {}
-    for graph in _graphs(model.graph):
+    for graph in graphs_within(model.graph):
         known = _constants(graph)
         for node in graph.node:
             if node.op_type in _COMPARISONS:
@@ -105,11 +105,3 @@ def _constants(graph: Any) -> dict[str, Array]:
         elif node.op_type in _CAST and node.input[0] in known:
             known[node.output[0]] = known[node.input[0]]
     return {name: value for name, value in known.items() if value.dtype.kind in "fiub"}
-
-
-def _graphs(graph: Any) -> Iterator[Any]:
-    yield graph
-    for node in graph.node:
-        for item in node.attribute:
-            for inner in (item.g, *item.graphs) if item.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) else ():
-                yield from _graphs(inner)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 BATCH = 11  # of the trace; a size that layers rarely have
+_FIXED = "specialized it to be a constant"  # what torch.export says if code turned the batch into a number
 RECIPE = "docs/models.md, Modules with a forward of their own"
 
 
@@ -111,7 +112,11 @@ def exported(step: Any, arguments: tuple[Tensor, ...], axes: Sequence[int], plac
     try:
         with quiet():
             return torch.export.export(step.eval(), arguments, dynamic_shapes=shapes, strict=False)
-    except Exception as error:
+    except Exception as error:  # the user's code may raise anything
+        if _FIXED in str(error):
+            raise ImportRefused(
+                place, f"its forward fixes the size of the batch, by a number or len(x); use x.shape[0]: {RECIPE}"
+            ) from error
         raise ImportRefused(
             place,
             "torch.export cannot trace one time step of it; remove branches on values, loops over time and a fixed "

@@ -46,6 +46,7 @@ def compare_forward(
     recurrent: Any = next((module for module in chain if hasattr(module, "batch_first")), None)
     own = OwnForward(model, bool(recurrent is not None and recurrent.batch_first))
     layers = ModuleChain(chain, initial)
+    _refuse_kept(own, random_sequences(stack, 1, STEPS)[0])
     for what, inputs in _trials(stack):
         _compare(own, layers, what, inputs)
     tried: list[float] | None = None
@@ -60,6 +61,17 @@ def compare_forward(
     with Compared() as of_layers:
         layers.whole(random_sequences(stack, 1, STEPS)[0])
     return sorted({*own.choices} - {*of_layers.choices})
+
+
+def _refuse_kept(own: OwnForward, inputs: Array) -> None:
+    """Raises ImportRefused if the forward returns something else when it is called again."""
+    if not np.array_equal(own.last(inputs), own.last(inputs), equal_nan=True):
+        raise ImportRefused(
+            own.name,
+            "returns other values when it is called again: it draws random numbers, or keeps a state from one call to "
+            "the next, such as self.hidden; take the state as an argument and return it, and pass example and states; "
+            "or pass its modules as a list, in the order in which they compute",
+        )
 
 
 def _compare(own: OwnForward, layers: ModuleChain, what: str, inputs: Array) -> None:
@@ -218,8 +230,6 @@ class OwnForward:
         watch: Any = None
         if self._first is not None:
             watch = self._first.register_forward_pre_hook(lambda _, given: fed.append(given[0] if given else None))
-        was_training = self._model.training
-        self._model.eval()
         try:
             with torch.no_grad(), self._seen:
                 y: Any = self._model(x.unsqueeze(0 if self._batch_first else 1))
@@ -228,7 +238,6 @@ class OwnForward:
                 self.name, f"fails on a sequence of batch 1 ({error}); pass the layers as a list"
             ) from error
         finally:
-            self._model.train(was_training)
             if watch is not None:
                 watch.remove()
         tensors = [value.detach().reshape(-1) for value in fed if isinstance(value, torch.Tensor)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from ..refusal import ImportRefused
 from ..stack import Array, Layer, LayerNorm, Recurrent, Stack
 from .build import build_modules
 from .forward import TRACED, compare_forward
-from .modules import ModuleChain, flatten, module_parts
+from .modules import ModuleChain, copied, flatten, module_parts, unwrapped
 from .program import import_program, is_program
 from .weights import Part, guess_parts, parse_parts, read_parts, refuse_wrapped, with_initial
 
@@ -89,6 +88,7 @@ def import_torch(
     folder = Path(folder)
     name = check_target(folder, name)
     processing = checked(normalization, missing, output, feature_names)
+    model = unwrapped(model)
     served: dict[str, Any] = {"feedback": feedback, "tolerance": tolerance, "max_batch": max_batch}
     stated = not isinstance(states, tuple | list | Mapping) or bool(states)
     if is_program(model):
@@ -171,8 +171,8 @@ def _import_traced(
         raise ImportRefused("initial_state", "got one for a module that is traced, expected states")
     if not hasattr(model, "named_modules") or type(model).__module__.startswith("torch.jit"):
         raise ImportRefused("example", f"got one with {type(model).__name__}, expected it with a torch module only")
-    copied = _copied(type(model).__name__, model)
-    traced = trace(copied, example, states, layout, processing)
+    module = copied(type(model).__name__, model)
+    traced = trace(module, example, states, layout, processing)
     place = type(model).__name__
     try:
         return import_program(
@@ -191,7 +191,7 @@ def _import_traced(
             **options,
         )
     except ImportRefused as error:
-        raise ImportRefused(error.place, f"{whole_sequence_layers(copied)}{error.reason}") from error
+        raise ImportRefused(error.place, f"{whole_sequence_layers(module)}{error.reason}") from error
 
 
 def _read(
@@ -221,9 +221,9 @@ def _read(
         found = flatten(model)
         place = type(model).__name__
         parts, tensors = module_parts(found)
-        chain = [_copied(name, module) for name, module in found]
+        chain = [copied(name, module) for name, module in found]
         standard = type(model).__module__.startswith("torch.nn.modules")
-        own = None if standard or isinstance(model, Sequence) else model
+        own = None if standard or isinstance(model, Sequence) else copied("", model)
     read = with_initial(read_parts(parts, tensors, place), initial, place)
     stack = Stack(_features(read), tuple(read))
     whole = processing.around(stack)
@@ -259,14 +259,6 @@ def _features(layers: Sequence[Layer]) -> int:
         if weight is not None:
             return int(weight.shape[1]) if type(layer).__name__ == "Dense" and weight.ndim == 2 else 0
     return 1  # widths.check refuses a stack without layers
-
-
-def _copied(name: str, module: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(module).cpu().float().eval()
-    except Exception as error:  # a module's own copying may raise anything
-        kind = f"{name or 'model'} ({type(module).__name__})"
-        raise ImportRefused(kind, f"cannot be copied ({error}); pass its state_dict() with layers") from error
 
 
 def _initial(state: Any) -> dict[str, Array]:

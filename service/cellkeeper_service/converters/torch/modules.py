@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,49 @@ _ACTIVATIONS = {
     "Tanhshrink": "tanh_shrink",
 }
 _IGNORED = ("Dropout", "AlphaDropout", "FeatureAlphaDropout", "Identity")
+_WRAPPERS = {  # the attribute that holds the module
+    "OptimizedModule": "_orig_mod",
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "AveragedModel": "module",
+}
 _WHOLE = ("MultiheadAttention", "Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder")
 ALLOWED = "LSTM, GRU, RNN, their cells, Embedding, Linear, LayerNorm, activations, Dropout"
+
+
+def unwrapped(model: Any) -> Any:
+    """Returns the module within torch.compile, DataParallel and their like, which compute the same under other names.
+
+    Its states then have the names that they have without the wrapper, so that sessions can be carried over.
+    """
+    while type(model).__module__.startswith("torch.") and type(model).__name__ in _WRAPPERS:
+        model = getattr(model, _WRAPPERS[type(model).__name__])
+    return model
+
+
+def copied(name: str, module: nn.Module) -> nn.Module:
+    """Returns a copy on the CPU, in float32, in evaluation mode and without wrappers.
+
+    The import runs only copies: running a module may change what it keeps. Raises ImportRefused.
+    """
+    try:
+        copy: nn.Module = unwrapped(deepcopy(module, _computed(module)))
+        for parent in copy.modules():
+            for key, child in parent.named_children():
+                setattr(parent, key, unwrapped(child))
+        return copy.cpu().float().eval()
+    except Exception as error:  # a module's own copying may raise anything
+        kind = f"{name or 'model'} ({type(module).__name__})"
+        raise ImportRefused(kind, f"cannot be copied ({error}); pass its state_dict() with layers") from error
+
+
+def _computed(module: nn.Module) -> dict[int, Any]:
+    """Returns copies, by id, of tensors that modules keep from a call: deepcopy refuses those that have a gradient."""
+    from torch import Tensor
+    from torch.utils import _pytree as tree
+
+    kept = [value for one in module.modules() for value in tree.tree_leaves(vars(one))]
+    return {id(value): value.detach().clone() for value in kept if isinstance(value, Tensor) and not value.is_leaf}
 
 
 def flatten(model: Any) -> list[tuple[str, nn.Module]]:
@@ -52,6 +94,7 @@ def _flatten(model: Any, *, compared: bool) -> list[tuple[str, nn.Module]]:
     """compared: with the forward of an enclosing module."""
     from torch import nn
 
+    model = unwrapped(model)
     if isinstance(model, nn.Module):
         _refuse_normed(model)
         if type(model).__module__.startswith("torch.jit"):

@@ -62,18 +62,19 @@ def _watched(
 
     seen: dict[int, list[WatchedCall]] = {}
     given: dict[int, list[Any]] = {}
-    try:
-        for steps in (1, *LENGTHS):
+    for steps in (1, *LENGTHS):
+        try:
             calls: list[WatchedCall] = []
             with torch.no_grad(), watch(model, lambda call, calls=calls: calls.append(call), []):  # type: ignore[misc]
                 result = model(*(_stretched(x, axis, steps, steps + 100 * at) for at, x in enumerate(xs)))
-            seen[steps], given[steps] = calls, tree.tree_leaves(result)
-    except Exception as error:
-        raise ImportRefused(
-            place,
-            f"its forward fails on a batch of {BATCH} sequences like the example ({one_line(str(error))[:120]}): "
-            f"{RECIPE}",
-        ) from error
+        except Exception as error:  # the user's code may raise anything
+            raise ImportRefused(
+                place,
+                f"its forward fails on random values of the example's kind, {BATCH} sequences of {steps} time steps "
+                f"({one_line(str(error))[:120]}); expected one that takes any batch, any length and any values, and "
+                f"keeps nothing from the previous call: {RECIPE}",
+            ) from error
+        seen[steps], given[steps] = calls, tree.tree_leaves(result)
     if not seen[1]:
         raise ImportRefused(
             place, f"calls no recurrent layer or cell of its framework, expected one, or states= of its own: {RECIPE}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -13,6 +14,9 @@ from .json_text import read_json, shown
 
 TIMEOUT = "timeout_ms"
 MAX_QUERY_FIELDS = 16
+ENCODED = "percent-encoded UTF-8"
+_NO_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+"""A % that begins no escape. Python's parsers take it for itself, so that two paths would name one session."""
 
 
 @dataclass(slots=True)
@@ -33,7 +37,7 @@ class Asked:
 
 
 def read_path(template: str, raw: str) -> dict[str, str]:
-    """Returns the values of the names in braces in the template. Raises a Rejection if a value is not UTF-8.
+    """Returns the values of the names in braces in the template. Raises a Rejection if a value is not encoded UTF-8.
 
     raw: the path as sent, matching the template; a "/" within a value is %2F.
     """
@@ -43,23 +47,28 @@ def read_path(template: str, raw: str) -> dict[str, str]:
             try:
                 found[part[1:-1]] = unquote_to_bytes(given).decode()
             except UnicodeDecodeError:
-                raise invalid(part[1:-1], shown(given), "percent-encoded UTF-8") from None
+                raise invalid(part[1:-1], shown(given), ENCODED) from None
+            if _NO_ESCAPE.search(given):
+                raise invalid(part[1:-1], shown(given), ENCODED)
     return found
 
 
 def read_query(raw: str, names: Sequence[str]) -> dict[str, str]:
     """Returns the query by name. Raises a Rejection for unknown and repeated names, and for bad UTF-8."""
+    permitted = f"each of {', '.join(names)} at most once" if names else "none"
+    if _NO_ESCAPE.search(raw):
+        raise invalid("query", "a % without two hexadecimal digits", ENCODED)
     try:
         pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
     except UnicodeDecodeError:
-        raise invalid("query", "bytes that are not UTF-8", "percent-encoded UTF-8") from None
+        raise invalid("query", "bytes that are not UTF-8", ENCODED) from None
     except ValueError:
-        raise invalid("query", f"more than {MAX_QUERY_FIELDS} fields", f"some of {', '.join(names)}") from None
+        raise invalid("query", f"more than {MAX_QUERY_FIELDS} fields", permitted) from None
     found: dict[str, str] = {}
     for name, value in pairs:
         if name not in names or name in found:
             came = f"{shown(name)} twice" if name in found else shown(name)
-            raise invalid("query", came, f"each of {', '.join(names)} at most once")
+            raise invalid("query", came, permitted)
         found[name] = value
     return found
 

@@ -11,8 +11,6 @@ from typing import Any, NoReturn
 
 import grpc
 from aiohttp import web
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
 
 from cellkeeper_service.errors import invalid
 from cellkeeper_service.rpc.authenticator import HEADER, SCHEME
@@ -20,12 +18,11 @@ from cellkeeper_service.rpc.call_log import REQUEST_ID
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.status import DETAILS_KEY
 
-from . import fields
+from . import fields, replies
 from .asked import TIMEOUT, Asked, read_body, read_path, read_query
-from .json_text import integer
 
 EOF = grpc.aio.EOF  # type: ignore[attr-defined]
-JSON_TYPE = "application/json"
+JSON_TYPE, UTF_8, CHUNKED = "application/json", "utf-8", "chunked"
 PROTOCOL = "cellkeeper.v1"
 BEARER_PROTOCOL = "cellkeeper.bearer."
 """A browser cannot set the headers of a WebSocket, so its token is a second subprotocol, in base64url."""
@@ -39,7 +36,7 @@ class Ended(Exception):
     def __init__(self, code: str, message: str, details: bytes) -> None:
         super().__init__(message)
         self.code = code
-        self.error = _error(code, message, details)
+        self.error = replies.error_of_status(code, message, details)
 
 
 class HttpCall:
@@ -63,6 +60,8 @@ class HttpCall:
     @property
     def path(self) -> dict[str, str]:
         """The path's values by the names in the template. Raises a Rejection."""
+        if "#" in self.request.raw_path:  # the rest would be dropped, as a fragment
+            raise invalid("path", "a #", "%23 for a # within an id")
         return read_path(self._template, self.request.rel_url.raw_path)
 
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
@@ -145,10 +144,13 @@ class JsonCall(HttpCall):
             return b""
         if request.method in ("GET", "DELETE"):
             raise invalid("body", "one", f"none: {request.method} takes only its path and query")
-        if request.content_type != JSON_TYPE:
-            raise invalid("Content-Type", repr(request.headers.get("Content-Type", "")), JSON_TYPE)
-        if "Content-Encoding" in request.headers:
-            raise invalid("Content-Encoding", repr(request.headers["Content-Encoding"]), "an unencoded body")
+        headers = request.headers
+        if request.content_type != JSON_TYPE or (request.charset or UTF_8).lower() != UTF_8:
+            raise invalid("Content-Type", repr(headers.get("Content-Type", "")), f"{JSON_TYPE}, in UTF-8")
+        if "Content-Encoding" in headers:
+            raise invalid("Content-Encoding", repr(headers["Content-Encoding"]), "an unencoded body")
+        if headers.get("Transfer-Encoding", CHUNKED).lower() != CHUNKED:
+            raise invalid("Transfer-Encoding", repr(headers["Transfer-Encoding"]), CHUNKED)
         body = bytearray()
         try:
             while chunk := await request.content.readany():
@@ -174,25 +176,3 @@ def _tokens(protocols: Sequence[str]) -> list[str]:
             except (binascii.Error, ValueError):
                 found.append(SCHEME)
     return found
-
-
-def _error(code: str, message: str, packed: bytes) -> dict[str, Any]:
-    """Builds the error object from a google.rpc.Status, which every gRPC call carries."""
-    reason, details = "REASON_UNSPECIFIED", dict[str, Any]()
-    for one in status_pb2.Status.FromString(packed).details:
-        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-        if _is(one, info):
-            reason = info.reason
-            if "field" in info.metadata:
-                details["field"] = info.metadata["field"]
-            if "step" in info.metadata:
-                step = integer(int(info.metadata["step"]))
-                generation, head = info.metadata["generation"], info.metadata["head"]
-                details["position"] = {"generation": generation, "step": step, "head": head}
-        elif _is(one, retry):
-            details["retry_delay_ms"] = retry.retry_delay.ToMilliseconds()
-    return {"code": code, "reason": reason, "message": message, "details": details}
-
-
-def _is(packed: Any, message: Message) -> bool:
-    return bool(packed.Unpack(message))

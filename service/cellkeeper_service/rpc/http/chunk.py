@@ -9,7 +9,7 @@ import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.engine import Array
-from cellkeeper_service.domain.feedback import NamedFeedback
+from cellkeeper_service.domain.feedback import Feedback, NamedFeedback
 from cellkeeper_service.domain.spec import InputSpec, ModelSpec
 from cellkeeper_service.errors import invalid
 
@@ -53,9 +53,18 @@ def put_frame(frame: pb.StepFrame, value: Any, spec: ModelSpec, field: str = "in
 
 
 def put_known(request: pb.StepRequest, value: Any, spec: ModelSpec, field: str) -> None:
-    """Fills in what the caller supplies for the rolled time steps of a forecast. Raises a Rejection."""
+    """Fills in what the caller supplies for the rolled time steps of a forecast. Raises a Rejection.
+
+    request: with its `rollout_steps`.
+    """
     if not spec.inputs:
-        request.rollout_inputs = read_array(value, "f", field).astype("<f8").tobytes()
+        values = read_array(value, "f", field)
+        if isinstance(spec.feedback, Feedback):
+            shape = (request.rollout_steps, spec.feedback.known_features)
+            if values.shape != shape:
+                expected = f"{list(shape)}: the features that the prediction does not provide, for each of `steps`"
+                raise invalid(field, f"numbers of shape {list(values.shape)}", expected)
+        request.rollout_inputs = values.astype("<f8").tobytes()
         return
     fed = {name for name, _ in spec.feedback.inputs} if isinstance(spec.feedback, NamedFeedback) else set()
     supplied = [part for part in spec.inputs if part.name not in fed]

@@ -10,9 +10,13 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from cellkeeper_service.errors import StartError
+from cellkeeper_service.address import address_text
+from cellkeeper_service.errors import StartError, internal_error, invalid
 from cellkeeper_service.logs import PerSecond
 from cellkeeper_service.rpc.tls import Certificates
+
+from . import replies
+from .responses import refusal, set_headers
 
 log = logging.getLogger(__name__)
 FULL = (
@@ -54,10 +58,16 @@ def quiet_logger() -> logging.Logger:
 
 
 class Connections:
-    """The listener and its connections. runner: the application's, not yet set up. most: connections at a time."""
+    """The listener and its connections. app: handles their requests. most: connections at a time.
 
-    def __init__(self, runner: web.AppRunner, most: int, certificates: Certificates | None) -> None:
-        self._runner = runner
+    patience_seconds: for a request's head, on a connection that is open.
+    """
+
+    def __init__(
+        self, app: web.Application, patience_seconds: float, most: int, certificates: Certificates | None
+    ) -> None:
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
+        self._patience_seconds = patience_seconds
         self._most = most
         self._certificates = certificates
         self._server: asyncio.Server | None = None
@@ -74,7 +84,9 @@ class Connections:
             )
         except OSError as error:
             await self._runner.cleanup()
-            raise StartError(f"cannot listen on {host}:{port} ({error}); choose another with --http-listen") from error
+            raise StartError(
+                f"cannot listen on {address_text(host, port)} ({error}); choose another with --http-listen"
+            ) from error
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop_listening(self) -> None:
@@ -91,7 +103,40 @@ class Connections:
         server = self._runner.server
         if server is None or len(server.connections) >= self._most:
             return _Full()
-        return server()
+        return _Connection(
+            server,
+            loop=asyncio.get_running_loop(),
+            logger=quiet_logger(),
+            access_log=None,  # type: ignore[arg-type]  # it would contain session ids
+            keepalive_timeout=self._patience_seconds,
+            lingering_time=1.0,
+            auto_decompress=False,
+        )
+
+
+class _Connection(web.RequestHandler):
+    """An accepted connection. Bytes that are not a request are refused like any bad request."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Returns the response to an error outside of the application. The connection is closed after it."""
+        super().handle_error(request, status, exc, message)  # logs it; raises if a response has begun
+        why = internal_error()
+        if isinstance(exc, HttpProcessingError):
+            came = (message or "bytes").partition("\n")[0].rstrip(":.")
+            why = invalid("request", f"bytes that are not HTTP ({came})", "an HTTP/1.1 request")
+        made = refusal(replies.rejection(why))
+        made.force_close()
+        set_headers(made)
+        made.headers["Server"] = "cellkeeper"  # otherwise aiohttp's name and version
+        return made
 
 
 class _Full(asyncio.Protocol):

@@ -22,7 +22,7 @@ INDEX = "index.html"
 
 @dataclass(frozen=True, slots=True)
 class ConsoleFile:
-    """One file. tag: a hash of its body, for ETag."""
+    """One file. tag: a hash of its body, for ETag; without quotes."""
 
     content_type: str
     body: bytes
@@ -35,7 +35,7 @@ def read_console(folder: Path = FOLDER) -> dict[str, ConsoleFile]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix in TYPES:
             body = path.read_bytes()
-            tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+            tag = hashlib.sha256(body).hexdigest()[:32]
             found[path.relative_to(folder).as_posix()] = ConsoleFile(TYPES[path.suffix], body, tag)
     if INDEX in found:
         found[""] = found[INDEX]

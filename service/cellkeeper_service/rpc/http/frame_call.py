@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
-from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.errors import invalid
-from cellkeeper_service.rpc.decoding import decoder
 
 from .call import EOF, HttpCall
-
-_decode = decoder(pb.StepFrame)
 
 
 class FrameCall(HttpCall):
@@ -25,9 +22,13 @@ class FrameCall(HttpCall):
     callers are refused with the handshake's status, and none of their frames is read.
     """
 
-    def __init__(self, request: web.Request, template: str, socket: web.WebSocketResponse) -> None:
+    def __init__(
+        self, request: web.Request, template: str, socket: web.WebSocketResponse, decode: Callable[[bytes], Any]
+    ) -> None:
+        """decode: from a message's bytes to the frame, or to Malformed."""
         super().__init__(request, template, ())
         self.socket = socket
+        self._decode = decode
 
     async def read(self) -> Any:
         socket = self.socket
@@ -38,7 +39,7 @@ class FrameCall(HttpCall):
                 return EOF
         message = await socket.receive()
         if message.type is WSMsgType.BINARY:
-            return _decode(message.data) if message.data else EOF
+            return self._decode(message.data) if message.data else EOF
         if message.type is WSMsgType.TEXT:
             raise invalid("message", "text", "binary: a cellkeeper.v1.StepFrame")
         return EOF  # the client has closed the socket, or it broke

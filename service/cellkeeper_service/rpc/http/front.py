@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from cellkeeper_service.core.models import Models
-from cellkeeper_service.errors import Reason, Rejection, internal_error
+from cellkeeper_service.errors import Reason, Rejection, internal_error, invalid
 from cellkeeper_service.rpc.call_log import note_refused
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.open_streams import OpenStreams
@@ -21,12 +21,13 @@ from cellkeeper_service.rpc.tls import Certificates
 
 from . import replies
 from .asked import Asked
-from .call import JSON_TYPE, Ended, HttpCall, JsonCall
-from .connections import Connections, quiet_logger
+from .call import Ended, HttpCall, JsonCall
+from .connections import Connections
 from .console_files import ConsoleFile, read_console
-from .guard import HEADERS, Guard
+from .guard import Guard
 from .json_text import write_json
 from .openapi import document
+from .responses import add_headers, json_response, plain_refusal, refusal
 from .routes import DOCUMENT, FRAMES, ROUTES, SOCKETS, STREAM, WATCH, Route
 from .servicer import HttpServicer
 from .sockets import Sockets
@@ -39,6 +40,7 @@ LATE_SECONDS = 1.0
 """A request is answered when its deadline passes; after this much longer, the front stops waiting for the answer."""
 CONSOLE = "/console/"
 METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
+CONTINUE = "100-continue"
 GONE = 499
 """The status in the metrics if the client did not wait for one."""
 SOCKET_PATHS = frozenset(socket.path for socket in SOCKETS)
@@ -85,28 +87,21 @@ class HttpFront:
         self._patience = limits.message_timeout_ms / 1000
         self._openapi = document(servicer.about.version)
         self._console = read_console()
-        sockets = Sockets(servicer, streams, self._catalog, limits.max_body_bytes, wire.max_message_bytes)
+        sockets = Sockets(servicer, streams, self._catalog, limits.max_body_bytes, wire)
         app = web.Application(middlewares=[self._around])
-        app.on_response_prepare.append(_add_headers)
-        for route in ROUTES:
-            app.router.add_route(route.method, route.path, self._answering(route))
-        app.router.add_route("GET", STREAM.path, sockets.step)
-        app.router.add_route("GET", WATCH.path, sockets.watch)
-        app.router.add_route("GET", FRAMES.path, sockets.frames)
-        app.router.add_route("GET", DOCUMENT, self._document)
-        app.router.add_route("GET", "/", self._file)
-        app.router.add_route("GET", CONSOLE + "{file:.*}", self._file)
-        runner = web.AppRunner(
-            app,
-            logger=quiet_logger(),
-            access_log=None,  # it would contain session ids
-            handler_cancellation=True,
-            keepalive_timeout=self._patience,
-            lingering_time=1.0,
-            auto_decompress=False,
-            shutdown_timeout=1.0,
-        )
-        self._connections = Connections(runner, limits.max_connections, certificates)
+        app.on_response_prepare.append(add_headers)
+        handlers: dict[tuple[str, str], Handler] = {
+            **{(route.method, route.path): self._answering(route) for route in ROUTES},
+            ("GET", STREAM.path): sockets.step,
+            ("GET", WATCH.path): sockets.watch,
+            ("GET", FRAMES.path): sockets.frames,
+            ("GET", DOCUMENT): self._document,
+            ("GET", "/"): self._file,
+            ("GET", CONSOLE + "{file:.*}"): self._file,
+        }
+        for (method, path), handler in handlers.items():
+            app.router.add_route(method, path, handler, expect_handler=_continue)
+        self._connections = Connections(app, self._patience, limits.max_connections, certificates)
 
     async def start(self, host: str, port: int, *, share_port: bool) -> int:
         """Listens, and returns the port. Raises StartError."""
@@ -145,7 +140,7 @@ class HttpFront:
                 raise Rejection(Reason.DEADLINE_PASSED, "the request was not answered by its deadline") from None
             written = route.write(reply, read[0])
             status = replies.status_of(written["error"]["code"]) if "error" in written else 200
-            return _json(status, write_json(written))
+            return json_response(status, write_json(written))
 
         return answer
 
@@ -158,14 +153,15 @@ class HttpFront:
         return (self._catalog.limits.default_timeout_ms / 1000 if seconds is None else seconds) + LATE_SECONDS
 
     async def _document(self, request: web.Request) -> web.StreamResponse:
-        return _json(200, self._openapi)
+        return json_response(200, self._openapi)
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         found: ConsoleFile | None = self._console.get(request.match_info.get("file", ""))
         if found is None:
             raise web.HTTPNotFound
-        headers = {"ETag": found.tag, "Cache-Control": "no-cache"}
-        if request.headers.get("If-None-Match") == found.tag:
+        headers = {"ETag": f'"{found.tag}"', "Cache-Control": "no-cache"}
+        # a proxy that compresses makes the tag a weak one
+        if any(tag.value in (found.tag, "*") for tag in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
         return web.Response(body=found.body, headers={"Content-Type": found.content_type, **headers})
 
@@ -188,24 +184,33 @@ class HttpFront:
     async def _refusing(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         try:
             self._guard.check(request, changes=route in SOCKET_PATHS)
+            _check_expectation(request)
             return await handler(request)
         except Ended as ended:
-            return _refused({"error": ended.error})
+            return refusal(ended.error)
         except Rejection as rejection:
             self._servicer.meter.rejected(rejection.reason.value)
             note_refused(HttpCall(request, route, ()), route, rejection.reason, CODES[rejection.reason].name)
-            return _refused({"error": replies.rejection(rejection)})
+            return refusal(replies.rejection(rejection))
         except web.HTTPException as plain:
-            return _plain(plain)
+            return plain_refusal(plain)
         except Exception:
             log.exception("%s %s failed", request.method, route)
-            return _refused({"error": replies.rejection(internal_error())})
+            return refusal(replies.rejection(internal_error()))
 
 
-async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(HEADERS)
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers.popall("Server", None)
+async def _continue(request: web.Request) -> None:
+    """Lets the client send its body, if it waits for that. Called before the request's handler."""
+    if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == CONTINUE:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # nothing of the response has been sent
+
+
+def _check_expectation(request: web.Request) -> None:
+    """Raises a Rejection for what a client may not expect."""
+    expected = request.headers.get("Expect", CONTINUE)
+    if expected.lower() != CONTINUE:
+        raise invalid("Expect", repr(expected[:80]), CONTINUE)
 
 
 async def _write(request: web.Request, response: web.StreamResponse) -> None:
@@ -218,34 +223,3 @@ async def _write(request: web.Request, response: web.StreamResponse) -> None:
 def _template(request: web.Request) -> str:
     resource = request.match_info.route.resource
     return "unknown" if resource is None else resource.canonical
-
-
-def _json(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(status=status, body=body, headers={"Content-Type": JSON_TYPE, **(headers or {})})
-
-
-def _refused(written: dict[str, Any]) -> web.Response:
-    error = written["error"]
-    headers = {}
-    if error["code"] == "UNAUTHENTICATED":
-        headers["WWW-Authenticate"] = "Bearer"
-    if "retry_delay_ms" in error["details"]:
-        headers["Retry-After"] = str(-(-error["details"]["retry_delay_ms"] // 1000))
-    return _json(replies.status_of(error["code"]), write_json(written), headers)
-
-
-def _plain(plain: web.HTTPException) -> web.Response:
-    """Converts an error of aiohttp's own: no such route, or another method."""
-    code = {404: "NOT_FOUND", 405: "UNIMPLEMENTED"}.get(plain.status, "INVALID_ARGUMENT")
-    message = {
-        404: "there is no such path; /v1/openapi.json lists them",
-        405: "the path does not accept this method; see the Allow header",
-    }
-    error = {
-        "code": code,
-        "reason": "REASON_UNSPECIFIED",
-        "message": message.get(plain.status, plain.reason),
-        "details": {},
-    }
-    headers = {"Allow": plain.headers["Allow"]} if "Allow" in plain.headers else {}
-    return _json(plain.status, write_json({"error": error}), headers)

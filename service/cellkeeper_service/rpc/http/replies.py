@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from google.rpc import code_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Header
@@ -17,6 +17,7 @@ from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.tensors import DTYPES, WIRE_DTYPES
 
 from .arrays import write_array
+from .field_names import json_name
 from .json_text import integer
 
 STATE_PREFIX = "state."
@@ -42,11 +43,17 @@ HTTP_STATUS = {
 """By the name of the gRPC code, as specified in google.rpc.Code."""
 
 
-def error(message: pb.Error) -> dict[str, Any]:
-    """Returns the value of "error". details: the field at fault, the record's position, and when to retry."""
+def error(message: pb.Error, *, alone: bool = False) -> dict[str, Any]:
+    """Returns the value of "error". details: the field at fault, the record's position, and when to retry.
+
+    alone: it is the error of a message's only item, which is the whole request in JSON.
+    """
+    field, text = json_name(message.field, alone=alone), message.message
+    if text.startswith(message.field):
+        text = field + text[len(message.field) :]
     details: dict[str, Any] = {}
-    if message.field:
-        details["field"] = message.field
+    if field:
+        details["field"] = field
     if message.HasField("position"):
         details["position"] = position(message.position)
     if message.retry_delay_ms:
@@ -54,9 +61,25 @@ def error(message: pb.Error) -> dict[str, Any]:
     return {
         "code": code_pb2.Code.Name(message.code),
         "reason": pb.Reason.Name(message.reason),
-        "message": message.message,
+        "message": text,
         "details": details,
     }
+
+
+def error_of_status(code: str, message: str, packed: bytes) -> dict[str, Any]:
+    """Returns the same for the status of a call. packed: the google.rpc.Status that every gRPC call carries."""
+    found = pb.Error(code=code_pb2.Code.Value(code), message=message)
+    for one in status_pb2.Status.FromString(packed).details:
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if one.Unpack(info):
+            found.MergeFrom(pb.Error(reason=info.reason, field=info.metadata["field"]))
+            if "step" in info.metadata:
+                found.position.generation = bytes.fromhex(info.metadata["generation"])
+                found.position.step = int(info.metadata["step"])
+                found.position.head = bytes.fromhex(info.metadata["head"])
+        elif one.Unpack(retry):
+            found.retry_delay_ms = retry.retry_delay.ToMilliseconds()
+    return error(found)
 
 
 def rejection(why: Rejection) -> dict[str, Any]:
@@ -147,9 +170,10 @@ def listing(reply: pb.ListSessionsResponse, model: str) -> dict[str, Any]:
     }
 
 
-def result(message: pb.SessionResult) -> dict[str, Any]:
+def result(message: pb.SessionResult, *, alone: bool = False) -> dict[str, Any]:
+    """alone: see `error`."""
     if message.HasField("error"):
-        return {"error": error(message.error)}
+        return {"error": error(message.error, alone=alone)}
     if message.HasField("position"):
         return {"position": position(message.position)}
     return {"deleted": message.deleted}

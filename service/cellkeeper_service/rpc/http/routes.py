@@ -58,7 +58,7 @@ def _as_it_is(reply: dict[str, Any], asked: Asked) -> dict[str, Any]:
 
 
 def _one(reply: Any, asked: Asked) -> dict[str, Any]:
-    return replies.result(reply.results[0])
+    return replies.result(reply.results[0], alone=True)
 
 
 def _opened(reply: Any, asked: Asked) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from cellkeeper_service.core.requests import Done, GetSession, GetState, Session
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.errors import Reason, Rejection, invalid
+from cellkeeper_service.rpc.answering import checked
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.tensors import state_tensors
@@ -46,9 +47,7 @@ async def read_session(core: CoreLoop, key: SessionKey, until: float) -> Session
     def make(done: Done) -> GetSession:
         return GetSession(key, until, done)
 
-    reply: SessionReply | Rejection = await reply_to(core, make)
-    if isinstance(reply, Rejection):
-        raise reply
+    reply: SessionReply = checked(await reply_to(core, make))
     return reply
 
 
@@ -135,8 +134,7 @@ async def _computed_again(
     finally:
         caller.release(charge)
     for result in results:
-        if isinstance(result, Rejection):
-            raise result
+        checked(result)
     spec = caller.catalog.spec(key.model)
     logged = write_inputs(inputs, steps, spec)
     written: dict[str, Any] = {"first_step": integer(first), "inputs": logged, "outputs": {}}

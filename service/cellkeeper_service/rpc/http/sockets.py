@@ -9,17 +9,19 @@ from typing import Any
 from aiohttp import WSCloseCode, web
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from cellkeeper_service.errors import Reason, Rejection, invalid
+from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.rpc.caller import Caller
-from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.decoding import decoder
 from cellkeeper_service.rpc.message_stream import MessageStream
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.stream import Stream
 
 from .asked import Asked
-from .call import PROTOCOL, Ended
+from .call import Ended
 from .fields import Fields
 from .frame_call import FrameCall
+from .handshake import unopened_socket
 from .json_text import write_json
 from .routes import FRAMES, STREAM, WATCH
 from .servicer import HttpServicer
@@ -27,10 +29,7 @@ from .socket_call import SocketCall, StepCall
 from .step_socket import Opened, StepSocket, read_frame, write_reply
 from .watch import Watch, watch_asked
 
-HEARTBEAT_SECONDS = 30.0
-"""A client that does not answer a ping within half of this time has gone, or does not read."""
 RETRY_DELAY_MS = 100  # while the server shuts down
-CLOSE_SECONDS = 2.0  # for the client's half of the closing handshake
 CODES = {
     "INTERNAL": WSCloseCode.INTERNAL_ERROR,
     "UNAVAILABLE": WSCloseCode.GOING_AWAY,
@@ -44,17 +43,18 @@ Make = Callable[[Caller, float | None], MessageStream[Any, Any]]
 class Sockets:
     """The handlers of WebSockets.
 
-    catalog: with the limits for JSON replies. most_bytes: of one JSON message of a client. frame_bytes: of one frame.
+    catalog: with the limits for JSON replies. most_bytes: of one JSON message of a client. wire: the limits of frames.
     """
 
     def __init__(
-        self, servicer: HttpServicer, streams: OpenStreams, catalog: Catalog, most_bytes: int, frame_bytes: int
+        self, servicer: HttpServicer, streams: OpenStreams, catalog: Catalog, most_bytes: int, wire: WireLimits
     ) -> None:
         self._servicer = servicer
         self._streams = streams
         self._catalog = catalog
         self._most = most_bytes
-        self._frame_bytes = frame_bytes
+        self._max_frame_bytes = wire.max_message_bytes
+        self._decode = decoder(pb.StepFrame, wire.max_message_fields)
 
     async def step(self, request: web.Request) -> web.StreamResponse:
         """Serves STREAM, from its opening to its end."""
@@ -110,7 +110,7 @@ class Sockets:
     async def frames(self, request: web.Request) -> web.StreamResponse:
         """Serves FRAMES, from its opening to its end."""
         servicer = self._servicer
-        socket = _unopened(request, self._frame_bytes)
+        socket = unopened_socket(request, self._max_frame_bytes)
 
         def make(caller: Caller, latest: float | None) -> Stream:
             return Stream(caller, servicer.core, servicer.meter, latest, servicer.authenticator.check)
@@ -118,7 +118,7 @@ class Sockets:
         async def send(reply: pb.StepFrameReply) -> None:
             await socket.send_bytes(reply.SerializeToString())
 
-        return await self._serve(FrameCall(request, FRAMES.path, socket), FRAMES.rpc, make, send)
+        return await self._serve(FrameCall(request, FRAMES.path, socket, self._decode), FRAMES.rpc, make, send)
 
     async def _open(self, request: web.Request) -> web.WebSocketResponse:
         """Opens the socket. Raises a Rejection if the request is not a valid handshake.
@@ -126,7 +126,7 @@ class Sockets:
         Everybody may open one: a browser does not tell its page why a handshake was refused, so a refusal is sent as a
         message before the socket is closed.
         """
-        socket = _unopened(request, self._most)
+        socket = unopened_socket(request, self._most)
         await socket.prepare(request)
         return socket
 
@@ -159,23 +159,6 @@ class Sockets:
             raise Rejection(Reason.CALLER_GONE, "the client has gone")
         await socket.close(code=code, message=text.encode())
         return socket
-
-
-def _unopened(request: web.Request, most_bytes: int) -> web.WebSocketResponse:
-    """most_bytes: of one message of the client. Raises a Rejection if the request is not a valid handshake."""
-    offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", ()))
-    if offered and PROTOCOL not in [name.strip() for name in offered.split(",")]:
-        raise invalid("Sec-WebSocket-Protocol", "others", f"{PROTOCOL} among them")  # never shown: it contains a token
-    socket = web.WebSocketResponse(
-        protocols=(PROTOCOL,),
-        compress=False,  # a small message could expand to a huge one
-        max_msg_size=most_bytes + 1,  # aiohttp refuses messages of exactly this size
-        heartbeat=HEARTBEAT_SECONDS,
-        timeout=CLOSE_SECONDS,
-    )
-    if not socket.can_prepare(request).ok:
-        raise invalid("Upgrade", repr(request.headers.get("Upgrade", "")), "a WebSocket handshake")
-    return socket
 
 
 async def _send(socket: web.WebSocketResponse, value: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Reason, Rejection, internal_error, invalid
 from cellkeeper_service.rpc import reading
+from cellkeeper_service.rpc.answering import Decided
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.message_stream import MessageStream
@@ -117,7 +118,8 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
                 why = internal_error()
             if why is not None and why.reason.name != told:  # once, until the reason changes
                 told = why.reason.name
-                self._meter.rejected(why.reason.value)
+                if not isinstance(why, Decided):
+                    self._meter.rejected(why.reason.value)
                 await self._send({"error": replies.rejection(why)})
             await asyncio.sleep(max(1 / asked.hz - (time.monotonic() - began), 0))
 

@@ -19,7 +19,7 @@ from cellkeeper_service.rpc.charges import Charge
 from cellkeeper_service.rpc.message_stream import MessageStream
 from cellkeeper_service.rpc.status import shortened
 
-from .inference import Inference, Service, read_infer, write_streamed
+from .inference import Inference, Service, is_request_id, read_infer, write_streamed
 from .parameters import session_asked
 from .refusals import in_tritons_words
 from .statistics import Statistics
@@ -149,5 +149,5 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
 
     def _fail(self, model: str, identifier: str, why: Rejection, came: float) -> None:
         self._statistics.failed(model, time.monotonic() - came)
-        response = pb.ModelInferResponse(id=identifier)
+        response = pb.ModelInferResponse(id=identifier if is_request_id(identifier) else "")
         self._reply(pb.ModelStreamInferResponse(error_message=shortened(why.message), infer_response=response))

@@ -13,6 +13,7 @@ from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.origin import content_of
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import invalid
 from cellkeeper_service.rpc import tensors
 from cellkeeper_service.rpc.catalog import Catalog
 
@@ -24,6 +25,8 @@ from .signature import VERSION, Signature, Signatures
 from .tensor_names import STATE_PREFIX, TensorNames
 
 CONTINUES = Sequenced()
+MAX_ID_BYTES = 1024
+"""The reply repeats a request's id, so it must leave room for the outputs. Triton has no limit."""
 
 
 class Service:
@@ -62,23 +65,36 @@ class Inference:
 
 def check_model(name: str, version: str, catalog: Catalog) -> ModelSpec:
     """Returns the spec of the model that a request names. Raises a Rejection."""
+    is_served = is_version(version)
+    if name not in catalog.models:
+        raise unknown_model(name)
+    if not is_served:
+        raise unknown_model(name, version)
+    return catalog.spec(name)
+
+
+def is_version(version: str) -> bool:
+    """Returns True for the version that every model has, or none. Raises a Rejection for what is not a number."""
     if version and not (version.isascii() and version.isdecimal()):
         text = (
             f"failed to get model version from specified version string '{version}' (details: stol), version should "
             "be an integral value > 0"
         )
         raise refuse(text, "model_version")
-    if name not in catalog.models:
-        raise unknown_model(name)
-    if version not in ("", VERSION):
-        raise unknown_model(name, version)
-    return catalog.spec(name)
+    return version in ("", VERSION)
+
+
+def is_request_id(identifier: str) -> bool:
+    """Returns True if a reply can repeat the request's id."""
+    return len(identifier) <= MAX_ID_BYTES // 4 or len(identifier.encode()) <= MAX_ID_BYTES
 
 
 def read_infer(request: pb.ModelInferRequest, catalog: Catalog, service: Service) -> Inference:
     """Checks a request and returns it as an Inference. Raises a Rejection."""
     name = request.model_name
     spec = check_model(name, request.model_version, catalog)
+    if not is_request_id(request.id):
+        raise invalid("id", f"{len(request.id.encode())} bytes", f"at most {MAX_ID_BYTES}")
     parameters = read_parameters(request.parameters, name)
     signature = service.signatures.of(request, spec, catalog)
     data = read_values(request, signature.inputs, signature.steps, spec)

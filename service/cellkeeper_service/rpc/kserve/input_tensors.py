@@ -82,13 +82,13 @@ def read_values(request: pb.ModelInferRequest, inputs: Sequence[InputTensor], st
         raise invalid("raw_input_contents", f"{len(raw)} entries", f"one for each input: {len(inputs)}")
     values = {}
     for tensor in inputs:
-        data = raw[tensor.at] if raw else _contents(request, tensor)
-        if len(data) != tensor.nbytes:
-            text = (
-                f"{request_id(request.id)}input byte size mismatch for input '{tensor.name}' for model "
-                f"'{request.model_name}'. Expected {tensor.nbytes}, got {len(data)}"
-            )
-            raise refuse(text, "inputs")
+        if raw:
+            data = raw[tensor.at]
+            _check_size(len(data), tensor, request)
+        else:
+            contents = _contents(request, tensor)
+            _check_size(len(contents) * tensor.dtype.itemsize, tensor, request)
+            data = np.array(contents, tensor.dtype).tobytes()
         values[tensor.part.name] = _values(data, tensor, steps)
     if spec.inputs:
         taken = tensors.packed(values, steps)
@@ -96,6 +96,16 @@ def read_values(request: pb.ModelInferRequest, inputs: Sequence[InputTensor], st
         (taken,) = values.values()
     tensors.check_values(taken, spec)
     return tensors.input_bytes(taken, spec)
+
+
+def _check_size(nbytes: int, tensor: InputTensor, request: pb.ModelInferRequest) -> None:
+    """Raises a Rejection if the tensor came with more or fewer bytes than its shape says."""
+    if nbytes != tensor.nbytes:
+        text = (
+            f"{request_id(request.id)}input byte size mismatch for input '{tensor.name}' for model "
+            f"'{request.model_name}'. Expected {tensor.nbytes}, got {nbytes}"
+        )
+        raise refuse(text, "inputs")
 
 
 def _values(data: bytes, tensor: InputTensor, steps: int) -> Array:
@@ -150,7 +160,7 @@ def _steps_of(
 def _tensor_steps(
     tensor: InferInput, name: str, step_shape: tuple[int, ...], model: str, said: str
 ) -> tuple[int, bool]:
-    shape: tuple[int, ...] = tuple(tensor.shape)
+    shape = tuple(tensors.sizes(tensor.shape))
     if shape and min(shape) < 0:
         text = (
             f"{said}All input dimensions should be specified for input '{name}' for model '{model}', got {_text(shape)}"
@@ -180,8 +190,8 @@ def _takes(datatype: str, part: TensorSpec) -> bool:
     return dtype is not None and dtype.kind in ("b", part.numpy_dtype.kind)
 
 
-def _contents(request: pb.ModelInferRequest, tensor: InputTensor) -> bytes:
-    """Returns the tensor's typed contents as bytes."""
+def _contents(request: pb.ModelInferRequest, tensor: InputTensor) -> Sequence[float]:
+    """Returns the tensor's typed contents."""
     came, model = request.inputs[tensor.at], request.model_name
     given = _contents_given(came)
     if not given:
@@ -195,7 +205,8 @@ def _contents(request: pb.ModelInferRequest, tensor: InputTensor) -> bytes:
             f"'{CONTENT_TYPES[wrong[0]]}', expected datatype '{tensor.datatype}'"
         )
         raise refuse(text, "inputs.contents")
-    return np.array(getattr(came.contents, expected), tensor.dtype).tobytes()
+    contents: Sequence[float] = getattr(came.contents, expected)
+    return contents
 
 
 def _contents_given(tensor: InferInput) -> list[str]:

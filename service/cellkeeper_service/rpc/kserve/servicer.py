@@ -28,7 +28,7 @@ from cellkeeper_service.rpc.waiting import reply_to
 from . import model_info
 from .descriptor import PATH, SERVICE
 from .infer_stream import InferStream
-from .inference import Service, check_model, read_infer, write_infer
+from .inference import Service, check_model, is_version, read_infer, write_infer
 from .parameters import session_asked
 from .refusals import in_tritons_words, refuse
 from .statistics import Statistics
@@ -79,12 +79,15 @@ class KServeServicer:
         self._statistics = statistics
         self._about = about
 
-    def handlers(self) -> list[grpc.GenericRpcHandler[Any, Any]]:
-        """Returns the handlers of the served RPCs, and of those that are refused with an explanation."""
+    def handlers(self, max_fields: int) -> list[grpc.GenericRpcHandler[Any, Any]]:
+        """Returns the handlers of the served RPCs, and of those that are refused with an explanation.
+
+        max_fields: of one message.
+        """
         refused = {
             name: grpc.stream_unary_rpc_method_handler(_unimplemented(name, why)) for name, why in NOT_SERVED.items()
         }
-        return [handlers(self, SERVICE, PATH), grpc.method_handlers_generic_handler(PATH, refused)]
+        return [handlers(self, max_fields, SERVICE, PATH), grpc.method_handlers_generic_handler(PATH, refused)]
 
     @answering
     async def ServerLive(self, request: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:
@@ -124,6 +127,8 @@ class KServeServicer:
         if request.name and request.name not in call.catalog.models:
             raise refuse(f"requested model '{request.name}' is not available", "name")
         asked = [request.name] if request.name else list(call.catalog.models)
+        if not is_version(request.version):
+            raise refuse(f"requested model version is not available for model '{asked[0]}'", "version")
         return pb.ModelStatisticsResponse(model_stats=[self._statistics.of(name) for name in asked])
 
     @answering
@@ -135,7 +140,7 @@ class KServeServicer:
         came, model = time.monotonic(), request.model_name
         try:
             response = await self._infer(request, call, came)
-        except (Rejection, Decided):
+        except Rejection:
             self._statistics.failed(model, time.monotonic() - came)
             raise
         return response

@@ -12,6 +12,7 @@ from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
 from cellkeeper_service.store.redis.check import check_cluster
 from cellkeeper_service.store.redis.cluster_scan import ClusterScan
 from cellkeeper_service.store.redis.failures import Refused
+from cellkeeper_service.store.redis.freshness import Freshness
 from cellkeeper_service.store.redis.keys import bucket_of
 from cellkeeper_service.store.redis.link import Link
 from cellkeeper_service.store.redis.runs import Runs
@@ -40,12 +41,13 @@ class Cluster:
         self.runs = Runs()
         self._url, seeds = _read_url(url)
         self._timeout_ms = timeout_ms
-        self._lock = Lock()
-        self._stale = True
+        self._lock = Lock()  # held while nodes are asked
+        self._freshness = Freshness()
         self._why = "it has not been asked yet"
         self._slots = Slots({}, {}, {})
         self._seeds = seeds
         self._known = list(seeds)  # in the order to ask; a node that was asked, or failed, moves to the end
+        self._links_lock = Lock()  # never held while anything is waited for
         self._links = {address: self._new_link(address) for address in seeds}
 
     def group(self, key: bytes) -> int:
@@ -57,31 +59,16 @@ class Cluster:
         If none does, the answer with the most slots is used: a node that has just joined, or has forgotten the others,
         knows fewer.
         """
-        if not self._stale:
+        if not self._freshness.is_stale:
             return
         with self._lock:
-            if not self._stale:
-                return
-            deadline = monotonic() + self._timeout_ms / 1000.0
-            best: Slots | None = None
-            for address in tuple(self._known):
-                self._to_the_end(address)
-                try:
-                    slots = read_slots(self._link_at(address).one("CLUSTER", "SLOTS"), address)
-                except StoreError as error:
-                    self._why = f"{address}: {error}"
-                else:
-                    if best is None or len(slots.owners) > len(best.owners):
-                        best = slots
-                if monotonic() > deadline or (best is not None and len(best.owners) == len(OUR_SLOTS)):
-                    break
-            if best is not None:
-                self._take(best)
+            if self._freshness.is_stale:
+                self._ask()
 
     def link(self, group: int) -> Link:
         address = self._slots.owners.get(group)
         if address is None:
-            self._stale = True
+            self._freshness.doubt()
             raise Refused(self._nowhere(group))
         return self._link_at(address)
 
@@ -91,7 +78,8 @@ class Cluster:
     def detour(self, link: Link, error: Exception) -> Detour | None:
         if isinstance(error, redis.exceptions.AskError):  # (MovedError is a subclass)
             moved = isinstance(error, redis.exceptions.MovedError)
-            self._stale |= moved
+            if moved:
+                self._freshness.doubt()
             target = self._link_at(Address(error.host or self._address_of(link).host, error.port))
             return Detour(target, asking=not moved, singly=not moved)
         if isinstance(error, redis.exceptions.TryAgainError):
@@ -100,19 +88,19 @@ class Cluster:
             self.lost(link)
             return Detour()
         if isinstance(error, _CANNOT_NOW):
-            self._stale = True
+            self._freshness.doubt()
             return Detour(pause=True)
         return None
 
     def lost(self, link: Link) -> None:
         with self._lock:
             self._to_the_end(self._address_of(link))
-            self._stale = True
+        self._freshness.doubt()
 
     def check(self, wait_replicas: int) -> StoreFacts:
-        self._stale = True
-        self.refresh()
-        if self._stale:
+        with self._lock:
+            answered = self._ask()
+        if not answered:
             raise StoreError(self._silent())
         slots = self._slots
         if not slots.primaries:
@@ -142,24 +130,49 @@ class Cluster:
         return sessions, scan.cursor()
 
     def close(self) -> None:
-        for link in self._links.values():
+        with self._links_lock:
+            links = list(self._links.values())
+        for link in links:
             link.close()
+
+    def _ask(self) -> bool:
+        """Asks as `refresh` says. Returns False if no node answered. The caller holds the lock."""
+        asking, deadline = self._freshness.asking(), monotonic() + self._timeout_ms / 1000.0
+        best: Slots | None = None
+        for address in tuple(self._known):
+            self._to_the_end(address)
+            try:
+                slots = read_slots(self._link_at(address).one("CLUSTER", "SLOTS"), address)
+            except StoreError as error:
+                self._why = f"{address}: {error}"
+            else:
+                if best is None or len(slots.owners) > len(best.owners):
+                    best = slots
+            if monotonic() > deadline or (best is not None and len(best.owners) == len(OUR_SLOTS)):
+                break
+        if best is None:
+            return False
+        self._take(best)
+        self._freshness.answered(asking)
+        return True
 
     def _part(self, scan: ClusterScan, pattern: bytes, limit: int) -> list[Listed]:
         """Continues a listing on one node."""
-        self._stale |= scan.between_nodes
+        if scan.between_nodes:
+            self._freshness.doubt()
         self.refresh()
         slots = self._slots
         if scan.between_nodes:
             wanted = tuple(scan.wanted_slots())
             owner = next((slots.owners[group] for group in wanted if group in slots.owners), None)
             if owner is None:
-                self._stale = True
+                self._freshness.doubt()
                 raise Refused(self._nowhere(wanted[0]))
             scan.node = next(name for name, at in slots.primaries.items() if at == owner)
         address = slots.primaries.get(scan.node)
         sessions = scan.skip() if address is None else scan.page(self._link_at(address), pattern, limit)
-        self._stale |= scan.disturbed
+        if scan.disturbed:
+            self._freshness.doubt()
         return sessions
 
     def _nowhere(self, group: int) -> str:
@@ -176,8 +189,9 @@ class Cluster:
         self._known = [at for at in self._known if at in keep]
         self._known[:0] = [at for at in named if at not in self._known]
         # Links are dropped, not closed: another thread may be waiting for a reply.
-        self._links = {at: link for at, link in self._links.items() if at in keep}
-        self._slots, self._stale = slots, False
+        with self._links_lock:
+            self._links = {at: link for at, link in self._links.items() if at in keep}
+        self._slots = slots
 
     def _to_the_end(self, address: Address) -> None:
         if address in self._known:
@@ -185,11 +199,15 @@ class Cluster:
             self._known.append(address)
 
     def _link_at(self, address: Address) -> Link:
-        link = self._links.get(address)
-        return link or self._links.setdefault(address, self._new_link(address))
+        with self._links_lock:
+            link = self._links.get(address)
+            if link is None:
+                link = self._links[address] = self._new_link(address)
+            return link
 
     def _address_of(self, link: Link) -> Address:
-        return next((at for at, other in tuple(self._links.items()) if other is link), self._seeds[0])
+        with self._links_lock:
+            return next((at for at, other in self._links.items() if other is link), self._seeds[0])
 
     def _new_link(self, address: Address) -> Link:
         user, at, _ = self._url.netloc.rpartition("@")

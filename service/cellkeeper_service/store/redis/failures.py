@@ -51,7 +51,7 @@ def not_read(key: SessionKey, text: bytes) -> StoreError:
     why = text.decode(errors="replace")
     if why.startswith("WRONGTYPE"):
         return damaged(key, f"its key in Redis is not a list ({why})")
-    return StoreError(f"Redis cannot read session {key.session!r}: {why}")
+    return StoreError(f"Redis cannot read a record: {why}")  # the log shows this text, and no ids
 
 
 def text_of(error: Exception) -> str:

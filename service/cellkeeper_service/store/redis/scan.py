@@ -76,5 +76,5 @@ def _header(key: SessionKey, reply: Any) -> Header | DamagedRecord:
             raise failed
         return failed
     if isinstance(reply, Exception):
-        raise StoreError(f"Redis cannot read session {key.session!r}: {reply}")
+        raise StoreError(f"Redis cannot read a record: {reply}")
     return read_header(key, reply)

@@ -13,6 +13,7 @@ import redis
 from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
 from cellkeeper_service.store.redis.check import check_replicas, check_server, check_split
 from cellkeeper_service.store.redis.failures import Refused
+from cellkeeper_service.store.redis.freshness import Freshness
 from cellkeeper_service.store.redis.link import Link, info_fields
 from cellkeeper_service.store.redis.runs import Runs
 from cellkeeper_service.store.redis.scan import page_at
@@ -38,11 +39,13 @@ _logger = logging.getLogger(__name__)
 
 
 class _Primary(NamedTuple):
-    """The known primary. epoch: that of the configuration that names it; every fail-over raises it."""
+    """The known primary. epoch: that of the configuration that names it; every fail-over raises it. down: the sentinels
+    agree that it is down."""
 
     address: Address
     epoch: int
     link: Link
+    down: bool
 
 
 class Sentinel:
@@ -59,10 +62,9 @@ class Sentinel:
         self._url = SentinelUrl.read(url)
         self._timeout_ms = timeout_ms
         self._lock = Lock()
-        self._stale = True
+        self._freshness = Freshness()
         self._why = "no sentinel has been asked yet"
         self._primary: _Primary | None = None
-        self._down = False  # the sentinels agree that the primary is down
         # In the order to ask; a sentinel that did not answer moves to the end.
         self._sentinels = [(at, Link(self._url.of_sentinel(at), timeout_ms)) for at in self._url.sentinels]
         self._closed = Event()
@@ -73,19 +75,19 @@ class Sentinel:
 
     def refresh(self) -> None:
         """Asks the sentinels the first time, and again after a call has failed."""
-        if not self._stale:
+        if not self._freshness.is_stale:
             return
         with self._lock:
-            if self._stale:
-                self._take(self._views()[0])
-            if not self._watch.is_alive() and not self._closed.is_set():
-                self._watch.start()
+            if self._freshness.is_stale:
+                asking = self._freshness.asking()
+                self._take(self._views()[0], asking)
+            self._start_watch()
 
     def link(self, group: int) -> Link:
         primary = self._primary
         if primary is None:
             raise Refused(self._why)
-        if self._down:
+        if primary.down:
             raise Refused(
                 f"the sentinels of {self._url.service!r} agree that its primary {primary.address} is down; a replica "
                 "takes over, if one is in sync"
@@ -94,7 +96,7 @@ class Sentinel:
 
     def at_hand(self) -> Link | None:
         primary = self._primary
-        return None if primary is None or self._stale or self._down else primary.link
+        return None if primary is None or self._freshness.is_stale or primary.down else primary.link
 
     def detour(self, link: Link, error: Exception) -> Detour | None:
         if isinstance(error, Refused):
@@ -106,12 +108,12 @@ class Sentinel:
         return None
 
     def lost(self, link: Link) -> None:
-        self._stale = True
+        self._freshness.doubt()
 
     def check(self, wait_replicas: int) -> StoreFacts:
-        views, silent = self._views(everybody=True)
+        silent = self._ask_everybody()
         with self._lock:
-            self._take(views)
+            self._start_watch()
         for address, why in silent.items():
             _logger.warning("Redis Sentinel: %s did not answer: %s", address, why)
         link = self.link(0)
@@ -158,11 +160,23 @@ class Sentinel:
         """Polls all sentinels: the one that led a fail-over knows first, and the others learn within seconds."""
         while not self._closed.wait(WATCH_S):
             try:
-                views, _ = self._views(everybody=True)  # without the lock, so that a hanging sentinel delays nobody
-                with self._lock:
-                    self._take(views)
+                self._ask_everybody()
             except Exception:  # noqa: PERF203 - if the thread ended, nobody would see a fail-over
                 _logger.exception("internal error: the sentinels could not be asked")
+
+    def _start_watch(self) -> None:
+        """Starts the thread, unless it runs. The caller holds the lock."""
+        if not self._watch.is_alive() and not self._closed.is_set():
+            self._watch.start()
+
+    def _ask_everybody(self) -> dict[Address, str]:
+        """Asks all sentinels, without the lock, so that one that hangs delays nobody. Returns why some are silent."""
+        known, asking = self._primary, self._freshness.asking()
+        views, silent = self._views(everybody=True)
+        with self._lock:
+            if self._primary is known:  # otherwise these views may be older than what was adopted meanwhile
+                self._take(views, asking)
+        return silent
 
     def _views(self, *, everybody: bool = False) -> tuple[list[View], dict[Address, str]]:
         """Returns the sentinels' views, and why others did not answer. everybody: ask them all.
@@ -187,8 +201,8 @@ class Sentinel:
             self._why = f"no sentinel reported the primary of {self._url.service!r}: {told}"
         return views, silent
 
-    def _take(self, views: Sequence[View]) -> None:
-        """Adopts the newest view. The caller holds the lock.
+    def _take(self, views: Sequence[View], asking: object) -> None:
+        """Adopts the newest view. The caller holds the lock. asking: see `Freshness.asking`.
 
         Without any view, the known primary stays: it can work while the sentinels are gone.
         """
@@ -196,17 +210,15 @@ class Sentinel:
             return
         newest = max(views, key=lambda view: view.epoch)
         known = self._primary
-        self._stale = False
-        if known is not None and newest.epoch < known.epoch:
-            return  # these sentinels have not heard of the latest fail-over
-        self._down = newest.down
-        if known is None or newest.address != known.address:
-            _logger.info("Redis Sentinel: the primary of %s is %s", self._url.service, newest.address)
-            # The old link is dropped, not closed: another thread may be waiting for a reply.
-            link = Link(self._url.of_server(newest.address), self._timeout_ms, self.runs)
-            self._primary = _Primary(newest.address, newest.epoch, link)
-        else:
-            self._primary = known._replace(epoch=newest.epoch)
+        if known is None or newest.epoch >= known.epoch:  # otherwise they have not heard of the latest fail-over
+            if known is None or newest.address != known.address:
+                _logger.info("Redis Sentinel: the primary of %s is %s", self._url.service, newest.address)
+                # The old link is dropped, not closed: another thread may be waiting for a reply.
+                link = Link(self._url.of_server(newest.address), self._timeout_ms, self.runs)
+            else:
+                link = known.link
+            self._primary = _Primary(newest.address, newest.epoch, link, newest.down)
+        self._freshness.answered(asking)
 
     def _check_replicas(self, addresses: Sequence[Address]) -> None:
         replicas = {str(at): Link(self._url.of_server(at), self._timeout_ms) for at in addresses}

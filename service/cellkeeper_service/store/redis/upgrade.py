@@ -7,6 +7,7 @@ because a record in the current layout takes precedence over an old one of the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from threading import Lock
 from typing import Any, Protocol
 
 from cellkeeper_service.domain.record import Record
@@ -28,16 +29,21 @@ class Run(Protocol):
 
 
 class Upgrade:
-    """The sessions for which loads have found an old record, by their key in the current layout."""
+    """The sessions for which loads have found an old record, by their key in the current layout.
+
+    Safe to use from several threads. Only `saw` and `_drop` change `_seen`, which `concerns` reads without waiting.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._lock = Lock()
         self._seen: dict[bytes, None] = {}
 
     def saw(self, name: bytes) -> None:
-        if len(self._seen) >= MAX_SEEN:
-            self._seen.pop(next(iter(self._seen)), None)
-        self._seen[name] = None
+        with self._lock:
+            if len(self._seen) >= MAX_SEEN:
+                del self._seen[next(iter(self._seen))]
+            self._seen[name] = None
 
     def concerns(self, names: Callable[[], Iterable[bytes]]) -> bool:
         """Returns True if one of them has to be converted first. names: called only if there are old records at all."""
@@ -58,7 +64,7 @@ class Upgrade:
         for name, found in zip(old, elements, strict=True):
             record = read_old(name, found)
             if record is None:
-                self._seen.pop(name, None)
+                self._drop(name)
             elif isinstance(record, Record):
                 commit = Commit(session_key(name), None, record.header, record.log, record.checkpoint)
                 creates[name] = commit_item(commit)
@@ -76,10 +82,14 @@ class Upgrade:
         dropped = self._run("write", [Item(old_key(name), DROP) for name in carried], apart=True)
         for name, answer in zip(carried, dropped, strict=True):
             if answer in (0, 1):
-                self._seen.pop(name, None)
+                self._drop(name)
             if answer != 1:
                 broken.discard(name)
         return failed, broken
+
+    def _drop(self, name: bytes) -> None:
+        with self._lock:
+            self._seen.pop(name, None)
 
 
 def read_old(name: bytes, found: Any) -> Record | StoreError | None:

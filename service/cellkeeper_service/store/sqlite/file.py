@@ -46,6 +46,7 @@ class SqliteFile:
                 raise _lost(name, "was replaced by another file")
             if name == self._path and found.st_size < _HEADER_BYTES:
                 raise _lost(name, "was truncated")
+        started = self._wal_started  # before the log is read: another thread may commit, and see the header, meanwhile
         try:
             begin, flags = os.pread(self._wal_file, 4, 0), os.statvfs(self._path).f_flag
         except OSError as error:
@@ -54,7 +55,7 @@ class SqliteFile:
         # header and has lost it was truncated, and SQLite keeps writing after the hole.
         if begin in _WAL_MAGIC:
             self._wal_started = True
-        elif begin and self._wal_started:
+        elif begin and started:
             raise _lost(self._wal, "was truncated or overwritten")
         if flags & os.ST_RDONLY:
             raise StoreLost(f"the file system of {self._path!r} is read-only; mount it for writing")

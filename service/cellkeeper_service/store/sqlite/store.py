@@ -43,6 +43,7 @@ _NOT_COMMITTED = (FULL, "database is locked", "attempt to write a readonly datab
 _BEYOND_ALL = b"\xff" * 1024  # above every session id
 
 _T = TypeVar("_T")
+_I = TypeVar("_I", Commit, Delete)
 
 log = logging.getLogger(__name__)
 
@@ -128,21 +129,21 @@ class SqliteStore:
         return results
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
-        def apply(connection: sqlite3.Connection, now_ms: int) -> list[CommitResult]:
+        def apply(connection: sqlite3.Connection, now_ms: int, some: Sequence[Commit]) -> list[CommitResult]:
             self._sweep(connection, now_ms)
-            done = commit_groups(connection, commits, now_ms)
+            done = commit_groups(connection, some, now_ms)
             return [
                 COMMITTED if number in done else rows.apply_commit(connection, commit, now_ms)
-                for number, commit in enumerate(commits)
+                for number, commit in enumerate(some)
             ]
 
-        return self._results(apply, len(commits))
+        return self._results(apply, commits)
 
     def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
-        def apply(connection: sqlite3.Connection, now_ms: int) -> list[CommitResult]:
-            return [rows.apply_delete(connection, delete, now_ms) for delete in deletes]
+        def apply(connection: sqlite3.Connection, now_ms: int, some: Sequence[Delete]) -> list[CommitResult]:
+            return [rows.apply_delete(connection, delete, now_ms) for delete in some]
 
-        return self._results(apply, len(deletes))
+        return self._results(apply, deletes)
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
         after = session_after(cursor)
@@ -210,16 +211,20 @@ class SqliteStore:
             file.check()
 
     def _results(
-        self, apply: Callable[[sqlite3.Connection, int], list[CommitResult]], count: int
+        self, apply: Callable[[sqlite3.Connection, int, Sequence[_I]], list[CommitResult]], items: Sequence[_I]
     ) -> list[CommitResult]:
-        """Applies all items in one transaction; a failure fails them all."""
+        """Applies all items in one transaction. A failure fails them all, except that of a damaged page: SQLite lets a
+        transaction that has met one write nothing more, so the halves are tried, until what meets it fails alone."""
         try:
-            return self._write(apply)
+            return self._write(lambda connection, now_ms: apply(connection, now_ms, items))
         except _CommitFailed as error:
             failed = CommitResult(Outcome.UNKNOWN, message=f"SQLite failed to commit: {error}")
         except (sqlite3.Error, StoreError) as error:
+            if isinstance(error, sqlite3.DatabaseError) and rows.is_damage(error) and len(items) > 1:
+                half = len(items) // 2
+                return self._results(apply, items[:half]) + self._results(apply, items[half:])
             failed = CommitResult(Outcome.REFUSED, message=f"SQLite wrote nothing: {error}")
-        return [failed] * count
+        return [failed] * len(items)
 
     def _write(self, apply: Callable[[sqlite3.Connection, int], _T]) -> _T:
         """Runs `apply` in a write transaction.

@@ -1,0 +1,68 @@
+"""How signals end a stream: with its last rows answered and printed, because the session has consumed them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class _Ended(BaseException):
+    """Leaves the reading of a row that may never come."""
+
+
+class Ending:
+    """While it is entered, the first signal ends the rows instead of the program; a second one ends the program.
+
+    Signals that the program was started to ignore (nohup) stay ignored. Use it in the main thread.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._reading = False
+        self._before: dict[int, Any] = {}
+
+    def rows(self, rows: Iterator[T]) -> Iterator[T]:
+        """Yields the rows until a signal comes, even if that is while the next one is awaited."""
+        while True:
+            try:
+                try:
+                    self._reading = True
+                    if self.came:
+                        return
+                    row = next(rows, None)
+                finally:
+                    self._reading = False
+            except _Ended:
+                return
+            if row is None:
+                return
+            yield row
+
+    def __enter__(self) -> Ending:
+        for name in NAMES:
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._restore()
+        self.came = True
+        if self._reading:
+            self._reading = False
+            raise _Ended
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())

@@ -1,0 +1,119 @@
+"""Signals end `cellkeeper stream` with the rows that it has sent answered and printed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from cellkeeper import Client
+
+from .conftest import ServerThread
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def started(target: str, session: str, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cellkeeper", "stream", "--session", session, "--endpoint", target, *options]
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*command, "--format", "jsonl"], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    while not holds():
+        time.sleep(0.001)
+
+
+def handles(process: subprocess.Popen[str], number: int) -> bool:
+    """Returns True if the process has a handler for the signal."""
+    (line,) = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "SigCgt" in line]
+    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+
+
+def steps_of(printed: Sequence[str]) -> list[int]:
+    return [int(line.partition('"step": ')[2].partition(",")[0]) for line in printed]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_every_row_that_the_session_has_consumed_is_printed(
+    real_target: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    count = 20_000
+    rows = tmp_path / "rows.csv"
+    rows.write_text("1.5,1\n" * count)
+    session = f"signalled {number.name}"
+    with started(real_target, session, "--csv", str(rows)) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        printed = [process.stdout.readline() for _ in range(100)]
+        process.send_signal(number)
+        printed += process.stdout.readlines()
+        assert process.wait(60) == 1
+        assert process.stderr.read() == "cellkeeper: interrupted\n"
+    with Client(real_target) as client:
+        consumed = client.session(session).position.step
+        assert 100 <= consumed < count
+        assert steps_of(printed) == list(range(consumed))
+        rows.write_text("1.5,1\n" * (consumed + 50))
+        with started(real_target, session, "--csv", str(rows), "--resume") as process:
+            out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
+        assert steps_of(out.splitlines()) == list(range(consumed, consumed + 50))
+        assert client.session(session).delete()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_row_that_never_comes_is_not_waited_for(real_target: str, number: signal.Signals) -> None:
+    session = f"waiting {number.name}"
+    with started(real_target, session, "--csv", "-", "--header", "no") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("1,2\n")
+        process.stdin.flush()
+        assert steps_of([process.stdout.readline()]) == [0]
+        process.send_signal(number)
+        assert process.wait(60) == 1
+        assert process.stdout.read() == ""
+        assert process.stderr is not None
+        assert process.stderr.read() == "cellkeeper: interrupted\n"
+    with Client(real_target) as client:
+        assert client.session(session).delete()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="the system does not list handled signals")
+def test_a_second_signal_does_not_wait_for_answers(threaded: ServerThread, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("1.5,1\n" * 3)
+    threaded.server.gate.clear()
+    with started(threaded.target, "a", "--csv", str(rows)) as process:
+        until(lambda: threaded.server.frames > 0)
+        assert handles(process, signal.SIGTERM)
+        process.terminate()
+        until(lambda: not handles(process, signal.SIGTERM))
+        process.terminate()
+        assert process.wait(60) == -signal.SIGTERM
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="the system does not list handled signals")
+def test_signals_that_are_ignored_stay_ignored(real_target: str) -> None:
+    """As after nohup."""
+    code = (
+        "import signal, sys; from cellkeeper.__main__ import main; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "stream", "--session", "nohup", "--endpoint", real_target, "--header", "no"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        until(lambda: handles(process, signal.SIGTERM))
+        process.send_signal(signal.SIGHUP)
+        out, _ = process.communicate("1,2\n3,4\n", timeout=60)
+        assert process.returncode == 0
+        assert len(out.splitlines()) == 3
+    with Client(real_target) as client:
+        assert client.session("nohup").delete()

@@ -1,0 +1,113 @@
+"""Calls of a group that overlap, from several tasks or threads: members that come and go while other calls wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from cellkeeper import AsyncClient, Client, Closed, GroupError, InvalidArgument, Position
+from cellkeeper._session.group_history import GroupHistory
+
+from testing.bundles import counting_bundle, make_bundle
+from testing.server_process import ServerProcess
+
+from .conftest import QUICK
+
+IDS = ["a", "b", "c"]
+ROWS = np.array([[1, 0], [2, 0], [3, 0]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("groups")
+    bundles = [
+        counting_bundle(folder / "count", features=2),
+        make_bundle(folder / "fed", name="fed", input_size=1, feedback=[0]),
+    ]
+    with ServerProcess(bundles, "memory:") as server:
+        yield server
+
+
+@pytest.fixture
+async def client(process: ServerProcess) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(process.target, timeout=20, backoff=QUICK) as client:
+        yield client
+        for model in ("count", "fed"):
+            async for info in client.sessions(model=model):
+                await client.delete(info.session, info.position.generation, model=model)
+
+
+async def test_a_session_is_added_once(client: AsyncClient) -> None:
+    group = await client.group([], model="count")
+    first, second = await asyncio.gather(group.add(IDS), group.add(["c"]), return_exceptions=True)
+    assert first == dict.fromkeys(IDS, True)
+    assert isinstance(second, InvalidArgument)
+    assert "'c'" in str(second)
+    assert (await group.step(ROWS)).tolist() == ROWS.tolist()
+    assert len(group.positions) == len(group) == 3
+
+
+async def test_a_member_is_removed_once(client: AsyncClient) -> None:
+    """All wait for the same step. The last one comes too late: the member's place may be another's by then."""
+    group = await client.group(IDS, model="count")
+    _, removed, added, other = await asyncio.gather(
+        group.step(ROWS), group.remove(["b"]), group.add(["d", "e"]), group.remove(["b"]), return_exceptions=True
+    )
+    assert removed is None
+    assert added == {"d": True, "e": True}
+    assert isinstance(other, InvalidArgument)
+    assert group.ids == ("a", "c", "d", "e")
+    rows = np.array([[1, 0], [3, 0], [4, 0], [5, 0]], np.float32)
+    assert (await group.step(rows)).tolist() == [[2, 0], [6, 0], [4, 0], [5, 0]]
+    assert (await group.step(rows)).tolist() == [[3, 0], [9, 0], [8, 0], [10, 0]]
+
+
+async def test_a_member_leaves_while_it_is_reset(client: AsyncClient) -> None:
+    group = await client.group(IDS, model="count")
+    await group.step(ROWS)
+    reset, removed = await asyncio.gather(group.reset(), group.remove(["b"]))
+    assert list(reset) == IDS
+    assert removed is None
+    assert await group.add(["d"]) == {"d": True}
+    assert (await group.step(ROWS)).tolist() == ROWS.tolist()
+
+
+@pytest.mark.parametrize("call", ["forecast", "peek"])
+async def test_a_member_leaves_while_a_peek_waits(client: AsyncClient, call: str) -> None:
+    """Both wait for the same step. The place of the one that leaves goes to another session, which nothing of the old
+    one may reach."""
+    ids, ones = ["x", "y"], np.ones((2, 1), np.float32)
+    group = await client.group(ids, model="fed")
+    more = {"steps": 1} if call == "forecast" else {}
+    calls: list[Awaitable[Any]] = [group.step(ones), group.remove(["x"]), getattr(group, call)(ones, **more)]
+    stepped, removed, seen = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(stepped, np.ndarray)
+    assert removed is None
+    assert isinstance(seen, GroupError)
+    assert list(seen.errors) == ["x"]
+    assert isinstance(seen.errors["x"], Closed)
+    assert await group.add(["z"]) == {"z": True}
+    for step in range(1, 4):
+        assert (await group.step(ones)).shape == (2, 1)
+        assert [position.step for position in group.positions.values()] == [step + 1, step]
+    assert (await client.session_info("x", model="fed")).position.step == 1
+
+
+def test_positions_are_read_where_they_change(process: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread would find a member that is on its way back to the columns where it was before it left them."""
+    position, threads = GroupHistory.position, set[str]()
+
+    def read(history: GroupHistory, row: int) -> Position:
+        threads.add(threading.current_thread().name)
+        return position(history, row)
+
+    with Client(process.target, timeout=20, backoff=QUICK) as client, client.group(IDS, model="count") as group:
+        monkeypatch.setattr(GroupHistory, "position", read)
+        assert {position.step for position in group.positions.values()} == {0}
+        assert threads == {"cellkeeper-client"}
+        monkeypatch.undo()
+        group.delete()

@@ -1,0 +1,96 @@
+"""A refusal names the field as the JSON request does, not as the message that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from .front import TIMEOUT_S, Front, serving
+
+NO_POSITION = "position: got none, expected the item's position"
+NEVER = "0" * 32
+STATES = {name: {"data": [[0.0] * 8] * 2} for name in "hc"}
+CHUNK = [[1, 2, 3]] * 2
+
+
+@pytest.fixture(scope="module")
+def front(lstm_model: Path) -> Iterator[Front]:
+    with serving([lstm_model], options=["--max-chunk-steps", "8"]) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("method", "what", "body", "text"),
+    [
+        ("POST", "/step", {"inputs": [[1, 2]]}, "inputs: got [T, 2], expected [T, 3]"),
+        ("POST", "/step", {"inputs": CHUNK * 5}, "inputs: got T = 10, expected 1 to 8 time steps"),
+        ("POST", "/forecast", {"inputs": CHUNK, "steps": 7}, "steps: got 7, expected at most 6"),
+        ("PUT", "/state", {"generation": NEVER, "step": 2**62, "states": STATES}, f"step: got {2**62}, expected less"),
+        (
+            "PUT",
+            "/state",
+            {"generation": NEVER, "step": 0, "states": {**STATES, "c": {"data": [[0.0] * 8]}}},
+            "states[c]: got FLOAT32 [1, 8], expected FLOAT32 [2, 8]",
+        ),
+        (
+            "PUT",
+            "/state",
+            {"generation": NEVER, "step": 0, "states": {"h": STATES["h"], "x": STATES["c"]}},
+            "states: got tensors ['h', 'x'], expected each of ['c', 'h'] once",
+        ),
+        ("POST", "/reset", {"generation": NEVER, "request_id": NEVER}, "request_id: got zeros, expected"),
+        ("POST", "/fork", {"target": "x" * 257}, "target: got 257 bytes, expected 1 to 256 bytes"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_a_request(front: Front, method: str, what: str, body: Any, text: str) -> None:
+    session = front.session("lstm")
+    session.open()
+    error = session.ask(method, what, body).error
+    assert error["message"].startswith(text)
+    assert error["details"] == {"field": text.partition(":")[0]}
+
+
+def test_the_id_in_the_path(front: Front) -> None:
+    long = "x" * 257
+    asked: list[tuple[str, Any]] = [("/fork", {"target": "a"}), ("/reset", {"generation": NEVER}), ("/open", {})]
+    for what, body in asked:
+        error = front.session("lstm", long).ask("POST", what, body).error
+        assert error["message"] == "session: got 257 bytes, expected 1 to 256 bytes of UTF-8"
+        assert error["details"] == {"field": "session"}
+
+
+def test_an_item_of_several(front: Front) -> None:
+    item = {"session": "a", "generation": NEVER, "policy": "rerun", "inputs": [[1, 2]]}
+    body = {"items": [{"session": "b", "generation": NEVER, "policy": "keep"}, item]}
+    _, second = front.ask("POST", "/v1/models/lstm/carry-over", body).ok["results"]
+    assert second["error"]["message"] == "items[1].inputs: got [T, 2], expected [T, 3]"
+    assert second["error"]["details"] == {"field": "items[1].inputs"}
+
+
+async def test_a_message_of_a_stream(front: Front) -> None:
+    session = front.session("lstm")
+    at = session.open()
+    asked: list[tuple[Any, str]] = [
+        ({"inputs": CHUNK}, NO_POSITION),
+        ({"inputs": CHUNK, "position": {**at, "step": 2**63}}, f"position.step: got {2**63}, expected less"),
+        ({"inputs": CHUNK, "position": at, "acked": 5}, "acked: got 5, expected at most the position's step, 0"),
+        ({"inputs": CHUNK * 5, "position": at}, "inputs: got T = 10, expected 1 to 8 time steps"),
+        ({"inputs": [[1, 2]], "position": at}, "inputs: got [T, 2], expected [T, 3]"),
+        ({"inputs": [["NaN", 1, 1]], "position": at}, "inputs: got nan at time step 0, feature 0"),
+    ]
+    async with aiohttp.ClientSession() as http, http.ws_connect(f"{front.url}{session.path}/stream") as socket:
+        for body, text in asked:
+            await socket.send_json(body)
+            error = (await socket.receive_json(timeout=TIMEOUT_S))["error"]
+            assert error["message"].startswith(text)
+            assert error["details"] == {"field": text.partition(":")[0]}
+    long = front.session("lstm", "x" * 257)
+    async with aiohttp.ClientSession() as http, http.ws_connect(f"{front.url}{long.path}/stream") as socket:
+        await socket.send_json({"inputs": CHUNK, "position": at})
+        error = (await socket.receive_json(timeout=TIMEOUT_S))["error"]
+        assert error["message"] == "session: got 257 bytes, expected 1 to 256 bytes of UTF-8"
