@@ -34,10 +34,10 @@ from testing.wire_client import Position
 from .comparison import Answer, Comparison
 from .expected_errors import EARLY, LAG_S, REPORTS, ExpectedErrors, is_damaged
 from .generations import Generations
-from .history import INTERFERING, LATE, Array, Burst, History, Operation
+from .history import INTERFERING, LATE, Array, History
 from .offline import Reference
 from .paths import Broken, Path, Paths, heads_of
-from .verdict import Finding, Verdict
+from .verdict import Verdict
 
 CLOCKS_S = 0.1  # the store's clock and this process's may differ by less in the time of a TTL
 
@@ -214,14 +214,19 @@ class Checker:
                 self._comparison.check(session, generation, [answer], path, [])
 
     def _check_end(self, session: str, generation: bytes, answers: list[Answer]) -> None:
-        """Checks that the client was told of a generation that the store lost entirely, with acknowledged steps.
+        """Checks a generation that is gone: somebody ended it, or the store lost it.
 
-        One that is gone without a loss of the store is found by what replaced it.
+        If it had acknowledged steps then, their client must have been told.
         """
         reads = self._generations.final_reads(session)
         ended = session in self._history.ttls or self._expected.may_have_been_ended(session, generation)
         lost = self._expected.lost_of(session, float("inf"))
-        if not answers or not reads or ended or not lost or any(read.error for read in reads):
+        if not reads or ended or any(read.error for read in reads):
+            return
+        if not lost:
+            self._verdict.found("lost", session, generation, "the generation is gone, though nobody ended it")
+            return
+        if not answers:
             return
         latest = max(answers, key=lambda answer: answer.ack.at)
         if not self._was_told(session, latest):
@@ -335,13 +340,3 @@ class Checker:
 def _client(sender: str) -> str:
     """Returns the kind of client: LATE, INTERFERING, or empty for the session's own client, whatever its name."""
     return sender if sender in (LATE, INTERFERING) else ""
-
-
-def involved(history: History, finding: Finding) -> tuple[list[Burst], list[Operation]]:
-    """Returns the known operations on the finding's generation."""
-    bursts = [
-        burst
-        for burst in history.bursts.get(finding.session, ())
-        if not finding.generation or burst.start.generation == finding.generation
-    ]
-    return bursts, list(history.operations.get(finding.session, ()))

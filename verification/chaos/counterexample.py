@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .checker import involved
 from .history import Burst, History, Operation
 from .report import summary
 from .run import Outcome
@@ -102,3 +101,13 @@ def _operation(operation: Operation, started: float) -> dict[str, Any]:
         "error": operation.error,
         "error_text": operation.error_text,
     }
+
+
+def involved(history: History, finding: Finding) -> tuple[list[Burst], list[Operation]]:
+    """Returns the known operations on the finding's generation."""
+    bursts = [
+        burst
+        for burst in history.bursts.get(finding.session, ())
+        if not finding.generation or burst.start.generation == finding.generation
+    ]
+    return bursts, list(history.operations.get(finding.session, ()))

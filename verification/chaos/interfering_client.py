@@ -24,6 +24,7 @@ from .workload import TrackedSession, Workload
 TRIES = 12
 REMEMBERED = 64  # requests, to be sent again
 REPEATS = 0.4  # of its operations
+FOCUS = 4  # sessions that it prefers, whose generations follow one another fast
 
 
 class InterferingClient:
@@ -34,11 +35,15 @@ class InterferingClient:
         self._pause_s = pause_s
         self._draw = workload.dice()
         self._sent: deque[tuple[Operation, str, object]] = deque(maxlen=REMEMBERED)
+        self._focus: list[TrackedSession] = []
 
     async def run(self, replicas: Sequence[Replica]) -> None:
         while not self._workload.stopping.is_set():
             await self._workload.pause(self._draw.expovariate(1.0) * self._pause_s)
-            known = [tracked for tracked in self._workload.tracked_sessions.values() if tracked.position is not None]
+            sessions = list(self._workload.tracked_sessions.values())
+            self._focus = self._focus or self._draw.sample(sessions, min(FOCUS, len(sessions)))
+            chosen = self._focus if self._draw.random() < 0.7 else sessions
+            known = [tracked for tracked in chosen if tracked.position is not None]
             if self._workload.stopping.is_set():
                 return
             if self._sent and self._draw.random() < REPEATS:
@@ -93,14 +98,24 @@ class InterferingClient:
 
     async def _repeat(self, replicas: Sequence[Replica]) -> None:
         """Sends an earlier request again: the same bytes, whatever has become of its session."""
-        first, method, request = self._draw.choice(self._sent)
+        await self._send_again(replicas, *self._draw.choice(self._sent))
+
+    async def repeat_all(self, replicas: Sequence[Replica]) -> None:
+        """Repeats every remembered request, when the faults are over and the clients have still to make a step."""
+        for sent in self._sent:
+            await self._send_again(replicas, *sent)
+
+    async def _send_again(self, replicas: Sequence[Replica], first: Operation, method: str, request: object) -> None:
         again = replace(first, sent_at=time.monotonic(), at=0.0, result=None, deleted=False, error="", error_text="")
         self._workload.did(f"repeated_{first.kind}")
-        await self._do(replicas, self._workload.history.add_operation(again), method, request)
+        await self._send(replicas, self._workload.history.add_operation(again), method, request)
 
     async def _do(self, replicas: Sequence[Replica], operation: Operation, method: str, request: object) -> None:
-        """Sends the request to any server until one answers, sometimes to two at once. Gives up after TRIES."""
         self._sent.append((operation, method, request))
+        await self._send(replicas, operation, method, request)
+
+    async def _send(self, replicas: Sequence[Replica], operation: Operation, method: str, request: object) -> None:
+        """Sends the request to any server until one answers, sometimes to two at once. Gives up after TRIES."""
         for _ in range(TRIES):
             routes = self._draw.sample(list(replicas), min(len(replicas), self._draw.choice((1, 1, 2))))
             replies = await asyncio.gather(*(route.call(method, request) for route in routes))

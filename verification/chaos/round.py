@@ -15,6 +15,7 @@ from tests.integration.acceptance.sequences import Model
 
 from .deployment import Deployment
 from .expected_errors import PASSING, is_damaged
+from .expiry import use_rarely
 from .frame_client import FrameClient
 from .group_client import GroupClient
 from .history import FinalRead, History
@@ -33,8 +34,6 @@ FINISH_S = 120.0  # for the last step of every session, after all faults are ove
 READ_TRIES = 40
 MOST_BURSTS = 400_000  # in a round, each with one or two answers: about 1 GiB
 LOOK_S = 0.5
-IDLE = 0.7  # of its TTL, after which a session must still be there
-EXPIRED_S = 0.3
 SINGLES = OperationMix(stream=0.0, window=0.0, single=0.97, reset=0.01, set_state=0.005, fork=0.01, delete=0.005)
 
 
@@ -118,6 +117,7 @@ async def play(
         workload.stopping.set()
         await asyncio.gather(injecting, *background)
         await deployment.heal()
+        await asyncio.gather(*(client.repeat_all(replicas) for client in interfering))
         workload.ending.set()
         ended = time.monotonic()
         others += [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in direct_clients]
@@ -138,7 +138,8 @@ async def play(
         if tamper is not None:
             await tamper(deployment, workload.history)
         await _read_back(workload.history.models, workload.history.final_reads, replicas)
-        await _read_while_idle(workload.history, replicas)
+        if settings.expiring:
+            await use_rarely(workload, replicas, _final_read)
     finally:
         for replica in replicas:
             await replica.close()
@@ -191,20 +192,6 @@ def _track(workload: Workload, session: str, model: Model) -> TrackedSession:
     session = workload.prefix + session
     tracked = workload.tracked_sessions[session] = TrackedSession(session, model)
     return tracked
-
-
-async def _read_while_idle(history: History, replicas: list[Replica]) -> None:
-    """Reads every session with a TTL now, before it may expire, and after it must have expired."""
-
-    async def read(session: str, model: str, ttl_s: float) -> None:
-        for idle_s in (0.0, IDLE * ttl_s, ttl_s + EXPIRED_S, 0.0):
-            await asyncio.sleep(idle_s)  # what is tested is that time passes
-            reads = history.idle_reads[session]
-            number = len(reads) % len(replicas)
-            reads.append(await _final_read(session, model, number, replicas[number]))
-
-    models = history.models
-    await asyncio.gather(*(read(session, models[session], ttl_s) for session, ttl_s in history.ttls.items()))
 
 
 async def _read_back(sessions: Mapping[str, str], reads: list[FinalRead], replicas: list[Replica]) -> None:

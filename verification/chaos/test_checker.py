@@ -192,7 +192,7 @@ def test_two_generations_take_turns(made: HandwrittenHistory) -> None:
     made.repeat(made.history.bursts["a"][1])
     made.final_read("a", new)
     assert end.generation != new.generation
-    assert made.kinds() == {"revived"}
+    assert made.kinds() == {"lost", "revived"}  # nobody ended the first one
 
 
 @pytest.mark.parametrize(
@@ -235,6 +235,16 @@ def test_a_stream_is_in_use_until_its_last_chunk(made: HandwrittenHistory, windo
     made.history.ttls["a"] = 50.0
     made.unanswered("a", end, [3], "SESSION_NOT_FOUND")
     made.final_read("a", end)
+    assert made.kinds() == found
+
+
+@pytest.mark.parametrize(("named", "found"), [(True, set()), (False, {"lost"})])
+def test_a_generation_ends_only_if_somebody_names_it(made: HandwrittenHistory, named: bool, found: set[str]) -> None:
+    """A reset that names an earlier generation has begun another one."""
+    _, _, end = two_chunks(made)
+    second = made.steps("a", made.begin("reset", "a", names=end.generation), [9])
+    third = made.begin("reset", "a", names=second.generation if named else end.generation)
+    made.final_read("a", third)
     assert made.kinds() == found
 
 
@@ -648,7 +658,7 @@ def test_a_late_create(made: HandwrittenHistory, deleted: bool, fault: bool, fou
     made.history.operations["a"].pop()
     made.found("a", late)
     made.final_read("a", late)
-    assert made.kinds() == ({"leaked"} if found else set())
+    assert made.kinds() == ({"leaked"} if found else set()) | (set() if deleted else {"lost"})
 
 
 @pytest.mark.parametrize(

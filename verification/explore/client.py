@@ -19,7 +19,7 @@ from cellkeeper_service.errors import Rejection
 
 from .columns import Columns, Member, named
 from .scope import Append, Delete, Follow, Fork, GroupSteps, Open, Reset, Scope, Start, Steps
-from .truth import Inputs, Violation, consumed, learn, outputs_after, pack
+from .sequential_model import Inputs, Violation, consumed, learn, outputs_after, pack
 
 FOREVER = 1e18
 PREDICTION = frozenset(["prediction"])

@@ -13,7 +13,7 @@ from cellkeeper._session.chunk import Chunk
 from cellkeeper._session.group_history import GroupChunk, GroupHistory, Members
 from cellkeeper._session.history import History
 
-from .truth import WIDTH, Inputs, pack, unpack
+from .sequential_model import WIDTH, Inputs, pack, unpack
 
 
 @dataclass

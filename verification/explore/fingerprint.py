@@ -22,7 +22,7 @@ from cellkeeper_service.errors import Rejection
 from .client import Client
 from .columns import Columns
 from .replica import Replica
-from .truth import origin_of
+from .sequential_model import origin_of
 from .universe import Universe
 
 

@@ -17,7 +17,7 @@ from cellkeeper_service.store.redis.keys import redis_key
 from cellkeeper_service.store.redis.layout import FIXED_BYTES, mark_of, moving_of, standing_header
 
 from .redis_lists import Command, Elements, Lists, Write
-from .truth import Violation
+from .sequential_model import Violation
 
 Answer = int | bytes | tuple[bytes, bytes]
 Call = list[tuple[bytes, list[bytes]]]  # one run of the script: keys, and the words for each

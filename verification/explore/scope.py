@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .truth import Inputs
+from .sequential_model import Inputs
 
 
 class Open(NamedTuple):

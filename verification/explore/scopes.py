@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from .scope import Append, Delete, Follow, Fork, GroupSteps, Op, Open, Reset, Scope, Start, Steps, steps
-from .truth import Inputs
+from .sequential_model import Inputs
 
 
 def opened(*values: int | Inputs, window: int = 1, session: str = "s") -> tuple[Op, ...]:
@@ -27,6 +27,7 @@ SMALL = {
     "2 steps, window 2, 1 replica, a reply lost": Scope(
         (opened(11, 12, window=2),), replicas=1, timeouts=1, atomic_commits=True
     ),
+    "3 steps, window 3, 1 replica": Scope((opened(11, 12, 13, window=3),), replicas=1, atomic_commits=True),
     "2 steps, window 1, the store silent twice": Scope((opened(11, 12),), unknowns=2),
     "2 steps, window 2, 1 replica, the store silent": Scope(
         (opened(11, 12, window=2),), replicas=1, unknowns=1, atomic_commits=True

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cellkeeper_service.core.guarded_meter import GuardedMeter
@@ -24,7 +24,7 @@ from cellkeeper_service.errors import Reason, Rejection
 from .events import Event
 from .fingerprint import fingerprint
 from .scope import Scope
-from .truth import Violation, forget
+from .sequential_model import Violation, forget
 from .universe import Universe
 
 _values: dict[Any, int] = {}
@@ -136,11 +136,40 @@ def explore(
         return _explore(scope, max_states, max_seconds, shortest, begin)
 
 
+ENDLESS = "nothing that can happen from here on ends: something is sent again and again"
+
+
+@dataclass
+class Graph:
+    """The states of a scope. traces: how each was first reached. before: those that lead to it. ends: those in which
+    nothing more can happen."""
+
+    traces: dict[int, Trace] = field(default_factory=dict)
+    before: dict[int, list[int]] = field(default_factory=dict)
+    ends: list[int] = field(default_factory=list)
+
+    def endless(self) -> Trace | None:
+        """Returns the way to a state from which no end can be reached, once all states are there; None: there is none.
+
+        Every step of an endless retry keeps the other promises.
+        """
+        can_end = set(self.ends)
+        waiting = list(self.ends)
+        while waiting:
+            for before in self.before.get(waiting.pop(), ()):
+                if before not in can_end:
+                    can_end.add(before)
+                    waiting.append(before)
+        ways = [trace for mark, trace in self.traces.items() if mark not in can_end]
+        return min(ways, key=lambda trace: len(events_of(trace)), default=None)
+
+
 @dataclass
 class _Open:
     """A state to continue from: the world itself while it is the newest, frozen otherwise."""
 
     world: Universe | bytes
+    mark: int
     trace: Trace
     depth: int
 
@@ -158,8 +187,11 @@ def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool, 
     for event in begin:
         first.do(event)
         trace = (trace, event)
-    seen = {fingerprint(first)}
-    open_states = deque([_Open(first, trace, len(begin))])
+    graph = Graph()
+    seen = graph.traces
+    mark = fingerprint(first)
+    seen[mark] = trace
+    open_states = deque([_Open(first, mark, trace, len(begin))])
     while open_states and len(seen) < max_states and time.monotonic() - started < max_seconds:
         state = open_states.popleft() if shortest else open_states.pop()
         found.longest = max(found.longest, state.depth)
@@ -169,6 +201,7 @@ def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool, 
             events = universe.events()
             if not events:
                 found.histories += 1
+                graph.ends.append(state.mark)
                 universe.finish()
             elif len(events) > 1:
                 state.world = state.world if isinstance(state.world, bytes) else freeze(universe)
@@ -178,15 +211,18 @@ def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool, 
                     universe = thaw(state.world)
                 universe.do(event)
                 mark = fingerprint(universe)
+                graph.before.setdefault(mark, []).append(state.mark)
                 if mark not in seen:
-                    seen.add(mark)
+                    seen[mark] = trace
                     if open_states:
                         open_states[-1].freeze()
-                    open_states.append(_Open(universe, trace, state.depth + 1))
+                    open_states.append(_Open(universe, mark, trace, state.depth + 1))
         except Exception as error:  # noqa: BLE001 - any exception of the code under test is a finding
             found.counterexample = Counterexample(events_of(trace), explain(error))
             break
     found.complete = not open_states and found.counterexample is None
+    if found.complete and (endless := graph.endless()) is not None:
+        found.counterexample, found.complete = Counterexample(events_of(endless), ENDLESS), False
     found.states, found.seconds = len(seen), time.monotonic() - started
     return found
 

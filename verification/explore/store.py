@@ -17,7 +17,7 @@ from cellkeeper_service.store.redis.layout import RUN_BYTES
 from . import layout2
 from .layout2 import Answer, Call, Calls, Peer
 from .redis_lists import Change, Lists, Unit, Units, Write, applied, cut, cuts, open_from, replayed
-from .truth import Inputs, Ledger, Violation, consumed, content
+from .sequential_model import Inputs, Ledger, Violation, consumed, content
 
 
 @dataclass

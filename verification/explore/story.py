@@ -16,7 +16,7 @@ from cellkeeper_service.errors import Rejection
 from .events import Event
 from .scope import Scope
 from .search import explain
-from .truth import origin_of, unpack
+from .sequential_model import origin_of, unpack
 from .universe import Universe
 
 

@@ -22,8 +22,8 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Rejection
 
+from .sequential_model import created
 from .store import ExploredStore
-from .truth import created
 
 Switch = Callable[[], AbstractContextManager[Any]]
 

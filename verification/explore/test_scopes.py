@@ -1,6 +1,6 @@
 """Every interleaving of small scopes, and a few random histories of larger ones, keep every promise.
 
-promises.py lists what is checked. `python -m verification.explore` explores for as long as you like.
+invariants.py lists what is checked. `python -m verification.explore` explores for as long as you like.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import random
 import time
 
 import pytest
+from cellkeeper._session.history import History
 
 from .scope import Scope
 from .scopes import SMALL, drawn
-from .search import explore, shrink, walk
+from .search import ENDLESS, explore, shrink, walk
 from .story import story
 
 
@@ -22,6 +23,14 @@ def test_every_history_of_a_small_scope(scope: Scope) -> None:
     assert found.counterexample is None, "\n".join(story(scope, found.counterexample.events))
     assert found.complete
     assert found.histories
+
+
+def test_a_client_that_sends_the_same_for_ever_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It replays nothing after a loss, so that it meets the same gap again and again, and breaks no other promise."""
+    monkeypatch.setattr(History, "_reopen", lambda history, step: 0)
+    found = explore(SMALL["2 steps, window 1, a tail lost"], max_states=20_000)
+    assert found.counterexample is not None
+    assert found.counterexample.why == ENDLESS
 
 
 def test_drawn_histories_of_larger_scopes() -> None:

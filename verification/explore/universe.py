@@ -13,13 +13,13 @@ from cellkeeper_service.core.requests import Request, Step, StepReply
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome, StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
-from . import events, layout2, promises
+from . import events, invariants, layout2
 from .client import Client
 from .events import NAMES, Event
 from .replica import Read, Replica, Write, new_replica
 from .scope import Scope
+from .sequential_model import Violation, created
 from .store import ExploredStore
-from .truth import Violation, created
 
 FAULTS = (
     "slow",
@@ -101,7 +101,7 @@ class Universe:
 
     def finish(self) -> None:
         """Checks the state in which nothing more can happen. Raises Violation."""
-        promises.check_end(self)
+        invariants.check_end(self)
 
     def do(self, event: Event) -> None:
         """Executes the event. Raises Violation, or Impossible for an event that cannot happen."""
@@ -157,7 +157,7 @@ class Universe:
         self.answers.remove(answer)
         client = self.clients[index]
         client.receive(answer.ticket, answer.result)
-        promises.check_refusal(self, client)
+        invariants.check_refusal(self, client)
 
     def _do_timeout(self, index: int, name: str) -> None:
         self._spend("timeouts")
@@ -312,7 +312,7 @@ class Universe:
         """Takes a replica's answer."""
         request = channel.request
         if isinstance(result, StepReply) and isinstance(request, Step):
-            promises.check_answer(self, channel, request, result)
+            invariants.check_answer(self, channel, request, result)
         if channel.ticket in self.clients[channel.client].waiting:
             self.answers.append(Answer(channel.client, channel.ticket, channel.name, result))
 

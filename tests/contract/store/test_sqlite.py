@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cellkeeper_service.domain.record import Record
-from cellkeeper_service.domain.store import COMMITTED, DamagedRecord, Delete, Load, Outcome, StoreError
+from cellkeeper_service.domain.store import COMMITTED, CommitResult, DamagedRecord, Delete, Load, Outcome, StoreError
 from cellkeeper_service.store.sqlite import schema as sqlite_schema
 from cellkeeper_service.store.sqlite.store import SWEEP_RECORDS, SqliteStore
 
@@ -124,6 +124,18 @@ def test_expired_rows_are_swept_a_few_at_a_time(path: Path) -> None:
             seen.append(rows(path, "records"))
         assert seen == [count - SWEEP_RECORDS + 1, count - 2 * SWEEP_RECORDS + 1, 1]
         assert rows(path, "checkpoints") == 1
+
+
+def test_an_expired_record_that_is_not_swept_yet_takes_no_commit(path: Path) -> None:
+    """It is not there, whether or not its row is."""
+    clock = [1_000_000]
+    with closing(SqliteStore(path, clock_ms=lambda: clock[0])) as store:
+        store.commit_many([create(key(f"s{n}"), log=inputs(n), ttl_ms=1000) for n in range(2 * SWEEP_RECORDS)])
+        last = committed(store, create(key(), log=inputs(1), ttl_ms=1001))
+        clock[0] += 1001
+        assert store.commit_many([append(key(), last, inputs(2))]) == [CommitResult(Outcome.CONFLICT)]
+        assert rows(path, "records") > 1  # the sweep had not come to it
+        assert store.load_many([Load(key(), touch=False)]) == [None]
 
 
 def test_the_ttl_is_written_only_below_nine_tenths(path: Path) -> None:

@@ -109,7 +109,8 @@ class CountingServer(CellkeeperServicer):
     """records: survive the server if the test passes them to the next one.
 
     Hooks: lose_replies: so many frames are applied, but the stream is closed instead of answered. cut_frames: so many
-    frames close the stream unread. refusals: what the next items are refused with. gate: frames wait for it.
+    frames close the stream unread. refusals: what the next items are refused with. gate: frames wait for it. backwards:
+    replies have their items from the last to the first.
     """
 
     def __init__(self, records: dict[str, Record] | None = None) -> None:
@@ -118,6 +119,7 @@ class CountingServer(CellkeeperServicer):
         self.cut_frames = 0
         self.lose_calls = 0
         self.refusals: list[Refused] = []
+        self.backwards = False
         self.of_other_version: set[str] = set()  # sessions
         self.gate = asyncio.Event()
         self.gate.set()
@@ -219,6 +221,9 @@ class CountingServer(CellkeeperServicer):
             flags.append(flag)
             rows.append(outputs)
             states.append(state)
+        if self.backwards:
+            for column in (items, positions, flags, rows, states):
+                column.reverse()
         columns = []
         stacked = np.concatenate(rows).astype("<f4") if rows else np.zeros((0, 2), "<f4")
         for name in list(frame.outputs) or ["prediction"]:

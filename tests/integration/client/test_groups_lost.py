@@ -57,6 +57,21 @@ async def test_a_lost_stream(server: CountingServer, client: AsyncClient, group:
     assert server.applied_steps == 8 * 7
 
 
+async def test_items_are_answered_in_any_order(server: CountingServer, group: AsyncGroup) -> None:
+    """A server answers them as they are ready."""
+    server.backwards = True
+    inputs = np.arange(16, dtype=np.float32).reshape(8, 2)
+    for times in (1, 2):
+        reply = await group.step_reply(inputs, outputs=("prediction", "state"))
+        assert reply.outputs["prediction"].tolist() == (times * inputs).tolist()
+        assert reply.state["h"][:, 0].tolist() == (times * inputs).tolist()
+    some = {"s5": inputs[5], "s2": inputs[2]}
+    reply = await group.step_reply(some)
+    assert dict(zip(reply.ids, reply.outputs["prediction"].tolist(), strict=True)) == {
+        name: (3 * values).tolist() for name, values in some.items()
+    }
+
+
 async def test_an_answer_that_stands_elsewhere_is_none(
     server: CountingServer, group: AsyncGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:

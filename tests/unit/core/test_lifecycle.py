@@ -100,6 +100,7 @@ def test_a_fork_copies_the_point_asked_for() -> None:
     moved = world.ask(fork(world, reply, middle), reply)
     assert (moved.position.step, moved.position.head) == (2, middle.head)
     assert moved.position.generation != middle.generation
+    assert standing(world, "t").log == pack([1, 2])  # and not what the source consumed after that point
     assert world.step([4], moved.position, session="t").outputs["prediction"].tolist() == expected([1, 2, 4])[2:]
     again, other = Reply(), Reply()
     assert isinstance(world.ask(fork(world, again, middle), again), Moved)

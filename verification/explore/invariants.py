@@ -1,4 +1,4 @@
-"""The promises.
+"""The invariants: what the service promises, checked on the explored world.
 
 What is checked at every event:
 
@@ -13,6 +13,9 @@ What is checked at every event:
   was neither read nor written since the previous restart may also be what a commit lost at that restart made of it;
 - every request is answered once;
 - a record's log never exceeds its limit.
+
+From every state, a state can be reached in which nothing more can happen (search.py checks this of scopes that are
+explored completely).
 
 When nothing more can happen, also: every client is done or was told why not, no replica holds an unanswered request,
 what a client was told is in the store (unless the store lost it), and a steady pipeline has left a short log.
@@ -30,7 +33,7 @@ from cellkeeper_service.domain.position import Position
 
 from .client import MOVED_BY_OTHERS, Client
 from .scope import Delete, Fork, Reset
-from .truth import Violation, consumed, learn, outputs_after, unpack
+from .sequential_model import Violation, consumed, learn, outputs_after, unpack
 
 if TYPE_CHECKING:
     from .universe import Channel, Universe
