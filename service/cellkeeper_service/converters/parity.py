@@ -22,6 +22,7 @@ from .proof import (
     Special,
     cause,
     measure,
+    run_whole,
     served_ways,
     small,
     times,
@@ -112,7 +113,7 @@ def compare(
     difference = relative = relative_scaled = 0.0
     where = ""
     tried = trials(sequences, scaled, source.windowed, [*special, *_with_missing(bundle, source, sequences)])
-    originals = [dict(source.whole(trial.inputs)) for trial in tried]
+    originals = run_whole(source, [trial.inputs for trial in tried])
     least, finest = small(tried, originals), small(tried, originals, resolution / tolerance)
     for length in sorted({trial.length for trial in tried}):
         mine = [at for at, trial in enumerate(tried) if trial.length == length]
