@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cellkeeper_service.converters import import_keras
 from cellkeeper_service.converters.keras.model import read_stack
 from cellkeeper_service.converters.keras.source import KerasSource
 from cellkeeper_service.converters.processing import Processed, Processing
@@ -15,7 +16,9 @@ from cellkeeper_service.converters.proof import run_whole
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.model.config import Normalization
 
-from verification.parity.keras_models import sequential
+from verification.parity.keras_models import filled, sequential
+
+from .leftovers import refused
 
 # Keras' own warnings while it saves
 keras_warnings = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -74,3 +77,16 @@ def test_keras_gives_each_sequence_of_a_batch_its_own_values(keras: Any, tmp_pat
         values = outputs["prediction"] if every else outputs["prediction"][-1]
         np.testing.assert_allclose(values, alone, rtol=1e-5, atol=1e-6)
         assert outputs["prediction"].shape == (9, 2)
+
+
+@keras_warnings
+def test_a_traced_keras_model_whose_sequences_depend_on_each_other_is_refused(keras: Any, tmp_path: Path) -> None:
+    """So the rest may run together in the comparison."""
+    from keras import Input, Model, ops
+    from keras import layers as L
+
+    x = Input((None, 3))
+    y = L.LSTM(4, return_sequences=True)(x)
+    model = filled(Model(x, y + ops.mean(y, axis=0, keepdims=True)))
+    words = "rows of a batch depend on each other: .*reduces over axis 0, which is the batch"
+    refused(tmp_path, words, import_keras, model, tmp_path / "m", trace=True, max_batch=8, report=str)
