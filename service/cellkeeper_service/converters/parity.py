@@ -23,6 +23,7 @@ from .proof import (
     Special,
     cause,
     measure,
+    run_whole,
     served_ways,
     small,
     trials,
@@ -110,7 +111,7 @@ def compare(
     difference = relative = relative_scaled = 0.0
     where = ""
     tried = trials(drawn, source.windowed)
-    originals = [dict(source.whole(trial.inputs)) for trial in tried]
+    originals = run_whole(source, [trial.inputs for trial in tried])
     least = small(tried, originals)
     least_of_tiny = small(tried, originals, max(SMALL_SHARE, resolution / tolerance))
     for length in sorted({trial.length for trial in tried}):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -54,6 +54,14 @@ class Source(Protocol):
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
         """Runs one time step at a time, passing the state from call to call."""
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """A Source whose framework computes the rows of a batch independently of each other."""
+
+    def batch(self, sequences: Sequence[Array]) -> list[Mapping[str, Array]]:
+        """Runs new sequences of one length in one call. Returns the outputs of each."""
 
 
 def times(inputs: Array, scale: float) -> Array | None:
@@ -115,6 +123,17 @@ def trials(drawn: Drawn, windowed: bool = False) -> list[Trial]:
         long = np.concatenate(sequences)
         made.append(Trial(ORDINARY, 1.0, len(long), long))
     return made
+
+
+def run_whole(source: Source, sequences: Sequence[Array]) -> list[Mapping[str, Array]]:
+    """Runs new sequences in the source, those of one length together if it can. Returns the outputs of each."""
+    if not isinstance(source, BatchSource):
+        return [source.whole(inputs) for inputs in sequences]
+    outputs: dict[int, Mapping[str, Array]] = {}
+    for length in sorted({len(inputs) for inputs in sequences}):
+        mine = [at for at, inputs in enumerate(sequences) if len(inputs) == length]
+        outputs.update(zip(mine, source.batch([sequences[at] for at in mine]), strict=True))
+    return [outputs[at] for at in range(len(sequences))]
 
 
 def served_ways(engine: Engine, sequences: Sequence[Array]) -> Iterator[tuple[str, list[dict[str, Array]]]]:

@@ -78,6 +78,7 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
         place,
         watch=lambda module, called, after: watched(keras, module.model, called, after),
         name=f"keras {keras.__version__} ({BACKEND}, traced)",
+        batched=True,
     )
     return traced, vocabulary
 
