@@ -133,6 +133,14 @@ def test_an_interrupt_before_it_serves_is_one_line(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_before_it_serves_ends_it(counting_model: Path, tmp_path: Path, workers: int) -> None:
+    """By a handler: the first process of a container ignores signals that have none."""
+    words = ["serve", str(counting_model), f"--store=sqlite:{tmp_path / 's.db'}", f"--workers={workers}"]
+    done = subprocess.run([*signalled("SIGTERM"), *words], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 def test_streams_that_are_closed(counting_model: Path, tmp_path: Path, workers: int) -> None:
     """No connection gets their numbers, to which libraries write their messages."""
     program = ("sh", "-c", 'exec "$0" -m cellkeeper_service "$@" <&- 2>&-', sys.executable)
