@@ -67,6 +67,7 @@ def run(words: list[str]) -> int:
 def serve_models(words: list[str]) -> int:
     """Runs `serve` and returns the exit status."""
     signal.signal(signal.SIGTERM, end_before_serving)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # blocked in a worker since it began
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload may be requested before there is a handler
     from cellkeeper_service.domain.engine import EngineLost  # not earlier: these imports take a second
     from cellkeeper_service.server.app import serve
