@@ -45,7 +45,7 @@ def sampled() -> PrometheusMeter:
     meter.rebuilt("m", 1)
     meter.committed("committed", 1)
     meter.checkpointed("m")
-    meter.evicted("m", "idle")
+    meter.evicted("m", "capacity")
     meter.non_finite("m")
     meter.store_call("load", 1, 0.0, False)
     meter.state_change("m", 1.0, 0.0)
