@@ -66,6 +66,8 @@ def run(words: list[str]) -> int:
 
 def serve_models(words: list[str]) -> int:
     """Runs `serve` and returns the exit status."""
+    signal.signal(signal.SIGTERM, end_before_serving)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # blocked in a worker since it began
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload may be requested before there is a handler
     from cellkeeper_service.domain.engine import EngineLost  # not earlier: these imports take a second
     from cellkeeper_service.server.app import serve
@@ -92,6 +94,15 @@ def serve_models(words: list[str]) -> int:
             print(f"cellkeeper-server: {logs.one_line(str(error))}", file=sys.stderr)
         return 1
     return 0
+
+
+def end_before_serving(number: int, frame: object) -> None:
+    """Handles SIGTERM until the server has its own handler, which drains.
+
+    A container's first process ignores a signal without a handler, so that it would be killed only when the grace
+    period is over, and loading a large model takes minutes.
+    """
+    sys.exit(0)
 
 
 def import_model(words: list[str]) -> int:

@@ -66,6 +66,8 @@ class Channel:
             return
         # Its unary calls have at most this time left, and if it is alive after all, they are still answered.
         closing = self._loop.create_task(self._channel.close(self._attempt_timeout))
+        # It ends with the loop: asyncio need not warn about a program that ends without closing its client.
+        closing._log_destroy_pending = False  # type: ignore[attr-defined]
         self._old.add(closing)
         closing.add_done_callback(self._old.discard)
         self._open()

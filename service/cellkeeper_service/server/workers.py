@@ -142,7 +142,7 @@ def _start(settings: Settings) -> tuple[subprocess.Popen[str], int]:
     own = replace(settings, metrics_listen="127.0.0.1:0", workers=1)
     command = [sys.executable, "-m", "cellkeeper_service", "serve", WORKER_FLAG]
     environment = {**os.environ, STORE_VARIABLE: settings.store}
-    held_back = {signal.SIGHUP}  # it would kill a worker that has not installed its handler yet
+    held_back = {signal.SIGHUP, signal.SIGTERM}  # they would kill a worker that has not installed its handlers yet
     signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
     told, telling = os.pipe()
     try:

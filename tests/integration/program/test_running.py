@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from urllib.request import urlopen
@@ -130,6 +131,28 @@ def test_a_reload_requested_while_the_program_is_imported(counting_model: Path) 
 def test_an_interrupt_before_it_serves_is_one_line(words: list[str]) -> None:
     done = subprocess.run([*signalled("SIGINT"), *words], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "cellkeeper-server: interrupted\n")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_before_it_serves_ends_it(counting_model: Path, tmp_path: Path, workers: int) -> None:
+    """By a handler: the first process of a container ignores signals that have none."""
+    words = ["serve", str(counting_model), f"--store=sqlite:{tmp_path / 's.db'}", f"--workers={workers}"]
+    done = subprocess.run([*signalled("SIGTERM"), *words], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not list children")
+def test_sigterm_before_workers_have_handlers_ends_them(counting_model: Path, tmp_path: Path) -> None:
+    words = ["serve", counting_model, f"--store=sqlite:{tmp_path / 's.db'}", "--workers=2", "--listen=127.0.0.1:0"]
+    with subprocess.Popen(
+        command(*words, "--metrics-listen=127.0.0.1:0"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while len(children.read_text().split()) < 2:
+            time.sleep(0.001)
+        process.terminate()
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in out) == (0, False)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
