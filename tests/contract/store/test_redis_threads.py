@@ -92,19 +92,25 @@ def test_a_loss_while_the_sentinels_are_asked_is_not_forgotten(
     assert sentinel.at_hand() is sentinel.link(0)
 
 
-def test_views_that_were_overtaken_are_dropped(sentinel: Sentinel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While all sentinels are asked, without the lock, another thread asks them too, and is answered first."""
+@pytest.mark.parametrize("fail_overs", [0, 1])
+def test_views_that_were_overtaken_count_after_a_fail_over_alone(
+    sentinel: Sentinel, monkeypatch: pytest.MonkeyPatch, fail_overs: int
+) -> None:
+    """While all sentinels are asked, without the lock, another thread asks some of them, and is answered first. The one
+    that has led a fail-over knows of it before the others."""
     sentinel.refresh()
 
     def ask(link: Link, service: str) -> View:
         monkeypatch.setattr(sentinel_module, "ask_view", ask_view)
         sentinel.lost(link)
         sentinel.refresh()
-        return ask_view(link, service)._replace(down=True)  # as it was a moment ago
+        view = ask_view(link, service)
+        return view._replace(down=True, epoch=view.epoch + fail_overs)
 
     monkeypatch.setattr(sentinel_module, "ask_view", ask)
     sentinel._ask_everybody()
-    assert sentinel.at_hand() is sentinel.link(0)
+    assert sentinel._primary is not None
+    assert sentinel._primary.down == bool(fail_overs)
 
 
 def test_a_clusters_nodes_are_forgotten_while_another_thread_meets_one(cluster: Cluster) -> None:

@@ -174,8 +174,10 @@ class Sentinel:
         known, asking = self._primary, self._freshness.asking()
         views, silent = self._views(everybody=True)
         with self._lock:
-            if self._primary is known:  # otherwise these views may be older than what was adopted meanwhile
-                self._take(views, asking)
+            now = self._primary
+            if now is not None and now is not known:  # adopted meanwhile, perhaps from later views
+                views = [view for view in views if view.epoch > now.epoch]
+            self._take(views, asking)
         return silent
 
     def _views(self, *, everybody: bool = False) -> tuple[list[View], dict[Address, str]]:
