@@ -45,6 +45,7 @@
 # make up           the service, three replicas behind HAProxy on port 50051, with Redis, Prometheus and Grafana, by Docker:
 #                   MODEL, REPLICAS, DEVICE=cpu|cuda, COMPOSE_FILES, COMPOSE_PROFILES; docs/deployment.md
 # make down         ends that and removes its data
+# make scale        changes the number of its replicas to REPLICAS, and leaves those that run alone
 # make roll         replaces its replicas one by one: another image, settings or bundle
 # make backup       writes a snapshot of its Redis to the file BACKUP while it runs
 # make restore      replaces what its Redis holds by the snapshot BACKUP
@@ -100,7 +101,7 @@ IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 .DEFAULT_GOAL := help
 .PHONY: help venv dist check-dist sbom licences triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-watching bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames gpu-check \
-	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down roll backup restore image \
+	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down scale roll backup restore image \
 	check-compose clean
 
 help:
@@ -287,6 +288,11 @@ up: image
 
 down:
 	$(COMPOSE_PROJECT) down --volumes --remove-orphans
+
+# Not `up` with another REPLICAS: that may build another image and replace the replicas that run.
+scale:
+	@$(if $(filter file,$(origin REPLICAS)),echo "scale: how many replicas? For instance REPLICAS=6" >&2; exit 1)
+	$(COMPOSE_PROJECT) up --detach --no-recreate --scale cellkeeper=$(REPLICAS) cellkeeper
 
 roll: image
 	@scripts/roll-replicas $(COMPOSE_PROJECT)

@@ -9,20 +9,46 @@ from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
+    from xdist.workermanage import WorkerController
 
 CONVERTERS = "tests/unit/converters/"
 
+LONG = (
+    CONVERTERS,
+    "tests/integration/pages/test_pages_with_servers.py",
+    "verification/chaos/test_chaos.py",
+    "tests/unit/kernels/test_compiled.py",
+    "tests/unit/core/test_interleavings.py",
+    "tests/integration/acceptance/test_two_replicas.py",
+    "tests/integration/acceptance/test_bitwise.py",
+    "tests/contract/store/test_redis_power_cut.py",
+    "tests/integration/lifecycle/test_rolling_restart.py",
+    "tests/contract/house/test_install.py",
+    "tests/integration/client/test_groups_processes.py",
+    "tests/unit/cuda/test_failing_device.py",
+    "verification/load/test_attacker.py",
+    "verification/chaos/test_cluster.py",
+    "tests/integration/inputs/test_killed.py",
+)
+"""What begins first. They have few tests, so xdist would begin them late, and one worker would wait for the other."""
 
-class ConvertersTogether(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Distributes modules; the modules of the converters are distributed as one.
+
+class LongestFirst(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Distributes modules, the long ones first; the modules of the converters are distributed as one.
 
     Loading Keras and PyTorch's exporter takes longer than most of their tests, so only one worker does it.
     """
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        first = next((scope for scope in LONG if scope in self.workqueue), None)
+        if first is not None:
+            self.workqueue.move_to_end(first, last=False)
+        super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
         return CONVERTERS if nodeid.startswith(CONVERTERS) else str(super()._split_scope(nodeid))
 
 
 @pytest.hookimpl
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ConvertersTogether | None:
-    return ConvertersTogether(config, log) if config.getvalue("dist") == "loadscope" else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LongestFirst | None:
+    return LongestFirst(config, log) if config.getvalue("dist") == "loadscope" else None

@@ -31,6 +31,13 @@ _LATER = [
     "uvloop",
 ]
 
+
+def _read_by_python(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name.startswith("PYTHON")}
+
+
+_PYTHON = _read_by_python(os.environ)
+
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [*PROGRAMS.values(), *(f"cellkeeper_service.{name}" for name in _LATER), "onnx", "uvloop"]
@@ -49,11 +56,12 @@ class Ended:
 class ForkedProcess:
     """A running program, with those methods of subprocess.Popen that a server's process needs.
 
-    program: a key of PROGRAMS. It runs in the current folder. variables: its whole environment, of which Python itself
-    reads nothing. stdout: what it prints, on stderr, too.
+    program: a key of PROGRAMS. It runs in the current folder. variables: its whole environment; raises ValueError if
+    Python itself would read it differently. stdout: what it prints, on stderr, too.
     """
 
     def __init__(self, program: str, words: Sequence[str], variables: Mapping[str, str]) -> None:
+        _check(variables)
         reader, writer = _forks.Pipe(duplex=False)
         with reader, writer:
             self.stdout = os.fdopen(os.dup(reader.fileno()))
@@ -97,8 +105,10 @@ def run_forked(
 ) -> Ended:
     """Runs a program in the current folder. Raises TimeoutError if it does not end in time.
 
-    program: a key of PROGRAMS. variables: its whole environment, of which Python itself reads nothing. text: its stdin.
+    program: a key of PROGRAMS. variables: its whole environment; raises ValueError if Python itself would read it
+    differently. text: its stdin.
     """
+    _check(variables)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "in").write_text(text)
@@ -112,6 +122,14 @@ def run_forked(
         ended = Ended(process.exitcode, (folder / "out").read_text(), (folder / "err").read_text())
         process.close()
         return ended
+
+
+def _check(variables: Mapping[str, str]) -> None:
+    for name, _ in _read_by_python(variables).items() ^ _PYTHON.items():
+        raise ValueError(
+            f"{name}: got {variables.get(name)!r}, expected {_PYTHON.get(name)!r} as when this process began: a fork "
+            "does not read it again; start the program in an interpreter of its own"
+        )
 
 
 def _with_files(program: str, words: list[str], variables: dict[str, str], current: str, folder: Path) -> None:

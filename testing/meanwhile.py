@@ -39,19 +39,19 @@ class Meanwhile:
         self._lock = lock
         self._error: BaseException | None = None
         self._thread = Thread(target=self._run, daemon=True)
-        self.has_begun = False
+        self.is_started = False
 
     def begin(self) -> None:
         """Begins the work, the first time."""
-        if self.has_begun:
+        if self.is_started:
             return
-        self.has_begun = True
+        self.is_started = True
         self._thread.start()
         assert self._lock.is_awaited.wait(PATIENCE_S), "the other thread neither ended nor waits for the lock"
 
     def end(self) -> None:
         """Waits for the end of the work, and raises what it raised."""
-        assert self.has_begun, "the line that should begin the work was not reached"
+        assert self.is_started, "the line that should begin the work was not reached"
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), "the other thread does not end"
         if self._error is not None:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from ._session.arguments import (
     id_text,
+    invalid,
     output_names,
     session_id,
     tensors,
@@ -178,6 +179,7 @@ class AsyncClient(AsyncAdministration):
         model: str = "",
         ttl: float | timedelta | None = None,
         expect: Position | None = None,
+        at: Position | None = None,
         initial_state: Mapping[str, ArrayLike] | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
@@ -186,30 +188,34 @@ class AsyncClient(AsyncAdministration):
 
         session: its id, 1 to 256 bytes of UTF-8. model: its name; optional while the server serves exactly one. ttl:
         seconds (or a timedelta) of idle time after which the session expires; 0: never; None: the server's default, or
-        the session's own. expect: a position whose history the session must have; the session is never created then.
-        initial_state: tensors by name, in the shapes of `model.states` ([layers, size] for an LSTM's h), for a new
-        session only. outputs: what its steps return by default; None: the client's. timeout: seconds for the call,
-        including retries; None: the client's.
+        the session's own. expect: a position whose history the session must have; the session is never created then,
+        and may be further on. at: as `expect`, and the object starts at this position, instead of after the session's
+        last step: a step that the session already has returns its outputs again (`replayed`), or raises StepConflict
+        if its inputs differ. initial_state: tensors by name, in the shapes of `model.states` ([layers, size] for an
+        LSTM's h), for a new session only. outputs: what its steps return by default; None: the client's. timeout:
+        seconds for the call, including retries; None: the client's.
 
-        With `expect`, raises SessionNotFound, GenerationChanged or HistoryChanged if there is no such history; StepGap
-        if the server is behind that position (it lost steps: open without `expect`, and send the missing ones again);
+        With `expect` or `at`, raises SessionNotFound, GenerationChanged or HistoryChanged if there is no such history;
+        StepGap if the server is behind that position (it lost steps: open without it, and send the missing ones again);
         StepCompacted if the server has compacted that position and cannot check it. Otherwise raises InvalidArgument,
         which names the field, and Unavailable or DeadlineExceeded, after which it is safe to repeat the call.
         """
         session, model, ttl_ms = session_id(session), id_text(model, "model"), ttl_milliseconds(ttl)
-        expect, outputs = checked_position(expect, "expect"), self.outputs if outputs is None else output_names(outputs)
+        expect, at = checked_position(expect, "expect"), checked_position(at, "at")
+        if expect is not None and at is not None:
+            raise invalid("expect", "a Position", "None together with `at`, which checks the same")
+        outputs = self.outputs if outputs is None else output_names(outputs)
         state = []
         if initial_state is not None:
             state = state_messages(
                 await self.model(model, timeout=timeout), tensors(initial_state, "initial_state"), "initial_state"
             )
-        request = open_request(session, model, ttl_ms, expect, state)
+        request = open_request(session, model, ttl_ms, at or expect, state)
         opened = await self._call("Open", request, session, timeout)
         info = await self._served(session, model, opened.fingerprint, timeout)
         self._limit_frames(info.max_frame_items)
-        return AsyncSession(
-            self, session, info, self._new_sender, position_of(opened.position), opened.created, outputs
-        )
+        position = at or position_of(opened.position)
+        return AsyncSession(self, session, info, self._new_sender, position, opened.created, outputs)
 
     open = session
 

@@ -123,6 +123,7 @@ class Client:
         model: str = "",
         ttl: float | timedelta | None = None,
         expect: Position | None = None,
+        at: Position | None = None,
         initial_state: Mapping[str, ArrayLike] | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
@@ -131,13 +132,15 @@ class Client:
 
         session: its id, 1 to 256 bytes of UTF-8. model: its name; optional while the server serves exactly one. ttl:
         seconds (or a timedelta) of idle time after which the session expires; 0: never; None: the server's default, or
-        the session's own. expect: a position whose history the session must have; the session is never created then.
-        initial_state: tensors by name, in the shapes of `model.states` ([layers, size] for an LSTM's h), for a new
-        session only. outputs: what its steps return by default; None: the client's. timeout: seconds for the call,
-        including retries; None: the client's.
+        the session's own. expect: a position whose history the session must have; the session is never created then,
+        and may be further on. at: as `expect`, and the object starts at this position, instead of after the session's
+        last step: a step that the session already has returns its outputs again (`replayed`), or raises StepConflict
+        if its inputs differ. initial_state: tensors by name, in the shapes of `model.states` ([layers, size] for an
+        LSTM's h), for a new session only. outputs: what its steps return by default; None: the client's. timeout:
+        seconds for the call, including retries; None: the client's.
 
-        With `expect`, raises SessionNotFound, GenerationChanged or HistoryChanged if there is no such history; StepGap
-        if the server is behind that position (it lost steps: open without `expect`, and send the missing ones again);
+        With `expect` or `at`, raises SessionNotFound, GenerationChanged or HistoryChanged if there is no such history;
+        StepGap if the server is behind that position (it lost steps: open without it, and send the missing ones again);
         StepCompacted if the server has compacted that position and cannot check it. Otherwise raises InvalidArgument,
         which names the field, and Unavailable or DeadlineExceeded, after which it is safe to repeat the call.
         """
@@ -146,6 +149,7 @@ class Client:
             model=model,
             ttl=ttl,
             expect=expect,
+            at=at,
             initial_state=initial_state,
             outputs=outputs,
             timeout=timeout,

@@ -25,7 +25,8 @@ class AsyncGroup(AsyncGroupStepping):
     model: the first member's model version; the other members' versions take and return the same. last_reply: of the
     latest step. The members keep the order in which they were given. Each member behaves like a session of its own,
     exactly once and with the same retries; one that fails does not hold up the others, and its error is its own.
-    Concurrent steps of the same member from several tasks are applied in the order of the calls.
+    Concurrent steps of the same member from several tasks are applied in the order of the calls. Calls that add,
+    remove, reset or delete members run one after another.
     """
 
     async def settle(self, *, timeout: float | None = None) -> dict[str, tuple[LateStep, ...]]:
@@ -145,7 +146,11 @@ class AsyncGroup(AsyncGroupStepping):
 
         states, failed = await each([name for name in members.names if name not in errors], read)
         _raise_failed("state", {**errors, **failed}, members.names)
-        return {spec.name: np.stack([states[name][spec.name] for name in members.names]) for spec in self.model.states}
+        rows = {spec.name: np.zeros((len(members), *spec.shape), spec.dtype) for spec in self.model.states}
+        for tensor, values in rows.items():
+            for row, name in enumerate(members.names):
+                values[row] = states[name][tensor]
+        return rows
 
     async def close(self) -> None:
         """Closes this object; the sessions stay at the server. Each later call raises Closed.

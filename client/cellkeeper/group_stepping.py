@@ -232,7 +232,7 @@ class AsyncGroupStepping:
             rows: Any = x
         else:
             names, rows = named
-            self._members.check(names, "inputs")
+            self._members.check(names, "inputs", " as a key of the dict, or in the index of the DataFrame")
         if not names:
             text = "inputs: got no rows" if self._members else "inputs: the group has no members"
             raise InvalidArgument(f"{text}, expected at least one", reason="INVALID_FIELD", field="inputs")
@@ -254,7 +254,7 @@ class AsyncGroupStepping:
         timeout: float | None,
     ) -> tuple[GroupReply, Sequence[str]]:
         names, raw, _ = self._convert(inputs)
-        steps = check_rollout(self.model, steps)
+        steps = check_rollout(self.model, steps, len(raw) // len(names) // self.model.input.nbytes)
         if unknown := set(known or ()) - set(names):
             text = f"known: got {min(map(repr, unknown))}, expected ids of members that have a row in `inputs`"
             raise InvalidArgument(text, reason="INVALID_FIELD", field="known")

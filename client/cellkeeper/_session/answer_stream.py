@@ -40,8 +40,12 @@ class AnswerStream(AsyncGenerator[T, None]):
         return self._result(await self._answers.athrow(*thrown))
 
     async def aclose(self) -> None:
-        """Ends the stream: unsent steps are dropped, and those that were sent become late."""
-        self._pipeline.leave()
+        """Ends the stream: unsent steps are dropped, and those that were sent become late.
+
+        Raises RuntimeError, like every asynchronous generator, if another task is waiting for an answer.
+        """
+        if not self._answers.ag_running:  # type: ignore[attr-defined]  # the stubs lack it
+            self._pipeline.leave()
         await self._answers.aclose()
 
     def __del__(self) -> None:

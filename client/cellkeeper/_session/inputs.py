@@ -57,7 +57,8 @@ class Inputs:
             single = array.ndim == self._axes
             if array.shape[array.ndim - self._axes :] != self._shape or not self._axes <= array.ndim <= self._axes + 1:
                 scalar = array.ndim == 0 and (given is None or array.dtype.kind not in "fiub")
-                raise self._wrong(_kind(given) if scalar else f"shape {list(array.shape)}")
+                by_name = "; values by name: a Series or a DataFrame" if isinstance(given, Mapping) else ""
+                raise self._wrong(_kind(given) if scalar else f"shape {list(array.shape)}", self._expected() + by_name)
             if array.dtype.kind not in ("iu" if self._tokens else "fiub"):
                 raise self._wrong(self._no_number(array))
             steps = 1 if single else int(array.shape[0])
@@ -147,11 +148,12 @@ class Inputs:
 
     def _wrong(self, came: str, expected: str = "", field: str = "", reason: str = "INVALID_FIELD") -> InvalidArgument:
         field = field or self._field
-        if not expected:
-            names = ", ".join(str(size) for size in self._shape)
-            what = f"[{names}] or [T, {names}]" if self._shape else "one integer or [T]"
-            expected = f"{what} of {self._model.input.dtype}"
-        return invalid(field, came, f"{expected} (model {self._model.name!r})", reason)
+        return invalid(field, came, f"{expected or self._expected()} (model {self._model.name!r})", reason)
+
+    def _expected(self) -> str:
+        names = ", ".join(str(size) for size in self._shape)
+        what = f"[{names}] or [T, {names}]" if self._shape else "one integer or [T]"
+        return f"{what} of {self._model.input.dtype}"
 
 
 def _place(good: Array, names: Sequence[str]) -> str:

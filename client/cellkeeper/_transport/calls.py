@@ -68,13 +68,17 @@ class Calls:
                     self._counters.retries += 1
                 sent = self._token.metadata()
                 seconds = min(left, self._attempt_timeout)
+                stub, began_attempt = endpoint.channel.stub, loop.time()
                 try:
                     with self._closing.ends():
-                        answer = await getattr(endpoint.stub, method)(request, timeout=seconds, metadata=sent)
+                        answer = await getattr(stub, method)(request, timeout=seconds, metadata=sent)
                     self._reached = True
+                    endpoint.channel.heard()
                     return read(answer)
                 except grpc.RpcError as error:
                     last = from_grpc(error, endpoint.target)
+                    if seconds == self._attempt_timeout and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                        endpoint.channel.unanswered(stub, began_attempt)
                 except CellkeeperError as error:
                     last = error
                 if last.reason or not isinstance(last, (Unavailable, DeadlineExceeded)):

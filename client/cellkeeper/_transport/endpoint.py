@@ -10,33 +10,18 @@ import logging
 from collections.abc import Callable
 
 import grpc
-import grpc.aio
-from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
 from ..errors import CellkeeperError, Unavailable
 from ..types import Backoff, Counters
+from .channel import Channel
 from .credentials import Metadata, Token
 from .send_queue import Sendable, SendQueue
 from .stream import Stream
 from .stream_call import GrpcCall, StreamCall, UnopenedCall
-from .target import proxy_options
 from .websocket_address import WebSocketAddress
 
 _logger = logging.getLogger("cellkeeper")
 
-_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.max_send_message_length", 64 << 20),
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 5000),  # also the time limit of one attempt to connect
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    ("grpc.use_local_subchannel_pool", 1),
-    # The client does its own retries. gRPC's have been seen to continue for ever while a server shut down: a call made
-    # then used unbounded memory and blocked the event loop.
-    ("grpc.enable_retries", 0),
-)
-
-HEALTH = "/grpc.health.v1.Health/Check"
 _END_SECONDS = 0.5  # for the server to end a stream when the client closes
 
 
@@ -68,13 +53,7 @@ class Endpoint:
         self.avoid_until = 0.0  # it is draining until then, on the event loop's clock
         self.max_frame_items = max_frame_items
         self.last_error: CellkeeperError | None = None
-        options = (*_OPTIONS, *proxy_options(target), *channel_options)
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(target, options=options)
-        else:
-            self._channel = grpc.aio.secure_channel(target, credentials, options=options)
-        self.stub = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
-        self.health = self._channel.unary_unary(HEALTH, None, None)  # takes and returns bytes
+        self.channel = Channel(target, credentials, channel_options, attempt_timeout)
         self._token = token
         self._websocket = websocket
         self._attempt_timeout = attempt_timeout
@@ -128,7 +107,7 @@ class Endpoint:
             await asyncio.wait([self._task], timeout=_END_SECONDS)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        await self._channel.close(None)
+        await self.channel.close()
 
     def abandon(self) -> None:
         """Ends it without waiting; its channel is freed with the last reference."""
@@ -166,13 +145,16 @@ class Endpoint:
         if self._streams:
             self._counters.stream_reconnects += 1
         self._streams += 1
-        stream = self._stream = self._new_stream()
+        stream, stub = self._new_stream(), self.channel.stub
+        self._stream = stream
         error = await self._serve(stream)
         if self._closing:
             return
         self.down = isinstance(error, Unavailable)
         self.last_error = error
         self._stream = None
+        if stream.silent_since is not None:
+            self.channel.unanswered(stub, stream.silent_since)
         stream.lost(error)
         if self.down:
             self._redispatch(self, self.drain())
@@ -196,7 +178,7 @@ class Endpoint:
 
     def _call(self, metadata: Metadata) -> StreamCall:
         if self._websocket is None:
-            return GrpcCall(self.stub.StepStream(metadata=metadata), self.target)
+            return GrpcCall(self.channel.stub.StepStream(metadata=metadata), self.target)
         from .websocket_call import WebSocketCall  # an optional dependency
 
         return WebSocketCall(self._websocket, metadata)
@@ -217,11 +199,12 @@ class Endpoint:
             await asyncio.sleep(self._backoff.wait_seconds(self._failures))
             self._failures += 1
             try:
-                await asyncio.wait_for(self._channel.channel_ready(), self._attempt_timeout)
+                await asyncio.wait_for(self.channel.ready(), self._attempt_timeout)
             except asyncio.TimeoutError:
                 continue
             return
 
     def _heard(self) -> None:
+        self.channel.heard()
         self._failures = 0
         self.last_error = None

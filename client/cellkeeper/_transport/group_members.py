@@ -59,11 +59,14 @@ class GroupMembers:
         self.check(given, "sessions")
         return self.of(given)
 
-    def check(self, names: Sequence[object], field: str) -> None:
-        """Raises InvalidArgument if these are not members, or occur twice. field: the argument that has them."""
+    def check(self, names: Sequence[object], field: str, place: str = "") -> None:
+        """Raises InvalidArgument if these are not members, or occur twice.
+
+        field: the argument that has them. place: where in it they belong, for the message.
+        """
         for at, name in enumerate(names):
             if not isinstance(name, str) or name not in self._rows:
-                raise invalid(field, f"{name!r} at {at}", f"the id of a member (the group has {len(self)})")
+                raise invalid(field, f"{name!r} at {at}", f"the id of a member{place} (the group has {len(self)})")
         _check_each_once(names, field)
 
     def positions(self, members: Members) -> list[tuple[str, Position]]:
@@ -71,14 +74,12 @@ class GroupMembers:
         rows = zip(members.names, members.rows.tolist(), strict=True)
         return [(name, self._sender.history.position(row)) for name, row in rows]
 
-    def position(self, row: int, name: str) -> Position:
-        """Returns the position of the member at `row`. Raises Closed if it has left, so that the row may be another's.
+    def gone(self, row: int, name: str) -> CellkeeperError | None:
+        """Returns the error for a member that has left `row`, which may be another's by now; None: it is still there.
 
         Whatever awaits something between two uses of a row must ask again.
         """
-        if self._rows.get(name) != row:
-            raise Closed(f"session {name!r} left the group")
-        return self._sender.history.position(row)
+        return None if self._rows.get(name) == row else Closed(f"session {name!r} left the group")
 
     async def drained(self, members: Members, timeout: float | None) -> dict[str, CellkeeperError]:
         """Waits for earlier steps. Returns, by id, the errors of late steps that cannot be settled."""
@@ -126,9 +127,10 @@ class GroupMembers:
     ) -> dict[str, bool]:
         """Appends opened sessions to the members. Returns, by id, whether opening created it.
 
-        Adds those that do not match the group to `errors`.
+        Adds those that do not match the group to `errors`. Raises Closed.
         """
         errors.update(await self._mismatches(opened, timeout))
+        self._sender.check()  # the group may have been closed meanwhile
         found = [name for name in opened if name not in errors]
         rows = self._sender.history.add([position_of(opened[name].position) for name in found])
         for name, row in zip(found, rows, strict=True):
@@ -139,8 +141,10 @@ class GroupMembers:
     async def restart(self, positions: Mapping[str, Position], timeout: float | None) -> dict[str, CellkeeperError]:
         """Gives these members new generations.
 
-        Returns the errors of those that now belong to a version of the model with other inputs or outputs.
+        Returns the errors of those that now belong to a version of the model with other inputs or outputs. Raises
+        Closed.
         """
+        self._sender.check()
         for name, position in positions.items():
             row = self._rows[name]
             self._sender.forget(row, name, Closed(f"session {name!r} started another generation"))

@@ -12,7 +12,7 @@ from .._session.group_call import GroupCall
 from .._session.group_history import Members
 from .._session.group_sender import GroupSender
 from .._session.session_sender import SessionSender
-from ..errors import CellkeeperError, Closed
+from ..errors import CellkeeperError
 from ..types import GroupReply, Model, StepReply
 from .caller import GroupCaller
 from .frame_codec import MAX_FRAME_BYTES
@@ -110,25 +110,28 @@ class Peeks:
 
     def _stays(self, call: GroupCall, item: int) -> bool:
         """Returns True if the item's member is still one; otherwise the item fails."""
-        try:
-            self._group.position(int(call.members.rows[item]), call.members.names[item])
-        except Closed as gone:
+        gone = self._group.gone(int(call.members.rows[item]), call.members.names[item])
+        if gone is not None:
             call.fail(item, gone)
-            return False
-        return True
+        return gone is None
 
     async def _alone(self, call: GroupCall, requests: Mapping[int, Any], single: bool) -> None:
-        members = call.members
+        members, history = call.members, self._sender.history
 
         async def one(item: int) -> StepReply:
             row, name = int(members.rows[item]), members.names[item]
 
+            def check() -> None:
+                if (gone := self._group.gone(row, name)) is not None:
+                    raise gone
+
             def current() -> SessionSender:
-                self._group.position(row, name)
+                check()
                 return self._sender.alone(row, name)
 
             def here() -> Any:
-                requests[item].position.CopyFrom(position_message(self._group.position(row, name)))
+                check()
+                requests[item].position.CopyFrom(position_message(history.position(row)))
                 return requests[item]
 
             answer = await call_replaying(self._client, current, "Step", here, self._left(call))

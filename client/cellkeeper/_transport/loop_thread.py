@@ -93,7 +93,11 @@ class LoopThread:
         """Schedules `work` to be called in the thread, without waiting for it. Raises Closed."""
         with self._lock:
             self.check()
-            self._loop.call_soon_threadsafe(work, *arguments)
+            try:
+                self._loop.call_soon_threadsafe(work, *arguments)
+            except RuntimeError:  # a signal handler has closed the client since the check, and with it the loop
+                self.check()
+                raise
 
     def close(self) -> None:
         """Ends the loop and waits for the thread; every later use raises Closed. Raises WrongThread."""

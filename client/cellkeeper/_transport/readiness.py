@@ -37,6 +37,7 @@ async def wait_until_ready(
             if left <= 0:
                 raise _not_ready(endpoints, timeout, last)
             sent = token.metadata()
+            stub, began_attempt = endpoint.channel.stub, loop.time()
             try:
                 with closing.ends():
                     return await asyncio.wait_for(_ask(endpoint, sent), min(left, attempt_timeout))
@@ -48,6 +49,8 @@ async def wait_until_ready(
                 if last is None or left > attempt_timeout:  # an attempt that was cut short says nothing
                     text = f"{endpoint.target} did not answer within {min(left, attempt_timeout):.2g} s"
                     last = Unavailable(text, reason="LOST")
+                if left > attempt_timeout:
+                    endpoint.channel.unanswered(stub, began_attempt)
                 continue
             if not worth_retrying(last) and not token.replaced(sent, last):
                 raise last
@@ -59,18 +62,18 @@ async def wait_until_ready(
 async def _ask(endpoint: Endpoint, metadata: Metadata) -> None:
     """Raises an error if the server is not ready."""
     try:
-        if await endpoint.health(b"", metadata=metadata) != SERVING:
+        if await endpoint.channel.health(b"", metadata=metadata) != SERVING:
             raise Unavailable(f"{endpoint.target} reports NOT_SERVING: it is starting or draining", reason="DRAINING")
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNIMPLEMENTED:  # a proxy may block the health service
             raise
-    models = (await endpoint.stub.ListModels(pb.ListModelsRequest(), metadata=metadata)).models
+    models = (await endpoint.channel.stub.ListModels(pb.ListModelsRequest(), metadata=metadata)).models
     if not models:
         raise Unavailable(f"{endpoint.target} serves no model", reason="LOST")
     request = pb.GetSessionRequest(model=models[0].name, session=_ASKED_FOR)
     named = (*metadata, ("x-request-id", _ASKED_FOR))  # the server logs the refusal that this usually gets
     try:
-        await endpoint.stub.GetSession(request, metadata=named)
+        await endpoint.channel.stub.GetSession(request, metadata=named)
     except grpc.RpcError as error:
         found = from_grpc(error, endpoint.target)
         if not isinstance(found, SessionNotFound | AccessDenied):  # a token may be valid for some sessions only

@@ -83,15 +83,22 @@ def forecast_request(
 ) -> Any:
     """Returns a peek of `given` that continues with `steps` predictions. Raises InvalidArgument."""
     raw, _ = inputs.convert(given)
-    steps = check_rollout(model, steps)
+    steps = check_rollout(model, steps, len(raw) // model.input.nbytes)
     return rollout_request(peek_request(session, model, raw, outputs), model, steps, inputs.convert_known(known, steps))
 
 
-def check_rollout(model: Model, steps: object) -> int:
-    """Returns the number of predictions after a peek. Raises InvalidArgument if the model makes no forecasts."""
+def check_rollout(model: Model, steps: object, given: int) -> int:
+    """Returns the number of predictions after a peek of `given` time steps.
+
+    Raises InvalidArgument if the model makes no forecasts, or none that are so long.
+    """
     steps = whole_number(steps, "steps", 1)
     if model.feedback is None and model.input_feedback is None:
         text = f'steps: got {steps}, expected a model whose config.json has "feedback" ({model.name!r} has none)'
+        raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
+    limit = model.max_chunk_steps
+    if limit and given + steps > limit:
+        text = f"steps: got {steps} after inputs of {given} time steps, expected at most {limit} in all"
         raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
     return steps
 

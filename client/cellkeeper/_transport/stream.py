@@ -52,7 +52,7 @@ class Stream:
         self._last_heard = 0.0
         self._next_frame = 1
         self._ending = False  # no more frames are sent
-        self._silent = False  # it was ended because no reply arrived
+        self.silent_since: float | None = None  # when the last reply arrived, if it was ended because none followed
         self.answered = False  # something has been received
         self._sleeper: asyncio.Future[None] | None = None  # the writer's, while it is idle
 
@@ -151,7 +151,7 @@ class Stream:
         try:
             await call.deliver(self._handle)
         except CallEnded as ended:
-            if not self._silent:
+            if self.silent_since is None:
                 return ended.error
             return Unavailable(f"{self._target} did not answer within {self._attempt_timeout:g} s", reason="LOST")
         except (ServerError, ValueError) as error:  # columns that do not match
@@ -162,7 +162,7 @@ class Stream:
         while True:
             silent = self._loop.time() - self._last_heard if self._inflight else 0.0
             if silent >= self._attempt_timeout:
-                self._silent = True
+                self.silent_since = self._last_heard
                 call.cancel()
                 return
             await asyncio.sleep(self._attempt_timeout - silent)
@@ -175,8 +175,8 @@ class Stream:
                 self.finish()
                 self._on_draining(_ENDING_SECONDS)
             return
-        self._last_heard = self._loop.time()
         self._on_heard()
+        self._last_heard = self._loop.time()  # not before what the channel has noted
         if self._send_queue:
             self.wake()
         if reply.HasField("frame_error"):

@@ -48,6 +48,7 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
     ]
     if model.vocabulary:
         rows.append(("vocabulary", model.vocabulary))
+    rows += [("vocabulary", f"{spec.vocabulary} of {spec.name}") for spec in model.inputs if spec.vocabulary]
     if model.feature_names:
         rows.append(("features", ", ".join(model.feature_names)))
     rows.append(("missing values", "accepted" if model.missing_values else "refused"))

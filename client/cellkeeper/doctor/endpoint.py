@@ -13,8 +13,8 @@ import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
+from .._transport.channel import HEALTH
 from .._transport.credentials import Tls
-from .._transport.endpoint import HEALTH
 from .._transport.readiness import SERVING
 from .._transport.target import checked_target, is_loopback, proxy_options
 from .._transport.wire import model_of

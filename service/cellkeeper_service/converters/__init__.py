@@ -10,8 +10,8 @@ Each ends with a comparison on random sequences, and leaves either a complete bu
 from cellkeeper_service.model.config import Missing, Normalization, Transform
 from cellkeeper_service.model.fit import fit_normalization, fit_output
 
+from .imported import Imported
 from .keras.model import import_keras
-from .landing import Imported
 from .onnx.model import import_onnx
 from .parity import Parity
 from .refusal import ImportRefused

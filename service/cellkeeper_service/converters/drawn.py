@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .leading import in_float32, leading, masked_input, masks
-from .proof import SEQUENCES, STEPS, WITH_SPECIAL, Scaled, Special, times
+from .proof import SEQUENCES, STEPS, WITH_SPECIAL, Drawn, Scaled, Special, times
 from .reference import apply
 from .stack import Array, Embed, Mask, Normalize, Stack
 
@@ -70,6 +70,12 @@ def rounding(around: Normalize | None) -> float:
     if around is None:
         return 0.0
     return float(np.abs(around.offset / around.scale).max() * np.finfo(np.float32).eps)
+
+
+def draw_inputs(stack: Stack) -> Drawn:
+    """Returns the inputs with which a stack is compared."""
+    resolution = rounding(normalization_of(stack))
+    return Drawn(random_sequences(stack), scaled_as(stack), special_sequences(stack), resolution)
 
 
 def normalization_of(stack: Stack) -> Normalize | None:

@@ -21,6 +21,10 @@ from .refusal import ImportRefused
 from .stack import Array
 
 MAX_JSON_BYTES = 16 << 20
+BATCH_NORM = (
+    "a batch normalization, which layers of weights cannot express; merge it into the layer before it, or pass the "
+    "module itself with example=x, an input as its forward takes it, and the forward is traced"
+)
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _NESTED = ("state_dict", "model_state_dict", "model")  # keys under which training programs put the weights
 
@@ -43,6 +47,12 @@ def file_of(model: object, expected: str) -> Path:
 def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
     """Returns the file's bytes. Raises ImportRefused if the file is missing, empty or too large."""
     try:
+        if (path / "saved_model.pb").is_file():
+            raise ImportRefused(
+                str(path),
+                "a SavedModel of TensorFlow, expected a file; load it with the Keras that wrote it, and save it with "
+                "model.save('model.keras') or model.save('model.h5')",
+            )
         if path.is_dir():
             raise ImportRefused(str(path), "is a folder, expected a file; give the file in it")
         if not path.is_file():
@@ -76,8 +86,9 @@ def safetensors_tensors(path: Path, data: bytes) -> dict[str, Array]:
     except (SafetensorError, ValueError) as error:
         raise ImportRefused(
             str(path),
-            f"neither a safetensors file ({error}) nor a zip file of torch.save (PyTorch 1.6 or newer); "
-            "save the weights again",
+            f"neither a safetensors file ({error}) nor a zip file of torch.save (PyTorch 1.6 or newer); load it with "
+            "what wrote it, such as torch.load(file, weights_only=True), and save the state_dict again, "
+            "preferably as safetensors",
         ) from error
     tensors: dict[str, Array] = {}
     for name, view in found.items():
@@ -113,24 +124,32 @@ def torch_tensors(path: Path, data: bytes) -> dict[str, Array]:
             f"not only weights ({holds}, a whole module or other code, which is not run); load it where its class is "
             "available, and save model.state_dict(), preferably as safetensors",
         ) from error
-    for key in _NESTED:
-        if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
-            value = value[key]
     return tensors_of(value, str(path), len(data))
 
 
 def tensors_of(state_dict: Any, place: str, most_bytes: int = MAX_WEIGHTS_BYTES) -> dict[str, Array]:
-    """Returns a state_dict's tensors. Raises ImportRefused for any other object."""
+    """Returns the tensors of a state_dict, or of a checkpoint that has one under a usual key. Raises ImportRefused."""
     import torch
 
+    for key in _NESTED:
+        if isinstance(state_dict, Mapping) and isinstance(state_dict.get(key), Mapping):
+            state_dict = state_dict[key]
     if not isinstance(state_dict, Mapping) or not state_dict:
         raise ImportRefused(
             place, f"holds {type(state_dict).__name__}, expected tensors by name: save model.state_dict()"
         )
     tensors: dict[str, Array] = {}
     for name, value in state_dict.items():
+        if isinstance(value, Mapping):
+            raise ImportRefused(
+                place,
+                f"{name}: got {type(value).__name__} in a checkpoint, expected a state_dict alone; if {name} holds the "
+                f"weights, pass checkpoint[{name!r}] in a script, or save it alone",
+            )
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise ImportRefused(place, f"{name}: got {type(value).__name__}, expected a tensor")
+        if name.endswith("num_batches_tracked"):
+            raise ImportRefused(f"{place}: tensor {name}", BATCH_NORM)
         if value.layout != torch.strided or not value.is_floating_point():
             raise ImportRefused(f"{place}: tensor {name}", f"got {value.dtype} {value.layout}, expected dense floats")
         if prod(value.shape) * value.element_size() > most_bytes:  # a few bytes can be strided to any size

@@ -12,7 +12,7 @@ from onnx import helper
 
 from .graph_activations import write_activation
 from .graph_writer import COLUMNS, GraphWriter, Value
-from .stack import USUAL, Array, Recurrent
+from .stack import KERAS_2_HARD_SIGMOID, USUAL, Array, Recurrent
 
 _OPS = {
     "linear": "Affine",
@@ -20,9 +20,14 @@ _OPS = {
     "tanh": "Tanh",
     "sigmoid": "Sigmoid",
     "hard_sigmoid": "HardSigmoid",
+    KERAS_2_HARD_SIGMOID: "HardSigmoid",
     "softsign": "Softsign",
 }
-_NUMBERS = {"linear": (1.0, 0.0), "hard_sigmoid": (1 / 6, 0.5)}  # activation_alpha and activation_beta
+_NUMBERS = {  # activation_alpha and activation_beta
+    "linear": (1.0, 0.0),
+    "hard_sigmoid": (1 / 6, 0.5),
+    KERAS_2_HARD_SIGMOID: (0.2, 0.5),
+}
 _GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}  # from PyTorch's order to ONNX's
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,14 +18,14 @@ from .proof import (
     SMALL_SHARE,
     STEPPED,
     WITH_MISSING,
-    Scaled,
+    Drawn,
     Source,
     Special,
     cause,
     measure,
+    run_whole,
     served_ways,
     small,
-    times,
     trials,
 )
 from .stack import Array
@@ -96,24 +96,22 @@ class Parity:
 def compare(
     bundle: Bundle,
     source: Source,
-    sequences: Sequence[Array],
+    drawn: Drawn,
     max_batch: int = MAX_BATCH,
     trial_call_ms: int = TRIAL_CALL_MS,
     tolerance: float = TOLERANCE,
-    scaled: Scaled = times,
-    resolution: float = 0.0,
-    special: Special = (),
 ) -> Parity:
     """Runs every trial of proof.py in the source and as served, and compares them.
 
-    sequences, scaled, special: see proof.trials. resolution: how much of an ordinary input the rounding of raw inputs
-    may change; small inputs are compared no more finely than that.
+    Small inputs are compared no more finely than `drawn.resolution`.
     """
+    resolution = drawn.resolution
+    drawn = replace(drawn, special=[*drawn.special, *_with_missing(bundle, source, drawn.sequences)])
     engine = load_engine(bundle, "cpu", max_batch, trial_call_ms=trial_call_ms)
     difference = relative = relative_scaled = 0.0
     where = ""
-    tried = trials(sequences, scaled, source.windowed, [*special, *_with_missing(bundle, source, sequences)])
-    originals = [dict(source.whole(trial.inputs)) for trial in tried]
+    tried = trials(drawn, source.windowed)
+    originals = run_whole(source, [trial.inputs for trial in tried])
     least = small(tried, originals)
     least_of_tiny = small(tried, originals, max(SMALL_SHARE, resolution / tolerance))
     for length in sorted({trial.length for trial in tried}):

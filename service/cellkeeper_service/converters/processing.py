@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from cellkeeper_service.model.fields import Fields
 from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.parsing import parse_missing, parse_normalization, parse_transform
 
-from .proof import Source
+from .proof import Source, run_whole
 from .reference import Float64Run, apply
 from .refusal import ImportRefused
 from .scalers import feature_names_of, is_scaler, read_scaler
@@ -149,16 +149,21 @@ class Processed:
         self._source, self._processing = source, processing
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
-        return self._run(self._source.whole, inputs)
+        return self._after(self._source.whole(self._before(inputs)))
+
+    def batch(self, sequences: Sequence[Array]) -> list[Mapping[str, Array]]:
+        return [self._after(outputs) for outputs in run_whole(self._source, [*map(self._before, sequences)])]
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
-        return self._run(self._source.stepped, inputs)
+        return self._after(self._source.stepped(self._before(inputs)))
 
-    def _run(self, run: Callable[[Array], Mapping[str, Array]], inputs: Array) -> Mapping[str, Array]:
+    def _before(self, inputs: Array) -> Array:
         normalize = self._processing.normalize
-        if normalize is not None:
-            inputs = apply(normalize, inputs.astype(np.float64)).astype(np.float32)
-        outputs = dict(run(inputs))
+        if normalize is None:
+            return inputs
+        return apply(normalize, inputs.astype(np.float64)).astype(np.float32)
+
+    def _after(self, outputs: Mapping[str, Array]) -> Mapping[str, Array]:
         value = np.asarray(outputs["prediction"], np.float64)
         for transform in self._processing.output:
             value = apply(Convert("output", transform), value)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -56,6 +56,36 @@ class Source(Protocol):
         """Runs one time step at a time, passing the state from call to call."""
 
 
+@runtime_checkable
+class BatchSource(Protocol):
+    """A Source whose framework computes the rows of a batch independently of each other."""
+
+    def batch(self, sequences: Sequence[Array]) -> list[Mapping[str, Array]]:
+        """Runs new sequences of one length in one call. Returns the outputs of each."""
+
+
+def times(inputs: Array, scale: float) -> Array | None:
+    """Returns the inputs times a number; None if it is not 1 and no input is a float (token ids have no size)."""
+    return inputs if scale == 1.0 else times_scale(inputs, scale)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The inputs of the comparison.
+
+    sequences: SEQUENCES ordinary inputs [STEPS, ...].
+    scaled: returns inputs in another size; None if they have no other size.
+    special: further sequences [STEPS, ...], with values that the model may treat in a special way, and what to call
+    them.
+    resolution: how much of an ordinary input the rounding of raw inputs to float32 may change.
+    """
+
+    sequences: Sequence[Array]
+    scaled: Scaled = times
+    special: Special = ()
+    resolution: float = 0.0
+
+
 @dataclass(frozen=True)
 class Trial:
     """One trial. what: describes the inputs. scale: their size relative to ordinary ones. inputs: [length, ...]."""
@@ -75,18 +105,9 @@ class Gap:
     step: int
 
 
-def times(inputs: Array, scale: float) -> Array | None:
-    """Returns the inputs times a number; None if it is not 1 and no input is a float (token ids have no size)."""
-    return inputs if scale == 1.0 else times_scale(inputs, scale)
-
-
-def trials(sequences: Sequence[Array], scaled: Scaled, windowed: bool = False, special: Special = ()) -> list[Trial]:
-    """Returns trials of each length and size.
-
-    sequences: SEQUENCES ordinary inputs [STEPS, ...]. scaled: scales inputs; returns None if they have no other size.
-    windowed: as in Source; adds a trial with all sequences joined into a long one. special: further sequences, with
-    values that the model may treat in a special way, and what to call them.
-    """
+def trials(drawn: Drawn, windowed: bool = False) -> list[Trial]:
+    """Returns trials of each length and size. windowed: as in Source; adds one with all sequences joined."""
+    sequences, scaled = drawn.sequences, drawn.scaled
     made = []
     for (what, scale), whole in zip(SIZES, sequences, strict=False):
         inputs = scaled(whole, scale)
@@ -97,11 +118,22 @@ def trials(sequences: Sequence[Array], scaled: Scaled, windowed: bool = False, s
         inputs = sequences[-1].copy()
         inputs[ZERO_EVERY_STEPS - 1 :: ZERO_EVERY_STEPS] = zeros[ZERO_EVERY_STEPS - 1 :: ZERO_EVERY_STEPS]
         made += [Trial(WITH_ZEROS, 1.0, length, inputs[:length]) for length in LENGTHS if length > ZERO_EVERY_STEPS]
-    made += [Trial(what, 1.0, length, inputs[:length]) for what, inputs in special for length in LENGTHS]
+    made += [Trial(what, 1.0, length, inputs[:length]) for what, inputs in drawn.special for length in LENGTHS]
     if windowed:
         long = np.concatenate(sequences)
         made.append(Trial(ORDINARY, 1.0, len(long), long))
     return made
+
+
+def run_whole(source: Source, sequences: Sequence[Array]) -> list[Mapping[str, Array]]:
+    """Runs new sequences in the source, those of one length together if it can. Returns the outputs of each."""
+    if not isinstance(source, BatchSource):
+        return [source.whole(inputs) for inputs in sequences]
+    outputs: dict[int, Mapping[str, Array]] = {}
+    for length in sorted({len(inputs) for inputs in sequences}):
+        mine = [at for at, inputs in enumerate(sequences) if len(inputs) == length]
+        outputs.update(zip(mine, source.batch([sequences[at] for at in mine]), strict=True))
+    return [outputs[at] for at in range(len(sequences))]
 
 
 def served_ways(engine: Engine, sequences: Sequence[Array]) -> Iterator[tuple[str, list[dict[str, Array]]]]:
@@ -174,8 +206,8 @@ def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[st
                 "norm or attention over the sequence, a centred window, a backward direction?)"
             )
     return (
-        "; something that is not a state carries over between time steps, or a value depends on later ones, or it "
-        "computes something other than what was read"
+        "; something that is not a state carries over between time steps (a mean or attention over the sequence so "
+        "far, a counter), or a value depends on later ones, or it computes something other than what was read"
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .leading import in_float64, leading, masks
 from .stack import (
     INPUT,
+    KERAS_2_HARD_SIGMOID,
     USUAL,
     Activate,
     Affine,
@@ -186,6 +187,7 @@ _FUNCTIONS: dict[str, Callable[[Floats], Floats]] = {
     "softmax": _softmax,
     "exponential": np.exp,
     "hard_sigmoid": lambda v: np.clip(v / 6.0 + 0.5, 0.0, 1.0),
+    KERAS_2_HARD_SIGMOID: lambda v: np.clip(0.2 * v + 0.5, 0.0, 1.0),
     "softsign": lambda v: v / (1.0 + np.abs(v)),
     "gelu": lambda v: 0.5 * v * (1.0 + _erf(v * math.sqrt(0.5))),
     "gelu_tanh": lambda v: 0.5 * v * (1.0 + np.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))),

@@ -5,6 +5,10 @@ from __future__ import annotations
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.fields import one_line
 
+LONGEST = 800  # characters: what came, what was expected and what to do, with quotes of other libraries
+
+BACKWARD = "the backward direction starts at the end, which a stream has not reached"
+
 
 class ImportRefused(StartError):
     """A model cannot be imported; nothing was written. The message is one line: where, what came, what was expected.
@@ -13,6 +17,10 @@ class ImportRefused(StartError):
     """
 
     def __init__(self, place: str, reason: str) -> None:
-        super().__init__(f"{one_line(place)}: {one_line(reason)}")
+        super().__init__(f"{one_line(place)}: {one_line(reason, LONGEST)}")
         self.place = place
         self.reason = reason
+
+
+class NotRead(ImportRefused):
+    """The import cannot read this as layers. The model's own framework may still trace it."""

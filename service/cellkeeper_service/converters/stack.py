@@ -49,7 +49,12 @@ ACTIVATIONS = (
 MERGES = ("add", "subtract", "multiply", "average", "maximum", "minimum", "concatenate")
 OVER_UNITS = ("softmax", "log_softmax")  # each value depends on all units of the time step
 # permitted in place of a cell's own activations, and in dense layers; leaky_relu needs a slope
-CELL_ACTIVATIONS = tuple(name for name in ACTIVATIONS if name not in (*OVER_UNITS, "leaky_relu"))
+KERAS_2_HARD_SIGMOID = "keras_2_hard_sigmoid"  # steeper than everyone else's; only files of Keras 2 have it
+CELL_ACTIVATIONS = (
+    *(name for name in ACTIVATIONS if name not in (*OVER_UNITS, "leaky_relu")),
+    KERAS_2_HARD_SIGMOID,
+)
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # how many gates each cell has
 USUAL = {"lstm": ("sigmoid", "tanh"), "gru": ("sigmoid", "tanh"), "rnn_tanh": ("tanh",), "rnn_relu": ("relu",)}
 
 
@@ -142,7 +147,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Activate:
-    """One of ACTIVATIONS. slope: of leaky_relu and elu, below zero."""
+    """One of ACTIVATIONS, or KERAS_2_HARD_SIGMOID. slope: of leaky_relu and elu, below zero."""
 
     place: str
     op: str

@@ -9,8 +9,9 @@ import numpy as np
 
 from cellkeeper_service.model.config import MAX_LAYERS, MAX_SIZE, MAX_VOCABULARY
 
-from .refusal import ImportRefused
+from .refusal import ImportRefused, NotRead
 from .stack import (
+    GATES,
     INPUT,
     Affine,
     Array,
@@ -27,8 +28,6 @@ from .stack import (
     Recurrent,
     Stack,
 )
-
-_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 def check(stack: Stack, place: str) -> int:
@@ -66,7 +65,7 @@ def _merged(layer: Merge, widths: list[int]) -> int:
     if layer.op == "concatenate":
         return sum(widths)
     if len(set(widths)) > 1:
-        raise ImportRefused(layer.place, f"got values of the widths {widths}, expected one width for {layer.op}")
+        raise NotRead(layer.place, f"got values of the widths {widths}, expected one width for {layer.op}")
     if layer.op == "subtract" and len(widths) != 2:
         raise ImportRefused(layer.place, f"got {len(widths)} values, expected 2 for subtract")
     return widths[0]
@@ -103,7 +102,7 @@ def _after(layer: Layer, width: int) -> int:
 
 
 def _recurrent(layer: Recurrent, width: int) -> int:
-    gates = _GATES[layer.cell] * layer.hidden_size
+    gates = GATES[layer.cell] * layer.hidden_size
     expected: dict[str, tuple[int, ...]] = {"weight_ih": (gates, width), "weight_hh": (gates, layer.width)}
     if "bias_ih" in layer.weights or "bias_hh" in layer.weights:
         expected |= {"bias_ih": (gates,), "bias_hh": (gates,)}

@@ -96,16 +96,16 @@ class StoreCalls:
             text = f"{MAX_SCANS} listings are in progress, the maximum"
             raise Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=SCAN_RETRY_MS)
         call = partial(self.store.scan, tenant, model, prefix, cursor, limit)
-        started, failed = time.monotonic(), True
+        started, failed, listed = time.monotonic(), True, 0
         try:
             page = await self._scan(call)
-            failed = False
+            failed, listed = False, len(page.sessions)
             return page
         except StoreError as error:
             _log_failure("scan", str(error))
             raise
         finally:
-            self._meter.store_call("scan", limit, time.monotonic() - started, failed)
+            self._meter.store_call("scan", listed, time.monotonic() - started, failed)
 
     async def reach(self) -> str:
         """Returns why the store does not answer; empty: it does. Asks the store only without a recent answer."""

@@ -114,10 +114,10 @@ def named(name: str) -> str:
     return name if name.isprintable() and 0 < len(name) <= LONGEST_SHOWN else _shown(name)
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, longest: int = LONGEST_REASON) -> str:
     """Returns another library's message about a file, made safe for one line: it may quote anything in the file."""
     text = "".join(c if c.isprintable() else " " for c in text)
-    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def _shown(value: object) -> str:

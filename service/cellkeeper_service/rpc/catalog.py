@@ -107,6 +107,12 @@ class Catalog:
             raise invalid("fingerprint", fingerprint.hex()[:12], f"one of {known}")
         return served
 
+    def check_steps(self, steps: int, spec: ModelSpec, field: str) -> None:
+        """Raises a Rejection if a chunk has too few or too many time steps."""
+        most = self.limits.chunk_steps(spec.step_bytes)
+        if not 1 <= steps <= most:
+            raise invalid(field, f"T = {steps}", f"1 to {most} time steps in one chunk")
+
     def check_reply_size(
         self, steps: int, outputs: frozenset[str], with_state: bool, spec: ModelSpec, *, text_bytes: int = 0
     ) -> int:

@@ -18,18 +18,27 @@ from cellkeeper_service.domain.spec import InputSpec, ModelSpec
 from cellkeeper_service.errors import invalid
 
 from . import tensors
+from .catalog import Catalog
 
 FIELD, KNOWN_FIELD = "named_inputs", "rollout_named_inputs"
 Chunk = pb.StepRequest | pb.CarryOverRequest.Item
 Named = TypeVar("Named", pb.Tensor, pb.InputColumn)
 
 
-def time_steps(message: Chunk, spec: ModelSpec, prefix: str = "") -> int:
+def time_steps(message: Chunk, spec: ModelSpec, catalog: Catalog, prefix: str = "") -> int:
     """Returns T of the chunk according to its fields. prefix: for field names in errors. Raises a Rejection."""
-    if not spec.inputs:
-        if not message.shape:
-            raise invalid(f"{prefix}shape", "[]", tensors.shape_text(spec.input.shape))
-        return message.shape[0]
+    if spec.inputs:
+        steps, field = _steps_by_name(message, spec, prefix), FIELD
+    elif message.shape:
+        steps, field = message.shape[0], "shape"
+    else:
+        raise invalid(f"{prefix}shape", "[]", tensors.shape_text(spec.input.shape))
+    catalog.check_steps(steps, spec, f"{prefix}{field}")
+    return steps
+
+
+def _steps_by_name(message: Chunk, spec: ModelSpec, prefix: str) -> int:
+    """Returns T of several inputs, which must agree."""
     given = _by_name(message.named_inputs, spec.inputs, f"{prefix}{FIELD}")
     for part in spec.inputs:
         shape = given[part.name].shape

@@ -17,7 +17,7 @@ from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Rejection, internal_error
 
 from . import fields, model_changed, tensors
-from .frames import REPLY_ITEM_BYTES, Frame, second_items
+from .frames import REPLY_ITEM_BYTES, Frame, repeated_items
 from .status import to_error
 
 log = logging.getLogger(__name__)
@@ -44,23 +44,23 @@ class FrameReplies:
         self._errors: list[pb.ItemError] = []
         self._flushing = False
 
-    def submit(self, core: CoreLoop, meter: Meter, beyond: Mapping[int, Rejection] = NONE) -> None:
+    def submit(self, core: CoreLoop, meter: Meter, over_quota: Mapping[int, Rejection] = NONE) -> None:
         """Submits a step for every item.
 
         Items rejected here are counted here; the core counts those that it rejects later.
 
-        beyond: items that are already refused, with the reason.
+        over_quota: the items that the tenant's quota refuses, with the reason.
         """
         frame, done, steps = self._frame, self._done, self._steps
         full = core.refuse(len(frame), frame.deadline)
         if full is not None:
             self._answer_all(full)
             return
-        if frame.checked and frame.distinct and not beyond:
+        if frame.checked and frame.distinct and not over_quota:
             self._steps = frame.all_steps(done)
             core.submit_alike(self._steps)
             return
-        refused = {**beyond, **second_items(frame)}
+        refused = {**over_quota, **repeated_items(frame)}
         for item, why in refused.items():
             meter.rejected(why.reason.value)
             self._refuse(item, why)

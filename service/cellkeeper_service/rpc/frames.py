@@ -19,7 +19,6 @@ from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from . import chunk_inputs, fields, tensors
 from .catalog import Catalog
-from .steps import check_steps
 
 ABSENT = bytes(POSITION_BYTES)
 REPLY_ITEM_BYTES = 64  # per item of a reply, besides its outputs
@@ -91,7 +90,7 @@ class Frame:
 
     def _check(self, item: int) -> None:
         steps, start, position = self.steps[item], self.starts[item], self._position(item)
-        check_steps(steps, self.spec, self.catalog, f"steps[{item}]")
+        self.catalog.check_steps(steps, self.spec, f"steps[{item}]")
         fields.session_id(self.sessions[item], f"sessions[{item}]")
         if position is None and self.needs_positions:
             raise invalid(f"positions[{item}]", "none", "the item's position, which every step of a stream needs")
@@ -154,7 +153,7 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
     )
 
 
-def second_items(frame: Frame) -> dict[int, Rejection]:
+def repeated_items(frame: Frame) -> dict[int, Rejection]:
     """Returns a Rejection for each item whose session occurs earlier in the frame."""
     if frame.distinct:
         return {}

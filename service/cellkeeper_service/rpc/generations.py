@@ -27,7 +27,6 @@ from cellkeeper_service.errors import Rejection, invalid
 from . import chunk_inputs, fields, tensors
 from .catalog import Catalog
 from .status import to_error, to_position
-from .steps import check_steps
 
 Maker = Callable[[Done], Request] | Rejection
 POLICIES = {
@@ -139,8 +138,7 @@ def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: f
         if policy is None:
             raise invalid(f"{where}.policy", item.policy, "KEEP, RERUN or RESET")
         if policy is Policy.RERUN:
-            steps = chunk_inputs.time_steps(item, spec, f"{where}.")
-            check_steps(steps, spec, catalog, f"{where}.{chunk_inputs.FIELD if spec.inputs else 'shape'}")
+            steps = chunk_inputs.time_steps(item, spec, catalog, f"{where}.")
             window = chunk_inputs.read_chunk(item, steps, spec, f"{where}.")
         else:
             window, steps = b"", 0

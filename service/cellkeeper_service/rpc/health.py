@@ -10,13 +10,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from cellkeeper_service.errors import Rejection
+from cellkeeper_service.errors import Reason, Rejection
 
 from .call_context import CallContext
 from .contract import Contract, pool_of, proto_of
 from .decoding import Malformed, decoder
 from .status import abort
-from .unread import Unread
+from .unread import RETRY_DELAY_MS, Unread
 
 HEALTH = Contract(health.SERVICE_NAME, proto_of(health_pb2.DESCRIPTOR))
 REFLECTION = Contract(reflection.SERVICE_NAME, proto_of(reflection_pb2.DESCRIPTOR))
@@ -128,4 +128,4 @@ async def _one(request: Any) -> AsyncIterator[Any]:
 
 
 async def _full(context: CallContext, text: str) -> None:
-    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{text}, the maximum")
+    await abort(context, Rejection(Reason.QUEUE_FULL, f"{text}, the maximum", retry_delay_ms=RETRY_DELAY_MS))

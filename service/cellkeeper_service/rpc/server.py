@@ -32,6 +32,8 @@ class Transport:
 
     max_message_bytes: of one message, in either direction.
     max_connections: over all listeners, each of which closes at once what comes beyond its share.
+    ping_ms: between two pings on a connection over which nothing comes. A client that has vanished without a sign would
+    otherwise hold its connection for hours.
     max_rpcs: concurrent calls on one listener, streams included; gRPC refuses more with RESOURCE_EXHAUSTED.
     max_connection_rpcs: concurrent calls on one connection, which the client respects by queueing further ones; 0: no
     limit.
@@ -42,6 +44,7 @@ class Transport:
 
     max_message_bytes: int
     max_connections: int
+    ping_ms: int
     max_rpcs: int
     max_connection_rpcs: int = 0
     share_port: bool = False
@@ -67,6 +70,10 @@ class RpcServer:
             ("grpc.max_send_message_length", transport.max_message_bytes),
             ("grpc.max_allowed_incoming_connections", max(transport.max_connections // listeners, 1)),
             ("grpc.so_reuseport", 1),
+            ("grpc.keepalive_time_ms", transport.ping_ms),
+            ("grpc.http2.ping_timeout_ms", max(transport.ping_ms // 2, 1)),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),
         ]
         if transport.max_connection_rpcs:
             options.append(("grpc.max_concurrent_streams", transport.max_connection_rpcs))

@@ -21,8 +21,7 @@ def read_step(request: pb.StepRequest, catalog: Catalog, deadline: float) -> Cal
     name, _ = catalog.find(request.model)
     spec = catalog.spec(name)
     key = catalog.key(name, request.session)
-    steps = chunk_inputs.time_steps(request, spec)
-    check_steps(steps, spec, catalog, chunk_inputs.FIELD if spec.inputs else "shape")
+    steps = chunk_inputs.time_steps(request, spec, catalog)
     outputs, with_state = catalog.wanted(request.outputs, spec)
     asked = fields.position(request.position) if request.HasField("position") else None
     acked = fields.acked(request.acked, asked) if request.HasField("acked") else None
@@ -51,13 +50,6 @@ def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str, chunk_ste
         raise cannot_roll_out(steps)
     known = chunk_inputs.read_known(request, steps, feedback, catalog.spec(name))
     return Rollout(steps, known)
-
-
-def check_steps(steps: int, spec: ModelSpec, catalog: Catalog, field: str) -> None:
-    """Raises a Rejection if the chunk has too few or too many time steps."""
-    most = catalog.limits.chunk_steps(spec.step_bytes)
-    if not 1 <= steps <= most:
-        raise invalid(field, f"T = {steps}", f"1 to {most} time steps in one chunk")
 
 
 def write_step(reply: StepReply) -> pb.StepResponse:

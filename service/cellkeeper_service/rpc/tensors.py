@@ -103,12 +103,9 @@ def read_known(data: bytes, dtype: pb.DataType, steps: int, features: int, spec:
         raise invalid("rollout_inputs", f"{len(data)} bytes", expected)
     with np.errstate(over="ignore"):
         values = np.frombuffer(data, DTYPES[dtype]).astype(spec.input.numpy_dtype).reshape(steps, features)
-    bad = np.isinf(values) if spec.missing_values else ~np.isfinite(values)
+    bad = _not_finite(values, spec)
     if bad.any():
-        step, feature = (int(index) for index in np.argwhere(bad)[0])
-        expected = "finite values" + (" or NaN for missing values" if spec.missing_values else "")
-        text = f"rollout_inputs: got {values[step, feature]} at rolled time step {step}, expected {expected}"
-        raise Rejection(Reason.NON_FINITE_INPUT, text, field="rollout_inputs")
+        raise _refused_value(values, np.argwhere(bad)[0], "rolled time step", spec, "rollout_inputs")
     return values
 
 
@@ -122,12 +119,21 @@ def check_values(values: Array, spec: ModelSpec, field: str = "inputs") -> None:
         outside = (values < 0) | (values >= spec.vocabulary)
         step = int(np.argwhere(outside)[0][0])
         raise invalid(field, f"token id {values[step]} at time step {step}", f"ids below {spec.vocabulary}")
-    bad = np.isinf(values) if spec.missing_values else ~np.isfinite(values)
-    step, *feature = (int(index) for index in np.argwhere(bad)[0])
-    place = f"at time step {step}" + (f", feature {feature[0]}" if feature else "")
+    raise _refused_value(values, np.argwhere(_not_finite(values, spec))[0], "time step", spec, field)
+
+
+def _not_finite(values: Array, spec: ModelSpec) -> NDArray[np.bool_]:
+    """Returns True for each value that the model does not accept; NaN may be a missing value."""
+    return np.isinf(values) if spec.missing_values else ~np.isfinite(values)
+
+
+def _refused_value(values: Array, index: NDArray[np.intp], axis: str, spec: ModelSpec, field: str) -> Rejection:
+    """Returns the refusal of the value at `index`. axis: what the first axis is called."""
+    step, *feature = index.tolist()
+    place = f"at {axis} {step}" + (f", feature {feature[0]}" if feature else "")
     expected = "finite values" + (" or NaN for missing values" if spec.missing_values else "")
-    text = f"{field}: got {values[(step, *feature)]} {place}, expected {expected}"
-    raise Rejection(Reason.NON_FINITE_INPUT, text, field=field)
+    text = f"{field}: got {values[tuple(index)]} {place}, expected {expected}"
+    return Rejection(Reason.NON_FINITE_INPUT, text, field=field)
 
 
 def check_input(values: Array, part: InputSpec, field: str) -> None:

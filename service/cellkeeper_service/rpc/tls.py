@@ -34,8 +34,7 @@ class Certificates:
         self._wrong = ""
         self._version = 0
         try:
-            self._seen = self._stamps()
-            self._current = self._read()
+            self._seen, self._current, self._context = self._read()
         except (OSError, ValueError) as error:
             raise StartError(f"tls: cannot use {', '.join(self._paths)}: {error}") from error
 
@@ -78,10 +77,9 @@ class Certificates:
             return
         self._looked_at = now
         try:
-            stamps = self._stamps()
-            if stamps == self._seen:
+            if self._stamps() == self._seen:
                 return
-            self._current = self._read()
+            self._seen, self._current, self._context = self._read()
         except (OSError, ValueError) as error:
             if str(error) != self._wrong:
                 log.error(
@@ -89,16 +87,19 @@ class Certificates:
                 )
             self._wrong = str(error)
             return
-        self._seen, self._wrong = stamps, ""
+        self._wrong = ""
         self._version += 1
         log.info("tls: reloaded the certificate")
 
     def _stamps(self) -> list[Stamp]:
         return [stamp_of(path) for path in self._paths]
 
-    def _read(self) -> grpc.ServerCertificateConfiguration:
-        """Reads the files. Raises OSError (which ssl's errors are) or ValueError; gRPC would not report bad files."""
-        self._context = self._new_context()
+    def _read(self) -> tuple[list[Stamp], grpc.ServerCertificateConfiguration, ssl.SSLContext]:
+        """Reads the files. Raises OSError (which ssl's errors are) or ValueError; gRPC would not report bad files.
+
+        They are read twice: by ssl, which checks that they fit together, and for gRPC.
+        """
+        stamps, context = self._stamps(), self._new_context()
         texts = []
         for path in self._paths:
             with open(path, "rb") as file:
@@ -107,7 +108,9 @@ class Certificates:
         made: grpc.ServerCertificateConfiguration = grpc.ssl_server_certificate_configuration(
             [(texts[1], texts[0])], root_certificates=roots
         )
-        return made
+        if self._stamps() != stamps:
+            raise ValueError("they changed while they were read; wait until they are complete")
+        return stamps, made, context
 
     def _new_context(self) -> ssl.SSLContext:
         cert, key, *client_ca = self._paths

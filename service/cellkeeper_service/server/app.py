@@ -147,7 +147,8 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     loop = CoreLoop(core, store_calls, expected_cost(prepared.costs))
     wire = wire_limits(settings)
     authenticator = Authenticator(Catalog(models, wire), prepared.tokens, allowances)
-    limits = settings.max_message_bytes, prepared.max_connections, settings.max_rpcs, settings.max_connection_rpcs
+    connections = prepared.max_connections, settings.ping_ms
+    limits = settings.max_message_bytes, *connections, settings.max_rpcs, settings.max_connection_rpcs
     transport = Transport(*limits, tell_parent is not None, prepared.certificates, reflection=authenticator.is_open)
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)

@@ -127,6 +127,11 @@ class Settings:
     max_requests: int = limit(65536, "unanswered requests and frame items")
     max_request_bytes: int = limit(512 * 1024 * 1024, "inputs and outputs of unanswered requests", most=MOST_BYTES)
     max_session_requests: int = limit(1024, "waiting requests of one session")
+    ping_ms: int = limit(
+        120_000,
+        "time between two pings on a connection over which nothing comes, so that firewalls do not forget it; a client "
+        "that does not answer within half of it is disconnected",
+    )
     message_timeout_ms: int = limit(10_000, "time from the start of a call to its message, or to a stream's first one")
     default_timeout_ms: int = limit(30_000, "time limit of requests without a deadline")
     retry_delay_ms: int = limit(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from testing.wire_client import Chunk, Position, Refused, Replica, Result
 
 MODEL = "count"
@@ -22,9 +22,9 @@ FRAME_STEPS = 2
 
 
 @pytest.fixture
-async def served(counting_model: Path, tmp_path: Path) -> AsyncIterator[tuple[ServerProcess, Replica]]:
+async def served(counting_model: Path, tmp_path: Path) -> AsyncIterator[tuple[ForkedServer, Replica]]:
     store = f"sqlite:{tmp_path / 'store.db'}"
-    with ServerProcess([counting_model], store, ("--device", "cpu")) as server:
+    with ForkedServer([counting_model], store, ("--device", "cpu")) as server:
         async with Replica(server.target) as replica:
             yield server, replica
 
@@ -50,7 +50,7 @@ async def run_of_frames(replica: Replica) -> list[Chunk]:
     return chunks
 
 
-async def test_counts_are_those_of_the_run(served: tuple[ServerProcess, Replica]) -> None:
+async def test_counts_are_those_of_the_run(served: tuple[ForkedServer, Replica]) -> None:
     server, replica = served
     chunks = await run_of_frames(replica)
     for answer in await replica.unaries(chunks[:3]):
@@ -76,7 +76,7 @@ async def test_counts_are_those_of_the_run(served: tuple[ServerProcess, Replica]
     assert server.metric("cellkeeper_queue_depth") == 0
 
 
-async def test_frames_are_computed_in_batches(served: tuple[ServerProcess, Replica]) -> None:
+async def test_frames_are_computed_in_batches(served: tuple[ForkedServer, Replica]) -> None:
     server, replica = served
     await run_of_frames(replica)
     calls = server.metric("cellkeeper_batch_size_count", model=MODEL)
@@ -86,7 +86,7 @@ async def test_frames_are_computed_in_batches(served: tuple[ServerProcess, Repli
     assert server.metric("cellkeeper_batch_size_bucket", model=MODEL, le="1.0") < calls
 
 
-async def test_rejections_are_counted_by_reason(served: tuple[ServerProcess, Replica]) -> None:
+async def test_rejections_are_counted_by_reason(served: tuple[ForkedServer, Replica]) -> None:
     server, replica = served
     start = await opened(replica, "a")
     first = chunk("a", start, 1)
@@ -119,14 +119,14 @@ async def test_rejections_are_counted_by_reason(served: tuple[ServerProcess, Rep
     assert server.metric("cellkeeper_rejections_total") == sum(expected.values())
 
 
-async def test_no_session_id_is_shown(served: tuple[ServerProcess, Replica]) -> None:
+async def test_no_session_id_is_shown(served: tuple[ForkedServer, Replica]) -> None:
     server, replica = served
     await run_of_frames(replica)
     await replica.unary(chunk("secret-nobody", Position(bytes(16), 0, bytes(8)), 1))
     assert "secret" not in server.metrics()
 
 
-async def test_promtool_finds_nothing_wrong(served: tuple[ServerProcess, Replica]) -> None:
+async def test_promtool_finds_nothing_wrong(served: tuple[ForkedServer, Replica]) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not on the PATH")

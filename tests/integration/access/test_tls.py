@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -188,6 +189,36 @@ def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path, counting_
         client.models()  # an open connection continues
         with ThreadPoolExecutor(8) as at_once:  # whichever listener accepts it
             assert not any(at_once.map(lambda _: served(server, old), range(8)))
+
+
+def test_files_that_change_while_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The key is replaced after ssl has checked the files, and before they are read for gRPC."""
+    authority, now = Authority(tmp_path), [0.0]
+    (cert, key), (new_cert, new_key), (_, other_key) = (authority.issue(name) for name in ("old", "new", "other"))
+    certificates = Certificates(str(cert), str(key), "", lambda: now[0])
+    before = certificates._current, certificates._context
+    checked = Certificates._new_context
+
+    def check(self: Certificates) -> ssl.SSLContext:
+        context = checked(self)
+        swap(key, other_key.read_bytes())
+        return context
+
+    swap(cert, new_cert.read_bytes())
+    swap(key, new_key.read_bytes())
+    monkeypatch.setattr(Certificates, "_new_context", check)
+    now[0] += 2
+    certificates._look()
+    assert (certificates._current, certificates._context) == before
+    assert "they changed while they were read" in caplog.text
+    monkeypatch.undo()
+    swap(key, new_key.read_bytes())
+    now[0] += 2
+    certificates._look()
+    assert before[0] is not certificates._current
+    assert before[1] is not certificates._context
 
 
 def served(server: ForkedServer, tls: Tls) -> bool:

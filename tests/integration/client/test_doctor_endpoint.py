@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from cellkeeper import Tls
-from cellkeeper._transport.endpoint import HEALTH
+from cellkeeper._transport.channel import HEALTH
 from cellkeeper._transport.readiness import SERVING
 from cellkeeper.doctor.endpoint import EndpointCheck
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb

@@ -74,6 +74,12 @@ def test_an_error_names_the_row_and_the_column() -> None:
         inputs().convert(SWAPPED.assign(b=["x", "y"]))
 
 
+def test_a_dict_is_refused_with_what_takes_names() -> None:
+    says = r"inputs: got dict, expected \[3\] or \[T, 3\] of float32; values by name: a Series or a DataFrame"
+    with pytest.raises(InvalidArgument, match=says):
+        inputs().convert({"a": 1.0, "b": 2.0, "c": 3.0})
+
+
 def test_known_features_of_a_forecast() -> None:
     some = inputs(feedback=(-1, 0, -1))
     assert some.convert_known(SWAPPED[["c", "a"]], 2) == ROWS[:, [0, 2]].tobytes()

@@ -177,6 +177,10 @@ async def test_forecasts(client: AsyncClient) -> None:
         (np.ones((3, 0, 2)), r"row 0 .*no time step"),
         ({"a": [1, 0], "z": [1, 0]}, "inputs: got 'z' at 1, expected the id of a member"),
         ({1: [1, 0]}, "inputs: got 1 at 0, expected the id of a member"),
+        (
+            pandas.DataFrame([[1, 0], [2, 0], [3, 0]]),
+            "inputs: got 0 at 0, expected the id of a member as a key of the dict, or in the index of the DataFrame",
+        ),
         ({}, "inputs: got no rows"),
         (pandas.DataFrame([[1, 0], [2, 0]], index=["a", "a"]), "inputs: got 'a' twice"),
     ],

@@ -97,6 +97,23 @@ async def test_a_member_leaves_while_a_peek_waits(client: AsyncClient, call: str
     assert (await client.session_info("x", model="fed")).position.step == 1
 
 
+async def test_a_group_whose_members_have_all_left_has_no_states(client: AsyncClient) -> None:
+    group = await client.group(IDS, model="count")
+    _, states = await asyncio.gather(group.remove(IDS), group.state())
+    assert {name: (rows.shape, rows.dtype) for name, rows in states.items()} == {"h": ((0, 1, 2), np.dtype("float32"))}
+
+
+@pytest.mark.parametrize("call", ["add", "reset", "delete"])
+async def test_a_group_that_is_closed_meanwhile_stays_as_it_was(client: AsyncClient, call: str) -> None:
+    group = await client.group(IDS, model="count")
+    waiting = asyncio.ensure_future(getattr(group, call)(["d"] if call == "add" else IDS))
+    await asyncio.sleep(0)  # it has been sent
+    await group.close()
+    with pytest.raises(Closed):
+        await waiting
+    assert group.ids == tuple(IDS)
+
+
 def test_positions_are_read_where_they_change(process: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread would find a member that is on its way back to the columns where it was before it left them."""
     position, threads = GroupHistory.position, set[str]()

@@ -44,6 +44,20 @@ class TestOfAsyncio:
         assert [y async for y in stream] == []
         assert (await session.step(X)).tolist() == [session.position.step] * 2
 
+    async def test_it_is_not_closed_under_a_task_that_reads_it(
+        self, session: AsyncSession, server: CountingServer
+    ) -> None:
+        server.gate.clear()
+        stream = session.stream([X] * 9, window=3)
+        reading = asyncio.ensure_future(anext(stream))
+        await until(lambda: session._sender.history.in_flight > 1)
+        with pytest.raises(RuntimeError, match="already running"):
+            await stream.aclose()
+        server.gate.set()
+        assert (await reading).tolist() == X
+        await stream.aclose()
+        assert (await session.step(X)).tolist() == [session.position.step] * 2
+
     async def test_it_takes_exceptions(self, session: AsyncSession) -> None:
         stream = session.stream([X] * 20)
         await anext(stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 from cellkeeper import AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument, SessionNotFound, StepReply
 from cellkeeper._session.blocking_answer import BlockingAnswer
 from cellkeeper._session.step_call import StepCall
+from cellkeeper._transport.loop_thread import LoopThread
 
 from .conftest import QUICK, ServerThread
 
@@ -127,6 +129,28 @@ def test_what_still_runs_when_the_client_is_closed_ends_with_closed(
         client.close()
         with pytest.raises(Closed):
             running.result(10)
+
+
+@pytest.mark.parametrize("call", ["step", "peek"])
+def test_a_signal_handler_may_close_the_client_while_a_call_is_submitted(
+    threaded: ServerThread, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The signal arrives when the call has found the client open."""
+    client = Client(threaded.target)
+    session, check, before = client.session("a"), LoopThread.check, signal.getsignal(signal.SIGUSR1)
+
+    def check_before_the_signal(thread: LoopThread) -> None:
+        check(thread)
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGUSR1)
+
+    signal.signal(signal.SIGUSR1, lambda *_: client.close())
+    try:
+        monkeypatch.setattr(LoopThread, "check", check_before_the_signal)
+        with pytest.raises(Closed):
+            getattr(session, call)(ONE)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.timeout(30)

@@ -69,6 +69,33 @@ def test_sessions_of_all_models_are_found_together(page: ConsolePage, console: C
     expect(page.page.locator("table.sessions td.model")).to_be_hidden()
 
 
+@pytest.mark.parametrize(
+    ("session", "shown"),
+    [
+        ("odd <img src=x onerror=alert(1)>", "odd <img src=x onerror=alert(1)>"),
+        ("odd </script><script>alert(1)</script>", "odd </script><script>alert(1)</script>"),
+        ("odd \u202e71-pmup", r"odd \u{202e}71-pmup"),
+        ("odd pump\u200b-17", r"odd pump\u{200b}-17"),
+        ("odd \0\n\u00a0\U000e0041", r"odd \u{0}\u{a}\u{a0}\u{e0041}"),
+        ("odd \u65e5\u672c\u8a9e \U0001f600 \u00e4", "odd \u65e5\u672c\u8a9e \U0001f600 \u00e4"),
+    ],
+    ids=["markup", "script", "direction", "invisible", "control", "printable"],
+)
+def test_an_id_is_shown_as_it_is_and_cannot_look_like_another(
+    page: ConsolePage, console: Console, session: str, shown: str
+) -> None:
+    console.session(session)
+    page.go("#/sessions?prefix=odd%20")
+    link = page.page.get_by_role("link", name=shown, exact=True)
+    expect(link).to_have_text(shown)
+    link.click()
+    expect(page.heading(shown)).to_be_visible()
+    page.button("Delete…").click()
+    expect(page.page.get_by_role("dialog", name=f"Delete {shown}?", exact=True)).to_be_visible()
+    page.button("Delete").click()
+    expect(page.page.get_by_text(f"{shown} is deleted.").first).to_be_visible()
+
+
 def test_an_empty_search_says_what_to_do(page: ConsolePage) -> None:
     page.page.get_by_role("searchbox").fill("nowhere")
     expect(page.page.get_by_text("No session of co2 begins with “nowhere”.")).to_be_visible()

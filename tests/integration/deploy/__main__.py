@@ -22,6 +22,7 @@ from tests.integration.deploy.stack import ROOT, CheckFailed, Stack, docker, wai
 
 BUNDLE = ROOT / "examples" / "co2" / "bundle"
 CLIENTS, SESSIONS_EACH, REPLICAS = 6, 4, 3
+SCALED = REPLICAS + 1
 OTHERS = 20
 STEPS = 100  # per session, before and after each fault
 # dashboard panels without data in a run of less than a day without refusals
@@ -92,6 +93,7 @@ def check(stack: Stack, store: str) -> None:
         waited = time.monotonic() - started
         say(f"docker kill {killed} at {at_kill} steps, docker start: {STEPS} more of each {waited:.1f} s later")
 
+        scale(stack, journey)
         roll(stack, journey)
         if store == "redis":
             go_back(stack, journey)
@@ -108,16 +110,28 @@ def kill(container: str, journey: Journey) -> float:
     return time.monotonic() - started
 
 
+def scale(stack: Stack, journey: Journey) -> None:
+    """Adds a replica, and checks that the others are left alone."""
+    before = set(stack.ids("cellkeeper"))
+    stack.scale(SCALED)
+    stack.wait_healthy("cellkeeper")
+    after = set(stack.ids("cellkeeper"))
+    if not before <= after or len(after) != SCALED:
+        raise CheckFailed(f"make scale: {len(after)} replicas, {len(before - after)} of those from before are gone")
+    journey.wait_steps(STEPS)
+    say(f"make scale REPLICAS={SCALED}: one more replica, and the others run on")
+
+
 def roll(stack: Stack, journey: Journey) -> None:
     """Replaces every replica by a new container, and checks that the sessions continue."""
     before, at_start = set(stack.ids("cellkeeper")), journey.steps
     stack.roll()
     after = set(stack.ids("cellkeeper"))
-    if before & after or len(after) != REPLICAS:
+    if before & after or len(after) != SCALED:
         raise CheckFailed(f"make roll: {len(before & after)} of {len(after)} replicas are those from before")
     during = journey.steps - at_start
     journey.wait_steps(STEPS)
-    say(f"make roll: {REPLICAS} other replicas, {during} steps meanwhile, {STEPS} more of each after that")
+    say(f"make roll: {SCALED} other replicas, {during} steps meanwhile, {STEPS} more of each after that")
 
 
 def go_back(stack: Stack, journey: Journey) -> None:
@@ -127,6 +141,8 @@ def go_back(stack: Stack, journey: Journey) -> None:
         stack.back_up(snapshot)
         journey.wait_steps(STEPS // 10)
         stack.restore(snapshot)
+    if (left := len(stack.ids("cellkeeper"))) != SCALED:
+        raise CheckFailed(f"make restore: {left} replicas, expected the {SCALED} from before")
     journey.wait_steps(STEPS)
     if not (replayed := journey.replayed_steps):
         raise CheckFailed("make restore: no client replayed a step, so Redis was not at the snapshot")
@@ -135,7 +151,7 @@ def go_back(stack: Stack, journey: Journey) -> None:
 
 def check_prometheus(prometheus: Prometheus, journey: Journey) -> None:
     """Checks targets, rules and all queries of the dashboard, while the sessions continue."""
-    wait_until(lambda: prometheus.replicas_up() == REPLICAS, "every replica to be scraped")
+    wait_until(lambda: prometheus.replicas_up() == SCALED, "every replica to be scraped")
     wait_until(lambda: set(prometheus.rules().values()) == {"ok"}, "every rule to have been evaluated")
     targets = prometheus.targets()
     if set(targets.values()) != {"up"}:

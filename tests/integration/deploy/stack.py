@@ -46,6 +46,10 @@ class Stack:
     def down(self) -> None:
         self._make("down")
 
+    def scale(self, replicas: int) -> None:
+        """Changes the number of replicas, for as long as no other command does."""
+        self._make("scale", f"REPLICAS={replicas}")
+
     def roll(self) -> None:
         """Replaces the replicas one by one."""
         self._make("roll")

@@ -190,6 +190,8 @@ def test_what_is_no_id_is_refused(front: Front, path: str, text: str) -> None:
         ('{"inputs": [-Infinity]}', "bare word -Infinity"),
         ('{"inputs": [1e999]}', "inputs: got a number beyond float64"),
         (f'{{"inputs": [{10**400}]}}', "inputs: got a number beyond float64"),
+        ('{"inputs": [1e39]}', "inputs: got a number beyond float32"),
+        ('{"inputs": [-3.4028236e38]}', "inputs: got a number beyond float32"),
         (f'{{"inputs": [{"9" * 5000}]}}', "body: got a number with too many digits"),
         ('{"inputs": [1], "inputs": [2]}', "body: got the key 'inputs' twice in one object, expected each key once"),
         ('{"inputs": [[1], [1, 2]]}', "inputs: got lists of different lengths or depths"),
@@ -290,9 +292,11 @@ def test_states_of_every_dtype_come_back_as_they_were(tmp_path: Path) -> None:
             again = {"generation": generation, "step": 0, "states": read}
             generation = session.ask("PUT", "/state", again).ok["position"]["generation"]
             assert session.ask("GET", "/state").ok["states"] == read
+        half = next(name for name, one in before["states"].items() if one["dtype"] == "float16")
         for name, data, text in [
             ("count", 2**63, "a number beyond int64"),
             ("ring", [2**31, 0], "a number beyond int32"),
+            (half, np.full(before["states"][half]["shape"], 65520).tolist(), "a number beyond float16"),
             ("ring", [1], "ring'].shape: got [2], expected [1], the shape of the data"),
         ]:
             states = {**before["states"], name: {**before["states"][name], "data": data}}

@@ -15,6 +15,7 @@ def test_the_inputs_are_shown(served: ServerProcess) -> None:
         "audio float32 [3]",
         "ids int64 []",
     ]
+    assert [line.split(maxsplit=1)[1] for line in shown if line.startswith("vocabulary")] == ["5 of ids"]
     listed = {line.split("\t")[0]: line.split("\t")[2] for line in run(served.target, "model", "list").out.splitlines()}
     assert (listed["two"], listed["count"]) == ("audio float32 [3], ids int64 []", "input float32 [1]")
 

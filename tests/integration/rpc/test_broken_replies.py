@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.forked_server import ForkedServer
+from testing.server_process import ServerProcess
 
 from .calls import Api, Chunk, Way, frame_message, numbers
 
@@ -33,7 +33,7 @@ def api(counting_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     (folder / "sitecustomize.py").write_text(SPOILS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
-        with ForkedServer([counting_model], "memory:") as server, server.channel() as channel:
+        with ServerProcess([counting_model], "memory:") as server, server.channel() as channel:
             yield Api(server.stub(channel))
 
 

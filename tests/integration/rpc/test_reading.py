@@ -77,6 +77,18 @@ def test_sessions_are_listed_page_by_page(count: Api, lstm: Api, session: str) -
     assert all(info.position.step == 0 and not info.checkpoint_step for info in everything.sessions)
 
 
+def test_a_listing_counts_the_sessions_that_it_finds(served: ServerProcess, count: Api, session: str) -> None:
+    def counted() -> float:
+        return served.metric("cellkeeper_store_items_total", call="scan")
+
+    for name in (f"{session}-a", f"{session}-b"):
+        count.open(name)
+    for prefix, found in ((session, 2), (f"{session}-none", 0)):
+        before = counted()
+        count.call("ListSessions", pb.ListSessionsRequest(model="count", prefix=prefix, page_size=100))
+        assert counted() - before == found
+
+
 def test_the_models(count: Api) -> None:
     models = {model.name: model for model in count.call("ListModels", pb.ListModelsRequest()).models}
     assert set(models) == {"count", "lstm", "hold", "tokens"}

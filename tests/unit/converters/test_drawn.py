@@ -13,6 +13,7 @@ from cellkeeper_service.converters.drawn import draw_ids, random_sequences, scal
 from cellkeeper_service.converters.leading import masked_input, masks
 from cellkeeper_service.converters.onnx import inputs as onnx_inputs
 from cellkeeper_service.converters.onnx.values import compared_values, input_normalization
+from cellkeeper_service.converters.proof import Drawn
 from cellkeeper_service.converters.stack import INPUT, Affine, Dense, Embed, Mask, Merge, Normalize, Stack
 from cellkeeper_service.domain.engine import Array
 from onnx import parser
@@ -99,12 +100,12 @@ def graph(body: str) -> Any:
     return parser.parse_model(f"{head}{ends}\n{{\n{body}\ny = Add(z, h)\nh_out = Tanh(y)\n}}")
 
 
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[onnx_inputs.Drawn]:
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Drawn]:
     """Returns a list to which each import of a graph appends the inputs that it draws."""
-    drawn: list[onnx_inputs.Drawn] = []
+    drawn: list[Drawn] = []
     draw = onnx_inputs.draw_inputs
 
-    def kept(*words: Any) -> onnx_inputs.Drawn:
+    def kept(*words: Any) -> Drawn:
         drawn.append(draw(*words))
         return drawn[-1]
 

@@ -89,9 +89,39 @@ def test_a_file_of_keras_2(functional: bool, tmp_path: Path) -> None:
     np.testing.assert_allclose(offline(tmp_path / "m", x)["prediction"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_what_keras_2_computed_otherwise_is_refused(tmp_path: Path) -> None:
-    keras2_file(tmp_path / "a.h5", recurrent_activation="hard_sigmoid")
-    refused(tmp_path, r"layer gru \(GRU\): .*hard_sigmoid of Keras 2", import_keras, tmp_path / "a.h5", tmp_path / "m")
+@pytest.mark.parametrize("activation", ["tanh", "silu"])  # a cell with silu is written out node by node
+def test_hard_sigmoid_is_that_of_keras_2(activation: str, tmp_path: Path) -> None:
+    """Keras 2 computes 0.2 x + 0.5, Keras 3 x / 6 + 0.5; LSTM and GRU had it by default for years."""
+    arrays = keras2_file(tmp_path / "old.h5", recurrent_activation="hard_sigmoid", activation=activation)
+    imported = import_keras(tmp_path / "old.h5", tmp_path / "m", max_batch=4, report=str)
+    assert "keras 3 computes hard_sigmoid of Keras 2 otherwise" in imported.parity.source
+    x = np.random.default_rng(2).standard_normal((50, 3)).astype(np.float32) * 4
+    h = np.zeros(4)
+    for row in x:
+        z, r, n = np.split(row @ arrays["kernelg"] + arrays["biasg"], 3)
+        back = np.split(arrays["recurrent_kernelg"], 3, axis=1)
+        z, r = (np.clip(0.2 * (gate + h @ by) + 0.5, 0, 1) for gate, by in zip((z, r), back[:2], strict=True))
+        n = n + (r * h) @ back[2]
+        h = z * h + (1 - z) * (np.tanh(n) if activation == "tanh" else n / (1 + np.exp(-n)))
+    expected = h @ arrays["kerneld"] + arrays["biasd"]
+    np.testing.assert_allclose(offline(tmp_path / "m", x)["prediction"][-1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_hard_sigmoid_of_keras_2_is_not_traced_by_keras_3(keras: Any, tmp_path: Path) -> None:
+    L = keras.layers
+    model = keras.Sequential([keras.Input((None, 3)), L.GRU(4), L.UnitNormalization(), L.Activation("hard_sigmoid")])
+    model.save(tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "r+") as store:
+        store.attrs["keras_version"] = "2.15.0"
+    words = "holds hard_sigmoid of Keras 2, which Keras 3 computes otherwise"
+    refused(tmp_path, words, import_keras, tmp_path / "old.h5", tmp_path / "m", trace=True)
+    with h5py.File(tmp_path / "old.h5", "r+") as store:
+        del store.attrs["keras_version"]
+    words = "not a layer that the import reads.*; pass --trace"
+    refused(tmp_path, words, import_keras, tmp_path / "old.h5", tmp_path / "m")
+
+
+def test_what_keras_2_did_otherwise_is_refused(tmp_path: Path) -> None:
     keras2_file(tmp_path / "b.h5", time_major=True)
     refused(tmp_path, "time_major: got true", import_keras, tmp_path / "b.h5", tmp_path / "m")
     keras2_file(tmp_path / "c.h5", reset_after=True)

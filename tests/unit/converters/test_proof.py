@@ -12,10 +12,10 @@ from cellkeeper_service.converters.proof import (
     SEQUENCES,
     SIZES,
     STEPS,
+    Drawn,
     measure,
     served_ways,
     small,
-    times,
     trials,
 )
 from cellkeeper_service.domain.engine import Array, Engine
@@ -56,7 +56,7 @@ def proved(bundle: Bundle, engine: Engine, change: Change, windowed: bool = Fals
     draw = np.random.default_rng(3)
     features = engine.spec.input.shape[0]
     drawn = [draw.standard_normal((STEPS, features)).astype(np.float32) for _ in range(SEQUENCES)]
-    return compare(bundle, Changed(engine, change, windowed), drawn, 4)
+    return compare(bundle, Changed(engine, change, windowed), Drawn(drawn), 4)
 
 
 def where(inside: Callable[[Array], bool], step: int = 0) -> Change:
@@ -146,12 +146,12 @@ def test_sessions_are_served_beside_others_and_in_every_way(engine: Engine) -> N
 
 def test_token_ids_have_one_size() -> None:
     ids = [np.arange(STEPS, dtype=np.int32)] * SEQUENCES
-    assert [trial.length for trial in trials(ids, times)] == list(LENGTHS)
+    assert [trial.length for trial in trials(Drawn(ids))] == list(LENGTHS)
 
 
 def test_rounding_of_small_outputs_is_no_difference() -> None:
     draw = np.random.default_rng(5)
-    tried = trials([draw.standard_normal((STEPS, 2)).astype(np.float32) for _ in range(SEQUENCES)], times)
+    tried = trials(Drawn([draw.standard_normal((STEPS, 2)).astype(np.float32) for _ in range(SEQUENCES)]))
     least = small(tried, [{"prediction": trial.inputs} for trial in tried])["prediction"]
     ordinary = max(np.abs(trial.inputs).max() for trial in tried if trial.what == "ordinary inputs")
     for gap, relative in ((0.9e-6, 0.9e-4), (1.1e-6, 1.1e-4)):  # of ordinary outputs

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from cellkeeper_service.converters.command import run_import
-from cellkeeper_service.converters.landing import Imported
+from cellkeeper_service.converters.imported import Imported
 from cellkeeper_service.converters.onnx.model import import_onnx
 from cellkeeper_service.converters.refusal import ImportRefused
 from cellkeeper_service.engine.load import load_engine, offline

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from ..refusal import ImportRefused
+from ..refusal import BACKWARD, ImportRefused, NotRead
 from ..stack import (
     Activate,
     Affine,
@@ -29,7 +30,7 @@ from .weights import layer_weights
 
 WHOLE_SEQUENCE = "needs the whole sequence, of which a stream has only seen the past"
 NOT_STREAMED = {
-    "Bidirectional": "the backward direction starts at the end, which a stream has not reached",
+    "Bidirectional": BACKWARD,
     **dict.fromkeys(
         (
             "Attention",
@@ -57,7 +58,17 @@ _IGNORED = (
     "AlphaDropout",
     "ActivityRegularization",
 )
-TRACE = "pass --trace (trace=True) to have Keras itself trace the model"
+_BY_TIME_STEP = (  # compute the same within TimeDistributed
+    "Dense",
+    "LayerNormalization",
+    "BatchNormalization",
+    "Rescaling",
+    "Activation",
+    "ReLU",
+    "LeakyReLU",
+    "ELU",
+    "Softmax",
+)
 _LARGEST = float(np.finfo(np.float32).max)
 _DTYPES = ("float32", "float64")
 
@@ -68,7 +79,7 @@ def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         raise ImportRefused(layer.place, NOT_STREAMED[layer.kind])
     if layer.kind not in _READERS and layer.kind not in _IGNORED:
         known = ", ".join(sorted({*_READERS, *_IGNORED}))
-        raise ImportRefused(layer.place, f"not a layer that the import reads; {TRACE}, or use {known}")
+        raise NotRead(layer.place, f"not a layer that the import reads, expected one of {known}")
     dtype = _dtype(layer)
     if layer.kind not in _IGNORED and dtype not in _DTYPES:
         raise ImportRefused(layer.place, f"computes in {dtype}, expected float32")
@@ -101,9 +112,9 @@ def _time_distributed(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     config = inner.get("config") if isinstance(inner, dict) else None
     if kind in _IGNORED:
         return []
-    if kind != "Dense" or not isinstance(config, dict):
-        raise ImportRefused(layer.place, f"wraps {kind}, expected Dense")
-    return _dense(file, KerasLayer(layer.place, layer.name, layer.kind, config, layer.number))
+    if kind not in _BY_TIME_STEP or not isinstance(config, dict):
+        raise NotRead(layer.place, f"wraps {kind}, expected one of {', '.join(_BY_TIME_STEP)}")
+    return _READERS[kind](file, replace(layer, kind=kind, config=config, holder=layer.kind, within=("layer",)))
 
 
 def _embedding(file: KerasFile, layer: KerasLayer) -> list[Layer]:
@@ -178,9 +189,7 @@ def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     if layer.kind == "ReLU":
         most, slope = config.get("max_value"), config.get("negative_slope") or 0.0
         if config.get("threshold") or (most is not None and (most != 6 or slope)):
-            raise ImportRefused(
-                layer.place, f"max_value, threshold: got {most}, {config.get('threshold')}, expected none"
-            )
+            raise NotRead(layer.place, f"max_value, threshold: got {most}, {config.get('threshold')}, expected none")
         if slope:
             return [Activate(layer.place, "leaky_relu", _number(layer, "negative_slope", 0.0))]
         return [Activate(layer.place, "relu" if most is None else "relu6")]
@@ -201,7 +210,7 @@ def _layer_norm(file: KerasFile, layer: KerasLayer) -> list[Layer]:
             layer.place, f"axis: got {config.get('axis')}, expected -1: over the features of a time step"
         )
     if config.get("rms_scaling"):
-        raise ImportRefused(layer.place, "rms_scaling: got true, expected false")
+        raise NotRead(layer.place, "rms_scaling: got true, expected false")
     names = [name for key, name in (("scale", "gamma"), ("center", "beta")) if config.get(key, True)]
     weights = layer_weights(file, layer, names)
     return [LayerNorm(layer.place, _number(layer, "epsilon", 1e-3), weights.get("gamma"), weights.get("beta"))]
@@ -235,7 +244,7 @@ def _convolution(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 def _parametric_relu(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     slope = layer_weights(file, layer, ["alpha"])["alpha"]
     if not slope.ndim or slope.size != slope.shape[-1]:
-        raise ImportRefused(
+        raise NotRead(
             layer.place, f"alpha: got shape {list(slope.shape)}, expected one slope for all time steps: shared_axes=[1]"
         )
     return [ParametricRelu(layer.place, slope.reshape(-1))]

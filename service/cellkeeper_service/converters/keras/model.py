@@ -12,14 +12,14 @@ import numpy as np
 from cellkeeper_service.model.config import MAX_SIZE, Missing
 from cellkeeper_service.model.feedback import Sources
 
-from ..drawn import normalization_of, random_sequences, rounding, scaled_as, special_sequences
+from ..drawn import draw_inputs
 from ..files import file_of
-from ..landing import Imported, Report, check_target, land
+from ..imported import Imported, Report, check_target, write_imported
 from ..leading import leading, masked_input
 from ..lower import lower
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Processed, Processing, checked
-from ..refusal import ImportRefused
+from ..refusal import ImportRefused, NotRead
 from ..stack import INPUT, Affine, Array, CausalConv, Dense, Embed, Layer, Mask, Merge, Normalize, Recurrent, Stack
 from .file import KerasFile, read_keras
 from .layers import read_layer
@@ -29,6 +29,7 @@ from .topology import KerasLayer, ordered_layers
 _MASK_MISSING = (
     '; to mask missing values (NaN), pass missing=Missing("constant", VALUE), with a VALUE that no reading has'
 )
+TRACE = "pass --trace (trace=True) to have Keras itself trace the model"
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN")
 
 
@@ -75,7 +76,9 @@ def import_keras(
             read = read_stack(path)
             processing = processing.masking(read[1])
             lowered = lower(processing.around(read[1]), name, str(path))
-        except ImportRefused:
+        except ImportRefused as error:
+            if isinstance(error, NotRead) and not trace:
+                raise ImportRefused(error.place, f"{error.reason}; {TRACE}") from error
             if not trace:
                 raise
             read = None
@@ -88,19 +91,16 @@ def import_keras(
     whole = processing.around(stack)
     _report_mask(whole, processing, report)
     source = Processed(keras_source(file, stack), processing)
-    imported = land(
+    imported = write_imported(
         folder,
         lowered,
         source,
-        random_sequences(whole),
+        draw_inputs(whole),
         str(path),
         tolerance,
         max_batch,
         feedback,
-        scaled=scaled_as(whole),
         feature_names=processing.feature_names,
-        resolution=rounding(normalization_of(whole)),
-        special=special_sequences(whole),
     )
     report(str(imported))
     return imported

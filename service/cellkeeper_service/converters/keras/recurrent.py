@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..refusal import ImportRefused
-from ..stack import CELL_ACTIVATIONS, Array, Layer, Recurrent
+from ..refusal import ImportRefused, NotRead
+from ..stack import CELL_ACTIVATIONS, GATES, Array, Layer, Recurrent
 from .activation import read_activation
 from .file import KerasFile
 from .topology import KerasLayer
@@ -29,7 +29,7 @@ def read_cells(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     for entry in (_entry(layer, item) for item in entries):
         kind = entry["class_name"]
         if kind not in _CELLS:
-            raise ImportRefused(layer.place, f"wraps the cell {kind}, expected one of {', '.join(_CELLS)}")
+            raise NotRead(layer.place, f"wraps the cell {kind}, expected one of {', '.join(_CELLS)}")
         group = snake_case(kind)
         counts[group] = counts.get(group, -1) + 1
         number = f"_{counts[group]}" if counts[group] else ""
@@ -83,7 +83,7 @@ def read_recurrent(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         activations = (read_activation(layer, "recurrent_activation", "sigmoid", file), activation)
     for name in activations:
         if name not in CELL_ACTIVATIONS:
-            raise ImportRefused(layer.place, f"activation {name}, expected one of {', '.join(CELL_ACTIVATIONS)}")
+            raise NotRead(layer.place, f"activation {name}, expected one of {', '.join(CELL_ACTIVATIONS)}")
     if cell == "gru":
         reset_after = _reset_after(layer, weights.get("bias"))
     made = {
@@ -110,7 +110,7 @@ def _reset_after(layer: KerasLayer, bias: Array | None) -> bool:
 def _biases(layer: KerasLayer, bias: Array | None, cell: str, units: int, reset_after: bool) -> dict[str, Array]:
     if bias is None:
         return {}
-    gates = {"lstm": 4, "gru": 3}.get(cell, 1) * units
+    gates = GATES[cell] * units
     expected = (2, gates) if cell == "gru" and reset_after else (gates,)
     if bias.shape != expected:
         raise ImportRefused(layer.place, f"bias: got shape {list(bias.shape)}, expected {list(expected)}")

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
     """Returns Keras if it can run the file, which must name only Keras' own classes, else the float64 reference."""
     if importlib.util.find_spec("keras") is None:
         return Float64Source(stack, "keras is not installed")
+    other = computed_otherwise(file)
+    if other:
+        return Float64Source(stack, f"keras 3 computes {other} otherwise")
     custom = custom_module(file.config)
     if custom:
         return Float64Source(stack, f"keras is not run on a file that names {custom}")
@@ -54,7 +57,7 @@ class KerasSource:
         self.name = f"keras {keras.__version__} ({keras.backend.backend()})"
         self._keras, self._stack = keras, stack
         model = keras.saving.load_model(path, compile=False)
-        self._free = clone(keras, model, stateful=False)
+        self._free = clone(keras, model, stateful=False, batch=None)
         # Keras cannot reset the nested states of stacked cells, and its convolutions keep no state
         whole = any(
             type(getattr(layer, "cell", layer)).__name__ in ("StackedRNNCells", "Conv1D") for layer in model.layers
@@ -62,10 +65,17 @@ class KerasSource:
         self._stateful = None if whole else clone(keras, model, stateful=True)
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
-        every = self._call(self._free, inputs)
-        if len(every) == len(inputs):
+        return self.batch([inputs])[0]
+
+    def batch(self, sequences: Sequence[Array]) -> list[Mapping[str, Array]]:
+        """Keras runs a sequence step by step in Python, which takes as long for several as for one."""
+        return [self._outputs(every, len(sequences[0])) for every in self._call(self._free, np.stack(sequences))]
+
+    def _outputs(self, every: Array, steps: int) -> Mapping[str, Array]:
+        """every: [T, units], or [1, units] of a model that returns the last time step."""
+        if len(every) == steps:
             return {"prediction": every}
-        result = np.full((len(inputs), every.shape[-1]), np.nan)
+        result = np.full((steps, every.shape[-1]), np.nan)
         result[-1] = every[-1]
         return {"prediction": result}
 
@@ -82,14 +92,14 @@ class KerasSource:
                 layer.reset_state()
         rows = []
         for number in range(len(inputs)):
-            row = np.asarray(self._call(self._stateful, inputs[number : number + 1])[-1], np.float64)
+            row = np.asarray(self._call(self._stateful, inputs[None, number : number + 1])[0, -1], np.float64)
             rows.append(np.full_like(row, np.nan) if masks(self._stack, inputs[number]) else row)
         return {"prediction": np.stack(rows)}
 
     def _call(self, model: Any, inputs: Array) -> Array:
-        """Runs [T, ...] -> [T, units], or [1, units]."""
-        values: Array = np.asarray(self._keras.ops.convert_to_numpy(model(inputs[None], training=False)))[0]
-        return values if values.ndim == 2 else values[None]
+        """Runs [B, T, ...] -> [B, T, units], or [B, 1, units]."""
+        values: Array = np.asarray(self._keras.ops.convert_to_numpy(model(inputs, training=False)))
+        return values if values.ndim == 3 else values[:, None]
 
 
 def clone(keras: Any, model: Any, stateful: bool, batch: int | None = 1) -> Any:
@@ -135,6 +145,11 @@ def _modules(value: Any, depth: int = 0) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _modules(item, depth + 1)
+
+
+def computed_otherwise(file: KerasFile) -> str:
+    """Returns what Keras 3 computes differently from the Keras that wrote the file; "" if there is nothing."""
+    return "hard_sigmoid of Keras 2" if file.version[:1] != (3,) and '"hard_sigmoid"' in json.dumps(file.config) else ""
 
 
 def load_keras() -> Any:

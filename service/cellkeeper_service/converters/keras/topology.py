@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..refusal import ImportRefused
+from ..refusal import ImportRefused, NotRead
 
+FUNCTIONAL = "of a subclass of Model, import keras.Model(x, model.call(x)) with x = keras.Input((None, features))"
 MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
 
 
@@ -39,7 +40,10 @@ def ordered_layers(model: dict[str, Any], place: str) -> list[KerasLayer]:
     """
     kind, config = model.get("class_name"), model.get("config")
     if kind not in ("Sequential", "Functional", "Model") or not isinstance(config, dict | list):
-        raise ImportRefused(place, f"got a model of class {kind!r}, expected Sequential or Functional")
+        raise ImportRefused(
+            place,
+            f"got a model of class {kind!r}, expected Sequential or Functional; {FUNCTIONAL}",
+        )
     entries = config if isinstance(config, list) else config.get("layers")  # a list: Keras before 2.3
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ImportRefused(f"{place}: layers", "expected a list of layers")
@@ -78,9 +82,9 @@ def _graph(
     for key in ("input_layers", "output_layers"):
         found = list(_references(config.get(key)))
         if len(found) != 1 or found[0][0] not in by_name:
-            raise ImportRefused(
+            raise NotRead(
                 f"{place}: {key}",
-                f"got {[name for name, _ in found]}, expected one: a stream has one input and one output",
+                f"got {[name for name, _ in found]}, expected one: only models with one input and one output are read",
             )
         ends[key] = found[0]
     first = ends["input_layers"][0]
@@ -118,7 +122,7 @@ def _sources(
 ) -> list[tuple[str, int]]:
     """Returns the tensors that a layer takes, each as the name of a layer and an index."""
     if not isinstance(nodes, list) or len(nodes) != 1:
-        raise ImportRefused(layer.place, "is used more than once, expected each layer once")
+        raise NotRead(layer.place, "is used more than once, expected each layer once")
     sources = list(_references(nodes))
     names = [source for source, _ in sources]
     if not all(name in by_name for name in names):

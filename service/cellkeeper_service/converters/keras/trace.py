@@ -23,7 +23,8 @@ from ..torch.program import INPUT
 from ..torch.watch import trace_watched
 from .file import read_keras
 from .layers import NOT_STREAMED
-from .source import clone, custom_module, load_keras
+from .source import clone, computed_otherwise, custom_module, load_keras
+from .topology import FUNCTIONAL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,9 +41,17 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
     keras = _keras()
     if isinstance(model, Path):
         place = str(model)
-        custom = custom_module(read_keras(model).config)
+        file = read_keras(model)
+        other = computed_otherwise(file)
+        if other:
+            raise ImportRefused(place, f"holds {other}, which Keras 3 computes otherwise; trace the model with Keras 2")
+        custom = custom_module(file.config)
         if custom:
-            raise ImportRefused(place, f"names {custom}, which is not a class of Keras; code of a model is not run")
+            raise ImportRefused(
+                place,
+                f"names {custom}, which is not a class of Keras; code of a file is not run. In a script that defines "
+                "the class, load the model, and pass it instead of the file",
+            )
         try:
             model = keras.saving.load_model(model, compile=False, safe_mode=True)
         except Exception as error:  # Keras may raise anything
@@ -55,7 +64,9 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
     try:
         free = clone(keras, model, stateful=False, batch=None)
     except Exception as error:  # Keras may raise anything
-        raise ImportRefused(place, f"cannot be rebuilt for any batch ({one_line(str(error))[:200]})") from error
+        raise ImportRefused(
+            place, f"cannot be rebuilt for any batch ({one_line(str(error))[:200]}); {FUNCTIONAL}"
+        ) from error
     inputs, vocabulary = _examples(free, place)
     if len(inputs) > 1 and processing.normalization is not None:
         raise ImportRefused("normalization", "got one for a model with several inputs, expected it within the model")
@@ -67,6 +78,7 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
         place,
         watch=lambda module, called, after: watched(keras, module.model, called, after),
         name=f"keras {keras.__version__} ({BACKEND}, traced)",
+        batched=True,
     )
     return traced, vocabulary
 
@@ -167,7 +179,8 @@ def _examples(model: Any, place: str) -> tuple[dict[str, Tensor], int | dict[str
         if not fits:
             raise ImportRefused(
                 f"{place}: input {'' if name == INPUT else name}".rstrip(),
-                f"got shape {list(shape)}, expected [batch, time, features ...] with fixed sizes, or token ids",
+                f"got shape {list(shape)}, expected [batch, time, features ...] with fixed sizes, or token ids; if "
+                "this is a state that goes in, export the model as ONNX, and import that",
             )
         if of_ids:
             found[name] = torch.zeros((BATCH, 1), dtype=torch.int64)

@@ -9,7 +9,7 @@ from ..stack import Array
 from .file import KerasFile
 from .topology import KerasLayer
 
-_INNER = {"LSTM": "cell", "GRU": "cell", "SimpleRNN": "cell", "TimeDistributed": "layer"}
+_INNER = {"LSTM": "cell", "GRU": "cell", "SimpleRNN": "cell"}
 
 
 def layer_weights(file: KerasFile, layer: KerasLayer, names: list[str]) -> dict[str, Array]:

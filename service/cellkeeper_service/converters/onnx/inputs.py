@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from cellkeeper_service.domain.spec import PackedInputs
 
-from ..drawn import draw_ids, special_values, with_values
-from ..proof import SEQUENCES, STEPS, WITH_SPECIAL, Special
-from ..stack import Array, Normalize
+from ..drawn import draw_ids, rounding, scaled_around, special_values, with_values
+from ..proof import SEQUENCES, STEPS, WITH_SPECIAL, Drawn
+from ..stack import Array
 from .graph import Graph
 from .source import Declaration
 from .values import compared_values, input_normalization
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The inputs of the comparison: see proof.trials."""
-
-    sequences: list[Array]
-    special: Special
-    around: Normalize | None
 
 
 def draw_inputs(graph: Graph, declaration: Declaration, vocabulary: int) -> Drawn:
@@ -46,4 +35,5 @@ def draw_inputs(graph: Graph, declaration: Declaration, vocabulary: int) -> Draw
         each = {spec.name: values(spec.shape, spec.vocabulary, spec.dtype, special) for spec in declaration.named}
         return PackedInputs.of(declaration.named).pack(each)
 
-    return Drawn([sequence(False) for _ in range(SEQUENCES)], [(WITH_SPECIAL, sequence(True))], around)
+    ordinary, special = [sequence(False) for _ in range(SEQUENCES)], [(WITH_SPECIAL, sequence(True))]
+    return Drawn(ordinary, scaled_around(around), special, rounding(around))

@@ -21,9 +21,8 @@ from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.named_inputs import NamedInput, NamedInputs
 from cellkeeper_service.model.parsing import parse_config
 
-from ..drawn import rounding, scaled_around
 from ..files import file_of, read_bytes
-from ..landing import Imported, Report, check_target, land
+from ..imported import Imported, Report, check_target, write_imported
 from ..lower import Lowered
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import checked
@@ -163,25 +162,22 @@ def import_graph(
         session = open_session(data, 1, place)
     except StartError as error:
         raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
-    inputs = draw_inputs(graph, declaration, vocabulary)
+    drawn = draw_inputs(graph, declaration, vocabulary)
     with closing(LimitedSession(session, trial_call_ms, place)) as limited:
         shapes = probe(limited, declaration, place)
         lowered = _lowered(graph, declaration, shapes, name, vocabulary, missing, first, place)
         original = source(limited, declaration, first)
-        return land(
+        return write_imported(
             folder,
             lowered,
             original,
-            inputs.sequences,
+            drawn,
             place,
             tolerance,
             max_batch,
             feedback,
             trial_call_ms=trial_call_ms,
-            scaled=scaled_around(inputs.around),
             feature_names=feature_names,
-            resolution=rounding(inputs.around),
-            special=inputs.special,
         )
 
 

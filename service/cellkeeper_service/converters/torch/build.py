@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..stack import Array
-from .weights import CELLS, KINDS, Part
+from ..stack import GATES, Array
+from .weights import KINDS, Part
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,8 +41,7 @@ def build_modules(parts: Sequence[Part], tensors: Mapping[str, Array]) -> list[n
     modules: list[nn.Module] = []
     embedding: Array | None = None
     for part in parts:
-        dotted = f"{part.prefix}." if part.prefix else ""
-        mine = {name.removeprefix(dotted): value for name, value in tensors.items() if name.startswith(dotted)}
+        mine = part.tensors(tensors)
         if part.kind == "embedding":
             embedding = mine["weight"]
             modules.append(_filled(nn.Embedding(*embedding.shape), {"weight": embedding}))
@@ -88,9 +87,9 @@ def _recurrent(kind: str, mine: Mapping[str, Array]) -> nn.Module:
     values = {name: value for name, value in mine.items() if name.partition("_l")[0] in names}
     suffix = "" if single else "_l0"
     width = values[f"weight_ih{suffix}"].shape[1]
-    hidden = len(values[f"weight_ih{suffix}"]) // {"lstm": 4, "gru": 3}.get(cell, 1)
+    hidden = len(values[f"weight_ih{suffix}"]) // GATES[cell]
     options: dict[str, Any] = {"bias": f"bias_ih{suffix}" in values}
-    if cell not in CELLS[:2]:
+    if cell not in ("lstm", "gru"):
         options["nonlinearity"] = cell.removeprefix("rnn_")
     name = {"lstm": "LSTM", "gru": "GRU"}.get(cell, "RNN")
     if single:

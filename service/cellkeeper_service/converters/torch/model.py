@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cellkeeper_service.model.config import Missing
 from cellkeeper_service.model.feedback import Sources
 
-from ..drawn import normalization_of, random_sequences, rounding, scaled_as, special_sequences
-from ..files import read_state_dict, tensors_of
-from ..landing import Imported, Report, check_target, land
-from ..lower import Lowered, lower
+from ..drawn import draw_inputs
+from ..imported import Imported, Report, check_target, write_imported
 from ..parity import MAX_BATCH, TOLERANCE
-from ..processing import Float64Source, Processed, Processing, checked
-from ..proof import Source
-from ..refusal import ImportRefused
-from ..stack import Array, Layer, LayerNorm, Recurrent, Stack
-from .build import build_modules
-from .forward import TRACED, compare_forward
-from .modules import ModuleChain, copied, flatten, module_parts, unwrapped
+from ..processing import Processed, Processing, checked
+from ..refusal import ImportRefused, NotRead
+from .forward import TRACED
+from .modules import copied, refuse_quantized, unwrapped
 from .program import import_program, is_program
-from .weights import Part, guess_parts, parse_parts, read_parts, refuse_wrapped, with_initial
+from .read import read_model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -112,8 +104,10 @@ def import_torch(
     several = isinstance(example, tuple | list | Mapping)  # a model that is read has one input only
     if example is None or not (stated or several):
         try:
-            read = _read(model, layers, _initial(initial_state), processing, name, report if example is None else None)
-        except ImportRefused:
+            read = read_model(model, layers, initial_state, processing, name, report if example is None else None)
+        except ImportRefused as error:
+            if isinstance(error, NotRead) and example is None and hasattr(model, "named_modules"):
+                raise ImportRefused(error.place, f"{error.reason}; {TRACED}") from error
             if example is None:
                 raise
     if read is None:
@@ -122,20 +116,16 @@ def import_torch(
             model, folder, name, example, states if stated else None, layout, initial_state, processing, graph
         )
     else:
-        place, _, whole, lowered, source = read
-        imported = land(
+        imported = write_imported(
             folder,
-            lowered,
-            Processed(source, processing),
-            random_sequences(whole),
-            place,
+            read.lowered,
+            Processed(read.source, processing),
+            draw_inputs(read.stack),
+            read.place,
             tolerance,
             max_batch,
             feedback,
-            scaled=scaled_as(whole),
             feature_names=processing.feature_names,
-            resolution=rounding(normalization_of(whole)),
-            special=special_sequences(whole),
         )
     report(str(imported))
     _report_dtypes(model, report)
@@ -171,6 +161,7 @@ def _import_traced(
         raise ImportRefused("initial_state", "got one for a module that is traced, expected states")
     if not hasattr(model, "named_modules") or type(model).__module__.startswith("torch.jit"):
         raise ImportRefused("example", f"got one with {type(model).__name__}, expected it with a torch module only")
+    refuse_quantized(model)
     module = copied(type(model).__name__, model)
     traced = trace(module, example, states, layout, processing)
     place = type(model).__name__
@@ -192,97 +183,3 @@ def _import_traced(
         )
     except ImportRefused as error:
         raise ImportRefused(error.place, f"{whole_sequence_layers(module)}{error.reason}") from error
-
-
-def _read(
-    model: Any,
-    layers: str | None,
-    initial: Mapping[str, Array],
-    processing: Processing,
-    name: str,
-    report: Report | None,
-) -> tuple[str, Stack, Stack, Lowered, Source]:
-    """Returns where, the stack alone, the stack with its processing, the bundle's contents, and their reference.
-
-    report: None if the model can be traced instead.
-    """
-    chain: list[nn.Module] = []
-    own: Any = None
-    if isinstance(model, str | Path | Mapping):
-        place = str(model) if isinstance(model, str | Path) else "state_dict"
-        tensors = tensors_of(model, place) if isinstance(model, Mapping) else read_state_dict(Path(model))
-        refuse_wrapped(tensors, layers, place)
-        parts = parse_parts(layers) if layers else guess_parts(list(tensors), place, tensors)
-    else:
-        if layers is not None:
-            raise ImportRefused(
-                "layers", "got a string beside modules, expected it for weights only; pass a list of modules"
-            )
-        found = flatten(model)
-        place = type(model).__name__
-        parts, tensors = module_parts(found)
-        chain = [copied(name, module) for name, module in found]
-        standard = type(model).__module__.startswith("torch.nn.modules")
-        own = None if standard or isinstance(model, Sequence) else copied("", model)
-    read = with_initial(read_parts(parts, tensors, place), initial, place)
-    stack = Stack(_features(read), tuple(read))
-    whole = processing.around(stack)
-    try:
-        lowered = lower(whole, name, place)
-    except ImportRefused as error:
-        if own is None:
-            raise
-        raise ImportRefused(
-            f"{place}: {error.place}",
-            f"{error.reason}: its layers do not chain in the order in which they are registered (does forward bypass "
-            f"some of them?); {TRACED}, or export one time step with torch.export, states as arguments, and "
-            "pass that",
-        ) from error
-    if own is not None:
-        choices = compare_forward(own, chain, initial, stack, processing)
-        words = f"its forward chooses between values ({', '.join(choices)}), which its layers do not"
-        if choices and report is None:
-            raise ImportRefused(place, words)
-        if choices and report is not None:
-            report(f"{place}: {words}; for inputs that the comparison did not draw, served values may differ. {TRACED}")
-    return place, stack, whole, lowered, _source(chain, parts, tensors, initial, stack)
-
-
-def _features(layers: Sequence[Layer]) -> int:
-    """Returns the features of a time step; 0 for token ids."""
-    for layer in layers:
-        if isinstance(layer, Recurrent):
-            return int(layer.weights["weight_ih"].shape[1])
-        if isinstance(layer, LayerNorm) and layer.scale is not None:
-            return int(layer.scale.size)
-        weight = getattr(layer, "weight", None)
-        if weight is not None:
-            return int(weight.shape[1]) if type(layer).__name__ == "Dense" and weight.ndim == 2 else 0
-    return 1  # widths.check refuses a stack without layers
-
-
-def _initial(state: Any) -> dict[str, Array]:
-    if state is None:
-        return {}
-    tensors = list(state) if isinstance(state, tuple | list) else [state]
-    for value in tensors:
-        if not hasattr(value, "detach"):
-            raise ImportRefused(
-                "initial_state", f"got {type(value).__name__}, expected a tensor h, or a tuple of tensors (h, c)"
-            )
-    return {
-        name: np.array(value.detach().cpu().float().numpy(), np.float32)
-        for name, value in zip(("h", "c"), tensors, strict=False)
-    }
-
-
-def _source(
-    chain: Sequence[nn.Module],
-    parts: Sequence[Part],
-    tensors: Mapping[str, Array],
-    initial: Mapping[str, Array],
-    stack: Stack,
-) -> Source:
-    if importlib.util.find_spec("torch") is None:
-        return Float64Source(stack, "torch is not installed")
-    return ModuleChain(chain or build_modules(parts, tensors), initial)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..refusal import ImportRefused
+from ..refusal import BACKWARD, ImportRefused, NotRead
 from ..stack import Array
 from .weights import UNNORMED, Part
 
@@ -96,6 +96,7 @@ def _flatten(model: Any, *, compared: bool) -> list[tuple[str, nn.Module]]:
 
     model = unwrapped(model)
     if isinstance(model, nn.Module):
+        refuse_quantized(model)
         _refuse_normed(model)
         if type(model).__module__.startswith("torch.jit"):
             raise ImportRefused("model", "a TorchScript module, which holds code; pass its state_dict() with layers")
@@ -112,11 +113,7 @@ def _flatten(model: Any, *, compared: bool) -> list[tuple[str, nn.Module]]:
     # each of a module's own children counts once; a Sequential calls one as often as it contains it
     children = list(model._modules.items() if container else model.named_children())
     if not children or list(model.named_parameters(recurse=False)):
-        raise ImportRefused(
-            type(model).__name__,
-            f"cannot be taken apart; expected {ALLOWED}, or a list of these; "
-            "pass example=x, an input as its forward takes it, and the forward is traced",
-        )
+        raise NotRead(type(model).__name__, f"cannot be taken apart, expected {ALLOWED}, or a list of these")
     if not compared and _has_own_forward(model):
         raise ImportRefused(
             type(model).__name__,
@@ -147,6 +144,16 @@ def _has_own_forward(container: Any) -> bool:
     return not plain or bool(hooked)
 
 
+def refuse_quantized(model: nn.Module) -> None:
+    """Refuses modules with integer weights, which hold no floats to serve."""
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith(("torch.ao.nn.", "torch.nn.quantized")):
+            raise ImportRefused(
+                f"{name or 'model'} ({type(module).__name__})",
+                "quantized, expected float weights; pass the module as it was before it was quantized",
+            )
+
+
 def _refuse_normed(module: nn.Module) -> None:
     """Refuses weight_norm, spectral_norm and the like, which compute a weight anew at each call."""
     from torch.nn.utils.parametrize import is_parametrized
@@ -154,7 +161,7 @@ def _refuse_normed(module: nn.Module) -> None:
     hooks = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
     found = next((kind for kind in hooks if kind in ("WeightNorm", "SpectralNorm")), "")
     if found or is_parametrized(module):
-        raise ImportRefused(
+        raise NotRead(
             type(module).__name__, f"{found or 'a parametrization'} computes its weight at each call; {UNNORMED}"
         )
 
@@ -185,9 +192,7 @@ def _part(name: str, module: Any) -> Part | None:
     place = f"{name or 'model'} ({kind})"
     if kind in ("LSTM", "GRU", "RNN"):
         if module.bidirectional:
-            raise ImportRefused(
-                place, "bidirectional; the backward direction starts at the end, which a stream has not reached"
-            )
+            raise ImportRefused(place, f"bidirectional; {BACKWARD}")
         return Part(f"rnn_{module.nonlinearity}" if kind == "RNN" else kind.lower())
     if kind in ("LSTMCell", "GRUCell", "RNNCell"):
         cell = f"rnn_{module.nonlinearity}" if kind == "RNNCell" else kind.removesuffix("Cell").lower()
@@ -200,13 +205,13 @@ def _part(name: str, module: Any) -> Part | None:
         return Part("dense")
     if kind == "LayerNorm":
         if len(module.normalized_shape) != 1:
-            raise ImportRefused(
+            raise NotRead(
                 place, f"normalized_shape: got {list(module.normalized_shape)}, expected the features only: [F]"
             )
         return Part("layer_norm", epsilon=float(module.eps))
     if kind == "PReLU":
         if module.num_parameters != 1:
-            raise ImportRefused(
+            raise NotRead(
                 place, f"num_parameters: got {module.num_parameters}, expected 1: axis 1 is the time or the batch"
             )
         return Part("prelu")
@@ -217,9 +222,9 @@ def _part(name: str, module: Any) -> Part | None:
     if kind in _WHOLE:
         raise ImportRefused(place, "attends to the whole sequence, of which a stream has only seen the past")
     if kind not in _ACTIVATIONS:
-        raise ImportRefused(place, f"not a layer that a bundle can hold; expected {ALLOWED}")
+        raise NotRead(place, f"not a layer that a bundle can hold, expected {ALLOWED}")
     if kind == "Softplus" and (module.beta, module.threshold) != (1, 20):
-        raise ImportRefused(place, f"beta, threshold: got {module.beta}, {module.threshold}, expected 1, 20")
+        raise NotRead(place, f"beta, threshold: got {module.beta}, {module.threshold}, expected 1, 20")
     if kind in ("Softmax", "LogSoftmax") and module.dim not in (-1, 2):
         raise ImportRefused(place, f"dim: got {module.dim}, expected -1")
     slope = getattr(module, "negative_slope", getattr(module, "alpha", 1.0))

@@ -16,7 +16,7 @@ import numpy as np
 from cellkeeper_service.model.config import Missing
 from cellkeeper_service.model.feedback import Sources
 
-from ..landing import Imported
+from ..imported import Imported
 from ..onnx.declare import declare
 from ..onnx.graph import read_graph
 from ..onnx.model import import_graph

@@ -1,4 +1,4 @@
-"""Runs traced modules as they are, in batches of one: the references for their bundles."""
+"""Runs traced modules as they are, those of torch in batches of one: the references for their bundles."""
 
 from __future__ import annotations
 
@@ -73,15 +73,30 @@ class SequenceSource:
         self._model, self._kept, self._time_axis = model, dict(kept), time_axis
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
-        xs = [x.unsqueeze(1 - self._time_axis) for x in _tensors(inputs)]
-        leaves = _leaves(lambda: self._model(*xs), self.name)
-        return {
-            name: _by_step(leaves[index], len(inputs), self._time_axis if timed else -1)
-            for name, (index, timed) in zip(output_names(len(self._kept)), self._kept.items(), strict=True)
-        }
+        return self._outputs([inputs])[0]
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
         return self.whole(inputs)
+
+    def _outputs(self, sequences: Sequence[Array]) -> list[Mapping[str, Array]]:
+        """Runs sequences of one length in one call."""
+        xs = _tensors(np.stack(sequences, axis=1 - self._time_axis))
+        leaves = _leaves(lambda: self._model(*xs), self.name)
+        values = {
+            name: (leaves[index], self._time_axis if timed else -1)
+            for name, (index, timed) in zip(output_names(len(self._kept)), self._kept.items(), strict=True)
+        }
+        return [
+            {name: _by_step(value, len(inputs), axis, row) for name, (value, axis) in values.items()}
+            for row, inputs in enumerate(sequences)
+        ]
+
+
+class BatchedSequences(SequenceSource):
+    """A SequenceSource, and a proof.BatchSource."""
+
+    def batch(self, sequences: Sequence[Array]) -> list[Mapping[str, Array]]:
+        return self._outputs(sequences)
 
 
 def _leaves(call: Callable[[], Any], name: str) -> list[Any]:
@@ -105,8 +120,8 @@ def output_names(count: int) -> tuple[str, ...]:
     return ("prediction", *(f"output_{number}" for number in range(1, count)))
 
 
-def _by_step(value: Tensor, steps: int, time_axis: int | None) -> Array:
-    """Returns an output for one sequence as [steps, ...].
+def _by_step(value: Tensor, steps: int, time_axis: int | None, row: int = 0) -> Array:
+    """Returns an output for one sequence of a batch as [steps, ...].
 
     time_axis: None if the call takes one time step. An output without that axis belongs to the last time step; the rows
     before it are NaN.
@@ -114,9 +129,9 @@ def _by_step(value: Tensor, steps: int, time_axis: int | None) -> Array:
     if time_axis is None:
         return np.asarray(value.float().numpy())
     if time_axis >= 0 and value.ndim > 1 and value.shape[time_axis] == steps:
-        return np.asarray(value.select(1 - time_axis, 0).float().numpy())
+        return np.asarray(value.select(1 - time_axis, row).float().numpy())
     result = np.full((steps, *value.shape[1:]), np.nan)
-    result[-1] = value[0].float().numpy()
+    result[-1] = value[row].float().numpy()
     return result
 
 

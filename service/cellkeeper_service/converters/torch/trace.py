@@ -17,7 +17,7 @@ from cellkeeper_service.model.config import LAYOUTS
 from cellkeeper_service.model.fields import one_line
 
 from ..processing import Processing
-from ..refusal import ImportRefused
+from ..refusal import BACKWARD, ImportRefused
 from .export import BATCH, RECIPE, Traced, exported, rows, spread, step_shape
 from .program import INPUT, OUTPUT
 from .source import CarriedSource, output_names, source_name
@@ -191,7 +191,7 @@ def _refuse_backward(model: Any) -> None:
         if getattr(child, "bidirectional", False):
             raise ImportRefused(
                 f"{name or 'model'} ({type(child).__name__})",
-                "bidirectional; the backward direction starts at the end, which a stream has not reached",
+                f"bidirectional; {BACKWARD}",
             )
 
 

@@ -10,7 +10,7 @@ from cellkeeper_service.model.fields import one_line
 from ..processing import Processing
 from ..refusal import ImportRefused
 from .export import BATCH, RECIPE, Traced, Watch, WatchedCall, exported, rows, spread, step_shape
-from .source import SequenceSource, output_names
+from .source import BatchedSequences, SequenceSource, output_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,11 +27,13 @@ def trace_watched(
     *,
     watch: Watch,
     name: str,
+    batched: bool = False,
 ) -> Traced:
     """Traces a module that takes sequences. Raises ImportRefused, naming the layer and the recipe.
 
     inputs: with time at `axis`. watch: like step.watched, for the recurrent layers of the module's framework. name: of
-    the source.
+    the source. batched: the framework computes the rows of a batch independently of each other, so that the source may
+    run several sequences in one call.
     """
     from .step import WatchedStep
 
@@ -46,10 +48,10 @@ def trace_watched(
     step = WatchedStep(model, watch, [len(call.suffixes) for call in calls], kept, axis, processing)
     first = [rows(x, axis) for x in xs]
     shape = step_shape(first, processing)
-    batched = [spread(value, at, BATCH) for value, at in starts]
-    program = exported(step, (*first, *batched), [at for _, at in starts], place)
+    begin = [spread(value, at, BATCH) for value, at in starts]
+    program = exported(step, (*first, *begin), [at for _, at in starts], place)
     initial = {name: value.select(at, 0).detach().numpy() for name, (value, at) in zip(names, starts, strict=True)}
-    source = SequenceSource(name, model, kept, axis)
+    source = (BatchedSequences if batched else SequenceSource)(name, model, kept, axis)
     return Traced(program, tuple(names), output_names(len(kept)), initial, source, tuple(inputs), shape)
 
 

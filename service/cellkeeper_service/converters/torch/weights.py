@@ -10,13 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..refusal import ImportRefused
-from ..stack import ACTIVATIONS, Activate, Array, Dense, Embed, Layer, LayerNorm, ParametricRelu, Recurrent
+from ..files import BATCH_NORM
+from ..refusal import BACKWARD, ImportRefused
+from ..stack import ACTIVATIONS, GATES, Activate, Array, Dense, Embed, Layer, LayerNorm, ParametricRelu, Recurrent
 
-CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-KINDS = (*CELLS, *(f"{cell}_cell" for cell in CELLS), "embedding", "dense", "tied", "layer_norm", "prelu")
+KINDS = (*GATES, *(f"{cell}_cell" for cell in GATES), "embedding", "dense", "tied", "layer_norm", "prelu")
 _FLAT = ("embedding", "dense", "tied", "layer_norm", "prelu")
-_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 NUMBERED = ("leaky_relu", "elu", "layer_norm=")  # words that may end in a number: leaky_relu:0.01, layer_norm=ln:1e-6
 UNNORMED = (
     "merge it into one tensor first, with torch.nn.utils.remove_weight_norm or torch.nn.utils.parametrize."
@@ -33,6 +32,11 @@ class Part:
     prefix: str = ""
     slope: float = 1.0  # of leaky_relu and elu
     epsilon: float = 1e-5  # of layer_norm
+
+    def tensors(self, every: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the tensors below its prefix, by the rest of their names."""
+        dotted = f"{self.prefix}." if self.prefix else ""
+        return {name.removeprefix(dotted): value for name, value in every.items() if name.startswith(dotted)}
 
     @property
     def place(self) -> str:
@@ -94,7 +98,7 @@ def guess_parts(names: Sequence[str], place: str, tensors: Mapping[str, Array]) 
         matrices = back is not None and back.ndim == 2 and (shrink is None or shrink.ndim == 2)
         if all(name.startswith(prefix) for name in names) and back is not None and matrices:
             hidden = back.shape[1] if shrink is None else shrink.shape[1]
-            kinds = [cell for cell in ("lstm", "gru") if hidden and len(back) == _GATES[cell] * hidden]
+            kinds = [cell for cell in ("lstm", "gru") if hidden and len(back) == GATES[cell] * hidden]
             if kinds:
                 return [Part(kinds[0], prefix.removesuffix("."))]
     raise ImportRefused(
@@ -108,7 +112,7 @@ def read_parts(parts: Sequence[Part], tensors: Mapping[str, Array], place: str) 
     layers: list[Layer] = []
     for part in parts:
         dotted = f"{part.prefix}." if part.prefix else ""
-        mine = {name.removeprefix(dotted): value for name, value in tensors.items() if name.startswith(dotted)}
+        mine = part.tensors(tensors)
         if part.kind in _FLAT:
             layers.append(_flat(part, mine, layers, place))
             left -= {f"{dotted}weight", f"{dotted}bias"}
@@ -124,6 +128,8 @@ def read_parts(parts: Sequence[Part], tensors: Mapping[str, Array], place: str) 
             }
         else:
             layers.append(Activate(part.place, part.kind, part.slope))
+    if any(name.endswith(".running_mean") for name in left):
+        raise ImportRefused(f"{place}: tensor {min(left)}", BATCH_NORM)
     if left:
         raise ImportRefused(place, f"tensor {min(left)}: belongs to none of the layers {_words(parts)}; name its layer")
     return layers
@@ -173,10 +179,7 @@ def _cells(part: Part, mine: Mapping[str, Array], place: str) -> list[Layer]:
     kind = part.kind.removesuffix("_cell")
     single = part.kind.endswith("_cell")
     if any(name.endswith("_reverse") for name in mine):
-        raise ImportRefused(
-            f"{place}: {part.place}",
-            "bidirectional; the backward direction starts at the end, which a stream has not reached",
-        )
+        raise ImportRefused(f"{place}: {part.place}", f"bidirectional; {BACKWARD}")
     layers: list[Layer] = []
     while True:
         suffix = "" if single else f"_l{len(layers)}"
@@ -196,11 +199,11 @@ def _cells(part: Part, mine: Mapping[str, Array], place: str) -> list[Layer]:
                 raise ImportRefused(where, f"tensor {name}{suffix}: missing")
             if weights[name].ndim != 2:
                 raise ImportRefused(where, f"{name}: got shape {list(weights[name].shape)}, expected a matrix")
-        hidden, rest = divmod(len(weights["weight_ih"]), _GATES[kind])
+        hidden, rest = divmod(len(weights["weight_ih"]), GATES[kind])
         if rest:
             raise ImportRefused(
                 where,
-                f"weight_ih: got {len(weights['weight_ih'])} rows, expected a multiple of {_GATES[kind]} for {kind}",
+                f"weight_ih: got {len(weights['weight_ih'])} rows, expected a multiple of {GATES[kind]} for {kind}",
             )
         layers.append(Recurrent(where, kind, hidden, weights))
         if single:

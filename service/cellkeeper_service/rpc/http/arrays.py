@@ -24,10 +24,13 @@ FLOATS = 'numbers, or "NaN", "Infinity", "-Infinity"'
 INTEGERS = "whole numbers that int64 can hold"
 
 
-def read_array(value: Any, kind: str, field: str) -> Array:
-    """Reads nested lists of numbers, or one number, as float64 (kind "f") or int64 (kind "i"). Raises a Rejection."""
+def read_array(value: Any, kind: str, field: str, dtype: str = "") -> Array:
+    """Reads nested lists of numbers, or one number, as float64 (kind "f") or int64 (kind "i"). Raises a Rejection.
+
+    dtype: of floats, which it must be able to hold; empty: float64.
+    """
     leaves, shape = _leaves(value, field)
-    values = _floats(leaves, field) if kind == "f" else _integers(leaves, field)
+    values = _floats(leaves, field, dtype or "float64") if kind == "f" else _integers(leaves, field)
     return values.reshape(shape)
 
 
@@ -53,7 +56,7 @@ def _leaves(value: Any, field: str) -> tuple[list[Any], list[int]]:
     return level, shape
 
 
-def _floats(leaves: list[Any], field: str) -> Array:
+def _floats(leaves: list[Any], field: str, dtype: str) -> Array:
     kinds = set(map(type, leaves))
     named = 0
     if not kinds <= {float, int}:
@@ -67,8 +70,11 @@ def _floats(leaves: list[Any], field: str) -> Array:
         values = np.array(leaves, np.float64)
     except OverflowError:
         raise invalid(field, "a number beyond float64", FLOATS) from None
-    if values.size - np.count_nonzero(np.isfinite(values)) != named:
-        raise invalid(field, "a number beyond float64", FLOATS)
+    with np.errstate(over="ignore"):
+        held = values.astype(dtype, copy=False)
+    if values.size - np.count_nonzero(np.isfinite(held)) != named:
+        wide = values.size - np.count_nonzero(np.isfinite(values)) != named
+        raise invalid(field, f"a number beyond {'float64' if wide else dtype}", FLOATS)
     return values
 
 

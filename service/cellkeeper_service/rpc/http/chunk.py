@@ -10,7 +10,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.domain.feedback import Feedback, NamedFeedback
-from cellkeeper_service.domain.spec import InputSpec, ModelSpec
+from cellkeeper_service.domain.spec import InputSpec, ModelSpec, TensorSpec
 from cellkeeper_service.errors import invalid
 
 from .arrays import read_array, write_array
@@ -29,7 +29,7 @@ def put_chunk(chunk: Chunk, value: Any, spec: ModelSpec, field: str = "inputs") 
         for part, values in _by_name(value, spec.inputs, field):
             chunk.named_inputs.append(_tensor(part, values))
         return
-    values = _steps(value, spec.input.numpy_dtype.kind, len(spec.input.shape), field)
+    values = _steps(value, spec.input, field)
     chunk.dtype, chunk.inputs = _dtype_of(values), values.tobytes()
     chunk.shape.extend(values.shape)
 
@@ -37,7 +37,7 @@ def put_chunk(chunk: Chunk, value: Any, spec: ModelSpec, field: str = "inputs") 
 def put_frame(frame: pb.StepFrame, value: Any, spec: ModelSpec, field: str = "inputs") -> None:
     """Fills in a frame of one item, including its steps. Raises a Rejection."""
     if not spec.inputs:
-        values = _steps(value, spec.input.numpy_dtype.kind, len(spec.input.shape), field)
+        values = _steps(value, spec.input, field)
         frame.steps.append(values.shape[0] if values.ndim else 0)
         frame.dtype, frame.inputs = _dtype_of(values), values.tobytes()
         frame.step_shape.extend(values.shape[1:])
@@ -70,7 +70,7 @@ def put_known(request: pb.StepRequest, value: Any, spec: ModelSpec, field: str) 
     supplied = [part for part in spec.inputs if part.name not in fed]
     for part in supplied if type(value) is dict else ():
         if part.name in value:
-            values = _steps(value[part.name], part.numpy_dtype.kind, len(part.shape), f"{field}[{part.name}]")
+            values = _steps(value[part.name], part, f"{field}[{part.name}]")
             request.rollout_named_inputs.append(_tensor(part, values))
     if type(value) is not dict or set(value) != {part.name for part in supplied}:
         names = ", ".join(part.name for part in supplied) or "nothing"
@@ -90,16 +90,14 @@ def _by_name(value: Any, parts: Sequence[InputSpec], field: str) -> list[tuple[I
     names = [part.name for part in parts]
     if type(value) is not dict or set(value) != set(names):
         raise invalid(field, shown(value), f"an object with each of {', '.join(names)}: the model has several inputs")
-    return [
-        (part, _steps(value[part.name], part.numpy_dtype.kind, len(part.shape), f"{field}[{part.name}]"))
-        for part in parts
-    ]
+    return [(part, _steps(value[part.name], part, f"{field}[{part.name}]")) for part in parts]
 
 
-def _steps(value: Any, kind: str, axes: int, field: str) -> Array:
-    """Returns [T, ...]; adds the time axis to a single time step."""
-    values = read_array(value, kind, field).astype(f"<{kind}8")
-    return values[np.newaxis] if values.ndim == axes else values
+def _steps(value: Any, part: TensorSpec, field: str) -> Array:
+    """Returns [T, ...]; adds the time axis to a single time step. part: the model's input."""
+    kind = part.numpy_dtype.kind
+    values = read_array(value, kind, field, part.dtype).astype(f"<{kind}8")
+    return values[np.newaxis] if values.ndim == len(part.shape) else values
 
 
 def _tensor(part: InputSpec, values: Array) -> pb.Tensor:

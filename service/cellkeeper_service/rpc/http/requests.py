@@ -209,7 +209,7 @@ def _states(body: Fields, field: str, spec: ModelSpec) -> list[pb.Tensor]:
         dtype = one.text("dtype") if one.has("dtype") else known.get(name, "float32")
         if dtype not in WIRE_DTYPES:
             raise invalid(one.name("dtype"), shown(dtype), f"one of {', '.join(WIRE_DTYPES)}")
-        values = read_array(one.value("data", "numbers"), np.dtype(dtype).kind, one.name("data"))
+        values = read_array(one.value("data", "numbers"), np.dtype(dtype).kind, one.name("data"), dtype)
         if one.has("shape") and (shape := one.value("shape", "a list")) != list(values.shape):
             raise invalid(one.name("shape"), str(shape)[:64], f"{list(values.shape)}, the shape of the data")
         one.end()
@@ -219,8 +219,7 @@ def _states(body: Fields, field: str, spec: ModelSpec) -> list[pb.Tensor]:
 
 def _tensor(name: str, dtype: str, values: Array, field: str) -> pb.Tensor:
     wanted = np.dtype(dtype).newbyteorder("<")
-    with np.errstate(over="ignore"):
-        data = values.astype(wanted)
+    data = values.astype(wanted)
     if wanted.kind == "i" and not np.array_equal(data, values):
         raise invalid(field, f"a number beyond {dtype}", f"numbers that {dtype} can hold")
     return pb.Tensor(name=name, dtype=WIRE_DTYPES[dtype], shape=data.shape, data=data.tobytes())

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from cellkeeper_service.core.loop import CoreLoop
-from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.errors import Rejection
-from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.stream import Stream
@@ -43,11 +39,6 @@ class Unfit:
 
 class StepSocket(Stream):
     """One open socket."""
-
-    def __init__(
-        self, caller: Caller, core: CoreLoop, meter: Meter, latest: float | None, check: Callable[[Caller], None]
-    ) -> None:
-        super().__init__(caller, core, meter, latest, check)
 
     def _submit(self, message: pb.StepFrame | Unfit | Opened) -> None:
         match message:

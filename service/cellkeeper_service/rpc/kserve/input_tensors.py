@@ -15,7 +15,6 @@ from cellkeeper_service.domain.spec import ModelSpec, TensorSpec
 from cellkeeper_service.errors import invalid
 from cellkeeper_service.rpc import tensors
 from cellkeeper_service.rpc.catalog import Catalog
-from cellkeeper_service.rpc.steps import check_steps
 
 from .datatypes import CONTENT_TYPES, CONTENTS, DTYPES, NAMES
 from .refusals import refuse, request_id
@@ -58,7 +57,7 @@ def read_tensors(
                 f"'{NAMES[names[name].dtype]}'"
             )
             raise refuse(text, "inputs.datatype")
-    check_steps(steps, spec, catalog, "inputs.shape")
+    catalog.check_steps(steps, spec, "inputs.shape")
     found = []
     for name, (tensor, at) in given.items():
         if request.raw_input_contents and _contents_given(tensor):

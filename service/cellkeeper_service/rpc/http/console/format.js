@@ -63,6 +63,16 @@ export function bytes(count) {
   return `${number(given / 1024 ** step, 3)} ${["", "KiB", "MiB", "GiB", "TiB"][step]}`;
 }
 
+const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
+
+/**
+ * A session's id, with unprintable characters as escapes: they may hide a part of it or turn its letters around, so
+ * that it looks like another.
+ */
+export function readable(id) {
+  return id.replace(UNPRINTABLE, (character) => `\\u{${character.codePointAt(0).toString(16)}}`);
+}
+
 /** The first characters of a fingerprint or generation. */
 export function short(hex) {
   return String(hex).slice(0, 8);

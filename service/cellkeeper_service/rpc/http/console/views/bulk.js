@@ -1,7 +1,7 @@
 import { newRequestId, sessionPath } from "../api.js";
 import { ask, toast } from "../dialogs.js";
 import { element } from "../element.js";
-import { counted, integer } from "../format.js";
+import { counted, integer, readable } from "../format.js";
 
 /** Resets or deletes one or many sessions, after a confirmation that names them. */
 
@@ -13,7 +13,7 @@ export function resetSessions(api, sessions) {
   return confirmed({
     api,
     sessions,
-    title: sessions.length === 1 ? `Reset ${sessions[0].session}?` : `Reset ${counted(sessions.length, "session")}?`,
+    title: `Reset ${which(sessions)}?`,
     text: "The state becomes the model's initial one, at step 0, in a new generation. This cannot be undone. Clients that hold a position get an error.",
     button: "Reset",
     done: "reset",
@@ -30,7 +30,7 @@ export function deleteSessions(api, sessions) {
   return confirmed({
     api,
     sessions,
-    title: sessions.length === 1 ? `Delete ${sessions[0].session}?` : `Delete ${counted(sessions.length, "session")}?`,
+    title: `Delete ${which(sessions)}?`,
     text: "State and log are removed from the store. This cannot be undone.",
     button: "Delete",
     done: "deleted",
@@ -39,9 +39,14 @@ export function deleteSessions(api, sessions) {
   });
 }
 
+/** The session's id, or how many there are. */
+function which(sessions) {
+  return sessions.length === 1 ? readable(sessions[0].session) : counted(sessions.length, "session");
+}
+
 /** Sends a request for each session. A failure is shown with the server's text, and does not stop the others. */
 function confirmed({ sessions, title, text, button, done, each }) {
-  const names = sessions.slice(0, NAMED).map(({ session }) => element("li", {}, session));
+  const names = sessions.slice(0, NAMED).map(({ session }) => element("li", {}, readable(session)));
   if (sessions.length > NAMED) names.push(element("li", {}, `and ${integer(sessions.length - NAMED)} more`));
   return ask({
     title,
@@ -67,10 +72,10 @@ function confirmed({ sessions, title, text, button, done, each }) {
       const well = sessions.length - failed.length;
       if (failed.length) {
         const first = failed[0];
-        first.error.message = `${integer(well)} ${done}, ${integer(failed.length)} failed. ${first.name}: ${first.error.message}`;
+        first.error.message = `${integer(well)} ${done}, ${integer(failed.length)} failed. ${readable(first.name)}: ${first.error.message}`;
         throw first.error;
       }
-      toast(sessions.length === 1 ? `${sessions[0].session} is ${done}.` : `${counted(well, "session")} ${done}.`);
+      toast(`${which(sessions)} ${sessions.length === 1 ? "is " : ""}${done}.`);
       return true;
     },
   });

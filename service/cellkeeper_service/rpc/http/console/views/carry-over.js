@@ -1,7 +1,7 @@
 import { modelPath, newRequestId } from "../api.js";
 import { ask, toast } from "../dialogs.js";
 import { element, put } from "../element.js";
-import { counted, integer, short } from "../format.js";
+import { counted, integer, readable, short } from "../format.js";
 import { SessionSearch } from "../session-search.js";
 
 /** Moves a model's sessions from replaced versions to the one that takes new sessions, with progress. */
@@ -70,7 +70,7 @@ export class CarryOver {
       put(
         failures,
         [...counts.failed].map(([message, { count, first }]) =>
-          element("li", {}, `${counted(count, "session")}, the first ${first}: ${message}`),
+          element("li", {}, `${counted(count, "session")}, the first ${readable(first)}: ${message}`),
         ),
       );
     };

@@ -1,6 +1,6 @@
 import { extent } from "../charts/axis.js";
 import { card, element, page, problem, put } from "../element.js";
-import { integer } from "../format.js";
+import { integer, readable } from "../format.js";
 import { common, firstDifference } from "../history.js";
 import { sessionHash, sessionsHash } from "../route.js";
 import { SessionFeed } from "../session-feed.js";
@@ -15,7 +15,7 @@ export class CompareView {
   constructor(context, { model, session, other }) {
     this.context = context;
     this.model = model;
-    this.title = `${session} and ${other}`;
+    this.title = `${readable(session)} and ${readable(other)}`;
     this.verdict = element("div", { class: "note", role: "status" }, "Loading both");
     this.sides = [session, other].map((id) => this.#side(id));
     this.form = element("div", {});
@@ -43,7 +43,7 @@ export class CompareView {
     const feed = new SessionFeed(this.context, this.model, id);
     const badge = statusBadge();
     const step = element("span", { class: "muted" });
-    const link = element("a", { href: sessionHash(this.model, id), class: "mono wrap-anywhere" }, id);
+    const link = element("a", { href: sessionHash(this.model, id), class: "mono wrap-anywhere" }, readable(id));
     const body = element(
       "div",
       {},
@@ -86,7 +86,7 @@ export class CompareView {
     side.failed = true;
     if (side.feed.states) side.card?.warn(error);
     else put(side.body, element("div", { class: "card" }, element("div", { class: "card-body" }, problem(error))));
-    put(this.verdict, `${side.feed.session} cannot be compared. ${error.message}`);
+    put(this.verdict, `${readable(side.feed.session)} cannot be compared. ${error.message}`);
   }
 
   #draw() {

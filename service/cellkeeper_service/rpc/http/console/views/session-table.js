@@ -1,5 +1,5 @@
 import { element } from "../element.js";
-import { duration, integer, short } from "../format.js";
+import { duration, integer, readable, short } from "../format.js";
 import { versionsOf } from "../model.js";
 import { sessionHash } from "../route.js";
 
@@ -87,14 +87,14 @@ export class SessionTable {
   #row(info, versions) {
     const check = element("input", {
       type: "checkbox",
-      "aria-label": `Select ${info.session}`,
+      "aria-label": `Select ${readable(info.session)}`,
       tabindex: -1,
       onchange: () => this.#changed(),
     });
     const link = element(
       "a",
-      { href: sessionHash(info.model, info.session), title: info.session, tabindex: -1 },
-      info.session,
+      { href: sessionHash(info.model, info.session), title: readable(info.session), tabindex: -1 },
+      readable(info.session),
     );
     const index = this.#rows.length;
     link.addEventListener("focus", () => this.#mark(index));

@@ -1,6 +1,7 @@
 import { newRequestId } from "../api.js";
 import { ask, field } from "../dialogs.js";
 import { card, element, empty, page, problem, put } from "../element.js";
+import { readable } from "../format.js";
 import { compareHash, modelHash, sessionsHash } from "../route.js";
 import { SessionFeed } from "../session-feed.js";
 import { deleteSessions, resetSessions } from "./bulk.js";
@@ -19,14 +20,14 @@ export class SessionView {
     this.context = context;
     this.model = model;
     this.session = session;
-    this.title = session;
+    this.title = readable(session);
     this.feed = new SessionFeed(context, model, session);
     this.badge = statusBadge();
     this.actions = element("div", { class: "row" });
     this.body = element("div", {}, waiting());
     const [all, its] = [sessionsHash(model), modelHash(model)];
     const crumbs = [element("a", { href: all }, "Sessions"), " of ", element("a", { href: its }, model)];
-    this.element = page(session, { crumbs, beside: this.badge, end: this.actions }, this.body);
+    this.element = page(this.title, { crumbs, beside: this.badge, end: this.actions }, this.body);
     this.feed.addEventListener("loaded", () => this.#lay());
     this.feed.addEventListener("status", () => showStatus(this.badge, this.feed.status));
     this.feed.addEventListener("change", ({ detail }) => this.#change(detail));
@@ -118,7 +119,7 @@ export class SessionView {
     const again = element("button", { class: "button", type: "button", onclick: () => this.feed.load() }, "Try again");
     const link = element("a", { class: "button", href: sessionsHash(this.model) }, "Look for it in the sessions");
     const shown = this.gone
-      ? empty(`There is no session ${this.session}.`, error.message, error.advice)
+      ? empty(`There is no session ${this.title}.`, error.message, error.advice)
       : problem(error);
     const end = element("div", { class: this.gone ? "empty" : "row" }, this.gone ? link : again);
     put(this.body, element("div", { class: "card" }, element("div", { class: "card-body" }, shown, end)));
@@ -126,7 +127,7 @@ export class SessionView {
 
   async #fork() {
     const forked = await ask({
-      title: `Fork ${this.session}`,
+      title: `Fork ${this.title}`,
       text: "A copy with the same state, log and step, under another id. It is independent: its steps change nothing here. Both are shown side by side.",
       fields: [
         field("Id of the copy", { name: "target", value: `${this.session}/what-if`, required: true, maxlength: 256 }),

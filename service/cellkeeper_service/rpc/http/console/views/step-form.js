@@ -1,5 +1,5 @@
 import { card, element, problem, put } from "../element.js";
-import { integer } from "../format.js";
+import { integer, readable } from "../format.js";
 import { InputFields } from "./input-fields.js";
 
 /** Steps the session with typed values. The step carries a position, so it takes effect once, on what is shown. */
@@ -18,7 +18,7 @@ export class StepForm {
       element("div", { class: "row" }, this.button, element("label", { for: "step-times" }, "times"), this.times),
       this.result,
     );
-    this.element = card(`Step ${feed.session}`, {}, form);
+    this.element = card(`Step ${readable(feed.session)}`, {}, form);
     this.moved();
   }
 

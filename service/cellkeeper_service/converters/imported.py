@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +19,8 @@ from cellkeeper_service.model.write import write_bundle
 
 from .lower import Lowered
 from .parity import MAX_BATCH, Parity, compare
-from .proof import Scaled, Source, Special, times
+from .proof import Drawn, Source
 from .refusal import ImportRefused
-from .stack import Array
 
 Report = Callable[[str], object]
 
@@ -67,25 +66,21 @@ def check_target(folder: Path, name: str | None) -> str:
     return name
 
 
-def land(
+def write_imported(
     folder: Path,
     lowered: Lowered,
     source: Source,
-    sequences: Sequence[Array],
+    drawn: Drawn,
     place: str,
     tolerance: float,
     max_batch: int = MAX_BATCH,
     feedback: Sources | None = None,
     trial_call_ms: int = TRIAL_CALL_MS,
-    scaled: Scaled = times,
     feature_names: tuple[str, ...] = (),
-    resolution: float = 0.0,
-    special: Special = (),
 ) -> Imported:
     """Writes, compares and moves the bundle.
 
-    sequences, scaled, special: see proof.trials. resolution: see parity.compare. feedback: as in config.json.
-    trial_call_ms: the longest permitted call of a graph during the trials.
+    feedback, feature_names: as in config.json. trial_call_ms: the longest permitted call of a graph during the trials.
 
     Raises ImportRefused if the bundle cannot be served, or differs by more than `tolerance` (relative).
     """
@@ -101,7 +96,7 @@ def land(
     try:
         config = replace(lowered.config, feedback=feedback, feature_names=feature_names)
         bundle = write_bundle(partial / "bundle", config, lowered.tensors, graph=lowered.graph)
-        parity = compare(bundle, source, sequences, max_batch, trial_call_ms, tolerance, scaled, resolution, special)
+        parity = compare(bundle, source, drawn, max_batch, trial_call_ms, tolerance)
         worst = max(parity.relative, parity.relative_scaled)
         if not worst <= tolerance:
             raise ImportRefused(

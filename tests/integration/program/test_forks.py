@@ -1,0 +1,50 @@
+"""What the tests' forks of the programs promise: a process of its own, and no variable that is silently not read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from testing.forked_program import ForkedProcess, run_forked
+from testing.forked_server import ForkedServer
+
+WORDS = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--store", "memory:"]
+
+
+def test_a_variable_that_python_reads_is_refused(monkeypatch: pytest.MonkeyPatch, counting_model: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    with pytest.raises(ValueError, match=r"PYTHONPATH: got '/elsewhere', .* in an interpreter of its own"):
+        ForkedServer([counting_model], "memory:").start()
+    with pytest.raises(ValueError, match="PYTHONPATH"):
+        run_forked("cellkeeper", ["--version"], os.environ, 60)
+
+
+def test_a_server_in_a_fork_is_a_process_of_its_own(counting_model: Path) -> None:
+    server = ForkedProcess("cellkeeper-server", ["serve", str(counting_model), *WORDS], os.environ)
+    with server.stdout:
+        assert any(line.startswith("listening on ") for line in server.stdout)
+        assert server.pid != os.getpid()
+        assert server.poll() is None
+        server.send_signal(signal.SIGSTOP)
+        server.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(0.05)
+        server.kill()
+        assert server.wait(30) == server.poll() == -signal.SIGKILL
+        server.kill()  # it has ended: nothing happens
+
+
+def test_what_stops_it_and_its_output(counting_model: Path) -> None:
+    with ForkedServer([counting_model], "memory:") as server:
+        first = server.pid
+        assert server.stop() == 0
+        server.restart()
+        assert server.pid != first
+        server.send_signal(signal.SIGINT)
+        server.wait_for("stopping: finishing")
+        assert server.stop() == 0
+        assert server.output().count("stopped\n") == 2
