@@ -45,7 +45,7 @@ GROWTH_BYTES = {
 Half frames: REQUEST_BYTES stay, plus what arrives before the kernel is asked again and streams have ended."""
 REQUEST_BYTES = 64 * MIB
 CANARY_MS = 100.0
-CANARY_PAUSE_S = 0.02
+CANARY_PERIOD_S = 0.05
 KINDS = ("half-open", "slow", "half-frame", "reset", "ping")
 SERVICE = pb.DESCRIPTOR.services_by_name["Cellkeeper"]
 PATHS = [f"/{SERVICE.full_name}/{method.name}" for method in SERVICE.methods]
@@ -91,7 +91,10 @@ class Outcome:
 
 
 class Canary:
-    """Steps one session repeatedly and measures the time of each step."""
+    """Steps one session at a fixed rate, and measures how long after it was due each step is answered.
+
+    Were the next step to wait for the answer to the last, a server that stops for seconds would cost a single step.
+    """
 
     def __init__(self, target: str, token: str) -> None:
         self._channel = grpc.aio.insecure_channel(target)
@@ -101,21 +104,30 @@ class Canary:
         self._step = self._channel.unary_unary(STEP, pb.StepRequest.SerializeToString, pb.StepResponse.FromString)
         self.failed: list[str] = []
 
-    async def p99_ms(self, until: asyncio.Future[Any]) -> tuple[int, float]:
-        """Steps until `until` is done. Returns the number of successful steps and the 99th percentile of the times."""
-        times: list[float] = []
+    async def times_ms(self, until: asyncio.Future[Any]) -> list[float]:
+        """Steps until `until` is done. Returns the times of all steps, which include those that failed."""
+        steps: list[asyncio.Task[float]] = []
+        due = time.perf_counter()
         while not until.done():
-            began = time.perf_counter()
-            try:
-                await self._step(self._request, timeout=10, metadata=self._metadata)
-            except grpc.aio.AioRpcError as error:
-                self.failed.append(f"{error.code().name}: {error.details()}")
-            times.append(1000 * (time.perf_counter() - began))
-            await asyncio.sleep(CANARY_PAUSE_S)
-        return len(times) - len(self.failed), float(np.percentile(times, 99)) if times else 0.0
+            steps.append(asyncio.create_task(self._timed(due)))
+            due += CANARY_PERIOD_S
+            await asyncio.wait([until], timeout=max(due - time.perf_counter(), 0.0))
+        return await asyncio.gather(*steps)
+
+    async def _timed(self, due: float) -> float:
+        """Makes a step. Returns the milliseconds from when it was due to the answer."""
+        try:
+            await self._step(self._request, timeout=10, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            self.failed.append(f"{error.code().name}: {error.details()}")
+        return 1000 * (time.perf_counter() - due)
 
     async def close(self) -> None:
         await self._channel.close(None)
+
+
+def _p99(times: Sequence[float]) -> float:
+    return float(np.percentile(times, 99)) if times else 0.0
 
 
 async def endure(server: ServerProcess, token: str, plan: Plan) -> Outcome:
@@ -123,14 +135,14 @@ async def endure(server: ServerProcess, token: str, plan: Plan) -> Outcome:
     canary = Canary(server.target, token)
     try:
         calm = asyncio.ensure_future(asyncio.sleep(min(plan.seconds / 2, 2.0)))
-        _, calm_ms = await canary.p99_ms(calm)
+        calm_ms = _p99(await canary.times_ms(calm))
         before = rss_bytes(server.pid)
         attacking = asyncio.ensure_future(_attack(server.target, plan))
         watching = asyncio.ensure_future(_peak(server.pid, attacking))
-        steps, p99_ms = await canary.p99_ms(attacking)
-        growth = await watching - before
+        times_ms = await canary.times_ms(attacking)
+        steps, growth = len(times_ms) - len(canary.failed), await watching - before
         return Outcome(
-            plan.kind, bool(plan.token), await attacking, steps, canary.failed, calm_ms, p99_ms, max(growth, 0)
+            plan.kind, bool(plan.token), await attacking, steps, canary.failed, calm_ms, _p99(times_ms), max(growth, 0)
         )
     finally:
         await canary.close()

@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperServicer, add_CellkeeperServicer_to_server
 
 from testing.server_process import ServerProcess
 
-from .attacker import KINDS, endure, house, plans
+from .attacker import KINDS, Canary, endure, house, plans
 
 SECONDS = 1.0
+STOP_S = 0.4
 BYTES_PER_SECOND = 400_000_000  # more than a network line carries: it is only for a moment
+
+
+class StopsOnce(CellkeeperServicer):
+    """Answers at once, but stops for STOP_S with its fifth step."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    async def Step(self, request: pb.StepRequest, context: Any) -> pb.StepResponse:
+        self.steps += 1
+        if self.steps == 5:
+            time.sleep(STOP_S)  # noqa: ASYNC251 - the fault itself: the whole server stops
+        return pb.StepResponse()
+
+
+async def test_the_canary_notices_a_server_that_stops_once() -> None:
+    """All the steps that were due meanwhile are late, and not only the one that it was busy with."""
+    server, servicer = grpc.aio.server(), StopsOnce()
+    add_CellkeeperServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    canary = Canary(f"127.0.0.1:{port}", "")
+    try:
+        times_ms = await canary.times_ms(asyncio.ensure_future(asyncio.sleep(3 * STOP_S)))
+    finally:
+        await canary.close()
+        await server.stop(None)
+    assert len(times_ms) == servicer.steps
+    assert sum(each_ms > 1000 * STOP_S / 2 for each_ms in times_ms) >= 3
 
 
 @pytest.fixture(scope="module", params=["open", "tokens"])
