@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from cellkeeper_service.converters import import_keras, import_torch
-from torch import nn
+from torch import Tensor, nn
 
 from .leftovers import refused
 
@@ -60,6 +60,20 @@ def test_a_checkpoint_under_a_usual_key_is_read_in_a_script_as_from_a_file(tmp_p
     sources: list[Any] = [checkpoint, saved(tmp_path, checkpoint)]
     for number, source in enumerate(sources):
         import_torch(source, tmp_path / f"{number}", layers=WORDS, max_batch=4, report=str)
+
+
+def test_squeeze_without_an_axis(tmp_path: Path) -> None:
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(3, 1, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.rnn(x)[0].tanh()
+            return y.squeeze()
+
+    example = torch.zeros(1, 5, 3)
+    refused(tmp_path, r"squeeze\(-1\) does not", import_torch, Squeezed(), tmp_path / "m", example=example)
 
 
 def test_quantized_modules(tmp_path: Path) -> None:

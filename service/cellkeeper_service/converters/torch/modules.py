@@ -226,7 +226,7 @@ def _part(name: str, module: Any) -> Part | None:
     if kind == "Softplus" and (module.beta, module.threshold) != (1, 20):
         raise NotRead(place, f"beta, threshold: got {module.beta}, {module.threshold}, expected 1, 20")
     if kind in ("Softmax", "LogSoftmax") and module.dim not in (-1, 2):
-        raise ImportRefused(place, f"dim: got {module.dim}, expected -1")
+        raise ImportRefused(place, f"dim: got {module.dim}, expected -1: over the features")
     slope = getattr(module, "negative_slope", getattr(module, "alpha", 1.0))
     return Part(_ACTIVATIONS[kind], slope=float(slope))
 
