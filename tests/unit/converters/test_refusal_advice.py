@@ -76,6 +76,12 @@ def test_squeeze_without_an_axis(tmp_path: Path) -> None:
     refused(tmp_path, r"squeeze\(-1\) does not", import_torch, Squeezed(), tmp_path / "m", example=example)
 
 
+def test_states_of_another_batch_than_the_example(tmp_path: Path) -> None:
+    words = r"states: got shapes \[\[4, 8\]\], expected an axis of 1 in each, the batch of example"
+    options: dict[str, Any] = {"example": torch.zeros(1, 3), "states": torch.zeros(4, 8)}
+    refused(tmp_path, words, import_torch, nn.GRUCell(3, 8), tmp_path / "m", **options)
+
+
 def test_quantized_modules(tmp_path: Path) -> None:
     class Quantized(nn.Module):
         __module__ = "torch.ao.nn.quantized.dynamic"
