@@ -63,7 +63,8 @@ def _batch_axes(
     candidates = [[at for at, size in enumerate(value.shape) if size == batch] for value in states]
     if not all(candidates):
         raise ImportRefused(
-            place, f"states: got shapes {_shapes(states)}, expected an axis of {batch} in each, the batch of example"
+            place,
+            f"states: got {_shapes(states)}, but no axis of a state has the size of the batch of example, {batch}",
         )
     found, why = [], ""
     for axes in itertools.islice(itertools.product(*candidates), MOST_TRIED):
