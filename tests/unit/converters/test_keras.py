@@ -277,8 +277,8 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
         "attention": (attention, r"look \(Attention\): (takes|needs the whole)"),
         "twice": (twice, r"again \(GRU\): is used more than once, expected each layer once; pass --trace"),
         "mask": (other_mask, "a mask that does not come from an Embedding or a Masking layer|takes"),
-        "inputs": (two_inputs, r"input_layers: got \['a', 'b'\], expected one of the model's layers; pass --trace"),
-        "outputs": (two_outputs, r"output_layers: got \[.*\], expected one of the model's layers; pass --trace"),
+        "inputs": (two_inputs, r"input_layers: got \['a', 'b'\], expected one: .*; pass --trace"),
+        "outputs": (two_outputs, r"output_layers: got \[.*\], expected one: .*; pass --trace"),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from cellkeeper_service.converters import import_keras, import_torch
-from torch import nn
+from torch import Tensor, nn
 
 from .leftovers import refused
 
@@ -60,6 +60,41 @@ def test_a_checkpoint_under_a_usual_key_is_read_in_a_script_as_from_a_file(tmp_p
     sources: list[Any] = [checkpoint, saved(tmp_path, checkpoint)]
     for number, source in enumerate(sources):
         import_torch(source, tmp_path / f"{number}", layers=WORDS, max_batch=4, report=str)
+
+
+def test_squeeze_without_an_axis(tmp_path: Path) -> None:
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(3, 1, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.rnn(x)[0].tanh()
+            return y.squeeze()
+
+    example = torch.zeros(1, 5, 3)
+    refused(tmp_path, r"squeeze\(-1\) does not", import_torch, Squeezed(), tmp_path / "m", example=example)
+
+
+def test_states_of_another_batch_than_the_example(tmp_path: Path) -> None:
+    words = r"states: got \[\[4, 8\]\], but no axis of a state has the size of the batch of example, 1"
+    options: dict[str, Any] = {"example": torch.zeros(1, 3), "states": torch.zeros(4, 8)}
+    refused(tmp_path, words, import_torch, nn.GRUCell(3, 8), tmp_path / "m", **options)
+
+
+def test_packed_sequences(tmp_path: Path) -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            packed, _ = self.rnn(nn.utils.rnn.pack_padded_sequence(x, [len(x)] * x.shape[1]))
+            y: Tensor = nn.utils.rnn.pad_packed_sequence(packed)[0].tanh()
+            return y
+
+    words = "rnn takes a PackedSequence; give it the tensor: a session has no padding"
+    refused(tmp_path, words, import_torch, Packed(), tmp_path / "m", example=torch.zeros(5, 1, 3))
 
 
 def test_quantized_modules(tmp_path: Path) -> None:

@@ -129,3 +129,15 @@ def test_a_batch_that_len_fixes_is_refused_with_what_to_write(tmp_path: Path) ->
             return y
 
     refused(tmp_path, r"use x\.shape\[0\]", import_torch, Learned(), tmp_path / "m", example=EXAMPLE)
+
+
+@pytest.mark.parametrize("operator", [torch.multiply, torch.greater])
+def test_integers_meet_floats_under_every_name_of_an_operator(operator: Any, tmp_path: Path) -> None:
+    """Keras on torch calls these for `x * 2`, and torch.onnx converts the integer only for torch.mul and the like."""
+
+    class Meeting(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = super().forward(x)
+            return torch.where(y > 0, operator(y, torch.tensor(2, dtype=torch.int32)).float(), y)
+
+    assert import_torch(Meeting(), tmp_path / "m", example=EXAMPLE, **QUICK).parity.relative < 1e-5

@@ -49,8 +49,8 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
         if custom:
             raise ImportRefused(
                 place,
-                f"names {custom}, which is not a class of Keras; code of a file is not run. In a script that defines "
-                "the class, load the model, and pass it instead of the file",
+                f"names {custom}, which is not a class of Keras; code of a model is not run; for a class of your "
+                "own, pass the model instead of the file, in a script that defines the class",
             )
         try:
             model = keras.saving.load_model(model, compile=False, safe_mode=True)

@@ -12,7 +12,8 @@ from ..processing import Processing
 from ..reference import apply
 from ..refusal import ImportRefused
 from ..stack import Array, Stack
-from .modules import ModuleChain, flatten, is_ignored
+from .chain import ModuleChain
+from .modules import flatten, is_ignored
 
 if TYPE_CHECKING:
     from torch import nn

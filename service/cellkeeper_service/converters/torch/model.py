@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
+_EXPORTED = ", or export one time step with torch.export, states as arguments, and pass that"
 HALF = ("float16", "bfloat16")
 
 
@@ -107,7 +108,7 @@ def import_torch(
             read = read_model(model, layers, initial_state, processing, name, report if example is None else None)
         except ImportRefused as error:
             if isinstance(error, NotRead) and example is None and hasattr(model, "named_modules"):
-                raise ImportRefused(error.place, f"{error.reason}; {TRACED}") from error
+                raise ImportRefused(error.place, f"{error.reason}; {TRACED}{_EXPORTED}") from error
             if example is None:
                 raise
     if read is None:

@@ -119,6 +119,7 @@ def program_graph(
         raise ImportRefused(place, "needs onnxscript, which is not installed; install cellkeeper[torch-export]")
     import torch
 
+    _without_aliases(program)
     try:
         with quiet():
             made = torch.onnx.export(
@@ -133,6 +134,29 @@ def program_graph(
     if made is None:
         raise ImportRefused(place, "torch.onnx returned nothing")
     return bytes(made.model_proto.SerializeToString())
+
+
+def _without_aliases(program: ExportedProgram) -> None:
+    """Replaces operators by those of which they are another name.
+
+    torch.onnx converts integers that meet floats only for the latter; Keras calls the former, as for `x * 2`.
+    """
+    import torch
+
+    aten = torch.ops.aten
+    same = {
+        aten.multiply.Tensor: aten.mul.Tensor,
+        aten.divide.Tensor: aten.div.Tensor,
+        aten.true_divide.Tensor: aten.div.Tensor,
+        aten.subtract.Tensor: aten.sub.Tensor,
+        aten.greater.Tensor: aten.gt.Tensor,
+        aten.greater_equal.Tensor: aten.ge.Tensor,
+        aten.less.Tensor: aten.lt.Tensor,
+        aten.less_equal.Tensor: aten.le.Tensor,
+        aten.not_equal.Tensor: aten.ne.Tensor,
+    }
+    for node in program.graph.nodes:
+        node.target = same.get(node.target, node.target)
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from ..proof import Source
 from ..refusal import ImportRefused, NotRead
 from ..stack import Array, Layer, LayerNorm, Recurrent, Stack
 from .build import build_modules
+from .chain import ModuleChain
 from .forward import TRACED, compare_forward
-from .modules import ModuleChain, copied, flatten, module_parts
+from .modules import copied, flatten, module_parts
 from .weights import Part, guess_parts, parse_parts, read_parts, refuse_wrapped, with_initial
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as tree
 
 from ..processing import Processing
@@ -42,8 +43,10 @@ def watched(
         forward = type(child).forward
 
         def watch(value: Any, hx: Any = None) -> Any:
+            if isinstance(value, PackedSequence):
+                raise TypeError(f"{name} takes a PackedSequence; give it the tensor: a session has no padding")
             if not isinstance(value, Tensor) or value.ndim != (3 if isinstance(child, SEQUENCE_LAYERS) else 2):
-                raise TypeError(f"{name} takes {type(value).__name__}, expected a tensor with a batch, not packed")
+                raise TypeError(f"{name} takes {type(value).__name__}, expected a tensor with a batch")
             given = () if hx is None else tuple(hx) if isinstance(hx, tuple | list) else (hx,)
             first = bool(getattr(child, "batch_first", True))
             steps = value.shape[1 if first else 0] if value.ndim == 3 else 0

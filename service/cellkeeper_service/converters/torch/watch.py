@@ -15,6 +15,7 @@ from .source import BatchedSequences, SequenceSource, output_names
 if TYPE_CHECKING:
     from torch import Tensor
 
+_SQUEEZE = "; squeeze() without an axis also drops a time axis of length 1, squeeze(-1) does not"
 LENGTHS = (5, 7)  # sequence lengths at which a forward is watched
 
 
@@ -111,16 +112,16 @@ def _outputs(given: Mapping[int, list[Any]], axis: int, place: str) -> dict[int,
     kept: dict[int, bool] = {}
     for index, values in enumerate(zip(*given.values(), strict=False)):
         shapes = [tuple(getattr(value, "shape", ())) for value in values]
-        rest = [shape[:axis] + shape[axis + 1 :] for shape in shapes]
         lengths = [shape[axis] if len(shape) > axis else -1 for shape in shapes]
         if lengths == list(given) and shapes[0][1 - axis] == BATCH:
             kept[index] = True
         elif index == 0:
             if len(set(shapes)) > 1 or shapes[0][:1] != (BATCH,):
+                hint = _SQUEEZE if len(set(map(len, shapes))) > 1 else ""
                 raise ImportRefused(
                     place,
                     f"returns {[list(shape) for shape in shapes]} for {list(given)} time steps of {BATCH} sequences, "
-                    f"expected an output for each time step, or for the last one: {rest[0] and RECIPE}",
+                    f"expected an output for each time step, or for the last one{hint}: {RECIPE}",
                 )
             kept[index] = False
     return kept

@@ -1,0 +1,181 @@
+"""Traces a module whose forward takes its states and returns them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellkeeper_service.model.fields import one_line
+
+from ..processing import Processing
+from ..refusal import ImportRefused
+from .example import arguments
+from .export import BATCH, RECIPE, Traced, exported, rows, spread, step_shape
+from .program import INPUT, OUTPUT
+from .source import CarriedSource, output_names
+from .swapped import refuse_swapped
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SWAP_STEPS = 5
+MOST_TRIED = 64  # combinations of axes
+
+
+def trace_carried(
+    model: Any, inputs: Mapping[str, Tensor], states: Any, axis: int | None, processing: Processing, place: str
+) -> Traced:
+    """Traces a module. Raises ImportRefused.
+
+    inputs: by name, with time at `axis` (None: one time step). states: of a new session, as the forward takes them.
+    """
+    from .step import CarriedStep
+
+    names, flat, call = _states_of(model, states, len(inputs), place)
+    xs = list(inputs.values())
+    step = CarriedStep(model, call, len(flat), axis, processing)
+    first = [rows(x, axis) for x in xs]
+    shape = step_shape(first, processing)
+    axes, outputs = _batch_axes(step, first, flat, xs[0].shape[1 if axis == 0 else 0], place)
+    for name, value, at in zip(names, flat, axes, strict=True):
+        if not bool((value == value.select(at, 0).unsqueeze(at)).all()):
+            raise ImportRefused(
+                f"{place}: state {name}", "its rows differ, expected the state of a new session in each"
+            )
+    initial = {name: value.select(at, 0).detach().numpy() for name, value, at in zip(names, flat, axes, strict=True)}
+    program = exported(step, (*first, *_spread(flat, axes)), axes, place)
+    source = CarriedSource(model, call, flat, axes, axis)
+    if axis is not None:
+        refuse_swapped(source, names, _sequence(inputs, axis), place)
+    return Traced(program, names, output_names(outputs), initial, source, tuple(inputs), shape)
+
+
+def _batch_axes(
+    step: Any, first: Sequence[Tensor], states: Sequence[Tensor], batch: int, place: str
+) -> tuple[tuple[int, ...], int]:
+    """Returns the batch axis of each state, and how many outputs a step has: the only axes with which a step works.
+
+    first: the inputs of one time step. batch: of the states. Raises ImportRefused.
+    """
+    candidates = [[at for at, size in enumerate(value.shape) if size == batch] for value in states]
+    if not all(candidates):
+        raise ImportRefused(
+            place,
+            f"states: got {_shapes(states)}, but no axis of a state has the size of the batch of example, {batch}",
+        )
+    found, why = [], ""
+    for axes in itertools.islice(itertools.product(*candidates), MOST_TRIED):
+        batched = _spread(states, axes)
+        try:
+            results = _run(step, *first, *batched)
+        except Exception as error:  # noqa: BLE001 - whatever the user's code raises
+            why = str(error)
+            continue
+        after = results[-len(states) :]
+        if _shapes(after) == _shapes(batched) and results[0].shape[:1] == (BATCH,):
+            found.append((axes, len(results) - len(states)))
+        else:
+            why = f"states go in as {_shapes(batched)} and come out as {_shapes(after)}"
+    if len(found) != 1:
+        why = why if not found else "more than one axis of a state may be the batch: pass an example of another batch"
+        raise ImportRefused(
+            place,
+            f"one time step with the given states for a batch of {BATCH} fails ({one_line(why)[:120]}); its forward "
+            f"takes x and the states and returns outputs, then the states in the same order: {RECIPE}",
+        )
+    return found[0]
+
+
+def _spread(states: Sequence[Tensor], axes: Sequence[int]) -> list[Tensor]:
+    return [spread(value, at, BATCH) for value, at in zip(states, axes, strict=True)]
+
+
+def _sequence(inputs: Mapping[str, Tensor], axis: int) -> np.ndarray[Any, Any]:
+    """Returns [SWAP_STEPS, ...] of random values (ids are 0), of a structured dtype if there are several inputs."""
+    draw = np.random.default_rng(0)
+    values = {}
+    for name, x in inputs.items():
+        shape = (SWAP_STEPS, *x.shape[2:])
+        values[name] = draw.standard_normal(shape).astype("f4") if x.is_floating_point() else np.zeros(shape, "i8")
+    if len(values) == 1:
+        return next(iter(values.values()))
+    packed = np.zeros(SWAP_STEPS, [(name, value.dtype, value.shape[1:]) for name, value in values.items()])
+    for name, value in values.items():
+        packed[name] = value
+    return packed
+
+
+def _states_of(
+    model: Any, states: Any, inputs: int, place: str
+) -> tuple[tuple[str, ...], list[Tensor], Callable[..., Any]]:
+    """Returns the states' names and tensors, and how to call the module with them. inputs: arguments before them."""
+    import torch
+    from torch.utils import _pytree as tree
+
+    known = arguments(model)[inputs:]
+    if isinstance(states, Mapping):
+        unknown = [name for name in states if name not in known]
+        if unknown:
+            raise ImportRefused(place, f"states {unknown}: not arguments of its forward, expected some of {known}")
+        structure: Any = {name: states[name] for name in known if name in states}  # in the order of forward's arguments
+    elif isinstance(states, torch.Tensor) or len(known) == 1:
+        structure = {known[0]: states} if known else {}
+    else:
+        structure = dict(zip(known, states, strict=False)) if len(states) <= len(known) else {}
+    if not structure:
+        raise ImportRefused(
+            place, f"states: got {_kinds(states)}, expected one for each argument after the input: {known}"
+        )
+    leaves, spec = tree.tree_flatten(structure)
+    if not leaves or not all(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in leaves):
+        raise ImportRefused(place, f"states: got {_kinds(states)}, expected tensors of floats, or tuples of them")
+    names: list[str] = []
+    for name, value in structure.items():
+        inner = tree.tree_leaves(value)
+        stem = f"{name}_state" if name in (INPUT, OUTPUT) else name  # INPUT and OUTPUT are taken in the graph
+        names += [stem] if len(inner) == 1 else [f"{stem}_{number}" for number in range(len(inner))]
+
+    orders = _keys(structure)
+
+    def call(module: Any, xs: Sequence[Tensor], flat: Sequence[Tensor]) -> Any:
+        return _in_order(module(*xs, **tree.tree_unflatten(list(flat), spec)), orders)
+
+    return tuple(names), [leaf.detach().cpu().float() for leaf in leaves], call
+
+
+def _keys(structure: Any) -> list[tuple[str, ...]]:
+    """Returns the keys of each dict in the structure, outer ones first."""
+    if isinstance(structure, Mapping):
+        return [tuple(structure), *(keys for value in structure.values() for keys in _keys(value))]
+    return [keys for value in structure for keys in _keys(value)] if isinstance(structure, tuple | list) else []
+
+
+def _in_order(result: Any, orders: Sequence[tuple[str, ...]]) -> Any:
+    """Returns a forward's result with the states last; if dicts name them, in the order in which they were passed."""
+    if isinstance(result, tuple | list):
+        return [_in_order(value, orders) for value in result]
+    if not isinstance(result, Mapping):
+        return result
+    states = next((keys for keys in orders if {*keys} <= {*result}), ())
+    names = [name for name in result if name not in states]
+    return {name: _in_order(result[name], orders) for name in (*names, *states)}
+
+
+def _run(step: Any, *tensors: Tensor) -> Any:
+    import torch
+
+    with torch.no_grad():
+        return step(*tensors)
+
+
+def _shapes(values: Sequence[Tensor]) -> list[list[int]]:
+    return [list(value.shape) for value in values]
+
+
+def _kinds(states: object) -> str:
+    if isinstance(states, tuple | list):
+        return f"{type(states).__name__} of {len(states)}"
+    return type(states).__name__
