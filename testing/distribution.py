@@ -27,7 +27,7 @@ LONG = (
     "tests/integration/client/test_groups_processes.py",
     "tests/unit/cuda/test_failing_device.py",
     "verification/load/test_attacker.py",
-    "verification/chaos/test_cluster.py",
+    "verification/chaos/test_redis_cluster.py",
     "tests/integration/inputs/test_killed.py",
 )
 """What begins first. They have few tests, so xdist would begin them late, and one worker would wait for the other."""
