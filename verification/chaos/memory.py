@@ -47,7 +47,6 @@ def watched() -> Iterator[None]:
     """
     over, passed = threading.Event(), threading.Event()
     before, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (DENIED_BYTES, hard))
 
     def look() -> None:
         while not over.wait(LOOK_S):
@@ -58,8 +57,9 @@ def watched() -> Iterator[None]:
                 interrupt_main()  # asyncio treats the first interrupt as a request, and raises at the second
 
     thread = threading.Thread(target=look, daemon=True)
-    thread.start()
+    thread.start()  # before the limit: a thread that is denied memory as it starts is waited for without end
     try:
+        resource.setrlimit(resource.RLIMIT_DATA, (DENIED_BYTES, hard))
         yield
     except KeyboardInterrupt:
         if not passed.is_set():

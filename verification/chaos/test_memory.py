@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,18 @@ def test_a_loop_that_is_stuck_is_interrupted(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_who_holds_the_interpreter_is_denied_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "DENIED_BYTES", memory.resident_bytes() + (1 << 30))
+    monkeypatch.setattr(memory, "DENIED_BYTES", mapped_bytes() + (1 << 30))
     with memory.watched(), pytest.raises(MemoryError):
         bytes(8 << 30)
+
+
+def test_a_process_that_has_mapped_too_much_already_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stacks and arenas of threads are mapped, though hardly any of them is resident."""
+    monkeypatch.setattr(memory, "DENIED_BYTES", mapped_bytes() // 2)
+    with pytest.raises(MemoryError), memory.watched():
+        bytes(1 << 30)
+
+
+def mapped_bytes() -> int:
+    """What the system's limit on data counts, and the main thread's stack."""
+    return int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")

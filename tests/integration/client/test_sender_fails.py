@@ -10,6 +10,7 @@ import pytest
 from cellkeeper import AsyncClient, CellkeeperError, Unavailable
 from cellkeeper._transport.endpoint import Endpoint
 from cellkeeper._transport.frame_codec import Frame
+from cellkeeper._transport.inflight_frames import InflightFrames
 from cellkeeper._transport.stream import Stream
 from cellkeeper._transport.stream_call import StreamCall
 
@@ -27,7 +28,7 @@ def once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
     monkeypatch.setattr(owner, name, fail)
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Frame, "message"), (Stream, "_handle")])
+@pytest.mark.parametrize(("owner", "name"), [(Frame, "message"), (InflightFrames, "heard")])
 async def test_steps_on_their_way_fail_and_later_ones_are_served(
     target: str, owner: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -69,7 +70,7 @@ async def test_an_endpoint_that_fails_is_made_anew(
         assert "failed in the client; reconnecting" in caplog.text
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Frame, "message"), (Stream, "_handle")])
+@pytest.mark.parametrize(("owner", "name"), [(Frame, "message"), (InflightFrames, "heard")])
 async def test_a_step_on_its_way_is_late(
     target: str, owner: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
