@@ -46,7 +46,7 @@ def main() -> None:
     results = [{"key": case.key, **asdict(case), "rounds": rounds[case.key]} for case in cases]
     text = table(cases, rounds)
     print(text)
-    write(options.json, json.dumps(about | {"missing": contenders.missing, "cases": results}, indent=1) + "\n")
+    write(options.json, json.dumps(about | {"missing": contenders.missing, "cases": results}) + "\n")
     lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     write(options.json.with_suffix(".md"), f"{text}\n\n{options.rounds} rounds of {options.seconds:g} s\n\n{lines}\n")
 
