@@ -23,7 +23,15 @@ pytestmark = pytest.mark.timeout(120)
 def started(target: str, session: str, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "cellkeeper", "stream", "--session", session, "--endpoint", target, *options]
     pipe = subprocess.PIPE
-    return subprocess.Popen([*command, "--format", "jsonl"], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    # Under nohup, or in the background, the tests ignore some of them, and so would what they start.
+    ignored = {number: signal.SIG_IGN for number in SIGNALS if signal.getsignal(number) is signal.SIG_IGN}
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        return subprocess.Popen([*command, "--format", "jsonl"], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    finally:
+        for number, before in ignored.items():
+            signal.signal(number, before)
 
 
 def until(holds: Callable[[], bool]) -> None:
