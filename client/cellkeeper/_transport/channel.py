@@ -73,8 +73,16 @@ class Channel:
         self._open()
 
     async def ready(self) -> None:
-        """Waits until it is connected."""
-        await self._channel.channel_ready()
+        """Waits until it is connected, if need be as the channel that takes the place of the present one."""
+        while True:
+            channel = self._channel
+            try:
+                await channel.channel_ready()
+            except grpc.aio.UsageError:  # it is closed, and somebody waits for it
+                if channel is self._channel:
+                    raise
+            if channel is self._channel:
+                return
 
     async def close(self) -> None:
         for closing in self._old:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import grpc.aio
 import pytest
 from cellkeeper import AsyncClient
+from cellkeeper._transport.channel import Channel
 
 from .conftest import QUICK, until
 from .counting_server import CountingServer
@@ -112,3 +115,21 @@ async def test_a_slow_server_keeps_its_connection(relay: Relay, server: Counting
         server.gate.set()
         assert (await stepping).tolist() == [2.0, 2.0]
         assert relay.accepted == 1
+
+
+async def test_who_waits_for_a_connection_gets_the_one_that_takes_its_place() -> None:
+    """A call notices the dead connection while the stream waits to be opened again."""
+    with socket.socket() as held:  # nobody listens there yet, and no other test may
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{held.getsockname()[1]}"
+        channel, server = Channel(target, None, (), 0.05), grpc.aio.server()
+        waiting = asyncio.ensure_future(channel.ready())
+        await asyncio.sleep(0)  # it begins to wait
+        channel.unanswered(channel.stub, asyncio.get_running_loop().time())
+        await asyncio.gather(*channel._old)  # closed by now
+        server.add_insecure_port(target)
+        await server.start()
+        await asyncio.wait_for(waiting, 10)
+        await channel.close()
+        await server.stop(None)
