@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -26,6 +27,7 @@ from .torch_cases import torch_cases
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 BEGIN, END = "<!-- parity: written by `make parity` -->", "<!-- parity: end -->"
+PAGE_WIDTH = 120
 MOST_RELATIVE = 1e-5
 HEADER = """| | architecture | served as | largest difference | relative | served stream |
 |---|---|---|---|---|---|"""
@@ -75,7 +77,7 @@ def main() -> int:
         f"Compared with {', '.join(sorted(sources))}. Random sequences of 1 to 200 time steps, whole, step by step and "
         f"in chunks; batches of up to {arguments.max_batch} sessions."
     )
-    write(rows, versions)
+    write(rows, textwrap.fill(versions, PAGE_WIDTH, break_on_hyphens=False))
     if bad:
         print(f"more than {MOST_RELATIVE} apart, or not exact: {', '.join(bad)}", file=sys.stderr)
     return 1 if bad else 0
