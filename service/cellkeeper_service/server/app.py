@@ -33,7 +33,7 @@ from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.rpc.authenticator import Authenticator
-from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.catalog import LISTED_BYTES, MAX_PAGE_SIZE, MESSAGE_BYTES_PER_ITEM, Catalog, WireLimits
 from cellkeeper_service.rpc.decoding import CONTRACT, handlers
 from cellkeeper_service.rpc.half_sent import HalfSent
 from cellkeeper_service.rpc.kserve.descriptor import contract as kserve_contract
@@ -154,7 +154,7 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
     streams = OpenStreams(authenticator, counted, unread, half_sent)
-    services = [handlers(Servicer(authenticator, loop, counted, unread, streams), wire.max_message_fields)]
+    services = [handlers(Servicer(authenticator, loop, counted, unread, streams), wire)]
     contracts = [CONTRACT]
     if settings.kserve == "on":
         services += kserve_handlers(settings, prepared, authenticator, loop, unread, streams)
@@ -239,7 +239,7 @@ def kserve_handlers(
     about = About(own_version(), session_limits(settings).default_ttl_ms, why_not_ready)
     statistics = Statistics(list(models), meter.engine_calls)
     servicer = KServeServicer(authenticator, loop, guarded(meter), unread, streams, service, statistics, about)
-    return servicer.handlers(wire_limits(settings).max_message_fields)
+    return servicer.handlers(wire_limits(settings))
 
 
 def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:
@@ -306,7 +306,8 @@ def session_limits(settings: Settings) -> Limits:
 def wire_limits(settings: Settings) -> WireLimits:
     return WireLimits(
         max_chunk_steps=settings.max_chunk_steps,
-        max_frame_items=settings.max_frame_items,
+        max_frame_items=min(settings.max_frame_items, settings.max_message_bytes // MESSAGE_BYTES_PER_ITEM),
+        max_page_size=min(MAX_PAGE_SIZE, settings.max_message_bytes // LISTED_BYTES),
         max_log_steps=settings.max_log_steps,
         max_log_bytes=settings.max_log_bytes,
         max_message_bytes=settings.max_message_bytes,
@@ -327,6 +328,8 @@ def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, se
             say(f"model {name} {fingerprint}: {engine.numerics}; {exact}; {served.slot_count} hot sessions")
     meter.store_opened(store.name, lambda: store.facts)
     say(f"store {store.name}: {without_secrets(settings.store.rpartition('@')[2], settings.store)}")  # never a password
+    if (items := wire_limits(settings).max_frame_items) < settings.max_frame_items:
+        say(f"max_frame_items: {items}, not {settings.max_frame_items}, so that replies fit into max_message_bytes")
     if settings.tokens and not settings.tls_cert:
         say("tokens without TLS: anyone who can read the network's packets can read them; see --tls-cert")
 
