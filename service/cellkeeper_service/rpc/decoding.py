@@ -64,6 +64,8 @@ def handlers(
 
     gRPC sees the unary RPCs as streams of one message, which is the same on the wire and costs no more. It then hands
     over a call before reading its message, so the message of a refused call is never read.
+    Nor is a second message of a unary RPC: to know that none follows, each call would have to be read a second time,
+    until its client half-closes, which takes 20 to 30 microseconds of the server's CPU time.
 
     path: the name by which clients call the service, if it is not the descriptor's.
     """
