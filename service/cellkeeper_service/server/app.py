@@ -21,7 +21,7 @@ from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.address import address_text
 from cellkeeper_service.core.core import Core, owe_nothing
 from cellkeeper_service.core.guarded_meter import guarded
-from cellkeeper_service.core.limits import Clock, Limits, TickLimits
+from cellkeeper_service.core.limits import Clock
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.store_calls import StoreCalls
@@ -33,7 +33,7 @@ from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.rpc.authenticator import Authenticator
-from cellkeeper_service.rpc.catalog import LISTED_BYTES, MAX_PAGE_SIZE, MESSAGE_BYTES_PER_ITEM, Catalog, WireLimits
+from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.decoding import CONTRACT, handlers
 from cellkeeper_service.rpc.half_sent import HalfSent
 from cellkeeper_service.rpc.kserve.descriptor import contract as kserve_contract
@@ -50,6 +50,7 @@ from cellkeeper_service.rpc.unread import Unread
 from cellkeeper_service.server import event_loop
 from cellkeeper_service.server.config import Settings, split_address
 from cellkeeper_service.server.http_front import check_installed, make_front, start_front
+from cellkeeper_service.server.limits import session_limits, wire_limits
 from cellkeeper_service.server.open_files import allow_connections
 from cellkeeper_service.server.opening import make_store, without_secrets
 from cellkeeper_service.server.readiness import ENDING, Readiness
@@ -288,33 +289,6 @@ def make_allowances(tokens: TokenFile | None, settings: Settings) -> Allowances 
 
 def default_quota(settings: Settings) -> Quota:
     return Quota(settings.tenant_sessions, settings.tenant_steps_per_second, settings.tenant_inflight)
-
-
-def session_limits(settings: Settings) -> Limits:
-    return Limits(
-        max_requests=settings.max_requests,
-        max_request_bytes=settings.max_request_bytes,
-        max_session_requests=settings.max_session_requests,
-        max_log_steps=settings.max_log_steps,
-        max_log_bytes=settings.max_log_bytes,
-        default_ttl_ms=settings.default_ttl_ms or settings.max_ttl_ms,
-        retry_delay_ms=settings.retry_delay_ms,
-        tick=TickLimits(settings.max_slice_steps, settings.max_long_steps),
-    )
-
-
-def wire_limits(settings: Settings) -> WireLimits:
-    return WireLimits(
-        max_chunk_steps=settings.max_chunk_steps,
-        max_frame_items=min(settings.max_frame_items, settings.max_message_bytes // MESSAGE_BYTES_PER_ITEM),
-        max_page_size=min(MAX_PAGE_SIZE, settings.max_message_bytes // LISTED_BYTES),
-        max_log_steps=settings.max_log_steps,
-        max_log_bytes=settings.max_log_bytes,
-        max_message_bytes=settings.max_message_bytes,
-        default_timeout_ms=settings.default_timeout_ms,
-        max_stream_frames=settings.max_stream_frames,
-        max_ttl_ms=settings.max_ttl_ms,
-    )
 
 
 def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, settings: Settings) -> None:
