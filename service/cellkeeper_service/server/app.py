@@ -69,7 +69,7 @@ GC_THRESHOLD = 20_000
 their commit. Python's default of 700 takes a tenth of the server's time, and finds nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """Everything that is read, opened and listening before the event loop runs.
 
@@ -128,8 +128,21 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
         names = read_names(settings.kserve_names, {name: one.default.spec for name, one in models.items()})
         store = make_store(settings)
         try:
-            opened = store, meter, metrics.url, readiness, tracing, hang_ups, tokens, certificates, max_connections
-            event_loop.run(_serve(settings, Prepared(models, names, costs, *opened), tell_parent))
+            prepared = Prepared(
+                models=models,
+                names=names,
+                costs=costs,
+                store=store,
+                meter=meter,
+                metrics_url=metrics.url,
+                readiness=readiness,
+                tracing=tracing,
+                hang_ups=hang_ups,
+                tokens=tokens,
+                certificates=certificates,
+                max_connections=max_connections,
+            )
+            event_loop.run(_serve(settings, prepared, tell_parent))
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)  # it is already ending, with an exit status of its own
@@ -148,9 +161,16 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     loop = CoreLoop(core, store_calls, expected_cost(prepared.costs))
     wire = wire_limits(settings)
     authenticator = Authenticator(Catalog(models, wire), prepared.tokens, allowances)
-    connections = prepared.max_connections, settings.ping_ms
-    limits = settings.max_message_bytes, *connections, settings.max_rpcs, settings.max_connection_rpcs
-    transport = Transport(*limits, tell_parent is not None, prepared.certificates, reflection=authenticator.is_open)
+    transport = Transport(
+        max_message_bytes=settings.max_message_bytes,
+        max_connections=prepared.max_connections,
+        ping_ms=settings.ping_ms,
+        max_rpcs=settings.max_rpcs,
+        max_connection_rpcs=settings.max_connection_rpcs,
+        share_port=tell_parent is not None,
+        certificates=prepared.certificates,
+        reflection=authenticator.is_open,
+    )
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
