@@ -174,9 +174,9 @@ class _Namer:
         elif isinstance(request, generation_requests.Delete):
             more = self.generation(request.generation)
         elif isinstance(request, generation_requests.Fork):
-            more = (request.target.session, self.position(request.position), request.request_id)
-        elif isinstance(request, generation_requests.CopyInto):
-            more = (request.request_id, self.record(request.copy), self.result(request.otherwise))
+            source = request.source
+            copied = self.record(source) if isinstance(source, Record) else self.result(source)
+            more = (request.target.session, self.position(request.position), request.request_id, copied)
         else:
             raise TypeError(f"no fingerprint for {type(request).__name__}")
         return (*common, request.conflicts, request.unknowns, more)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cellkeeper_service.domain.record import Record
 from cellkeeper_service.errors import Reason, Rejection
 
-from .generation_requests import CarryOver, CopyInto, Open, SetState
+from .generation_requests import CarryOver, Fork, Open, SetState
 from .limits import Limits
 from .models import Models
 from .requests import Request, Step
@@ -109,7 +110,7 @@ class AdmissionControl:
             self._last_finished = now
 
     def release(self, request: Request) -> None:
-        """Counts a request that leaves unfinished, because another one that enters continues it."""
+        """Counts a request that leaves unfinished, to enter again."""
         self.unanswered -= 1
         self.unanswered_bytes -= request.held_bytes
 
@@ -187,8 +188,8 @@ class AdmissionControl:
             return 0 if request.initial_state is None else len(request.initial_state)
         if isinstance(request, SetState):
             return len(request.state)
-        if isinstance(request, CopyInto) and request.copy is not None:
-            return len(request.copy.checkpoint) + len(request.copy.log)
+        if isinstance(request, Fork) and isinstance(request.source, Record):
+            return len(request.source.checkpoint) + len(request.source.log)
         return 0
 
     def _bytes_of(self, model: str, wanted: frozenset[str]) -> int:

@@ -95,13 +95,13 @@ class Context:
         request.status, request.result = DONE, result
         self.finished.append(request)
 
-    def goes_on_as(self, request: Request, other: Request) -> None:
-        """Continues the request as another, which may belong to another session."""
+    def goes_on_at(self, request: Request, key: SessionKey) -> None:
+        """Moves the request to the end of another session's queue, as if it arrived now."""
         self.admission.release(request)
-        request.status = DONE
-        session = self.admit(other)
+        request.key, request.status = key, WAITING
+        session = self.admit(request)
         if session is not None:
-            self.enqueue(session, other)
+            self.enqueue(session, request)
 
     def requeue(self, session: SessionState, requests: Iterable[Request]) -> None:
         """Puts requests back at the front of the queue, in their order, to be decided again."""

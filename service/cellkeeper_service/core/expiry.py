@@ -5,16 +5,6 @@ from __future__ import annotations
 from collections import deque
 
 from .context import Context
-from .generation_requests import Fork
-from .requests import Request
-
-
-def abandon(request: Request) -> None:
-    """Marks a request whose caller went away, so that nothing more is started for it. A write that was already decided
-    may still happen; a retry finds it by its origin."""
-    request.gone = True
-    if isinstance(request, Fork) and request.into is not None:
-        request.into.gone = True
 
 
 def end_dead_requests(context: Context) -> None:

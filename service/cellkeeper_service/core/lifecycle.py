@@ -12,12 +12,12 @@ from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Reason, Rejection
 
 from .decision_table import generation_changed, not_found, refuse_misplaced, refuse_unserved
-from .generation_requests import CarryOver, CopyInto, Delete, Deleted, Fork, Moved, Open, OpenReply, Reset, SetState
+from .generation_requests import CarryOver, Delete, Deleted, Fork, Moved, Open, OpenReply, Reset, SetState
 from .models import Models, Version
 from .requests import Request, Write
 from .sequence import ended, ttl_of_next
 
-MakesGeneration = Open | Reset | SetState | CarryOver | CopyInto
+MakesGeneration = Open | Reset | SetState | CarryOver | Fork
 """The requests that make a generation."""
 
 
@@ -78,8 +78,8 @@ def start_over(
     return Write(Commit(request.key, standing, header, b"", state), Moved(position), served, state)
 
 
-def fork(record: Record | None, request: Fork) -> Record | Rejection:
-    """Returns the source's record up to the requested position."""
+def source_of(record: Record | None, request: Fork) -> Record | Rejection:
+    """Returns what the fork copies: the source's record up to the requested position."""
     if record is None:
         return not_found()
     asked = request.position
@@ -93,17 +93,19 @@ def fork(record: Record | None, request: Fork) -> Record | Rejection:
     return Record(record.header.replace(position=asked), record.checkpoint, log)
 
 
-def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> Write | Moved | Rejection:
-    """Returns the copy under a new generation. It keeps the source's heads, which name the consumed inputs."""
+def copy_into(
+    record: Record | None, request: Fork, source: Record | Rejection, new: NewGeneration
+) -> Write | Moved | Rejection:
+    """Returns the copy under a new generation. It keeps the source's heads, which name the consumed inputs. record: the
+    target's."""
     if record is not None:
         if done := done_before(record.header, request):
             return done
-        if request.otherwise is None:
+        if isinstance(source, Record):
             text = f"target: session {request.key.session!r} exists already"
             return Rejection(Reason.SESSION_EXISTS, text, field="target")
-    if request.copy is None:
-        return request.otherwise or not_found()
-    source = request.copy
+    if isinstance(source, Rejection):
+        return source
     position = Position(new.generation, source.position.step, source.position.head)
     header = source.header.replace(
         position=position,

@@ -50,12 +50,16 @@ WAITING, LOADING, READY, COMPUTING, COMMITTING, DONE = Status
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One operation on one session. deadline: seconds of the monotonic clock."""
+    """One operation on one session. deadline: seconds of the monotonic clock.
+
+    gone: the caller went away, so nothing more is started for it. A write that was already decided may still happen; a
+        retry finds it by its origin.
+    """
 
     key: SessionKey
     deadline: float
     done: Done
-    gone: bool = field(default=False, init=False)  # the caller went away; nobody reads the reply
+    gone: bool = field(default=False, init=False)
     arrived: float = field(default=0.0, init=False)
     number: int = field(default=0, init=False)  # order of arrival over all sessions
     held_bytes: int = field(default=0, init=False)  # by it and its reply

@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from cellkeeper_service.core.expiry import abandon
 from cellkeeper_service.core.generation_requests import Delete, Deleted, Fork, Moved, Open, Reset, SetState
 from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.requests import StepReply
@@ -149,7 +148,7 @@ def test_a_fork_whose_caller_leaves_while_its_target_is_busy_is_not_carried_out(
     one.core.submit(left.request)
     one.collect()
     one.load(0)
-    abandon(left.request)
+    left.request.gone = True
     world.settle()
     assert reason(left.result) == "CALLER_GONE"
     assert busy.outputs == expected([7])
@@ -168,7 +167,7 @@ def test_a_fork_whose_caller_leaves_once_its_copy_is_sent_is_found_by_its_retry(
     left.request = fork(world, left)
     world.replicas[0].core.submit(left.request)
     until(world, "writes")
-    abandon(left.request)
+    left.request.gone = True
     world.settle()
     assert isinstance(left.result, Moved)
     assert world.ask(fork(world, again), again) == left.result
