@@ -13,7 +13,7 @@ from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.log_replay import LogReplay
-from cellkeeper_service.core.requests import Computable, Request, Write
+from cellkeeper_service.core.requests import Computable, Request
 from cellkeeper_service.core.session import CachedState, SessionState
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, Delete
@@ -265,8 +265,7 @@ class _Namer:
     def to_commit(self, request: Any) -> Any:
         if isinstance(request, wire.Step):
             return self.request(request), self.position(request.after), request.acked_step, request.created
-        commit = request.write.commit if isinstance(request.write, Write) else None
-        return self.request(request), commit and self.call(commit)
+        return self.request(request), self.call(request.write.call)
 
     def cached(self, cached: CachedState) -> Any:
         state = cached.seed if cached.seed is not None else int(cached.version.engine._states[cached.row])  # type: ignore[attr-defined]

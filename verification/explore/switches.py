@@ -88,7 +88,7 @@ def delete_names_its_generation() -> AbstractContextManager[Any]:
         if record is None:
             return generation_requests.Deleted(False)
         request.generation = record.position.generation
-        return StoreDelete(request.key, record.position.generation)
+        return wire.Write(StoreDelete(request.key, record.position.generation), generation_requests.Deleted(True))
 
     return patch.object(lifecycle, "delete", whatever_stands)
 

@@ -12,7 +12,6 @@ from typing import Any
 from cellkeeper_service.domain.position import MAX_STEP, first_position
 from cellkeeper_service.domain.record import NO_ORIGIN, Header, Record
 from cellkeeper_service.domain.store import DamagedRecord
-from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
@@ -20,7 +19,7 @@ from .carry_over import Rerun, carry_over
 from .computing import NO_OUTPUTS, start_chunk, start_log_replay
 from .context import Context
 from .decision_table import Verdict, decide, not_found, refuse_unserved
-from .generation_requests import CarryOver, Delete, Deleted, Fork, Open, Reset, SetState
+from .generation_requests import CarryOver, Delete, Fork, Open, Reset, SetState
 from .lifecycle import new_header
 from .requests import LOADING, GetSession, GetState, Request, SessionReply, Step, Write
 from .sequence import has_ended
@@ -251,10 +250,9 @@ def _create(context: Context, session: SessionState, step: Step, replaces: Heade
 def _conclude(context: Context, session: SessionState, request: Request, decided: Any) -> None:
     """Finishes the session's first request, after a commit if the decision writes anything."""
     session.queue.popleft()
-    if isinstance(decided, (Write, StoreDelete)):
-        request.write = decided
+    if isinstance(decided, Write):
         context.drop(session)
-        context.commit_soon(session, request, decided.reply if isinstance(decided, Write) else Deleted(True))
+        context.commit_soon(session, request, decided)
     else:
         context.finish(request, decided)
 

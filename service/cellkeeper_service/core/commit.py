@@ -10,7 +10,7 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Limits
-from .requests import Request, Step, Write
+from .requests import Request, Step
 from .sequence import NO_GENERATION, ended, has_ended
 from .session import CachedState, InflightCommit, SessionState
 
@@ -18,10 +18,8 @@ from .session import CachedState, InflightCommit, SessionState
 def build_commit(session: SessionState, requests: list[Request], now_ms: int) -> InflightCommit:
     """Returns one commit of `requests`: computed chunks in order, or a single other change of the session."""
     write = requests[0].write
-    if isinstance(write, Write):
-        return InflightCommit(session, requests, write.commit, None)
     if write is not None:
-        return InflightCommit(session, requests, write, None)
+        return InflightCommit(session, requests, write.call, None)
     if session.cached is None:
         raise RuntimeError("chunks wait for their commit, but the state they were computed on is gone")
     chunks: Any = requests  # a pending request without a write is a chunk

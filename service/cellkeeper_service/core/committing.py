@@ -8,7 +8,7 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 
 from .commit import build_commit, leave_in_doubt, why_not_again
 from .context import Context, late
-from .requests import Request, Step, Write
+from .requests import Request, Step
 from .session import InflightCommit, SessionState
 
 _new = tuple.__new__  # a named tuple's own __new__ is a Python function
@@ -59,9 +59,12 @@ def committed(context: Context, commit: InflightCommit) -> None:
             context.meter.checkpointed(call.key.model)
     for request in commit.requests:
         write = request.write
-        if write is not None and isinstance(write, Write) and write.version is not None and write.seed is not None:
-            context.place(commit.session, write.version, write.commit.header, write.seed)
-        context.finish(request, request.result)
+        if write is None:
+            context.finish(request, None)
+            continue
+        if write.version is not None and isinstance(call, Commit) and call.checkpoint is not None:
+            context.place(commit.session, write.version, call.header, call.checkpoint)
+        context.finish(request, write.reply)
 
 
 def not_committed(context: Context, commit: InflightCommit, result: CommitResult) -> None:

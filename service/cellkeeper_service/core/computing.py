@@ -179,9 +179,8 @@ def _finish_carry_over(context: Context, cached: CachedState, request: CarryOver
         at = first_position(context.mint(), record.position.step)
     else:
         at = advance(cached.header.position, request.data, target.step_bytes)
-    write = request.write = carried(record, request, target, at, state, context.clock.wall_ms())
     context.drop(session)
-    context.commit_soon(session, request, write.reply)
+    context.commit_soon(session, request, carried(record, request, target, at, state, context.clock.wall_ms()))
 
 
 def not_finite(context: Context, cached: CachedState) -> None:

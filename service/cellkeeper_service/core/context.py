@@ -14,7 +14,7 @@ from .admission import AdmissionControl
 from .lifecycle import NewGeneration
 from .limits import Clock, Limits
 from .models import Models, Version
-from .requests import COMMITTING, DONE, WAITING, Request, Step
+from .requests import COMMITTING, DONE, WAITING, Request, Step, Write
 from .session import CachedState, SessionState
 from .state_cache import StateCache
 
@@ -116,9 +116,8 @@ class Context:
             return Rejection(Reason.CALLER_GONE, "the caller went away before the request started")
         return late(request, now)
 
-    def commit_soon(self, session: SessionState, request: Request, result: Any) -> None:
-        """Has the request's write committed; `result` is its result after that."""
-        request.status, request.result = COMMITTING, result
+    def commit_soon(self, session: SessionState, request: Request, write: Write) -> None:
+        request.status, request.write = COMMITTING, write
         session.pending.append(request)
         if session.in_flight is None:
             self.to_commit[session] = None

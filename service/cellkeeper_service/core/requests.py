@@ -27,12 +27,12 @@ on the loop's thread."""
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A decision to commit. Then the reply is `reply`, and `seed`, if given, is the session's state."""
+    """A decision to write. Then the reply is `reply`. version: caches the written checkpoint, which is the session's
+    state; None: nothing is cached."""
 
-    commit: Commit
+    call: Commit | Delete
     reply: Any
     version: Version | None = None
-    seed: bytes | None = None
 
 
 class Status(Enum):
@@ -66,8 +66,8 @@ class Request:
     conflicts: int = field(default=0, init=False)  # commits lost against other writers
     unknowns: int = field(default=0, init=False)  # unanswered commits
     status: Status = field(default=WAITING, init=False)
-    result: Any = field(default=None, init=False)  # while COMMITTING: its result after that; see reply
-    write: Write | Delete | None = field(default=None, init=False)  # what it commits, unless that is a chunk
+    result: Any = field(default=None, init=False)  # see reply
+    write: Write | None = field(default=None, init=False)  # what it commits, unless that is a chunk
 
     touches = True  # counts as use of the session: refreshes the TTL
 
