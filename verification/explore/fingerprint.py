@@ -264,7 +264,7 @@ class _Namer:
 
     def to_commit(self, request: Any) -> Any:
         if isinstance(request, wire.Step):
-            return self.request(request), self.position(request.after), request.acked_step, request.created
+            return self.request(request), self.position(request.after), request.acked_at(request.at), request.created
         return self.request(request), self.call(request.write.call)
 
     def cached(self, cached: CachedState) -> Any:

@@ -40,7 +40,7 @@ def chunk_commit(key: SessionKey, cached: CachedState, chunks: Sequence[Step], n
         if chunk.sequence is not None and chunk.sequence.ends:
             header = header.replace(ttl_ms=chunk.sequence.end_ttl_ms, origin=ended(header.origin))
     checkpoint = cached.checkpoint
-    if checkpoint is not None and checkpoint.step <= min(chunk.acked_step for chunk in chunks):
+    if checkpoint is not None and checkpoint.step <= min(chunk.acked_at(chunk.at) for chunk in chunks):
         header = header.with_checkpoint(checkpoint.step, checkpoint.head)
         log = bytes(checkpoint.tail[: (after.step - checkpoint.step) * header.step_bytes])
         return Commit(key, expected, header, log, checkpoint.state)

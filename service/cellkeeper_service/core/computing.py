@@ -30,8 +30,8 @@ def start_log_replay(cached: CachedState, record: Record, duplicates: list[Step]
     start, end = record.header.checkpoint_step, record.position.step
     replay = LogReplay(cached.session.key, float("inf"), no_reply, record)
     for step in duplicates:
-        if (asked := step.asked_step) is not None:
-            replay.duplicates[step] = asked - start
+        if (asked := step.position_in(record)) is not None:
+            replay.duplicates[step] = asked.step - start
             step.pieces, step.end_state, step.status = (), None, READY
     names = NO_OUTPUTS.union(*(step.wanted for step in duplicates))
     ends = {first + step.steps for step, first in replay.duplicates.items() if step.wants_state}
@@ -125,7 +125,7 @@ def finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
     """A chunk is computed: advances the frontier. The reply waits for the commit."""
     before, at, version, session = cached.frontier, cached.step, cached.version, cached.session
     cached.frontier = step.after = advance(before, step.data, version.step_bytes)
-    cached.step = at + step.steps
+    step.at, cached.step = at, at + step.steps
     cached.current ^= 1
     if step.checkpoint_state is not None:
         cached.checkpoint = Checkpoint(at, before.head, step.checkpoint_state, bytearray())

@@ -135,6 +135,7 @@ class Step(Computable):
     load_seconds: float = field(default=0.0, init=False)  # of the store's read and the log replay
     distrusts_hot: bool = field(default=False, init=False)  # decided on the store's record only
     version: Version | None = field(default=None, init=False)  # that computed it
+    at: int = field(default=0, init=False)  # the session's step when it was computed
     after: Position | None = field(default=None, init=False)  # once it is computed
     in_doubt: tuple[bytes, ...] = field(default=(), init=False)  # generations of unanswered commits: see commit.py
     created: bool = field(default=False, init=False)  # it created its session
@@ -143,23 +144,13 @@ class Step(Computable):
     sequence: Sequenced | None = None  # without position: see Sequenced
 
     @property
-    def asked_step(self) -> int | None:
-        """The step at which the chunk belongs; None: at the session's position."""
-        if self.position is not None:
-            return self.position.step
-        return None if self.sequence is None else self.sequence.asked_step
-
-    @property
     def all_steps(self) -> int:
         """The time steps that have outputs: the chunk's and the forecast's."""
         return self.steps if self.rollout is None else self.steps + self.rollout.steps
 
-    @property
-    def acked_step(self) -> int:
-        """The result of `acked_at` for the step at which the chunk was computed."""
-        if self.after is None:
-            raise RuntimeError("it is asked for of a step that was not computed")
-        return self.acked_at(self.after.step - self.steps)
+    def position_in(self, record: Record) -> Position | None:
+        """Returns where the chunk belongs in the record's history; None: at its end."""
+        return self.position if self.sequence is None else self.sequence.position_in(record)
 
     def acked_at(self, step: int) -> int:
         """Returns the step up to which the client holds every reply if this chunk is applied at `step`."""

@@ -27,7 +27,7 @@ def session_at(inputs: list[int]) -> SessionState:
 def chunk(before: list[int], inputs: list[int], acked: int | None = None) -> Step:
     """Returns a chunk that is computed but not committed."""
     made = step(inputs, at(before), acked)
-    made.after = at(before + inputs)
+    made.at, made.after = len(before), at(before + inputs)
     return made
 
 
