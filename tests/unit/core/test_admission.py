@@ -362,7 +362,7 @@ def test_a_fork_that_goes_on_in_its_target_is_not_finished() -> None:
     sessions, loads = replica.core.take_loads()
     replica.core.on_loaded(sessions, [made.record(made.version(), [1, 2]) for _ in loads])
     replica.core.schedule()
-    assert (fork.key, fork.status) == (fork.target, Status.WAITING)
+    assert (fork.key, fork.status) == (fork.target, Status.LOADING)
     assert replica.core.unanswered == 2, "the fork leaves its source's queue and enters its target's"
     enter(replica.admission, 1, now=1.0)
     assert replica.admission.requests_per_second == 0.0
