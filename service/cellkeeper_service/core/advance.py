@@ -46,10 +46,9 @@ def advance(context: Context, session: SessionState) -> None:
 
 def _go_on(context: Context, session: SessionState, request: Request) -> bool:
     """Returns False if the request waits for the session's own commits."""
-    now = context.now
-    if request.gone or now >= request.deadline:
+    if (why := context.dead(request)) is not None:
         session.queue.popleft()
-        context.finish(request, context.dead(request, now))
+        context.finish(request, why)
     elif isinstance(request, Step) and (cached := continues(session, request)) is not None:
         session.queue.popleft()
         start_chunk(cached, request)

@@ -7,7 +7,7 @@ from itertools import takewhile
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 
 from .commit import build_commit, leave_in_doubt, why_not_again
-from .context import Context, late
+from .context import Context
 from .requests import Request, Step
 from .session import InflightCommit, SessionState
 
@@ -24,7 +24,7 @@ def launch(context: Context, session: SessionState, now_ms: int) -> InflightComm
     if len(on_time) < len(requests):
         too_late, *session.pending = requests[len(on_time) :]
         context.requeue(session, context.unwind(session))
-        context.finish(too_late, late(too_late, context.now))
+        context.finish(too_late, context.dead(too_late))
         context.ready[session] = None
     return session.in_flight
 

@@ -110,11 +110,13 @@ class Context:
             request.status = WAITING
         session.queue.extendleft(reversed(again))
 
-    def dead(self, request: Request, now: float) -> Rejection | None:
+    def dead(self, request: Request) -> Rejection | None:
         """Returns why nobody waits for this request any more; None: somebody does."""
         if request.gone:
             return Rejection(Reason.CALLER_GONE, "the caller went away before the request started")
-        return late(request, now)
+        if self.now >= request.deadline:
+            return Rejection(Reason.DEADLINE_PASSED, "the deadline passed before the request was committed")
+        return None
 
     def commit_soon(self, session: SessionState, request: Request, write: Write) -> None:
         request.status, request.write = COMMITTING, write
@@ -193,9 +195,3 @@ class Context:
 
 def no_reply(requests: Sequence[Request]) -> None:
     """Tells nobody: the `done` of requests that no client has sent."""
-
-
-def late(request: Request, now: float) -> Rejection | None:
-    if now >= request.deadline:
-        return Rejection(Reason.DEADLINE_PASSED, "the deadline passed before the request was committed")
-    return None

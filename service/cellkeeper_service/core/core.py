@@ -28,7 +28,7 @@ from cellkeeper_service.errors import Rejection, internal_error
 from .advance import advance, start_at_once
 from .batch import Batch, form_batches
 from .committing import committed, launch, launch_chunk, not_committed
-from .computing import end_dead, finish_chunk, not_finite, take_slice, work_failed
+from .computing import end_dead, finish_chunk, not_finite, take_slice, waiting_for
 from .context import Context
 from .counting import count_finished
 from .expiry import end_dead_requests, let_retired_go
@@ -36,7 +36,7 @@ from .guarded_meter import guarded
 from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .loading import loaded, next_loads
 from .models import Models
-from .requests import Request, Step
+from .requests import Computable, Request, Step
 from .session import CachedState, InflightCommit, SessionState
 
 log = logging.getLogger(__name__)
@@ -168,13 +168,12 @@ class Core:
                         cache.waiting.rotate(1)  # it keeps its place
                     break
 
-    def _end_dead(self, cached: CachedState) -> bool:
-        work = cached.work
+    def _end_dead(self, cached: CachedState, work: Computable) -> bool:
         try:
-            return end_dead(self.context, cached)
+            return end_dead(self.context, cached, work)
         except Exception:
             log.exception("internal error: a session's request failed")
-            work_failed(self.context, cached, work, internal_error())
+            self.context.broken(cached.session, waiting_for(cached.session, work))
             return True
 
     # the engine
@@ -186,11 +185,10 @@ class Core:
         finite = None if computed is None else computed.finite
         plain = None if batch.states_before or batch.states_after else computed  # no states were read
         cache, ready = context.cache_of(batch.version), context.ready
-        for row, cached in enumerate(batch.states):
+        for row, (cached, work) in enumerate(zip(batch.states, batch.works, strict=True)):
             cached.in_batch = False
             if cached.dropped and not cache.left_batch(cached):
                 continue
-            work = cached.work
             try:
                 if (
                     plain is not None
@@ -206,12 +204,12 @@ class Core:
                     if cached.session.queue:
                         ready[cached.session] = None
                 elif finite is not None and not finite[row]:
-                    not_finite(context, cached)
+                    not_finite(context, cached, work)
                 else:
-                    take_slice(context, batch, row, cached)
+                    take_slice(context, batch, row, cached, work)
             except Exception:
                 log.exception("internal error: a session's request failed")
-                work_failed(context, cached, work, internal_error())
+                context.broken(cached.session, waiting_for(cached.session, work))
         if batch.steps:
             context.meter.tick(name, len(batch), batch.steps)
         if batch.change is not None:
@@ -225,9 +223,9 @@ class Core:
         halves = batch.halves() if why is None else []
         if not halves:
             cache = context.cache_of(batch.version)
-            for cached in batch.states:
+            for cached, work in zip(batch.states, batch.works, strict=True):
                 if cache.left_batch(cached):
-                    work_failed(context, cached, cached.work, why or internal_error())
+                    context.fail(cached.session, waiting_for(cached.session, work), why or internal_error())
         return halves
 
     # the store

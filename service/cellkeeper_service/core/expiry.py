@@ -9,9 +9,8 @@ from .context import Context
 
 def end_dead_requests(context: Context) -> None:
     """Finishes waiting requests whose deadline has passed or whose caller is gone."""
-    now = context.now
     for session in list(context.queued):
-        dead = [(request, why) for request in session.queue if (why := context.dead(request, now))]
+        dead = [(request, why) for request in session.queue if (why := context.dead(request))]
         if not dead:
             continue
         gone = {id(request) for request, _ in dead}

@@ -34,7 +34,7 @@ def names(batches: list[Batch]) -> list[tuple[int, list[str]]]:
 
 
 def formed(cache: StateCache) -> list[Batch]:
-    return form_batches(cache, LIMITS, 0.0, lambda cached: False)
+    return form_batches(cache, LIMITS, 0.0, lambda cached, work: False)
 
 
 def test_slices_of_one_length_share_a_batch() -> None:
@@ -67,7 +67,7 @@ def test_what_was_dropped_or_ended_in_time_is_left_out() -> None:
     assert fifth.work is not None
     fifth.work.gone = True
     ended = [second, fifth]  # the fourth has begun, and continues
-    assert names(form_batches(cache, LIMITS, 1.0, lambda cached: cached in ended)) == [(1, ["s2", "s3"])]
+    assert names(form_batches(cache, LIMITS, 1.0, lambda cached, work: cached in ended)) == [(1, ["s2", "s3"])]
     assert not fifth.in_batch
     assert third.in_batch
     assert third.work is not None

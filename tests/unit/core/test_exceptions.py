@@ -28,7 +28,7 @@ PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "a first request goes on": (advance, "_go_on", lambda context, session, request: session.key.session),
     "a request is decided": (advance, "_decide", lambda context, session, request, reading: session.key.session),
     "a chunk is begun": (advance, "start_chunk", lambda cached, step: step.key.session),
-    "a slice was computed": (core, "take_slice", lambda context, batch, row, cached: cached.session.key.session),
+    "a slice was computed": (core, "take_slice", lambda context, batch, row, cached, work: cached.session.key.session),
     "a chunk was computed": (core, "finish_chunk", lambda context, cached, step: step.key.session),
     "a chunk's commit is built": (core, "launch_chunk", lambda context, session, now_ms: session.key.session),
     "a commit is built": (committing, "build_commit", lambda session, requests, now_ms: session.key.session),
@@ -66,7 +66,7 @@ def test_late_work_that_cannot_be_ended_fails_alone(monkeypatch: pytest.MonkeyPa
     for name, place in (("good", good), ("bad", bad)):
         world.step([1], place, session=name)  # from now on its state is cached
     at = {name: standing(world, name).position for name in ("good", "bad")}
-    ends = raises_for(computing.end_dead, lambda context, cached: cached.session.key.session)
+    ends = raises_for(computing.end_dead, lambda context, cached, work: cached.session.key.session)
     monkeypatch.setattr(core, "end_dead", ends)
     replies = [
         world.send([2], at["good"], session="good"),
