@@ -94,7 +94,6 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState, wo
     match work:
         case Step() if not work.peek:
             finish_chunk(context, cached, work)
-            context.go_on(session)
             return
         case Step():
             work.computed_at, work.version = context.now, cached.version
@@ -137,6 +136,8 @@ def finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
     session.pending.append(step)
     if session.in_flight is None:
         context.to_commit[session] = None
+    if session.queue:
+        context.ready[session] = None
 
 
 def _finish_log_replay(context: Context, cached: CachedState, replay: LogReplay) -> None:

@@ -126,11 +126,6 @@ class Context:
 
     # sessions
 
-    def go_on(self, session: SessionState) -> None:
-        """Marks the session ready if requests wait for what has just happened, or if it may be forgotten now."""
-        if session.queue or session.cached is None:
-            self.ready[session] = None
-
     def settle(self, session: SessionState) -> None:
         """Files a session for which nothing more can be started: it waits, stays cached, or is forgotten."""
         if session.queue:

@@ -27,7 +27,7 @@ from cellkeeper_service.errors import Rejection, internal_error
 
 from .advance import advance, start_at_once
 from .batch import Batch, form_batches
-from .committing import committed, launch, launch_chunk, not_committed
+from .committing import committed, launch, not_committed
 from .computing import end_dead, finish_chunk, not_finite, take_slice, waiting_for
 from .context import Context
 from .counting import count_finished
@@ -184,7 +184,7 @@ class Core:
         computed, steps = batch.computed, batch.steps
         finite = None if computed is None else computed.finite
         plain = None if batch.states_before or batch.states_after else computed  # no states were read
-        cache, ready = context.cache_of(batch.version), context.ready
+        cache = context.cache_of(batch.version)
         for row, (cached, work) in enumerate(zip(batch.states, batch.works, strict=True)):
             cached.in_batch = False
             if cached.dropped and not cache.left_batch(cached):
@@ -201,8 +201,6 @@ class Core:
                     work.pieces = ((plain, row, 0, steps),)
                     cached.work = None
                     finish_chunk(context, cached, work)
-                    if cached.session.queue:
-                        ready[cached.session] = None
                 elif finite is not None and not finite[row]:
                     not_finite(context, cached, work)
                 else:
@@ -263,7 +261,7 @@ class Core:
             if not requests or session.in_flight is not None:
                 continue
             try:
-                commit = launch_chunk(context, session, now_ms) or launch(context, session, now_ms)
+                commit = launch(context, session, now_ms)
             except Exception:
                 log.exception("internal error: a session's request failed")
                 session.in_flight = None
@@ -287,7 +285,8 @@ class Core:
             except Exception:
                 log.exception("internal error: a session's request failed")
                 context.broken(session, commit.requests)
-            context.go_on(session)
+            if session.queue or session.cached is None:  # something waits for this, or the session may be forgotten
+                context.ready[session] = None
             if session.pending:
                 context.to_commit[session] = None
         if (done := results.count(COMMITTED)) == len(results):

@@ -30,7 +30,6 @@ PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "a chunk is begun": (advance, "start_chunk", lambda cached, step: step.key.session),
     "a slice was computed": (core, "take_slice", lambda context, batch, row, cached, work: cached.session.key.session),
     "a chunk was computed": (core, "finish_chunk", lambda context, cached, step: step.key.session),
-    "a chunk's commit is built": (core, "launch_chunk", lambda context, session, now_ms: session.key.session),
     "a commit is built": (committing, "build_commit", lambda session, requests, now_ms: session.key.session),
     "a commit was done": (core, "committed", lambda context, commit: commit.session.key.session),
 }
@@ -46,8 +45,6 @@ def test_only_the_session_at_fault_fails(place: str, slots: int, monkeypatch: py
     peek = place in ("a first request goes on", "a request is decided")
     inputs = [1] * 6 if place == "a slice was computed" else [1]  # a whole chunk is not a slice
     with monkeypatch.context() as patched:
-        if place == "a commit is built":
-            patched.setattr(core, "launch_chunk", lambda *arguments: None)  # its short cut
         patched.setattr(module, name, raises_for(getattr(module, name), of))
         replies = [world.send(inputs, place, session=name, peek=peek) for name, place in (("good", good), ("bad", bad))]
         world.settle()
