@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cellkeeper_service.domain.meter import Meter
@@ -19,6 +20,7 @@ from .session import CachedState, SessionState
 from .state_cache import StateCache
 
 
+@dataclass(eq=False)
 class Context:
     """Makes no callbacks: notes what has happened, and the core goes on from there.
 
@@ -29,32 +31,26 @@ class Context:
     finished: requests that have their result but have not been handed to the driver.
     """
 
-    def __init__(
-        self,
-        models: Mapping[str, Models],
-        limits: Limits,
-        clock: Clock,
-        meter: Meter,
-        mint: Callable[[], bytes],
-        owe: Callable[[str, int], None],
-    ) -> None:
-        self.models = models
-        self.limits = limits
-        self.clock = clock
-        self.meter = meter
-        self.mint = mint
-        self.owe = owe
-        self.admission = AdmissionControl(models, limits)
-        self.sessions: dict[SessionKey, SessionState] = {}
-        self.caches: dict[Version, StateCache] = {}
-        self.ready: dict[SessionState, None] = {}
-        self.queued: dict[SessionState, None] = {}
-        self.to_load: list[SessionState] = []
-        self.to_load_alone: deque[SessionState] = deque()
-        self.alone_next = False
-        self.to_commit: dict[SessionState, None] = {}
-        self.finished: list[Request] = []
-        self.now = 0.0  # monotonic time of the event
+    models: Mapping[str, Models]
+    limits: Limits
+    clock: Clock
+    meter: Meter
+    mint: Callable[[], bytes]
+    owe: Callable[[str, int], None]
+    admission: AdmissionControl = field(init=False)
+    sessions: dict[SessionKey, SessionState] = field(default_factory=dict, init=False)
+    caches: dict[Version, StateCache] = field(default_factory=dict, init=False)
+    ready: dict[SessionState, None] = field(default_factory=dict, init=False)
+    queued: dict[SessionState, None] = field(default_factory=dict, init=False)
+    to_load: list[SessionState] = field(default_factory=list, init=False)
+    to_load_alone: deque[SessionState] = field(default_factory=deque, init=False)
+    alone_next: bool = field(default=False, init=False)
+    to_commit: dict[SessionState, None] = field(default_factory=dict, init=False)
+    finished: list[Request] = field(default_factory=list, init=False)
+    now: float = field(default=0.0, init=False)  # monotonic time of the event
+
+    def __post_init__(self) -> None:
+        self.admission = AdmissionControl(self.models, self.limits)
 
     def begin_event(self) -> None:
         """Sets the time at which everything that this event does happens."""
@@ -80,7 +76,8 @@ class Context:
             session = SessionState(request.key)
         refused = self.admission.enter(request, len(session.queue), self.now)
         if refused is not None:
-            self.finish(request, refused)
+            request.status, request.result = DONE, refused
+            self.finished.append(request)
             return None
         self.sessions[request.key] = session
         return session

@@ -2,7 +2,7 @@
 
 Plain synchronous logic without I/O, clocks or threads. Events tell it what has happened:
 
-    submit(request)                     a request arrives
+    submit_many(requests)               requests arrive
     on_loaded(sessions, results)        the store has read what `take_loads` returned
     on_computed(batch), on_failed(...)  the engine has executed a batch, or has failed
     on_committed(commits, results)      the store has answered the commits of `take_commits`
@@ -62,12 +62,8 @@ class Core:
         the engine computed for it beyond those that it asked for."""
         self.context = Context(models, limits, clock, guarded(meter), mint, owe)
 
-    def submit(self, request: Request) -> None:
-        """Submits a request whose fields have been checked."""
-        self.submit_many((request,))
-
     def submit_many(self, requests: Iterable[Request]) -> None:
-        """Submits requests that arrive together."""
+        """Submits requests that arrive together, and whose fields have been checked."""
         context = self.context
         context.begin_event()
         for request in requests:
@@ -80,11 +76,11 @@ class Core:
         together."""
         context = self.context
         context.begin_event()
-        now, number = context.now, context.admission.enter_alike(steps[0], len(steps), context.now)
-        if number is None:  # some of them may not be admitted
+        now, first = context.now, steps[0]
+        if context.admission.enter(first, 0, now, len(steps)) is not None:  # some of them may be admitted
             self.submit_many(steps)
             return
-        sessions, held_bytes = context.sessions, steps[0].held_bytes
+        sessions, held_bytes, number = context.sessions, first.held_bytes, first.number - len(steps)
         for step in steps:
             number += 1
             step.number, step.held_bytes, step.arrived = number, held_bytes, now
