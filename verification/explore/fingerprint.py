@@ -12,8 +12,7 @@ from cellkeeper_service.core import generation_requests
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.core import Core
-from cellkeeper_service.core.log_replay import LogReplay
-from cellkeeper_service.core.requests import Computable, Request
+from cellkeeper_service.core.requests import Computable, LogReplay, Request
 from cellkeeper_service.core.session import CachedState, SessionState
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, Delete

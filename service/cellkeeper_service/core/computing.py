@@ -11,8 +11,7 @@ from .batch import Batch
 from .carry_over import carried, target_retired
 from .context import Context, no_reply
 from .generation_requests import CarryOver, Policy
-from .log_replay import LogReplay
-from .requests import COMMITTING, READY, Computable, GetState, Request, StateReply, Step
+from .requests import COMMITTING, READY, Computable, GetState, LogReplay, Request, StateReply, Step
 from .session import CachedState, Checkpoint, SessionState
 
 NO_OUTPUTS: frozenset[str] = frozenset()

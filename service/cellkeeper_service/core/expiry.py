@@ -10,14 +10,12 @@ from .context import Context
 def end_dead_requests(context: Context) -> None:
     """Finishes waiting requests whose deadline has passed or whose caller is gone."""
     for session in list(context.queued):
-        dead = [(request, why) for request in session.queue if (why := context.dead(request))]
-        if not dead:
-            continue
-        gone = {id(request) for request, _ in dead}
-        session.queue = deque(request for request in session.queue if id(request) not in gone)
-        for request, why in dead:
-            context.finish(request, why)
-        context.ready[session] = None
+        dead = {request: why for request in session.queue if (why := context.dead(request))}
+        if dead:
+            session.queue = deque(request for request in session.queue if request not in dead)
+            for request, why in dead.items():
+                context.finish(request, why)
+            context.ready[session] = None
 
 
 def let_retired_go(context: Context) -> None:

@@ -108,6 +108,21 @@ class Computable(Request):
         return [self]
 
 
+@dataclass(slots=True, eq=False)
+class LogReplay(Computable):
+    """Computes the log of `record`, so that the request behind it finds the session's state. No client has sent it.
+
+    duplicates: chunks that were applied before, which get their outputs again; for each, which step of the log is its
+    first.
+    """
+
+    record: Record
+    duplicates: dict[Step, int] = field(default_factory=dict, init=False)
+
+    def clients(self) -> list[Request]:
+        return [*self.duplicates]
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """A forecast: `steps` >= 1 time steps after a chunk, whose inputs are the model's own predictions.
