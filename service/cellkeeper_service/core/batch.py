@@ -9,7 +9,7 @@ import numpy as np
 from cellkeeper_service.domain.engine import Computed
 from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
 
-from .limits import TickLimits
+from .limits import Limits
 from .models import Version
 from .requests import COMPUTING, Computable
 from .session import CachedState
@@ -111,7 +111,7 @@ class Batch:
 
 
 def form_batches(
-    cache: StateCache, limits: TickLimits, now: float, end_dead: Callable[[CachedState, Computable], bool]
+    cache: StateCache, limits: Limits, now: float, end_dead: Callable[[CachedState, Computable], bool]
 ) -> list[Batch]:
     """Returns the batches of the version's next tick, one for each length: a slice of each ready request, oldest first,
     within one budget of time steps. The first request without room waits for the next tick, with all after it.

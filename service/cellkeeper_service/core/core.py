@@ -121,7 +121,7 @@ class Core:
         batches: list[Batch] = []
         for cache in list(context.caches.values()):
             if cache.ready and engine_is_free:
-                batches += form_batches(cache, context.limits.tick, context.now, self._end_dead)
+                batches += form_batches(cache, context.limits, context.now, self._end_dead)
         if context.ready:
             self._advance_ready()
         return batches

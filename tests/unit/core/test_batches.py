@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cellkeeper_service.core.batch import Batch, form_batches
 from cellkeeper_service.core.lifecycle import new_header
-from cellkeeper_service.core.limits import TickLimits
+from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.requests import Status
 from cellkeeper_service.core.session import CachedState, SessionState
 from cellkeeper_service.core.state_cache import StateCache
@@ -12,7 +12,7 @@ from cellkeeper_service.domain.record import SessionKey
 
 from .made import START, step, version
 
-LIMITS = TickLimits(max_slice_steps=4, max_long_steps=8)
+LIMITS = Limits(max_slice_steps=4, max_long_steps=8)
 
 
 def ready(cache: StateCache, *lengths: int) -> list[CachedState]:

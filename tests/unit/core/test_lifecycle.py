@@ -206,7 +206,7 @@ def test_a_late_delete_does_not_touch_the_next_generation() -> None:
 
 
 def test_a_session_that_expired_is_not_found_though_it_is_cached() -> None:
-    world = World(limits=Limits(default_ttl_ms=1000, tick=TICK))
+    world = World(limits=Limits(default_ttl_ms=1000, **TICK))
     position = opened(world)
     position = world.step([1], position).position
     world.now = 0.9
