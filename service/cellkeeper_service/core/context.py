@@ -100,12 +100,11 @@ class Context:
         if session is not None:
             self.enqueue(session, request)
 
-    def requeue(self, session: SessionState, requests: Iterable[Request]) -> None:
+    def requeue(self, session: SessionState, requests: list[Request]) -> None:
         """Puts requests back at the front of the queue, in their order, to be decided again."""
-        again = list(requests)
-        for request in again:
+        for request in requests:
             request.status = WAITING
-        session.queue.extendleft(reversed(again))
+        session.queue.extendleft(reversed(requests))
 
     def dead(self, request: Request) -> Rejection | None:
         """Returns why nobody waits for this request any more; None: somebody does."""

@@ -254,8 +254,6 @@ class Core:
         sessions, context.to_commit = sessions[:MAX_CALL_ITEMS], dict.fromkeys(sessions[MAX_CALL_ITEMS:])
         for session in sessions:
             requests = session.pending
-            if not requests or session.in_flight is not None:
-                continue
             try:
                 commit = launch(context, session, now_ms)
             except Exception:
