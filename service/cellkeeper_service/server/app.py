@@ -21,7 +21,7 @@ from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.address import address_text
 from cellkeeper_service.core.core import Core, owe_nothing
 from cellkeeper_service.core.guarded_meter import guarded
-from cellkeeper_service.core.limits import Clock, Limits, TickLimits
+from cellkeeper_service.core.limits import Clock, Limits
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.store_calls import StoreCalls
@@ -299,7 +299,8 @@ def session_limits(settings: Settings) -> Limits:
         max_log_bytes=settings.max_log_bytes,
         default_ttl_ms=settings.default_ttl_ms or settings.max_ttl_ms,
         retry_delay_ms=settings.retry_delay_ms,
-        tick=TickLimits(settings.max_slice_steps, settings.max_long_steps),
+        max_slice_steps=settings.max_slice_steps,
+        max_long_steps=settings.max_long_steps,
     )
 
 
