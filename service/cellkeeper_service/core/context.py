@@ -163,10 +163,13 @@ class Context:
         self.fail(session, requests, internal_error())
 
     def place(self, session: SessionState, version: Version, header: Header, state: bytes) -> CachedState | None:
-        """Caches the session's state, if necessary in place of an idle session's. Returns None if no slot is free."""
+        """Caches the session's state, if necessary in place of an idle session's. Returns None if no slot is free, or
+        if the version is retired: a cache that is made for it now would never be let go."""
+        if version.retired:
+            return None
         cache = self.cache_of(version)
         cached = cache.put(session, header, state)
-        if cached is None and not version.retired and (other := cache.evictable()) is not None:
+        if cached is None and (other := cache.evictable()) is not None:
             self.drop(other.session)
             self.settle(other.session)
             self.meter.evicted(session.key.model, "capacity")
