@@ -213,6 +213,6 @@ def _non_finite(step: Step, position: Position | None) -> Rejection:
     return Rejection(Reason.NON_FINITE_RESULT, f"{field}: {text}", field=field, position=position)
 
 
-def waiting_for(session: SessionState, work: Computable) -> list[Request]:
+def waiting_for(session: SessionState, work: Computable | None) -> list[Request]:
     """Returns the requests that the work is for; a log replay without duplicates is for the first of the queue."""
-    return work.clients() or [*session.queue][:1]
+    return [] if work is None else work.clients() or [*session.queue][:1]
