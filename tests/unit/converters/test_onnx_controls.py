@@ -115,7 +115,7 @@ def test_a_refusal_suggests_constants_and_further_inputs_for_control_inputs(tmp_
     refused(tmp_path, words, import_onnx, controlled("B", ["B", 1]), tmp_path / "m")
 
 
-BEGUN = [  # h_out = x + (h where going, otherwise the first state)
+STARTED = [  # h_out = x + (the first state at a start, otherwise h)
     node("Where", "start first h", "held"),
     node("Add", "held x", "h_out"),
     node("Identity", "h_out", "y"),
@@ -128,7 +128,7 @@ def starting(nodes: list[Any]) -> bytes:
 
 
 def test_a_graph_that_begins_with_states_of_its_own_needs_them(tmp_path: Path) -> None:
-    model, start = starting(BEGUN), {"start": np.array(False)}
+    model, start = starting(STARTED), {"start": np.array(False)}
     says = r"constant start: where it is 1, the graph starts a sequence.*--initial FILE\), each of \['h'\]"
     refused(tmp_path, says, import_onnx, model, tmp_path / "m", constants=start, **QUICK)
     import_onnx(model, tmp_path / "m", constants=start, initial={"h": FIRST}, **QUICK)
@@ -137,13 +137,13 @@ def test_a_graph_that_begins_with_states_of_its_own_needs_them(tmp_path: Path) -
 
 
 SWITCHES = {
-    "begins with zeros": [node("Where", "start none h", "held"), *BEGUN[1:]],
+    "begins with zeros": [node("Where", "start none h", "held"), *STARTED[1:]],
     "stops everything": [
         node("Add", "h x", "sum"),
         node("Where", "start first sum", "h_out"),
         node("Identity", "h_out", "y"),
     ],
-    "adds something": [node("Where", "start first none", "more"), node("Add", "more h", "held"), *BEGUN[1:]],
+    "adds something": [node("Where", "start first none", "more"), node("Add", "more h", "held"), *STARTED[1:]],
 }
 
 

@@ -37,10 +37,10 @@ def check_start(session: Any, declaration: Declaration, initial: Mapping[str, Ar
                 continue  # depends on the states
             if _alike(started, _results(session, starting, another, _drawn(declaration, 1))):
                 continue  # does not depend on the time step either: not a start, but a switch that stops everything
-            began = _results(session, declaration, x[0], first)
+            from_first = _results(session, declaration, x[0], first)
         except Exception:  # noqa: BLE001 - onnxruntime's errors have no public base class; other trials report them
             continue
-        if not _alike(started, began):
+        if not _alike(started, from_first):
             raise ImportRefused(
                 f"{place}: constant {name}",
                 f"where it is {other.item():g}, the graph starts a sequence, and gives other results than from states "
