@@ -44,8 +44,8 @@ def check_start(session: Any, declaration: Declaration, initial: Mapping[str, Ar
             raise ImportRefused(
                 f"{place}: constant {name}",
                 f"where it is {other.item():g}, the graph starts a sequence, and gives other results than from states "
-                f"of zeros; pass the states that it starts with as initial (--initial FILE), each of "
-                f"{list(declaration.states)}",
+                f"of zeros. If it sets its states there, pass those as initial (--initial FILE), each of "
+                f"{list(declaration.states)}; if it computes with the number otherwise, no constant can replace it",
             )
 
 
