@@ -9,9 +9,9 @@ import numpy as np
 from cellkeeper_service.domain.engine import Computed
 from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
 
-from .limits import TickLimits
+from .limits import Limits
 from .models import Version
-from .requests import COMPUTING
+from .requests import COMPUTING, Computable
 from .session import CachedState
 from .state_cache import StateCache
 from .state_change import state_change
@@ -24,6 +24,7 @@ class Batch:
     engine is executed. Its results stay here (see outputs.Piece): meanwhile requests may start over on other states,
     and the batch does not touch them.
 
+    works: what is computed on each of the states.
     states_before, states_after: by row, the requested states before and after the slice.
     """
 
@@ -31,6 +32,7 @@ class Batch:
         self.version = version
         self.steps = steps
         self.states = states
+        self.works: list[Computable] = []
         self.computed: Computed | None = None
         self.change: tuple[float, float] | None = None  # a state's norm, and its relative change
         self.states_before: dict[int, bytes] = {}
@@ -48,6 +50,7 @@ class Batch:
             work = state.work
             if work is None:
                 raise RuntimeError("a state is put into a batch on which nothing is to be computed")
+            self.works.append(work)
             computed, here, inputs = work.computed, 2 * state.slot + state.current, work.inputs
             # a chunk does not overwrite the row that it started from
             read.append(here ^ 1 if computed else here)
@@ -108,7 +111,7 @@ class Batch:
 
 
 def form_batches(
-    cache: StateCache, limits: TickLimits, now: float, end_dead: Callable[[CachedState], bool]
+    cache: StateCache, limits: Limits, now: float, end_dead: Callable[[CachedState, Computable], bool]
 ) -> list[Batch]:
     """Returns the batches of the version's next tick, one for each length: a slice of each ready request, oldest first,
     within one budget of time steps. The first request without room waits for the next tick, with all after it.
@@ -126,7 +129,7 @@ def form_batches(
                 bucket = by_length[steps] = []
             elif len(bucket) == max_batch:
                 break
-            if not ((work.gone or now >= work.deadline) and end_dead(cached)):
+            if not ((work.gone or now >= work.deadline) and end_dead(cached, work)):
                 if not work.computed:
                     work.started_at = now
                 bucket.append(cached)

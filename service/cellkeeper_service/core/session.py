@@ -92,7 +92,7 @@ class CachedState:
 
     def log_fits(self, step: Step) -> bool:
         """Returns whether the record's log has room for the chunk after what is computed and not committed yet."""
-        acks = [one.acked_step for one in self.session.pending if isinstance(one, Step)]
+        acks = [one.acked_at(one.at) for one in self.session.pending if isinstance(one, Step)]
         start = self.step if self.checkpoint is None else self.checkpoint.step
         if min([step.acked_at(self.step), *acks]) < start:
             start = self.log_start  # no checkpoint will be written

@@ -177,7 +177,7 @@ class UserGraphEngine:
             self._states.reserve(2)
             self._states.write(rows, np.zeros((2, self._graph_bytes), np.uint8))
             session = self._trial or self._session
-            outputs, results = self._calls.compute(session, inputs, self._states.gather(rows, 2), declared)
+            _, results = self._calls.compute(session, inputs, self._states.gather(rows, 2), declared)
             self._states.scatter(rows, results)
             self._states.reserve(0)
         except (StartError, EngineLost):
@@ -188,13 +188,6 @@ class UserGraphEngine:
                 f"{place}: a trial step of two sessions failed ({line}); check the declared shapes, batch, layout and "
                 "batch axes"
             ) from error
-        for output in self.spec.outputs:
-            came, expected = outputs[output.name], (1, 2, *output.shape)
-            if came.shape != expected or came.dtype != np.float32:
-                raise StartError(
-                    f"{place}: output {output.name}: got {came.dtype} {list(came.shape)} for one step of two "
-                    f"sessions, expected float32 {list(expected)}"
-                )
 
 
 def _held_rows(held: Array) -> WholeRows:

@@ -99,7 +99,9 @@ class Settings:
     max_ttl_ms: int = ttl(Group.STORE, 0, "longest idle TTL that a session may ask for; 0: no limit", least=0)
 
     max_chunk_steps: int = limit(1024, "time steps in one chunk")
-    max_frame_items: int = limit(1024, "sessions in one frame")
+    max_frame_items: int = limit(
+        1024, "sessions in one frame, items in one request; at most one for every 512 bytes of max_message_bytes"
+    )
     max_stream_frames: int = limit(64, "unanswered frames of one stream; further ones wait until some are answered")
     max_rpcs: int = limit(10_000, "RPCs in progress on each of the four listeners, streams included")
     max_unread_rpcs: int = limit(
@@ -112,7 +114,7 @@ class Settings:
         "RPCs in progress on one connection, streams included; the client queues further ones. 0: no limit",
         least=0,
     )
-    max_message_bytes: int = limit(16 * 1024 * 1024, "bytes of one gRPC message, either way")
+    max_message_bytes: int = limit(16 * 1024 * 1024, "bytes of one gRPC message, either way", least=4096)
     max_http_body_bytes: int = limit(
         1024 * 1024,
         "bytes of one JSON body or WebSocket message of a client, at most max_message_bytes; parsing blocks all other "
