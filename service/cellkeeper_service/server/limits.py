@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellkeeper_service.core.limits import Limits, TickLimits
+from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.rpc.catalog import LISTED_BYTES, MAX_PAGE_SIZE, MESSAGE_BYTES_PER_ITEM, WireLimits
 from cellkeeper_service.server.config import Settings
 
@@ -17,7 +17,8 @@ def session_limits(settings: Settings) -> Limits:
         max_log_bytes=settings.max_log_bytes,
         default_ttl_ms=settings.default_ttl_ms or settings.max_ttl_ms,
         retry_delay_ms=settings.retry_delay_ms,
-        tick=TickLimits(settings.max_slice_steps, settings.max_long_steps),
+        max_slice_steps=settings.max_slice_steps,
+        max_long_steps=settings.max_long_steps,
     )
 
 
