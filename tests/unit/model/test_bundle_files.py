@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -108,4 +109,21 @@ def test_a_file_that_vanishes_while_the_bundle_is_read(tmp_path: Path, monkeypat
     folder = make_bundle(tmp_path / "m")
     change_while_reading(monkeypatch, (folder / CONFIG_FILE).unlink)
     with pytest.raises(StartError, match=r"config\.json: changed while the bundle was read"):
+        read_bundle(folder)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """Whoever opens a named pipe to read it waits for a writer."""
+    folder = make_bundle(tmp_path / "m")
+    (folder / CONFIG_FILE).unlink()
+    os.mkfifo(folder / CONFIG_FILE)
+    writer = os.open(folder / CONFIG_FILE, os.O_RDWR)  # without the check, the test would fail instead of waiting
+    try:
+        with pytest.raises(StartError, match=r"config\.json: not a file; put the file there"):
+            read_bundle(folder)
+    finally:
+        os.close(writer)
+    (folder / CONFIG_FILE).unlink()
+    (folder / CONFIG_FILE).mkdir()
+    with pytest.raises(StartError, match=r"config\.json: not a file"):
         read_bundle(folder)
