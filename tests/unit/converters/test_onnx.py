@@ -100,6 +100,11 @@ def test_each_feature_has_its_own_value_for_missing_ones(tmp_path: Path) -> None
     refused(tmp_path, words, import_onnx, handmade_graph(), tmp_path / "n", missing=three, **options)
 
 
+def test_token_ids_are_never_missing(tmp_path: Path) -> None:
+    words = "missing: got hold, expected reject: token ids are never missing"
+    refused(tmp_path, words, import_onnx, words_graph(), tmp_path / "m", vocabulary=20, missing=Missing("hold"))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -129,7 +129,7 @@ def test_token_ids_are_never_missing(tmp_path: Path) -> None:
     layers, missing = [nn.Embedding(10, 4), nn.GRU(4, 8)], Missing("hold")
     refused(
         tmp_path,
-        "^missing: got the policy 'hold', expected none",
+        "^missing: got hold, expected reject: token ids are never missing",
         import_torch,
         layers,
         tmp_path / "m",
