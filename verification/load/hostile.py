@@ -33,8 +33,8 @@ class Plan:
     kind: a name of ATTACKS. paths: of the RPCs, in turn. token: "" for none. streams: open at once on a connection;
     fewer if the server says so. per_second: calls or pings of all connections together. bytes_per_second: of their
     messages (a gigabit line): the attacker shares the machine with the server, which must not wait for it. first: a
-    whole message before the one that never ends; hex. after_reply: the latter begins only when the server begins to reply
-    to `first`, which it has read then. deaf: it accepts no replies. most_calls, most_bytes: of calls or
+    whole message before the one that never ends; hex. after_reply: the one that never ends begins only when the server
+    begins to reply to `first`, which it has then read. deaf: it accepts no replies. most_calls, most_bytes: of calls or
     pings, and of messages, after which the attack ends; 0: no limit. most_held_bytes: of messages on streams that are
     open; while they have as many, the attack waits until the server ends some; 0: it never waits.
     """
