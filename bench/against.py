@@ -3,7 +3,8 @@
 Each side has its own server, its own clients and, on Redis, its own Redis. While one side is measured, the other's
 processes wait. In every round each load runs on both sides, one right after the other, in the order A, B, B, A, ... The
 loads whose names start with "kserve" are sent by Triton's own client, from its virtual environment (`make
-bench-triton`); they run only if named.
+bench-triton`); they run only if named. With HEAD as the earlier commit, --python and --set compare interpreters and
+environments instead of commits.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .checkout import CheckoutError, earlier, this_checkout
+from .checkout import Checkout, CheckoutError, earlier, this_checkout
 from .comparison import SIDES, Pair, order, table
 from .load import Load
-from .machine import cpu_ticks, machine, stolen_share
+from .machine import cpu_ticks, interpreter, machine, stolen_share
 from .models import MAIN, MODELS
-from .side import Side
+from .side import OWN, Side
 from .triton_server import TritonServer
 from .weights import write_model
 
 STORES = ("redis", "sqlite", "memory")
-OWN, KSERVE = "cellkeeper", "kserve"
-"""The clients' contenders: the official client, and Triton's."""
+KSERVE = "kserve"
+"""The contenders of Triton's client begin with it."""
 WARM_SECONDS = 0.3
 
 
@@ -93,6 +94,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="seconds of each load in each round")
     parser.add_argument(
+        "--python",
+        default=sys.executable,
+        help="the interpreter of this side's server and official client, with the same packages; default: that of both",
+    )
+    parser.add_argument(
+        "--set",
+        type=variable,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an environment variable of this side's server and official client; may be repeated",
+    )
+    parser.add_argument(
         "--triton-venv", type=Path, default=Path(".venv-triton"), help="the environment with Triton's client"
     )
     parser.add_argument(
@@ -119,19 +133,27 @@ def words(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return read
 
 
+def variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected NAME=VALUE")
+    return name, value
+
+
 def compare(options: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
     """Returns the measurements, and facts: both commits, the machine, notes. Raises CheckoutError."""
     facts, before = machine(), cpu_ticks()
     with tempfile.TemporaryDirectory(prefix="cellkeeper-against-") as name:
         folder = Path(name)
-        checkouts = dict(zip(SIDES, (earlier(options.revision, folder), this_checkout()), strict=True))
+        here = this_checkout(options.python, dict(options.set))
+        checkouts = dict(zip(SIDES, (earlier(options.revision, folder), here), strict=True))
         for checkout in checkouts.values():
             checkout.check()
         bundle = write_model(folder, options.model)
         chosen = {name: load for name, load in loads(options.model).items() if name in options.loads}
-        clients, words = clients_of(chosen, options.model, options.triton_venv)
+        others, words = others_of(chosen, options.model, options.triton_venv)
         pairs: list[Pair] = []
-        notes: list[str] = []
+        notes = differences(here)
         for store in options.stores:
             place = folder / store
             place.mkdir()
@@ -140,7 +162,7 @@ def compare(options: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
                 for side, checkout in checkouts.items():
                     own = place / side
                     own.mkdir()
-                    sides[side] = Side(checkout, store, bundle, own, running, clients, words)
+                    sides[side] = Side(checkout, store, bundle, own, running, others, words)
                 found = on_store(store, sides, chosen, options.rounds, options.seconds)
                 said = [side.note for side in sides.values() if side.note]
             pairs += found
@@ -151,19 +173,29 @@ def compare(options: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
     return pairs, about | {"notes": notes, "machine": facts}
 
 
-def clients_of(chosen: Iterable[str], model: str, triton_venv: Path) -> tuple[dict[str, str], list[str]]:
-    """Returns the interpreter of each client that these loads need, and the server's options for them.
+def differences(here: Checkout) -> list[str]:
+    """Returns what this side has and the other has not, besides its commit."""
+    found = [] if here.python == sys.executable else [f"this side's python: {interpreter(here.python)}"]
+    return found + [f"this side's {name}: {value}" for name, value in here.environment.items()]
+
+
+def others_of(chosen: Iterable[str], model: str, triton_venv: Path) -> tuple[dict[str, str], list[str]]:
+    """Returns the interpreters of the clients that these loads need besides the official one, and the server's options.
 
     Raises CheckoutError.
     """
-    contenders = {contender(name) for name in chosen}
-    if contenders == {OWN}:
-        return {OWN: sys.executable}, []
+    contenders = {contender(name) for name in chosen} - {OWN}
+    if not contenders:
+        return {}, []
     triton, why_not = TritonServer.found(triton_venv, "onnxruntime")
     if triton is None:
         raise CheckoutError(f"--loads: {KSERVE} needs Triton's client: {why_not}")
-    clients = {name: sys.executable if name == OWN else triton.python for name in sorted(contenders)}
-    return clients, ["--kserve", "on", "--kserve-names", f"{model}/X=input,{model}/Y=prediction"]
+    return dict.fromkeys(sorted(contenders), triton.python), [
+        "--kserve",
+        "on",
+        "--kserve-names",
+        f"{model}/X=input,{model}/Y=prediction",
+    ]
 
 
 def on_store(

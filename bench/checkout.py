@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .machine import commit
@@ -24,25 +25,37 @@ class CheckoutError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """One commit. name: the commit, with "+" if files differ from it. root: the folder with its files."""
+    """One commit, and what runs it.
+
+    name: the commit, with "+" if files differ from it. root: the folder with its files. python: the interpreter of its
+    server and of its official client. environment: variables that only they have.
+    """
 
     name: str
     root: Path
+    python: str = sys.executable
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, str]:
         """The environment in which Python finds this commit's packages before any installed ones."""
-        return {"PYTHONPATH": os.pathsep.join(str(self.root / source) for source in SOURCES)}
+        return {**self.environment, "PYTHONPATH": self.path}
+
+    @property
+    def path(self) -> str:
+        return os.pathsep.join(str(self.root / source) for source in SOURCES)
 
     def check(self) -> None:
         """Checks that its packages are the ones that get imported. Raises CheckoutError.
 
         Otherwise the installed ones would be measured.
         """
-        command = [sys.executable, "-c", _WHERE, *PACKAGES]
-        found = subprocess.run(
-            command, env={**os.environ, **self.variables}, capture_output=True, text=True, cwd=self.root, check=False
-        )
+        command = [self.python, "-c", _WHERE, *PACKAGES]
+        environment = {**os.environ, **self.variables}
+        try:
+            found = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=self.root, check=False)
+        except OSError as error:
+            raise CheckoutError(f"{self.name}: {self.python} cannot be started: {error.strerror}") from error
         if found.returncode:
             raise CheckoutError(f"{self.name}: its packages cannot be imported: {last_line(found.stderr)}")
         for name, path in zip(PACKAGES, found.stdout.splitlines(), strict=True):
@@ -62,9 +75,9 @@ class Checkout:
         return folder / model
 
 
-def this_checkout() -> Checkout:
-    """Returns the files as they are now, committed or not."""
-    return Checkout(commit(), ROOT)
+def this_checkout(python: str = sys.executable, environment: Mapping[str, str] | None = None) -> Checkout:
+    """Returns the files as they are now, committed or not. python, environment: as in Checkout."""
+    return Checkout(commit(), ROOT, python, environment or {})
 
 
 def earlier(revision: str, folder: Path) -> Checkout:

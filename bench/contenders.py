@@ -21,6 +21,7 @@ from .weights import write_model
 TRITONS_CLIENT = ("triton", "kserve")
 """Contenders that use Triton's client, in Triton's virtual environment: Triton, and Cellkeeper through KServe."""
 
+ENDING_SECONDS = 1.0  # clients see a crash before the process is gone
 COLD_ARENA_MIB = 4  # for hot states: a sixteenth of the cold load's sessions
 
 
@@ -36,11 +37,13 @@ class Contenders:
         self.missing: dict[str, str] = {}
         self._folder, self._running, self._triton, self._why_not = folder, running, triton, why_not
         self._targets: dict[str, str] = {}
+        self._tritons: dict[str, list[subprocess.Popen[bytes]]] = {}  # each one's servers, the last of which runs
+        self._bundles: list[Path] = []
         self._redis: dict[str, RedisServer] = {}
 
     def start(self, cases: Sequence[Case]) -> None:
         models = sorted({case.load.model for case in cases})
-        bundles = [write_model(self._folder, model) for model in models]
+        self._bundles = [write_model(self._folder, model) for model in models]
         for case in cases:
             name = case.contender
             if name in self.missing or (name in self.clients and (case.beside is None or name in self.beside)):
@@ -49,10 +52,25 @@ class Contenders:
                 self.missing[name] = self._why_not
                 continue
             if name not in self._targets:
-                self._targets[name] = self._target(name, bundles)
+                self._targets[name] = self._target(name, self._bundles)
                 self.clients[name] = self._client(name, self._targets[name])
             if case.beside is not None:
                 self.beside[name] = self._client(name, self._targets[name])
+
+    def renew(self, name: str) -> bool:
+        """Starts a Triton that has ended again, with new clients. Returns whether it had ended."""
+        if name not in self._tritons:
+            return False
+        try:
+            self._tritons[name][-1].wait(ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            return False
+        self._targets[name] = self._target(name, self._bundles)
+        for clients in (self.clients, self.beside):
+            if name in clients:
+                clients[name].close()
+                clients[name] = self._client(name, self._targets[name])
+        return True
 
     def _client(self, name: str, target: str) -> ClientProcess:
         triton = self._triton if name.startswith(TRITONS_CLIENT) else None
@@ -77,8 +95,12 @@ class Contenders:
             server = ServerProcess(bundles, self._store_url(store), ["--kserve", "on", "--kserve-names", names])
             return self._running.enter_context(server).target
         if kind == "triton" and self._triton is not None:
-            # one for each: its stream has crashed the server, which must not affect the other's figures
-            return self._triton.start(bundles, self._folder / name.replace(" ", "-"), self._running)
+            # one for each: its stream crashes the server now and then, which must not affect the other's figures
+            earlier = self._tritons.setdefault(name, [])
+            folder = self._folder / f"{name.replace(' ', '-')}-{len(earlier)}"
+            target, process = self._triton.start(bundles, folder, self._running)
+            earlier.append(process)
+            return target
         if kind == "echo":
             return self._running.enter_context(own_server("bench.servers.echo"))
         if kind == "naive":

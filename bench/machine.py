@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,10 +20,16 @@ def machine() -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": _line("/proc/meminfo", "MemTotal"),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": interpreter(sys.executable),
         "load average at the start": f"{os.getloadavg()[0]:.1f}",
         "redis-server": _output("redis-server", "--version").partition("v=")[2].split(" ")[0],
     } | {name: _version(name) for name in PACKAGES}
+
+
+def interpreter(python: str) -> str:
+    """Returns an interpreter's version and build. The same version is up to a tenth faster if the compiler optimised it
+    with a profile, of which the build tells at most the compiler."""
+    return " ".join(_output(python, "-c", "import sys; print(sys.version)").split())
 
 
 def commit() -> str:

@@ -53,6 +53,8 @@ def one(case: Case, contenders: Contenders, results: Rounds, seconds: float) -> 
         figures["beside_steps_per_second"] = beside.end().get("steps_per_second", 0.0)
     if "error" in figures:
         _say(f"{case.key}: {figures['error']}")
+        if contenders.renew(case.contender):
+            _say(f"{case.contender}: its server had ended, and was started again")
     return figures
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,8 +18,8 @@ from .load import Load
 STEPS = "cellkeeper_steps_total"
 PARTS = ("server", "client", "redis")
 
-
-OWN_CLIENT = {"cellkeeper": sys.executable}
+OWN = "cellkeeper"
+"""The contender whose client is the official one."""
 
 
 class Side:
@@ -33,23 +32,24 @@ class Side:
         bundle: Path,
         folder: Path,
         running: ExitStack,
-        clients: Mapping[str, str] = OWN_CLIENT,
+        others: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
     ) -> None:
         """Starts the processes.
 
-        store: redis, sqlite or memory, for this side alone. folder: for its own files. clients: each one's interpreter,
-        by its contender's name. options: further arguments of the server. Raises CheckoutError if the commit's server
-        starts neither with `bundle` nor with a bundle that it writes itself.
+        store: redis, sqlite or memory, for this side alone. folder: for its own files. others: the interpreters of
+        clients besides the official one, by their contenders' names. options: further arguments of the server. Raises
+        CheckoutError if the commit's server starts neither with `bundle` nor with a bundle that it writes itself.
         """
         self.note = ""
         self._pids: dict[str, int] = {}
+        program = (checkout.python, "-m", "cellkeeper_service")
         url = "memory:" if store == "memory" else f"sqlite:{folder / 'sessions.db'}"
         if store == "redis":
             redis = running.enter_context(RedisServer({"appendfsync": "everysec"}))
             self._pids["redis"], url = redis.pid, redis.url
         try:
-            self._server = running.enter_context(ServerProcess([bundle], url, options, checkout.variables))
+            self._server = running.enter_context(ServerProcess([bundle], url, options, checkout.variables, program))
         except RuntimeError as error:
             own = checkout.write_model(folder, bundle.name)
             self.note = (
@@ -57,18 +57,19 @@ class Side:
             )
             self.note += last_line(str(error))
             try:
-                self._server = running.enter_context(ServerProcess([own], url, options, checkout.variables))
+                self._server = running.enter_context(ServerProcess([own], url, options, checkout.variables, program))
             except RuntimeError as again:
                 why = last_line(str(again))
                 raise CheckoutError(f"{checkout.name}: its server does not start: {why}") from again
         self._pids["server"] = self._server.pid
-        self._clients: dict[str, ClientProcess] = {}
-        for contender, python in clients.items():
-            client = ClientProcess(contender, self._server.target, python, checkout.variables)
+        target, path = self._server.target, {"PYTHONPATH": checkout.path}
+        self._clients = {OWN: ClientProcess(OWN, target, checkout.python, checkout.variables)}
+        for contender, python in (others or {}).items():
+            self._clients[contender] = ClientProcess(contender, target, python, path)
+        for client in self._clients.values():
             running.callback(client.close)
-            self._clients[contender] = client
 
-    def measure(self, load: Load, seconds: float, contender: str = "cellkeeper") -> dict[str, Any]:
+    def measure(self, load: Load, seconds: float, contender: str = OWN) -> dict[str, Any]:
         """Returns the figures of load.Measured and, by part, cpu_us_per_step; or {"error": text}.
 
         CPU time and steps are for the whole load, including its short warm-up. contender: whose client sends it.

@@ -32,8 +32,9 @@ from cellkeeper_service.metrics import PrometheusMeter
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.frame_replies import FrameReplies
 from cellkeeper_service.rpc.frames import read_frame
-from cellkeeper_service.server.app import GC_THRESHOLD, session_limits, wire_limits
+from cellkeeper_service.server.app import GC_THRESHOLD
 from cellkeeper_service.server.config import Settings
+from cellkeeper_service.server.limits import session_limits, wire_limits
 from cellkeeper_service.server.versions import load_engines, make_models
 from cellkeeper_service.store.open import open_store
 

@@ -59,8 +59,11 @@ class TritonServer:
         named = {f"triton {name}": value for name, value in self._versions.items()}
         return named | {"triton computes with": self._compute}
 
-    def start(self, bundles: list[Path], folder: Path, running: ExitStack) -> str:
-        """Starts a server with these models in a new folder, and waits until it is ready. Returns its gRPC address."""
+    def start(self, bundles: list[Path], folder: Path, running: ExitStack) -> tuple[str, subprocess.Popen[bytes]]:
+        """Starts a server with these models in a new folder, and waits until it is ready.
+
+        Returns its gRPC address and its process.
+        """
         for bundle in bundles:
             self._write_model(bundle, folder / "models" / bundle.name)
         server = self._site / "pytriton" / "tritonserver"
@@ -82,7 +85,7 @@ class TritonServer:
         running.callback(_end, process)
         target = f"127.0.0.1:{port}"
         _wait(target, process, log)
-        return target
+        return target, process
 
     def _write_model(self, bundle: Path, folder: Path) -> None:
         shape, version = MODELS[bundle.name], folder / "1"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from cellkeeper.__main__ import client_parser
+from cellkeeper.__main__ import client_parser, connection_options
 from cellkeeper_service.access.command import token_parser
 from cellkeeper_service.converters.command import import_parser
 
 from .markdown import code, table
+
+CONNECTION = "Connection"
+"""The heading of the options that every command of the client but doctor has; their sections link to it."""
 
 INTRODUCTION = """# Commands
 
@@ -26,7 +29,9 @@ the [server settings](settings.md).
 def commands_page() -> str:
     """The page as Markdown. Raises RuntimeError for an argument without a help text."""
     parsers = (import_parser(), token_parser(), client_parser())
-    return "\n".join([INTRODUCTION, *(_section(parser) for root in parsers for parser in leaves(root))])
+    sections = [_section(parser) for root in parsers for parser in leaves(root)]
+    shared = f"## {CONNECTION}\n\nThe commands of `cellkeeper` take these options, unless they list their own:\n\n"
+    return "\n".join([INTRODUCTION, *sections, shared + _arguments(_rows(connection_options()))])
 
 
 def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -39,14 +44,30 @@ def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]
             yield from leaves(command)
 
 
+def _rows(parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
+    return [(_option(action), _help(action, parser.prog)) for action in _actions(parser)]
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [action for action in parser._actions if action.help is not argparse.SUPPRESS and action.dest != "help"]
+
+
+def _arguments(rows: list[tuple[str, str]]) -> str:
+    return table(("argument", "meaning"), [(code(option), text) for option, text in rows])
+
+
 def _section(parser: argparse.ArgumentParser) -> str:
-    actions = [action for action in parser._actions if action.help is not argparse.SUPPRESS and action.dest != "help"]
+    actions = _actions(parser)
     places = [_placeholder(action) for action in actions if not action.option_strings]
     required = [_option(action) for action in actions if action.option_strings and action.required]
     usage = " ".join([parser.prog, *places, *required])
-    rows = [(code(_option(action)), _help(action, parser.prog)) for action in actions]
+    rows = _rows(parser)
     text = f"{parser.description}\n\n" if parser.description else ""
-    return f"## {parser.prog}\n\n    {usage}\n\n{text}{table(('argument', 'meaning'), rows)}"
+    shared = _rows(connection_options())
+    if set(shared) <= set(rows):
+        text += f"It takes the [options of the connection](#{CONNECTION.lower()}), and:\n\n"
+        rows = [row for row in rows if row not in shared]
+    return f"## {parser.prog}\n\n    {usage}\n\n{text}{_arguments(rows)}"
 
 
 def _option(action: argparse.Action) -> str:

@@ -24,12 +24,17 @@ PROGRAMS = {"cellkeeper": "cellkeeper.__main__", "cellkeeper-server": "cellkeepe
 # What a server imports later, except onnxruntime: that starts a thread, and threads do not survive a fork.
 _LATER = [
     "cellkeeper_service.server.app",
+    "cellkeeper_service.server.listening",
     "cellkeeper_service.server.workers",
     "cellkeeper_service.rpc.http.front",
     "cellkeeper_service.store.redis.store",
+    "numpy.ma",  # by numpy.median
+    "numpy.random",
     "onnx",
     "uvloop",
 ]
+IMPORTED = (*PROGRAMS.values(), *_LATER)
+"""The modules that a fork finds imported; multiprocessing is silent about one that cannot be imported."""
 
 
 def _read_by_python(variables: Mapping[str, str]) -> dict[str, str]:
@@ -39,9 +44,7 @@ def _read_by_python(variables: Mapping[str, str]) -> dict[str, str]:
 _PYTHON = _read_by_python(os.environ)
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(
-    [*PROGRAMS.values(), *(f"cellkeeper_service.{name}" for name in _LATER), "onnx", "uvloop"]
-)
+_forks.set_forkserver_preload(list(IMPORTED))
 
 
 @dataclass(frozen=True)

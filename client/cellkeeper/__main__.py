@@ -20,15 +20,17 @@ from .errors import CellkeeperError
 ENDPOINT_VARIABLE = "CELLKEEPER_ENDPOINT"
 
 
-def client_parser() -> argparse.ArgumentParser:
-    """Returns the command line parser of `cellkeeper`."""
+def connection_options() -> argparse.ArgumentParser:
+    """Returns a parser of the options that every command but doctor has."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--endpoint",
         default=os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_TARGET,
         help=f"host:port, or several, separated by commas (default: ${ENDPOINT_VARIABLE}, or {DEFAULT_TARGET})",
     )
-    shared.add_argument("--timeout", type=float, default=30.0, help="seconds for each call, including retries")
+    shared.add_argument(
+        "--timeout", type=float, default=30.0, help="seconds for each call, including retries (default: %(default)g)"
+    )
     shared.add_argument(
         "--connect-timeout",
         type=float,
@@ -38,6 +40,12 @@ def client_parser() -> argparse.ArgumentParser:
         "for one that is starting",
     )
     access.add(shared)
+    return shared
+
+
+def client_parser() -> argparse.ArgumentParser:
+    """Returns the command line parser of `cellkeeper`."""
+    shared = connection_options()
     parser = argparse.ArgumentParser(prog="cellkeeper", description="The client of a Cellkeeper server.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('cellkeeper')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -12,8 +12,7 @@ from cellkeeper_service.core import generation_requests
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.core import Core
-from cellkeeper_service.core.log_replay import LogReplay
-from cellkeeper_service.core.requests import Computable, Request, Write
+from cellkeeper_service.core.requests import Computable, LogReplay, Request
 from cellkeeper_service.core.session import CachedState, SessionState
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, Delete
@@ -174,9 +173,9 @@ class _Namer:
         elif isinstance(request, generation_requests.Delete):
             more = self.generation(request.generation)
         elif isinstance(request, generation_requests.Fork):
-            more = (request.target.session, self.position(request.position), request.request_id)
-        elif isinstance(request, generation_requests.CopyInto):
-            more = (request.request_id, self.record(request.copy), self.result(request.otherwise))
+            source = request.source
+            copied = self.record(source) if isinstance(source, Record) else self.result(source)
+            more = (request.target.session, self.position(request.position), request.request_id, copied)
         else:
             raise TypeError(f"no fingerprint for {type(request).__name__}")
         return (*common, request.conflicts, request.unknowns, more)
@@ -264,9 +263,8 @@ class _Namer:
 
     def to_commit(self, request: Any) -> Any:
         if isinstance(request, wire.Step):
-            return self.request(request), self.position(request.after), request.acked_step, request.created
-        commit = request.write.commit if isinstance(request.write, Write) else None
-        return self.request(request), commit and self.call(commit)
+            return self.request(request), self.position(request.after), request.acked_at(request.at), request.created
+        return self.request(request), self.call(request.write.call)
 
     def cached(self, cached: CachedState) -> Any:
         state = cached.seed if cached.seed is not None else int(cached.version.engine._states[cached.row])  # type: ignore[attr-defined]
@@ -278,7 +276,6 @@ class _Namer:
             self.position(cached.frontier),
             state,
             cached.seed is None,
-            cached.created,
             cached.replaces and self.header(cached.replaces),
             kept and (kept.step, kept.state, bytes(kept.tail)),
             cached.work and self.work(cached.work),

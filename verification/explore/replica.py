@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.guarded_meter import GuardedMeter
-from cellkeeper_service.core.limits import Clock, Limits, TickLimits
+from cellkeeper_service.core.limits import Clock, Limits
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.requests import Request
 from cellkeeper_service.core.session import InflightCommit, SessionState
@@ -115,7 +115,7 @@ class Replica:
 def new_replica(name: str, scope: Scope, mint: Callable[[], bytes]) -> Replica:
     """Returns a replica at which nothing has arrived."""
     due_steps = scope.other_due_steps if name == "B" and scope.other_due_steps else scope.due_steps
-    limits = Limits(max_log_steps=scope.max_log_steps, tick=TickLimits(4, 8))
+    limits = Limits(max_log_steps=scope.max_log_steps, max_slice_steps=4, max_long_steps=8)
     engine = CountingEngine()
     version = Version(engine, scope.slots, due_steps)
     version.due_steps = due_steps  # regardless of the state's size

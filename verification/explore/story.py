@@ -7,7 +7,7 @@ from typing import Any
 from cellkeeper_service.core import generation_requests
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.batch import Batch
-from cellkeeper_service.core.log_replay import LogReplay
+from cellkeeper_service.core.requests import LogReplay
 from cellkeeper_service.core.session import CachedState
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.store import Commit

@@ -11,7 +11,16 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from cellkeeper_service.core import advance, commit, computing, core, decision_table, generation_requests, lifecycle
+from cellkeeper_service.core import (
+    advance,
+    commit,
+    committing,
+    computing,
+    core,
+    decision_table,
+    generation_requests,
+    lifecycle,
+)
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.context import Context
 from cellkeeper_service.core.core import Core
@@ -88,7 +97,7 @@ def delete_names_its_generation() -> AbstractContextManager[Any]:
         if record is None:
             return generation_requests.Deleted(False)
         request.generation = record.position.generation
-        return StoreDelete(request.key, record.position.generation)
+        return wire.Write(StoreDelete(request.key, record.position.generation), generation_requests.Deleted(True))
 
     return patch.object(lifecycle, "delete", whatever_stands)
 
@@ -127,15 +136,15 @@ def checkpoint_waits_for_acks() -> AbstractContextManager[Any]:
 
 
 def state_is_kept_until_acked() -> AbstractContextManager[Any]:
-    chunk_commit = commit.chunk_commit
+    build_commit = commit.build_commit
 
-    def now_or_never(key: Any, cached: CachedState, chunks: Sequence[wire.Step], now_ms: int) -> Commit:
-        built = chunk_commit(key, cached, chunks, now_ms)
-        if built.checkpoint is None:
-            cached.checkpoint = None
+    def now_or_never(session: SessionState, requests: list[wire.Request], now_ms: int) -> InflightCommit:
+        built = build_commit(session, requests, now_ms)
+        if built.cached is not None and isinstance(built.call, Commit) and built.call.checkpoint is None:
+            built.cached.checkpoint = None
         return built
 
-    return patch.object(commit, "chunk_commit", now_or_never)
+    return patch.object(committing, "build_commit", now_or_never)
 
 
 @contextmanager

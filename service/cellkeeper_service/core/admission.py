@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cellkeeper_service.domain.record import Record
 from cellkeeper_service.errors import Reason, Rejection
 
-from .generation_requests import CarryOver, CopyInto, Open, SetState
+from .generation_requests import CarryOver, Fork, Open, SetState
 from .limits import Limits
 from .models import Models
 from .requests import Request, Step
@@ -66,39 +67,27 @@ class AdmissionControl:
         self._shortest_before = UNKNOWN  # in the one before
         self._latency_since = 0.0
 
-    def enter(self, request: Request, queued: int, now: float) -> Rejection | None:
-        """Numbers and counts the request, which has to leave even if it is refused. Returns why it is, or None.
+    def enter(self, first: Request, queued: int, now: float, count: int = 1) -> Rejection | None:
+        """Numbers and counts the request, or `count` steps of the same size and deadline as the first, which gets the
+        last number of them. Returns why they may not all enter; none is counted then.
 
         queued: how many requests of its session wait.
         """
-        self.arrivals = request.number = self.arrivals + 1
-        request.held_bytes = held_bytes = self._weigh(request)
-        self.unanswered_bytes += held_bytes
-        self.unanswered = unanswered = self._come(now, 1)
-        limits = self._limits
+        limits, held_bytes = self._limits, self._weigh(first)
+        unanswered, unanswered_bytes = self.unanswered + count, self.unanswered_bytes + count * held_bytes
         if unanswered > limits.max_requests:
             return self._full("the server's", f"{limits.max_requests} requests")
-        if self.unanswered_bytes > limits.max_request_bytes:
+        if unanswered_bytes > limits.max_request_bytes:
             return self._full("the server's", f"{limits.max_request_bytes} bytes of requests")
         if queued >= limits.max_session_requests:
             return self.session_is_full()
-        if self._misses(unanswered, request.deadline - now):
+        self._come(unanswered, now)
+        if self._misses(unanswered, first.deadline - now):
             return self._too_late()
-        return None
-
-    def enter_alike(self, first: Step, count: int, now: float) -> int | None:
-        """Counts `count` steps of the same size and deadline as the first, if all can be admitted. Their sessions'
-        queues must not be full. Returns the number before their first one's; None if none was counted."""
-        limits, held_bytes = self._limits, self._weigh(first)
-        unanswered, number = self.unanswered + count, self.arrivals
-        if unanswered > limits.max_requests or self.unanswered_bytes + count * held_bytes > limits.max_request_bytes:
-            return None
-        if self._misses(self._come(now, count), first.deadline - now):
-            return None
-        self.unanswered, self.arrivals = unanswered, number + count
-        self.unanswered_bytes += count * held_bytes
+        self.unanswered, self.unanswered_bytes = unanswered, unanswered_bytes
+        self.arrivals = first.number = self.arrivals + count
         first.held_bytes = held_bytes
-        return number
+        return None
 
     def leave(self, request: Request, result: Any, now: float) -> None:
         """Counts a request that has its result."""
@@ -109,7 +98,7 @@ class AdmissionControl:
             self._last_finished = now
 
     def release(self, request: Request) -> None:
-        """Counts a request that leaves unfinished, because another one that enters continues it."""
+        """Counts a request that leaves unfinished, to enter again."""
         self.unanswered -= 1
         self.unanswered_bytes -= request.held_bytes
 
@@ -133,7 +122,9 @@ class AdmissionControl:
         self._shortest = min(self._shortest, now - came)
 
     def session_is_full(self) -> Rejection:
-        return self._full("this session's", f"{self._limits.max_session_requests} requests")
+        """Returns the refusal of a request whose session has too many. Its field tells clients that the server has room
+        for their other sessions."""
+        return self._full("this session's", f"{self._limits.max_session_requests} requests", "session")
 
     def _misses(self, unanswered: int, seconds: float) -> bool:
         """Returns whether the last of this many requests would probably not finish in that time."""
@@ -141,9 +132,8 @@ class AdmissionControl:
             return False
         return self.requests_per_second > 0 and HEADROOM * unanswered > self.requests_per_second * seconds
 
-    def _come(self, now: float, count: int) -> int:
-        """Notes that requests arrive. Returns how many are unanswered with them."""
-        unanswered = self.unanswered + count
+    def _come(self, unanswered: int, now: float) -> None:
+        """Notes that requests arrive. unanswered: how many are with them."""
         worked_until = now if self.unanswered else self._last_finished
         if worked_until - self._since >= RATE_WINDOW_SECONDS:
             self._measure_rate(worked_until)
@@ -151,7 +141,6 @@ class AdmissionControl:
             self._since, self._finished, self._most_unanswered = now, 0, unanswered
         elif unanswered > self._most_unanswered:
             self._most_unanswered = unanswered
-        return unanswered
 
     def _measure_rate(self, now: float) -> None:
         elapsed = now - self._since
@@ -187,8 +176,8 @@ class AdmissionControl:
             return 0 if request.initial_state is None else len(request.initial_state)
         if isinstance(request, SetState):
             return len(request.state)
-        if isinstance(request, CopyInto) and request.copy is not None:
-            return len(request.copy.checkpoint) + len(request.copy.log)
+        if isinstance(request, Fork) and isinstance(request.source, Record):
+            return len(request.source.checkpoint) + len(request.source.log)
         return 0
 
     def _bytes_of(self, model: str, wanted: frozenset[str]) -> int:
@@ -203,8 +192,8 @@ class AdmissionControl:
     def _too_late(self) -> Rejection:
         return self._queue_full("the server's queue is full: the request would probably miss its deadline")
 
-    def _full(self, whose: str, limit: str) -> Rejection:
-        return self._queue_full(f"{whose} queue is full ({limit} unanswered)")
+    def _full(self, whose: str, limit: str, field: str = "") -> Rejection:
+        return self._queue_full(f"{whose} queue is full ({limit} unanswered)", field)
 
-    def _queue_full(self, text: str) -> Rejection:
-        return Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=self._limits.retry_delay_ms)
+    def _queue_full(self, text: str, field: str = "") -> Rejection:
+        return Rejection(Reason.QUEUE_FULL, text, field=field, retry_delay_ms=self._limits.retry_delay_ms)

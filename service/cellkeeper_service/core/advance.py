@@ -12,15 +12,14 @@ from typing import Any
 from cellkeeper_service.domain.position import MAX_STEP, first_position
 from cellkeeper_service.domain.record import NO_ORIGIN, Header, Record
 from cellkeeper_service.domain.store import DamagedRecord
-from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
 from .carry_over import Rerun, carry_over
-from .computing import NO_OUTPUTS, start_chunk, start_log_replay
+from .computing import start_chunk, start_log_replay
 from .context import Context
 from .decision_table import Verdict, decide, not_found, refuse_unserved
-from .generation_requests import CarryOver, CopyInto, Delete, Deleted, Fork, Open, Reset, SetState
+from .generation_requests import CarryOver, Delete, Fork, Open, Reset, SetState
 from .lifecycle import new_header
 from .requests import LOADING, GetSession, GetState, Request, SessionReply, Step, Write
 from .sequence import has_ended
@@ -47,10 +46,9 @@ def advance(context: Context, session: SessionState) -> None:
 
 def _go_on(context: Context, session: SessionState, request: Request) -> bool:
     """Returns False if the request waits for the session's own commits."""
-    now = context.now
-    if request.gone or now >= request.deadline:
+    if (why := context.dead(request)) is not None:
         session.queue.popleft()
-        context.finish(request, context.dead(request, now))
+        context.finish(request, why)
     elif isinstance(request, Step) and (cached := continues(session, request)) is not None:
         session.queue.popleft()
         start_chunk(cached, request)
@@ -127,25 +125,27 @@ def _decide(context: Context, session: SessionState, request: Request, found: Fo
             decided = carry_over(found, request, models, context.new_generation())
         case Delete():
             decided = lifecycle.delete(found, request)
-        case CopyInto():
-            decided = lifecycle.copy_into(found, request, context.new_generation())
-        case Fork():
-            decided = lifecycle.fork(found, request)
+        case Fork(source=None):
+            decided = lifecycle.source_of(found, request)
+        case Fork(source=Record() | Rejection() as source):
+            decided = lifecycle.copy_into(found, request, source, context.new_generation())
         case _:
             raise TypeError(f"no decision for {type(request).__name__}")
-    if isinstance(request, Fork):
-        _copy(context, session, request, decided)
+    if isinstance(request, Fork) and request.source is None:
+        session.queue.popleft()
+        request.source = decided
+        context.goes_on_at(request, request.target)
     elif isinstance(request, (GetState, CarryOver)) and isinstance(decided, Record):
         if cached := _cached_at(context, session, decided, decided.position.step):
             session.queue.popleft()
-            cached.start(request, b"", 0, NO_OUTPUTS, (0,))
+            cached.start(request, b"", 0, ends=(0,))
     elif isinstance(request, CarryOver) and isinstance(decided, Rerun):
         context.drop(session)
         version = decided.version
         if cached := context.place_or_wait(session, version, decided.header, version.engine.initial_state):
             cached.exists = False
             session.queue.popleft()
-            cached.start(request, request.data, request.steps, NO_OUTPUTS, (request.steps,))
+            cached.start(request, request.data, request.steps, ends=(request.steps,))
     else:
         _conclude(context, session, request, decided)
 
@@ -241,7 +241,7 @@ def _create(context: Context, session: SessionState, step: Step, replaces: Heade
     header = new_header(version, start, origin, new.default_ttl_ms, new.now_ms)
     cached = context.place_or_wait(session, version, header, state)
     if cached is not None:
-        cached.exists, cached.created, cached.replaces = False, True, replaces
+        cached.exists, cached.replaces = False, replaces
         cached.checkpoint = Checkpoint(start.step, start.head, state, bytearray())
     return cached
 
@@ -249,20 +249,11 @@ def _create(context: Context, session: SessionState, step: Step, replaces: Heade
 def _conclude(context: Context, session: SessionState, request: Request, decided: Any) -> None:
     """Finishes the session's first request, after a commit if the decision writes anything."""
     session.queue.popleft()
-    if isinstance(decided, (Write, StoreDelete)):
-        request.write = decided
+    if isinstance(decided, Write):
         context.drop(session)
-        context.commit_soon(session, request, decided.reply if isinstance(decided, Write) else Deleted(True))
+        context.commit_soon(session, request, decided)
     else:
         context.finish(request, decided)
-
-
-def _copy(context: Context, session: SessionState, fork: Fork, source: Record | Rejection) -> None:
-    """Continues the fork in the target's session."""
-    session.queue.popleft()
-    copy, otherwise = (None, source) if isinstance(source, Rejection) else (source, None)
-    fork.into = CopyInto(fork.target, fork.deadline, fork.done, fork.request_id, copy, otherwise, fork.content)
-    context.goes_on_as(fork, fork.into)
 
 
 def _ack_behind(context: Context, record: Record) -> Rejection:

@@ -9,9 +9,9 @@ import numpy as np
 from cellkeeper_service.domain.engine import Computed
 from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
 
-from .limits import TickLimits
+from .limits import Limits
 from .models import Version
-from .requests import COMPUTING
+from .requests import COMPUTING, Computable
 from .session import CachedState
 from .state_cache import StateCache
 from .state_change import state_change
@@ -108,7 +108,7 @@ class Batch:
 
 
 def form_batches(
-    cache: StateCache, limits: TickLimits, now: float, end_dead: Callable[[CachedState], bool]
+    cache: StateCache, limits: Limits, now: float, end_dead: Callable[[CachedState, Computable], bool]
 ) -> list[Batch]:
     """Returns the batches of the version's next tick, one for each length: a slice of each ready request, oldest first,
     within one budget of time steps. The first request without room waits for the next tick, with all after it.
@@ -126,7 +126,7 @@ def form_batches(
                 bucket = by_length[steps] = []
             elif len(bucket) == max_batch:
                 break
-            if not ((work.gone or now >= work.deadline) and end_dead(cached)):
+            if not ((work.gone or now >= work.deadline) and end_dead(cached, work)):
                 if not work.computed:
                     work.started_at = now
                 bucket.append(cached)

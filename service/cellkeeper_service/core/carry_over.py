@@ -82,7 +82,7 @@ def carried(record: Record, request: CarryOver, target: Version, at: Position, s
     if has_ended(record.header.origin):
         origin = ended(origin)
     header = new_header(target, at, origin, record.header.ttl_ms, now_ms)
-    return Write(Commit(request.key, record.header, header, b"", state), Moved(at), target, state)
+    return Write(Commit(request.key, record.header, header, b"", state), Moved(at), target)
 
 
 def target_retired(request: CarryOver, models: Models) -> Rejection:

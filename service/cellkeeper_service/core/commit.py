@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Limits
-from .requests import Request, Step, Write
+from .requests import Request, Step
 from .sequence import NO_GENERATION, ended, has_ended
-from .session import CachedState, InflightCommit, SessionState
+from .session import InflightCommit, SessionState
+
+_new = tuple.__new__  # a named tuple's own __new__ is a Python function
 
 
 def build_commit(session: SessionState, requests: list[Request], now_ms: int) -> InflightCommit:
-    """Returns one commit of `requests`: computed chunks in order, or a single other change of the session."""
-    write = requests[0].write
-    if isinstance(write, Write):
-        return InflightCommit(session, requests, write.commit, None)
+    """Returns one commit of `requests`: computed chunks in order, or a single other change of the session. Chunks write
+    the candidate for a checkpoint if there is one and every chunk's sender holds the replies up to it, and otherwise
+    append to the log: a reply to a step that the log has lost cannot be computed again."""
+    write, cached = requests[0].write, session.cached
     if write is not None:
-        return InflightCommit(session, requests, write, None)
-    if session.cached is None:
+        return InflightCommit(session, requests, write.call, None)
+    if cached is None:
         raise RuntimeError("chunks wait for their commit, but the state they were computed on is gone")
     chunks: Any = requests  # a pending request without a write is a chunk
-    return InflightCommit(session, requests, chunk_commit(session.key, session.cached, chunks, now_ms), session.cached)
-
-
-def chunk_commit(key: SessionKey, cached: CachedState, chunks: Sequence[Step], now_ms: int) -> Commit:
-    """Returns a commit of the chunks. It writes the candidate for a checkpoint if there is one and every chunk's sender
-    holds the replies up to it, and otherwise appends to the log: a reply to a step that the log has lost cannot be
-    computed again."""
-    after = chunks[-1].after
-    if after is None:
-        raise RuntimeError("a chunk is to be committed that was not computed")
-    before = cached.header
+    before, after, checkpoint = cached.header, chunks[-1].after, cached.checkpoint
     header = before.advanced(after, now_ms, cached.version.numerics)
-    expected = before if cached.exists else cached.replaces
     for chunk in chunks:
         if chunk.sequence is not None and chunk.sequence.ends:
             header = header.replace(ttl_ms=chunk.sequence.end_ttl_ms, origin=ended(header.origin))
-    checkpoint = cached.checkpoint
-    if checkpoint is not None and checkpoint.step <= min(chunk.acked_step for chunk in chunks):
+    if checkpoint is not None and checkpoint.step <= min(chunk.acked_at(chunk.at) for chunk in chunks):
         header = header.with_checkpoint(checkpoint.step, checkpoint.head)
-        log = bytes(checkpoint.tail[: (after.step - checkpoint.step) * header.step_bytes])
-        return Commit(key, expected, header, log, checkpoint.state)
-    log = chunks[0].data if len(chunks) == 1 else b"".join([chunk.data for chunk in chunks])
-    return Commit(key, expected, header, log, None)
+        log, state = bytes(checkpoint.tail[: (after.step - checkpoint.step) * header.step_bytes]), checkpoint.state
+    else:
+        log, state = chunks[0].data if len(chunks) == 1 else b"".join([chunk.data for chunk in chunks]), None
+    expected = before if cached.exists else cached.replaces
+    return InflightCommit(session, requests, _new(Commit, (session.key, expected, header, log, state)), cached)
 
 
 def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rejection | None:

@@ -11,11 +11,8 @@ from .batch import Batch
 from .carry_over import carried, target_retired
 from .context import Context, no_reply
 from .generation_requests import CarryOver, Policy
-from .log_replay import LogReplay
-from .requests import COMMITTING, READY, Computable, GetState, StateReply, Step
+from .requests import COMMITTING, READY, Computable, GetState, LogReplay, Request, StateReply, Step
 from .session import CachedState, Checkpoint, SessionState
-
-NO_OUTPUTS: frozenset[str] = frozenset()
 
 
 def start_chunk(cached: CachedState, step: Step) -> None:
@@ -30,10 +27,10 @@ def start_log_replay(cached: CachedState, record: Record, duplicates: list[Step]
     start, end = record.header.checkpoint_step, record.position.step
     replay = LogReplay(cached.session.key, float("inf"), no_reply, record)
     for step in duplicates:
-        if (asked := step.asked_step) is not None:
-            replay.duplicates[step] = asked - start
+        if (asked := step.position_in(record)) is not None:
+            replay.duplicates[step] = asked.step - start
             step.pieces, step.end_state, step.status = (), None, READY
-    names = NO_OUTPUTS.union(*(step.wanted for step in duplicates))
+    names = frozenset[str]().union(*(step.wanted for step in duplicates))
     ends = {first + step.steps for step, first in replay.duplicates.items() if step.wants_state}
     checkpoint_at = acked - start if end - start >= cached.version.due_steps and start < acked <= end else None
     if checkpoint_at is not None:
@@ -42,11 +39,10 @@ def start_log_replay(cached: CachedState, record: Record, duplicates: list[Step]
     replay.checkpoint_at = checkpoint_at
 
 
-def end_dead(context: Context, cached: CachedState) -> bool:
+def end_dead(context: Context, cached: CachedState, work: Computable) -> bool:
     """Ends work that nobody waits for, and finishes its request. Returns False if the work goes on: once started, all
     work does but forecasts, whose many steps are of no use to anybody else."""
-    work = _work_of(cached)
-    why = context.dead(work, context.now)
+    why = context.dead(work)
     if why is None or (work.computed > 0 and not work.unfed):
         return False
     session, cached.work = cached.session, None
@@ -62,9 +58,9 @@ def drop_uncommitted(context: Context, session: SessionState) -> None:
         context.drop(session)
 
 
-def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) -> None:
+def take_slice(context: Context, batch: Batch, row: int, cached: CachedState, work: Computable) -> None:
     """Takes one finite row of a batch: the work's outputs and states, and what its session does next."""
-    work, session = _work_of(cached), cached.session
+    session = cached.session
     end = work.computed + batch.steps
     before, after = batch.states_before.get(row), batch.states_after.get(row)
     if batch.computed is None:
@@ -95,7 +91,6 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) ->
     match work:
         case Step() if not work.peek:
             finish_chunk(context, cached, work)
-            context.go_on(session)
             return
         case Step():
             work.computed_at, work.version = context.now, cached.version
@@ -125,19 +120,21 @@ def finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
     """A chunk is computed: advances the frontier. The reply waits for the commit."""
     before, at, version, session = cached.frontier, cached.step, cached.version, cached.session
     cached.frontier = step.after = advance(before, step.data, version.step_bytes)
-    cached.step = at + step.steps
+    step.at, cached.step = at, at + step.steps
     cached.current ^= 1
     if step.checkpoint_state is not None:
         cached.checkpoint = Checkpoint(at, before.head, step.checkpoint_state, bytearray())
     if cached.checkpoint is not None:
         cached.checkpoint.tail += step.data
     step.computed_at, step.version = context.now, version
-    step.created, cached.created = cached.created, False  # an earlier try may have set created
+    step.created = at == 0 and not cached.exists  # the first chunk of a generation that is not in the store yet
     context.caches[version].used(cached)
     step.status = COMMITTING
     session.pending.append(step)
     if session.in_flight is None:
         context.to_commit[session] = None
+    if session.queue:
+        context.ready[session] = None
 
 
 def _finish_log_replay(context: Context, cached: CachedState, replay: LogReplay) -> None:
@@ -179,15 +176,14 @@ def _finish_carry_over(context: Context, cached: CachedState, request: CarryOver
         at = first_position(context.mint(), record.position.step)
     else:
         at = advance(cached.header.position, request.data, target.step_bytes)
-    write = request.write = carried(record, request, target, at, state, context.clock.wall_ms())
     context.drop(session)
-    context.commit_soon(session, request, write.reply)
+    context.commit_soon(session, request, carried(record, request, target, at, state, context.clock.wall_ms()))
 
 
-def not_finite(context: Context, cached: CachedState) -> None:
+def not_finite(context: Context, cached: CachedState, work: Computable) -> None:
     """The row fails alone, and its session keeps the state before. A step is rejected only on the store's record, since
     the cached state may be stale."""
-    work, session = _work_of(cached), cached.session
+    session = cached.session
     if isinstance(work, Step) and not (session.is_read_for(work) and not session.has_uncommitted):
         cached.work, work.distrusts_hot = None, True
         context.requeue(session, [work])
@@ -202,10 +198,10 @@ def not_finite(context: Context, cached: CachedState) -> None:
         context.ready[session] = None
     elif isinstance(work, CarryOver):
         text = "inputs: the state after the window would not be finite; the session stays as it is"
-        work_failed(context, cached, work, Rejection(Reason.NON_FINITE_RESULT, text, field="inputs"))
+        context.fail(session, [work], Rejection(Reason.NON_FINITE_RESULT, text, field="inputs"))
     else:
         text = "the session's committed inputs did not give a finite state"
-        work_failed(context, cached, work, Rejection(Reason.INTERNAL_ERROR, text))
+        context.fail(session, waiting_for(session, work), Rejection(Reason.INTERNAL_ERROR, text))
 
 
 def _non_finite(step: Step, position: Position | None) -> Rejection:
@@ -217,14 +213,6 @@ def _non_finite(step: Step, position: Position | None) -> Rejection:
     return Rejection(Reason.NON_FINITE_RESULT, f"{field}: {text}", field=field, position=position)
 
 
-def work_failed(context: Context, cached: CachedState, work: Computable | None, why: Rejection) -> None:
-    """Fails the requests that the work was for; the session goes on from the store's record."""
-    session, cached.work = cached.session, None
-    # a log replay without duplicates was for the first request of the queue
-    context.fail(session, [] if work is None else work.clients() or [*session.queue][:1], why)
-
-
-def _work_of(cached: CachedState) -> Computable:
-    if cached.work is None:
-        raise RuntimeError("a batch gave a result for a state on which nothing is computed")
-    return cached.work
+def waiting_for(session: SessionState, work: Computable | None) -> list[Request]:
+    """Returns the requests that the work is for; a log replay without duplicates is for the first of the queue."""
+    return [] if work is None else work.clients() or [*session.queue][:1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cellkeeper_service.domain.meter import Meter
@@ -14,11 +15,12 @@ from .admission import AdmissionControl
 from .lifecycle import NewGeneration
 from .limits import Clock, Limits
 from .models import Models, Version
-from .requests import COMMITTING, DONE, WAITING, Request, Step
+from .requests import COMMITTING, DONE, WAITING, Request, Step, Write
 from .session import CachedState, SessionState
 from .state_cache import StateCache
 
 
+@dataclass(eq=False)
 class Context:
     """Makes no callbacks: notes what has happened, and the core goes on from there.
 
@@ -29,32 +31,26 @@ class Context:
     finished: requests that have their result but have not been handed to the driver.
     """
 
-    def __init__(
-        self,
-        models: Mapping[str, Models],
-        limits: Limits,
-        clock: Clock,
-        meter: Meter,
-        mint: Callable[[], bytes],
-        owe: Callable[[str, int], None],
-    ) -> None:
-        self.models = models
-        self.limits = limits
-        self.clock = clock
-        self.meter = meter
-        self.mint = mint
-        self.owe = owe
-        self.admission = AdmissionControl(models, limits)
-        self.sessions: dict[SessionKey, SessionState] = {}
-        self.caches: dict[Version, StateCache] = {}
-        self.ready: dict[SessionState, None] = {}
-        self.queued: dict[SessionState, None] = {}
-        self.to_load: list[SessionState] = []
-        self.to_load_alone: deque[SessionState] = deque()
-        self.alone_next = False
-        self.to_commit: dict[SessionState, None] = {}
-        self.finished: list[Request] = []
-        self.now = 0.0  # monotonic time of the event
+    models: Mapping[str, Models]
+    limits: Limits
+    clock: Clock
+    meter: Meter
+    mint: Callable[[], bytes]
+    owe: Callable[[str, int], None]
+    admission: AdmissionControl = field(init=False)
+    sessions: dict[SessionKey, SessionState] = field(default_factory=dict, init=False)
+    caches: dict[Version, StateCache] = field(default_factory=dict, init=False)
+    ready: dict[SessionState, None] = field(default_factory=dict, init=False)
+    queued: dict[SessionState, None] = field(default_factory=dict, init=False)
+    to_load: list[SessionState] = field(default_factory=list, init=False)
+    to_load_alone: deque[SessionState] = field(default_factory=deque, init=False)
+    alone_next: bool = field(default=False, init=False)
+    to_commit: dict[SessionState, None] = field(default_factory=dict, init=False)
+    finished: list[Request] = field(default_factory=list, init=False)
+    now: float = field(default=0.0, init=False)  # monotonic time of the event
+
+    def __post_init__(self) -> None:
+        self.admission = AdmissionControl(self.models, self.limits)
 
     def begin_event(self) -> None:
         """Sets the time at which everything that this event does happens."""
@@ -80,7 +76,8 @@ class Context:
             session = SessionState(request.key)
         refused = self.admission.enter(request, len(session.queue), self.now)
         if refused is not None:
-            self.finish(request, refused)
+            request.status, request.result = DONE, refused
+            self.finished.append(request)
             return None
         self.sessions[request.key] = session
         return session
@@ -95,40 +92,35 @@ class Context:
         request.status, request.result = DONE, result
         self.finished.append(request)
 
-    def goes_on_as(self, request: Request, other: Request) -> None:
-        """Continues the request as another, which may belong to another session."""
+    def goes_on_at(self, request: Request, key: SessionKey) -> None:
+        """Moves the request to the end of another session's queue, as if it arrived now."""
         self.admission.release(request)
-        request.status = DONE
-        session = self.admit(other)
+        request.key, request.status = key, WAITING
+        session = self.admit(request)
         if session is not None:
-            self.enqueue(session, other)
+            self.enqueue(session, request)
 
-    def requeue(self, session: SessionState, requests: Iterable[Request]) -> None:
+    def requeue(self, session: SessionState, requests: list[Request]) -> None:
         """Puts requests back at the front of the queue, in their order, to be decided again."""
-        again = list(requests)
-        for request in again:
+        for request in requests:
             request.status = WAITING
-        session.queue.extendleft(reversed(again))
+        session.queue.extendleft(reversed(requests))
 
-    def dead(self, request: Request, now: float) -> Rejection | None:
+    def dead(self, request: Request) -> Rejection | None:
         """Returns why nobody waits for this request any more; None: somebody does."""
         if request.gone:
             return Rejection(Reason.CALLER_GONE, "the caller went away before the request started")
-        return late(request, now)
+        if self.now >= request.deadline:
+            return Rejection(Reason.DEADLINE_PASSED, "the deadline passed before the request was committed")
+        return None
 
-    def commit_soon(self, session: SessionState, request: Request, result: Any) -> None:
-        """Has the request's write committed; `result` is its result after that."""
-        request.status, request.result = COMMITTING, result
+    def commit_soon(self, session: SessionState, request: Request, write: Write) -> None:
+        request.status, request.write = COMMITTING, write
         session.pending.append(request)
         if session.in_flight is None:
             self.to_commit[session] = None
 
     # sessions
-
-    def go_on(self, session: SessionState) -> None:
-        """Marks the session ready if requests wait for what has just happened, or if it may be forgotten now."""
-        if session.queue or session.cached is None:
-            self.ready[session] = None
 
     def settle(self, session: SessionState) -> None:
         """Files a session for which nothing more can be started: it waits, stays cached, or is forgotten."""
@@ -171,10 +163,13 @@ class Context:
         self.fail(session, requests, internal_error())
 
     def place(self, session: SessionState, version: Version, header: Header, state: bytes) -> CachedState | None:
-        """Caches the session's state, if necessary in place of an idle session's. Returns None if no slot is free."""
+        """Caches the session's state, if necessary in place of an idle session's. Returns None if no slot is free, or
+        if the version is retired: a cache that is made for it now would never be let go."""
+        if version.retired:
+            return None
         cache = self.cache_of(version)
         cached = cache.put(session, header, state)
-        if cached is None and not version.retired and (other := cache.evictable()) is not None:
+        if cached is None and (other := cache.evictable()) is not None:
             self.drop(other.session)
             self.settle(other.session)
             self.meter.evicted(session.key.model, "capacity")
@@ -194,9 +189,3 @@ class Context:
 
 def no_reply(requests: Sequence[Request]) -> None:
     """Tells nobody: the `done` of requests that no client has sent."""
-
-
-def late(request: Request, now: float) -> Rejection | None:
-    if now >= request.deadline:
-        return Rejection(Reason.DEADLINE_PASSED, "the deadline passed before the request was committed")
-    return None

@@ -2,7 +2,7 @@
 
 Plain synchronous logic without I/O, clocks or threads. Events tell it what has happened:
 
-    submit(request)                     a request arrives
+    submit_many(requests)               requests arrive
     on_loaded(sessions, results)        the store has read what `take_loads` returned
     on_computed(batch), on_failed(...)  the engine has executed a batch, or has failed
     on_committed(commits, results)      the store has answered the commits of `take_commits`
@@ -27,8 +27,8 @@ from cellkeeper_service.errors import Rejection, internal_error
 
 from .advance import advance, start_at_once
 from .batch import Batch, form_batches
-from .committing import committed, launch, launch_chunk, not_committed
-from .computing import end_dead, finish_chunk, not_finite, take_slice, work_failed
+from .committing import committed, launch, not_committed
+from .computing import end_dead, finish_chunk, not_finite, take_slice, waiting_for
 from .context import Context
 from .counting import count_finished
 from .expiry import end_dead_requests, let_retired_go
@@ -36,7 +36,7 @@ from .guarded_meter import guarded
 from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .loading import loaded, next_loads
 from .models import Models
-from .requests import Request, Step
+from .requests import Computable, Request, Step
 from .session import CachedState, InflightCommit, SessionState
 
 log = logging.getLogger(__name__)
@@ -62,12 +62,8 @@ class Core:
         the engine computed for it beyond those that it asked for."""
         self.context = Context(models, limits, clock, guarded(meter), mint, owe)
 
-    def submit(self, request: Request) -> None:
-        """Submits a request whose fields have been checked."""
-        self.submit_many((request,))
-
     def submit_many(self, requests: Iterable[Request]) -> None:
-        """Submits requests that arrive together."""
+        """Submits requests that arrive together, and whose fields have been checked."""
         context = self.context
         context.begin_event()
         for request in requests:
@@ -80,11 +76,11 @@ class Core:
         together."""
         context = self.context
         context.begin_event()
-        now, number = context.now, context.admission.enter_alike(steps[0], len(steps), context.now)
-        if number is None:  # some of them may not be admitted
+        now, first = context.now, steps[0]
+        if context.admission.enter(first, 0, now, len(steps)) is not None:  # some of them may be admitted
             self.submit_many(steps)
             return
-        sessions, held_bytes = context.sessions, steps[0].held_bytes
+        sessions, held_bytes, number = context.sessions, first.held_bytes, first.number - len(steps)
         for step in steps:
             number += 1
             step.number, step.held_bytes, step.arrived = number, held_bytes, now
@@ -125,7 +121,7 @@ class Core:
         batches: list[Batch] = []
         for cache in list(context.caches.values()):
             if cache.ready and engine_is_free:
-                batches += form_batches(cache, context.limits.tick, context.now, self._end_dead)
+                batches += form_batches(cache, context.limits, context.now, self._end_dead)
         if context.ready:
             self._advance_ready()
         return batches
@@ -168,13 +164,12 @@ class Core:
                         cache.waiting.rotate(1)  # it keeps its place
                     break
 
-    def _end_dead(self, cached: CachedState) -> bool:
-        work = cached.work
+    def _end_dead(self, cached: CachedState, work: Computable) -> bool:
         try:
-            return end_dead(self.context, cached)
+            return end_dead(self.context, cached, work)
         except Exception:
             log.exception("internal error: a session's request failed")
-            work_failed(self.context, cached, work, internal_error())
+            self.context.broken(cached.session, waiting_for(cached.session, work))
             return True
 
     # the engine
@@ -185,7 +180,7 @@ class Core:
         computed, steps = batch.computed, batch.steps
         finite = None if computed is None else computed.finite
         plain = None if batch.states_before or batch.states_after else computed  # no states were read
-        cache, ready = context.cache_of(batch.version), context.ready
+        cache = context.cache_of(batch.version)
         for row, cached in enumerate(batch.states):
             cached.in_batch = False
             if cached.dropped and not cache.left_batch(cached):
@@ -203,15 +198,15 @@ class Core:
                     work.pieces = ((plain, row, 0, steps),)
                     cached.work = None
                     finish_chunk(context, cached, work)
-                    if cached.session.queue:
-                        ready[cached.session] = None
+                elif work is None:
+                    raise RuntimeError("a batch gave a result for a state on which nothing is computed")
                 elif finite is not None and not finite[row]:
-                    not_finite(context, cached)
+                    not_finite(context, cached, work)
                 else:
-                    take_slice(context, batch, row, cached)
+                    take_slice(context, batch, row, cached, work)
             except Exception:
                 log.exception("internal error: a session's request failed")
-                work_failed(context, cached, work, internal_error())
+                context.broken(cached.session, waiting_for(cached.session, work))
         if batch.steps:
             context.meter.tick(name, len(batch), batch.steps)
         if batch.change is not None:
@@ -227,7 +222,7 @@ class Core:
             cache = context.cache_of(batch.version)
             for cached in batch.states:
                 if cache.left_batch(cached):
-                    work_failed(context, cached, cached.work, why or internal_error())
+                    context.fail(cached.session, waiting_for(cached.session, cached.work), why or internal_error())
         return halves
 
     # the store
@@ -262,10 +257,8 @@ class Core:
         sessions, context.to_commit = sessions[:MAX_CALL_ITEMS], dict.fromkeys(sessions[MAX_CALL_ITEMS:])
         for session in sessions:
             requests = session.pending
-            if not requests or session.in_flight is not None:
-                continue
             try:
-                commit = launch_chunk(context, session, now_ms) or launch(context, session, now_ms)
+                commit = launch(context, session, now_ms)
             except Exception:
                 log.exception("internal error: a session's request failed")
                 session.in_flight = None
@@ -289,7 +282,8 @@ class Core:
             except Exception:
                 log.exception("internal error: a session's request failed")
                 context.broken(session, commit.requests)
-            context.go_on(session)
+            if session.queue or session.cached is None:  # something waits for this, or the session may be forgotten
+                context.ready[session] = None
             if session.pending:
                 context.to_commit[session] = None
         if (done := results.count(COMMITTED)) == len(results):

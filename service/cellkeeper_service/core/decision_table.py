@@ -21,17 +21,16 @@ class Verdict(Enum):
 
 def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejection:
     """The table. record: the store's, read after `step` arrived."""
-    asked, sequence = step.position, step.sequence
+    sequence = step.sequence
     if sequence is not None and sequence.starts_over(None if record is None else record.header):
         doubtful = refuse_doubtful(record, step)
         return doubtful or (start_lost(record) if step.conflicts else Verdict.CREATE)
     if record is None:
-        return not_found() if asked is not None or step.peek or sequence is not None else Verdict.CREATE
-    stands = record.position
+        return not_found() if step.position is not None or step.peek or sequence is not None else Verdict.CREATE
+    stands, asked = record.position, step.position_in(record)
     if sequence is not None:
         if not sequence.origin and (doubtful := refuse_doubtful(record, step)):
             return doubtful
-        asked = sequence.position_in(record)
         if step.in_doubt and asked is not None and asked.step > stands.step:
             return may_follow(stands)
     if asked is not None and asked.generation != stands.generation:

@@ -5,30 +5,17 @@ from __future__ import annotations
 from collections import deque
 
 from .context import Context
-from .generation_requests import Fork
-from .requests import Request
-
-
-def abandon(request: Request) -> None:
-    """Marks a request whose caller went away, so that nothing more is started for it. A write that was already decided
-    may still happen; a retry finds it by its origin."""
-    request.gone = True
-    if isinstance(request, Fork) and request.into is not None:
-        request.into.gone = True
 
 
 def end_dead_requests(context: Context) -> None:
     """Finishes waiting requests whose deadline has passed or whose caller is gone."""
-    now = context.now
     for session in list(context.queued):
-        dead = [(request, why) for request in session.queue if (why := context.dead(request, now))]
-        if not dead:
-            continue
-        gone = {id(request) for request, _ in dead}
-        session.queue = deque(request for request in session.queue if id(request) not in gone)
-        for request, why in dead:
-            context.finish(request, why)
-        context.ready[session] = None
+        dead = {request: why for request in session.queue if (why := context.dead(request))}
+        if dead:
+            session.queue = deque(request for request in session.queue if request not in dead)
+            for request, why in dead.items():
+                context.finish(request, why)
+            context.ready[session] = None
 
 
 def let_retired_go(context: Context) -> None:

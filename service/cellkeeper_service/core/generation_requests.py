@@ -66,24 +66,16 @@ class CarryOver(Computable):
 
 @dataclass(slots=True, eq=False)
 class Fork(Request):
-    """Waits in the source's queue; what it reads there continues as a `CopyInto` in the target's."""
+    """Waits in the source's queue, and once that is read, in the target's.
+
+    source: the record to copy, up to `position`, or why there is none: a retry may still find that its first try
+    succeeded. None: it is not read yet."""
 
     target: SessionKey
     position: Position | None
     request_id: bytes
     content: bytes = b""
-    into: CopyInto | None = field(default=None, init=False)
-
-
-@dataclass(slots=True, eq=False)
-class CopyInto(Request):
-    """Creates a session as a copy. If the source could not be read, `otherwise` says why: a retry may still find that
-    its first try succeeded."""
-
-    request_id: bytes
-    copy: Record | None
-    otherwise: Rejection | None
-    content: bytes = b""
+    source: Record | Rejection | None = field(default=None, init=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Reason, Rejection
 
 from .decision_table import generation_changed, not_found, refuse_misplaced, refuse_unserved
-from .generation_requests import CarryOver, CopyInto, Delete, Deleted, Fork, Moved, Open, OpenReply, Reset, SetState
+from .generation_requests import CarryOver, Delete, Deleted, Fork, Moved, Open, OpenReply, Reset, SetState
 from .models import Models, Version
 from .requests import Request, Write
 from .sequence import ended, ttl_of_next
 
-MakesGeneration = Open | Reset | SetState | CarryOver | CopyInto
+MakesGeneration = Open | Reset | SetState | CarryOver | Fork
 """The requests that make a generation."""
 
 
@@ -41,7 +41,7 @@ def open_session(
         state = request.initial_state if request.initial_state is not None else served.engine.initial_state
         header = new_header(served, first_position(new.generation), _origin(request), ttl_ms, new.now_ms)
         commit = Commit(request.key, None, header, b"", state)
-        return Write(commit, OpenReply(header, True), served, state)
+        return Write(commit, OpenReply(header, True), served)
     done = done_before(record.header, request)
     if isinstance(done, Rejection):
         return done
@@ -75,11 +75,11 @@ def start_over(
     position = first_position(new.generation, step)
     ttl_ms = ttl_of_next(standing, new.default_ttl_ms)
     header = new_header(served, position, _origin(request), ttl_ms, new.now_ms)
-    return Write(Commit(request.key, standing, header, b"", state), Moved(position), served, state)
+    return Write(Commit(request.key, standing, header, b"", state), Moved(position), served)
 
 
-def fork(record: Record | None, request: Fork) -> Record | Rejection:
-    """Returns the source's record up to the requested position."""
+def source_of(record: Record | None, request: Fork) -> Record | Rejection:
+    """Returns what the fork copies: the source's record up to the requested position."""
     if record is None:
         return not_found()
     asked = request.position
@@ -93,17 +93,19 @@ def fork(record: Record | None, request: Fork) -> Record | Rejection:
     return Record(record.header.replace(position=asked), record.checkpoint, log)
 
 
-def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> Write | Moved | Rejection:
-    """Returns the copy under a new generation. It keeps the source's heads, which name the consumed inputs."""
+def copy_into(
+    record: Record | None, request: Fork, source: Record | Rejection, new: NewGeneration
+) -> Write | Moved | Rejection:
+    """Returns the copy under a new generation. It keeps the source's heads, which name the consumed inputs. record: the
+    target's."""
     if record is not None:
         if done := done_before(record.header, request):
             return done
-        if request.otherwise is None:
+        if isinstance(source, Record):
             text = f"target: session {request.key.session!r} exists already"
             return Rejection(Reason.SESSION_EXISTS, text, field="target")
-    if request.copy is None:
-        return request.otherwise or not_found()
-    source = request.copy
+    if isinstance(source, Rejection):
+        return source
     position = Position(new.generation, source.position.step, source.position.head)
     header = source.header.replace(
         position=position,
@@ -115,7 +117,7 @@ def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> W
     return Write(Commit(request.key, None, header, source.log, source.checkpoint), Moved(position))
 
 
-def delete(record: Record | None, request: Delete) -> StoreDelete | Deleted | Rejection:
+def delete(record: Record | None, request: Delete) -> Write | Deleted | Rejection:
     """Deletes the generation that the request names. Succeeds if that is gone already; after an unanswered try, that
     counts as this request's own work."""
     if record is not None and not request.generation:
@@ -123,7 +125,7 @@ def delete(record: Record | None, request: Delete) -> StoreDelete | Deleted | Re
         return Rejection(Reason.INVALID_FIELD, text, field=request.where, position=record.position)
     if record is None or record.position.generation != request.generation:
         return Deleted(request.unknowns > 0)
-    return StoreDelete(request.key, request.generation)
+    return Write(StoreDelete(request.key, request.generation), Deleted(True))
 
 
 def done_before(standing: Header, request: MakesGeneration) -> Moved | Rejection | None:
@@ -149,7 +151,7 @@ def _origin(request: MakesGeneration) -> bytes:
 
 def of_damaged(
     damage: DamagedRecord, request: Request, models: Models, new: NewGeneration
-) -> Write | StoreDelete | Deleted | Moved | Rejection:
+) -> Write | Deleted | Moved | Rejection:
     """Decides about a session whose record is damaged: it can be deleted and, if its header can be compared, reset.
     Everything else is refused."""
     header = damage.header
@@ -158,7 +160,8 @@ def of_damaged(
         case Delete() if header is not None and request.generation not in (b"", header.position.generation):
             return Deleted(request.unknowns > 0)
         case Delete() if header is not None or not request.generation:
-            return StoreDelete(request.key, b"" if header is None else header.position.generation)
+            generation = b"" if header is None else header.position.generation
+            return Write(StoreDelete(request.key, generation), Deleted(True))
         case Reset() if header is not None:
             return start_over(header, request, models, new)
     text = str(damage) if header is not None else f"{damage}; its header cannot be read: delete it without a generation"

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 MAX_CALL_ITEMS = 1024
 """The most sessions in one call of the store: Redis serves nobody else while it runs a script."""
-
-
-@dataclass(frozen=True, slots=True)
-class TickLimits:
-    """max_slice_steps: the longest slice of a chunk. max_long_steps: time steps, summed over sessions, that slices may
-    add to one tick, so that long chunks and log replays do not hold up single steps.
-    """
-
-    max_slice_steps: int = 16
-    max_long_steps: int = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +17,8 @@ class Limits:
     default_ttl_ms: of new sessions; 0: never forgotten.
     retry_delay_ms: the advice in UNAVAILABLE and QUEUE_FULL. max_conflicts, max_unknowns: how often a request is
     decided again after its commit lost against another writer, or got no answer.
+    max_slice_steps: the longest slice of a chunk. max_long_steps: time steps, summed over sessions, that slices may add
+    to one tick, so that long chunks and log replays do not hold up single steps.
     """
 
     max_requests: int = 65536
@@ -38,7 +30,8 @@ class Limits:
     retry_delay_ms: int = 200
     max_conflicts: int = 1
     max_unknowns: int = 2
-    tick: TickLimits = field(default_factory=TickLimits)
+    max_slice_steps: int = 16
+    max_long_steps: int = 512
 
     def log_steps(self, step_bytes: int) -> int:
         """Returns how many time steps of `step_bytes` bytes fit into a record's input log."""

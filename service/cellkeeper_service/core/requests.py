@@ -27,12 +27,12 @@ on the loop's thread."""
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A decision to commit. Then the reply is `reply`, and `seed`, if given, is the session's state."""
+    """A decision to write. Then the reply is `reply`. version: caches the written checkpoint, which is the session's
+    state; None: nothing is cached."""
 
-    commit: Commit
+    call: Commit | Delete
     reply: Any
     version: Version | None = None
-    seed: bytes | None = None
 
 
 class Status(Enum):
@@ -50,20 +50,24 @@ WAITING, LOADING, READY, COMPUTING, COMMITTING, DONE = Status
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One operation on one session. deadline: seconds of the monotonic clock."""
+    """One operation on one session. deadline: seconds of the monotonic clock.
+
+    gone: the caller went away, so nothing more is started for it. A write that was already decided may still happen; a
+        retry finds it by its origin.
+    """
 
     key: SessionKey
     deadline: float
     done: Done
-    gone: bool = field(default=False, init=False)  # the caller went away; nobody reads the reply
+    gone: bool = field(default=False, init=False)
     arrived: float = field(default=0.0, init=False)
     number: int = field(default=0, init=False)  # order of arrival over all sessions
     held_bytes: int = field(default=0, init=False)  # by it and its reply
     conflicts: int = field(default=0, init=False)  # commits lost against other writers
     unknowns: int = field(default=0, init=False)  # unanswered commits
     status: Status = field(default=WAITING, init=False)
-    result: Any = field(default=None, init=False)  # while COMMITTING: its result after that; see reply
-    write: Write | Delete | None = field(default=None, init=False)  # what it commits, unless that is a chunk
+    result: Any = field(default=None, init=False)  # see reply
+    write: Write | None = field(default=None, init=False)  # what it commits, unless that is a chunk
 
     touches = True  # counts as use of the session: refreshes the TTL
 
@@ -104,6 +108,21 @@ class Computable(Request):
         return [self]
 
 
+@dataclass(slots=True, eq=False)
+class LogReplay(Computable):
+    """Computes the log of `record`, so that the request behind it finds the session's state. No client has sent it.
+
+    duplicates: chunks that were applied before, which get their outputs again; for each, which step of the log is its
+    first.
+    """
+
+    record: Record
+    duplicates: dict[Step, int] = field(default_factory=dict, init=False)
+
+    def clients(self) -> list[Request]:
+        return [*self.duplicates]
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """A forecast: `steps` >= 1 time steps after a chunk, whose inputs are the model's own predictions.
@@ -131,6 +150,7 @@ class Step(Computable):
     load_seconds: float = field(default=0.0, init=False)  # of the store's read and the log replay
     distrusts_hot: bool = field(default=False, init=False)  # decided on the store's record only
     version: Version | None = field(default=None, init=False)  # that computed it
+    at: int = field(default=0, init=False)  # the session's step when it was computed
     after: Position | None = field(default=None, init=False)  # once it is computed
     in_doubt: tuple[bytes, ...] = field(default=(), init=False)  # generations of unanswered commits: see commit.py
     created: bool = field(default=False, init=False)  # it created its session
@@ -139,23 +159,13 @@ class Step(Computable):
     sequence: Sequenced | None = None  # without position: see Sequenced
 
     @property
-    def asked_step(self) -> int | None:
-        """The step at which the chunk belongs; None: at the session's position."""
-        if self.position is not None:
-            return self.position.step
-        return None if self.sequence is None else self.sequence.asked_step
-
-    @property
     def all_steps(self) -> int:
         """The time steps that have outputs: the chunk's and the forecast's."""
         return self.steps if self.rollout is None else self.steps + self.rollout.steps
 
-    @property
-    def acked_step(self) -> int:
-        """The result of `acked_at` for the step at which the chunk was computed."""
-        if self.after is None:
-            raise RuntimeError("it is asked for of a step that was not computed")
-        return self.acked_at(self.after.step - self.steps)
+    def position_in(self, record: Record) -> Position | None:
+        """Returns where the chunk belongs in the record's history; None: at its end."""
+        return self.position if self.sequence is None else self.sequence.position_in(record)
 
     def acked_at(self, step: int) -> int:
         """Returns the step up to which the client holds every reply if this chunk is applied at `step`."""

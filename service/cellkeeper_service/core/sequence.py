@@ -52,11 +52,6 @@ class Sequenced:
         return not self.origin and (self.at is None or self.at == step)
 
     @property
-    def asked_step(self) -> int | None:
-        """The step at which the chunk belongs; None: it does not say."""
-        return 0 if self.origin else self.at
-
-    @property
     def ends(self) -> bool:
         return self.end_ttl_ms is not None
 

@@ -188,11 +188,18 @@ class _Trial:
         )
 
     def _first(self, steps: int) -> _Reference:
-        """Runs the sequences one step at a time in the largest batch, or in a smaller one for many steps."""
+        """Runs the sequences one step at a time, in the largest batch or, for many steps, in a smaller one. If even the
+        largest has fewer than LONG_SEQUENCES sessions, it runs that many in several batches, because those include
+        sequences of every kind."""
         most = {STEPS: self._most, SHORT_STEPS: max(CHUNKED_SIZES), LONG_STEPS: LONG_SEQUENCES}[steps]
         size = min(most, self._most)
-        values, finite = self._advance(np.arange(size, dtype=np.intp) % SEQUENCES, steps, [1] * steps)
-        values, finite = [value[:SEQUENCES] for value in values], finite[:SEQUENCES]
+        count = max(size, LONG_SEQUENCES)
+        batches = [min(start, count - size) + np.arange(size, dtype=np.intp) for start in range(0, count, size)]
+        runs = [self._advance(batch % SEQUENCES, steps, [1] * steps) for batch in batches]
+        known = min(count, SEQUENCES)
+        where = [np.flatnonzero(np.concatenate(batches) == number)[0] for number in range(known)]
+        values = [np.concatenate(parts)[where] for parts in zip(*(results for results, _ in runs), strict=True)]
+        finite = np.concatenate([part for _, part in runs])[where]
         so_far = np.logical_and.accumulate(finite, axis=1)
         judged = self.sequences.judged[: len(so_far)]
         if not so_far[judged].any():  # the model is not made for such inputs, so everything is compared

@@ -63,7 +63,7 @@ class BatchCalls:
         for one in calls:
             feeds |= one
             given = dict(zip(fetches, call(session, self._device, feeds, fetches), strict=True))
-            parts.append([cast(given[output.output], "float32") for output in outputs])
+            parts.append([cast(_on_host(given[output.output]), "float32") for output in outputs])
             results = [given[state.output] for state in config.states]
             feeds |= zip((state.input for state in config.states), results, strict=True)
         for state, result in zip(config.states, results, strict=True):
@@ -77,6 +77,10 @@ class BatchCalls:
                 by_name[output.name] = np.stack([part[i] for part in parts])
             else:
                 by_name[output.name] = parts[0][i] if config.layout == "time_first" else parts[0][i].swapaxes(0, 1)
+            shape = (*inputs.shape[:2], *output.shape)
+            if by_name[output.name].shape != shape:
+                came = list(by_name[output.name].shape)
+                raise ValueError(f"output {output.name}: got {came}, expected {list(shape)} (steps, sessions, ...)")
         return by_name, results
 
 
@@ -131,6 +135,11 @@ class SingleCalls:
             return values.reshape(*self._batch, *shape)
         lead = (*self._batch, steps) if self._config.layout == "batch_first" else (steps, *self._batch)
         return values.reshape(*lead, *shape)
+
+
+def _on_host(value: Array | OrtValue) -> Array:
+    """Returns an output in host memory, also if it is at the same time a state that stays in the device's."""
+    return np.asarray(value.numpy()) if isinstance(value, OrtValue) else value
 
 
 def _reshaped(values: Array, shape: tuple[int, ...], name: str) -> Array:

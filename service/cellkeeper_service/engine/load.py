@@ -11,15 +11,14 @@ from time import perf_counter
 import numpy as np
 
 from cellkeeper_service.domain.engine import Array, Engine, EngineLost
-from cellkeeper_service.domain.spec import ModelSpec, PackedInputs
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import GraphConfig
-from cellkeeper_service.model.missing import as_numbers
 
 from .device_missing import GraphDeviceMissing
 from .exactness import TRIAL_CALL_MS, Tunable, settle
 from .nvidia import is_driver_installed
+from .offline_inputs import offline_inputs
 from .precision import Precision, read_precision
 from .state_tensors import state_tensors
 from .unstreamable import Unstreamable
@@ -104,18 +103,17 @@ def offline(model: Engine | Path, inputs: Array | Mapping[str, Array]) -> dict[s
     """Runs one whole sequence offline. Returns the outputs [T, ...] by name, and the final states as "state.<name>".
 
     inputs: [T, ...], by name if the model has several. Masked elements and None are missing values, like NaN. Clears
-    the arena of an engine that is passed in. Raises StartError for missing values that the model does not take.
+    the arena of an engine that is passed in. Raises StartError for inputs that the service would refuse.
     """
     engine = load_engine(model, "cpu") if isinstance(model, Path) else model
-    if isinstance(inputs, Mapping):
-        inputs = _packed(inputs, engine.spec)
+    steps = offline_inputs(inputs, engine.spec)
     names = [output.name for output in engine.spec.outputs]
     row = np.zeros(1, np.intp)
     engine.reserve(1)
     engine.write_states(row, _initial(engine, 1))
-    parts: dict[str, list[Array]] = {name: [] for name in names}
-    for start in range(0, len(inputs), OFFLINE_STEPS):
-        part = _taken(inputs[start : start + OFFLINE_STEPS], engine, start)[:, None]
+    parts = {output.name: [np.zeros((0, *output.shape), output.numpy_dtype)] for output in engine.spec.outputs}
+    for start in range(0, len(steps), OFFLINE_STEPS):
+        part = np.ascontiguousarray(steps[start : start + OFFLINE_STEPS, None])
         computed = engine.run(part, row, row, frozenset(names))
         for name in names:
             parts[name].append(computed.outputs[name][:, 0])
@@ -123,40 +121,6 @@ def offline(model: Engine | Path, inputs: Array | Mapping[str, Array]) -> dict[s
     for spec, state in zip(engine.spec.states, state_tensors(engine.read_states(row), engine.spec.states), strict=True):
         results[f"state.{spec.name}"] = state.reshape(spec.shape)
     return results
-
-
-def _taken(inputs: Array, engine: Engine, start: int) -> Array:
-    """Returns time steps in the model's dtype. start: the number of the first. Raises StartError."""
-    spec = engine.spec
-    if spec.inputs:
-        return inputs.astype(spec.input.numpy_dtype, copy=False)
-    numbers = as_numbers(inputs)
-    good = np.isfinite(numbers) if numbers.dtype.kind == "f" else np.ones(numbers.shape, bool)
-    if not good.all() and not spec.missing_values:
-        step, *feature = (int(index) for index in np.argwhere(~good)[0])
-        place = f"time step {start + step}" + (f", feature {feature[0]}" if feature else "")
-        raise StartError(
-            f"inputs: got NaN or infinity at {place}, expected finite values: the model does not accept missing values"
-        )
-    return numbers.astype(spec.input.dtype)
-
-
-def _packed(inputs: Mapping[str, Array], spec: ModelSpec) -> Array:
-    """Returns the inputs as [T] of a structured dtype. Raises StartError."""
-    if not isinstance(spec.input, PackedInputs) or set(inputs) != {part.name for part in spec.inputs}:
-        names = [part.name for part in spec.inputs] or "an array: the model has one input"
-        raise StartError(f"inputs: got {sorted(inputs)}, expected {names}")
-    values = {}
-    for part in spec.inputs:
-        array = values[part.name] = np.asarray(inputs[part.name])
-        if array.shape[1:] != part.shape or len(array) != len(values[spec.inputs[0].name]):
-            expected = f"[T{''.join(f', {size}' for size in part.shape)}], the same T for all"
-            raise StartError(f"inputs: {part.name}: got shape {list(array.shape)}, expected {expected}")
-        good = (array >= 0) & (array < part.vocabulary) if part.vocabulary else np.isfinite(array)
-        if not good.all():
-            expected = f"integers of 0 to {part.vocabulary - 1}" if part.vocabulary else "finite values"
-            raise StartError(f"inputs: {part.name}: got {array[~good][0]}, expected {expected}")
-    return spec.input.pack(values)
 
 
 def _cannot_be_streamed(bundle: Bundle, error: Unstreamable) -> str:

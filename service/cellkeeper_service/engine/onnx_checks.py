@@ -30,6 +30,11 @@ RECURRENT = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM", "AttnLSTM")
 FIRST_STATE = 5  # inputs 5 and 6 of LSTM, GRU and RNN are states
 COUPLING = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
 """Operators that use one scale for all rows of a tensor."""
+INTEGER_PRODUCTS = (
+    *("ConvInteger", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger"),
+    *("MatMulIntegerToFloat", "MatMulNBits", "QAttention", "QGemm", "QLinearConv", "QLinearMatMul"),
+)
+"""Operators that multiply integers. Of DequantizeLinear and the product after it, onnxruntime makes one of these."""
 
 
 def read_model(model: bytes, place: str) -> Any:
@@ -83,6 +88,11 @@ def refuse_operators(model: Any, config: GraphConfig, place: str) -> None:
                     f"{named}: direction {direction}: starts at the end of the sequence, which a stream has not "
                     "reached; train and export it forward"
                 )
+
+
+def multiplies_integers(model: Any) -> bool:
+    """Returns True if onnxruntime may multiply integers when it runs the model."""
+    return any(node.op_type in INTEGER_PRODUCTS for node, _ in _nodes(model))
 
 
 def coupling_operators(model: bytes) -> list[str]:

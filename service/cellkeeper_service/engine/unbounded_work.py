@@ -23,8 +23,18 @@ SIZED_BY: Mapping[str, slice] = {
     "Tile": slice(1, 2),
     "OneHot": slice(1, 2),
     "Pad": slice(1, 2),
-    "Resize": slice(2, 4),
+    "Resize": slice(1, 4),  # before opset 11, input 1 is the scales
     "Upsample": slice(1, 2),
+    "AffineGrid": slice(1, 2),
+    "CenterCropPad": slice(1, 2),
+    "Col2Im": slice(1, 3),
+    "CropAndResize": slice(3, 4),
+    "DFT": slice(1, 2),
+    "MaxUnpool": slice(2, 3),
+    "MelWeightMatrix": slice(0, 5),
+    "BlackmanWindow": slice(0, 1),
+    "HammingWindow": slice(0, 1),
+    "HannWindow": slice(0, 1),
 }
 """By operator: the inputs whose values decide the size of the result. Others' results are not much larger than their
 inputs."""

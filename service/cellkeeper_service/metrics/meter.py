@@ -56,20 +56,30 @@ class PrometheusMeter:
             "cellkeeper_load_replayed_steps", "Time steps recomputed from input logs in cold loads.", "model"
         )
         self._checkpoints = self._counters("cellkeeper_checkpoints", "Commits that wrote a checkpoint.", "model")
-        self._evictions = self._counters("cellkeeper_evictions", "Hot sessions evicted.", "model", "reason")
-        self._rejections = self._counters("cellkeeper_rejections", "Requests and items refused.", "reason")
+        self._evictions = self._counters(
+            "cellkeeper_evictions",
+            "Hot sessions evicted: the arena was full (capacity), the record has changed (stale), or the version is no "
+            "longer served (retired).",
+            "model",
+            "reason",
+        )
+        self._rejections = self._counters(
+            "cellkeeper_rejections", "Requests and items refused, by reason in lower case.", "reason"
+        )
         self._non_finite = self._counters(
             "cellkeeper_non_finite_chunks", "Chunks refused because an output or a state was not finite.", "model"
         )
         self._http_requests = self._counters(
             "cellkeeper_http_requests",
-            "HTTP requests, by the template of their path.",
+            "HTTP requests, by the template of their path. Status 499: the client did not wait for the answer.",
             "method",
             "route",
             "status",
         )
         self._reloads = self._counters(
-            "cellkeeper_reloads", "Reloads of the model folders after SIGHUP, by result.", "result"
+            "cellkeeper_reloads",
+            "Reloads of the model folders after SIGHUP, by result: changed, unchanged, refused or abandoned.",
+            "result",
         )
         for reason in Reason:
             self._rejections(reason.value)

@@ -83,7 +83,9 @@ def tick_families() -> Families:
 def store_families() -> Families:
     return Families(
         "call",
-        Column("cellkeeper_store_round_trips", "Store calls.", rows=True),
+        Column(
+            "cellkeeper_store_round_trips", "Store calls: load, commit, delete, scan, or probe by /readyz.", rows=True
+        ),
         Column("cellkeeper_store_items", "Sessions in store calls."),
         Column("cellkeeper_store_errors", "Store calls that failed."),
         Column("cellkeeper_store_seconds", "Duration of a store call in seconds.", SECONDS),
@@ -112,7 +114,11 @@ def http_families() -> Families:
 def commit_families() -> Families:
     return Families(
         "result",
-        Column("cellkeeper_commits", "Chunks and other changes, by the result of the commit that carried them."),
+        Column(
+            "cellkeeper_commits",
+            "Chunks and other changes, by the result of the commit that carried them: committed, conflict (another one "
+            "came first), refused (the store is full or read-only) or unknown (no answer).",
+        ),
     )
 
 

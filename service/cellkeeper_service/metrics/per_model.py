@@ -42,7 +42,7 @@ class StepFamilies(Collector):
     def collect(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(
             "cellkeeper_chunk_seconds",
-            "Seconds that a chunk spent waiting for a tick, loading its session, computing, committing, and in total.",
+            "Seconds that a chunk spent by phase: waiting for a tick (queue), load, compute, commit, and in total.",
             labels=("model", "phase"),
         )
         steps = CounterMetricFamily("cellkeeper_steps", "Time steps applied and answered.", labels=("model",))

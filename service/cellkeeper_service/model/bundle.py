@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from errno import ELOOP
 from hashlib import sha256
@@ -19,11 +21,12 @@ from cellkeeper_service.errors import StartError
 
 from .config import Config, Features, GraphConfig, Tokens
 from .feedback import feedback_of
-from .fields import named, one_line
+from .fields import MAX_RANK, named, one_line
 from .parsing import parse_config
 from .tensors import Shapes, all_states, cell_states, input_spec, outputs, tensor_dtypes, tensor_shapes
 
 Array = NDArray[Any]
+FileIdentity = tuple[int, int, int, int]  # device, inode, bytes, and nanoseconds of its last change
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -68,7 +71,8 @@ def read_bundle(path: Path) -> Bundle:
     """Reads and checks the bundle in the folder `path`. Raises StartError, whose one line says what to do."""
     path = Path(path)
     _check_folder(path)
-    text = _read(path, CONFIG_FILE, MAX_CONFIG_BYTES)
+    seen: dict[str, FileIdentity] = {}
+    text = _read(path, CONFIG_FILE, MAX_CONFIG_BYTES, seen)
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
@@ -80,8 +84,9 @@ def read_bundle(path: Path) -> Bundle:
         raise StartError(
             f"{path / CONFIG_FILE}: a session's state of {state_bytes} bytes, expected at most {MAX_STATE_BYTES}"
         )
-    graph = _read(path, config.graph, MAX_GRAPH_BYTES) if isinstance(config, GraphConfig) else b""
-    weights = _read(path, WEIGHTS_FILE, MAX_WEIGHTS_BYTES)
+    graph = _read(path, config.graph, MAX_GRAPH_BYTES, seen) if isinstance(config, GraphConfig) else b""
+    weights = _read(path, WEIGHTS_FILE, MAX_WEIGHTS_BYTES, seen)
+    _check_unchanged(path, seen)
     tensors = _tensors(path / WEIGHTS_FILE, weights, config)
     vocabulary, given = (config.input.vocabulary if isinstance(config.input, Tokens) else 0), outputs(config)
     spec = ModelSpec(
@@ -126,8 +131,9 @@ def _check_folder(path: Path) -> None:
     raise StartError(f"{path}: no such folder{looked}; give the folder of a model bundle")
 
 
-def _read(folder: Path, name: str, most: int) -> bytes:
-    """Reads a file of the bundle. It may be a link within the folder, as Kubernetes mounts a ConfigMap's files."""
+def _read(folder: Path, name: str, most: int, seen: dict[str, FileIdentity]) -> bytes:
+    """Reads a file of the bundle, and notes in `seen` which file it was. It may be a link within the folder, as
+    Kubernetes mounts a ConfigMap's files."""
     path = folder / name
     try:
         resolved = path.resolve(strict=True)
@@ -135,16 +141,34 @@ def _read(folder: Path, name: str, most: int) -> bytes:
             raise StartError(f"{path}: points outside the bundle; put the file itself there")
         if not resolved.is_file():
             raise StartError(f"{path}: not a file; put the file there")
-        size = resolved.stat().st_size
-        if not 0 < size <= most:
-            raise StartError(f"{path}: got {size} bytes, expected 1 to {most}")
-        return resolved.read_bytes()
+        with resolved.open("rb") as file:
+            seen[name] = identity = _identity(os.fstat(file.fileno()))
+            size = identity[2]
+            if not 0 < size <= most:
+                raise StartError(f"{path}: got {size} bytes, expected 1 to {most}")
+            return file.read(size)
     except RuntimeError as error:  # until Python 3.13
         raise StartError(f"{path}: a link that points to itself; put the file itself there") from error
     except OSError as error:
         if error.errno == ELOOP:
             raise StartError(f"{path}: a link that points to itself; put the file itself there") from error
         raise StartError(f"{path}: cannot be read ({error.strerror}); put the file there") from error
+
+
+def _check_unchanged(folder: Path, seen: Mapping[str, FileIdentity]) -> None:
+    """Raises StartError if a file that was read is no longer the one of that name, because the files may then belong to
+    different versions: someone replaces them, or a link to them."""
+    for name, identity in seen.items():
+        try:
+            same = _identity((folder / name).stat()) == identity
+        except OSError:
+            same = False
+        if not same:
+            raise StartError(f"{folder / name}: changed while the bundle was read; try again when it is complete")
+
+
+def _identity(status: os.stat_result) -> FileIdentity:
+    return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
 
 
 def _tensors(path: Path, weights: bytes, config: Config) -> dict[str, Array]:
@@ -177,16 +201,17 @@ def _tensors(path: Path, weights: bytes, config: Config) -> dict[str, Array]:
 
 
 def _graph_shapes(path: Path, config: GraphConfig, found: Shapes) -> Shapes:
-    """Returns the shapes that a graph's tensors must have. A constant's may be any without a 0; initial states, which
-    are optional, have those of the states."""
+    """Returns the shapes that a graph's tensors must have. A constant's may be any of up to MAX_RANK axes without a 0;
+    initial states, which are optional, have those of the states."""
     shapes: Shapes = {}
     for name in config.constants:
         shape = found.get(f"constant.{name}")
         if shape is None:
             raise StartError(f"{path}: tensor constant.{name}: missing, config.json declares it")
-        if prod(shape) == 0:
+        if prod(shape) == 0 or len(shape) > MAX_RANK:
             raise StartError(
-                f"{path}: tensor constant.{name}: got shape {one_line(str(list(shape)))}, expected no axis of length 0"
+                f"{path}: tensor constant.{name}: got shape {one_line(str(list(shape)))}, expected at most {MAX_RANK} "
+                "axes, none of length 0"
             )
         shapes[f"constant.{name}"] = shape
     for state in config.states:

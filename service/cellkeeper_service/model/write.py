@@ -52,7 +52,7 @@ def write_bundle(
             (partial / parsed.graph).write_bytes(graph)
         # safetensors makes it for its owner alone; the umask decides who may read the other files
         (partial / WEIGHTS_FILE).chmod((partial / CONFIG_FILE).stat().st_mode)
-        read_bundle(partial)
+        _check(partial, folder)
         for path in (*partial.iterdir(), partial):
             _sync(path)
         partial.rename(folder)
@@ -60,6 +60,15 @@ def write_bundle(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return read_bundle(folder)
+
+
+def _check(partial: Path, folder: Path) -> None:
+    """Raises StartError if `partial` cannot be read, with the name that the bundle would have had: `partial` is removed
+    before anybody reads the message."""
+    try:
+        read_bundle(partial)
+    except StartError as error:
+        raise StartError(str(error).replace(str(partial), str(folder))) from error
 
 
 def _stored(name: str, value: Array, dtype: str | None) -> Array:

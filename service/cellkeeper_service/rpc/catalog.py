@@ -16,6 +16,13 @@ from . import fields
 MESSAGE_FIELDS, FIELDS_PER_ITEM = 65_536, 64
 """The most fields of a message, and how many more each item may add. An item has at most 8, and 5 for each tensor."""
 
+MESSAGE_BYTES_PER_ITEM = 512
+"""A message has room for this many bytes for each item of a request, half of it for outputs. An item's result, or its
+error without the text, takes up to 200: a position has 45, the name of a field `status.MAX_FIELD_BYTES`."""
+
+MAX_PAGE_SIZE, LISTED_BYTES = 1000, 1024
+"""The most sessions on a page of a listing, and the room in a message for each."""
+
 
 @dataclass(frozen=True, slots=True)
 class WireLimits:
@@ -28,6 +35,7 @@ class WireLimits:
     default_timeout_ms: for requests without a deadline.
     max_stream_frames: unanswered frames of one stream; further ones are not read until there is room.
     max_ttl_ms: the longest idle time that a session may ask for; 0: unlimited.
+    max_page_size: sessions on one page of a listing.
     """
 
     max_chunk_steps: int = 1024
@@ -38,6 +46,7 @@ class WireLimits:
     default_timeout_ms: int = 30_000
     max_stream_frames: int = 64
     max_ttl_ms: int = 0
+    max_page_size: int = MAX_PAGE_SIZE
 
     @property
     def max_message_fields(self) -> int:

@@ -149,6 +149,8 @@ class FrameReplies:
     def _messages(self, ready: list[Step], errors: list[pb.ItemError]) -> list[pb.StepFrameReply]:
         limit = self._frame.catalog.limits.max_message_bytes // 2
         parts = [ready] if self._whole else _split(ready, self._frame, limit)
+        if errors and not self._whole and _bytes(parts[-1], self._frame) > limit:
+            parts.append([])  # one item's outputs may fill a message
         messages = [self._reply(part, [], False) for part in parts[:-1]]
         return [*messages, self._reply(parts[-1], errors, self._left == 0)]
 
@@ -200,21 +202,25 @@ def refused_items(frame_id: int, reasons: Sequence[Rejection], meter: Meter) -> 
 
 def _split(ready: list[Step], frame: Frame, limit: int) -> list[list[Step]]:
     """Splits the steps into parts that each fit into one message."""
-    per_step = sum(output.nbytes for output in frame.spec.outputs if output.name in frame.outputs)
-    per_item = frame.spec.state_bytes if frame.with_state else 0
-    longest = max([step.steps for step in ready], default=0)
-    if len(ready) * (per_step * longest + per_item + REPLY_ITEM_BYTES) <= limit:
+    if _bytes(ready, frame) <= limit:
         return [ready]
     parts: list[list[Step]] = [[]]
     size = 0
     for step in ready:
-        width = per_step * step.steps + per_item + REPLY_ITEM_BYTES
+        width = _bytes([step], frame)
         if parts[-1] and size + width > limit:
             parts.append([])
             size = 0
         parts[-1].append(step)
         size += width
     return parts
+
+
+def _bytes(ready: list[Step], frame: Frame) -> int:
+    """Returns at least the bytes of the steps' replies."""
+    per_step = sum(output.nbytes for output in frame.spec.outputs if output.name in frame.outputs)
+    per_item = frame.spec.state_bytes if frame.with_state else 0
+    return per_step * sum([step.steps for step in ready]) + (per_item + REPLY_ITEM_BYTES) * len(ready)
 
 
 def _columns(ready: list[Step], frame: Frame) -> list[pb.OutputColumn]:

@@ -14,12 +14,11 @@ from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.errors import invalid
 
 from . import tensors
-from .catalog import WireLimits
+from .catalog import MAX_PAGE_SIZE, WireLimits
 from .fields import MAX_SESSION_BYTES
 from .status import shortened, to_position
 
 DEFAULT_PAGE_SIZE = 100
-MAX_PAGE_SIZE = 1000
 
 
 def listed(session: str, found: Header | DamagedRecord, hot: bool) -> pb.SessionInfo:
@@ -50,12 +49,13 @@ def state_response(reply: StateReply) -> pb.GetStateResponse:
     )
 
 
-def page_size(request: pb.ListSessionsRequest) -> int:
+def page_size(request: pb.ListSessionsRequest, limits: WireLimits) -> int:
+    """Returns how many sessions the page has at most: what the request asks for, or fewer if they would not fit."""
     if len(request.prefix.encode()) > MAX_SESSION_BYTES:
         raise invalid("prefix", f"{len(request.prefix.encode())} bytes", f"at most {MAX_SESSION_BYTES} bytes")
     if request.page_size > MAX_PAGE_SIZE:
         raise invalid("page_size", request.page_size, f"at most {MAX_PAGE_SIZE}, or 0 for {DEFAULT_PAGE_SIZE}")
-    return request.page_size or DEFAULT_PAGE_SIZE
+    return min(request.page_size or DEFAULT_PAGE_SIZE, limits.max_page_size)
 
 
 def model_info(served: Version, limits: WireLimits) -> pb.ModelInfo:

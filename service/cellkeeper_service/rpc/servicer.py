@@ -154,7 +154,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     @answering
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
         name, _ = call.catalog.find(request.model)
-        limit = reading.page_size(request)
+        limit = reading.page_size(request, call.catalog.limits)
         try:
             page = await self.core.store_calls.scan(
                 call.catalog.tenant, name, request.prefix, request.page_token, limit

@@ -17,9 +17,11 @@ from .call_log import note_refused
 
 DOMAIN = "cellkeeper"
 DETAILS_KEY = "grpc-status-details-bin"
-MAX_MESSAGE_CHARACTERS = 500
-"""A status travels in headers, twice, and gRPC drops headers beyond 8 KiB. Without this limit, a message that quotes a
-long field of the request would cost the caller the whole status."""
+MAX_TEXT_BYTES, MAX_FIELD_BYTES = 500, 128
+"""Of an error's message, and of the name of the field at fault. A status travels in headers, twice, percent-encoded and
+in base64, and gRPC drops headers beyond 8 KiB. Without these limits, a message that quotes a long field of the request
+would cost the caller the whole status."""
+GAP = " ... "
 
 CODES = {
     Reason.INVALID_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
@@ -63,7 +65,7 @@ def to_error(rejection: Rejection) -> pb.Error:
         code=CODES[rejection.reason].value[0],
         reason=rejection.reason.name,
         message=shortened(rejection.message),
-        field=shortened(rejection.field),
+        field=shortened(rejection.field, MAX_FIELD_BYTES),
         position=None if rejection.position is None else to_position(rejection.position),
         retry_delay_ms=rejection.retry_delay_ms,
     )
@@ -74,7 +76,7 @@ def to_status(rejection: Rejection) -> status_pb2.Status:
 
     ErrorInfo's metadata: `field`, and the record's `generation`, `step` and `head` (hex) if they are known.
     """
-    metadata = {"field": shortened(rejection.field)} if rejection.field else {}
+    metadata = {"field": shortened(rejection.field, MAX_FIELD_BYTES)} if rejection.field else {}
     if rejection.position is not None:
         metadata["generation"] = rejection.position.generation.hex()
         metadata["step"] = str(rejection.position.step)
@@ -89,12 +91,18 @@ def to_status(rejection: Rejection) -> status_pb2.Status:
     return status_pb2.Status(code=code, message=shortened(rejection.message), details=details)
 
 
-def shortened(text: str) -> str:
-    """Returns the beginning and the end of a long text; the end of a message says what was expected."""
-    if len(text) <= MAX_MESSAGE_CHARACTERS:
+def shortened(text: str, most_bytes: int = MAX_TEXT_BYTES) -> str:
+    """Returns the beginning and the end of a text with more than `most_bytes` of UTF-8, or nothing if they are too few.
+
+    The end of a message says what was expected.
+    """
+    encoded = text.encode()
+    if len(encoded) <= most_bytes:
         return text
-    half = MAX_MESSAGE_CHARACTERS // 2 - 3
-    return f"{text[:half]} ... {text[-half:]}"
+    half = (most_bytes - len(GAP)) // 2
+    if half <= 0:
+        return ""
+    return encoded[:half].decode(errors="ignore") + GAP + encoded[-half:].decode(errors="ignore")
 
 
 async def abort(context: CallContext, rejection: Rejection, method: str = "") -> NoReturn:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cellkeeper_service.core.expiry import abandon
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.requests import Done, Request
 from cellkeeper_service.errors import Rejection
@@ -32,7 +31,7 @@ async def reply_to(core: CoreLoop, make: Callable[[Done], Request]) -> Any:
     try:
         return await future
     except asyncio.CancelledError:
-        abandon(request)
+        request.gone = True
         raise
 
 
@@ -54,7 +53,7 @@ async def replies_to(core: CoreLoop, makers: list[Callable[[Done], Request] | Re
         return [await result if isinstance(result, asyncio.Future) else result for result in results]
     except asyncio.CancelledError:
         for request in requests:
-            abandon(request)
+            request.gone = True
         raise
 
 

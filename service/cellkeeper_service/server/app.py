@@ -21,7 +21,7 @@ from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.address import address_text
 from cellkeeper_service.core.core import Core, owe_nothing
 from cellkeeper_service.core.guarded_meter import guarded
-from cellkeeper_service.core.limits import Clock, Limits, TickLimits
+from cellkeeper_service.core.limits import Clock
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.store_calls import StoreCalls
@@ -33,7 +33,7 @@ from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.rpc.authenticator import Authenticator
-from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.decoding import CONTRACT, handlers
 from cellkeeper_service.rpc.half_sent import HalfSent
 from cellkeeper_service.rpc.kserve.descriptor import contract as kserve_contract
@@ -50,6 +50,7 @@ from cellkeeper_service.rpc.unread import Unread
 from cellkeeper_service.server import event_loop
 from cellkeeper_service.server.config import Settings, split_address
 from cellkeeper_service.server.http_front import check_installed, make_front, start_front
+from cellkeeper_service.server.limits import session_limits, wire_limits
 from cellkeeper_service.server.open_files import allow_connections
 from cellkeeper_service.server.opening import make_store, without_secrets
 from cellkeeper_service.server.readiness import ENDING, Readiness
@@ -68,7 +69,7 @@ GC_THRESHOLD = 20_000
 their commit. Python's default of 700 takes a tenth of the server's time, and finds nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """Everything that is read, opened and listening before the event loop runs.
 
@@ -106,8 +107,9 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
             f"max_log_bytes: got {settings.max_log_bytes}, expected at least twice max_message_bytes "
             f"({settings.max_message_bytes}), so that a chunk fits"
         )
-    if settings.kserve_names and settings.kserve == "off":
-        raise StartError(f"kserve_names: got {settings.kserve_names!r}, expected none without --kserve on")
+    for name in ("kserve_names", "kserve_layout"):
+        if (given := getattr(settings, name)) and settings.kserve == "off":
+            raise StartError(f"{name}: got {given!r}, expected none without --kserve on")
     split_address(settings.listen, "--listen")
     place = split_address(settings.metrics_listen, "--metrics-listen")
     if settings.http_listen:
@@ -124,11 +126,25 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
     ):
         engines, costs = load_engines(settings)
         models = make_models(engines, settings)
-        names = read_names(settings.kserve_names, {name: one.default.spec for name, one in models.items()})
+        specs = {name: one.default.spec for name, one in models.items()}
+        names = read_names(settings.kserve_names, specs, settings.kserve_layout)
         store = make_store(settings)
         try:
-            opened = store, meter, metrics.url, readiness, tracing, hang_ups, tokens, certificates, max_connections
-            event_loop.run(_serve(settings, Prepared(models, names, costs, *opened), tell_parent))
+            prepared = Prepared(
+                models=models,
+                names=names,
+                costs=costs,
+                store=store,
+                meter=meter,
+                metrics_url=metrics.url,
+                readiness=readiness,
+                tracing=tracing,
+                hang_ups=hang_ups,
+                tokens=tokens,
+                certificates=certificates,
+                max_connections=max_connections,
+            )
+            event_loop.run(_serve(settings, prepared, tell_parent))
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)  # it is already ending, with an exit status of its own
@@ -147,14 +163,21 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     loop = CoreLoop(core, store_calls, expected_cost(prepared.costs))
     wire = wire_limits(settings)
     authenticator = Authenticator(Catalog(models, wire), prepared.tokens, allowances)
-    connections = prepared.max_connections, settings.ping_ms
-    limits = settings.max_message_bytes, *connections, settings.max_rpcs, settings.max_connection_rpcs
-    transport = Transport(*limits, tell_parent is not None, prepared.certificates, reflection=authenticator.is_open)
+    transport = Transport(
+        max_message_bytes=settings.max_message_bytes,
+        max_connections=prepared.max_connections,
+        ping_ms=settings.ping_ms,
+        max_rpcs=settings.max_rpcs,
+        max_connection_rpcs=settings.max_connection_rpcs,
+        share_port=tell_parent is not None,
+        certificates=prepared.certificates,
+        reflection=authenticator.is_open,
+    )
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
     streams = OpenStreams(authenticator, counted, unread, half_sent)
-    services = [handlers(Servicer(authenticator, loop, counted, unread, streams), wire.max_message_fields)]
+    services = [handlers(Servicer(authenticator, loop, counted, unread, streams), wire)]
     contracts = [CONTRACT]
     if settings.kserve == "on":
         services += kserve_handlers(settings, prepared, authenticator, loop, unread, streams)
@@ -239,7 +262,7 @@ def kserve_handlers(
     about = About(own_version(), session_limits(settings).default_ttl_ms, why_not_ready)
     statistics = Statistics(list(models), meter.engine_calls)
     servicer = KServeServicer(authenticator, loop, guarded(meter), unread, streams, service, statistics, about)
-    return servicer.handlers(wire_limits(settings).max_message_fields)
+    return servicer.handlers(wire_limits(settings))
 
 
 def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:
@@ -290,32 +313,6 @@ def default_quota(settings: Settings) -> Quota:
     return Quota(settings.tenant_sessions, settings.tenant_steps_per_second, settings.tenant_inflight)
 
 
-def session_limits(settings: Settings) -> Limits:
-    return Limits(
-        max_requests=settings.max_requests,
-        max_request_bytes=settings.max_request_bytes,
-        max_session_requests=settings.max_session_requests,
-        max_log_steps=settings.max_log_steps,
-        max_log_bytes=settings.max_log_bytes,
-        default_ttl_ms=settings.default_ttl_ms or settings.max_ttl_ms,
-        retry_delay_ms=settings.retry_delay_ms,
-        tick=TickLimits(settings.max_slice_steps, settings.max_long_steps),
-    )
-
-
-def wire_limits(settings: Settings) -> WireLimits:
-    return WireLimits(
-        max_chunk_steps=settings.max_chunk_steps,
-        max_frame_items=settings.max_frame_items,
-        max_log_steps=settings.max_log_steps,
-        max_log_bytes=settings.max_log_bytes,
-        max_message_bytes=settings.max_message_bytes,
-        default_timeout_ms=settings.default_timeout_ms,
-        max_stream_frames=settings.max_stream_frames,
-        max_ttl_ms=settings.max_ttl_ms,
-    )
-
-
 def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, settings: Settings) -> None:
     """Prints one line for each model version and one for the store, and shows both in the metrics."""
     show_models(models, meter)
@@ -327,6 +324,8 @@ def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, se
             say(f"model {name} {fingerprint}: {engine.numerics}; {exact}; {served.slot_count} hot sessions")
     meter.store_opened(store.name, lambda: store.facts)
     say(f"store {store.name}: {without_secrets(settings.store.rpartition('@')[2], settings.store)}")  # never a password
+    if (items := wire_limits(settings).max_frame_items) < settings.max_frame_items:
+        say(f"max_frame_items: {items}, not {settings.max_frame_items}, so that replies fit into max_message_bytes")
     if settings.tokens and not settings.tls_cert:
         say("tokens without TLS: anyone who can read the network's packets can read them; see --tls-cert")
 

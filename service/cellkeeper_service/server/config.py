@@ -57,6 +57,10 @@ class Settings:
         Group.SERVING, 60_000, "how long a sequence is kept after its END, which may be retried", least=1
     )
     kserve_names: str = serving("", "tensor names for KServe clients: MODEL/NAME=TENSOR, comma-separated")
+    kserve_layout: str = serving(
+        "",
+        "dimensions of KServe clients' tensors: MODEL=batch, no_batch (max_batch_size 0) or one_step, comma-separated",
+    )
     device: str = serving("auto", "cpu, cuda:N, or auto; cuda:0,cuda:1 starts processes for each")
     precision: str = serving(
         "fp32",
@@ -99,7 +103,9 @@ class Settings:
     max_ttl_ms: int = ttl(Group.STORE, 0, "longest idle TTL that a session may ask for; 0: no limit", least=0)
 
     max_chunk_steps: int = limit(1024, "time steps in one chunk")
-    max_frame_items: int = limit(1024, "sessions in one frame")
+    max_frame_items: int = limit(
+        1024, "sessions in one frame, items in one request; at most one for every 512 bytes of max_message_bytes"
+    )
     max_stream_frames: int = limit(64, "unanswered frames of one stream; further ones wait until some are answered")
     max_rpcs: int = limit(10_000, "RPCs in progress on each of the four listeners, streams included")
     max_unread_rpcs: int = limit(
@@ -112,7 +118,7 @@ class Settings:
         "RPCs in progress on one connection, streams included; the client queues further ones. 0: no limit",
         least=0,
     )
-    max_message_bytes: int = limit(16 * 1024 * 1024, "bytes of one gRPC message, either way")
+    max_message_bytes: int = limit(16 * 1024 * 1024, "bytes of one gRPC message, either way", least=4096)
     max_http_body_bytes: int = limit(
         1024 * 1024,
         "bytes of one JSON body or WebSocket message of a client, at most max_message_bytes; parsing blocks all other "

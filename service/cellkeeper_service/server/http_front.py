@@ -12,7 +12,7 @@ from cellkeeper_service.core.models import Models
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.metrics import PrometheusMeter, Recent
 from cellkeeper_service.rpc.authenticator import Authenticator
-from cellkeeper_service.rpc.catalog import WireLimits
+from cellkeeper_service.rpc.catalog import MAX_PAGE_SIZE, WireLimits
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.tls import Certificates
 from cellkeeper_service.rpc.unread import Unread
@@ -49,7 +49,6 @@ def make_front(
     from cellkeeper_service.rpc.http.guard import Guard
     from cellkeeper_service.rpc.http.servicer import About, HttpServicer
     from cellkeeper_service.rpc.http.watch import MAX_HZ
-    from cellkeeper_service.rpc.reading import MAX_PAGE_SIZE
 
     recent = Recent(meter.registry.collect, time.monotonic)
     limits = FrontLimits(settings.max_http_body_bytes, settings.max_http_connections, settings.message_timeout_ms)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cellkeeper
 import pytest
+from cellkeeper.__main__ import client_parser
 from cellkeeper_proto.kserve import inference_pb2
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.errors import Reason
@@ -86,6 +87,9 @@ def test_every_command_and_option_is_found() -> None:
     assert f"`--connect-timeout SECONDS` | {text}; raise it to wait for one that is starting" in page
     for words in ("cellkeeper stream", "cellkeeper sessions delete", "cellkeeper-server token new"):
         assert f"\n## {words}\n" in page
+    commands = [found.prog for found in leaves(client_parser())]
+    assert page.count("(#connection)") == len(commands) - 1  # all but doctor, which has no --endpoint
+    assert page.count("`--endpoint ENDPOINT` |") == 1
 
 
 def test_a_cell_ends_neither_its_row_nor_its_table() -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.against import WARM_SECONDS, clients_of, contender, loads, main, parse
+from bench.against import WARM_SECONDS, contender, differences, loads, main, others_of, parse
 from bench.checkout import ROOT, Checkout, CheckoutError, earlier, this_checkout
 from bench.comparison import Pair, order, table
 from bench.cores import cpu_seconds
 from bench.latencies import counted
+from bench.machine import interpreter
 from bench.side import Side
+from bench.weights import write_model
 
 needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="these files are not a git checkout")
 
@@ -78,9 +80,9 @@ def test_loads_through_kserves_protocol_are_sent_by_tritons_client() -> None:
 
 
 def test_loads_through_kserves_protocol_need_tritons_client(tmp_path: Path) -> None:
-    assert clients_of(["client 1"], "1x64", tmp_path) == ({"cellkeeper": sys.executable}, [])
+    assert others_of(["client 1"], "1x64", tmp_path) == ({}, [])
     with pytest.raises(CheckoutError, match=r"--loads: kserve needs Triton's client: no virtual environment in "):
-        clients_of(["client 1", "kserve unary 64"], "1x64", tmp_path)
+        others_of(["client 1", "kserve unary 64"], "1x64", tmp_path)
 
 
 def test_cpu_time_of_a_process() -> None:
@@ -122,6 +124,34 @@ def test_a_short_run_against_the_last_commit(tmp_path: Path, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert printed == out.with_suffix(".md").read_text()
     assert "| redis | frames 256 |" in printed
+
+
+def test_one_side_with_another_interpreter_and_environment(tmp_path: Path) -> None:
+    """The interpreter is a script that notes what it is asked to run, and the variable that only this side has."""
+    python, started = tmp_path / "python", tmp_path / "started"
+    python.write_text(f'#!/bin/sh\necho "$ONLY_HERE $1 $2" >>{started}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    options = parse(["HEAD", "--python", str(python), "--set", "ONLY_HERE=here"])
+    here = this_checkout(options.python, dict(options.set))
+    here.check()
+    with ExitStack() as running:
+        side = Side(here, "memory", write_model(tmp_path, "1x64"), tmp_path, running)
+        assert "error" not in side.measure(loads("1x64")["client 1"], WARM_SECONDS)
+    programs = [line for line in started.read_text().splitlines() if line.startswith("here -m ")]
+    assert programs == ["here -m cellkeeper_service", "here -m bench.worker"]
+    assert differences(here) == [f"this side's python: {interpreter(str(python))}", "this side's ONLY_HERE: here"]
+    assert differences(this_checkout()) == []
+
+
+def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CheckoutError, match=r"nowhere cannot be started: No such file or directory"):
+        this_checkout(str(tmp_path / "nowhere")).check()
+
+
+def test_a_variable_without_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["HEAD", "--set", "ONLY_HERE"])
+    assert "argument --set: got 'ONLY_HERE', expected NAME=VALUE" in capsys.readouterr().err
 
 
 @needs_git

@@ -86,6 +86,22 @@ async def test_an_empty_message_says_that_no_frame_follows(front: Front) -> None
     assert all(reply.last and sums(reply) == [1, 3] for reply in replies)
 
 
+async def test_errors_of_many_items_fit_into_a_message(front: Front) -> None:
+    """Each quotes the session's id, and would have 500 bytes of text."""
+    at, items = opened(front), MESSAGE_BYTES // 512
+    position = Position(bytes.fromhex(at["generation"]), int(at["step"]), bytes.fromhex(at["head"]))
+    async with frames(front) as one:
+        await one.send(frame_message("count", [Chunk("\x01" * 256, numbers(1), position)] * items))
+        errors: list[pb.ItemError] = []
+        while len(errors) < items:
+            message = await one.socket.receive_bytes(timeout=TIMEOUT_S)
+            assert len(message) <= MESSAGE_BYTES
+            errors += pb.StepFrameReply.FromString(message).errors
+        assert [error.error.field for error in sorted(errors, key=lambda error: error.item)[1:]] == [
+            f"sessions[{item}]" for item in range(1, items)
+        ]
+
+
 async def test_a_frame_that_is_refused_leaves_the_socket_open(front: Front) -> None:
     at = opened(front)
     async with frames(front) as one:

@@ -101,7 +101,8 @@ def main(words: Sequence[str]) -> int:
         options += ["--max-log-steps", str(2 * LONG_STEPS)]
         ours = ServerProcess([bundle], f"sqlite:{folder}/s.db", options)
         running.enter_context(ours)
-        targets = [triton.start([bundle], Path(folder) / "triton", running), ours.target]
+        address, _ = triton.start([bundle], Path(folder) / "triton", running)
+        targets = [address, ours.target]
         servers = [
             Server(running.enter_context(grpc.insecure_channel(target)), np.asarray(outputs)) for target in targets
         ]

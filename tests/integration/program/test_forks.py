@@ -1,7 +1,9 @@
-"""What the tests' forks of the programs promise: a process of its own, and no variable that is silently not read."""
+"""What the tests' forks of the programs promise: a process of its own, imports that are done, and no variable that is
+silently not read."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,10 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from testing.forked_program import ForkedProcess, run_forked
+from testing.forked_program import IMPORTED, ForkedProcess, run_forked
 from testing.forked_server import ForkedServer
 
+LOADED = "[*__import__('sys').modules]"
 WORDS = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--store", "memory:"]
+
+
+def test_a_fork_finds_its_imports_done() -> None:
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        loaded = pool.apply(eval, (LOADED,))
+    assert set(IMPORTED) <= set(loaded)
 
 
 def test_a_variable_that_python_reads_is_refused(monkeypatch: pytest.MonkeyPatch, counting_model: Path) -> None:

@@ -10,7 +10,18 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.server_process import ServerProcess
 
-from .calls import Api, Chunk, Refused, Result, frame_message, from_frames, from_status, numbers
+from .calls import (
+    Api,
+    Chunk,
+    Refused,
+    Result,
+    frame_message,
+    from_frames,
+    from_status,
+    from_step,
+    numbers,
+    step_message,
+)
 
 SERVICE = "/cellkeeper.v1.Cellkeeper/"
 UNARY = [method.name for method in pb.DESCRIPTOR.services_by_name["Cellkeeper"].methods if not method.client_streaming]
@@ -66,6 +77,17 @@ def test_a_stream_answers_the_frames_before_the_bytes_that_are_none(
     assert [answer.sums for answer in answers] == [[5]]
 
 
+def test_a_second_message_of_a_unary_call_is_not_read(served: ServerProcess, count: Api, session: str) -> None:
+    """Not even if it cannot be decoded. No generated stub can send one."""
+    first = step_message("count", Chunk(session, numbers(5), count.open(session))).SerializeToString()
+    another = step_message("count", Chunk(session, numbers(7))).SerializeToString()
+    with served.channel() as channel:
+        call = channel.stream_unary(SERVICE + "Step", bytes, pb.StepResponse.FromString)
+        for second in (another, CUT):
+            assert from_step(call(iter([first, second]), timeout=30)).sums == [5]
+    assert count.info(session).position.step == 1
+
+
 @pytest.mark.parametrize("letter", ["y", "\U0001f600", "\0"])
 def test_a_long_text_does_not_cost_its_sender_the_status(count: Api, letter: str) -> None:
     with pytest.raises(Refused) as caught:
@@ -73,7 +95,7 @@ def test_a_long_text_does_not_cost_its_sender_the_status(count: Api, letter: str
     result = caught.value.result
     assert (result.code, result.reason, result.field) == ("INVALID_ARGUMENT", "INVALID_FIELD", "model")
     assert "expected" in result.message
-    assert len(result.message) <= 500
+    assert len(result.message.encode()) <= 500
 
 
 def test_too_many_items_are_refused_before_any_is_looked_at(count: Api) -> None:

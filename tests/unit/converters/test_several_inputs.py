@@ -264,11 +264,14 @@ def test_a_row_that_cannot_be_taken_leaves_its_neighbours_alone(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        (random_steps(3) | {"ids": np.array([0, 5, 1])}, "ids: got 5, expected integers of 0 to 4"),
-        (random_steps(3) | {"ids": np.array([0, 1])}, r"ids: got shape \[2\], expected \[T\], the same T for all"),
+        (random_steps(3) | {"ids": np.array([0, 5, 1])}, "ids: got 5 at time step 1, expected integers of 0 to 4"),
+        (random_steps(3) | {"ids": np.array([0, 0.5, 1])}, "ids: got 0.5 at time step 1, expected integers of 0 to 4"),
+        (random_steps(3) | {"ids": np.array([0, 1])}, r"inputs: got time steps \{'audio': 3, 'ids': 2\}, expected the"),
+        (random_steps(3) | {"ids": np.zeros((3, 1), int)}, r"ids: got shape \[3, 1\], expected \[T\]"),
+        (np.zeros((3, 2)), r"inputs: got \[\], expected \['audio', 'ids'\]"),
         ({"audio": np.zeros((2, 3))}, r"inputs: got \['audio'\], expected \['audio', 'ids'\]"),
     ],
 )
-def test_an_offline_run_names_what_does_not_fit(tmp_path: Path, inputs: dict[str, Any], says: str) -> None:
+def test_an_offline_run_names_what_does_not_fit(tmp_path: Path, inputs: Any, says: str) -> None:
     with pytest.raises(StartError, match=says):
         offline(two_inputs_bundle(tmp_path / "two"), inputs)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cellkeeper_service.converters import import_onnx
 from cellkeeper_service.engine.load import load_engine
+from cellkeeper_service.engine.unbounded_work import refuse_unbounded
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.write import write_bundle
 from onnx import TensorProto, helper, numpy_helper
@@ -111,6 +112,35 @@ UNBOUNDED = {
         ),
         r"\(ConstantOfShape\): the size of its result, as_shape, depends",
     ),
+    "a window": (
+        made(
+            *TURNS,
+            node("Add", "turns one_turn", "length"),  # a trial's windows are 1 long
+            node("HannWindow", "length", "window"),
+            node("ReduceSum", "window", "looped", keepdims=0),
+        ),
+        r"'HannWindow_window' \(HannWindow\): the size of its result, length, depends",
+    ),
+}
+SIZES = {  # by operator, as documented: its inputs, with those that decide the size of its result in capitals
+    "AffineGrid": "theta SIZE",
+    "BlackmanWindow": "SIZE",
+    "CenterCropPad": "input_data SHAPE",
+    "Col2Im": "input IMAGE_SHAPE BLOCK_SHAPE",
+    "ConstantOfShape": "INPUT",
+    "CropAndResize": "x rois batch_indices CROP_SIZE",
+    "DFT": "input DFT_LENGTH axis",
+    "Expand": "input SHAPE",
+    "HammingWindow": "SIZE",
+    "HannWindow": "SIZE",
+    "MaxUnpool": "x i OUTPUT_SHAPE",
+    "MelWeightMatrix": "NUM_MEL_BINS DFT_LENGTH SAMPLE_RATE LOWER_EDGE_HERTZ UPPER_EDGE_HERTZ",
+    "OneHot": "indices DEPTH values",
+    "Pad": "data PADS value axes",
+    "Range": "START LIMIT DELTA",
+    "Resize": "x SCALES_BEFORE_OPSET_11 SCALES SIZES",
+    "Tile": "input REPEATS",
+    "Upsample": "x SCALES",
 }
 BOUNDED = {
     "as many turns as the input has values": made(*LENGTH, loop("length", ON)),
@@ -127,6 +157,18 @@ def test_work_that_a_client_decides_without_a_bound_is_refused(name: str, tmp_pa
     bundle = write_bundle(tmp_path / "b", found.config(), {}, graph=found.model)
     with pytest.raises(StartError, match=words):
         load_engine(bundle, "cpu", 4)
+
+
+@pytest.mark.parametrize(("operator", "inputs"), SIZES.items())
+def test_the_size_of_a_result_is_not_a_client_s_to_decide(operator: str, inputs: str) -> None:
+    for name in inputs.split():
+        given = [helper.make_tensor_value_info(one, ANY, None) for one in inputs.split()]
+        model = helper.make_model(helper.make_graph([node(operator, inputs, "result")], "g", given, []))
+        if name.isupper():
+            with pytest.raises(StartError, match=rf"\({operator}\): the size of its result, {name}, depends on values"):
+                refuse_unbounded(model, [name], "m")
+        else:
+            refuse_unbounded(model, [name], "m")
 
 
 @pytest.mark.parametrize("name", BOUNDED)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from cellkeeper_service.core.generation_requests import Open, OpenReply, Reset
-from cellkeeper_service.core.limits import TickLimits
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Load
 
 from .world import FOREVER, Reply, World, key
 
-TICK = TickLimits(4, 8)
+TICK = {"max_slice_steps": 4, "max_long_steps": 8}
 
 
 def opened(world: World, session: str = "s", replica: int = 0, origin: bytes = b"o" * 16) -> Position:

@@ -31,7 +31,7 @@ class DrivenCore:
         self.core = Core(models, limits, clock, meter, mint, owe)
 
     def submit(self, request: Request) -> None:
-        self.core.submit(request)
+        self.core.submit_many((request,))
         self._go_on()
 
     def submit_many(self, requests: Iterable[Request]) -> None:

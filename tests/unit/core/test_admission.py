@@ -146,11 +146,9 @@ def test_the_bounds_come_before_the_deadline_and_the_servers_before_the_sessions
     bounds = Limits(max_requests=300, max_request_bytes=10**9, max_session_requests=3)
     busy = at_work(1, to=control(bounds))
     fill(busy, 299, now=1.0)
-    refused = [busy.enter(request(1.001), queued, now=1.0) for queued in (3, 3)]
-    assert [text(one) for one in refused] == [
-        "this session's queue is full (3 requests unanswered)",
-        "the server's queue is full (300 requests unanswered)",
-    ]
+    assert text(busy.enter(request(1.001), 3, now=1.0)) == "this session's queue is full (3 requests unanswered)"
+    fill(busy, 300, now=1.0)
+    assert text(busy.enter(request(1.001), 3, now=1.0)) == "the server's queue is full (300 requests unanswered)"
 
 
 def test_bytes_are_bounded_until_the_requests_leave() -> None:
@@ -160,7 +158,6 @@ def test_bytes_are_bounded_until_the_requests_leave() -> None:
     refused = request(1e9)
     why = narrow.enter(refused, 0, now=0.0)
     assert text(why) == f"the server's queue is full ({2 * len(one.data)} bytes of requests unanswered)"
-    narrow.leave(refused, why, now=0.0)
     finish(narrow, held, now=0.0)
     assert (narrow.unanswered, narrow.unanswered_bytes) == (0, 0)
     enter(narrow, 2, now=0.0)
@@ -345,7 +342,7 @@ def test_a_request_that_would_miss_its_deadline_has_its_result_at_once() -> None
     fill(replica.admission, 510, now=1.0)
     replica.now = 1.0
     step = request(2.0)
-    replica.core.submit(step)
+    replica.core.submit_many((step,))
     assert replica.core.take_finished() == [step]
     assert text(step.result) == LATE
     assert replica.core.unanswered == 510
@@ -355,14 +352,14 @@ def test_a_request_that_would_miss_its_deadline_has_its_result_at_once() -> None
 def test_a_fork_that_goes_on_in_its_target_is_not_finished() -> None:
     replica = Replica()
     fork = Fork(made.KEY, 1e9, made.nobody, SessionKey("", "m", "target"), None, b"r" * 16)
-    replica.core.submit(fork)
+    replica.core.submit_many((fork,))
     fill(replica.admission, 2, now=0.0)  # so that it is never idle
     replica.core.schedule()
     replica.now = 1.0
     sessions, loads = replica.core.take_loads()
     replica.core.on_loaded(sessions, [made.record(made.version(), [1, 2]) for _ in loads])
     replica.core.schedule()
-    assert fork.status is Status.DONE
-    assert replica.core.unanswered == 2, "the fork and its copy are one"
+    assert (fork.key, fork.status) == (fork.target, Status.LOADING)
+    assert replica.core.unanswered == 2, "the fork leaves its source's queue and enters its target's"
     enter(replica.admission, 1, now=1.0)
     assert replica.admission.requests_per_second == 0.0

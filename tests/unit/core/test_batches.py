@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cellkeeper_service.core.batch import Batch, form_batches
 from cellkeeper_service.core.lifecycle import new_header
-from cellkeeper_service.core.limits import TickLimits
+from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.requests import Status
 from cellkeeper_service.core.session import CachedState, SessionState
 from cellkeeper_service.core.state_cache import StateCache
@@ -12,7 +12,7 @@ from cellkeeper_service.domain.record import SessionKey
 
 from .made import START, step, version
 
-LIMITS = TickLimits(max_slice_steps=4, max_long_steps=8)
+LIMITS = Limits(max_slice_steps=4, max_long_steps=8)
 
 
 def ready(cache: StateCache, *lengths: int) -> list[CachedState]:
@@ -34,7 +34,7 @@ def names(batches: list[Batch]) -> list[tuple[int, list[str]]]:
 
 
 def formed(cache: StateCache) -> list[Batch]:
-    return form_batches(cache, LIMITS, 0.0, lambda cached: False)
+    return form_batches(cache, LIMITS, 0.0, lambda cached, work: False)
 
 
 def test_slices_of_one_length_share_a_batch() -> None:
@@ -67,7 +67,7 @@ def test_what_was_dropped_or_ended_in_time_is_left_out() -> None:
     assert fifth.work is not None
     fifth.work.gone = True
     ended = [second, fifth]  # the fourth has begun, and continues
-    assert names(form_batches(cache, LIMITS, 1.0, lambda cached: cached in ended)) == [(1, ["s2", "s3"])]
+    assert names(form_batches(cache, LIMITS, 1.0, lambda cached, work: cached in ended)) == [(1, ["s2", "s3"])]
     assert not fifth.in_batch
     assert third.in_batch
     assert third.work is not None

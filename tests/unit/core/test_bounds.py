@@ -13,7 +13,7 @@ from .world import FOREVER, Reply, World, key, reason
 
 
 def test_the_queues_are_bounded() -> None:
-    world = World(limits=Limits(max_requests=3, max_session_requests=2, tick=TICK))
+    world = World(limits=Limits(max_requests=3, max_session_requests=2, **TICK))
     replies = [world.send([1]) for _ in range(3)]
     assert reason(replies[2].result) == "QUEUE_FULL"
     world.send([1], session="t")
@@ -24,7 +24,7 @@ def test_the_queues_are_bounded() -> None:
 
 
 def test_of_steps_that_come_together_those_beyond_the_servers_room_are_refused_alone() -> None:
-    world = World(limits=Limits(max_requests=2, tick=TICK))
+    world = World(limits=Limits(max_requests=2, **TICK))
     replies = world.send_together({name: (2, opened(world, name)) for name in "abc"})
     world.settle()
     assert [reply.outputs for reply in replies[:2]] == [expected([2])] * 2
@@ -33,7 +33,7 @@ def test_of_steps_that_come_together_those_beyond_the_servers_room_are_refused_a
 
 
 def test_the_bytes_of_unanswered_requests_are_bounded() -> None:
-    world = World(limits=Limits(max_request_bytes=3 * (4 + 8), tick=TICK))
+    world = World(limits=Limits(max_request_bytes=3 * (4 + 8), **TICK))
     first, second = world.send([1, 2]), world.send([3, 4], session="t")
     assert reason(second.result) == "QUEUE_FULL"
     world.settle()
@@ -44,7 +44,7 @@ def test_the_bytes_of_unanswered_requests_are_bounded() -> None:
 
 @pytest.mark.parametrize("kind", [Open, SetState])
 def test_the_bytes_of_states_that_are_to_be_written_are_bounded(kind: type[Open] | type[SetState]) -> None:
-    world = World(limits=Limits(max_request_bytes=2 * 8 - 1, tick=TICK))
+    world = World(limits=Limits(max_request_bytes=2 * 8 - 1, **TICK))
     replies = [Reply(), Reply()]
     for name, reply in zip("ab", replies, strict=True):
         if kind is Open:
@@ -60,7 +60,7 @@ def test_the_bytes_of_states_that_are_to_be_written_are_bounded(kind: type[Open]
 
 
 def test_of_steps_that_come_together_those_whose_session_has_no_room_are_refused_alone() -> None:
-    world = World(limits=Limits(max_session_requests=1, tick=TICK))
+    world = World(limits=Limits(max_session_requests=1, **TICK))
     places = {name: opened(world, name) for name in "ab"}
     waits = world.send([1], places["a"], session="a", peek=True)  # decided on the record, which has not been read yet
     replies = world.send_together({name: (2, places[name]) for name in "ab"})
@@ -72,7 +72,7 @@ def test_of_steps_that_come_together_those_whose_session_has_no_room_are_refused
 
 
 def test_the_bytes_of_steps_that_come_together_are_bounded() -> None:
-    world = World(limits=Limits(max_request_bytes=3 * (4 + 8), tick=TICK))
+    world = World(limits=Limits(max_request_bytes=3 * (4 + 8), **TICK))
     places = {name: opened(world, name) for name in "abcd"}
     replies = world.send_together({name: (2, places[name]) for name in "ab"})
     more = world.send_together({name: (2, places[name]) for name in "cd"})

@@ -211,7 +211,7 @@ def test_a_deadline_that_passes_while_a_window_is_computed() -> None:
 
 def test_more_windows_than_slots() -> None:
     """Each waits for a slot of the new version. None is refused, and all are computed."""
-    world = World(versions=(OLD, NEW), slots=2, limits=Limits(tick=TICK))
+    world = World(versions=(OLD, NEW), slots=2, limits=Limits(**TICK))
     names = "abcdef"
     replies = {}
     for name in names:
@@ -232,7 +232,7 @@ def test_more_windows_than_slots() -> None:
 
 
 def test_the_ttl_stays() -> None:
-    world = World(versions=(OLD, NEW), limits=Limits(default_ttl_ms=5000, tick=TICK))
+    world = World(versions=(OLD, NEW), limits=Limits(default_ttl_ms=5000, **TICK))
     at = opened(world)
     carried(world, at, Policy.RESET)
     assert standing(world).header.ttl_ms == 5000

@@ -33,7 +33,7 @@ def test_a_steady_pipeline_checkpoints_and_its_log_stays_short(window: int) -> N
 
 @pytest.mark.parametrize("replay", [3, 1000])
 def test_the_log_never_passes_its_limit(replay: int) -> None:
-    world = World(limits=Limits(max_log_steps=10, tick=TICK), replay=replay)
+    world = World(limits=Limits(max_log_steps=10, **TICK), replay=replay)
     # a state as large as many steps: only the limit asks for a checkpoint
     world.replicas[0].version.due_steps = replay
     position = opened(world)
@@ -44,7 +44,7 @@ def test_the_log_never_passes_its_limit(replay: int) -> None:
 
 
 def test_acks_that_stay_behind_are_refused_until_they_come() -> None:
-    world = World(limits=Limits(max_log_steps=10, tick=TICK))
+    world = World(limits=Limits(max_log_steps=10, **TICK))
     position = opened(world)
     for value in range(10):
         position = world.step([value], position, acked=0).position
@@ -57,7 +57,7 @@ def test_acks_that_stay_behind_are_refused_until_they_come() -> None:
 
 
 def test_acks_behind_are_refused_from_a_cold_start_too() -> None:
-    world = World(replicas=3, limits=Limits(max_log_steps=10, tick=TICK))
+    world = World(replicas=3, limits=Limits(max_log_steps=10, **TICK))
     position = opened(world)
     for value in range(10):
         position = world.step([value], position, acked=0).position
@@ -69,7 +69,7 @@ def test_acks_behind_are_refused_from_a_cold_start_too() -> None:
 def test_a_candidate_from_before_the_records_checkpoint_is_not_written() -> None:
     """Another replica wrote the same history with a later checkpoint, after a fail-over had lost the last commit."""
     most = 8
-    world = World(2, limits=Limits(max_log_steps=most, tick=TICK), replay=3)
+    world = World(2, limits=Limits(max_log_steps=most, **TICK), replay=3)
     position = opened(world)
     at = [position]
     for value in range(6):

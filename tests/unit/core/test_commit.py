@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from cellkeeper_service.core.commit import build_commit, why_not_again
-from cellkeeper_service.core.generation_requests import Delete
+from cellkeeper_service.core.generation_requests import Delete, Deleted
 from cellkeeper_service.core.limits import Limits
-from cellkeeper_service.core.requests import Step
+from cellkeeper_service.core.requests import Step, Write
 from cellkeeper_service.core.session import Checkpoint, SessionState
 from cellkeeper_service.core.state_cache import StateCache
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
@@ -27,7 +27,7 @@ def session_at(inputs: list[int]) -> SessionState:
 def chunk(before: list[int], inputs: list[int], acked: int | None = None) -> Step:
     """Returns a chunk that is computed but not committed."""
     made = step(inputs, at(before), acked)
-    made.after = at(before + inputs)
+    made.at, made.after = len(before), at(before + inputs)
     return made
 
 
@@ -77,7 +77,7 @@ def test_the_log_behind_a_checkpoint_holds_what_was_committed_before_too() -> No
 
 def test_an_erasure_is_a_delete_of_its_generation() -> None:
     request = Delete(KEY, FOREVER, nobody, b"g" * 16)
-    request.write = StoreDelete(KEY, b"g" * 16)
+    request.write = Write(StoreDelete(KEY, b"g" * 16), Deleted(True))
     assert build_commit(SessionState(KEY), [request], now_ms=0).call == StoreDelete(KEY, b"g" * 16)
 
 

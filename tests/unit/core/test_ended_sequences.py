@@ -13,7 +13,7 @@ from cellkeeper_service.domain.store import DamagedRecord, Load
 from .acts import TICK, until
 from .world import FOREVER, Reply, World, key, reason
 
-LIMITS = Limits(default_ttl_ms=9000, tick=TICK)
+LIMITS = Limits(default_ttl_ms=9000, **TICK)
 START, ID, STATE = b"start of a seq  ", b"i" * 16, bytes(8)
 OLD, NEW = b"\1", b"\2"
 

@@ -28,9 +28,8 @@ PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "a first request goes on": (advance, "_go_on", lambda context, session, request: session.key.session),
     "a request is decided": (advance, "_decide", lambda context, session, request, reading: session.key.session),
     "a chunk is begun": (advance, "start_chunk", lambda cached, step: step.key.session),
-    "a slice was computed": (core, "take_slice", lambda context, batch, row, cached: cached.session.key.session),
+    "a slice was computed": (core, "take_slice", lambda context, batch, row, cached, work: cached.session.key.session),
     "a chunk was computed": (core, "finish_chunk", lambda context, cached, step: step.key.session),
-    "a chunk's commit is built": (core, "launch_chunk", lambda context, session, now_ms: session.key.session),
     "a commit is built": (committing, "build_commit", lambda session, requests, now_ms: session.key.session),
     "a commit was done": (core, "committed", lambda context, commit: commit.session.key.session),
 }
@@ -46,8 +45,6 @@ def test_only_the_session_at_fault_fails(place: str, slots: int, monkeypatch: py
     peek = place in ("a first request goes on", "a request is decided")
     inputs = [1] * 6 if place == "a slice was computed" else [1]  # a whole chunk is not a slice
     with monkeypatch.context() as patched:
-        if place == "a commit is built":
-            patched.setattr(core, "launch_chunk", lambda *arguments: None)  # its short cut
         patched.setattr(module, name, raises_for(getattr(module, name), of))
         replies = [world.send(inputs, place, session=name, peek=peek) for name, place in (("good", good), ("bad", bad))]
         world.settle()
@@ -66,7 +63,7 @@ def test_late_work_that_cannot_be_ended_fails_alone(monkeypatch: pytest.MonkeyPa
     for name, place in (("good", good), ("bad", bad)):
         world.step([1], place, session=name)  # from now on its state is cached
     at = {name: standing(world, name).position for name in ("good", "bad")}
-    ends = raises_for(computing.end_dead, lambda context, cached: cached.session.key.session)
+    ends = raises_for(computing.end_dead, lambda context, cached, work: cached.session.key.session)
     monkeypatch.setattr(core, "end_dead", ends)
     replies = [
         world.send([2], at["good"], session="good"),

@@ -21,7 +21,7 @@ from itertools import count
 import pytest
 from cellkeeper_service.core.generation_requests import Delete, Deleted, Fork, Moved, Open, OpenReply, Reset, SetState
 from cellkeeper_service.core.lifecycle import new_header
-from cellkeeper_service.core.limits import Limits, TickLimits
+from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.requests import GetState, Request, StateReply, Step, StepReply
 from cellkeeper_service.core.sequence import Sequenced, ended
 from cellkeeper_service.domain.position import Position, advance, first_position
@@ -95,7 +95,7 @@ class Crowd:
     def __init__(self, seed: int, replicas: int, slots: int) -> None:
         """Only some histories contain sequences, because a start ends whatever others do with the session."""
         self.draw = random.Random(seed)
-        limits = Limits(max_log_steps=30, max_session_requests=8, tick=TickLimits(4, 8))
+        limits = Limits(max_log_steps=30, max_session_requests=8, max_slice_steps=4, max_long_steps=8)
         self.world = World(replicas, slots, limits)
         self.store = self.world.store = LedgerStore(lambda: self.world.now * 1000)
         self.values = count(1000)

@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from cellkeeper_service.core.expiry import abandon
 from cellkeeper_service.core.generation_requests import Delete, Deleted, Fork, Moved, Open, Reset, SetState
 from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.requests import StepReply
@@ -149,7 +148,7 @@ def test_a_fork_whose_caller_leaves_while_its_target_is_busy_is_not_carried_out(
     one.core.submit(left.request)
     one.collect()
     one.load(0)
-    abandon(left.request)
+    left.request.gone = True
     world.settle()
     assert reason(left.result) == "CALLER_GONE"
     assert busy.outputs == expected([7])
@@ -168,7 +167,7 @@ def test_a_fork_whose_caller_leaves_once_its_copy_is_sent_is_found_by_its_retry(
     left.request = fork(world, left)
     world.replicas[0].core.submit(left.request)
     until(world, "writes")
-    abandon(left.request)
+    left.request.gone = True
     world.settle()
     assert isinstance(left.result, Moved)
     assert world.ask(fork(world, again), again) == left.result
@@ -207,7 +206,7 @@ def test_a_late_delete_does_not_touch_the_next_generation() -> None:
 
 
 def test_a_session_that_expired_is_not_found_though_it_is_cached() -> None:
-    world = World(limits=Limits(default_ttl_ms=1000, tick=TICK))
+    world = World(limits=Limits(default_ttl_ms=1000, **TICK))
     position = opened(world)
     position = world.step([1], position).position
     world.now = 0.9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellkeeper_service.core.limits import Limits, TickLimits
+from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.domain.position import Position
 
 from .counting_engine import expected
@@ -20,7 +20,7 @@ def test_a_scrape_makes_no_cache() -> None:
                 step("a", 1)
             return super().log_steps(step_bytes)
 
-    world = World(limits=Scraped(tick=TickLimits(4, 8)))
+    world = World(limits=Scraped(max_slice_steps=4, max_long_steps=8))
     core = world.replicas[0].core
     positions: dict[str, Position] = {}
 

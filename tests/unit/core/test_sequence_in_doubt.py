@@ -196,7 +196,7 @@ def test_that_nothing_is_stored_tells_nothing_either_once_a_second_try_has_ended
 
 
 def test_a_start_whose_record_was_in_its_own_way_and_is_gone_is_in_doubt() -> None:
-    world = World(limits=Limits(default_ttl_ms=500, tick=TICK))
+    world = World(limits=Limits(default_ttl_ms=500, **TICK))
     reply = world.send([1], sequence=Sequenced(START, 0))
     until(world, "writes")
     one = world.replicas[0]

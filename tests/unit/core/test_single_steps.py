@@ -80,7 +80,7 @@ def test_steps_of_two_versions_are_computed_by_their_own() -> None:
 
 
 def test_the_log_stays_within_its_limit_and_its_checkpoints_are_counted() -> None:
-    world = World(limits=Limits(max_log_steps=2, tick=TICK), replay=100)
+    world = World(limits=Limits(max_log_steps=2, **TICK), replay=100)
     world.replicas[0].version.due_steps = 100
     position, counts = cached(world), counted(world)
     for value in range(2, 9):

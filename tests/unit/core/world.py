@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from cellkeeper_service.core.batch import Batch
-from cellkeeper_service.core.limits import Clock, Limits, TickLimits
+from cellkeeper_service.core.limits import Clock, Limits
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.requests import Request, Rollout, Step, StepReply
 from cellkeeper_service.core.sequence import Sequenced
@@ -53,7 +53,7 @@ class World:
         self.now = 0.0
         self.store = MemoryStore(lambda: self.now * 1000)
         numbers = count(1)
-        self._slots, self._limits, self._replay = slots, limits or Limits(tick=TickLimits(4, 8)), replay
+        self._slots, self._limits, self._replay = slots, limits or Limits(max_slice_steps=4, max_long_steps=8), replay
         self._mint = lambda: next(numbers).to_bytes(16, "big")
         self.replicas: list[Replica] = []
         for _ in range(replicas):

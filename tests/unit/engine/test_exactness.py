@@ -50,6 +50,17 @@ class FickleInChunks(OnnxRuntimeEngine):
         return computed
 
 
+class FickleForLargeValues(OnnxRuntimeEngine):
+    """A faulty engine: it rounds chunks of several steps differently if they have large values."""
+
+    def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
+        computed = super().run(inputs, read, write, wanted)
+        large = np.abs(inputs).max(axis=(0, 2)) > 100
+        if len(inputs) > 1:
+            computed.outputs["prediction"][:, large] *= LAST_BIT
+        return computed
+
+
 @pytest.mark.parametrize(("needs", "found"), [(0, 1), (2, 2), (3, 3), (5, 5), (30, 31), (40, 64), (64, 64)])
 def test_finds_the_smallest_batch_that_agrees(needs: int, found: int) -> None:
     engine = Fickle(bundle_of("lstm"), 64)
@@ -66,6 +77,13 @@ def test_names_what_cannot_be_mended(flaw: Any) -> None:
     assert not engine.exact
     assert 1e-9 < engine.tolerance < 1e-6
     assert "threads=1" in engine.numerics
+
+
+@pytest.mark.parametrize("max_batch", [1, 2, 3, 8, 64])
+def test_tries_extreme_sequences_with_any_max_batch(max_batch: int) -> None:
+    engine = FickleForLargeValues(bundle_of("lstm"), max_batch)
+    settle(engine)
+    assert not engine.exact
 
 
 @pytest.mark.parametrize("max_batch", [1, 2, 5, 33])

@@ -21,11 +21,13 @@ from cellkeeper_service.engine.ort import open_session
 from cellkeeper_service.engine.user_graph import UserGraphEngine
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.config import GraphState
+from cellkeeper_service.model.write import write_bundle
+from onnx import helper
 from onnxruntime import OrtValue
 
 from testing.bundles import Array
 
-from .test_user_graph import LAYOUTS, running_sum, write
+from .test_user_graph import LAYOUTS, config_of, model_bytes, running_sum, write
 
 DEVICE = GraphDevice("cuda:0 of tests", "cpu", 0, "of tests", CPU_PROVIDER, keeps_states=True)
 STATES = (
@@ -162,6 +164,26 @@ def test_a_server_s_choice_and_trial(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert " of tests min_batch=1" in engine.numerics
         for name, values in offline(engine, inputs).items():
             np.testing.assert_array_equal(values, expected[name])
+
+
+def test_a_state_may_be_an_output_as_well(tmp_path: Path) -> None:
+    graph = model_bytes(
+        [helper.make_node("Add", ["x", "total"], ["after"])],
+        {"x": ["B", 2], "total": ["B", 2]},
+        {"after": ["B", 2]},
+    )
+    config = config_of(
+        "step",
+        states=[{"name": "total", "input": "total", "output": "after", "shape": [2]}],
+        outputs=[{"name": "prediction", "output": "after", "shape": [2]}],
+        constants=[],
+    )
+    bundle = write_bundle(tmp_path / "m", config, {}, graph=graph)
+    inputs = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for device in (cpu_device(), DEVICE):
+        engine = UserGraphEngine(bundle, 8, device=device)
+        engine.end_trial()
+        np.testing.assert_array_equal(offline(engine, inputs)["prediction"], inputs.cumsum(axis=0))
 
 
 class Failing:

@@ -143,7 +143,7 @@ def test_token_ids(tmp_path: Path) -> None:
         ({"outputs": [{"name": "prediction", "output": "z", "shape": [2]}]}, "output z: declared"),
         (
             {"outputs": [{"name": "prediction", "output": "y", "shape": [3]}]},
-            r"output prediction: got float32 \[1, 2, 2\]",
+            r"output prediction: got \[1, 2, 2\], expected \[1, 2, 3\] \(steps, sessions",
         ),
         ({"input": {"kind": "features", "name": "X", "size": 2}}, r"inputs: config.json declares \['X'"),
         ({"input": {"kind": "features", "name": "x", "size": 3}}, "a trial step of two sessions failed"),
@@ -200,3 +200,19 @@ def test_a_load_that_fails_leaves_no_thread(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(RuntimeError, match="unforeseen"):
         load_engine(write(tmp_path / "m"), "cpu", 4)
     assert "graph-trial" not in [thread.name for thread in set(threading.enumerate()) - before]
+
+
+def test_an_output_must_have_a_value_for_each_time_step(tmp_path: Path) -> None:
+    """Every other step, it looks right in a call of one step, so only longer chunks can show it."""
+    nodes = [
+        helper.make_node("Slice", ["x", "axis0", "end", "axis0", "axis2"], ["y"]),
+        helper.make_node("ReduceSum", ["x", "axis0"], ["whole"], keepdims=1),
+        helper.make_node("Add", ["whole", "total"], ["total_after"]),
+    ]
+    nodes.insert(0, helper.make_node("Constant", [], ["end"], value=numpy_helper.from_array(np.array([1 << 40]))))
+    graph = model_bytes(
+        nodes, {"x": ["T", "B", 2], "total": [1, "B", 2]}, {"y": ["H", "B", 2], "total_after": [1, "B", 2]}
+    )
+    bundle = write_bundle(tmp_path / "m", config_of("time_first", constants=[]), {}, graph=graph)
+    with pytest.raises(StartError, match=r"output prediction: got \[2, 4, 2\], expected \[4, 4, 2\] .*check what"):
+        load_engine(bundle, "cpu", 4)

@@ -14,9 +14,13 @@ from .graph import Graph, Value
 from .states import listing
 
 
-def constants_of(graph: Graph, constants: Mapping[str, Array], place: str) -> dict[str, Array]:
-    """Returns the values in the graph's dtypes."""
+def constants_of(graph: Graph, constants: Mapping[str, Array], place: str) -> tuple[dict[str, Array], dict[str, int]]:
+    """Returns the values in the graph's dtypes.
+
+    Also returns the batch axes of those of one number for each session, such as a Triton model's control inputs [B, 1].
+    """
     given = {}
+    repeated: dict[str, int] = {}
     for name, value in constants.items():
         where = f"{place}: constant {name}"
         if name not in graph.inputs:
@@ -31,29 +35,40 @@ def constants_of(graph: Graph, constants: Mapping[str, Array], place: str) -> di
             len(dims) == array.ndim
             and all(not isinstance(d, int) or d == s for d, s in zip(dims, array.shape, strict=True))
         )
-        if not fits and array.size == 1 and dims is not None and all(isinstance(d, int) for d in dims):
-            array, fits = array.reshape([1] * len(dims)), all(d == 1 for d in dims)
+        if not fits and array.size == 1 and dims is not None and _takes_one_number(wanted):
+            array, fits = array.reshape([1] * len(dims)), True
+            if wanted.free:
+                repeated[name] = wanted.free[0]
         same = np.array_equal(array.astype(np.float64), np.asarray(value, np.float64).reshape(array.shape))
         if not fits or (wanted.dtype != "float32" and not same) or not np.isfinite(array.astype(np.float64)).all():
             raise ImportRefused(where, f"got shape {list(array.shape)} {value!r}, expected {wanted}")
         given[name] = array
-    return given
+    return given, repeated
 
 
 def suggestion(chosen: Sequence[Value], left: Sequence[Value]) -> str:
     """Suggests what to do about the inputs `left`.
 
-    Some look like settings of the model (one whole number, or a boolean), others like further inputs of a time step,
-    besides those chosen.
+    Some look like settings of the model (one number, or a boolean), others like further inputs of a time step, besides
+    those chosen; one number for each session may be either.
     """
-    settings = [value for value in left if _is_setting(value)]
+    settings = [value for value in left if _takes_one_number(value)]
     words = [f"{value.name}={'true' if value.dtype == 'bool' else 'NUMBER'}" for value in settings]
     text = f". They may be constants: --constant {','.join(words)}" if words else ""
-    steps = [*chosen, *(value for value in left if value not in settings)]
+    steps = [*chosen, *(value for value in left if value not in settings or not _is_setting(value))]
     names = ",".join(value.name for value in steps)
     return text + (f". For several inputs of each time step: --input {names}" if len(steps) > 1 else "")
 
 
+def _takes_one_number(value: Value) -> bool:
+    """Returns True if all axes have length 1, except for one that may be free: the batch."""
+    return (
+        value.dims is not None
+        and len(value.free) <= 1
+        and all(size == 1 for size in value.dims if isinstance(size, int))
+    )
+
+
 def _is_setting(value: Value) -> bool:
-    whole = value.dtype in ("bool", "int8", "uint8", "int32", "int64")
-    return whole and value.dims is not None and all(size == 1 for size in value.dims)
+    """Returns True for a boolean, or one whole number for all sessions: no input of a time step is like that."""
+    return value.dtype == "bool" or (not value.dtype.startswith("float") and not value.free)

@@ -7,6 +7,7 @@ remains open.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -51,7 +52,7 @@ def declare(
     if states is None:
         states = guess_states(graph, place)
     check_states(graph, states, place)
-    given = constants_of(graph, constants, place)
+    given, repeated = constants_of(graph, constants, place)
     wanted = None if input_name is None else (input_name,) if isinstance(input_name, str) else tuple(input_name)
     chosen = _inputs(graph, wanted, {*states, *given}, place)
     _refuse_unread(graph, [*states, *(value.name for value in chosen)], place)
@@ -88,6 +89,7 @@ def declare(
         state_dtypes=dtypes,
         outputs=named,
         constants=given,
+        repeated=repeated,
         time_axis=axes.time_axis,
         single=axes.single,
         batch=axes.batch,
@@ -114,13 +116,14 @@ def _by_name(what: str, said: Any) -> Mapping[str, Any]:
     raise ImportRefused(what, f"got {said!r} for several inputs, expected values by input name")
 
 
-def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each output for one time step of one session.
+def probe(session: Any, declaration: Declaration, place: str) -> tuple[Declaration, dict[str, tuple[int, ...]]]:
+    """Returns the declaration with its untimed outputs, and the shape of each output for a time step of one session.
 
     Calls the graph, with several sessions if it takes them.
     """
     batch = PROBED if declaration.batch == "free" else 1
     try:
+        declaration = replace(declaration, untimed=_untimed(session, declaration, batch))
         results, states = _called(session, declaration, batch)
     except (ImportRefused, StartError) as error:
         raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
@@ -134,18 +137,33 @@ def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple
             raise ImportRefused(
                 f"{place}: state {name}", f"went in as {list(shape)}, came out as {list(states[name].shape)}"
             )
-    return {
-        name: tuple(int(size) for size in value.shape[2:])
-        for name, value in zip(declaration.outputs, results, strict=True)
-    }
+    shapes = zip(declaration.outputs, (value.shape[2:] for value in results), strict=True)
+    return declaration, {name: tuple(int(size) for size in shape) for name, shape in shapes}
+
+
+def _untimed(session: Any, declaration: Declaration, batch: int) -> frozenset[str]:
+    """Returns the outputs without a time axis of a graph whose input has one of length 1."""
+    if not declaration.single:
+        return frozenset()
+    results = declaration.run(session, _zeros(declaration, batch), declaration.zeros(batch))
+    with_time, without = (declaration.lead(1, batch, has_time) for has_time in (True, False))
+    return frozenset(
+        name
+        for name in set(declaration.outputs) - set(declaration.state_outputs)
+        if results[name].shape[: len(with_time)] != with_time and results[name].shape[: len(without)] == without
+    )
 
 
 def _called(session: Any, declaration: Declaration, batch: int) -> tuple[list[Array], dict[str, Array]]:
     """Returns the outputs and the new states of a call with zeros, of one or a few time steps."""
-    steps = 1 if declaration.time_axis is None or declaration.single else 3
     states = declaration.zeros(batch)
-    x = np.zeros((steps, batch, *declaration.input_shape), declaration.input_dtype)
-    return declaration.call(session, x, states), states
+    return declaration.call(session, _zeros(declaration, batch), states), states
+
+
+def _zeros(declaration: Declaration, batch: int) -> Array:
+    """Returns one or a few time steps, as `Declaration.call` takes them."""
+    steps = 1 if declaration.time_axis is None or declaration.single else 3
+    return np.zeros((steps, batch, *declaration.input_shape), declaration.input_dtype)
 
 
 def _runs(session: Any, declaration: Declaration) -> bool:

@@ -88,6 +88,31 @@ class Graph:
         graph.initializer.append(numpy_helper.from_array(np.array(value), name))
         del self.inputs[name]
 
+    def bake_repeated(self, name: str, value: Array, axis: int, like: tuple[str, int]) -> None:
+        """Turns the input into a constant that is repeated along an axis, as often as the batch has sessions.
+
+        value: of length 1 along that axis. like: an input with the same batch, and its batch axis.
+        """
+        graph = self.model.graph
+        taken = {name for node in graph.node for name in (*node.input, *node.output)} | set(self.inputs)
+        one, shape, batch, sizes = (
+            self._free_name(f"{name}_{part}", taken) for part in ("one", "shape", "batch", "sizes")
+        )
+        at, before, after = (self._free_name(f"{name}_{part}", taken) for part in ("axis", "before", "after"))
+        self.bake(name, value)
+        graph.initializer[-1].name = one
+        for constant, numbers in ((at, [like[1]]), (before, [1] * axis), (after, [1] * (value.ndim - axis - 1))):
+            graph.initializer.append(numpy_helper.from_array(np.array(numbers, np.int64), constant))
+        nodes = [
+            helper.make_node("Shape", [like[0]], [shape]),
+            helper.make_node("Gather", [shape, at], [batch]),
+            helper.make_node("Concat", [before, batch, after], [sizes], axis=0),
+            helper.make_node("Expand", [one, sizes], [name]),
+            *graph.node,
+        ]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
     def without_time(self, inputs: Sequence[str], outputs: Sequence[str], axis: int) -> dict[str, str]:
         """Removes a time axis of length 1. Returns the new names of inputs and outputs by their old ones."""
         graph = self.model.graph

@@ -33,6 +33,7 @@ from .declare import declare, probe
 from .graph import Graph, read_graph
 from .inputs import draw_inputs
 from .source import Declaration, OnnxSource
+from .start import check_start
 
 
 def import_onnx(
@@ -70,7 +71,8 @@ def import_onnx(
     states: from input names to output names. batch_axes: of states, by input name.
     outputs: names. The first is served as "prediction", which clients get if they ask for nothing else, unless another
     output has that name.
-    constants: values of further inputs, in their shapes.
+    constants: values of further inputs, in their shapes; a number for [1], [1, 1] ..., and for [B], [B, 1] ..., which
+    every session then gets.
     initial: states of a new session by input name, without the batch axis (with one session a call: as the graph takes
     them); zeros by default.
     missing: as in config.json.
@@ -80,7 +82,7 @@ def import_onnx(
     tolerance: the largest permitted difference, relative to the largest output.
     trial_call_ms: the longest that one call of the graph may take.
 
-    A time axis whose length is fixed to 1 is removed: the bundle's graph takes [B, ...].
+    A time axis whose length is fixed to 1 is removed: the bundle's graph takes [B, ...]. Outputs may lack it.
     Raises ImportRefused with a one-line message that says where; nothing is left behind then.
     """
     folder = Path(folder)
@@ -164,7 +166,8 @@ def import_graph(
         raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
     drawn = draw_inputs(graph, declaration, vocabulary)
     with closing(LimitedSession(session, trial_call_ms, place)) as limited:
-        shapes = probe(limited, declaration, place)
+        declaration, shapes = probe(limited, declaration, place)
+        check_start(limited, declaration, first, drawn.sequences[0], place)
         lowered = _lowered(graph, declaration, shapes, name, vocabulary, missing, first, place)
         original = source(limited, declaration, first)
         return write_imported(
@@ -210,11 +213,18 @@ def _lowered(
     initial: Mapping[str, Array],
     place: str,
 ) -> Lowered:
-    """Returns the bundle's contents. Puts constants other than float32 into the graph; bundles hold float32 only."""
+    """Returns the bundle's contents.
+
+    Puts constants other than float32 into the graph, because bundles hold float32 only, and those of one number for
+    each session.
+    """
     tensors = {f"initial.{state}": value for state, value in initial.items()}
     constants = []
     for constant, value in declaration.constants.items():
-        if value.dtype == np.float32:
+        if constant in declaration.repeated and declaration.batch == "free":
+            like = declaration.input_names[0], declaration.batch_axis
+            graph.bake_repeated(constant, value, declaration.repeated[constant], like)
+        elif value.dtype == np.float32:
             constants.append(constant)
             tensors[f"constant.{constant}"] = value
         else:
@@ -223,16 +233,17 @@ def _lowered(
     renamed = {output: output for output in declaration.outputs if output not in of_states}
     taken = {name: name for name in declaration.input_names}
     if declaration.single and declaration.time_axis is not None:
-        new_names = graph.without_time(list(taken), list(renamed), declaration.time_axis)
-        taken, renamed = ({old: new_names[old] for old in names} for names in (taken, renamed))
+        timed = [name for name in renamed if name not in declaration.untimed]
+        new_names = graph.without_time(list(taken), timed, declaration.time_axis)
+        taken, renamed = ({old: new_names.get(old, old) for old in names} for names in (taken, renamed))
     free = declaration.batch == "free"
     ranks = {after: len(declaration.state_shapes[before]) + free for before, after in declaration.states.items()}
     renamed |= {name: graph.with_batch_first(name, axis, ranks[name]) for name, axis in of_states.items()}
-    timed = None if declaration.single else declaration.time_axis
+    time_axis = None if declaration.single else declaration.time_axis
     config = GraphConfig(
         name=name,
         graph="model.onnx",
-        layout="step" if timed is None else ("time_first", "batch_first")[timed],
+        layout="step" if time_axis is None else ("time_first", "batch_first")[time_axis],
         input_name="" if declaration.named else taken[declaration.input_name],
         input=_input(declaration, taken, vocabulary, missing, place),
         states=tuple(

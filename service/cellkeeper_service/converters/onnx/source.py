@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ class Declaration:
     named: each of a time step's several inputs; the fields of a single input are empty then.
     time_axis, batch_axis: of the input and the outputs; time_axis is None for a graph of one time step without one.
     single: there is a time axis, and its length is 1.
+    repeated: the constants of one number for each session, with their batch axes.
+    untimed: outputs without the time axis, although the input has one of length 1.
     batch: "free"; or "one" or "none", as in config.json: a call takes one session, and states have their tensors' whole
     shapes.
     """
@@ -42,6 +44,8 @@ class Declaration:
     single: bool
     batch: str = "free"
     named: tuple[InputSpec, ...] = ()
+    repeated: Mapping[str, int] = field(default_factory=dict)
+    untimed: frozenset[str] = frozenset()
 
     @property
     def served(self) -> dict[str, str]:
@@ -86,11 +90,27 @@ class Declaration:
         x: [T, B, ...], of a structured dtype if there are several inputs; T is 1 if the graph has no time axis. Raises
         ImportRefused for outputs without these axes.
         """
-        feeds = {**self._fed(x), **self.constants, **states}
-        fetches = list(dict.fromkeys([*self.outputs, *self.states.values()]))
-        results = dict(zip(fetches, session.run(fetches, feeds), strict=True))
+        results = self.run(session, x, states)
         states.update((before, results[after]) for before, after in self.states.items())
         return [self._timed(name, results[name], *x.shape[:2]) for name in self.outputs]
+
+    def run(self, session: Any, x: Array, states: Mapping[str, Array]) -> dict[str, Array]:
+        """Calls the graph, and returns its outputs and new states as it returns them. x: see `call`."""
+        feeds = {**self._fed(x), **self._constants(x.shape[1]), **states}
+        fetches = list(dict.fromkeys([*self.outputs, *self.states.values()]))
+        return dict(zip(fetches, session.run(fetches, feeds), strict=True))
+
+    def lead(self, steps: int, batch: int, has_time: bool) -> tuple[int, ...]:
+        """Returns the first axes of an output, with or without the time axis."""
+        axes = (steps, batch) if has_time else (batch,)
+        if self.batch == "none":
+            return axes[:-1]
+        return axes[::-1] if self.time_axis == 1 else axes
+
+    def _constants(self, batch: int) -> dict[str, Array]:
+        """Returns the constants as the graph takes them for `batch` sessions."""
+        repeated = {name: np.repeat(self.constants[name], batch, axis) for name, axis in self.repeated.items()}
+        return {**self.constants, **repeated}
 
     def _fed(self, x: Array) -> dict[str, Array]:
         if not self.named:
@@ -110,21 +130,24 @@ class Declaration:
         if name in self.state_outputs:
             value = np.moveaxis(value, self.state_outputs[name], 0) if self.batch == "free" else value[None]
             return value[None]
-        lead: tuple[int, ...] = (batch,) if self.time_axis is None else (steps, batch)
-        if self.time_axis == 1:
-            lead = (batch, steps)
-        if self.batch == "none":
-            lead = lead[:-1]
+        has_time = self.time_axis is not None and name not in self.untimed
+        lead = self.lead(steps, batch, has_time)
         if self.batch == "one" and self.time_axis is None and value.shape[:1] != (1,):
             lead = ()  # without the batch axis of length 1
-        if value.dtype.kind != "f" or value.shape[: len(lead)] != lead:
+        if value.dtype.kind != "f":
+            raise ImportRefused(
+                f"output {name}",
+                f"got {value.dtype}, expected floats; name the outputs to serve (--outputs), or put a Cast into the "
+                "graph",
+            )
+        if value.shape[: len(lead)] != lead:
             raise ImportRefused(
                 f"output {name}",
                 f"got {value.dtype} {list(value.shape)} for {steps} steps of {batch} sessions, expected floats "
-                f"{[*lead, '...']}; name the outputs to serve",
+                f"{[*lead, '...']}; name the outputs to serve (--outputs)",
             )
         value = cast(value, "float32")
-        if self.time_axis == 1:
+        if self.time_axis == 1 and has_time:
             value = value.swapaxes(0, 1)
         return value.reshape(steps, batch, *value.shape[len(lead) :])
 

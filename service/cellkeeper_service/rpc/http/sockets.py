@@ -13,6 +13,7 @@ from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.decoding import decoder
+from cellkeeper_service.rpc.encoding import encoder
 from cellkeeper_service.rpc.message_stream import MessageStream
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.stream import Stream
@@ -55,6 +56,7 @@ class Sockets:
         self._most = most_bytes
         self._max_frame_bytes = wire.max_message_bytes
         self._decode = decoder(pb.StepFrame, wire.max_message_fields)
+        self._encode = encoder(wire.max_message_bytes)
 
     async def step(self, request: web.Request) -> web.StreamResponse:
         """Serves STREAM, from its opening to its end."""
@@ -116,7 +118,7 @@ class Sockets:
             return Stream(caller, servicer.core, servicer.meter, latest, servicer.authenticator.check)
 
         async def send(reply: pb.StepFrameReply) -> None:
-            await socket.send_bytes(reply.SerializeToString())
+            await socket.send_bytes(self._encode(reply))
 
         return await self._serve(FrameCall(request, FRAMES.path, socket, self._decode), FRAMES.rpc, make, send)
 

@@ -20,6 +20,7 @@ from cellkeeper_service.rpc.answering import Call, Decided, admitted, answering
 from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.call_context import CallContext
 from cellkeeper_service.rpc.caller import Caller
+from cellkeeper_service.rpc.catalog import WireLimits
 from cellkeeper_service.rpc.decoding import handlers
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.unread import Unread
@@ -79,15 +80,12 @@ class KServeServicer:
         self._statistics = statistics
         self._about = about
 
-    def handlers(self, max_fields: int) -> list[grpc.GenericRpcHandler[Any, Any]]:
-        """Returns the handlers of the served RPCs, and of those that are refused with an explanation.
-
-        max_fields: of one message.
-        """
+    def handlers(self, limits: WireLimits) -> list[grpc.GenericRpcHandler[Any, Any]]:
+        """Returns the handlers of the served RPCs, and of those that are refused with an explanation."""
         refused = {
             name: grpc.stream_unary_rpc_method_handler(_unimplemented(name, why)) for name, why in NOT_SERVED.items()
         }
-        return [handlers(self, max_fields, SERVICE, PATH), grpc.method_handlers_generic_handler(PATH, refused)]
+        return [handlers(self, limits, SERVICE, PATH), grpc.method_handlers_generic_handler(PATH, refused)]
 
     @answering
     async def ServerLive(self, request: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:

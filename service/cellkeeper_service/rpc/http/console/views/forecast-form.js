@@ -40,7 +40,7 @@ export class ForecastForm {
         class: "row",
         title: can
           ? "Each prediction becomes the next input; the session is not changed"
-          : "The model declares no feedback: which prediction becomes which input. See docs/models.md, Forecasts",
+          : "The model declares no feedback: which prediction becomes which input. See docs/guides/forecasts.md",
       },
       this.note,
       this.on,
