@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,13 @@ def test_unknown_outputs_and_rows_are_refused() -> None:
             engine.run(inputs, rows, rows, frozenset(["nonsense"]))
         with pytest.raises((IndexError, RuntimeError)):
             engine.run(inputs, rows + 1, rows, frozenset())
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_call_has_as_many_threads_as_it_is_told(threads: int) -> None:
+    """Left to itself, onnxruntime takes all cores of the machine, also of those of which a container has a share."""
+    load_engine(bundle_of("lstm"), "cpu", 4)  # the first in a process starts a thread of onnxruntime's own
+    before = set(os.listdir("/proc/self/task"))
+    engine = load_engine(bundle_of("lstm"), "cpu", 4, threads)
+    assert len(set(os.listdir("/proc/self/task")) - before) == threads - 1  # the caller's is the first
+    assert engine.exact
