@@ -27,6 +27,16 @@ def test_chooses_by_model_and_device() -> None:
     assert auto.device.startswith("cuda:0" if cuda_devices() else "cpu")
 
 
+def test_weights_that_no_onnx_graph_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights_bytes = sum(tensor.nbytes for tensor in bundle_of("lstm").tensors.values())
+    for most, name in ((weights_bytes, "onnxruntime"), (weights_bytes - 1, "torch")):
+        monkeypatch.setattr("cellkeeper_service.engine.load.MOST_GRAPH_BYTES", most)
+        assert load_engine(bundle_of("lstm"), "cpu", 4).name == name
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    with pytest.raises(StartError, match=r"model lstm with 0 MiB of weights needs torch, which is not installed"):
+        load_engine(bundle_of("lstm"), "cpu", 4)
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:x", "cuda:99", ""])
 def test_a_device_that_is_not_there(device: str) -> None:
     with pytest.raises(StartError, match=r"^device: got"):
