@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ if not Path("/dev/nvidiactl").exists():
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+MANY_MODULES = 100
+"""Imported by the tests of one module: a large package."""
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
@@ -36,6 +40,17 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
         gc.freeze()
         gc.set_threshold(10_000)  # of its youngest objects; 700 by default in Python 3.11
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imports_frozen() -> Iterator[None]:
+    """What a module's tests import lives as long as the process, too. With Keras and PyTorch loaded, a full collection
+    that looks at it takes a third of a second, and later tests ask for many."""
+    before = len(sys.modules)
+    yield
+    if len(sys.modules) - before > MANY_MODULES:
+        gc.collect()  # garbage that is frozen stays
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

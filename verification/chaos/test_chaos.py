@@ -109,7 +109,10 @@ def test_a_full_history_is_judged_and_another_round_begins(
 def test_a_tampered_store_is_found(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Removes a step, applies one twice or flips a bit in the real store, behind the servers' backs."""
+    """Removes a step, applies one twice or flips a bit in the real store, behind the servers' backs.
+
+    The run has no faults, so nothing explains an error that a client sees because the machine is busy.
+    """
     damaged: dict[str, str] = {}
 
     async def tamper(deployment: Deployment, history: History) -> None:
@@ -147,13 +150,13 @@ def test_a_tampered_store_is_found(
     settings = replace(FEW, seconds=2.0, seed=seed, store="redis", every_s=QUIET_S, expiring=0)
     outcome = run(settings, tamper)
     assert sorted(damaged.values()) == ["double_last", "flip_bit", "lose_last"]
-    found = {finding.session for finding in outcome.last.verdict.findings}
-    assert found == set(damaged)
+    findings_of_damage = [finding for finding in outcome.last.verdict.findings if finding.kind != "unexplained"]
+    assert {finding.session for finding in findings_of_damage} == set(damaged)
     capsys.readouterr()
     assert tell(outcome, tmp_path) == 1
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["violations"] == len(outcome.last.verdict.findings)
-    assert line["lost"] + line["gaps"] + line["mismatched"] == line["violations"]
+    assert line["lost"] + line["gaps"] + line["mismatched"] == len(findings_of_damage)
     written = json.loads((tmp_path / f"chaos-{seed}.json").read_text())
     assert written["summary"] == line
     assert written["histories"][0]["events"]

@@ -276,7 +276,6 @@ class _Namer:
             self.position(cached.frontier),
             state,
             cached.seed is None,
-            cached.created,
             cached.replaces and self.header(cached.replaces),
             kept and (kept.step, kept.state, bytes(kept.tail)),
             cached.work and self.work(cached.work),

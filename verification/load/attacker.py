@@ -130,11 +130,11 @@ def _p99(times: Sequence[float]) -> float:
     return float(np.percentile(times, 99)) if times else 0.0
 
 
-async def endure(server: ServerProcess, token: str, plan: Plan) -> Outcome:
-    """Runs one attack and returns its outcome."""
+async def endure(server: ServerProcess, token: str, plan: Plan, calm_s: float) -> Outcome:
+    """Runs one attack, `calm_s` seconds after the canary's first step, and returns its outcome."""
     canary = Canary(server.target, token)
     try:
-        calm = asyncio.ensure_future(asyncio.sleep(min(plan.seconds / 2, 2.0)))
+        calm = asyncio.ensure_future(asyncio.sleep(calm_s))
         calm_ms = _p99(await canary.times_ms(calm))
         before = rss_bytes(server.pid)
         attacking = asyncio.ensure_future(_attack(server.target, plan))
@@ -181,9 +181,11 @@ def _plan(kind: str, paths: list[str], token: str, seconds: float) -> Plan:
 
 
 @contextmanager
-def house(folder: Path, bundle: Path, *, with_tokens: bool) -> Iterator[tuple[ServerProcess, str, str]]:
-    """Yields a server, the canary's token and the attacker's; both are "" if there are none."""
-    words, tokens = ["--max-request-bytes", str(REQUEST_BYTES)], ["", ""]
+def house(
+    folder: Path, bundle: Path, *, with_tokens: bool, options: Sequence[str] = ()
+) -> Iterator[tuple[ServerProcess, str, str]]:
+    """Yields a server, the canary's token and the attacker's; both are "" if there are none. options: the server's."""
+    words, tokens = ["--max-request-bytes", str(REQUEST_BYTES), *options], ["", ""]
     if with_tokens:
         tokens = [new_token(), new_token()]
         lines = [token_line(token, name, "step,read,admin") for name, token in zip("ca", tokens, strict=True)]
@@ -204,7 +206,7 @@ def main() -> int:
         for with_tokens, good in ((False, False), (True, True), (True, False)):
             with house(folder, bundle, with_tokens=with_tokens) as (server, canary, attacker):
                 for plan in plans(KINDS, attacker if good else "", seconds, public=not with_tokens):
-                    outcome = asyncio.run(endure(server, canary, plan))
+                    outcome = asyncio.run(endure(server, canary, plan, min(seconds / 2, 2.0)))
                     who = "a tenant" if good else "without a token" if with_tokens else "tokens not required"
                     print(
                         f"{plan.kind:10} {who:19}: canary p99 {outcome.p99_ms:6.1f} ms ({outcome.calm_ms:.1f} before), "

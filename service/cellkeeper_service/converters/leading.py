@@ -80,6 +80,6 @@ def _applied(layer: Normalize | Affine, value: Array, dtype: Any) -> Array:
         return np.asarray(value * scale + offset, dtype)
     scaled = (value - offset) / scale
     if layer.stand_ins is not None:
-        before, after = (np.float32(number) for number in layer.stand_ins)
-        scaled = np.where(value == before, dtype(after), scaled)
+        before, after = (np.asarray(number, np.float32) for number in layer.stand_ins)
+        scaled = np.where(value == before, after.astype(dtype), scaled)
     return np.asarray(scaled, dtype)

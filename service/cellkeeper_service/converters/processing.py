@@ -91,6 +91,7 @@ def checked(normalization: object, missing: object, output: object, feature_name
         raise ImportRefused(
             "missing", f"got {type(missing).__name__}, expected Missing(policy, value) of cellkeeper_service.converters"
         )
+    missing = Missing() if missing is None else _plain(missing)
     if is_scaler(output):
         output = read_scaler(output, "output").inverse()
     transforms = tuple(output) if isinstance(output, Sequence) else (output,)
@@ -98,7 +99,19 @@ def checked(normalization: object, missing: object, output: object, feature_name
         if not isinstance(transform, Transform):
             expected = "a list of Transform(op, value), the result of fit_output, or a fitted scaler of the targets"
             raise ImportRefused(f"output[{number}]", f"got {type(transform).__name__}, expected {expected}")
-    return Processing(normalization, missing or Missing(), transforms, None, _same_names(names, feature_names))
+    return Processing(normalization, missing, transforms, None, _same_names(names, feature_names))
+
+
+def _plain(missing: Missing) -> Missing:
+    """Converts an array of values, such as a scaler's means, to Python numbers. Raises ImportRefused."""
+    if isinstance(missing.value, int | float):
+        return missing
+    values = as_numbers(missing.value)
+    if values.dtype.kind not in "fiu" or values.ndim > 1 or not np.isfinite(values).all():
+        expected = "a finite number, or one for each feature, in one dimension"
+        raise ImportRefused("missing", f"value: got {missing.value!r}, expected {expected}")
+    numbers = values.astype(float).tolist()
+    return replace(missing, value=tuple(numbers) if isinstance(numbers, list) else numbers)
 
 
 def _same_names(fitted: tuple[str, ...], given: object) -> tuple[str, ...]:
@@ -123,22 +136,26 @@ def parse_processing(value: object, place: str) -> Processing:
         normalization = fitted.normalization()
         names = _same_names(fitted.names, list(names) if names else None)
     elif inner is not None:
-        offset = inner.get("offset") if isinstance(inner, dict) else None
-        size = len(offset) if isinstance(offset, list) else 1
-        normalization = parse_normalization(Fields(inner, fields.place("normalization")), size)
-    missing = parse_missing(fields)
+        scaling = Fields(inner, fields.place("normalization"))
+        normalization = parse_normalization(scaling, _length(inner, "offset"))
+    gaps = fields.any("missing", "an object", {"policy": "reject"})
+    missing = parse_missing(Fields({"missing": gaps}, place), _length(gaps, "value"))
     output: list[Transform] = []
     back = fields.any("output", "a list or a scaler", [])
     if is_scaler(back):
         output += read_scaler(back, fields.place("output")).inverse()
         back = []
     for number, item in enumerate(Fields({"output": back}, place).items("output", 32)):
-        came = item.get("value") if isinstance(item, dict) else None
-        width = len(came) if isinstance(came, list) else 1
-        output.append(parse_transform(Fields(item, fields.place(f"output[{number}]")), width))
+        output.append(parse_transform(Fields(item, fields.place(f"output[{number}]")), _length(item, "value")))
     feedback = fields.any("feedback", "a list or a string", None)
     fields.done()
     return Processing(normalization, missing, tuple(output), feedback, feature_names_of(list(names)))
+
+
+def _length(item: object, key: str) -> int:
+    """Returns the length of the list under the key; 1 if there is none. The model's widths are not known yet."""
+    value = item.get(key) if isinstance(item, dict) else None
+    return len(value) if isinstance(value, list) else 1
 
 
 class Processed:

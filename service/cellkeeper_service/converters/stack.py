@@ -71,13 +71,14 @@ class Embed:
 class Normalize:
     """(x - offset) / scale, feature by feature: [F] each.
 
-    stand_ins: a value of x that stands for a missing one, and what it becomes instead.
+    stand_ins: the value of x that stands for a missing one, the same for all features or one for each, and what it
+    becomes instead.
     """
 
     place: str
     offset: Array
     scale: Array
-    stand_ins: tuple[float, float] | None = None
+    stand_ins: tuple[float | tuple[float, ...], float] | None = None
 
 
 @dataclass(frozen=True)

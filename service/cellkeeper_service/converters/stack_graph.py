@@ -120,7 +120,12 @@ class _Builder:
                 moved = writer.node("Sub", [value.name, writer.vector(layer.offset, value.columns)])
                 scaled = writer.node("Div", [moved, writer.vector(layer.scale, value.columns, 1.0)])
                 if layer.stand_ins is not None:
-                    before, after = map(writer.number, layer.stand_ins)
+                    raw, instead = layer.stand_ins
+                    if isinstance(raw, tuple):  # no value equals the NaN in the columns of the padding
+                        before = writer.vector(np.array(raw), value.columns, np.nan)
+                    else:
+                        before = writer.number(raw)
+                    after = writer.number(instead)
                     scaled = writer.node("Where", [writer.node("Equal", [value.name, before]), after, scaled])
                 return value._replace(name=scaled)
             case Affine():

@@ -43,6 +43,11 @@ def check(stack: Stack, place: str) -> int:
         raise ImportRefused(place, f"got {len(stack.recurrent)} recurrent layers, expected at most {MAX_LAYERS}")
     if stack.masked and not stack.chain:
         raise ImportRefused(place, "masks in a model with branches, expected masks only in a chain of layers")
+    filled = stack.missing.value
+    if isinstance(filled, tuple) and len(filled) != stack.size:
+        raise ImportRefused(
+            "missing", f"value: got {len(filled)} numbers, expected one, or one for each of {stack.size} features"
+        )
     widths = {INPUT: stack.size}
     for number, layer in enumerate(stack.layers):
         if isinstance(layer, Embed) != (number == 0 and not stack.size):

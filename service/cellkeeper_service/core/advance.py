@@ -16,7 +16,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
 from .carry_over import Rerun, carry_over
-from .computing import NO_OUTPUTS, start_chunk, start_log_replay
+from .computing import start_chunk, start_log_replay
 from .context import Context
 from .decision_table import Verdict, decide, not_found, refuse_unserved
 from .generation_requests import CarryOver, Delete, Fork, Open, Reset, SetState
@@ -138,14 +138,14 @@ def _decide(context: Context, session: SessionState, request: Request, found: Fo
     elif isinstance(request, (GetState, CarryOver)) and isinstance(decided, Record):
         if cached := _cached_at(context, session, decided, decided.position.step):
             session.queue.popleft()
-            cached.start(request, b"", 0, NO_OUTPUTS, (0,))
+            cached.start(request, b"", 0, ends=(0,))
     elif isinstance(request, CarryOver) and isinstance(decided, Rerun):
         context.drop(session)
         version = decided.version
         if cached := context.place_or_wait(session, version, decided.header, version.engine.initial_state):
             cached.exists = False
             session.queue.popleft()
-            cached.start(request, request.data, request.steps, NO_OUTPUTS, (request.steps,))
+            cached.start(request, request.data, request.steps, ends=(request.steps,))
     else:
         _conclude(context, session, request, decided)
 
@@ -241,7 +241,7 @@ def _create(context: Context, session: SessionState, step: Step, replaces: Heade
     header = new_header(version, start, origin, new.default_ttl_ms, new.now_ms)
     cached = context.place_or_wait(session, version, header, state)
     if cached is not None:
-        cached.exists, cached.created, cached.replaces = False, True, replaces
+        cached.exists, cached.replaces = False, replaces
         cached.checkpoint = Checkpoint(start.step, start.head, state, bytearray())
     return cached
 

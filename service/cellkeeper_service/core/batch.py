@@ -24,7 +24,6 @@ class Batch:
     engine is executed. Its results stay here (see outputs.Piece): meanwhile requests may start over on other states,
     and the batch does not touch them.
 
-    works: what is computed on each of the states.
     states_before, states_after: by row, the requested states before and after the slice.
     """
 
@@ -32,7 +31,6 @@ class Batch:
         self.version = version
         self.steps = steps
         self.states = states
-        self.works: list[Computable] = []
         self.computed: Computed | None = None
         self.change: tuple[float, float] | None = None  # a state's norm, and its relative change
         self.states_before: dict[int, bytes] = {}
@@ -50,7 +48,6 @@ class Batch:
             work = state.work
             if work is None:
                 raise RuntimeError("a state is put into a batch on which nothing is to be computed")
-            self.works.append(work)
             computed, here, inputs = work.computed, 2 * state.slot + state.current, work.inputs
             # a chunk does not overwrite the row that it started from
             read.append(here ^ 1 if computed else here)

@@ -6,13 +6,12 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 
 from .commit import build_commit, leave_in_doubt, why_not_again
 from .context import Context
-from .requests import Request
 from .session import InflightCommit, SessionState
 
 
 def launch(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
-    """Returns the session's next commit. Nothing is sent after its deadline: requests that were computed after a late
-    one are decided again. now_ms: unix time, for the header."""
+    """Returns the session's next commit; None: it has nothing to commit. Nothing is sent after its deadline: requests
+    that were computed after a late one are decided again. now_ms: unix time, for the header."""
     requests, session.pending = session.pending, []
     on_time = requests
     for count, request in enumerate(requests):
@@ -54,17 +53,11 @@ def not_committed(context: Context, commit: InflightCommit, result: CommitResult
     session = commit.session
     # if the state was dropped while its commit was in flight, its requests are in the queue already
     behind = context.unwind(session) if commit.cached is None or not commit.cached.dropped else []
-    again: list[Request] = []
-    answered = []
     if result.outcome is Outcome.UNKNOWN:
         leave_in_doubt(commit)
-    for request in commit.requests:
-        why = why_not_again(request, result, context.limits)
-        if why is None:
-            again.append(request)
-        else:
-            answered.append((request, why))
+    decided = [(request, why_not_again(request, result, context.limits)) for request in commit.requests]
     session.reading = None
-    context.requeue(session, again + behind)
-    for request, why in answered:
-        context.finish(request, why)
+    context.requeue(session, [request for request, why in decided if why is None] + behind)
+    for request, why in decided:
+        if why is not None:
+            context.finish(request, why)

@@ -14,8 +14,6 @@ from .generation_requests import CarryOver, Policy
 from .requests import COMMITTING, READY, Computable, GetState, LogReplay, Request, StateReply, Step
 from .session import CachedState, Checkpoint, SessionState
 
-NO_OUTPUTS: frozenset[str] = frozenset()
-
 
 def start_chunk(cached: CachedState, step: Step) -> None:
     cached.start(step, step.data, step.steps, step.wanted, (step.steps,) if step.wants_state else ())
@@ -32,7 +30,7 @@ def start_log_replay(cached: CachedState, record: Record, duplicates: list[Step]
         if (asked := step.position_in(record)) is not None:
             replay.duplicates[step] = asked.step - start
             step.pieces, step.end_state, step.status = (), None, READY
-    names = NO_OUTPUTS.union(*(step.wanted for step in duplicates))
+    names = frozenset[str]().union(*(step.wanted for step in duplicates))
     ends = {first + step.steps for step, first in replay.duplicates.items() if step.wants_state}
     checkpoint_at = acked - start if end - start >= cached.version.due_steps and start < acked <= end else None
     if checkpoint_at is not None:
@@ -129,7 +127,7 @@ def finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
     if cached.checkpoint is not None:
         cached.checkpoint.tail += step.data
     step.computed_at, step.version = context.now, version
-    step.created, cached.created = cached.created, False  # an earlier try may have set created
+    step.created = at == 0 and not cached.exists  # the first chunk of a generation that is not in the store yet
     context.caches[version].used(cached)
     step.status = COMMITTING
     session.pending.append(step)
@@ -215,6 +213,6 @@ def _non_finite(step: Step, position: Position | None) -> Rejection:
     return Rejection(Reason.NON_FINITE_RESULT, f"{field}: {text}", field=field, position=position)
 
 
-def waiting_for(session: SessionState, work: Computable) -> list[Request]:
+def waiting_for(session: SessionState, work: Computable | None) -> list[Request]:
     """Returns the requests that the work is for; a log replay without duplicates is for the first of the queue."""
-    return work.clients() or [*session.queue][:1]
+    return [] if work is None else work.clients() or [*session.queue][:1]

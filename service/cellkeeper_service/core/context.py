@@ -100,12 +100,11 @@ class Context:
         if session is not None:
             self.enqueue(session, request)
 
-    def requeue(self, session: SessionState, requests: Iterable[Request]) -> None:
+    def requeue(self, session: SessionState, requests: list[Request]) -> None:
         """Puts requests back at the front of the queue, in their order, to be decided again."""
-        again = list(requests)
-        for request in again:
+        for request in requests:
             request.status = WAITING
-        session.queue.extendleft(reversed(again))
+        session.queue.extendleft(reversed(requests))
 
     def dead(self, request: Request) -> Rejection | None:
         """Returns why nobody waits for this request any more; None: somebody does."""
@@ -164,10 +163,13 @@ class Context:
         self.fail(session, requests, internal_error())
 
     def place(self, session: SessionState, version: Version, header: Header, state: bytes) -> CachedState | None:
-        """Caches the session's state, if necessary in place of an idle session's. Returns None if no slot is free."""
+        """Caches the session's state, if necessary in place of an idle session's. Returns None if no slot is free, or
+        if the version is retired: a cache that is made for it now would never be let go."""
+        if version.retired:
+            return None
         cache = self.cache_of(version)
         cached = cache.put(session, header, state)
-        if cached is None and not version.retired and (other := cache.evictable()) is not None:
+        if cached is None and (other := cache.evictable()) is not None:
             self.drop(other.session)
             self.settle(other.session)
             self.meter.evicted(session.key.model, "capacity")

@@ -181,10 +181,11 @@ class Core:
         finite = None if computed is None else computed.finite
         plain = None if batch.states_before or batch.states_after else computed  # no states were read
         cache = context.cache_of(batch.version)
-        for row, (cached, work) in enumerate(zip(batch.states, batch.works, strict=True)):
+        for row, cached in enumerate(batch.states):
             cached.in_batch = False
             if cached.dropped and not cache.left_batch(cached):
                 continue
+            work = cached.work
             try:
                 if (
                     plain is not None
@@ -197,6 +198,8 @@ class Core:
                     work.pieces = ((plain, row, 0, steps),)
                     cached.work = None
                     finish_chunk(context, cached, work)
+                elif work is None:
+                    raise RuntimeError("a batch gave a result for a state on which nothing is computed")
                 elif finite is not None and not finite[row]:
                     not_finite(context, cached, work)
                 else:
@@ -217,9 +220,9 @@ class Core:
         halves = batch.halves() if why is None else []
         if not halves:
             cache = context.cache_of(batch.version)
-            for cached, work in zip(batch.states, batch.works, strict=True):
+            for cached in batch.states:
                 if cache.left_batch(cached):
-                    context.fail(cached.session, waiting_for(cached.session, work), why or internal_error())
+                    context.fail(cached.session, waiting_for(cached.session, cached.work), why or internal_error())
         return halves
 
     # the store
@@ -254,8 +257,6 @@ class Core:
         sessions, context.to_commit = sessions[:MAX_CALL_ITEMS], dict.fromkeys(sessions[MAX_CALL_ITEMS:])
         for session in sessions:
             requests = session.pending
-            if not requests or session.in_flight is not None:
-                continue
             try:
                 commit = launch(context, session, now_ms)
             except Exception:

@@ -48,7 +48,6 @@ class CachedState:
     max_log_steps: int
     current: int = 0  # the one of the slot's two rows that holds the state
     checkpoint: Checkpoint | None = None  # the candidate, not written yet
-    created: bool = False  # the next reply says that the session was created
     replaces: Header | None = None  # the header that the first commit replaces; None: it creates a record
     work: Computable | None = None  # what is being computed on it
     in_batch: bool = False
@@ -63,7 +62,7 @@ class CachedState:
         work: Computable,
         inputs: bytes,
         to_compute: int,
-        names: frozenset[str],
+        names: frozenset[str] = frozenset(),
         ends: Collection[int] = (),
         unfed: int = 0,
     ) -> None:

@@ -46,7 +46,7 @@ class StateCache:
 
     def put(self, session: SessionState, header: Header, state: bytes) -> CachedState | None:
         """Caches the session's state at a record with this header. Returns None if no slot is free."""
-        if self.version.retired or not self._free:
+        if not self._free:
             return None
         at, slot = header.position, self._free.pop()
         log_start, version = header.checkpoint_step, self.version

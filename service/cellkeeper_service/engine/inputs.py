@@ -24,7 +24,10 @@ class Preprocessing:
         self._named = source.inputs if isinstance(source, NamedInputs) else ()
         self._vocabulary = source.vocabulary if isinstance(source, Tokens) else 0
         self._policy = source.missing.policy if isinstance(source, Features) else "reject"
-        self._value = np.float32(source.missing.value if isinstance(source, Features) else 0.0)
+        self._value: Array = np.zeros((), np.float32)  # or one for each value of a time step, in its shape
+        if isinstance(source, Features):
+            value = np.asarray(source.missing.value, np.float32)
+            self._value = value.reshape(source.step_shape) if value.ndim else value
 
     @property
     def holds(self) -> bool:
@@ -74,7 +77,7 @@ class Preprocessing:
         missing = np.isnan(values)
         if held is None:
             if missing.any():
-                values[missing] = self._value
+                np.copyto(values, self._value, where=missing)
             return
         if missing.any():
             for step, absent in zip(values, missing, strict=True):

@@ -58,10 +58,10 @@ class Normalization:
 @dataclass(frozen=True, slots=True)
 class Missing:
     """What NaN means. policy: "reject" it, "hold" the feature's last value (`value` before the first), or "constant":
-    take `value`."""
+    take `value`. value: one number for all features, or one for each (in C order, if a time step has several axes)."""
 
     policy: str = "reject"
-    value: float = 0.0
+    value: float | tuple[float, ...] = 0.0
 
 
 @dataclass(frozen=True, slots=True)

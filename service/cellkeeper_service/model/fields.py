@@ -79,9 +79,15 @@ class Fields:
     def numbers(self, key: str, length: int) -> tuple[float, ...]:
         expected = f"a list of {length} finite float32 numbers"
         value = self.any(key, expected)
-        if not isinstance(value, list) or len(value) != length or not all(map(_is_number, value)):
+        if not isinstance(value, list | tuple) or len(value) != length or not all(map(_is_number, value)):
             raise self.refuse(key, value, expected)
         return tuple(map(float, value))
+
+    def number_or_numbers(self, key: str, length: int, default: object = _REQUIRED) -> float | tuple[float, ...]:
+        """Reads one number, or a list of `length` numbers."""
+        came = self.any(key, f"a finite float32 number, or a list of {length}", default)
+        inner = Fields({key: came}, self._place)
+        return inner.numbers(key, length) if isinstance(came, list | tuple) else inner.number(key)
 
     def items(self, key: str, longest: int, default: object = _REQUIRED) -> list[Any]:
         expected = f"a list of at most {longest} items"

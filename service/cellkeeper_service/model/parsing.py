@@ -117,7 +117,7 @@ def _input(fields: Fields, size: int) -> Features | Tokens:
         inner = fields.any("normalization", "an object or null", None)
         if inner is not None:
             normalization = parse_normalization(Fields(inner, fields.place("normalization")), size)
-        source = Features(size, normalization, parse_missing(fields))
+        source = Features(size, normalization, parse_missing(fields, size))
     fields.done()
     return source
 
@@ -131,10 +131,10 @@ def parse_normalization(fields: Fields, size: int) -> Normalization:
     return normalization
 
 
-def parse_missing(fields: Fields) -> Missing:
-    """Reads the key "missing" of an object; the default is to reject missing values."""
+def parse_missing(fields: Fields, size: int) -> Missing:
+    """Reads the key "missing" of an object; the default is to reject missing values. size: of a time step."""
     inner = Fields(fields.any("missing", "an object", {"policy": "reject"}), fields.place("missing"))
-    missing = Missing(inner.choice("policy", POLICIES), inner.number("value", 0.0))
+    missing = Missing(inner.choice("policy", POLICIES), inner.number_or_numbers("value", size, 0.0))
     inner.done()
     return missing
 
@@ -154,9 +154,7 @@ def parse_transform(fields: Fields, width: int) -> Transform:
     op = fields.choice("op", OPS)
     value: float | tuple[float, ...] | None = None
     if op in OPS_WITH_VALUE:
-        came = fields.any("value", "a number or a list of them")
-        inner = Fields({"value": came}, fields.place("value"))
-        value = inner.numbers("value", width) if isinstance(came, list | tuple) else inner.number("value")
+        value = fields.number_or_numbers("value", width)
     fields.done()
     return Transform(op, value)
 
@@ -213,7 +211,7 @@ def _graph_features(fields: Fields) -> Features:
         if len(shape) < 2 or prod(shape) > MAX_SIZE:
             raise fields.refuse("shape", shape, f"two axes or more with up to {MAX_SIZE} values; size for one axis")
     size = prod(shape) if shape else fields.integer("size", 1, MAX_SIZE)
-    return Features(size, None, parse_missing(fields), shape)
+    return Features(size, None, parse_missing(fields, size), shape)
 
 
 def _graph_state(fields: Fields, batch: str) -> GraphState:

@@ -65,7 +65,11 @@ def config_schema() -> Schema:
             "missing": _object(
                 "what NaN in an input means",
                 policy=_choice(POLICIES, "refuse it, hold the feature's last value, or take `value`"),
-                value=_number("`constant`, and `hold` before the first value, take it; in clients' units", default=0.0),
+                value=_number_or_numbers(
+                    "`constant`, and `hold` before the first value, take it; in clients' units: one number, or one for "
+                    "each feature",
+                    default=0.0,
+                ),
                 required=("policy",),
             ),
             "dense": _object(
@@ -244,10 +248,7 @@ def _graph_tokens() -> Schema:
 
 
 def _transform() -> Schema:
-    value = {
-        "description": f"for {', '.join(OPS_WITH_VALUE)} only: one number, or one for each output unit",
-        "anyOf": [_number(""), _numbers("")],
-    }
+    value = _number_or_numbers(f"for {', '.join(OPS_WITH_VALUE)} only: one number, or one for each output unit")
     transform = _object(
         "a step back to the user's units", op=_choice(OPS, "the operation"), value=value, required=("op",)
     )
@@ -299,6 +300,10 @@ def _number(description: str, default: float | None = None) -> Schema:
 
 def _numbers(description: str) -> Schema:
     return {"description": description, "type": "array", "items": _number("a finite float32 number")}
+
+
+def _number_or_numbers(description: str, default: float | None = None) -> Schema:
+    return {"description": description, "anyOf": [_number(""), _numbers("")], **_default(default)}
 
 
 def _shape(description: str) -> Schema:

@@ -22,6 +22,10 @@ LISTENERS = 4
 """gRPC for Python accepts one call at a time, by a chain of hops between the loop and another thread. Under load, calls
 queue there unseen. Each listener has its own chain, and the kernel spreads connections over the listeners."""
 
+LEAST_PENDING = 3000
+"""The most calls that gRPC itself lets wait until the loop accepts them. Beyond 1000, it ends some of them at random,
+whoever sent them, and a loop that is busy for a moment may have more."""
+
 STREAM_PATIENCE_SECONDS = 1.0
 """The official client ends its stream within a round trip of being asked. Other clients may ignore the request."""
 
@@ -34,7 +38,8 @@ class Transport:
     max_connections: over all listeners, each of which closes at once what comes beyond its share.
     ping_ms: between two pings on a connection over which nothing comes. A client that has vanished without a sign would
     otherwise hold its connection for hours.
-    max_rpcs: concurrent calls on one listener, streams included; gRPC refuses more with RESOURCE_EXHAUSTED.
+    max_rpcs: concurrent calls on one listener, streams included; gRPC refuses more with RESOURCE_EXHAUSTED. As
+    many, and at least LEAST_PENDING, may wait until the loop accepts them; gRPC ends more with CANCELLED.
     max_connection_rpcs: concurrent calls on one connection, which the client respects by queueing further ones; 0: no
     limit.
     share_port: other processes may listen on the same port.
@@ -70,6 +75,8 @@ class RpcServer:
             ("grpc.max_send_message_length", transport.max_message_bytes),
             ("grpc.max_allowed_incoming_connections", max(transport.max_connections // listeners, 1)),
             ("grpc.so_reuseport", 1),
+            ("grpc.server.max_pending_requests", max(transport.max_rpcs, LEAST_PENDING)),
+            ("grpc.server.max_pending_requests_hard_limit", max(transport.max_rpcs, LEAST_PENDING)),
             ("grpc.keepalive_time_ms", transport.ping_ms),
             ("grpc.http2.ping_timeout_ms", max(transport.ping_ms // 2, 1)),
             ("grpc.keepalive_permit_without_calls", 1),

@@ -107,8 +107,9 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
             f"max_log_bytes: got {settings.max_log_bytes}, expected at least twice max_message_bytes "
             f"({settings.max_message_bytes}), so that a chunk fits"
         )
-    if settings.kserve_names and settings.kserve == "off":
-        raise StartError(f"kserve_names: got {settings.kserve_names!r}, expected none without --kserve on")
+    for name in ("kserve_names", "kserve_layout"):
+        if (given := getattr(settings, name)) and settings.kserve == "off":
+            raise StartError(f"{name}: got {given!r}, expected none without --kserve on")
     split_address(settings.listen, "--listen")
     place = split_address(settings.metrics_listen, "--metrics-listen")
     if settings.http_listen:
@@ -125,7 +126,8 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
     ):
         engines, costs = load_engines(settings)
         models = make_models(engines, settings)
-        names = read_names(settings.kserve_names, {name: one.default.spec for name, one in models.items()})
+        specs = {name: one.default.spec for name, one in models.items()}
+        names = read_names(settings.kserve_names, specs, settings.kserve_layout)
         store = make_store(settings)
         try:
             prepared = Prepared(

@@ -57,6 +57,10 @@ class Settings:
         Group.SERVING, 60_000, "how long a sequence is kept after its END, which may be retried", least=1
     )
     kserve_names: str = serving("", "tensor names for KServe clients: MODEL/NAME=TENSOR, comma-separated")
+    kserve_layout: str = serving(
+        "",
+        "dimensions of KServe clients' tensors: MODEL=batch, no_batch (max_batch_size 0) or one_step, comma-separated",
+    )
     device: str = serving("auto", "cpu, cuda:N, or auto; cuda:0,cuda:1 starts processes for each")
     precision: str = serving(
         "fp32",

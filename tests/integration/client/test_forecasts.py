@@ -9,14 +9,14 @@ import pytest
 from cellkeeper import Client, InvalidArgument
 
 from testing.bundles import counting_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A model with two features, both supplied by the caller of a forecast."""
     bundle = counting_bundle(tmp_path_factory.mktemp("count") / "count", features=2, feedback=["known", "known"])
-    with ServerProcess([bundle], "memory:", ["--max-chunk-steps", "32"]) as server:
+    with ForkedServer([bundle], "memory:", ["--max-chunk-steps", "32"]) as server:
         yield server.target
 
 

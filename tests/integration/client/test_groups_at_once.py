@@ -13,7 +13,7 @@ from cellkeeper import AsyncClient, Client, Closed, GroupError, InvalidArgument,
 from cellkeeper._session.group_history import GroupHistory
 
 from testing.bundles import counting_bundle, make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 from .conftest import QUICK
 
@@ -22,18 +22,18 @@ ROWS = np.array([[1, 0], [2, 0], [3, 0]], np.float32)
 
 
 @pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedServer]:
     folder = tmp_path_factory.mktemp("groups")
     bundles = [
         counting_bundle(folder / "count", features=2),
         make_bundle(folder / "fed", name="fed", input_size=1, feedback=[0]),
     ]
-    with ServerProcess(bundles, "memory:") as server:
+    with ForkedServer(bundles, "memory:") as server:
         yield server
 
 
 @pytest.fixture
-async def client(process: ServerProcess) -> AsyncIterator[AsyncClient]:
+async def client(process: ForkedServer) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(process.target, timeout=20, backoff=QUICK) as client:
         yield client
         for model in ("count", "fed"):
@@ -114,7 +114,7 @@ async def test_a_group_that_is_closed_meanwhile_stays_as_it_was(client: AsyncCli
     assert group.ids == tuple(IDS)
 
 
-def test_positions_are_read_where_they_change(process: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_positions_are_read_where_they_change(process: ForkedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread would find a member that is on its way back to the columns where it was before it left them."""
     position, threads = GroupHistory.position, set[str]()
 

@@ -20,7 +20,7 @@ from cellkeeper import (
 )
 
 from testing.bundles import make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 LOG_STEPS = 16
 
@@ -29,7 +29,7 @@ LOG_STEPS = 16
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A model with a state so large that only --max-replay-steps ends a log."""
     bundle = make_bundle(tmp_path_factory.mktemp("bundles") / "m", input_size=1, hidden_size=64)
-    with ServerProcess([bundle], "memory:", ["--max-replay-steps", str(LOG_STEPS)]) as server:
+    with ForkedServer([bundle], "memory:", ["--max-replay-steps", str(LOG_STEPS)]) as server:
         yield server.target
 
 

@@ -12,17 +12,17 @@ from cellkeeper import AsyncClient, AsyncSession, Client, Closed, GenerationChan
 from cellkeeper_service.engine.load import offline
 
 from testing.bundles import make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 INPUTS = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedServer]:
     """Serves two versions of one model; the first takes new sessions."""
     folder = tmp_path_factory.mktemp("versions")
     bundles = [make_bundle(folder / str(seed), name="m", seed=seed, head=(2,)) for seed in (1, 2)]
-    with ServerProcess(bundles, "memory:") as server:
+    with ForkedServer(bundles, "memory:") as server:
         yield server
 
 
@@ -51,7 +51,7 @@ def when_the_version_is_read(
 
 
 async def test_a_step_while_a_session_moves_to_another_version(
-    process: ServerProcess, monkeypatch: pytest.MonkeyPatch
+    process: ForkedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was made before the reset has ended, so it belongs to the generation that is gone."""
     async with AsyncClient(process.target, timeout=20) as client:
@@ -72,7 +72,7 @@ async def test_a_step_while_a_session_moves_to_another_version(
 
 @pytest.mark.parametrize("call", ["reset", "set_state", "carry_over"])
 async def test_a_session_that_is_closed_meanwhile_stays_closed(
-    process: ServerProcess, monkeypatch: pytest.MonkeyPatch, call: str
+    process: ForkedServer, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     async with AsyncClient(process.target, timeout=20) as client:
         session = await of_the_older_version(client)
@@ -89,7 +89,7 @@ async def test_a_session_that_is_closed_meanwhile_stays_closed(
         await again.delete()
 
 
-def test_an_input_that_was_read_for_another_version_is_not_sent(process: ServerProcess) -> None:
+def test_an_input_that_was_read_for_another_version_is_not_sent(process: ForkedServer) -> None:
     """Another thread moves the session while this one converts its input."""
     with Client(process.target, timeout=20) as client:
         _, older = client.models()

@@ -117,15 +117,26 @@ def test_a_body_that_does_not_come_ends_the_request(front: Front) -> None:
     assert b"the call's message did not arrive within 400 ms" in answer
 
 
-def test_only_so_many_bodies_are_slow_at_once(front: Front) -> None:
-    """Of three that wait, two may be slow. A further call takes the place of one from its own address."""
-    path = front.session().path + "/step"
-    sent = head(front, path, JSON_LINE, "Content-Length: 50", "Connection: close") + b"{"
-    answers = [until_its_end(one) for one in [connected(front, sent) for _ in range(5)]]
-    statuses = sorted(answer.split(b" ", 2)[1] for answer in answers)
-    assert statuses.count(b"429") >= 2
-    assert set(statuses) <= {b"429", b"504"}
-    assert front.session().open()["step"] == 0
+def test_only_so_many_bodies_are_slow_at_once(counting_model: Path) -> None:
+    """Of three that wait, two may be slow. A further call takes the place of one from its own address.
+
+    On a server that waits for a body as long as it takes: otherwise some end for that reason on a busy machine.
+    """
+    options = [*LIMITS, "--message-timeout-ms", "600000"]
+    with serving([counting_model], options=options) as front:
+        body = json.dumps({"inputs": [1]}).encode()
+        lines = JSON_LINE, f"Content-Length: {len(body)}", "Connection: close"
+        sent = [head(front, front.session().path + "/step", *lines) + body[:1] for _ in range(5)]
+        waiting = [connected(front, one) for one in sent]
+        for _ in range(3):
+            (ended, *_), _, _ = select(waiting, [], [], 60)
+            waiting.remove(ended)
+            answer = until_its_end(ended)
+            assert b" 429 " in answer.partition(b"\r\n")[0]
+            assert b"calls wait for their messages" in answer or b"calls are slow to send their messages" in answer
+        for one in waiting:
+            one.sendall(body[1:])
+            assert b" 200 " in until_its_end(one).partition(b"\r\n")[0]
 
 
 def test_connections_beyond_the_most_are_told_so(counting_model: Path) -> None:

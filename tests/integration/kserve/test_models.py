@@ -33,7 +33,8 @@ def test_the_server_is_live_and_ready(count: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "ready"), [("count", "", True), ("count", "1", True), ("count", "9", False), ("", "", False)]
+    ("name", "version", "ready"),
+    [("count", "", True), ("count", "1", True), ("count", "01", True), ("count", "9", False), ("", "", False)],
 )
 def test_whether_a_model_is_ready(count: Api, name: str, version: str, ready: bool) -> None:
     assert count.call("ModelReady", pb.ModelReadyRequest(name=name, version=version)).ready is ready
@@ -93,6 +94,13 @@ def test_an_unknown_model_is_not_found(count: Api, method: str) -> None:
             "failed to get model version from specified version string 'x' (details: stol), version should be an "
             "integral value > 0",
         ),
+        (
+            "count",
+            "-1",
+            "INVALID_ARGUMENT",
+            "invalid model version specified '-1' , version should be an integral value > 0",
+        ),
+        ("count", "0", "NOT_FOUND", "Request for unknown model: 'count' version 0 is not found"),
     ],
 )
 def test_requests_to_what_is_not_served(count: Api, model: str, version: str, code: str, text: str) -> None:

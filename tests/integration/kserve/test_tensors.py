@@ -128,6 +128,10 @@ BATCH = "inference request to model 'count' must specify batch-size 1 due to req
             SAID + "inference input 'input' data-type is 'BYTES', but model 'count' expects 'FP32'",
         ),
         (
+            datatype("BF16"),
+            SAID + "inference input 'input' data-type is 'BF16', but model 'count' expects 'FP32'",
+        ),
+        (
             datatype("x"),
             SAID + "inference input 'input' data-type is '<invalid>', but model 'count' expects 'FP32'",
         ),

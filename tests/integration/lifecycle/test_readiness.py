@@ -19,8 +19,8 @@ from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.server.readiness import Readiness
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer, free_port
-from testing.server_process import ServerProcess
 from tests.integration.program.test_running import Workers
 
 from .load import until
@@ -37,7 +37,7 @@ def probe(base: str, path: str) -> tuple[int, str]:
             return refused.code, refused.read().decode()
 
 
-def probes(server: ServerProcess) -> tuple[tuple[int, str], tuple[int, str]]:
+def probes(server: ForkedServer) -> tuple[tuple[int, str], tuple[int, str]]:
     base = server.metrics_url.removesuffix("/metrics")
     return probe(base, "/healthz"), probe(base, "/readyz")
 
@@ -177,7 +177,7 @@ def test_a_loop_that_is_stuck_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_not_ready_while_the_store_is_away(counting_model: Path, own_redis: RedisServer) -> None:
-    with ServerProcess([counting_model], own_redis.url, (*OPTIONS, "--store-timeout-ms", "300")) as server:
+    with ForkedServer([counting_model], own_redis.url, (*OPTIONS, "--store-timeout-ms", "300")) as server:
         assert probes(server) == (ALIVE, READY)
         own_redis.kill()
         await until(lambda: probes(server) == (ALIVE, (503, "not ready: the store does not answer\n")))
@@ -188,7 +188,7 @@ async def test_not_ready_while_the_store_is_away(counting_model: Path, own_redis
 async def test_a_delayed_end_is_announced_at_once_and_serves_until_then(counting_model: Path, tmp_path: Path) -> None:
     """The client's stream is ended, not lost: only its reconnect shows."""
     options = (*OPTIONS, "--drain-delay-ms", "3000")
-    with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}", options) as server:
+    with ForkedServer([counting_model], f"sqlite:{tmp_path / 's.db'}", options) as server:
         async with AsyncClient(server.target, timeout=60) as client:
             session = await client.open("s")
             await session.step([1.0])

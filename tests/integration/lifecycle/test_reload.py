@@ -12,7 +12,7 @@ from cellkeeper import ModelChanged
 from cellkeeper.aio import AsyncClient
 
 from testing.bundles import make_bundle
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from tests.integration.program.test_running import Workers, scraped
 
 from .live import Live
@@ -27,7 +27,7 @@ async def test_under_load(tmp_path: Path) -> None:
     live.put(live.version(1))
     engines = live.engines(1, 2, 3)
     first, second, third = engines
-    with ServerProcess([live.path], f"sqlite:{tmp_path / 's.db'}", OPTIONS) as server:
+    with ForkedServer([live.path], f"sqlite:{tmp_path / 's.db'}", OPTIONS) as server:
         async with AsyncClient(server.target) as client:
             load = Load(client, waiting=12, pipelining=4, features=3)
 
@@ -99,7 +99,7 @@ async def test_under_load(tmp_path: Path) -> None:
 async def test_the_version_replaced_first_goes(tmp_path: Path) -> None:
     live = Live(tmp_path, hidden_size=8, num_layers=1)
     live.put(live.version(1))
-    with ServerProcess([live.path], "memory:", (*OPTIONS, "--keep-versions", "1")) as server:
+    with ForkedServer([live.path], "memory:", (*OPTIONS, "--keep-versions", "1")) as server:
         async with AsyncClient(server.target) as client:
             old = await client.open("old")
             await old.step([0.0] * 3)

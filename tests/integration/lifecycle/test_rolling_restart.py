@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from testing.bundles import make_bundle
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
-from testing.server_process import ServerProcess
 
 from .rolling import Verdict, roll
 
@@ -24,7 +24,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def rolled(bundle: Path, stores: Sequence[str], rounds: int = 1) -> Verdict:
-    servers = [ServerProcess([bundle], store, OPTIONS) for store in stores]
+    servers = [ForkedServer([bundle], store, OPTIONS) for store in stores]
     with ExitStack() as stack:
         with ThreadPoolExecutor(len(servers)) as threads:
             list(threads.map(stack.enter_context, servers))

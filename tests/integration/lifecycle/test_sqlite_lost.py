@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 from tests.integration.rpc.calls import WAYS, Api, Chunk, numbers
 
 from .load import until
@@ -34,7 +34,7 @@ async def test_noticed_within_a_second(
     lose: Callable[[Path], None], text: str, counting_model: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "data" / "s.db"
-    with ServerProcess([counting_model], f"sqlite:{path}", OPTIONS) as server, server.channel() as channel:
+    with ForkedServer([counting_model], f"sqlite:{path}", OPTIONS) as server, server.channel() as channel:
         api = Api(server.stub(channel))
         at = {way: api.send(way, Chunk(way, numbers(1.0), api.open(way))).after for way in WAYS}
         assert probes(server) == (ALIVE, READY)
@@ -56,7 +56,7 @@ async def test_noticed_within_a_second(
 async def test_not_ready_as_soon_as_a_step_was_refused(counting_model: Path, tmp_path: Path) -> None:
     """And ready again once the file is back."""
     path = tmp_path / "s.db"
-    with ServerProcess([counting_model], f"sqlite:{path}", OPTIONS) as server, server.channel() as channel:
+    with ForkedServer([counting_model], f"sqlite:{path}", OPTIONS) as server, server.channel() as channel:
         api = Api(server.stub(channel))
         at = api.send("unary", Chunk("s", numbers(1.0), api.open("s"))).after
         path.rename(tmp_path / "away.db")

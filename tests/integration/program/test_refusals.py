@@ -122,6 +122,7 @@ def test_no_room_for_one_batch(tmp_path: Path) -> None:
         ),
         ("--device=cuda:0,cpu", "device: got cuda:0,cpu, expected cuda:N for each of several devices"),
         ("--device=tpu", "device: got tpu, expected auto, cpu or cuda:0"),
+        ("--kserve-layout=count=batch", "kserve_layout: got 'count=batch', expected none without --kserve on"),
         ("--kserve-names=count/X=input", "kserve_names: got 'count/X=input', expected none without --kserve on"),
         ("--max-log-steps=1000", "max_log_steps: got 1000, expected at least twice max_chunk_steps (1024)"),
     ],

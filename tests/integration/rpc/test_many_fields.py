@@ -17,6 +17,7 @@ from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.field_count import has_more_fields
 from cellkeeper_service.rpc.frames import read_frame
 from cellkeeper_service.rpc.kserve.input_tensors import read_tensors
+from cellkeeper_service.rpc.kserve.layouts import BATCH
 from cellkeeper_service.rpc.steps import read_step
 from cellkeeper_service.rpc.tensors import MAX_AXES, read_state
 from google.protobuf.message import DecodeError, Message
@@ -122,7 +123,7 @@ def of_state() -> None:
 def of_kserve() -> None:
     spec = CATALOG.spec("m")
     tensor = inference_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="INT32", shape=AXES)
-    read_tensors(inference_pb2.ModelInferRequest(inputs=[tensor]), {"x": spec.input}, spec, CATALOG, "m")
+    read_tensors(inference_pb2.ModelInferRequest(inputs=[tensor]), {"x": spec.input}, BATCH, spec, CATALOG, "m")
 
 
 @pytest.mark.parametrize("read", [of_step, of_frame, of_state, of_kserve])

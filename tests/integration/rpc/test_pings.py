@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from testing.server_process import ServerProcess
+from testing.forked_server import ForkedServer
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 PING, GOAWAY, ACKNOWLEDGED = 6, 7, 1
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, counting_model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess([counting_model], "memory:", ["--ping-ms", "400"]) as server:
+def server(tmp_path_factory: pytest.TempPathFactory, counting_model: Path) -> Iterator[ForkedServer]:
+    with ForkedServer([counting_model], "memory:", ["--ping-ms", "400"]) as server:
         yield server
 
 
 @contextmanager
-def frames(server: ServerProcess) -> Iterator[tuple[socket.socket, Iterator[tuple[int, int, bytes]]]]:
+def frames(server: ForkedServer) -> Iterator[tuple[socket.socket, Iterator[tuple[int, int, bytes]]]]:
     """Opens a connection, and yields it and the frames that the server sends on it: type, flags, payload."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(PREFACE)
@@ -35,7 +35,7 @@ def frames(server: ServerProcess) -> Iterator[tuple[socket.socket, Iterator[tupl
             yield connection, read()
 
 
-def test_who_answers_stays_connected(server: ServerProcess) -> None:
+def test_who_answers_stays_connected(server: ForkedServer) -> None:
     pings = 0
     with frames(server) as (connection, read):
         for kind, flags, payload in read:
@@ -48,7 +48,7 @@ def test_who_answers_stays_connected(server: ServerProcess) -> None:
     raise AssertionError(f"the connection ended after {pings} pings")
 
 
-def test_who_does_not_answer_is_disconnected(server: ServerProcess) -> None:
+def test_who_does_not_answer_is_disconnected(server: ForkedServer) -> None:
     with frames(server) as (_, read):
         kinds = [kind for kind, flags, _ in read if not flags]  # until the connection ends
     assert PING in kinds

@@ -10,7 +10,7 @@ import pytest
 from cellkeeper_service.converters.command import run_import
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import read_bundle
-from cellkeeper_service.model.config import GraphConfig, RecurrentConfig
+from cellkeeper_service.model.config import GraphConfig, Missing, RecurrentConfig
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 from torch import nn
@@ -22,7 +22,7 @@ from verification.parity.onnx_cases import handmade_graph
 def test_torch(tmp_path: Path) -> None:
     model = nn.ModuleDict({"rnn": nn.GRU(2, 8), "out": nn.Linear(8, 1)})
     save_file(model.state_dict(), tmp_path / "w.safetensors")
-    numbers = {"normalization": {"offset": [1, 2], "scale": [3, 4]}, "missing": {"policy": "hold", "value": 1.5}}
+    numbers = {"normalization": {"offset": [1, 2], "scale": [3, 4]}, "missing": {"policy": "hold", "value": [1.5, 2.5]}}
     (tmp_path / "p.json").write_text(json.dumps({**numbers, "output": [{"op": "scale", "value": 10}]}))
     words = ["--layers", "gru=rnn dense=out", "--name", "pump", "--processing", tmp_path / "p.json"]
     ended = program("import", "torch", tmp_path / "w.safetensors", tmp_path / "m", *words)
@@ -32,7 +32,7 @@ def test_torch(tmp_path: Path) -> None:
     config = read_bundle(tmp_path / "m").config
     assert isinstance(config, RecurrentConfig)
     assert config.output[0].value == 10.0
-    assert getattr(config.input, "missing", None)
+    assert getattr(config.input, "missing", None) == Missing("hold", (1.5, 2.5))
 
 
 def test_onnx(tmp_path: Path) -> None:

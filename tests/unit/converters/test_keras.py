@@ -118,10 +118,11 @@ def masked_model() -> Any:
     )
 
 
-def test_missing_values_reach_the_mask_behind_a_normalization(keras: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [-999.0, (-999.0, -998.0, -997.0)], ids=["one", "each"])
+def test_missing_values_reach_the_mask_behind_a_normalization(keras: Any, tmp_path: Path, value: Any) -> None:
     """A whole time step of NaN is masked; one missing feature is not, but is the mask's value for the model."""
     model = masked_model()
-    saved(model, normalization=NUMBERS, missing=Missing("constant", -999.0))(tmp_path / "m", 8)
+    saved(model, normalization=NUMBERS, missing=Missing("constant", value))(tmp_path / "m", 8)
     offset, scale = np.array(NUMBERS.offset), np.array(NUMBERS.scale)
     x = np.random.default_rng(1).normal(offset, scale, (30, 3)).astype(np.float32)
     x[[4, 5, 17]] = np.nan

@@ -21,13 +21,19 @@ from .small_graphs import node
 QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 CONTROLS = {"start": np.array(0), "ready": np.array(True), "id": np.array(7)}
+FIRST = np.array([3, -2], np.float32)
 HELD = [  # h_out = x + h (1 - start) where ready, otherwise h
     node("Sub", "one start", "going"),
     node("Mul", "h going", "held"),
     node("Add", "held x", "sum"),
     node("Where", "ready sum h", "h_out"),
 ]
-JOINED = [*HELD, node("Concat", "h_out start", "both", axis=-1), node("Cast", "id", "number", to=FLOAT)]
+JOINED = [
+    *HELD,
+    node("Cast", "ready", "is_ready", to=FLOAT),
+    node("Concat", "h_out is_ready", "both", axis=-1),
+    node("Cast", "id", "number", to=FLOAT),
+]
 
 
 def graph(
@@ -39,6 +45,8 @@ def graph(
         "table": np.eye(4, dtype=np.float32),
         "axis0": np.array([0]),
         "axis1": np.array([1]),
+        "first": FIRST,
+        "none": np.zeros(2, np.float32),
         "W": np.random.default_rng(1).uniform(-0.6, 0.6, (1, 6, 2)).astype(np.float32),
         "R": np.random.default_rng(2).uniform(-0.6, 0.6, (1, 6, 2)).astype(np.float32),
     }
@@ -60,7 +68,7 @@ def graph(
 
 
 def controlled(batch: str | int, one: list[Any]) -> bytes:
-    """Returns a graph with control inputs of shape `one`. Its output is [h, start + id]."""
+    """Returns a graph with control inputs of shape `one`. Its output is [h, ready] times id."""
     inputs = {"x": (FLOAT, [batch, 2]), "start": (FLOAT, one), "ready": (BOOL, one), "id": (INT64, one)}
     joined = [*JOINED, node("Mul", "both number", "y")]
     return graph(joined, inputs | {"h": (FLOAT, [batch, 2])}, {"y": [batch, 3], "h_out": [batch, 2]})
@@ -76,7 +84,7 @@ def test_control_inputs_are_constants_of_every_session(
     assert imported.parity.exact
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
     served = offline(tmp_path / "m", x)["prediction"]
-    np.testing.assert_array_equal(served, 7 * np.pad(np.cumsum(x, 0), ((0, 0), (0, 1))))
+    np.testing.assert_array_equal(served, 7 * np.pad(np.cumsum(x, 0), ((0, 0), (0, 1)), constant_values=1))
 
 
 @pytest.mark.parametrize("lead", [["B", "T"], ["T", "B"]], ids=["batch first", "time first"])
@@ -105,6 +113,44 @@ def test_a_refusal_suggests_constants_and_further_inputs_for_control_inputs(tmp_
         r"--input x,start,id\. Inputs: x float32\[B, 2\], start float32\[B, 1\]"
     )
     refused(tmp_path, words, import_onnx, controlled("B", ["B", 1]), tmp_path / "m")
+
+
+STARTED = [  # h_out = x + (the first state at a start, otherwise h)
+    node("Where", "start first h", "held"),
+    node("Add", "held x", "h_out"),
+    node("Identity", "h_out", "y"),
+]
+
+
+def starting(nodes: list[Any]) -> bytes:
+    inputs = {"x": (FLOAT, ["B", 2]), "start": (BOOL, ["B", 1]), "h": (FLOAT, ["B", 2])}
+    return graph(nodes, inputs, {"y": ["B", 2], "h_out": ["B", 2]})
+
+
+def test_a_graph_that_begins_with_states_of_its_own_needs_them(tmp_path: Path) -> None:
+    model, start = starting(STARTED), {"start": np.array(False)}
+    says = r"constant start: where it is 1, the graph starts a sequence.*--initial FILE\), each of \['h'\]"
+    refused(tmp_path, says, import_onnx, model, tmp_path / "m", constants=start, **QUICK)
+    import_onnx(model, tmp_path / "m", constants=start, initial={"h": FIRST}, **QUICK)
+    x = np.ones((2, 2), np.float32)
+    np.testing.assert_array_equal(offline(tmp_path / "m", x)["prediction"], [FIRST + 1, FIRST + 2])
+
+
+SWITCHES = {
+    "begins with zeros": [node("Where", "start none h", "held"), *STARTED[1:]],
+    "stops everything": [
+        node("Add", "h x", "sum"),
+        node("Where", "start first sum", "h_out"),
+        node("Identity", "h_out", "y"),
+    ],
+    "adds something": [node("Where", "start first none", "more"), node("Add", "more h", "held"), *STARTED[1:]],
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_other_switches_need_no_states(switch: str, tmp_path: Path) -> None:
+    imported = import_onnx(starting(SWITCHES[switch]), tmp_path / "m", constants={"start": np.array(False)}, **QUICK)
+    assert imported.parity.difference == 0.0
 
 
 def test_more_than_one_number_for_each_session_is_no_constant(tmp_path: Path) -> None:

@@ -93,6 +93,38 @@ def test_normalised_inputs_and_outputs_in_their_own_units(tmp_path: Path) -> Non
     assert mixed.parity.relative < 1e-5
 
 
+@pytest.mark.parametrize("policy", ["hold", "constant"])
+def test_each_feature_has_its_own_value_for_missing_ones(policy: str, tmp_path: Path) -> None:
+    """Training means as an array: what a normalization turns into zeros."""
+    data = np.random.default_rng(8).normal([300.0, -2.0, 0.01], [20.0, 0.5, 0.002], (500, 3))
+    normalization, means = fit_normalization(data), data.mean(axis=0)
+    rnn, head = nn.LSTM(3, 16), nn.Linear(16, 2)
+    options: dict[str, Any] = {"normalization": normalization, "missing": Missing(policy, means)}
+    for layers in ([rnn, head], [nn.Linear(3, 3), rnn, head]):  # the second becomes a graph
+        folder = tmp_path / str(len(layers))
+        import_torch(layers, folder, **options, **QUICK)
+        x = data[:1].astype(np.float32)
+        filled, given = np.where([True, False, True], means, x).astype(np.float32), x.copy()
+        given[0, [0, 2]] = np.nan
+        served = offline(folder, given)["prediction"]
+        np.testing.assert_array_equal(served, offline(folder, filled)["prediction"])
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([1.0, 2.0], "value: got 2 numbers, expected one, or one for each of 3 features"),
+        (np.ones((1, 3)), "value: got array.*expected a finite number, or one for each feature, in one dimension"),
+        ([1.0, np.nan, 2.0], r"value: got \[1.0, nan, 2.0\], expected a finite number, or one for each feature"),
+        ("mean", "value: got 'mean', expected a finite number"),
+    ],
+    ids=["too few", "two dimensions", "not finite", "text"],
+)
+def test_values_for_missing_ones_that_do_not_fit_are_refused(value: Any, words: str, tmp_path: Path) -> None:
+    layers, missing = [nn.LSTM(3, 4), nn.Linear(4, 1)], Missing("constant", value)
+    refused(tmp_path, f"^missing: {words}", import_torch, layers, tmp_path / "m", missing=missing)
+
+
 def test_a_bidirectional_layer_is_named(tmp_path: Path) -> None:
     model = nn.ModuleDict({"rnn": nn.LSTM(3, 8, bidirectional=True), "head": nn.Linear(16, 1)})
     refused(tmp_path, r"rnn \(LSTM\): bidirectional; the backward", import_torch, model, tmp_path / "m")

@@ -14,7 +14,7 @@ from cellkeeper_service.engine.exactness import settle
 from cellkeeper_service.engine.load import load_engine
 from cellkeeper_service.engine.torch_engine import TorchEngine
 from cellkeeper_service.model.bundle import Bundle, read_bundle
-from cellkeeper_service.model.config import Dense, RecurrentConfig
+from cellkeeper_service.model.config import Dense, Features, RecurrentConfig
 
 from testing.bundles import Array, make_bundle, random_inputs
 
@@ -62,6 +62,14 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "hold": {"input": {"kind": "features", "missing": {"policy": "hold", "value": 0.25}}, "num_layers": 2},
     "constant": {"input": {"kind": "features", "missing": {"policy": "constant", "value": -0.75}}, "cell": "gru"},
+    "hold_each": {"input": {"kind": "features", "missing": {"policy": "hold", "value": [0.25, -1.5, 3.0]}}},
+    "constant_each": {
+        "input": {
+            "kind": "features",
+            "normalization": {"offset": [1.0, -2.0, 300.0], "scale": [2.0, 0.1, 50.0]},
+            "missing": {"policy": "constant", "value": [1.0, -2.0, 300.0]},
+        }
+    },
     "proj": {"proj_size": 5, "hidden_size": 16, "num_layers": 2, "initial_state": "learned"},
 }
 
@@ -117,10 +125,10 @@ def inputs_of(case: str, steps: int, sessions: int, seed: int = 0) -> Array:
     """Returns inputs [steps, sessions, ...] such as the model may get, with missing values if it takes any."""
     config = config_of(case)
     inputs = random_inputs(config, steps, sessions, seed)
-    if case in ("hold", "constant"):
-        inputs[np.random.default_rng(seed).random(inputs.shape) < 0.3] = np.nan
-    if case == "normalized":
+    if case in ("normalized", "constant_each"):
         inputs = (inputs * [2.0, 0.1, 50.0] + [1.0, -2.0, 300.0]).astype(np.float32)
+    if isinstance(config.input, Features) and config.input.missing.policy != "reject":
+        inputs[np.random.default_rng(seed).random(inputs.shape) < 0.3] = np.nan
     return inputs
 
 

@@ -35,14 +35,14 @@ def _prepared(config: RecurrentConfig, weights: Mapping[str, Array], inputs: Arr
         return weights["embedding.weight"][inputs]
     values = np.asarray(inputs, np.float64).copy()
     missing = config.input.missing
-    last = np.full(config.input.size, missing.value)
+    first = last = np.full(config.input.size, missing.value)
     for row in values:
         absent = np.isnan(row)
         if missing.policy == "hold":
             row[absent] = last[absent]
             last = row.copy()
         elif missing.policy == "constant":
-            row[absent] = missing.value
+            row[absent] = first[absent]
     if config.input.normalization is not None:
         values = (values - config.input.normalization.offset) / config.input.normalization.scale
     return values

@@ -170,8 +170,8 @@ def test_initial_state_is_a_checkpoint(kind: str, case: str) -> None:
     expected = [tensors[name].ravel() for name in ("initial.h", "initial.c") if name in tensors]
     if expected:
         np.testing.assert_array_equal(values, np.concatenate(expected))
-    elif case == "hold":
-        assert values[-3:].tolist() == [0.25] * 3
+    elif case in ("hold", "hold_each"):
+        assert values[-3:].tolist() == ([0.25] * 3 if case == "hold" else [0.25, -1.5, 3.0])
         assert not values[:-3].any()
     else:
         assert not values.any()

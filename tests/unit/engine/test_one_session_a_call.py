@@ -164,6 +164,19 @@ def test_missing_values_of_a_window_are_held(tmp_path: Path) -> None:
     assert after["prediction"][-1].tolist() == [[4.0, 4.0], [3.0, 3.0], [3.0, 3.0]]
 
 
+def test_missing_values_of_a_window_have_a_constant_each(tmp_path: Path) -> None:
+    """Listed in C order."""
+    missing = {"policy": "constant", "value": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}
+    source = {"kind": "features", "name": "x", "shape": [3, 2], "missing": missing}
+    bundle = write_bundle(tmp_path / "m", config("step", "one", input=source), {}, graph=baked("step", "one"))
+    filled = np.arange(1, 7, dtype=np.float32).reshape(1, 3, 2)
+    given = filled.copy()
+    given[0, [0, 2, 1], [1, 0, 1]] = np.nan
+    engine = load_engine(bundle, "cpu", 4)
+    for name, values in offline(engine, given).items():
+        np.testing.assert_array_equal(values, offline(engine, filled)[name])
+
+
 def counted(*, of_the_first: bool = False) -> bytes:
     """Returns a graph with one state of each dtype; its output is x times the number of the time step.
 

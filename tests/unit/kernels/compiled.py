@@ -34,7 +34,14 @@ MODELS: list[dict[str, Any]] = [
     {"cell": "gru", "reset_after": False, "hidden_size": 33},
     {"cell": "rnn_tanh", "hidden_size": 128, "head": [130, 1]},
     {"proj_size": 5, "input_size": 6, "input": {"kind": "tokens", "vocabulary": 11, "embedding_size": 6}},
-    {"hidden_size": 512, "input": {"kind": "features", "normalization": {"offset": [0] * 3, "scale": [1] * 3}}},
+    {
+        "hidden_size": 512,
+        "input": {
+            "kind": "features",
+            "normalization": {"offset": [0] * 3, "scale": [1] * 3},
+            "missing": {"policy": "constant", "value": [1, 2, 3]},
+        },
+    },
 ]
 CHUNKS = ((1, 1), (2, 16), (3, 70), (16, 1), (4, 256))
 _INSTRUCTIONS = (

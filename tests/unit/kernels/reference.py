@@ -54,7 +54,7 @@ def run_reference(
             if config.input.missing.policy == "hold":
                 x = held = np.where(np.isnan(x), held, x)
             elif config.input.missing.policy == "constant":
-                x = np.where(np.isnan(x), np.float64(config.input.missing.value), x)
+                x = np.where(np.isnan(x), np.asarray(config.input.missing.value, np.float64), x)
             usable = usable and bool(np.isfinite(x).all())
             if config.input.normalization is not None:
                 x = (x - config.input.normalization.offset) / config.input.normalization.scale

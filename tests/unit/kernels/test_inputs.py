@@ -15,6 +15,7 @@ from .contract import check_chunks, check_company, check_neighbours, check_paddi
 
 HOLD = {"kind": "features", "missing": {"policy": "hold", "value": 0.25}}
 CONSTANT = {"kind": "features", "missing": {"policy": "constant", "value": -0.75}}
+EACH = [0.25, -1.5, 3.0]
 WITH_NORMALIZATION: dict[str, Any] = {"normalization": {"offset": [1.0, -0.2, 0.3], "scale": [2.0, 0.5, 0.5]}}
 TOKENS = {"kind": "tokens", "vocabulary": 11, "embedding_size": 6}
 
@@ -32,7 +33,19 @@ MODELS = {
     "hold": Gappy(cells, cell="rnn_tanh", input=HOLD),
     "hold_normalized": Gappy(cells, cell="rnn_relu", input=HOLD | WITH_NORMALIZATION),
     "hold_wide": Gappy(cells, cell="rnn_tanh", input_size=70, input=HOLD),  # two tiles of features
+    "hold_each": Gappy(
+        cells, cell="rnn_tanh", input={"kind": "features", "missing": {"policy": "hold", "value": EACH}}
+    ),
     "constant": Gappy(cells, cell="rnn_tanh", input=CONSTANT),
+    "constant_each": Gappy(
+        cells, input={"kind": "features", "missing": {"policy": "constant", "value": EACH}} | WITH_NORMALIZATION
+    ),
+    "constant_wide": Gappy(  # two tiles of features
+        cells,
+        cell="rnn_tanh",
+        input_size=70,
+        input={"kind": "features", "missing": {"policy": "constant", "value": [at / 70 for at in range(70)]}},
+    ),
     "constant_normalized": Gappy(cells, input=CONSTANT | WITH_NORMALIZATION),
 }
 each_model = pytest.mark.parametrize("name", MODELS)

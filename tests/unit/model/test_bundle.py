@@ -48,6 +48,7 @@ SHAPES: list[dict[str, Any]] = [
         },
         "output": [{"op": "scale", "value": [2.5]}, {"op": "clip_min", "value": 0}, {"op": "expm1"}],
     },
+    {"input": {"kind": "features", "missing": {"policy": "constant", "value": [0.1, 2, -3.5]}}},
 ]
 
 
@@ -65,6 +66,24 @@ def test_round_trip(shape: dict[str, Any], tmp_path: Path) -> None:
         np.testing.assert_array_equal(read.tensors[name], tensor)
     assert len(read.initial_state) == read.spec.state_bytes
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_each_feature_holds_its_own_value_before_its_first(tmp_path: Path) -> None:
+    each = {"kind": "features", "missing": {"policy": "hold", "value": [0.5, 1.5, -2.0]}}
+    bundle = read_bundle(make_bundle(tmp_path / "m", input=each))
+    assert np.frombuffer(bundle.initial_state, "<f4")[-3:].tolist() == [0.5, 1.5, -2.0]
+
+
+def test_one_value_for_all_features_is_written_as_ever(tmp_path: Path) -> None:
+    """Otherwise an import that is repeated would give a bundle with another fingerprint."""
+    for number, value in enumerate((0.5, 300)):
+        config = bundle_config(input={"kind": "features", "missing": {"policy": "hold", "value": value}})
+        written = write_bundle(tmp_path / str(number), config, random_tensors(config))
+        assert (
+            f'"missing": {{\n      "policy": "hold",\n      "value": {float(value)}\n    }}'
+            in (tmp_path / str(number) / "config.json").read_text()
+        )
+        assert written.config == config
 
 
 def test_specs(tmp_path: Path) -> None:
@@ -112,7 +131,7 @@ def test_nothing_is_left_of_a_bundle_that_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e39, 10**400])
 def test_a_number_that_no_float32_holds_is_refused_like_any_other(number: float, tmp_path: Path) -> None:
     config = replace(bundle_config(), output=(Transform("scale", number),))
-    with pytest.raises(StartError, match=r"output\[0\]: value: value: got .*, expected a finite float32 number"):
+    with pytest.raises(StartError, match=r"output\[0\]: value: got .*, expected a finite float32 number"):
         write_bundle(tmp_path / "m", config, random_tensors(config))
     assert list(tmp_path.iterdir()) == []
 
@@ -159,15 +178,21 @@ def test_other_float_dtypes_are_stored_as_float32(tmp_path: Path) -> None:
         (["input", "normalization"], {"offset": [0, 0, float("nan")], "scale": [1, 1, 1]}, "offset: got"),
         (["input", "missing"], {"policy": "guess"}, "missing: policy: got 'guess'"),
         (["input", "missing"], {"policy": "hold", "value": 1e39}, "missing: value: got 1e+39"),
+        (["input", "missing"], {"policy": "hold", "value": [1, 2]}, "value: got [1, 2], expected a list of 3 finite"),
+        (
+            ["input", "missing"],
+            {"policy": "hold", "value": [1, 2, "3"]},
+            "value: got [1, 2, '3'], expected a list of 3",
+        ),
         (["input", "sampling"], 1, "input: sampling: unknown key"),
         (["head"], [{"units": 1, "activation": "celu"}], "head[0]: activation: got 'celu'"),
         (["head"], [{"activation": "relu"}], "head[0]: units: missing"),
         (["head"], "linear", "head: got 'linear'"),
         (["output"], [{"op": "exp"}, {"op": "log"}], "output[1]: op: got 'log'"),
         (["output"], [{"op": "scale"}], "output[0]: value: missing"),
-        (["output"], [{"op": "scale", "value": [1, 2]}], "output[0]: value: value: got [1, 2]"),
+        (["output"], [{"op": "scale", "value": [1, 2]}], "output[0]: value: got [1, 2]"),
         (["output"], [{"op": "exp", "value": 1}], "output[0]: value: unknown key"),
-        (["output"], [{"op": "offset", "value": 10**400}], "output[0]: value: value: got 1000"),
+        (["output"], [{"op": "offset", "value": 10**400}], "output[0]: value: got 1000"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(path: list[str], value: Any, text: str, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ GRAPH: dict[str, Any] = {
     "graph": "model.onnx",
     "layout": "time_first",
     "batch": "one",
-    "input": {"kind": "features", "name": "x", "size": 2, "missing": {"policy": "constant", "value": 1.5}},
+    "input": {"kind": "features", "name": "x", "size": 2, "missing": {"policy": "constant", "value": [1.5, 2.0]}},
     "states": [{"name": "h", "input": "h0", "output": "h1", "shape": [1, 3], "batch_axis": 0, "dtype": "int64"}],
     "outputs": [{"name": "prediction", "output": "y", "shape": [2]}],
     "constants": ["rate"],

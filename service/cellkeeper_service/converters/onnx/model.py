@@ -33,6 +33,7 @@ from .declare import declare, probe
 from .graph import Graph, read_graph
 from .inputs import draw_inputs
 from .source import Declaration, OnnxSource
+from .start import check_start
 
 
 def import_onnx(
@@ -166,6 +167,7 @@ def import_graph(
     drawn = draw_inputs(graph, declaration, vocabulary)
     with closing(LimitedSession(session, trial_call_ms, place)) as limited:
         declaration, shapes = probe(limited, declaration, place)
+        check_start(limited, declaration, first, drawn.sequences[0], place)
         lowered = _lowered(graph, declaration, shapes, name, vocabulary, missing, first, place)
         original = source(limited, declaration, first)
         return write_imported(

@@ -36,7 +36,7 @@ from .buffers import Scratch, StepBuffers, check_tensor
 from .kernels import dense, finish, preprocess, recurrent, transform
 from .stretches import stretches_of
 from .tiles import Tile
-from .weights import Product, dense_product, layer_product, projection_product
+from .weights import Product, dense_product, fill_values, layer_product, projection_product
 
 __all__ = ["KernelCells", "Scratch", "StepBuffers"]
 
@@ -64,8 +64,8 @@ class KernelCells:
         self._stretches = stretches_of(config, device)
         self._cells_width = sum(state.nbytes for state in cell_states(config)) // 4
         self.row_width = sum(state.nbytes for state in all_states(config)) // 4
-        self._embedding = self._offset = self._scale = torch.zeros(1, device=device)
-        self._policy, self._fill, self._prepares = "reject", 0.0, True
+        self._embedding = self._offset = self._scale = self._fill = torch.zeros(1, device=device)
+        self._policy, self._prepares = "reject", True
         if isinstance(config.input, Tokens):
             self._embedding = torch.from_numpy(tensors["embedding.weight"].copy()).to(device)
         else:
@@ -140,7 +140,7 @@ class KernelCells:
         )
 
     def _take_input(self, source: Features) -> None:
-        self._policy, self._fill = source.missing.policy, source.missing.value
+        self._policy, self._fill = source.missing.policy, fill_values(source, self._device)
         self._prepares = self._policy != "reject" or source.normalization is not None
         if source.normalization is not None:
             self._offset = torch.tensor(source.normalization.offset, dtype=torch.float32, device=self._device)
@@ -175,12 +175,12 @@ class KernelCells:
             buffers.read,
             self._offset,
             self._scale,
+            self._fill,
             scratch.prepared,
             scratch.states[(steps - 1) % 2],
             scratch.usable,
             batch,
             together,
-            FILL=self._fill,
             F=config.input_size,
             PREPARED_WIDTH=config.input_size,
             ROW_WIDTH=self.row_width,

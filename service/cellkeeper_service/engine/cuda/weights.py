@@ -1,4 +1,5 @@
-"""Converts weights for the kernels: transposed, padded with zeros to whole tiles, and rounded once to the precision."""
+"""Converts weights for the kernels: transposed, padded with zeros to whole tiles, and rounded once to the precision.
+Values that replace missing ones are no operands of products, and stay float32."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.engine.precision import Precision
-from cellkeeper_service.model.config import Dense, RecurrentConfig
+from cellkeeper_service.model.config import Dense, Features, RecurrentConfig
 
 from .tiles import Tile, tile_of
 
@@ -64,6 +65,12 @@ def dense_product(
     matrix = tensors[f"head.{number}.weight"]
     bias = tensors[f"head.{number}.bias"] if dense.bias else np.zeros(dense.units, np.float32)
     return _product([matrix[None]], [bias], device, precision)
+
+
+def fill_values(source: Features, device: torch.device) -> Tensor:
+    """Returns what replaces missing values with the policy "constant": float32 [F]."""
+    value = torch.tensor(source.missing.value, dtype=torch.float32, device=device)
+    return value.expand(source.size).contiguous()
 
 
 def _product(matrices: Sequence[Array], biases: Sequence[Array], device: torch.device, precision: Precision) -> Product:

@@ -45,3 +45,6 @@ CONTENT_TYPES = {
     "fp64_contents": "FP64",
     "bytes_contents": "BYTES",
 }
+
+KNOWN = {*DTYPES, *CONTENT_TYPES.values(), "INT8", "INT16", "UINT8", "UINT16", "BF16"}
+"""The protocol's data types. Triton's errors call all others "<invalid>"."""

@@ -75,13 +75,17 @@ def check_model(name: str, version: str, catalog: Catalog) -> ModelSpec:
 
 def is_version(version: str) -> bool:
     """Returns True for the version that every model has, or none. Raises a Rejection for what is not a number."""
-    if version and not (version.isascii() and version.isdecimal()):
+    digits = version.removeprefix("-")
+    if version and not (digits.isascii() and digits.isdecimal()):
         text = (
             f"failed to get model version from specified version string '{version}' (details: stol), version should "
             "be an integral value > 0"
         )
         raise refuse(text, "model_version")
-    return version in ("", VERSION)
+    if digits != version:
+        text = f"invalid model version specified '{version}' , version should be an integral value > 0"
+        raise refuse(text, "model_version")
+    return not version or version.lstrip("0") == VERSION
 
 
 def is_request_id(identifier: str) -> bool:

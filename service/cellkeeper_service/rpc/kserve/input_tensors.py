@@ -12,11 +12,12 @@ from cellkeeper_proto.kserve import inference_pb2 as pb
 
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.domain.spec import ModelSpec, TensorSpec
-from cellkeeper_service.errors import invalid
+from cellkeeper_service.errors import Rejection, invalid
 from cellkeeper_service.rpc import tensors
 from cellkeeper_service.rpc.catalog import Catalog
 
-from .datatypes import CONTENT_TYPES, CONTENTS, DTYPES, NAMES
+from .datatypes import CONTENT_TYPES, CONTENTS, DTYPES, KNOWN, NAMES
+from .layouts import Layout
 from .refusals import refuse, request_id
 
 InferInput = pb.ModelInferRequest.InferInputTensor
@@ -38,7 +39,12 @@ class InputTensor:
 
 
 def read_tensors(
-    request: pb.ModelInferRequest, names: Mapping[str, TensorSpec], spec: ModelSpec, catalog: Catalog, model: str
+    request: pb.ModelInferRequest,
+    names: Mapping[str, TensorSpec],
+    layout: Layout,
+    spec: ModelSpec,
+    catalog: Catalog,
+    model: str,
 ) -> tuple[tuple[InputTensor, ...], int, bool]:
     """Returns the request's tensors in the order of the model's inputs, without reading their values.
 
@@ -47,11 +53,10 @@ def read_tensors(
     """
     said = request_id(request.id)
     given = _each_once(request, names, model, said)
-    steps, has_time = _steps_of(given, names, model, said)
+    steps, has_time = _steps_of(given, names, layout, model, said)
     for name, (tensor, _) in given.items():
         if not _takes(tensor.datatype, names[name]):
-            known = tensor.datatype in CONTENT_TYPES.values() or tensor.datatype in DTYPES
-            came = tensor.datatype if known else "<invalid>"
+            came = tensor.datatype if tensor.datatype in KNOWN else "<invalid>"
             text = (
                 f"{said}inference input '{name}' data-type is '{came}', but model '{model}' expects "
                 f"'{NAMES[names[name].dtype]}'"
@@ -144,10 +149,16 @@ def _each_once(
 
 
 def _steps_of(
-    given: Mapping[str, tuple[InferInput, int]], names: Mapping[str, TensorSpec], model: str, said: str
+    given: Mapping[str, tuple[InferInput, int]],
+    names: Mapping[str, TensorSpec],
+    layout: Layout,
+    model: str,
+    said: str,
 ) -> tuple[int, bool]:
     """Returns how many time steps the tensors have, which must agree, and whether they have a time dimension."""
-    found = {name: _tensor_steps(tensor, name, names[name].shape, model, said) for name, (tensor, _) in given.items()}
+    found = {
+        name: _tensor_steps(tensor, name, names[name].shape, layout, model, said) for name, (tensor, _) in given.items()
+    }
     first = next(iter(found))
     for name, steps in found.items():
         if steps != found[first]:
@@ -157,7 +168,7 @@ def _steps_of(
 
 
 def _tensor_steps(
-    tensor: InferInput, name: str, step_shape: tuple[int, ...], model: str, said: str
+    tensor: InferInput, name: str, step_shape: tuple[int, ...], layout: Layout, model: str, said: str
 ) -> tuple[int, bool]:
     shape = tuple(tensors.sizes(tensor.shape))
     if shape and min(shape) < 0:
@@ -165,17 +176,25 @@ def _tensor_steps(
             f"{said}All input dimensions should be specified for input '{name}' for model '{model}', got {_text(shape)}"
         )
         raise refuse(text, "inputs.shape")
-    has_time = len(shape) == 2 + len(step_shape)
-    if not (has_time or len(shape) == 1 + len(step_shape)) or shape[len(shape) - len(step_shape) :] != step_shape:
-        text = (
-            f"{said}unexpected shape for input '{name}' for model '{model}'. "
-            f"Expected {_text((-1, -1, *step_shape))} or {_text((-1, *step_shape))}, got {_text(shape)}"
-        )
-        raise refuse(text, "inputs.shape")
-    if shape[0] != 1:
+    expected = layout.expected(step_shape)
+    has_time = len(shape) == len(expected[0])
+    lead = len(shape) - len(step_shape)
+    if len(shape) not in map(len, expected) or shape[lead:] != step_shape:
+        raise _unexpected(shape, expected, name, model, said)
+    if layout.batch and shape[0] != 1:
         text = f"inference request to model '{model}' must specify batch-size 1 due to requirements of sequence batcher"
         raise refuse(text, "inputs.shape")
-    return (shape[1], True) if has_time else (1, False)
+    if has_time and not layout.timed and shape[lead - 1] != 1:
+        raise _unexpected(shape, expected, name, model, said)
+    return (shape[lead - 1], True) if has_time else (1, False)
+
+
+def _unexpected(shape: Sequence[int], expected: Sequence[Sequence[int]], name: str, model: str, said: str) -> Rejection:
+    text = (
+        f"{said}unexpected shape for input '{name}' for model '{model}'. "
+        f"Expected {' or '.join(map(_text, expected))}, got {_text(shape)}"
+    )
+    return refuse(text, "inputs.shape")
 
 
 def _text(shape: Sequence[int]) -> str:

@@ -36,12 +36,14 @@ def repository_index(catalog: Catalog) -> pb.RepositoryIndexResponse:
 
 
 def model_metadata(name: str, spec: ModelSpec, names: TensorNames, engine: str) -> pb.ModelMetadataResponse:
-    """Describes the model. Shapes have a batch dimension, which is 1, and a time dimension."""
+    """Describes the model. Shapes have the dimensions of its clients' layout."""
     metadata = pb.ModelMetadataResponse(name=name, versions=[VERSION], platform=f"{BACKEND}_{engine}")
     for called, part in names.inputs.items():
-        metadata.inputs.add(name=called, datatype=NAMES[part.dtype], shape=(-1, -1, *part.shape))
+        metadata.inputs.add(name=called, datatype=NAMES[part.dtype], shape=names.layout.expected(part.shape)[0])
     for called, output in listed(spec, names):
-        metadata.outputs.add(name=called, datatype=NAMES[output.dtype], shape=(-1, -1, *output.shape))
+        metadata.outputs.add(
+            name=called, datatype=NAMES[output.dtype], shape=names.layout.declared_output(output.shape)
+        )
     return metadata
 
 
@@ -53,7 +55,7 @@ def model_config(name: str, models: Models, names: TensorNames, ttl_ms: int) -> 
         name=name,
         platform=f"{BACKEND}_{served.engine.name}",
         backend=BACKEND,
-        max_batch_size=1,
+        max_batch_size=int(names.layout.batch),
         version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[int(VERSION)])),
         sequence_batching=pb.ModelSequenceBatching(
             max_sequence_idle_microseconds=ttl_ms * 1000 or FOR_EVER_US,
@@ -62,9 +64,11 @@ def model_config(name: str, models: Models, names: TensorNames, ttl_ms: int) -> 
         model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
     )
     for called, part in names.inputs.items():
-        config.input.add(name=called, data_type=CONFIG_TYPES[part.dtype], dims=(-1, *part.shape))
+        dims = names.layout.expected(part.shape)[0][names.layout.batch :]
+        config.input.add(name=called, data_type=CONFIG_TYPES[part.dtype], dims=dims)
     for called, output in listed(spec, names):
-        config.output.add(name=called, data_type=CONFIG_TYPES[output.dtype], dims=(-1, *output.shape))
+        dims = names.layout.declared_output(output.shape)[names.layout.batch :]
+        config.output.add(name=called, data_type=CONFIG_TYPES[output.dtype], dims=dims)
     config.parameters["fingerprint"].string_value = spec.fingerprint.hex()
     return config
 

@@ -101,7 +101,7 @@ def read_signature(request: pb.ModelInferRequest, names: TensorNames, spec: Mode
     """Checks a request's signature. names: of its model. Raises a Rejection."""
     model = request.model_name
     asked, asked_classes = _outputs(request, names, model)
-    inputs, steps, has_time = read_tensors(request, names.inputs, spec, catalog, model)
+    inputs, steps, has_time = read_tensors(request, names.inputs, names.layout, spec, catalog, model)
     own = [name for name in asked.values() if not name.startswith(STATE_PREFIX)]
     state = [fields.STATE_OUTPUT] if len(own) < len(asked) else []
     wanted, with_state = catalog.wanted([*own, *state], spec)
@@ -118,9 +118,10 @@ def read_signature(request: pb.ModelInferRequest, names: TensorNames, spec: Mode
     for name, own_name in asked.items():
         tensor, count = known[own_name], classes.get(name)
         if count is not None:
-            reply.outputs.add(name=name, datatype=TEXTS, shape=(1, count))
+            reply.outputs.add(name=name, datatype=TEXTS, shape=(*names.layout.leading(None), count))
         else:
-            leading = (1, steps) if has_time and not own_name.startswith(STATE_PREFIX) else (1,)
+            timed = has_time and not own_name.startswith(STATE_PREFIX)
+            leading = names.layout.leading(steps if timed else None)
             reply.outputs.add(name=name, datatype=NAMES[tensor.dtype], shape=(*leading, *tensor.shape))
         outputs.append(OutputTensor(own_name, tensor.numpy_dtype, count))
     streamed = pb.ModelStreamInferResponse(infer_response=reply)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 
+from .layouts import BATCH, Layout, read_layouts
+
 STATE_PREFIX = "state."
 FORM = "MODEL/NAME=TENSOR, comma-separated"
 
@@ -18,10 +20,12 @@ class TensorNames:
     outputs: from each client's name, in the model's order, to ours: an output's name, or "state." and a state's name.
     listed: those of `outputs` that the model is said to have, and that a request gets if it names none: all but hidden
     values and states.
+    layout: of all of them.
     """
 
-    def __init__(self, spec: ModelSpec, renamed: Mapping[str, str]) -> None:
+    def __init__(self, spec: ModelSpec, renamed: Mapping[str, str], layout: Layout = BATCH) -> None:
         """renamed: from our name of a tensor to the clients'."""
+        self.layout = layout
         states = [STATE_PREFIX + state.name for state in spec.states]
         own = [output.name for output in spec.outputs] + states
         inputs = spec.inputs or (spec.input,)
@@ -31,8 +35,9 @@ class TensorNames:
         self.listed = tuple(renamed.get(name, name) for name in listed)
 
 
-def read_names(text: str, specs: Mapping[str, ModelSpec]) -> dict[str, TensorNames]:
-    """Returns the names by model. text: the setting. Raises StartError."""
+def read_names(text: str, specs: Mapping[str, ModelSpec], layouts: str = "") -> dict[str, TensorNames]:
+    """Returns the names by model. text, layouts: the settings. Raises StartError."""
+    layout_of = read_layouts(layouts, specs)
     renamed: dict[str, dict[str, str]] = {model: {} for model in specs}
     for part in filter(None, (one.strip() for one in text.split(","))):
         model, slash, rest = part.partition("/")
@@ -48,7 +53,7 @@ def read_names(text: str, specs: Mapping[str, ModelSpec]) -> dict[str, TensorNam
         if tensor in renamed[model]:
             raise StartError(f"kserve_names: got two names for {model}'s tensor {tensor!r}, expected one")
         renamed[model][tensor] = name
-    found = {model: TensorNames(spec, renamed[model]) for model, spec in specs.items()}
+    found = {model: TensorNames(spec, renamed[model], layout_of.get(model, BATCH)) for model, spec in specs.items()}
     for model, names in found.items():
         if len(names.outputs) < len(TensorNames(specs[model], {}).outputs):
             raise StartError(f"kserve_names: got one name for two outputs of {model}, expected one for each")

@@ -17,12 +17,12 @@ def take_features(
     read,
     offset,
     scale,
+    fill,  # float32 [F]: replaces missing values with the policy "constant"
     prepared,  # float32 [T, batch, PREPARED_WIDTH]; not written if the inputs need no preprocessing
     states,  # the row buffer that `finish` copies from: the held inputs go there
     usable,
     batch,
     steps,  # time steps per program: all of them if missing values are held, otherwise one
-    FILL: tl.constexpr,  # replaces missing values with the policy "constant"
     F: tl.constexpr,
     PREPARED_WIDTH: tl.constexpr,
     ROW_WIDTH: tl.constexpr,
@@ -48,7 +48,8 @@ def take_features(
             values = tl.where(values == values, values, held)
             held = values
         if POLICY == "constant":
-            values = tl.where(values == values, values, FILL)
+            constants = tl.load(fill + columns, mask=inside, other=0.0)
+            values = tl.where(values == values, values, constants[None, :])
         unusable += tl.sum(tl.where(is_finite(values), 0, 1), axis=1)
         if NORMALIZED:
             shift = tl.load(offset + columns, mask=inside, other=0.0)
