@@ -26,6 +26,7 @@ from .unstreamable import Unstreamable
 log = logging.getLogger(__name__)
 
 AUTO_DEVICE = "cuda:0"  # what "auto" tries
+MOST_GRAPH_BYTES = (1 << 31) - (1 << 24)  # of weights in an ONNX graph: a protobuf message has less than 2 GiB
 OFFLINE_STEPS = 256  # time steps of an offline run in one call
 
 
@@ -180,12 +181,14 @@ def _make(
         from .cuda.engine import CudaEngine
 
         return CudaEngine(bundle, max_batch, CudaDevice(device), precision)
-    if not config.proj_size:
+    weights_bytes = sum(tensor.nbytes for tensor in bundle.tensors.values())
+    if not config.proj_size and weights_bytes <= MOST_GRAPH_BYTES:
         _require("onnxruntime", f"the model {config.name} on the CPU", "cellkeeper[server]")
         from .ort import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(bundle, max_batch, threads)
-    _require("torch", f"the model {config.name} with a projection (proj_size)", "cellkeeper[torch]")
+    reason = "a projection (proj_size)" if config.proj_size else f"{weights_bytes >> 20} MiB of weights"
+    _require("torch", f"the model {config.name} with {reason}", "cellkeeper[torch]")
     from .torch_engine import TorchEngine
 
     return TorchEngine(bundle, max_batch, threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,16 @@ def test_chooses_by_model_and_device() -> None:
     assert load_engine(bundle_of("proj"), "cpu", 4).name == "torch"
     auto = load_engine(bundle_of("lstm"), "auto", 4)
     assert auto.device.startswith("cuda:0" if cuda_devices() else "cpu")
+
+
+def test_weights_that_no_onnx_graph_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights_bytes = sum(tensor.nbytes for tensor in bundle_of("lstm").tensors.values())
+    for most, name in ((weights_bytes, "onnxruntime"), (weights_bytes - 1, "torch")):
+        monkeypatch.setattr("cellkeeper_service.engine.load.MOST_GRAPH_BYTES", most)
+        assert load_engine(bundle_of("lstm"), "cpu", 4).name == name
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    with pytest.raises(StartError, match=r"model lstm with 0 MiB of weights needs torch, which is not installed"):
+        load_engine(bundle_of("lstm"), "cpu", 4)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:x", "cuda:99", ""])
@@ -108,3 +119,13 @@ def test_unknown_outputs_and_rows_are_refused() -> None:
             engine.run(inputs, rows, rows, frozenset(["nonsense"]))
         with pytest.raises((IndexError, RuntimeError)):
             engine.run(inputs, rows + 1, rows, frozenset())
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_call_has_as_many_threads_as_it_is_told(threads: int) -> None:
+    """Left to itself, onnxruntime takes all cores of the machine, also of those of which a container has a share."""
+    load_engine(bundle_of("lstm"), "cpu", 4)  # the first in a process starts a thread of onnxruntime's own
+    before = set(os.listdir("/proc/self/task"))
+    engine = load_engine(bundle_of("lstm"), "cpu", 4, threads)
+    assert len(set(os.listdir("/proc/self/task")) - before) == threads - 1  # the caller's is the first
+    assert engine.exact

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cellkeeper_service.engine.load import load_engine, offline
+from cellkeeper_service.engine.user_graph import UserGraphEngine
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.write import write_bundle
@@ -216,3 +217,33 @@ def test_an_output_must_have_a_value_for_each_time_step(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "m", config_of("time_first", constants=[]), {}, graph=graph)
     with pytest.raises(StartError, match=r"output prediction: got \[2, 4, 2\], expected \[4, 4, 2\] .*check what"):
         load_engine(bundle, "cpu", 4)
+
+
+def test_a_state_must_come_back_in_its_shape(tmp_path: Path) -> None:
+    """With as many values in another order, or with values that would be repeated, it would be another state."""
+    wrong: dict[str, tuple[Any, list[Any], list[Any]]] = {
+        "free": (helper.make_node("Transpose", ["total"], ["after"], perm=[0, 2, 1]), ["B", 2, 3], ["B", 3, 2]),
+        "none": (helper.make_node("ReduceSum", ["total", "axis0"], ["after"], keepdims=1), [2, 3], [1, 3]),
+    }
+    for batch, (node, before, after) in wrong.items():
+        x = [*before[:-2], 2]
+        nodes = [helper.make_node("Identity", ["x"], ["y"]), node]
+        graph = model_bytes(nodes, {"x": x, "total": before}, {"y": x, "after": after})
+        state = {"name": "total", "input": "total", "output": "after", "shape": [2, 3]}
+        config = config_of("step", states=[state], constants=[], batch=batch)
+        bundle = write_bundle(tmp_path / batch, config, {}, graph=graph)
+        with pytest.raises(StartError, match=r"state total: got \[(2, 3, 2|1, 3)\], expected \[(2, )?2, 3\]"):
+            load_engine(bundle, "cpu", 4)
+
+
+def test_the_time_between_calls_does_not_count(tmp_path: Path) -> None:
+    """Otherwise a pause of a trial, as a reload makes them, would stop the next call."""
+    engine = UserGraphEngine(write(tmp_path / "m"), 4)
+    try:
+        trial = vars(engine)["_trial"]
+        assert vars(trial)["_stop_at"] == float("inf")
+        with pytest.raises(ValueError, match="Required inputs"):
+            trial.run(["y"], {})
+        assert vars(trial)["_stop_at"] == float("inf")
+    finally:
+        engine.end_trial()
