@@ -20,6 +20,9 @@ MESSAGE_BYTES_PER_ITEM = 512
 """A message has room for this many bytes for each item of a request, half of it for outputs. An item's result, or its
 error without the text, takes up to 200: a position has 45, the name of a field `status.MAX_FIELD_BYTES`."""
 
+REST_BYTES = 4096
+"""The room in a message for everything in the reply to a chunk besides its tensors."""
+
 MAX_PAGE_SIZE, LISTED_BYTES = 1000, 1024
 """The most sessions on a page of a listing, and the room in a message for each."""
 
@@ -131,7 +134,7 @@ class Catalog:
         """
         size = sum([output.nbytes for output in spec.outputs if output.name in outputs]) * steps
         size += text_bytes + (spec.state_bytes if with_state else 0)
-        room = self.limits.max_message_bytes - 4096  # for everything besides the tensors
+        room = self.limits.max_message_bytes - REST_BYTES
         if size > room:
             text = f"outputs: the reply would have {size} bytes, expected at most {room}; send shorter chunks"
             raise Rejection(Reason.REPLY_TOO_LARGE, text, field="outputs")

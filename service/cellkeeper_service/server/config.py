@@ -118,7 +118,11 @@ class Settings:
         "RPCs in progress on one connection, streams included; the client queues further ones. 0: no limit",
         least=0,
     )
-    max_message_bytes: int = limit(16 * 1024 * 1024, "bytes of one gRPC message, either way", least=4096)
+    max_message_bytes: int = limit(
+        16 * 1024 * 1024,
+        "bytes of one gRPC message, either way",
+        least=4100,  # catalog.REST_BYTES, and a float
+    )
     max_http_body_bytes: int = limit(
         1024 * 1024,
         "bytes of one JSON body or WebSocket message of a client, at most max_message_bytes; parsing blocks all other "

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.model.write import write_bundle
+from cellkeeper_service.server.config import setting_fields
+from cellkeeper_service.server.setting import setting_of
 
 from testing.bundles import bundle_config, random_tensors
 from testing.forked_server import ForkedServer
 
-from .calls import Api, Chunk, Refused, Way, frame_message, from_error, from_frames, new_id
+from .calls import Api, Chunk, Refused, Way, frame_message, from_error, from_frames, new_id, numbers
 
 MESSAGE_BYTES = 32768
 ITEMS = MESSAGE_BYTES // 512  # as many as the server accepts
@@ -122,3 +125,16 @@ def test_a_page_of_sessions_fits(small: Api) -> None:
         found |= {info.session for info in page.sessions}
         token, first = page.next_page_token, False
     assert found >= names
+
+
+def test_with_the_smallest_messages_a_step_is_answered(counting_model: Path, session: str, frame_way: Way) -> None:
+    """Its output is one float."""
+    (item,) = [item for item in setting_fields() if item.name == "max_message_bytes"]
+    options = ["--max-message-bytes", str(setting_of(item).least)]
+    with ForkedServer([counting_model], "memory:", options) as server, server.channel() as channel:
+        api = Api(server.stub(channel))
+        at = api.open(session)
+        first = api.send("unary", Chunk(session, numbers(2.0), at))
+        assert first.sums == [2.0]
+        found = api.send_frame(frame_way, frame_message("count", [Chunk(session, numbers(3.0), first.after)]))
+        assert [result.sums for result in found] == [[5.0]]

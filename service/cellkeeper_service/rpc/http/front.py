@@ -14,7 +14,7 @@ from aiohttp import HttpVersion11, web
 from cellkeeper_service.core.models import Models
 from cellkeeper_service.errors import Reason, Rejection, internal_error, invalid
 from cellkeeper_service.rpc.call_log import note_refused
-from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.catalog import REST_BYTES, Catalog, WireLimits
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.status import CODES
 from cellkeeper_service.rpc.tls import Certificates
@@ -82,7 +82,8 @@ class HttpFront:
         self._guard = guard
         self._limits = limits
         self._meter = meter
-        self._catalog = Catalog(models, replace(wire, max_message_bytes=limits.max_body_bytes // JSON_PER_BYTE + 4096))
+        room = limits.max_body_bytes // JSON_PER_BYTE
+        self._catalog = Catalog(models, replace(wire, max_message_bytes=room + REST_BYTES))
         self._looking: asyncio.TimerHandle | None = None
         self._patience = limits.message_timeout_ms / 1000
         self._openapi = document(servicer.about.version)

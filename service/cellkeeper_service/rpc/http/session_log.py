@@ -15,7 +15,7 @@ from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.errors import Reason, Rejection, invalid
 from cellkeeper_service.rpc.answering import checked
 from cellkeeper_service.rpc.caller import Caller
-from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.catalog import REST_BYTES, Catalog
 from cellkeeper_service.rpc.tensors import state_tensors
 from cellkeeper_service.rpc.waiting import replies_to, reply_to
 
@@ -71,7 +71,7 @@ def most_steps(catalog: Catalog, model: str, outputs: Sequence[str]) -> int:
             "outputs", "'state'", f"some of {', '.join(sorted(spec.output_names))}: `state` has a route of its own"
         )
     step_bytes = spec.step_bytes + sum(output.nbytes for output in spec.outputs if output.name in wanted)
-    return max(min(catalog.limits.max_chunk_steps, (catalog.limits.max_message_bytes - 4096) // step_bytes), 1)
+    return max(min(catalog.limits.max_chunk_steps, (catalog.limits.max_message_bytes - REST_BYTES) // step_bytes), 1)
 
 
 async def last_steps(
