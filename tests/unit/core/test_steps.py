@@ -28,6 +28,13 @@ def test_unpositioned_without_a_record_creates() -> None:
     assert standing(world).position == second.result.position
 
 
+def test_the_first_step_of_a_session_that_another_request_has_made_does_not_create_it() -> None:
+    world = World()
+    first = world.step([1], opened(world))
+    again = world.step([1], reset(world, first.position.generation).position)
+    assert (first.created, again.created) == (False, False)
+
+
 def test_another_generation_is_refused() -> None:
     world = World()
     opened(world)
