@@ -8,6 +8,7 @@ import struct
 from typing import Any
 
 import grpc
+import pytest
 from cellkeeper_service.domain.meter import NullMeter
 from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
@@ -18,18 +19,17 @@ from cellkeeper_service.rpc.unread import Unread
 
 from verification.load.hostile import ACK, DATA, END_HEADERS, HEADERS, PING, PREFACE, SETTINGS, frame, headers
 
-CALLS = 4000  # more than gRPC would keep
 SERVICE, METHOD = "test.Pending", "Call"
 END_STREAM = 1
 
 
-def send_calls(connection: socket.socket) -> None:
-    """Sends CALLS calls. Returns when gRPC has read all of them, which its answer to a ping shows."""
+def send_calls(connection: socket.socket, count: int) -> None:
+    """Sends so many calls. Returns when gRPC has read all of them, which its answer to a ping shows."""
     message = struct.pack(">BI", 0, 0)
     block = headers(f"/{SERVICE}/{METHOD}")
     calls = (
         frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, message)
-        for stream in range(1, 2 * CALLS, 2)
+        for stream in range(1, 2 * count, 2)
     )
     connection.sendall(b"".join([PREFACE, frame(SETTINGS, 0, 0), *calls, frame(PING, 0, 0, bytes(8))]))
     answers = connection.makefile("rb")
@@ -40,24 +40,26 @@ def send_calls(connection: socket.socket) -> None:
             return
 
 
-async def test_calls_that_arrive_while_the_loop_is_busy_are_answered_later() -> None:
+@pytest.mark.parametrize(("calls", "max_rpcs"), [(4000, 8000), (2500, 2000)], ids=["many", "the least"])
+async def test_calls_that_arrive_while_the_loop_is_busy_are_answered_later(calls: int, max_rpcs: int) -> None:
+    """They are more than gRPC keeps by default. Answers take no time, so few calls are in progress at once."""
     answered, all_answered = 0, asyncio.Event()
 
     async def answer(request: bytes, context: Any) -> bytes:
         nonlocal answered
         answered += 1
-        if answered == CALLS:
+        if answered == calls:
             all_answered.set()
         return b""
 
     streams = OpenStreams(Authenticator(Catalog({}, WireLimits())), NullMeter(), Unread(1, 1, 1), HalfSent(1, 1))
-    transport = Transport(max_message_bytes=1 << 20, max_connections=100, ping_ms=60_000, max_rpcs=2 * CALLS)
+    transport = Transport(max_message_bytes=1 << 20, max_connections=100, ping_ms=60_000, max_rpcs=max_rpcs)
     handler = grpc.method_handlers_generic_handler(SERVICE, {METHOD: grpc.unary_unary_rpc_method_handler(answer)})
     server = RpcServer([handler], (), streams, transport)
     port = await server.start("127.0.0.1:0")
     try:
         with socket.create_connection(("127.0.0.1", port), 60) as connection:
-            send_calls(connection)  # the loop does nothing else meanwhile
+            send_calls(connection, calls)  # the loop does nothing else meanwhile
             await asyncio.wait_for(all_answered.wait(), 60)
     finally:
         await server.stop(0)
