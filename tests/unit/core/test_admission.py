@@ -361,5 +361,7 @@ def test_a_fork_that_goes_on_in_its_target_is_not_finished() -> None:
     replica.core.schedule()
     assert (fork.key, fork.status) == (fork.target, Status.LOADING)
     assert replica.core.unanswered == 2, "the fork leaves its source's queue and enters its target's"
+    source = made.record(made.version(), [1, 2])
+    assert fork.held_bytes == len(source.checkpoint) + len(source.log)
     enter(replica.admission, 1, now=1.0)
     assert replica.admission.requests_per_second == 0.0

@@ -43,6 +43,31 @@ def test_the_log_never_passes_its_limit(replay: int) -> None:
         assert record.position.step - record.header.checkpoint_step <= 10
 
 
+def test_the_log_does_not_pass_its_limit_while_steps_wait_for_their_commit() -> None:
+    """Without `acked`, a step acknowledges the steps before it alone: no checkpoint may be written behind it. The first
+    commit is in flight until the log has no room, and a candidate for a checkpoint waits behind it."""
+    world = World(limits=Limits(max_log_steps=10, **TICK))
+    replica = world.replicas[0]
+    replica.version.due_steps = 8
+    position = opened(world)
+    replies: list[Reply] = []
+    for value in range(14):
+        replies.append(world.send([value], position))
+        position = advance(position, pack([value]), 4)
+        replica.collect()
+        while replica.batches:
+            replica.compute(0)
+    cached = replica.sessions[key()].cached
+    assert cached is not None
+    assert (cached.step, len(replica.writes)) == (10, 1)
+    while not all(reply.result for reply in replies):
+        assert replica.work()
+        record = standing(world)
+        assert record.position.step - record.header.checkpoint_step <= 10
+    assert [reply.outputs[0] for reply in replies] == expected(range(14))
+    at_rest(world)
+
+
 def test_acks_that_stay_behind_are_refused_until_they_come() -> None:
     world = World(limits=Limits(max_log_steps=10, **TICK))
     position = opened(world)
