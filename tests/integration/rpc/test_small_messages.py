@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_service.domain.position import MAX_STEP, Position
+from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.model.write import write_bundle
+from cellkeeper_service.rpc.catalog import MESSAGE_BYTES_PER_ITEM
+from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.server.config import setting_fields
 from cellkeeper_service.server.setting import setting_of
 
@@ -44,6 +48,14 @@ def small(server: ForkedServer) -> Iterator[Api]:
 
 def inputs(steps: int = 1) -> Any:
     return np.ones((steps, 1), np.float32)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_an_error_without_its_text_takes_less_than_half_of_the_room_for_an_item(reason: Reason) -> None:
+    position = Position(b"g" * 16, MAX_STEP, b"h" * 16)
+    longest = Rejection(reason, "", field="\u00e9" * 500, position=position, retry_delay_ms=0xFFFFFFFF)
+    reply = pb.StepFrameReply(errors=[pb.ItemError(item=0xFFFFFFFF, error=to_error(longest))])
+    assert reply.ByteSize() <= MESSAGE_BYTES_PER_ITEM // 2
 
 
 def test_the_limit_on_items_leaves_room_for_their_replies(
