@@ -1,15 +1,18 @@
-"""Backward layers do no harm only over a window within a time step, where the graph shows that no state is carried."""
+"""What is refused in a graph, wherever it is: tensors in other files, and backward layers.
+
+A backward layer does no harm only over a window within a time step, where the graph shows that no state is carried.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from cellkeeper_service.engine.onnx_checks import refuse_operators
+from cellkeeper_service.engine.onnx_checks import parse_graph, refuse_operators
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.config import GraphConfig
 from cellkeeper_service.model.parsing import parse_config
-from onnx import TensorProto, helper
+from onnx import AttributeProto, GraphProto, ModelProto, SparseTensorProto, TensorProto, helper
 
 from .test_user_graph import config_of
 
@@ -81,3 +84,49 @@ def test_a_state_that_a_branch_passes_on() -> None:
 
 def test_a_window_within_a_step() -> None:
     refuse_operators(model(backward(HARMLESS)), config("step"), "m")
+
+
+def elsewhere() -> Any:
+    """Returns a tensor whose values are in another file."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    return tensor
+
+
+def sparse(*, indices: bool) -> Any:
+    """Returns a sparse tensor with its indices, or else its values, in another file."""
+    here = helper.make_tensor("here", TensorProto.INT64, [1], [0])
+    return SparseTensorProto(
+        dims=[1], values=here if indices else elsewhere(), indices=elsewhere() if indices else here
+    )
+
+
+def holding(**attribute: Any) -> Any:
+    """Returns a node with such an attribute."""
+    node = helper.make_node("Constant", [], ["y"])
+    node.attribute.append(AttributeProto(name="value", **attribute))
+    return node
+
+
+def body(**contents: Any) -> Any:
+    return GraphProto(name="body", **contents)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        ModelProto(graph=body(initializer=[elsewhere()])),
+        ModelProto(graph=body(sparse_initializer=[sparse(indices=False)])),
+        ModelProto(graph=body(sparse_initializer=[sparse(indices=True)])),
+        model(holding(t=elsewhere())),
+        model(holding(tensors=[elsewhere()])),
+        model(holding(sparse_tensor=sparse(indices=False))),
+        model(holding(sparse_tensors=[sparse(indices=True)])),
+        model(holding(g=body(initializer=[elsewhere()]))),
+        model(holding(graphs=[body(node=[holding(t=elsewhere())])])),
+        model(holding(i=1), (helper.make_function("own", "F", [], ["y"], [holding(t=elsewhere())], []),)),
+    ],
+)
+def test_tensors_in_other_files_wherever_they_are(made: Any) -> None:
+    with pytest.raises(StartError, match=r"^m: keeps weights in other files; save it with its weights inside"):
+        parse_graph(made.SerializeToString(), "m")
