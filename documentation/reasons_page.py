@@ -76,7 +76,8 @@ CAUSES: dict[Reason, tuple[str, str]] = {
         "A client that holds the reply counts the step as done; otherwise open the session anew.",
     ),
     Reason.QUEUE_FULL: (
-        "A queue is full, or the request would miss its deadline.",
+        "The server's queue is full, or the request would miss its deadline. With the field `session`: the queue of "
+        "this session.",
         "Wait `retry_delay_ms`, then send it again; send less, or add replicas.",
     ),
     Reason.REPLY_TOO_LARGE: (

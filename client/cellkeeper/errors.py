@@ -139,7 +139,7 @@ class ResourceExhausted(CellkeeperError):
 
 
 class QueueFull(ResourceExhausted):
-    """The server is busy; the client retried until the deadline."""
+    """The server is busy; the client retried until the deadline. field: "session" if only this session is."""
 
 
 class QuotaExceeded(ResourceExhausted):

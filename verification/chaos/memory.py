@@ -89,4 +89,4 @@ def what_is_there() -> str:
         f"{frame.f_code.co_filename}:{frame.f_lineno}" for task in asyncio.all_tasks() for frame in task.get_stack()
     )
     lines = [f"{count:>10} {name}" for name, count in types.most_common(15)]
-    return "\n".join([*lines, *(f"{count:>10} tasks at {place}" for place, count in places.most_common(25))])
+    return "\n".join([*lines, *(f"{count:>10} tasks at {place}" for place, count in places.most_common(100))])

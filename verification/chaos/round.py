@@ -115,7 +115,7 @@ async def play(
         injecting = asyncio.create_task(nemesis.run())
         await _until(started + seconds, workload.history, [*others, *background, injecting])
         workload.stopping.set()
-        await asyncio.gather(injecting, *background)
+        await _ended([injecting, *background])
         await deployment.heal()
         await asyncio.gather(*(client.repeat_all(replicas) for client in interfering))
         workload.ending.set()
@@ -154,6 +154,16 @@ async def _until(end: float, history: History, tasks: list[asyncio.Task[None]]) 
         for task in done:
             task.result()
         tasks = [task for task in tasks if not task.done()]
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Waits until the tasks, which have been told to stop, have ended. Raises what one of them raises."""
+    done, going_on = await asyncio.wait(tasks, timeout=FINISH_S)
+    for task in done:
+        task.result()
+    if going_on:
+        words = f"{len(going_on)} of the faults and the clients that interfere go on {FINISH_S:g} s after the end"
+        raise RuntimeError(f"{words}: {unfinished()}")
 
 
 def _official_clients(workload: Workload, settings: Settings) -> list[OfficialClient]:

@@ -6,10 +6,12 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from cellkeeper import Position as ClientPosition
+from cellkeeper._session.time_limit import within
 
 from testing.wire_client import Position
 from tests.integration.acceptance.sequences import Model
@@ -94,10 +96,8 @@ class Workload:
 
     async def pause(self, seconds: float) -> None:
         """Sleeps; less if everything stops."""
-        try:
-            await asyncio.wait_for(self.stopping.wait(), seconds)
-        except asyncio.TimeoutError:
-            return
+        with suppress(asyncio.TimeoutError):
+            await within(seconds, self.stopping.wait())
 
     def begin(
         self,

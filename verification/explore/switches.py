@@ -14,7 +14,6 @@ from unittest.mock import patch
 from cellkeeper_service.core import (
     advance,
     commit,
-    committing,
     computing,
     core,
     decision_table,
@@ -144,7 +143,7 @@ def state_is_kept_until_acked() -> AbstractContextManager[Any]:
             built.cached.checkpoint = None
         return built
 
-    return patch.object(committing, "build_commit", now_or_never)
+    return patch.object(commit, "build_commit", now_or_never)
 
 
 @contextmanager

@@ -33,7 +33,8 @@ class Plan:
     kind: a name of ATTACKS. paths: of the RPCs, in turn. token: "" for none. streams: open at once on a connection;
     fewer if the server says so. per_second: calls or pings of all connections together. bytes_per_second: of their
     messages (a gigabit line): the attacker shares the machine with the server, which must not wait for it. first: a
-    whole message before the one that never ends; hex. deaf: it accepts no replies. most_calls, most_bytes: of calls or
+    whole message before the one that never ends; hex. after_reply: the one that never ends begins only when the server
+    begins to reply to `first`, which it has then read. deaf: it accepts no replies. most_calls, most_bytes: of calls or
     pings, and of messages, after which the attack ends; 0: no limit. most_held_bytes: of messages on streams that are
     open; while they have as many, the attack waits until the server ends some; 0: it never waits.
     """
@@ -47,6 +48,7 @@ class Plan:
     per_second: int = 5000
     bytes_per_second: int = 125_000_000
     first: str = ""
+    after_reply: bool = False
     deaf: bool = False
     most_calls: int = 0
     most_bytes: int = 0
@@ -113,6 +115,7 @@ class Connection:
         self._stream_window = 65535
         self._windows: dict[int, int] = {}  # of open streams
         self._held: dict[int, int] = {}  # bytes of their messages
+        self._unanswered: set[int] = set()  # those on which the plan has to wait for a reply
         self._limit = plan.streams
         self._changed = asyncio.Event()
         self._why = ""
@@ -164,10 +167,14 @@ class Connection:
                 self._window -= len(opening)
                 self._windows[stream] -= len(opening)
                 rest[stream] = MESSAGE_BYTES - 1
+                if self._plan.after_reply:
+                    self._unanswered.add(stream)
             moved = False
             for stream in list(rest):
                 if stream not in self._windows:
                     del rest[stream]
+                    continue
+                if stream in self._unanswered:
                     continue
                 count = min(self._window, self._windows[stream], rest[stream], MAX_FRAME_BYTES)
                 if count > 0 and not self._rate.waits:
@@ -217,6 +224,7 @@ class Connection:
 
     def _forget(self, stream: int) -> None:
         self._windows.pop(stream, None)
+        self._unanswered.discard(stream)
         self._rate.held_bytes -= self._held.pop(stream, 0)
 
     async def _room(self) -> None:
@@ -275,6 +283,8 @@ class Connection:
             self._forget(stream)
             if kind != RESET:  # the call has ended for the server only; reset the client's side
                 self._writer.write(frame(RESET, 0, stream, struct.pack(">I", 8)))
+        elif kind == HEADERS:
+            self._unanswered.discard(stream)
         elif kind == GOAWAY:
             self._why = payload[8:].decode(errors="replace") or "goaway"
 

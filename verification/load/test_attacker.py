@@ -24,12 +24,11 @@ CALM_S = 0.5
 HELD_BYTES = 3 * REQUEST_BYTES // 2
 MOST_BYTES = 4 * HELD_BYTES
 BYTES_PER_SECOND = 400_000_000  # more than a network line carries: it is only for a moment
-STREAMS = 16  # of half frames: of each, the server does not count what it receives before its first frame is read
 BYTES = {"most_bytes": MOST_BYTES, "most_held_bytes": HELD_BYTES, "bytes_per_second": BYTES_PER_SECOND}
 AMOUNTS: dict[str, dict[str, Any]] = {
     "half-open": {"most_calls": 1400},  # more than the server lets connections have at once
     "slow": BYTES,
-    "half-frame": {**BYTES, "streams": STREAMS},
+    "half-frame": {**BYTES, "streams": 16, "after_reply": True},
     "reset": {"most_calls": 2500},
     "ping": {"most_calls": 5000},
 }
@@ -37,8 +36,11 @@ AMOUNTS: dict[str, dict[str, Any]] = {
 
 The bytes are sent only as far as open streams hold HELD_BYTES, which is more than the server lets slow calls or half
 frames keep: the rest of MOST_BYTES is sent only if the server ends some. So the server's growth does not depend on how
-much arrives before a busy machine runs it. GROWTH_BYTES has room for HELD_BYTES twice, because malloc keeps what a
-thread of gRPC has freed for that thread, and for the calls themselves, as for half-open ones.
+much arrives before a busy machine runs it. A half frame follows the reply to the frame before it, since the server does
+not count what it received with that.
+
+GROWTH_BYTES has room for HELD_BYTES twice, because malloc keeps what a thread of gRPC has freed for that thread, and
+for the calls themselves, as for half-open ones.
 """
 
 

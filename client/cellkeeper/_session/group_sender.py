@@ -25,6 +25,7 @@ from .retry import EndpointStatus, no_answer_from
 from .separate_members import SeparateMembers
 from .session_sender import SessionSender
 from .step_call import StepCall
+from .time_limit import within
 
 _logger = logging.getLogger("cellkeeper")
 Tell = Callable[[SessionSender, Chunk, CellkeeperError], None]  # a method of the sender
@@ -234,7 +235,7 @@ class GroupSender:
         while self._is_busy(members):
             drained = self._drains.begin()
             try:
-                await asyncio.wait_for(drained, max(0.0, deadline - self.loop.time()))
+                await within(max(0.0, deadline - self.loop.time()), drained)
             except asyncio.TimeoutError:
                 raise no_answer_from(None, timeout, timeout, None, "earlier steps are still unanswered") from None
 

@@ -21,6 +21,7 @@ from .late_steps import LateSteps
 from .retry import EndpointStatus, no_answer_from, worth_retrying
 from .retry_pause import RetryPause
 from .step_call import Answer, StepCall, error_of_later_steps, translated
+from .time_limit import within
 from .verdict import DELIVER, FINAL, LOST, Action, Verdict
 
 UNSETTLED = "it was not sent: the outcome of an earlier step is not known yet"
@@ -182,10 +183,9 @@ class SessionSender:
         drained = self._drains.begin()
         self.go_on()  # a late step is sent again only while a caller waits
         try:
-            await asyncio.wait_for(drained, timeout)
+            await within(timeout, drained)
         except asyncio.TimeoutError:
-            why = "earlier steps are still unanswered"
-            raise no_answer_from(self.endpoint, timeout, timeout, None, why) from None
+            raise no_answer_from(self.endpoint, timeout, timeout, None, "earlier steps are still unanswered") from None
 
     def rewind(self, error: CellkeeperError, position: Position) -> None:
         """Replays the steps that another call found missing at the server. Raises HistoryChanged, HistoryLost."""

@@ -9,6 +9,7 @@ from copy import copy
 
 import grpc.aio
 
+from .._session.time_limit import within
 from ..errors import CellkeeperError
 
 
@@ -27,7 +28,7 @@ class Closing:
     async def sleep(self, seconds: float) -> None:
         """Waits, but not beyond the end. Raises the error of `close`."""
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), seconds)
+            await within(seconds, self._closed.wait())
         if self._error is not None:
             raise copy(self._error)
 

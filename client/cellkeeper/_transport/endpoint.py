@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import grpc
 
+from .._session.time_limit import within
 from ..errors import CellkeeperError, Unavailable
 from ..types import Backoff, Counters
 from .channel import Channel
@@ -199,7 +200,7 @@ class Endpoint:
             await asyncio.sleep(self._backoff.wait_seconds(self._failures))
             self._failures += 1
             try:
-                await asyncio.wait_for(self.channel.ready(), self._attempt_timeout)
+                await within(self._attempt_timeout, self.channel.ready())
             except asyncio.TimeoutError:
                 continue
             return

@@ -8,6 +8,7 @@ import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .._session.retry import worth_retrying
+from .._session.time_limit import within
 from ..errors import AccessDenied, CellkeeperError, DeadlineExceeded, SessionNotFound, Unavailable
 from ..types import Backoff
 from .closing import Closing
@@ -40,7 +41,7 @@ async def wait_until_ready(
             stub, began_attempt = endpoint.channel.stub, loop.time()
             try:
                 with closing.ends():
-                    return await asyncio.wait_for(_ask(endpoint, sent), min(left, attempt_timeout))
+                    return await within(min(left, attempt_timeout), _ask(endpoint, sent))
             except grpc.RpcError as error:
                 last = from_grpc(error, endpoint.target)
             except CellkeeperError as error:

@@ -18,6 +18,9 @@ from .wire import error_of
 
 _logger = logging.getLogger("cellkeeper")
 
+_ONE_SESSION = "session"
+"""The field of a QueueFull if only this session's queue is full, and the server has room for others."""
+
 _ENDING_SECONDS = 10.0  # until a server that is shutting down is tried again, unless it is known to be back earlier
 
 
@@ -208,7 +211,7 @@ class Stream:
 
     def _end(self, sent: InflightFrame, errors: Sequence[CellkeeperError]) -> None:
         """Counts items of the frame that ended with these errors."""
-        full = [error for error in errors if isinstance(error, QueueFull)]
+        full = [error for error in errors if isinstance(error, QueueFull) and error.field != _ONE_SESSION]
         sent.unanswered -= len(errors)
         self._window.ended(len(errors) - len(full))
         if full:

@@ -43,6 +43,8 @@ def check(stack: Stack, place: str) -> int:
         raise ImportRefused(place, f"got {len(stack.recurrent)} recurrent layers, expected at most {MAX_LAYERS}")
     if stack.masked and not stack.chain:
         raise ImportRefused(place, "masks in a model with branches, expected masks only in a chain of layers")
+    if not stack.size and stack.missing.policy != "reject":
+        raise ImportRefused("missing", f"got {stack.missing.policy}, expected reject: token ids are never missing")
     filled = stack.missing.value
     if isinstance(filled, tuple) and len(filled) != stack.size:
         raise ImportRefused(

@@ -122,7 +122,9 @@ class AdmissionControl:
         self._shortest = min(self._shortest, now - came)
 
     def session_is_full(self) -> Rejection:
-        return self._full("this session's", f"{self._limits.max_session_requests} requests")
+        """Returns the refusal of a request whose session has too many. Its field tells clients that the server has room
+        for their other sessions."""
+        return self._full("this session's", f"{self._limits.max_session_requests} requests", "session")
 
     def _misses(self, unanswered: int, seconds: float) -> bool:
         """Returns whether the last of this many requests would probably not finish in that time."""
@@ -190,8 +192,8 @@ class AdmissionControl:
     def _too_late(self) -> Rejection:
         return self._queue_full("the server's queue is full: the request would probably miss its deadline")
 
-    def _full(self, whose: str, limit: str) -> Rejection:
-        return self._queue_full(f"{whose} queue is full ({limit} unanswered)")
+    def _full(self, whose: str, limit: str, field: str = "") -> Rejection:
+        return self._queue_full(f"{whose} queue is full ({limit} unanswered)", field)
 
-    def _queue_full(self, text: str) -> Rejection:
-        return Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=self._limits.retry_delay_ms)
+    def _queue_full(self, text: str, field: str = "") -> Rejection:
+        return Rejection(Reason.QUEUE_FULL, text, field=field, retry_delay_ms=self._limits.retry_delay_ms)

@@ -27,7 +27,7 @@ from cellkeeper_service.errors import Rejection, internal_error
 
 from .advance import advance, start_at_once
 from .batch import Batch, form_batches
-from .committing import committed, launch, not_committed
+from .commit import committed, launch, not_committed
 from .computing import end_dead, finish_chunk, not_finite, take_slice, waiting_for
 from .context import Context
 from .counting import count_finished

@@ -6,7 +6,8 @@ computed from the bytes that the kernel has received on each connection.
 The bound holds whenever the bytes are counted. Two kinds of bytes come on top, because gRPC's own threads receive them
 before Python runs. One is what arrives until the next count, however long the machine takes to run it. The other is
 what a stream had received behind a frame when that frame was read: up to the stream's HTTP/2 window, which is 64 KiB,
-or more if gRPC finds the product of the connection's bandwidth and its round trip to be larger.
+or more if gRPC finds the product of the connection's bandwidth and its round trip to be larger: many MiB within one
+machine, so up to a whole message.
 """
 
 from __future__ import annotations

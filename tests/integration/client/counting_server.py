@@ -48,9 +48,11 @@ _CODES = {
 
 
 class Refused(Exception):
-    def __init__(self, reason: str, position: Position | None = None, message: str = "", delay_ms: int = 0) -> None:
+    def __init__(
+        self, reason: str, position: Position | None = None, message: str = "", delay_ms: int = 0, field: str = ""
+    ) -> None:
         super().__init__(message or reason)
-        self.reason, self.position, self.delay_ms = reason, position, delay_ms
+        self.reason, self.position, self.delay_ms, self.field = reason, position, delay_ms, field
         self.message = message or f"refused: {reason}"
 
     def wire(self) -> Any:
@@ -59,6 +61,7 @@ class Refused(Exception):
             code=_CODES[self.reason],
             reason=self.reason,
             message=self.message,
+            field=self.field,
             position=None if where is None else message_of(where),
             retry_delay_ms=self.delay_ms,
         )

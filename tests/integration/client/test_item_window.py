@@ -181,6 +181,14 @@ async def test_another_refusal_limits_nothing(server: CountingServer, client: As
     assert (await window_of(client)).room == UNLIMITED
 
 
+async def test_a_session_whose_own_queue_is_full_limits_no_others(server: CountingServer, client: AsyncClient) -> None:
+    sessions = [await client.open(f"pump {number}") for number in range(20)]
+    server.refusals = [Refused("QUEUE_FULL", delay_ms=1, field="session") for _ in range(20)]
+    await asyncio.gather(*(session.step(ONE) for session in sessions))
+    window = await window_of(client)
+    assert (window.room, window.refusal) == (UNLIMITED, None)
+
+
 async def test_a_writer_without_room_sleeps(server: CountingServer, client: AsyncClient) -> None:
     """It makes no frame until an answer gives it room. Otherwise it would never give way to the other tasks."""
     sessions, window = await limited(server, client, 100)

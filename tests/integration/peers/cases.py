@@ -209,6 +209,7 @@ TENSORS = [
         "floats of any width are converted",
     ),
     Case("tensors", [Ask("INT32 for FP32", parameters=START, edit=as_type("INT32", "<i4"))]),
+    Case("tensors", [Ask("INT8 for FP32", parameters=START, edit=as_type("INT8", "<i1"))]),
     Case("tensors", [Ask("a type nobody knows", parameters=START, edit=as_type("FOO", "<f4"))]),
     Case("tensors", [Ask("BYTES", parameters=START, edit=as_type("BYTES", "<f4"))]),
     Case("tensors", [Ask("typed contents", parameters=START, edit=contents("fp32_contents", *[1.0] * FEATURES))]),
@@ -254,6 +255,9 @@ MODELS = [
     Case("models", [Ask("an unknown model", parameters=START, edit=lambda made: setattr(made, "model_name", "nope"))]),
     Case("models", [Ask("no model", parameters=START, edit=lambda made: setattr(made, "model_name", ""))]),
     Case("models", [Ask("version 1", parameters=START, edit=lambda made: setattr(made, "model_version", "1"))]),
+    Case("models", [Ask("version 01", parameters=START, edit=lambda made: setattr(made, "model_version", "01"))]),
+    Case("models", [Ask("version 0", parameters=START, edit=lambda made: setattr(made, "model_version", "0"))]),
+    Case("models", [Ask("version -1", parameters=START, edit=lambda made: setattr(made, "model_version", "-1"))]),
     Case("models", [Ask("version 9", parameters=START, edit=lambda made: setattr(made, "model_version", "9"))]),
     Case("models", [Ask("version x", parameters=START, edit=lambda made: setattr(made, "model_version", "x"))]),
 ]

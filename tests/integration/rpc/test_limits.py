@@ -95,7 +95,7 @@ def test_a_sessions_queue_is_full(redis: RedisServer, api: Api, session: str) ->
             refused = talk.send(Chunk(session, numbers(1), at, acked=0))
             number, got = talk.receive()
             assert number == refused
-            assert (got.code, got.reason) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL")
+            assert (got.code, got.reason, got.field) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL", "session")
             assert got.retry_delay_ms > 0
             assert "this session's queue is full (3 " in got.message
         replies = talk.receive_all(4)
@@ -110,7 +110,7 @@ def test_the_servers_queue_is_full(redis: RedisServer, api: Api, session: str) -
         with paused(redis):
             sent = [talk.send(Chunk(name, numbers(1), place)) for name, place in zip(names, at, strict=True)]
             number, got = talk.receive()
-            assert (number, got.code, got.reason) == (sent[6], "RESOURCE_EXHAUSTED", "QUEUE_FULL")
+            assert (number, got.code, got.reason, got.field) == (sent[6], "RESOURCE_EXHAUSTED", "QUEUE_FULL", "")
             assert got.retry_delay_ms > 0
             for way in ("unary", "batch"):
                 refused = api.send(way, Chunk(names[6], numbers(1), at[6]))

@@ -22,14 +22,20 @@ LONG = "\x01" * 256  # errors quote it with four characters for each byte, so th
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedServer]:
     """A model whose hidden values are all the sum of its inputs: 4 KiB for each time step."""
     folder = tmp_path_factory.mktemp("small") / "m"
     config = bundle_config(name="small", cell="rnn_relu", input_size=1, hidden_size=WIDTH, bias=False)
     summing = {"rnn.weight_ih_l0": np.ones((WIDTH, 1), np.float32), "rnn.weight_hh_l0": np.eye(WIDTH, dtype=np.float32)}
     write_bundle(folder, config, random_tensors(config) | summing)
     options = ["--max-message-bytes", str(MESSAGE_BYTES), "--max-frame-items", "100000"]
-    with ForkedServer([folder], "memory:", options) as server, server.channel() as channel:
+    with ForkedServer([folder], "memory:", options) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def small(server: ForkedServer) -> Iterator[Api]:
+    with server.channel() as channel:
         yield Api(server.stub(channel), "small")
 
 
@@ -37,7 +43,10 @@ def inputs(steps: int = 1) -> Any:
     return np.ones((steps, 1), np.float32)
 
 
-def test_the_limit_on_items_leaves_room_for_their_replies(small: Api, session: str, frame_way: Way) -> None:
+def test_the_limit_on_items_leaves_room_for_their_replies(
+    server: ForkedServer, small: Api, session: str, frame_way: Way
+) -> None:
+    assert f"max_frame_items: {ITEMS}, not 100000, so that replies fit into max_message_bytes" in server.output()
     model: pb.ModelInfo = small.call("GetModel", pb.GetModelRequest())
     assert model.max_frame_items == ITEMS
     at = small.open(session)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from cellkeeper_service.converters import import_onnx
+from cellkeeper_service.converters import Missing, import_onnx
 from cellkeeper_service.engine.load import offline
 from cellkeeper_service.model.config import GraphConfig
 from onnx import TensorProto, helper, numpy_helper
@@ -86,6 +86,23 @@ def test_states_start_where_they_are_told(tmp_path: Path) -> None:
     config_of(handmade_graph(), tmp_path / "m", constants=HANDMADE_CONSTANTS, initial=initial)
     after = offline(tmp_path / "m", np.zeros((1, 2), np.float32))
     assert after["state.peak"].tolist() == [9.0] * 6
+
+
+def test_each_feature_has_its_own_value_for_missing_ones(tmp_path: Path) -> None:
+    options = {"constants": HANDMADE_CONSTANTS, **QUICK}
+    import_onnx(handmade_graph(), tmp_path / "m", missing=Missing("constant", (1.5, -2.0)), **options)
+    given = np.array([[np.nan, 3.0], [4.0, np.nan]], np.float32)
+    filled = np.array([[1.5, 3.0], [4.0, -2.0]], np.float32)
+    for name, values in offline(tmp_path / "m", given).items():
+        np.testing.assert_array_equal(values, offline(tmp_path / "m", filled)[name])
+    words = r"missing: value: got \(1.0, 2.0, 3.0\), expected a list of 2 finite float32 numbers"
+    three = Missing("constant", (1.0, 2.0, 3.0))
+    refused(tmp_path, words, import_onnx, handmade_graph(), tmp_path / "n", missing=three, **options)
+
+
+def test_token_ids_are_never_missing(tmp_path: Path) -> None:
+    words = "missing: got hold, expected reject: token ids are never missing"
+    refused(tmp_path, words, import_onnx, words_graph(), tmp_path / "m", vocabulary=20, missing=Missing("hold"))
 
 
 @pytest.mark.parametrize(

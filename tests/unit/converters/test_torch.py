@@ -125,6 +125,18 @@ def test_values_for_missing_ones_that_do_not_fit_are_refused(value: Any, words: 
     refused(tmp_path, f"^missing: {words}", import_torch, layers, tmp_path / "m", missing=missing)
 
 
+def test_token_ids_are_never_missing(tmp_path: Path) -> None:
+    layers, missing = [nn.Embedding(10, 4), nn.GRU(4, 8)], Missing("hold")
+    refused(
+        tmp_path,
+        "^missing: got hold, expected reject: token ids are never missing",
+        import_torch,
+        layers,
+        tmp_path / "m",
+        missing=missing,
+    )
+
+
 def test_a_bidirectional_layer_is_named(tmp_path: Path) -> None:
     model = nn.ModuleDict({"rnn": nn.LSTM(3, 8, bidirectional=True), "head": nn.Linear(16, 1)})
     refused(tmp_path, r"rnn \(LSTM\): bidirectional; the backward", import_torch, model, tmp_path / "m")

@@ -247,7 +247,7 @@ def test_what_took_work_is_finished_whatever_its_result(result: object) -> None:
     assert rate_with(result) == pytest.approx(200, rel=0.1)
 
 
-def test_what_goes_on_as_another_is_not_finished() -> None:
+def test_what_leaves_to_enter_again_is_not_finished() -> None:
     busy = control()
     first, *_ = enter(busy, 2, now=0.0)
     busy.release(first)

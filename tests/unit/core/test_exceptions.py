@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cellkeeper_service.core import advance, committing, computing, core, loading
+from cellkeeper_service.core import advance, commit, computing, core, loading
 
 from .acts import at_rest, opened, standing
 from .counting_engine import expected
@@ -30,7 +30,7 @@ PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "a chunk is begun": (advance, "start_chunk", lambda cached, step: step.key.session),
     "a slice was computed": (core, "take_slice", lambda context, batch, row, cached, work: cached.session.key.session),
     "a chunk was computed": (core, "finish_chunk", lambda context, cached, step: step.key.session),
-    "a commit is built": (committing, "build_commit", lambda session, requests, now_ms: session.key.session),
+    "a commit is built": (commit, "build_commit", lambda session, requests, now_ms: session.key.session),
     "a commit was done": (core, "committed", lambda context, commit: commit.session.key.session),
 }
 

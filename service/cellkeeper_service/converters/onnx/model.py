@@ -274,12 +274,10 @@ def _input(
     declaration: Declaration, renamed: Mapping[str, str], vocabulary: int, missing: Missing, place: str
 ) -> Features | Tokens | NamedInputs:
     """Returns the config of the input. renamed: the names of the inputs in the bundle's graph."""
+    if (declaration.named or vocabulary) and missing != Missing():
+        why = "several inputs do not take missing values" if declaration.named else "token ids are never missing"
+        raise ImportRefused(f"{place}: missing", f"got {missing.policy}, expected reject: {why}")
     if declaration.named:
-        if missing != Missing():
-            raise ImportRefused(
-                f"{place}: missing",
-                f"got {missing.policy}, expected reject: several inputs do not take missing values",
-            )
         return NamedInputs(
             tuple(
                 NamedInput(spec.name, renamed[spec.name], spec.shape, spec.dtype, spec.vocabulary)
