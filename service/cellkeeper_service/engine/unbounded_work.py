@@ -35,6 +35,7 @@ SIZED_BY: Mapping[str, slice] = {
     "BlackmanWindow": slice(0, 1),
     "HammingWindow": slice(0, 1),
     "HannWindow": slice(0, 1),
+    "STFT": slice(1, 4, 2),  # the step between frames, and their length
 }
 """By operator: the inputs whose values decide the size of the result. Others' results are not much larger than their
 inputs."""

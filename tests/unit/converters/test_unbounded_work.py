@@ -139,6 +139,7 @@ SIZES = {  # by operator, as documented: its inputs, with those that decide the 
     "Pad": "data PADS value axes",
     "Range": "START LIMIT DELTA",
     "Resize": "x SCALES_BEFORE_OPSET_11 SCALES SIZES",
+    "STFT": "signal FRAME_STEP window FRAME_LENGTH",
     "Tile": "input REPEATS",
     "Upsample": "x SCALES",
 }
