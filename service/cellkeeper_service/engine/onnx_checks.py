@@ -15,6 +15,8 @@ from onnx import numpy_helper
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.config import GraphConfig
 
+from .batch_axis.shapes import used_names
+
 RANDOM = (
     "RandomNormal",
     "RandomNormalLike",
@@ -135,7 +137,7 @@ def _reached(graph: Any, names: Iterable[str]) -> set[str]:
     """Returns the values that are computed from `names`, except those computed from shapes alone."""
     reached = set(names)
     for node in graph.node:  # in topological order, as ONNX requires
-        if node.op_type != "Shape" and reached & set(node.input):
+        if node.op_type != "Shape" and reached & used_names([node]):
             reached |= {name for name in node.output if name}
     return reached
 

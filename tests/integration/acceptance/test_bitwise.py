@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from testing.forked_server import ForkedServer
+from testing.server_process import ServerProcess
 from testing.wire_client import Replica
 
 from .crew import Crew, Habits, check_at_rest
@@ -43,7 +43,7 @@ async def test_a_served_stream_equals_an_offline_run(
         sequence for model in models for sequence in make_sequences(model, SESSIONS.get(model.name, 16), 90, draw)
     ]
     words = ("--device", "cpu", *options)
-    with ForkedServer([bundle for bundle, _ in kinds], f"sqlite:{tmp_path / 'store.db'}", words) as server:
+    with ServerProcess([bundle for bundle, _ in kinds], f"sqlite:{tmp_path / 'store.db'}", words) as server:
         await check_models(server, models)
         crew = Crew([server.target], sequences, Habits())
         await crew.open_all(draw)
@@ -59,7 +59,7 @@ async def test_a_served_stream_equals_an_offline_run(
             assert widest_batch(server) > 4
 
 
-async def kill_at(server: ForkedServer, marks: list[asyncio.Event]) -> Counter[str]:
+async def kill_at(server: ServerProcess, marks: list[asyncio.Event]) -> Counter[str]:
     """Kills the server at each mark. Returns the sum of the killed processes' counters.
 
     The last process may have only a few sessions left, and room for all of them.
@@ -73,11 +73,11 @@ async def kill_at(server: ForkedServer, marks: list[asyncio.Event]) -> Counter[s
     return earlier
 
 
-def counted(server: ForkedServer) -> Counter[str]:
+def counted(server: ServerProcess) -> Counter[str]:
     return Counter({name: int(server.metric(name)) for name in COUNTERS})
 
 
-async def check_models(server: ForkedServer, models: list[Model]) -> None:
+async def check_models(server: ServerProcess, models: list[Model]) -> None:
     """Checks that the server says it is exact, with the numerics of the offline runs."""
     async with Replica(server.target) as replica:
         reply = await replica.call("ListModels", pb.ListModelsRequest())
@@ -85,7 +85,7 @@ async def check_models(server: ForkedServer, models: list[Model]) -> None:
     assert served == {model.name: (True, model.engine.numerics) for model in models}
 
 
-def widest_batch(server: ForkedServer) -> int:
+def widest_batch(server: ServerProcess) -> int:
     """Returns the largest bucket of batch sizes in use."""
     bounds = []
     for line in server.metrics().splitlines():

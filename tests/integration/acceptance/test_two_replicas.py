@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
+from testing.server_process import ServerProcess
 
 from .crew import Crew, Habits, check_at_rest
 from .models import counting_and_lstm
@@ -53,11 +53,11 @@ async def test_on_one_redis(mishap: str, kinds: Kinds, seed: int, own_redis: Red
     await drive(servers, own_redis, mishap, kinds, seed)
 
 
-def make_server(kinds: Kinds, store: str) -> ForkedServer:
-    return ForkedServer([bundle for bundle, _ in kinds], store, OPTIONS)
+def make_server(kinds: Kinds, store: str) -> ServerProcess:
+    return ServerProcess([bundle for bundle, _ in kinds], store, OPTIONS)
 
 
-async def drive(servers: list[ForkedServer], redis: RedisServer | None, mishap: str, kinds: Kinds, seed: int) -> None:
+async def drive(servers: list[ServerProcess], redis: RedisServer | None, mishap: str, kinds: Kinds, seed: int) -> None:
     draw = random.Random(seed)
     sequences = [sequence for _, model in kinds for sequence in make_sequences(model, 14, 250, draw)]
     with ExitStack() as stack:
@@ -85,7 +85,7 @@ async def drive(servers: list[ForkedServer], redis: RedisServer | None, mishap: 
 
 
 async def cause(
-    mishap: str, servers: list[ForkedServer], redis: RedisServer | None, crew: Crew, draw: random.Random
+    mishap: str, servers: list[ServerProcess], redis: RedisServer | None, crew: Crew, draw: random.Random
 ) -> None:
     """Causes the mishap three times: to a random server, or to the store."""
     marks = [(crew.reached(share), crew.reached(share + 0.1)) for share in (0.2, 0.45, 0.7)]

@@ -131,6 +131,7 @@ def test_failures_are_one_line(target: str, arguments: list[str], text: str, say
         ("2>&-", "sessions list", (0, "SESSION\tSTEP\tIDLE\tTTL\tSTATE\n", "")),
     ],
 )
+@pytest.mark.parametrize("target", ["real"], indirect=True)
 def test_streams_that_are_closed(target: str, closed: str, arguments: str, ends: tuple[int, str, str]) -> None:
     """Python has no object for a closed stream, and the next connection would get its number."""
     if "delete" in arguments:

@@ -51,13 +51,25 @@ class FickleInChunks(OnnxRuntimeEngine):
 
 
 class FickleForLargeValues(OnnxRuntimeEngine):
-    """A faulty engine: it rounds chunks of several steps differently if they have large values."""
+    """A faulty engine: it rounds chunks of several steps differently if they have values larger than `most`."""
+
+    most = 100.0
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         computed = super().run(inputs, read, write, wanted)
-        large = np.abs(inputs).max(axis=(0, 2)) > 100
+        large = np.abs(inputs).max(axis=(0, 2)) > self.most
         if len(inputs) > 1:
             computed.outputs["prediction"][:, large] *= LAST_BIT
+        return computed
+
+
+class FickleInOddChunks(OnnxRuntimeEngine):
+    """A faulty engine: it rounds chunks of 3, 5, 7 ... steps differently, up to 15."""
+
+    def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
+        computed = super().run(inputs, read, write, wanted)
+        if len(inputs) in range(3, 16, 2):
+            computed.outputs["prediction"][...] *= LAST_BIT
         return computed
 
 
@@ -82,6 +94,20 @@ def test_names_what_cannot_be_mended(flaw: Any) -> None:
 @pytest.mark.parametrize("max_batch", [1, 2, 3, 8, 64])
 def test_tries_extreme_sequences_with_any_max_batch(max_batch: int) -> None:
     engine = FickleForLargeValues(bundle_of("lstm"), max_batch)
+    settle(engine)
+    assert not engine.exact
+
+
+def test_bits_count_even_where_the_size_of_a_difference_does_not() -> None:
+    engine = FickleForLargeValues(bundle_of("lstm"), 8)
+    engine.most = 1e5  # only sequences that are there as neighbors
+    settle(engine)
+    assert not engine.exact
+    assert 0 < engine.tolerance < 1e-20
+
+
+def test_tries_chunks_of_any_length() -> None:
+    engine = FickleInOddChunks(bundle_of("lstm"), 8)
     settle(engine)
     assert not engine.exact
 

@@ -35,7 +35,7 @@ def infer(
     part.node.extend(node for node in graph.node[start:] if node.output[0] not in constants)
     for node in part.node:
         _forget(node)
-    used = _used(part.node) | {value.name for value in graph.output}
+    used = used_names(part.node) | {value.name for value in graph.output}
     made = {name for node in part.node for name in node.output}
     inputs = {value.name: value.type for value in graph.input} | dict(given)
     for tensor in graph.initializer:
@@ -118,10 +118,11 @@ def _forget(node: Any) -> None:
             _forget(inner)
 
 
-def _used(nodes: Iterable[Any]) -> set[str]:
+def used_names(nodes: Iterable[Any]) -> set[str]:
+    """Returns the names that the nodes use, also those that graphs inside them take from around."""
     names = set()
     for node in nodes:
         names |= set(node.input)
         for body in bodies(node):
-            names |= _used(body.node) | {value.name for value in body.output}
+            names |= used_names(body.node) | {value.name for value in body.output}
     return names - {""}
