@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
+from cellkeeper_service.address import check_free
 from cellkeeper_service.errors import StartError
 
 from .contract import Contract
@@ -103,9 +104,12 @@ class RpcServer:
 
     async def start(self, address: str) -> int:
         """Listens, begins to serve, and returns the port. Raises StartError."""
+        host, _, asked = address.rpartition(":")
         if not self._share_port:
-            _check_free(address)
-        host = address.rpartition(":")[0]
+            try:
+                check_free(host.strip("[]"), int(asked))  # gRPC would report it too, but in its own log lines
+            except OSError as error:
+                raise StartError(f"cannot listen on {address} ({error}); choose another with --listen") from error
         port = 0
         for listener in self._listeners:
             try:
@@ -146,18 +150,3 @@ class RpcServer:
 
 def _not_free(address: str) -> StartError:
     return StartError(f"cannot listen on {address}: is the port taken? choose another with --listen")
-
-
-def _check_free(address: str) -> None:
-    """Raises StartError if nobody can listen on the address. gRPC would report it too, but in its own log lines."""
-    host, _, port = address.rpartition(":")
-    try:
-        found = socket.getaddrinfo(
-            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, _, _, _, place = found[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
-    except OSError as error:
-        raise StartError(f"cannot listen on {address} ({error}); choose another with --listen") from error

@@ -33,7 +33,7 @@ async def server() -> AsyncIterator[CountingServer]:
 
 @pytest.fixture
 async def client(server: CountingServer) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(f"localhost:{server.port}", timeout=20, backoff=QUICK) as made:
+    async with AsyncClient(f"127.0.0.1:{server.port}", timeout=20, backoff=QUICK) as made:
         yield made
 
 
@@ -46,7 +46,7 @@ class ServerThread:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.server = self.do(self._make())
-        self.target = f"localhost:{self.server.port}"
+        self.target = f"127.0.0.1:{self.server.port}"
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)

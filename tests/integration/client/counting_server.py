@@ -139,9 +139,9 @@ class CountingServer(CellkeeperServicer):
     async def start(self, port: int = 0) -> str:
         self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         add_CellkeeperServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
-        self.port = self._server.add_insecure_port(f"localhost:{port}")
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         await self._server.start()
-        return f"localhost:{self.port}"
+        return f"127.0.0.1:{self.port}"
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -65,7 +65,7 @@ def test_a_closed_client(counting: ServerThread, call: Callable[[Any], object]) 
 
 
 async def test_those_of_asyncio(server: CountingServer) -> None:
-    async with AsyncClient(f"localhost:{server.port}") as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}") as client:
         session, group = await client.session("a"), await client.group(["b"])
         for one in (session, group):
             await one.close()
@@ -137,7 +137,7 @@ async def test_closing_ends_calls_that_wait_for_their_next_attempt() -> None:
 
 
 async def test_closing_ends_whoever_waits_for_a_late_step(server: CountingServer) -> None:
-    client = AsyncClient(f"localhost:{server.port}", timeout=60)
+    client = AsyncClient(f"127.0.0.1:{server.port}", timeout=60)
     session, group = await client.session("a"), await client.group(["b"])
     server.gate.clear()
     with pytest.raises(DeadlineExceeded):

@@ -128,7 +128,7 @@ async def test_what_the_server_lost_is_sent_again(
 
 @pytest.mark.parametrize("options", [{"buffer_steps": 4, "window_steps": 4}, {"buffer_bytes": 4 * 8}])
 async def test_a_loss_beyond_what_is_kept(server: CountingServer, options: dict[str, int]) -> None:
-    async with AsyncClient(f"localhost:{server.port}", backoff=QUICK, **options) as client:  # type: ignore[arg-type]
+    async with AsyncClient(f"127.0.0.1:{server.port}", backoff=QUICK, **options) as client:  # type: ignore[arg-type]
         group = await client.group(IDS)
         await counted(group, 6)
         server.records["s0"].cut(5)
@@ -333,7 +333,7 @@ class Pair:
 async def pair(server: CountingServer) -> AsyncIterator[Pair]:
     other = CountingServer(server.records)
     await other.start()
-    targets = [f"localhost:{server.port}", f"localhost:{other.port}"]
+    targets = [f"127.0.0.1:{server.port}", f"127.0.0.1:{other.port}"]
     names: dict[str, list[str]] = {target: [] for target in targets}
     for number in range(1000):
         names[rendezvous(f"s{number}", targets)[0]].append(f"s{number}")

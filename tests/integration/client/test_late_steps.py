@@ -331,7 +331,7 @@ async def test_a_caller_cancelled_with_its_answer_there(client: AsyncClient, ser
 
 
 async def test_closing_says_that_a_step_may_count(server: CountingServer) -> None:
-    async with AsyncClient(f"localhost:{server.port}", backoff=QUICK) as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}", backoff=QUICK) as client:
         session = await client.open("a")
         server.gate.clear()
         waiting = asyncio.ensure_future(session.step(ONE))

@@ -16,7 +16,7 @@ X = [1.0, 1.0]
 
 @pytest.fixture
 async def session(server: CountingServer) -> AsyncSession:
-    client = AsyncClient(f"localhost:{server.port}", window_steps=4)
+    client = AsyncClient(f"127.0.0.1:{server.port}", window_steps=4)
     return await client.session("pump")
 
 

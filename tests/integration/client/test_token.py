@@ -45,7 +45,7 @@ async def test_a_step_without_a_usable_token_ends_at_once(
     server: CountingServer, source: Callable[[], Any], text: str
 ) -> None:
     tokens = Tokens()
-    async with AsyncClient(f"localhost:{server.port}", token=tokens, backoff=QUICK) as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}", token=tokens, backoff=QUICK) as client:
         session, group = await client.session("pump"), await client.group(["a", "b"])
         await session.step(X)
         tokens.source = source
@@ -67,7 +67,7 @@ async def test_a_step_without_a_usable_token_ends_at_once(
 async def test_a_step_that_was_sent_before_is_late(server: CountingServer) -> None:
     """What ends a stream says nothing of a step that the server may have applied before."""
     tokens = Tokens()
-    async with AsyncClient(f"localhost:{server.port}", token=tokens, backoff=QUICK) as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}", token=tokens, backoff=QUICK) as client:
         session, group = await client.session("pump"), await client.group(["a"])
         sent: AsyncSession | AsyncGroup
         for sent, x in ((session, X), (group, [X])):
@@ -89,7 +89,7 @@ async def test_steps_that_wait_do_not_build_on_a_late_step_that_is_refused_with_
     server: CountingServer,
 ) -> None:
     tokens = Tokens()
-    async with AsyncClient(f"localhost:{server.port}", token=tokens, backoff=QUICK, window_steps=1) as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}", token=tokens, backoff=QUICK, window_steps=1) as client:
         session = await client.session("pump")
         await session.step(X)
         tokens.source = str
@@ -111,7 +111,7 @@ def test_what_is_no_token_is_refused(given: Any) -> None:
 
 
 async def test_a_file_that_is_gone(server: CountingServer, tmp_path: Path) -> None:
-    async with AsyncClient(f"localhost:{server.port}", token=tmp_path / "token", backoff=QUICK) as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}", token=tmp_path / "token", backoff=QUICK) as client:
         with pytest.raises(InvalidArgument, match=f"token: cannot read {tmp_path / 'token'}: No such file") as told:
             await client.models()
         assert told.value.field == "token"

@@ -180,7 +180,7 @@ async def test_concurrent_steps_share_frames(client: AsyncClient, server: Counti
 
 
 async def test_a_frame_never_passes_its_limit(server: CountingServer) -> None:
-    async with AsyncClient(f"localhost:{server.port}", max_frame_items=10, backoff=QUICK) as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}", max_frame_items=10, backoff=QUICK) as client:
         sessions = [await client.open(f"s{index}") for index in range(64)]
         await asyncio.gather(*(session.step(ONE) for session in sessions))
     assert max(server.frame_sizes) == 10
@@ -269,7 +269,7 @@ async def test_leaving_a_stream_takes_back_what_was_not_sent(client: AsyncClient
 
 
 async def test_leaving_a_stream_takes_back_what_is_beyond_the_window(server: CountingServer) -> None:
-    async with AsyncClient(f"localhost:{server.port}", window_steps=4, backoff=QUICK) as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}", window_steps=4, backoff=QUICK) as client:
         session = await client.open("a")
         samples = [[float(10**i), 0.0] for i in range(6)]
         server.gate.clear()
@@ -284,7 +284,7 @@ async def test_leaving_a_stream_takes_back_what_is_beyond_the_window(server: Cou
 
 
 async def test_a_cancelled_step_takes_those_behind_it_along(server: CountingServer) -> None:
-    async with AsyncClient(f"localhost:{server.port}", window_steps=1, backoff=QUICK) as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}", window_steps=1, backoff=QUICK) as client:
         session = await client.open("a")
         server.gate.clear()
         steps = [asyncio.ensure_future(session.step([float(10**i), 0.0])) for i in range(3)]
@@ -436,7 +436,7 @@ async def test_a_lost_tail_is_replayed(client: AsyncClient, server: CountingServ
 
 
 async def test_a_tail_longer_than_the_buffer_is_lost(server: CountingServer) -> None:
-    async with AsyncClient(f"localhost:{server.port}", window_steps=5, buffer_steps=5, backoff=QUICK) as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}", window_steps=5, buffer_steps=5, backoff=QUICK) as client:
         session = await client.open("a")
         await take(session, [ONE] * 30)
         server.records["a"].cut(12)
@@ -466,7 +466,7 @@ async def test_a_fork_sends_a_lost_tail_again_first(client: AsyncClient, server:
 
 
 async def test_a_fork_whose_source_is_lost_says_so(server: CountingServer) -> None:
-    async with AsyncClient(f"localhost:{server.port}", window_steps=5, buffer_steps=5, backoff=QUICK) as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}", window_steps=5, buffer_steps=5, backoff=QUICK) as client:
         session = await client.open("a")
         await take(session, [ONE] * 30)
         server.records["a"].cut(12)
@@ -593,7 +593,7 @@ async def test_the_deadline_names_what_was_in_the_way(client: AsyncClient, serve
 
 
 async def test_a_silent_server_is_given_up(server: CountingServer) -> None:
-    async with AsyncClient(f"localhost:{server.port}", attempt_timeout=0.1, backoff=QUICK) as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}", attempt_timeout=0.1, backoff=QUICK) as client:
         session = await client.open("a")
         server.gate.clear()
         waiting = asyncio.ensure_future(session.step(ONE))
@@ -627,7 +627,7 @@ async def test_a_cancelled_step_that_was_sent_counts_once(client: AsyncClient, s
 
 
 async def test_closing_ends_what_waits(server: CountingServer) -> None:
-    client = AsyncClient(f"localhost:{server.port}")
+    client = AsyncClient(f"127.0.0.1:{server.port}")
     session = await client.open("a")
     server.gate.clear()
     waiting = asyncio.ensure_future(session.step(ONE))

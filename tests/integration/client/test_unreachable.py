@@ -60,7 +60,7 @@ def test_a_name_that_does_not_resolve_is_told_soon() -> None:
 
 async def test_one_of_several_that_is_there_is_enough(server: CountingServer) -> None:
     with refusing_address() as one, refusing_address() as other:
-        async with AsyncClient([one, f"localhost:{server.port}", other], backoff=QUICK, connect_timeout=0.0) as client:
+        async with AsyncClient([one, f"127.0.0.1:{server.port}", other], backoff=QUICK, connect_timeout=0.0) as client:
             for index in range(6):
                 assert (await (await client.open(f"s{index}")).step(ONE)).tolist() == [1, 1]
 
@@ -92,7 +92,7 @@ async def test_a_server_that_was_there_is_waited_for() -> None:
 
 
 async def test_every_timeout_names_target_cause_and_time(server: CountingServer) -> None:
-    target = f"localhost:{server.port}"
+    target = f"127.0.0.1:{server.port}"
     async with AsyncClient(target, backoff=QUICK) as client:
         session = await client.open("a")
         server.gate.clear()

@@ -282,6 +282,20 @@ def test_a_port_that_is_taken(counting_model: Path, taken: int) -> None:
     assert line.endswith("; choose another with --listen")
 
 
+@pytest.mark.parametrize("flag", ["--listen", "--http-listen"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_port_that_is_taken_at_one_of_the_addresses_of_a_name(
+    counting_model: Path, tmp_path: Path, flag: str, workers: int
+) -> None:
+    """On the others alone, clients that look at ::1 first would find another program."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        place = f"localhost:{taken.getsockname()[1]}"
+        store = f"--store=sqlite:{tmp_path / 's.db'}"
+        line = serve(counting_model, store, f"{flag}={place}", f"--workers={workers}").line
+    assert line.startswith(f"cannot listen on {place} (")
+    assert line.endswith(f"; choose another with {flag}")
+
+
 def test_a_metrics_port_that_is_taken(counting_model: Path, taken: int) -> None:
     line = serve(counting_model, "--store=memory:", f"--metrics-listen=127.0.0.1:{taken}").line
     assert line.startswith(f"metrics: cannot listen on 127.0.0.1:{taken} ")

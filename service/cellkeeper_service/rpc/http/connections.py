@@ -10,7 +10,7 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from cellkeeper_service.address import address_text
+from cellkeeper_service.address import address_text, check_free
 from cellkeeper_service.errors import StartError, internal_error, invalid
 from cellkeeper_service.logs import PerSecond
 from cellkeeper_service.rpc.tls import Certificates
@@ -77,6 +77,8 @@ class Connections:
         await self._runner.setup()
         tls = None if self._certificates is None else self._certificates.context()
         try:
+            if not share_port:
+                check_free(host, port)
             family, _, _, _, place = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM,
                                                         flags=socket.AI_PASSIVE)[0]  # fmt: skip
             self._server = await asyncio.get_running_loop().create_server(
