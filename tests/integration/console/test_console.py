@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from .console import MODEL, TOKEN_MODEL, Console, ConsolePage
 
@@ -190,6 +190,23 @@ def test_reset_and_delete_ask_by_name(page: ConsolePage, console: Console) -> No
     expect(page.heading("Sessions")).to_be_visible()
     page.page.get_by_role("searchbox").fill("ended")
     expect(page.page.get_by_text("No session of co2 begins with “ended”.")).to_be_visible()
+
+
+def test_who_goes_elsewhere_while_a_session_is_deleted_stays_there(page: ConsolePage, console: Console) -> None:
+    console.session("left")
+    page.open("left")
+    held: list[Route] = []
+    page.page.route("**/sessions/left?generation=*", lambda route: held.append(route))
+    page.button("Delete…").click()
+    with page.page.expect_request("**/sessions/left?generation=*"):
+        page.button("Delete").click()
+    page.go("#/now")
+    expect(page.heading("Now")).to_be_visible()
+    held[0].continue_()
+    expect(page.page.get_by_text("left is deleted.").first).to_be_visible()
+    expect(page.page.get_by_role("dialog")).to_have_count(0)
+    assert page.page.evaluate("location.hash") == "#/now"
+    page.page.unroute("**/sessions/left?generation=*")
 
 
 def test_a_session_that_somebody_deletes_is_said_to_be_gone(page: ConsolePage, console: Console) -> None:

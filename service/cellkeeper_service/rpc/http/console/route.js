@@ -30,6 +30,11 @@ export function parseRoute(hash) {
   return { view: "unknown", path };
 }
 
+/** Goes to another view, unless the user has left the one of `from` (location.hash) while it waited for an answer. */
+export function goOn(from, hash) {
+  if (location.hash === from) location.hash = hash;
+}
+
 export function modelHash(model) {
   return `#/models/${encodeURIComponent(model)}`;
 }

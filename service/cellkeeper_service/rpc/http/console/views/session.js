@@ -2,7 +2,7 @@ import { newRequestId } from "../api.js";
 import { ask, field } from "../dialogs.js";
 import { card, element, empty, page, problem, put } from "../element.js";
 import { readable } from "../format.js";
-import { compareHash, modelHash, sessionsHash } from "../route.js";
+import { compareHash, goOn, modelHash, sessionsHash } from "../route.js";
 import { SessionFeed } from "../session-feed.js";
 import { deleteSessions, resetSessions } from "./bulk.js";
 import { ForecastForm } from "./forecast-form.js";
@@ -126,6 +126,7 @@ export class SessionView {
   }
 
   async #fork() {
+    const from = location.hash;
     const forked = await ask({
       title: `Fork ${this.title}`,
       text: "A copy with the same state, log and step, under another id. It is independent: its steps change nothing here. Both are shown side by side.",
@@ -140,11 +141,12 @@ export class SessionView {
         return target;
       },
     });
-    if (forked) location.hash = compareHash(this.model, this.session, forked);
+    if (forked) goOn(from, compareHash(this.model, this.session, forked));
   }
 
   async #delete() {
-    if (await deleteSessions(this.context.api, [this.feed.info])) location.hash = sessionsHash(this.model);
+    const from = location.hash;
+    if (await deleteSessions(this.context.api, [this.feed.info])) goOn(from, sessionsHash(this.model));
   }
 }
 

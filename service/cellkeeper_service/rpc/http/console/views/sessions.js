@@ -2,7 +2,7 @@ import { sessionPath } from "../api.js";
 import { announce } from "../dialogs.js";
 import { element, empty, problem, put } from "../element.js";
 import { counted, integer } from "../format.js";
-import { sessionHash, sessionsHash } from "../route.js";
+import { goOn, sessionHash, sessionsHash } from "../route.js";
 import { SessionSearch } from "../session-search.js";
 import { deleteSessions, resetSessions } from "./bulk.js";
 import { SessionTable } from "./session-table.js";
@@ -135,10 +135,11 @@ export class SessionsView {
 
   /** Opens the session with exactly this id if there is one; otherwise focuses the first that was found. */
   async #open(id) {
+    const from = location.hash;
     for (const model of this.names) {
       try {
         await this.context.api.get(sessionPath(model, id));
-        location.hash = sessionHash(model, id);
+        goOn(from, sessionHash(model, id));
         return;
       } catch {
         // not in this model
