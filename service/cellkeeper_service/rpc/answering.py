@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
-import grpc
-
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.errors import Reason, Rejection, internal_error
 
 from .authenticator import Authenticator
-from .call_context import CallContext
+from .call_context import EOF, CallContext
 from .caller import Caller
 from .catalog import Catalog
 from .charges import Charge
@@ -88,7 +86,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
             caller.enter()
             try:
                 request = await self.unread.read(context)
-                if request is grpc.aio.EOF:  # type: ignore[attr-defined]
+                if request is EOF:
                     raise asyncio.CancelledError("the caller left before its message arrived")
                 self.authenticator.check(caller)  # again: the message may have taken a while
                 if isinstance(request, Malformed):

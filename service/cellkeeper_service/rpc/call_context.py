@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 
 
+class _End:
+    def __repr__(self) -> str:
+        return "EOF"
+
+
+EOF: Final = _End()
+"""What `CallContext.read` returns after a call's last message."""
+
+
 class CallContext(Protocol):
-    """A call in flight. Implemented by `grpc.aio.ServicerContext`, and by HTTP requests (http/call.py)."""
+    """A call in flight. Implemented by gRPC calls (grpc_call.py) and by HTTP requests (http/call.py)."""
 
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
         """Returns the call's metadata, by lower-case name: `authorization`, `x-request-id` ..."""
@@ -24,7 +33,10 @@ class CallContext(Protocol):
         """Returns the peer's address as gRPC writes it: "ipv4:127.0.0.1:4711"."""
 
     async def read(self) -> Any:
-        """Returns the call's next message, or grpc.aio.EOF. Raises a Rejection for an unacceptable message."""
+        """Returns the call's next message, or EOF. Raises a Rejection for an unacceptable message."""
+
+    async def sent(self) -> None:
+        """Returns once the replies that were written have left, which a client that reads none of them prevents."""
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()

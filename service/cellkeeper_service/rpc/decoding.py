@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
@@ -22,6 +21,7 @@ from .catalog import WireLimits
 from .contract import Contract, proto_of
 from .encoding import encoder
 from .field_count import has_more_fields
+from .method import Method
 
 SERVICE = cellkeeper_pb2.DESCRIPTOR.services_by_name["Cellkeeper"]
 CONTRACT = Contract(SERVICE.full_name, proto_of(cellkeeper_pb2.DESCRIPTOR))
@@ -57,29 +57,18 @@ def decoder(message_class: Any, max_fields: int) -> Callable[[bytes], Any]:
     return decode
 
 
-def handlers(
-    servicer: object, limits: WireLimits, service: Any = SERVICE, path: str = ""
-) -> grpc.GenericRpcHandler[Any, Any]:
-    """Binds each of the service's RPCs to the servicer's method of the same name.
-
-    gRPC sees the unary RPCs as streams of one message, which is the same on the wire and costs no more. It then hands
-    over a call before reading its message, so the message of a refused call is never read.
-    Nor is a second message of a unary RPC: to know that none follows, each call would have to be read a second time,
-    until its client half-closes, which takes 20 to 30 microseconds of the server's CPU time.
+def methods(servicer: object, limits: WireLimits, service: Any = SERVICE, path: str = "") -> dict[str, Method]:
+    """Binds each of the service's RPCs to the servicer's method of the same name. Returns them by their paths.
 
     path: the name by which clients call the service, if it is not the descriptor's.
     """
-    made = {}
     encode = encoder(limits.max_message_bytes)
-    for method in service.methods:
-        answer = getattr(servicer, method.name)
-        if method.client_streaming and method.server_streaming:
-            make = grpc.stream_stream_rpc_method_handler
-        else:
-            make = grpc.stream_unary_rpc_method_handler
-        made[method.name] = make(
-            answer,
-            request_deserializer=decoder(GetMessageClass(method.input_type), limits.max_message_fields),
-            response_serializer=encode,
+    return {
+        f"/{path or service.full_name}/{rpc.name}": Method(
+            getattr(servicer, rpc.name),
+            decoder(GetMessageClass(rpc.input_type), limits.max_message_fields),
+            encode,
+            streams=rpc.server_streaming,
         )
-    return grpc.method_handlers_generic_handler(path or service.full_name, made)
+        for rpc in service.methods
+    }

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-import grpc
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from cellkeeper_service.errors import Reason, Rejection
 
-from .call_context import CallContext
+from .call_context import EOF, CallContext
 from .contract import Contract, pool_of, proto_of
 from .decoding import Malformed, decoder
+from .method import Method
 from .status import abort
 from .unread import RETRY_DELAY_MS, Unread
 
@@ -35,8 +35,7 @@ MOST_UNREAD, MOST_SLOW = 256, 16
 class Public:
     """The handlers of both services.
 
-    Like those of the main service, they are streams to gRPC, so that a call is handed over before its message has
-    arrived (see decoding.handlers).
+    Messages are read with a time limit, like those of the main service.
     """
 
     def __init__(self) -> None:
@@ -48,16 +47,15 @@ class Public:
     async def set_status(self, service: str, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         await self._health.set(service, status)
 
-    def health_handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def health_methods(self) -> dict[str, Method]:
         decode = _decoder(health_pb2.HealthCheckRequest)
         encode = health_pb2.HealthCheckResponse.SerializeToString
-        methods: dict[str, Any] = {
-            "Check": grpc.stream_unary_rpc_method_handler(self._check, decode, encode),
-            "Watch": grpc.stream_stream_rpc_method_handler(self._watch, decode, encode),
+        return {
+            f"/{health.SERVICE_NAME}/Check": Method(self._check, decode, encode),
+            f"/{health.SERVICE_NAME}/Watch": Method(self._watch, decode, encode, streams=True),
         }
-        return grpc.method_handlers_generic_handler(health.SERVICE_NAME, methods)
 
-    def reflection_handlers(self, contracts: Sequence[Contract]) -> grpc.GenericRpcHandler[Any, Any]:
+    def reflection_methods(self, contracts: Sequence[Contract]) -> dict[str, Method]:
         """contracts: of the services other than health and reflection."""
         every = [*contracts, HEALTH, REFLECTION]
         names, pool = [contract.name for contract in every], pool_of(every)
@@ -71,13 +69,12 @@ class Public:
             self._reflections += 1
             try:
                 while (request := await self._request(context)) is not None:
-                    async for reply in servicer.ServerReflectionInfo(_one(request), context):
-                        yield reply
+                    yield [reply async for reply in servicer.ServerReflectionInfo(_one(request), context)]
             finally:
                 self._reflections -= 1
 
-        handler = grpc.stream_stream_rpc_method_handler(reflect, decode, encode)
-        return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": handler})
+        path = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+        return {path: Method(reflect, decode, encode, streams=True)}
 
     async def _check(self, unread: Any, context: CallContext) -> Any:
         return await self._health.Check(await self._first_request(context), context)
@@ -104,7 +101,7 @@ class Public:
             request = await self._unread.read(context)
         except Rejection as late:
             await abort(context, late)
-        if request is grpc.aio.EOF:  # type: ignore[attr-defined]
+        if request is EOF:
             return None
         if isinstance(request, Malformed):
             await abort(context, request.rejection())

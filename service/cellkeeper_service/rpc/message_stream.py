@@ -66,8 +66,8 @@ class MessageStream(ABC, Generic[In, Out]):
             self._reader.cancel()
             self._end_if_answered()
 
-    async def replies(self, messages: AsyncIterator[In | Malformed]) -> AsyncGenerator[Out, None]:
-        """Yields replies until every message is answered.
+    async def replies(self, messages: AsyncIterator[In | Malformed]) -> AsyncGenerator[list[Out], None]:
+        """Yields the replies that are ready, until every message is answered.
 
         Bytes that are not a message raise a Rejection, after the replies to the messages before them, because they do
         not say what should be answered.
@@ -76,12 +76,18 @@ class MessageStream(ABC, Generic[In, Out]):
             return
         reader = self._reader = asyncio.get_running_loop().create_task(self._read(messages))
         try:
-            while (reply := await self._next_out()) is not None:
-                if isinstance(reply, Rejection):
-                    raise reply
-                message, is_last = reply
-                yield message
-                if is_last:  # only now: a client that does not read its replies cannot cause more of them
+            while True:
+                if not self._out:
+                    self._awaits_out = asyncio.get_running_loop().create_future()
+                    await self._awaits_out
+                ready, answered = self._take_ready()
+                if not ready:
+                    end = self._out.popleft()
+                    if isinstance(end, Rejection):
+                        raise end
+                    break
+                yield ready
+                for _ in range(answered):  # only now: a client that does not read its replies cannot cause more of them
                     self._release()
             if reader.done() and not reader.cancelled():
                 reader.result()  # what ended the messages, even if `finish` was called after that
@@ -108,11 +114,15 @@ class MessageStream(ABC, Generic[In, Out]):
         if awaited is not None and not awaited.done():
             awaited.set_result(None)
 
-    async def _next_out(self) -> tuple[Out, bool] | Rejection | None:
-        while not self._out:
-            self._awaits_out = asyncio.get_running_loop().create_future()
-            await self._awaits_out
-        return self._out.popleft()
+    def _take_ready(self) -> tuple[list[Out], int]:
+        """Returns the replies before the stream's end, and how many of them are their messages' last ones."""
+        ready: list[Out] = []
+        answered = 0
+        while self._out and isinstance(first := self._out[0], tuple):
+            self._out.popleft()
+            ready.append(first[0])
+            answered += first[1]
+        return ready, answered
 
     async def _read(self, messages: AsyncIterator[In | Malformed]) -> None:
         try:

@@ -55,8 +55,8 @@ class OpenStreams:
 
     async def serve(
         self, rpc: str, context: CallContext, make: Callable[[Caller, float | None], MessageStream[Any, Any]]
-    ) -> AsyncGenerator[Any, None]:
-        """Yields the replies of one call, from its authentication to its status.
+    ) -> AsyncGenerator[list[Any], None]:
+        """Yields the replies of one call as they become ready, from its authentication to its status.
 
         make: builds the stream for this caller. Its second argument is the call's deadline in seconds of the monotonic
         clock, or None.
@@ -77,9 +77,12 @@ class OpenStreams:
                 self._half_sent.counted(context.peer(), stream.finish) as counted,
             ):
                 messages = self._unread.messages(context, counted.arrived)
-                async with aclosing(stream.replies(messages)) as replies:
-                    async for reply in replies:
-                        yield reply
+                try:
+                    async with aclosing(stream.replies(messages)) as replies:
+                        async for ready in replies:
+                            yield ready
+                finally:
+                    await context.sent()  # until then it counts, so that a client that reads nothing is cut off
         except Rejection as rejection:
             self._meter.rejected(rejection.reason.value)
             await abort(context, rejection, rpc)

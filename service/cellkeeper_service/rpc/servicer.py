@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -90,15 +89,11 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         self.meter.frame("out", len(frame))
         return reply
 
-    async def StepStream(
-        self, frames: AsyncIterator[pb.StepFrame], context: CallContext
-    ) -> AsyncIterator[pb.StepFrameReply]:
+    def StepStream(self, unread: Any, context: CallContext) -> AsyncGenerator[list[pb.StepFrameReply], None]:
         def make(caller: Caller, latest: float | None) -> Stream:
             return Stream(caller, self.core, self.meter, latest, self.authenticator.check)
 
-        async with aclosing(self._streams.serve("StepStream", context, make)) as replies:
-            async for reply in replies:
-                yield reply
+        return self._streams.serve("StepStream", context, make)
 
     @answering
     async def Reset(self, request: pb.ResetRequest, call: Call) -> pb.SessionResults:

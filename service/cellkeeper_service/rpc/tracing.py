@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import grpc
@@ -15,6 +16,7 @@ from .call_log import request_id_of
 from .decoding import SERVICE
 from .kserve.descriptor import PATH as KSERVE_PATH
 from .kserve.descriptor import SERVICE as KSERVE
+from .method import Method
 
 INSTALL = "pip install 'cellkeeper[otel]'"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -32,13 +34,14 @@ log = logging.getLogger(__name__)
 
 
 class Tracing(NamedTuple):
-    """interceptors: for the servers. close: exports what is still buffered, for some seconds at most."""
+    """traced: from methods by their paths to the same with spans. close: exports what is still buffered, for some
+    seconds at most."""
 
-    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]
+    traced: Callable[[Mapping[str, Method]], Mapping[str, Method]]
     close: Callable[[], object]
 
 
-OFF = Tracing((), lambda: None)
+OFF = Tracing(lambda methods: methods, lambda: None)
 
 
 def start_tracing(choice: str, variables: Mapping[str, str], version: str) -> Tracing:
@@ -64,7 +67,7 @@ def start_tracing(choice: str, variables: Mapping[str, str], version: str) -> Tr
         resource = resource.merge(Resource({"service.name": "cellkeeper"}))
     provider = TracerProvider(resource=resource.merge(Resource({"service.version": version})))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return Tracing((Spans(provider.get_tracer("cellkeeper_service", version)),), provider.shutdown)
+    return Tracing(Spans(provider.get_tracer("cellkeeper_service", version)).traced, provider.shutdown)
 
 
 def wanted(variables: Mapping[str, str]) -> bool:
@@ -75,7 +78,7 @@ def wanted(variables: Mapping[str, str]) -> bool:
     return exporter == "otlp" or (not exporter and any(variables.get(name) for name in ENDPOINTS))
 
 
-class Spans(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs alone
+class Spans:
     """Starts a span for each traced call. tracer: opentelemetry.trace.Tracer.
 
     Spans contain nothing of a message, of a refusal's text or of a session's id.
@@ -84,23 +87,11 @@ class Spans(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
     def __init__(self, tracer: Any) -> None:
         self._tracer = tracer
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        handler = await continuation(handler_call_details)
-        names = TRACED.get(handler_call_details.method)
-        if handler is None or names is None:
-            return handler
-        make, call = grpc.unary_unary_rpc_method_handler, handler.unary_unary
-        if handler.request_streaming:
-            make, call = grpc.stream_unary_rpc_method_handler, handler.stream_unary
-        return make(
-            self._in_span(*names, call),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+    def traced(self, methods: Mapping[str, Method]) -> dict[str, Method]:
+        return {
+            path: replace(method, answer=self._in_span(*TRACED[path], method.answer)) if path in TRACED else method
+            for path, method in methods.items()
+        }
 
     def _in_span(self, service: str, name: str, call: Call) -> Call:
         from opentelemetry import propagate

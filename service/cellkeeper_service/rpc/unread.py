@@ -11,11 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-
 from cellkeeper_service.errors import Reason, Rejection
 
-from .call_context import CallContext
+from .call_context import EOF, CallContext
 
 RETRY_DELAY_MS = 1000
 SWEEP_SECONDS = 0.1
@@ -61,7 +59,7 @@ class Unread:
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def read(self, context: CallContext) -> Any:
-        """Returns the call's first message, or grpc.aio.EOF. Raises a Rejection if it does not arrive in time."""
+        """Returns the call's first message, or EOF. Raises a Rejection if it does not arrive in time."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a message is read outside of a task")
@@ -73,7 +71,7 @@ class Unread:
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
         try:
-            return await _next(context)
+            return await context.read()
         except asyncio.CancelledError:
             if waiting.why is None:
                 raise
@@ -92,10 +90,10 @@ class Unread:
         The first has to arrive in time, the others at any time (half_sent.py limits what is buffered of them).
         """
         message = await self.read(context)
-        while message is not grpc.aio.EOF:  # type: ignore[attr-defined]
+        while message is not EOF:
             arrived()
             yield message
-            message = await _next(context)
+            message = await context.read()
 
     def _sweep(self) -> None:
         self._sweeping = None
@@ -130,16 +128,3 @@ class Unread:
         self._count -= 1
         if not calls:
             del self._by_peer[waiting.peer]
-
-
-async def _next(context: CallContext) -> Any:
-    """Returns the call's next message, or grpc.aio.EOF.
-
-    If gRPC has ended the call because its server stopped, nobody reads the reply, so the call counts as cancelled.
-    """
-    try:
-        return await context.read()
-    except grpc.aio.InternalError:
-        raise
-    except grpc.aio.BaseError as error:
-        raise asyncio.CancelledError(f"the call is over: {error}") from None

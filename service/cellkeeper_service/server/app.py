@@ -12,9 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import grpc
 
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
@@ -34,13 +31,14 @@ from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.catalog import Catalog
-from cellkeeper_service.rpc.decoding import CONTRACT, handlers
+from cellkeeper_service.rpc.decoding import CONTRACT, methods
 from cellkeeper_service.rpc.half_sent import HalfSent
 from cellkeeper_service.rpc.kserve.descriptor import contract as kserve_contract
 from cellkeeper_service.rpc.kserve.inference import Service
 from cellkeeper_service.rpc.kserve.servicer import About, KServeServicer
 from cellkeeper_service.rpc.kserve.statistics import Statistics
 from cellkeeper_service.rpc.kserve.tensor_names import TensorNames, read_names
+from cellkeeper_service.rpc.method import Method
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
@@ -177,16 +175,16 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
     streams = OpenStreams(authenticator, counted, unread, half_sent)
-    services = [handlers(Servicer(authenticator, loop, counted, unread, streams), wire)]
+    served = methods(Servicer(authenticator, loop, counted, unread, streams), wire)
     contracts = [CONTRACT]
     if settings.kserve == "on":
-        services += kserve_handlers(settings, prepared, authenticator, loop, unread, streams)
+        served |= kserve_methods(settings, prepared, authenticator, loop, unread, streams)
         contracts.append(kserve_contract())
     front = None
     if settings.http_listen:
         parts = authenticator, loop, meter, unread, streams, prepared.certificates
         front = make_front(settings, own_version(), models, wire, *parts)
-    server = RpcServer(services, contracts, streams, transport, prepared.tracing.interceptors)
+    server = RpcServer(prepared.tracing.traced(served), contracts, streams, transport)
     reloader = make_reloader(settings, models, prepared.costs, meter)
 
     meter.watch_queue(lambda: core.unanswered)
@@ -243,15 +241,15 @@ async def _drain(loop: CoreLoop, server: RpcServer, grace_seconds: float) -> Non
     await server.stop(1.0)
 
 
-def kserve_handlers(
+def kserve_methods(
     settings: Settings,
     prepared: Prepared,
     authenticator: Authenticator,
     loop: CoreLoop,
     unread: Unread,
     streams: OpenStreams,
-) -> list[grpc.GenericRpcHandler[Any, Any]]:
-    """Returns the handlers of KServe's protocol."""
+) -> dict[str, Method]:
+    """Returns the RPCs of KServe's protocol by their paths."""
     models, meter = prepared.models, prepared.meter
     longest_ms = settings.max_ttl_ms or settings.kserve_end_ttl_ms
     service = Service(prepared.names, min(settings.kserve_end_ttl_ms, longest_ms))
@@ -262,7 +260,7 @@ def kserve_handlers(
     about = About(own_version(), session_limits(settings).default_ttl_ms, why_not_ready)
     statistics = Statistics(list(models), meter.engine_calls)
     servicer = KServeServicer(authenticator, loop, guarded(meter), unread, streams, service, statistics, about)
-    return servicer.handlers(wire_limits(settings))
+    return servicer.methods(wire_limits(settings))
 
 
 def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:

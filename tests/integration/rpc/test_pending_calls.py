@@ -7,12 +7,13 @@ import socket
 import struct
 from typing import Any
 
-import grpc
 import pytest
 from cellkeeper_service.domain.meter import NullMeter
 from cellkeeper_service.rpc.authenticator import Authenticator
+from cellkeeper_service.rpc.call_context import CallContext
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.half_sent import HalfSent
+from cellkeeper_service.rpc.method import Method
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.unread import Unread
@@ -45,8 +46,9 @@ async def test_calls_that_arrive_while_the_loop_is_busy_are_answered_later(calls
     """They are more than gRPC keeps by default. Answers take no time, so few calls are in progress at once."""
     answered, all_answered = 0, asyncio.Event()
 
-    async def answer(request: bytes, context: Any) -> bytes:
+    async def answer(unread: Any, call: CallContext) -> bytes:
         nonlocal answered
+        await call.read()
         answered += 1
         if answered == calls:
             all_answered.set()
@@ -54,8 +56,8 @@ async def test_calls_that_arrive_while_the_loop_is_busy_are_answered_later(calls
 
     streams = OpenStreams(Authenticator(Catalog({}, WireLimits())), NullMeter(), Unread(1, 1, 1), HalfSent(1, 1))
     transport = Transport(max_message_bytes=1 << 20, max_connections=100, ping_ms=60_000, max_rpcs=max_rpcs)
-    handler = grpc.method_handlers_generic_handler(SERVICE, {METHOD: grpc.unary_unary_rpc_method_handler(answer)})
-    server = RpcServer([handler], (), streams, transport)
+    methods = {f"/{SERVICE}/{METHOD}": Method(answer, bytes, bytes)}
+    server = RpcServer(methods, (), streams, transport)
     port = await server.start("127.0.0.1:0")
     try:
         with socket.create_connection(("127.0.0.1", port), 60) as connection:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -44,6 +45,12 @@ class Fixture:
         if fails:
             raise OSError("the frames ended badly")
 
+    async def replies(self, frames: AsyncIterator[pb.StepFrame]) -> AsyncGenerator[pb.StepFrameReply, None]:
+        async with aclosing(self.stream.replies(frames)) as replies:
+            async for ready in replies:
+                for reply in ready:
+                    yield reply
+
     async def end(self) -> None:
         await self.server.loop.drain()
         self.server.loop.store_calls.close()
@@ -55,12 +62,12 @@ def test_replies_that_are_not_read_hold_back_the_frames(model: str) -> None:
         fixture = Fixture()
         replies = fixture.stream.replies(fixture.frames(20, model))
         read = 0
-        async for reply in replies:
-            assert reply.last
+        async for ready in replies:
+            assert all(reply.last for reply in ready)
             for _ in range(200):
                 await asyncio.sleep(0)
             assert fixture.taken <= read + 4  # two in work, one that has left, one that waits for room
-            read += 1
+            read += len(ready)
         assert read == fixture.taken == 20
         await fixture.end()
 
@@ -70,7 +77,7 @@ def test_replies_that_are_not_read_hold_back_the_frames(model: str) -> None:
 def test_frames_that_end_badly_are_answered_first() -> None:
     async def test() -> None:
         fixture = Fixture()
-        replies = fixture.stream.replies(fixture.frames(5, fails=True))
+        replies = fixture.replies(fixture.frames(5, fails=True))
         for _ in range(5):
             assert (await anext(replies)).last
         with pytest.raises(OSError, match="badly"):
@@ -83,7 +90,7 @@ def test_frames_that_end_badly_are_answered_first() -> None:
 def test_frames_that_end_badly_just_before_the_server_stops() -> None:
     async def test() -> None:
         fixture = Fixture()
-        replies = fixture.stream.replies(fixture.frames(1, fails=True))
+        replies = fixture.replies(fixture.frames(1, fails=True))
         assert (await anext(replies)).last
         reader = fixture.stream._reader
         assert reader is not None
@@ -99,7 +106,7 @@ def test_frames_that_end_badly_just_before_the_server_stops() -> None:
 def test_a_stream_that_is_closed_lets_its_requests_go() -> None:
     async def test() -> None:
         fixture = Fixture()
-        replies = fixture.stream.replies(fixture.frames(20))
+        replies = fixture.replies(fixture.frames(20))
         await anext(replies)
         await replies.aclose()
         await fixture.end()
@@ -127,7 +134,7 @@ def test_a_frame_that_is_answered_leaves_no_circles(monkeypatch: pytest.MonkeyPa
             yield frame(1)  # refused
             yield pb.StepFrame(frame_id=2, sessions=["s"], dtype=pb.INT32, inputs=pack([1]), positions=position)
 
-        replies = {reply.frame_id: reply async for reply in fixture.stream.replies(frames())}
+        replies = {reply.frame_id: reply async for reply in fixture.replies(frames())}
         assert [len(replies[number].errors) for number in (1, 2)] == [1, 0]
         assert [one() for one in seen] == [None, None]
         await fixture.end()
@@ -161,7 +168,7 @@ def test_an_error_that_cannot_be_told_is_the_only_one_that_is_not(monkeypatch: p
         async def frames() -> AsyncIterator[pb.StepFrame]:
             yield items
 
-        replies = [reply async for reply in fixture.stream.replies(frames())]
+        replies = [reply async for reply in fixture.replies(frames())]
         reasons = {error.item: error.error.reason for reply in replies for error in reply.errors}
         assert reasons == {0: pb.INTERNAL_ERROR, 1: pb.SESSION_NOT_FOUND}
         await fixture.end()

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from cellkeeper_service.errors import invalid
 from cellkeeper_service.rpc.authenticator import HEADER, SCHEME
+from cellkeeper_service.rpc.call_context import EOF
 from cellkeeper_service.rpc.call_log import REQUEST_ID
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.status import DETAILS_KEY
@@ -21,7 +22,6 @@ from cellkeeper_service.rpc.status import DETAILS_KEY
 from . import fields, replies
 from .asked import TIMEOUT, Asked, read_body, read_path, read_query
 
-EOF = grpc.aio.EOF  # type: ignore[attr-defined]
 JSON_TYPE, UTF_8, CHUNKED = "application/json", "utf-8", "chunked"
 PROTOCOL = "cellkeeper.v1"
 BEARER_PROTOCOL = "cellkeeper.bearer."
@@ -106,6 +106,9 @@ class HttpCall:
     async def read(self) -> Any:
         """Returns the next message, or EOF."""
         return EOF
+
+    async def sent(self) -> None:
+        """Returns at once: a reply is written only when it has left."""
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()

@@ -8,8 +8,9 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from cellkeeper_service.errors import invalid
+from cellkeeper_service.rpc.call_context import EOF
 
-from .call import EOF, HttpCall
+from .call import HttpCall
 
 
 class FrameCall(HttpCall):

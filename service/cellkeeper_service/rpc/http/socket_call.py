@@ -10,8 +10,9 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from cellkeeper_service.errors import Rejection, invalid
+from cellkeeper_service.rpc.call_context import EOF
 
-from .call import EOF, HttpCall
+from .call import HttpCall
 from .fields import MOST, Fields, text
 from .json_text import read_json, shown
 from .step_socket import Unfit

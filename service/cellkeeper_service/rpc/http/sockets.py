@@ -138,10 +138,11 @@ class Sockets:
         """Serves the call, and closes the socket. Raises Ended, or a Rejection, if the socket was never opened."""
         socket = call.socket
         try:
-            replies: AsyncGenerator[Any, None] = self._streams.serve(rpc, call, make)
+            replies: AsyncGenerator[list[Any], None] = self._streams.serve(rpc, call, make)
             async with aclosing(replies):
-                async for reply in replies:
-                    await send(reply)
+                async for ready in replies:
+                    for reply in ready:
+                        await send(reply)
             ending = self._streams.ending
             code = WSCloseCode.GOING_AWAY if ending else WSCloseCode.OK
             text = "the server is shutting down" if ending else ""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,8 @@ from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.call_context import CallContext
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import WireLimits
-from cellkeeper_service.rpc.decoding import handlers
+from cellkeeper_service.rpc.decoding import methods
+from cellkeeper_service.rpc.method import Method
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.unread import Unread
 from cellkeeper_service.rpc.waiting import reply_to
@@ -80,12 +80,12 @@ class KServeServicer:
         self._statistics = statistics
         self._about = about
 
-    def handlers(self, limits: WireLimits) -> list[grpc.GenericRpcHandler[Any, Any]]:
-        """Returns the handlers of the served RPCs, and of those that are refused with an explanation."""
+    def methods(self, limits: WireLimits) -> dict[str, Method]:
+        """Returns the served RPCs, and those that are refused with an explanation, by their paths."""
         refused = {
-            name: grpc.stream_unary_rpc_method_handler(_unimplemented(name, why)) for name, why in NOT_SERVED.items()
+            f"/{PATH}/{name}": Method(_unimplemented(name, why), bytes, bytes) for name, why in NOT_SERVED.items()
         }
-        return [handlers(self, limits, SERVICE, PATH), grpc.method_handlers_generic_handler(PATH, refused)]
+        return {**methods(self, limits, SERVICE, PATH), **refused}
 
     @answering
     async def ServerLive(self, request: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:
@@ -143,16 +143,14 @@ class KServeServicer:
             raise
         return response
 
-    async def ModelStreamInfer(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: CallContext
-    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+    def ModelStreamInfer(
+        self, unread: Any, context: CallContext
+    ) -> AsyncGenerator[list[pb.ModelStreamInferResponse], None]:
         def make(caller: Caller, latest: float | None) -> InferStream:
             kept = self._service, self._statistics
             return InferStream(caller, self.core, self.meter, *kept, latest, self.authenticator.check)
 
-        async with aclosing(self._streams.serve("ModelStreamInfer", context, make)) as replies:
-            async for reply in replies:
-                yield reply
+        return self._streams.serve("ModelStreamInfer", context, make)
 
     async def _infer(self, request: pb.ModelInferRequest, call: Call, came: float) -> pb.ModelInferResponse:
         try:

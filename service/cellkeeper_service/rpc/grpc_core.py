@@ -1,0 +1,122 @@
+"""The parts of grpcio that are not public, in one place: its core library, as its own servers call it.
+
+All of grpcio's servers start operations on a call and take their results from a completion queue. Each operation has a
+tag, which comes back with its event; here every tag is a function of the event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import grpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+Event = Any
+Done = Callable[[Event], None]
+"""A tag that the loop calls."""
+
+NO_FLAGS = 0
+MORE_FOLLOW = 1
+"""GRPC_WRITE_BUFFER_HINT: the message may wait for the next one, to leave in the same packet."""
+
+
+class Quiet(NamedTuple):
+    """A tag for which the loop is seldom needed.
+
+    done: runs on any thread; returns True if nothing remains to be done. awaited: called on the loop otherwise.
+    """
+
+    done: Callable[[Event], bool]
+    awaited: Done
+
+
+def new_queue() -> Any:
+    return cygrpc.CompletionQueue()
+
+
+def is_event(taken: Event) -> bool:
+    """Returns False for what `poll` returns if there is no event, or if the queue has shut down."""
+    return taken.tag is not None
+
+
+def new_server(queue: Any, options: Iterable[tuple[str, int]]) -> Any:
+    server = cygrpc.Server(tuple(options), False)
+    server.register_completion_queue(queue)
+    return server
+
+
+def listen(server: Any, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    """Returns the port, or 0 if the server cannot listen there."""
+    if credentials is None:
+        return int(server.add_http2_port(address.encode()))
+    return int(server.add_http2_port(address.encode(), credentials._credentials))  # type: ignore[attr-defined]
+
+
+def request_call(server: Any, queue: Any, accepted: Done) -> None:
+    """Asks for one call. Its event has `success` (False: the server stops), `call`, `call_details` and
+    `invocation_metadata`."""
+    server.request_call(queue, queue, accepted)
+
+
+def receive_message(call: Any, arrived: Done) -> None:
+    """See `message_of`."""
+    _start(call, (cygrpc.ReceiveMessageOperation(NO_FLAGS),), arrived)
+
+
+def message_of(event: Event) -> bytes | None:
+    """Returns the message that was received, or None if no more follow."""
+    data: bytes | None = event.batch_operations[0].message()
+    return data
+
+
+def receive_close(call: Any, closed: Quiet) -> None:
+    """See `was_cancelled`. The event comes when the call is over, for each call."""
+    _start(call, (cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), closed)
+
+
+def was_cancelled(event: Event) -> bool:
+    """Returns True if the call ended without a status: by its client, its deadline or its connection."""
+    return bool(event.batch_operations[0].cancelled())
+
+
+def send_message(call: Any, data: bytes, sent: Quiet, *, first: bool, more: bool) -> None:
+    """Only one message can be on its way. first: nothing was sent before. more: the next message follows at once."""
+    message = cygrpc.SendMessageOperation(data, MORE_FOLLOW if more else NO_FLAGS)
+    _start(call, (_headers(), message) if first else (message,), sent)
+
+
+def send_status(
+    call: Any,
+    code: grpc.StatusCode,
+    details: str,
+    metadata: Sequence[tuple[str, str | bytes]],
+    *,
+    first: bool,
+    data: bytes | None = None,
+) -> None:
+    """Ends the call. first: nothing was sent before. data: a last message."""
+    operations = [_headers()] if first else []
+    if data is not None:
+        operations.append(cygrpc.SendMessageOperation(data, NO_FLAGS))
+    number = code.value[0]
+    operations.append(cygrpc.SendStatusFromServerOperation(tuple(metadata), number, details.encode(), NO_FLAGS))
+    _start(call, operations, _UNAWAITED)
+
+
+def names_of_peer(call: Any) -> dict[str, Sequence[bytes]]:
+    """Returns the names in the client's certificate, and what else gRPC knows of the connection's security."""
+    return {name.decode(): value for name, value in (cygrpc.auth_context(call) or {}).items()}
+
+
+def _headers() -> Any:
+    return cygrpc.SendInitialMetadataOperation((), NO_FLAGS)
+
+
+def _start(call: Any, operations: Sequence[Any], done: Done | Quiet) -> None:
+    error = call.start_server_batch(operations, done)
+    if error:
+        raise RuntimeError(f"gRPC refuses {[type(one).__name__ for one in operations]}: error {error}")
+
+
+_UNAWAITED = Quiet(lambda event: True, lambda event: None)

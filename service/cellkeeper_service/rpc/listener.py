@@ -1,0 +1,81 @@
+"""Accepts gRPC calls on one address, and starts their methods."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import grpc
+
+from . import grpc_core
+from .completion_queue import CompletionQueue
+from .grpc_call import GrpcCall
+from .method import Method
+
+ASKED_CALLS = 32
+"""How many calls gRPC may hand over before the loop has looked at the first. Others wait in gRPC."""
+
+
+class Listener:
+    """Serves the methods by their paths ("/package.Service/Method"). Must be created on the event loop."""
+
+    def __init__(self, methods: Mapping[str, Method], options: Sequence[tuple[str, int]], max_rpcs: int) -> None:
+        """options: of gRPC's server. max_rpcs: concurrent calls; more are refused with RESOURCE_EXHAUSTED."""
+        self._methods = {path.encode(): method for path, method in methods.items()}
+        self._max_rpcs = max_rpcs
+        self._queue = CompletionQueue()
+        self._server = grpc_core.new_server(self._queue.core, options)
+        self._calls: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._stopped = asyncio.Event()
+
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Returns the port, or 0 if the server cannot listen there."""
+        return grpc_core.listen(self._server, address, credentials)
+
+    def start(self) -> None:
+        self._server.start()
+        for _ in range(ASKED_CALLS):
+            grpc_core.request_call(self._server, self._queue.core, self._accepted)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Accepts no more connections and calls, and returns when all calls are over.
+
+        Those that do not end within `grace_seconds` are cancelled. If it is called again, the shorter time counts.
+        """
+        if not self._stopping:
+            self._stopping = True
+            self._server.shutdown(self._queue.core, self._shut_down)
+        try:
+            await asyncio.wait_for(self._stopped.wait(), grace_seconds)
+        except asyncio.TimeoutError:
+            self._server.cancel_all_calls()
+            await self._stopped.wait()
+        if self._calls:
+            await asyncio.wait(self._calls)
+
+    async def close(self) -> None:
+        """Releases what a stopped listener holds."""
+        await self._queue.close()
+
+    def _accepted(self, event: grpc_core.Event) -> None:
+        if not event.success:  # the server stops
+            return
+        if not self._stopping:
+            grpc_core.request_call(self._server, self._queue.core, self._accepted)
+        method = self._methods.get(event.call_details.method)
+        if method is None:
+            _refuse(event.call, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        elif len(self._calls) >= self._max_rpcs:
+            _refuse(event.call, grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+        else:
+            task = GrpcCall(event, method, self._queue).task
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+
+    def _shut_down(self, event: grpc_core.Event) -> None:
+        self._stopped.set()
+
+
+def _refuse(call: object, code: grpc.StatusCode, details: str) -> None:
+    grpc_core.send_status(call, code, details, (), first=True)
