@@ -122,7 +122,7 @@ class GrpcCall:
             if self._method.streams:
                 await self._stream()
             else:
-                data = self._method.encode(await self._method.answer(None, self))
+                data = self._method.encode(await self._method.answer(self))
             self._end(grpc.StatusCode.OK, data=data)
         except Aborted:
             self._end(self._code or grpc.StatusCode.UNKNOWN, self._details, self._trailing)
@@ -134,7 +134,7 @@ class GrpcCall:
 
     async def _stream(self) -> None:
         try:
-            replies = self._method.answer(None, self)
+            replies = self._method.answer(self)
             if inspect.iscoroutine(replies):
                 await replies
                 return
