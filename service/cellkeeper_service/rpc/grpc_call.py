@@ -102,13 +102,12 @@ class GrpcCall:
         self._has_sent = True
 
     async def sent(self) -> None:
-        if not self._is_sending:
-            return
-        self._queue.take_more()
-        self._writer = self._loop.create_future()
-        if self._is_sending:  # looked at after `_writer` is there, because `_was_sent` runs on any thread
-            await self._writer
-        self._writer = None
+        while self._is_sending:
+            self._queue.take_more()
+            self._writer = self._loop.create_future()
+            if self._is_sending:  # looked at after `_writer` is there, because `_was_sent` runs on any thread
+                await self._writer
+            self._writer = None
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
