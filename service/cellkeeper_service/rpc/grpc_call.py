@@ -109,6 +109,9 @@ class GrpcCall:
                 await self._writer
             self._writer = None
 
+    def cancel(self) -> None:
+        grpc_core.cancel(self._call)
+
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
     ) -> NoReturn:

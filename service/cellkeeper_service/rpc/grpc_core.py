@@ -81,6 +81,11 @@ def was_cancelled(event: Event) -> bool:
     return bool(event.batch_operations[0].cancelled())
 
 
+def cancel(call: Any) -> None:
+    """Ends the call. Its event is that of `receive_close`."""
+    call.cancel()
+
+
 def send_message(call: Any, data: bytes, sent: Quiet, *, first: bool, more: bool) -> None:
     """Only one message can be on its way. first: nothing was sent before. more: the next message follows at once."""
     message = cygrpc.SendMessageOperation(data, MORE_FOLLOW if more else NO_FLAGS)
