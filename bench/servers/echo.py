@@ -1,4 +1,4 @@
-"""The ceiling: an asyncio gRPC server that only returns answers of the right size.
+"""What grpc.aio allows: a server of it that only returns answers of the right size.
 
 Run as a program, it prints `listening on 127.0.0.1:PORT`.
 """

@@ -26,13 +26,6 @@ USAGE = """usage: cellkeeper-server serve MODEL... [--store URL] [--listen HOST:
        cellkeeper-server --version"""
 
 
-class CallersThatHungUp(logging.Filter):
-    """Drops gRPC's error, with its traceback, for a reply that it could not send because the caller had gone."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "ExecuteBatchError" not in record.getMessage()
-
-
 def main() -> None:
     logs.open_streams()
     try:
@@ -48,7 +41,6 @@ def run(words: list[str]) -> int:
     0 after SIGTERM, 1 if the server could not start or its device failed, 2 without a known command.
     """
     logs.set_up()
-    logging.getLogger("grpc._cython.cygrpc").addFilter(CallersThatHungUp())
     if words == ["--version"]:
         from cellkeeper_service.server.app import own_version
 

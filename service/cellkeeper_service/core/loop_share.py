@@ -1,9 +1,9 @@
 """Shares the event loop's time between ticks and the calls that arrive.
 
-gRPC needs several turns of the event loop to accept a call. Where ticks take most of the time, calls get these turns
-only between two ticks, and would wait there, unseen, beyond their deadlines. And a tick costs nearly the same for one
-step as for a few dozen, so calls that are about to arrive are worth a short wait. See docs/adr/010-unread-refusals.md
-and 454-returning-callers.md.
+A call is accepted in one turn of the event loop, and its message arrives in a later one. Where ticks take most of the
+time, calls get these turns only between two ticks, and would wait there, unseen, beyond their deadlines. And a tick
+costs nearly the same for one step as for a few dozen, so calls that are about to arrive are worth a short wait. See
+docs/adr/010-unread-refusals.md and 454-returning-callers.md.
 """
 
 from __future__ import annotations

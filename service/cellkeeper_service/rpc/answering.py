@@ -31,7 +31,7 @@ from .waiting import deadline
 log = logging.getLogger(__name__)
 Message = TypeVar("Message")
 Method = Callable[[Any, Any, "Call"], Awaitable[Message]]
-Handler = Callable[[Any, Any, CallContext], Awaitable[Message]]
+Handler = Callable[[Any, CallContext], Awaitable[Message]]
 
 
 class Answering(Protocol):
@@ -76,7 +76,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
     """
 
     @wraps(method)
-    async def answer(self: Answering, unread: Any, context: CallContext) -> Message:
+    async def answer(self: Answering, context: CallContext) -> Message:
         came = time.monotonic()
         try:
             caller = self.authenticator.enter(method.__name__, context)

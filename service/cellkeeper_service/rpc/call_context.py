@@ -38,6 +38,9 @@ class CallContext(Protocol):
     async def sent(self) -> None:
         """Returns once the replies that were written have left, which a client that reads none of them prevents."""
 
+    def cancel(self) -> None:
+        """Ends the call at once and without a status, so that its client need not read anything for it to end."""
+
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
     ) -> NoReturn:

@@ -102,13 +102,15 @@ class GrpcCall:
         self._has_sent = True
 
     async def sent(self) -> None:
-        if not self._is_sending:
-            return
-        self._queue.take_more()
-        self._writer = self._loop.create_future()
-        if self._is_sending:  # looked at after `_writer` is there, because `_was_sent` runs on any thread
-            await self._writer
-        self._writer = None
+        while self._is_sending:
+            self._queue.take_more()
+            self._writer = self._loop.create_future()
+            if self._is_sending:  # looked at after `_writer` is there, because `_was_sent` runs on any thread
+                await self._writer
+            self._writer = None
+
+    def cancel(self) -> None:
+        grpc_core.cancel(self._call)
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
@@ -122,7 +124,7 @@ class GrpcCall:
             if self._method.streams:
                 await self._stream()
             else:
-                data = self._method.encode(await self._method.answer(None, self))
+                data = self._method.encode(await self._method.answer(self))
             self._end(grpc.StatusCode.OK, data=data)
         except Aborted:
             self._end(self._code or grpc.StatusCode.UNKNOWN, self._details, self._trailing)
@@ -134,7 +136,7 @@ class GrpcCall:
 
     async def _stream(self) -> None:
         try:
-            replies = self._method.answer(None, self)
+            replies = self._method.answer(self)
             if inspect.iscoroutine(replies):
                 await replies
                 return

@@ -13,8 +13,8 @@ import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 Event = Any
-Done = Callable[[Event], None]
-"""A tag that the loop calls."""
+OnLoop = Callable[[Event], None]
+"""A tag that is called on the loop."""
 
 NO_FLAGS = 0
 MORE_FOLLOW = 1
@@ -22,13 +22,14 @@ MORE_FOLLOW = 1
 
 
 class Quiet(NamedTuple):
-    """A tag for which the loop is seldom needed.
+    """A tag whose event seldom concerns the loop.
 
-    done: runs on any thread; returns True if nothing remains to be done. awaited: called on the loop otherwise.
+    handle: called once, on the thread that takes the event; returns True if nothing remains to be done. on_loop: called
+    on the loop otherwise.
     """
 
-    done: Callable[[Event], bool]
-    awaited: Done
+    handle: Callable[[Event], bool]
+    on_loop: OnLoop
 
 
 def new_queue() -> Any:
@@ -53,13 +54,13 @@ def listen(server: Any, address: str, credentials: grpc.ServerCredentials | None
     return int(server.add_http2_port(address.encode(), credentials._credentials))  # type: ignore[attr-defined]
 
 
-def request_call(server: Any, queue: Any, accepted: Done) -> None:
+def request_call(server: Any, queue: Any, accepted: OnLoop) -> None:
     """Asks for one call. Its event has `success` (False: the server stops), `call`, `call_details` and
     `invocation_metadata`."""
     server.request_call(queue, queue, accepted)
 
 
-def receive_message(call: Any, arrived: Done) -> None:
+def receive_message(call: Any, arrived: OnLoop) -> None:
     """See `message_of`."""
     _start(call, (cygrpc.ReceiveMessageOperation(NO_FLAGS),), arrived)
 
@@ -78,6 +79,11 @@ def receive_close(call: Any, closed: Quiet) -> None:
 def was_cancelled(event: Event) -> bool:
     """Returns True if the call ended without a status: by its client, its deadline or its connection."""
     return bool(event.batch_operations[0].cancelled())
+
+
+def cancel(call: Any) -> None:
+    """Ends the call. Its event is that of `receive_close`."""
+    call.cancel()
 
 
 def send_message(call: Any, data: bytes, sent: Quiet, *, first: bool, more: bool) -> None:
@@ -113,8 +119,8 @@ def _headers() -> Any:
     return cygrpc.SendInitialMetadataOperation((), NO_FLAGS)
 
 
-def _start(call: Any, operations: Sequence[Any], done: Done | Quiet) -> None:
-    error = call.start_server_batch(operations, done)
+def _start(call: Any, operations: Sequence[Any], tag: OnLoop | Quiet) -> None:
+    error = call.start_server_batch(operations, tag)
     if error:
         raise RuntimeError(f"gRPC refuses {[type(one).__name__ for one in operations]}: error {error}")
 

@@ -31,17 +31,17 @@ that it took. The time on the clock would not do: on a busy machine, a sweep dur
 postpone the next one by seconds, when gRPC has received most."""
 PATIENCE_SWEEPS = 3
 """How many sweeps an ended stream may take to answer what it has read. If its client does not read the replies, it
-never finishes, and gRPC for Python cannot end it: its connection is cut. Sweeps, not seconds: if the loop itself was
-late, the stream had no time to answer."""
+never finishes, so it is cancelled. Sweeps, not seconds: if the loop itself was late, the stream had no time to
+answer."""
 RETRY_DELAY_MS = 1000
 
 
 class OpenStream:
-    """A counted stream. finish: stops reading, answers what was read, and ends the stream with the given status."""
+    """A counted stream. finish, cancel: as in `HalfSent.counted`."""
 
-    def __init__(self, peer: str, finish: Callable[[Rejection], None]) -> None:
-        self.peer = peer
+    def __init__(self, finish: Callable[[Rejection], None], cancel: Callable[[], None]) -> None:
         self.finish = finish
+        self.cancel = cancel
         self.since: int | None = None  # bytes of its connection before its last message arrived; None: not known yet
         self.has_moved = False
         self.is_ended = False  # it was told to end
@@ -73,9 +73,15 @@ class HalfSent:
             log.warning("this system does not report the bytes received per connection: half-sent frames have no limit")
 
     @contextmanager
-    def counted(self, peer: str, finish: Callable[[Rejection], None]) -> Iterator[OpenStream]:
-        """Counts the stream while it is open. Its connection is cut if `finish` does not end the stream."""
-        stream = OpenStream(peer, finish)
+    def counted(
+        self, peer: str, finish: Callable[[Rejection], None], cancel: Callable[[], None]
+    ) -> Iterator[OpenStream]:
+        """Counts the stream while it is open.
+
+        finish: stops reading, answers what was read, and ends the stream with the given status. cancel: ends it at
+        once; called if `finish` has not ended it.
+        """
+        stream = OpenStream(finish, cancel)
         self._by_peer.setdefault(peer, []).append(stream)
         if self._sweeping is None and self._received.is_known:
             self._sweep_in(SWEEP_SECONDS)
@@ -107,16 +113,16 @@ class HalfSent:
         for peer, count in received.items():
             self._look(self._by_peer[peer], count, self._before.get(peer))
         self._before = received
-        self._cut_those_that_do_not_end()
+        self._cancel_those_that_do_not_end()
         self._end_those_too_many(received)
 
-    def _cut_those_that_do_not_end(self) -> None:
+    def _cancel_those_that_do_not_end(self) -> None:
         for peer, streams in self._by_peer.items():
             for stream in streams:
                 stream.sweeps_since += stream.is_ended
-            if any(stream.sweeps_since >= PATIENCE_SWEEPS for stream in streams):
-                log.warning("%s does not read the replies of ended streams: closing its connection", peer)
-                self._received.cut(peer)
+                if stream.sweeps_since == PATIENCE_SWEEPS:
+                    log.warning("%s does not read the replies of a stream that was ended: cancelling it", peer)
+                    stream.cancel()
 
     def _look(self, streams: list[OpenStream], count: int, before: int | None) -> None:
         if before is None:  # the connection is new here: all that came over it may belong to these streams

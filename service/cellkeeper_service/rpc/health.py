@@ -63,7 +63,7 @@ class Public:
         decode = _decoder(reflection_pb2.ServerReflectionRequest)
         encode = reflection_pb2.ServerReflectionResponse.SerializeToString
 
-        async def reflect(unread: Any, context: CallContext) -> AsyncIterator[Any]:
+        async def reflect(context: CallContext) -> AsyncIterator[Any]:
             if self._reflections >= MAX_REFLECTIONS:
                 await _full(context, f"{MAX_REFLECTIONS} reflection calls are open")
             self._reflections += 1
@@ -76,10 +76,10 @@ class Public:
         path = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
         return {path: Method(reflect, decode, encode, streams=True)}
 
-    async def _check(self, unread: Any, context: CallContext) -> Any:
+    async def _check(self, context: CallContext) -> Any:
         return await self._health.Check(await self._first_request(context), context)
 
-    async def _watch(self, unread: Any, context: CallContext) -> None:
+    async def _watch(self, context: CallContext) -> None:
         request = await self._first_request(context)
         if self._watches >= MAX_WATCHES:
             await _full(context, f"{MAX_WATCHES} watches are open")

@@ -74,7 +74,7 @@ class OpenStreams:
             self._none_open.clear()
             with (
                 self._authenticator.open_stream(caller, stream.end),
-                self._half_sent.counted(context.peer(), stream.finish) as counted,
+                self._half_sent.counted(context.peer(), stream.finish, context.cancel) as counted,
             ):
                 messages = self._unread.messages(context, counted.arrived)
                 try:
@@ -82,7 +82,7 @@ class OpenStreams:
                         async for ready in replies:
                             yield ready
                 finally:
-                    await context.sent()  # until then it counts, so that a client that reads nothing is cut off
+                    await context.sent()  # until then it counts, so that it is cancelled if its client reads nothing
         except Rejection as rejection:
             self._meter.rejected(rejection.reason.value)
             await abort(context, rejection, rpc)

@@ -47,18 +47,6 @@ class Received:
                     self._take(int(name), missing, found)
         return found
 
-    def cut(self, peer: str) -> None:
-        """Shuts down the peer's connection, and with it every call on it."""
-        descriptor = self._descriptors.get(peer)
-        if descriptor is None:
-            return
-        try:
-            with _borrowed(descriptor) as connection:
-                if _name(connection.getpeername()) == plain(peer):
-                    connection.shutdown(socket.SHUT_RDWR)
-        except OSError:  # the connection has already ended
-            return
-
     def _take(self, descriptor: int, wanted: dict[str, str], found: dict[str, int]) -> None:
         """Reads the descriptor's count if its peer is wanted. A descriptor may be closed and reused at any time."""
         try:

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from cellkeeper_proto.v1 import cellkeeper_pb2_grpc
 
 from cellkeeper_service.core.generation_requests import OpenReply
 from cellkeeper_service.core.loop import CoreLoop
@@ -29,7 +28,7 @@ from .unread import Unread
 from .waiting import replies_to, reply_to
 
 
-class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
+class Servicer:
     def __init__(
         self, authenticator: Authenticator, core: CoreLoop, meter: Meter, unread: Unread, streams: OpenStreams
     ) -> None:
@@ -89,7 +88,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         self.meter.frame("out", len(frame))
         return reply
 
-    def StepStream(self, unread: Any, context: CallContext) -> AsyncGenerator[list[pb.StepFrameReply], None]:
+    def StepStream(self, context: CallContext) -> AsyncGenerator[list[pb.StepFrameReply], None]:
         def make(caller: Caller, latest: float | None) -> Stream:
             return Stream(caller, self.core, self.meter, latest, self.authenticator.check)
 

@@ -28,7 +28,7 @@ TRACED = {
 }
 """No streams: a stream lasts as long as its client, so its span would say nothing and arrive when all is over."""
 
-Call = Callable[[Any, Any], Awaitable[Any]]
+Call = Callable[[Any], Awaitable[Any]]
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Spans:
         from opentelemetry import propagate
         from opentelemetry.trace import SpanKind, StatusCode
 
-        async def traced(request: Any, context: Any) -> Any:
+        async def traced(context: Any) -> Any:
             metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
             if (request_id := request_id_of(context)) is not None:
@@ -110,7 +110,7 @@ class Spans:
             )
             code = grpc.StatusCode.OK
             try:
-                return await call(request, context)
+                return await call(context)
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise

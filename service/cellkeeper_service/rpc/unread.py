@@ -24,10 +24,8 @@ not looked at.
 """
 
 PORTION, PORTION_SECONDS = 4, 0.01
-"""How many slow calls one turn of the loop ends, and how long until the next. A client that opens calls only to have
-them ended has to wait for its places. Each ended call leaves reference cycles (grpc.aio's), and collecting many of
-them stops the process.
-"""
+"""How many slow calls one turn of the loop ends, and how long until the next: ending thousands at once would hold up
+everything else, and a client that opens calls only to have them ended has to wait for its places."""
 
 
 @dataclass(slots=True, eq=False)

@@ -107,7 +107,7 @@ class Settings:
         1024, "sessions in one frame, items in one request; at most one for every 512 bytes of max_message_bytes"
     )
     max_stream_frames: int = limit(64, "unanswered frames of one stream; further ones wait until some are answered")
-    max_rpcs: int = limit(10_000, "RPCs in progress on each of the four listeners, streams included")
+    max_rpcs: int = limit(10_000, "RPCs in progress, streams included")
     max_unread_rpcs: int = limit(
         4096,
         "RPCs whose message has not arrived; beyond that, the connection with the most of them loses one. At most "
@@ -128,11 +128,7 @@ class Settings:
         "bytes of one JSON body or WebSocket message of a client, at most max_message_bytes; parsing blocks all other "
         "requests, for 10 to 100 ms per MiB",
     )
-    max_connections: int = limit(
-        8192,
-        "connections to --listen, a quarter on each of the four listeners; at most what the limit on open files allows",
-        least=4,
-    )
+    max_connections: int = limit(8192, "connections to --listen; at most what the limit on open files allows")
     max_http_connections: int = limit(1024, "connections to --http-listen")
     max_requests: int = limit(65536, "unanswered requests and frame items")
     max_request_bytes: int = limit(512 * 1024 * 1024, "inputs and outputs of unanswered requests", most=MOST_BYTES)

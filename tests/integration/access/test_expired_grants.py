@@ -41,6 +41,12 @@ class Call:
     async def read(self) -> Any:
         raise NotImplementedError
 
+    async def sent(self) -> None:
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        raise NotImplementedError
+
     async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         raise NotImplementedError
 

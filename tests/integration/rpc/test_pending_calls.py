@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import Any
 
 import pytest
 from cellkeeper_service.domain.meter import NullMeter
@@ -46,7 +45,7 @@ async def test_calls_that_arrive_while_the_loop_is_busy_are_answered_later(calls
     """They are more than gRPC keeps by default. Answers take no time, so few calls are in progress at once."""
     answered, all_answered = 0, asyncio.Event()
 
-    async def answer(unread: Any, call: CallContext) -> bytes:
+    async def answer(call: CallContext) -> bytes:
         nonlocal answered
         await call.read()
         answered += 1

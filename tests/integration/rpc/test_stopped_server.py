@@ -24,7 +24,7 @@ async def test_a_read_after_the_server_has_stopped_finds_no_more_messages(messag
     messages_after: list[Any] = []
     unread = Unread(timeout_ms=10_000, most=10, most_slow=10)
 
-    async def stream(_: Any, call: CallContext) -> AsyncIterator[list[bytes]]:
+    async def stream(call: CallContext) -> AsyncIterator[list[bytes]]:
         messages = unread.messages(call, lambda: None)
         if messages_before:
             await anext(messages)

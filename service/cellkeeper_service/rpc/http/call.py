@@ -110,6 +110,11 @@ class HttpCall:
     async def sent(self) -> None:
         """Returns at once: a reply is written only when it has left."""
 
+    def cancel(self) -> None:
+        """Closes the connection, which this call has for itself."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
+
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
     ) -> NoReturn:

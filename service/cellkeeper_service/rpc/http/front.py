@@ -125,7 +125,7 @@ class HttpFront:
         self._looking = asyncio.get_running_loop().call_later(recent.sample_seconds, self._look)
 
     def _answering(self, route: Route) -> Handler:
-        handler: Callable[[Any, Any], Awaitable[Any]] = getattr(self._servicer, route.rpc)
+        handler: Callable[[HttpCall], Awaitable[Any]] = getattr(self._servicer, route.rpc)
 
         async def answer(request: web.Request) -> web.StreamResponse:
             read: list[Asked] = []
@@ -136,7 +136,7 @@ class HttpFront:
 
             call = JsonCall(request, route.path, list(route.query), message, self._limits.max_body_bytes)
             try:
-                reply = await asyncio.wait_for(handler(None, call), self._seconds(call))
+                reply = await asyncio.wait_for(handler(call), self._seconds(call))
             except asyncio.TimeoutError:
                 raise Rejection(Reason.DEADLINE_PASSED, "the request was not answered by its deadline") from None
             written = route.write(reply, read[0])

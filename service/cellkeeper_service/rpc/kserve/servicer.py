@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 from cellkeeper_proto.kserve import inference_pb2 as pb
@@ -143,9 +142,7 @@ class KServeServicer:
             raise
         return response
 
-    def ModelStreamInfer(
-        self, unread: Any, context: CallContext
-    ) -> AsyncGenerator[list[pb.ModelStreamInferResponse], None]:
+    def ModelStreamInfer(self, context: CallContext) -> AsyncGenerator[list[pb.ModelStreamInferResponse], None]:
         def make(caller: Caller, latest: float | None) -> InferStream:
             kept = self._service, self._statistics
             return InferStream(caller, self.core, self.meter, *kept, latest, self.authenticator.check)
@@ -174,8 +171,8 @@ class KServeServicer:
         return response
 
 
-def _unimplemented(name: str, instead: str) -> Callable[[Any, CallContext], Awaitable[bytes]]:
-    async def refuse(unread: Any, context: CallContext) -> bytes:
+def _unimplemented(name: str, instead: str) -> Callable[[CallContext], Awaitable[bytes]]:
+    async def refuse(context: CallContext) -> bytes:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served here: {instead}")
 
     return refuse
