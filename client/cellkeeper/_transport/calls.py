@@ -19,7 +19,8 @@ from .wire import error_of, from_grpc
 T = TypeVar("T")
 
 _ONLY = "items[0]."
-_OTHER_NAME = "Hostname Verification Check failed"  # the text of gRPC, which has no code for this
+_OTHER_NAME = "Hostname Verification Check failed", "is not in peer certificate"
+"""The texts of gRPC, which has no code for this: of its newest releases, and of older ones."""
 
 
 class Calls:
@@ -110,7 +111,7 @@ class Calls:
             "check that it is running, that host and port are right, and whether it requires TLS; connect_timeout is "
             "how long to wait for a server that starts later"
         )
-        if _OTHER_NAME in last.message:
+        if any(text in last.message for text in _OTHER_NAME):
             advice = (
                 "the server's certificate is for another name: connect to a name that is in it, or pass one as "
                 "Tls(server_name=...) (--server-name of the command)"

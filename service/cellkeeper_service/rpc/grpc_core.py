@@ -2,15 +2,42 @@
 
 All of grpcio's servers start operations on a call and take their results from a completion queue. Each operation has a
 tag, which comes back with its event; here every tag is a function of the event.
+
+What is not public may change with any release of grpcio. The extra `server` therefore limits the releases to TESTED,
+`make check-dist` serves with the oldest and the newest, and `check_installed` looks for every name in USED.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import grpc
-from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+from cellkeeper_service.errors import StartError
+
+try:
+    from grpc._cython import cygrpc  # type: ignore[attr-defined]
+except ImportError:  # `check_installed` says so in one line
+    cygrpc = None
+
+TESTED = ">=1.71.0,<1.86"
+USED: dict[str, Sequence[str]] = {
+    "BatchOperationEvent": ("batch_operations", "tag"),
+    "Call": ("peer", "start_server_batch"),
+    "CallDetails": ("deadline", "method"),
+    "CompletionQueue": ("poll", "shutdown"),
+    "ReceiveCloseOnServerOperation": ("cancelled",),
+    "ReceiveMessageOperation": ("message",),
+    "RequestCallEvent": ("call", "call_details", "invocation_metadata", "success", "tag"),
+    "SendInitialMetadataOperation": (),
+    "SendMessageOperation": (),
+    "SendStatusFromServerOperation": (),
+    "Server": ("add_http2_port", "cancel_all_calls", "register_completion_queue", "request_call", "shutdown", "start"),
+    "auth_context": (),
+}
+"""What the server uses of `grpc._cython.cygrpc`: names, and attributes of those that are classes."""
 
 Event = Any
 OnLoop = Callable[[Event], None]
@@ -30,6 +57,25 @@ class Quiet(NamedTuple):
 
     handle: Callable[[Event], bool]
     on_loop: OnLoop
+
+
+def check_installed() -> None:
+    """Raises StartError if the installed grpcio lacks something that the server uses."""
+    for name in _used_names():
+        found: Any = cygrpc
+        for part in name.split("."):
+            if not hasattr(found, part):
+                raise StartError(
+                    f"grpcio {version('grpcio')} has no cygrpc.{name}, which the server uses; "
+                    f"pip install 'cellkeeper[server]' 'grpcio{TESTED}'"
+                )
+            found = getattr(found, part)
+
+
+def _used_names() -> Iterator[str]:
+    for name, attributes in USED.items():
+        yield name
+        yield from (f"{name}.{attribute}" for attribute in attributes)
 
 
 def new_queue() -> Any:

@@ -61,8 +61,10 @@ class Listener:
     def _accepted(self, event: grpc_core.Event) -> None:
         if not event.success:  # the server stops
             return
-        if not self._stopping:
-            grpc_core.request_call(self._server, self._queue.core, self._accepted)
+        if self._stopping:  # gRPC took the call before, and the loop sees it only now
+            _refuse(event.call, grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
+            return
+        grpc_core.request_call(self._server, self._queue.core, self._accepted)
         method = self._methods.get(event.call_details.method)
         if method is None:
             _refuse(event.call, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")

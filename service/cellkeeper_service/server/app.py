@@ -29,6 +29,7 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.model.bundle import Bundle
+from cellkeeper_service.rpc import grpc_core
 from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.decoding import CONTRACT, methods
@@ -95,6 +96,7 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
     tell_parent: for one of several workers; called once, with the URL of its metrics. Raises StartError if it cannot
     start, and EngineLost if a device fails later, after the requests that needed it have been refused.
     """
+    grpc_core.check_installed()
     if settings.max_log_steps < 2 * settings.max_chunk_steps:
         raise StartError(
             f"max_log_steps: got {settings.max_log_steps}, expected at least twice max_chunk_steps "

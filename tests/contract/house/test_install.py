@@ -13,7 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from cellkeeper_service.rpc.grpc_core import TESTED
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tests.contract.release.continued import STEPS, predictions
@@ -106,6 +108,15 @@ def test_every_requirement_of_the_wheel_has_a_pin_that_fulfils_it(wheel: Path) -
             assert need.specifier.contains(exact.version), f"{need}: the pin is {pin}"
     names = {canonicalize_name(need.name) for need in needed} | {"hiredis"}  # redis[hiredis] needs it
     assert {canonicalize_name(pin.name) for pin in pins} <= names, "a pin of what is no direct dependency"
+
+
+def test_servers_get_the_releases_of_grpcio_that_they_are_tested_with_and_clients_any(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = Parser().parsestr(archive.read(f"{INFO}/METADATA").decode())
+    needed = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
+    found = {str(need.marker): need.specifier for need in needed if need.name == "grpcio"}
+    oldest = next(one.version for one in SpecifierSet(TESTED) if one.operator == ">=")
+    assert found == {"None": SpecifierSet(f">={oldest}"), 'extra == "server"': SpecifierSet(TESTED)}
 
 
 @pytest.mark.timeout(300)

@@ -1,7 +1,8 @@
 """`make check-dist`: installs the built wheel for every available Python, as a user does, and serves from it.
 
 For each Python from 3.10 to 3.13, checks first that the client alone installs nothing large. Then the server serves the
-demo's bundle, is killed and restarted while a client steps, and must predict bit for bit what an offline run does.
+demo's bundle, is killed and restarted while a client steps, and must predict bit for bit what an offline run does: with
+the pins of constraints.txt, and with the oldest and the newest release of grpcio, whose core it uses.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.contract.release.continued import predictions
@@ -25,7 +27,13 @@ def main() -> None:
     parser.add_argument(
         "--pythons", default=",".join(VERSIONS), help="versions, with commas between; default: %(default)s"
     )
+    parser.add_argument(
+        "--grpcio",
+        default="1.71.0,newest",
+        help="releases to serve with beside the pinned one, with commas between; default: %(default)s",
+    )
     options = parser.parse_args()
+    releases = [release for release in options.grpcio.split(",") if release]
     failed, missing = [], []
     for version in options.pythons.split(","):
         python = interpreter(version)
@@ -34,7 +42,7 @@ def main() -> None:
             continue
         print(f"== Python {version}", flush=True)
         try:
-            check(options.wheel.resolve(), python)
+            check(options.wheel.resolve(), python, releases)
         except (subprocess.SubprocessError, RuntimeError, ValueError) as error:
             failed.append(version)
             print(f"   failed: {error}", flush=True)
@@ -57,8 +65,11 @@ def interpreter(version: str) -> Path | None:
     return None
 
 
-def check(wheel: Path, python: Path) -> None:
-    """Checks an installed wheel. Raises ValueError if a check fails, and whatever running its programs raises."""
+def check(wheel: Path, python: Path, releases: Sequence[str]) -> None:
+    """Checks an installed wheel. releases: of grpcio, to serve with beside the pinned one.
+
+    Raises ValueError if a check fails, and whatever running its programs raises.
+    """
     with tempfile.TemporaryDirectory(prefix="cellkeeper-dist-") as name:
         folder = Path(name)
         environment = Environment(folder / "venv", python)
@@ -68,10 +79,19 @@ def check(wheel: Path, python: Path) -> None:
             raise ValueError(f"the client alone: got {client.installed + client.imported} beside it, expected nothing")
         print("   the client alone: nothing large is installed", flush=True)
         environment.install(wheel, "server")
-        served, offline = predictions(environment, folder)
-        if served != offline:
-            raise ValueError(f"the server's predictions differ from those offline: got {served}, expected {offline}")
-        print(f"   the server: {len(served)} steps, killed on the way, the same bits as offline", flush=True)
+        check_served(environment, folder / "pinned")
+        for release in releases:
+            print(f"   grpcio {environment.change_grpcio(wheel, release)}", flush=True)
+            check_served(environment, folder / release)
+
+
+def check_served(environment: Environment, folder: Path) -> None:
+    """Checks that the server serves. folder: for its store; created. Raises as `check` does."""
+    folder.mkdir()
+    served, offline = predictions(environment, folder)
+    if served != offline:
+        raise ValueError(f"the server's predictions differ from those offline: got {served}, expected {offline}")
+    print(f"   the server: {len(served)} steps, killed on the way, the same bits as offline", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[3]
 CONSTRAINTS = ROOT / "constraints.txt"
+GRPC = ("grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status")
 HEAVY = ("torch", "onnxruntime", "onnx", "redis", "prometheus_client", "safetensors", "keras", "h5py")
 
 _PROBE = f"""
@@ -71,6 +72,19 @@ class Environment:
         self._install("--no-deps", wheel)
         (site,) = self.folder.glob("lib/python*/site-packages")
         (site / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    def change_grpcio(self, wheel: Path, release: str) -> str:
+        """Installs another release of grpcio and its companions for the server, and returns it.
+
+        It is one that the wheel allows, or "newest", whatever the wheel allows.
+        """
+        if release == "newest":
+            self._install("--upgrade", *GRPC)
+        else:
+            self._install(f"{wheel}[server]", *(f"{name}=={release}" for name in GRPC))  # with what goes with it
+        probe = "from importlib.metadata import version; print(version('grpcio'))"
+        ran = subprocess.run([self.python, "-c", probe], check=True, capture_output=True, text=True)
+        return ran.stdout.strip()
 
     def client(self) -> Client:
         """Imports the client."""

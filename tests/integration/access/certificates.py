@@ -14,6 +14,20 @@ from cryptography.x509.oid import NameOID
 DAY = datetime.timedelta(days=1)
 
 
+SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+"""What an authority's key is for. Python 3.13 and newer refuse certificates that do not say so, or name no keys."""
+
+
 class Authority:
     """Writes PEM files into a folder."""
 
@@ -23,6 +37,9 @@ class Authority:
         self._name = _name(name)
         builder = _builder(self._name, self._name, self._key.public_key(), 1)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        builder = builder.add_extension(SIGNS, critical=True)
+        own_key = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        builder = builder.add_extension(own_key, critical=False)
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
 
@@ -35,6 +52,8 @@ class Authority:
         names = [x509.DNSName(name), x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         builder = _builder(_name(name), self._name, key.public_key(), days)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        issued_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(issued_by, critical=False)
         cert_file, key_file = self._folder / f"{name}.crt", self._folder / f"{name}.key"
         key_file.write_bytes(
             key.private_bytes(

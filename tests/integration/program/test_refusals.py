@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import Field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.rpc.grpc_core import TESTED
 from cellkeeper_service.server.config import Settings, flag_of, setting_fields, split_address
 from cellkeeper_service.server.setting import setting_of
 
 from testing.bundles import counting_bundle, make_bundle
 from testing.redis_server import RedisServer
 
-from .launch import program, serve
+from .launch import Ended, environment, program, serve
 
 PASSWORD = "s3cret-w0rd"
 
@@ -103,6 +107,40 @@ def test_no_room_for_one_batch(tmp_path: Path) -> None:
     line = serve(large, "--store=memory:", "--arena-mib=1").line
     assert line.startswith(
         "arena_mib: 1 MiB hold 64 hot sessions of m, expected at least max_batch (256); raise --arena-mib"
+    )
+
+
+# ------------------------------------------------------------------------------------------ packages
+
+WITH_ANOTHER_CORE = """
+import sys
+import grpc._cython
+import grpc_reflection.v1alpha.reflection  # imports the core, too
+from grpc._cython import cygrpc
+
+names = vars(cygrpc)
+{0}
+from cellkeeper_service.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        ("del names['SendStatusFromServerOperation']", "SendStatusFromServerOperation"),
+        ("names['Call'] = type('Call', (), dict(peer=None))", "Call.start_server_batch"),
+        ("sys.modules['grpc._cython.cygrpc'] = None; del grpc._cython.cygrpc", "BatchOperationEvent"),
+    ],
+    ids=["a name", "a method", "everything"],
+)
+def test_a_grpcio_whose_core_is_another(counting_model: Path, change: str, missing: str) -> None:
+    words = [sys.executable, "-c", WITH_ANOTHER_CORE.format(change), "serve", str(counting_model), "--store=memory:"]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    line = Ended(done.returncode, done.stdout, done.stderr).line
+    assert line == (
+        f"grpcio {version('grpcio')} has no cygrpc.{missing}, which the server uses; "
+        f"pip install 'cellkeeper[server]' 'grpcio{TESTED}'"
     )
 
 

@@ -12,6 +12,7 @@ from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.call_context import CallContext
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.half_sent import HalfSent
+from cellkeeper_service.rpc.listener import Listener
 from cellkeeper_service.rpc.method import Method
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.server import RpcServer, Transport
@@ -64,3 +65,37 @@ async def test_calls_that_arrive_while_the_loop_is_busy_are_answered_later(calls
             await asyncio.wait_for(all_answered.wait(), 60)
     finally:
         await server.stop(0)
+
+
+async def test_a_call_that_the_loop_sees_after_the_server_was_stopped_is_refused() -> None:
+    """It is neither answered, which could go on for the whole time for closing, nor ignored until that time is over."""
+    answered = []
+
+    async def answer(*_: Any) -> bytes:
+        answered.append(True)
+        return b""
+
+    listener = Listener({f"/{SERVICE}/{METHOD}": Method(answer, bytes, bytes)}, (), 10)
+    port = listener.listen("127.0.0.1:0", None)
+    listener.start()
+    sent = asyncio.Event()
+
+    async def send_and_stop() -> None:
+        send_calls(connection, 1)
+        sent.set()
+        await listener.stop(60)  # begins before the loop does anything else
+
+    def status() -> bytes:
+        came = b""
+        while b"grpc-status" not in came and (more := connection.recv(1 << 16)):
+            came += more
+        return came
+
+    with socket.create_connection(("127.0.0.1", port), 60) as connection:
+        stopping = asyncio.create_task(send_and_stop())
+        await sent.wait()
+        came = await asyncio.to_thread(status)
+    await asyncio.wait_for(stopping, 30)
+    await listener.close()
+    assert b"grpc-status\x0214" in came  # UNAVAILABLE
+    assert not answered
