@@ -8,6 +8,8 @@ import grpc
 import pytest
 from cellkeeper_proto.kserve import inference_pb2
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_service.rpc.status import DETAILS_KEY
+from google.rpc import error_details_pb2, status_pb2
 
 from .bundle_cases import fuzz_bundles
 from .import_cases import fuzz_imports
@@ -41,6 +43,19 @@ def test_hostile_files_of_an_import_are_refused_in_one_line(seed: int) -> None:
     figures, violations = fuzz_imports(600, seed)
     assert violations == [], figures
     assert set(figures["import_verdicts"]) == {"accepted", "refused"}
+
+
+def test_a_status_that_the_client_has_replaced_is_not_the_servers() -> None:
+    info = error_details_pb2.ErrorInfo(reason="INVALID_FIELD")
+    status = status_pb2.Status()
+    status.details.add().Pack(info)
+    trailing = grpc.aio.Metadata((DETAILS_KEY, status.SerializeToString()))
+
+    def failed(details: str) -> grpc.aio.AioRpcError:
+        return grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, grpc.aio.Metadata(), trailing, details, "")
+
+    assert wrong_status(failed("Stream removed (Deadline Exceeded)")) == ""
+    assert "with code 4" in wrong_status(failed("inputs: got 1 value"))
 
 
 def test_wrong_answers_are_seen() -> None:

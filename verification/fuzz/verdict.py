@@ -22,10 +22,16 @@ BY_GRPC = {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 # server cannot send it.
 BY_CLIENT = (grpc.StatusCode.INTERNAL, "Internal error from Core")
 
+# The client's core puts this in the place of a status that has arrived, but not been read, when the call's deadline
+# passes. It keeps the rest of the trailing metadata, and so the server's ErrorInfo.
+REPLACED = (grpc.StatusCode.DEADLINE_EXCEEDED, "Stream removed (Deadline Exceeded)")
+
 
 def wrong_status(error: grpc.aio.AioRpcError) -> str:
     """Returns what is wrong with a failed call's status; empty if nothing is."""
     code, info = error.code(), None
+    if (code, error.details()) == REPLACED:
+        return ""
     metadata: Any = error.trailing_metadata()
     for key, value in metadata or ():
         if key == DETAILS_KEY:

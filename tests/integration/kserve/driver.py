@@ -4,8 +4,8 @@ Runs in the clients' own environment, which has nothing of this repository insta
 
     python driver.py WAY TARGET MODEL FOLDER
 
-FOLDER/plan.json: what to send, see `Call`; FOLDER/inputs.npy: by the plan's index, [1, 1, F]. At the marked call, it
-prints "pause" and waits for a line. The outputs go to FOLDER/outputs.npy.
+FOLDER/plan.json: what to send, see `Call`; FOLDER/inputs.npy: by the plan's index, [1, 1, F]. The outputs go to
+FOLDER/outputs.npy. It prints a line where its server has to do something: see `PAUSE`, `KILL` and `GONE`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 PATIENCE_S = 30.0
+PAUSE = "pause"
+"""No call is on its way; waits for a line before the next one."""
+KILL = "kill"
+"""The server may be killed now, in the middle of calls."""
+GONE = "gone"
+"""The server was killed; the call is repeated until another one answers."""
+MUST_START = "must specify the START flag on the first request of the sequence"
 
 
 class Call(NamedTuple):
-    """step: None if not sent. again: the call is sent twice, and both replies have to be the same."""
+    """One time step of a sequence.
+
+    step: None if not sent. again: the call is sent twice, and both replies have to be the same. kill: the same, until
+    the server is killed, and until one answers again. end: a call without START has to be refused afterwards.
+    """
 
     sequence: int | str
     start: bool
@@ -32,6 +43,7 @@ class Call(NamedTuple):
     step: int | None
     again: bool
     pause: bool
+    kill: bool
     identifier: str
 
 
@@ -82,6 +94,21 @@ class Sync:
     async def renew(self) -> None:
         """Does nothing: unary calls need no renewal."""
 
+    async def close(self) -> None:
+        self._client.close()
+
+
+class SyncCallback(Sync):
+    async def infer(self, call: Call, values: Any) -> Any:
+        answers: queue.Queue[Any] = queue.Queue()
+        self._client.async_infer(
+            self._model, tensor(values), lambda result, error: answers.put((result, error)), **words(call)
+        )
+        result, error = answers.get(timeout=PATIENCE_S)
+        if error is not None:
+            raise error
+        return result.as_numpy("prediction")
+
 
 class SyncStream(Sync):
     def __init__(self, target: str, model: str) -> None:
@@ -119,6 +146,9 @@ class Aio:
 
     async def renew(self) -> None:
         """Does nothing: unary calls need no renewal."""
+
+    async def close(self) -> None:
+        await self._client.close()
 
 
 class AioStream(Aio):
@@ -170,9 +200,13 @@ class KServe:
     async def renew(self) -> None:
         """Does nothing: unary calls need no renewal."""
 
+    async def close(self) -> None:
+        await self._client.close()
+
 
 WAYS: dict[str, Any] = {
     "tritonclient": Sync,
+    "tritonclient-callback": SyncCallback,
     "tritonclient-stream": SyncStream,
     "tritonclient-aio": Aio,
     "tritonclient-aio-stream": AioStream,
@@ -193,6 +227,32 @@ async def sent(client: Any, call: Call, values: Any) -> Any:
         await client.renew()
 
 
+async def sent_until_killed(client: Any, call: Call, values: Any) -> None:
+    """Sends it until the server does not answer any more, which is always in the middle of a call."""
+    until = time.monotonic() + PATIENCE_S
+    print(KILL, flush=True)
+    try:
+        while time.monotonic() < until:
+            await client.infer(call, values)
+    except Exception as error:
+        if not unavailable(error):
+            raise
+        print(GONE, flush=True)
+        await client.renew()
+    else:
+        raise TimeoutError("nobody has killed the server")
+
+
+async def check_ended(client: Any, call: Call, values: Any) -> None:
+    try:
+        await client.infer(call._replace(step=None), values)
+    except Exception as error:
+        if MUST_START not in str(error):
+            raise
+    else:
+        raise RuntimeError(f"sequence {call.sequence!r} goes on after its END")
+
+
 async def connected(client: Any) -> None:
     """Waits until the client reaches the restarted server, since calls without `step` are not retried."""
     until = time.monotonic() + PATIENCE_S
@@ -207,18 +267,31 @@ async def connected(client: Any) -> None:
     await client.renew()
 
 
-async def main(way: str, target: str, model: str, folder: Path) -> None:
-    calls = [Call(*one) for one in json.loads((folder / "plan.json").read_text())]
-    inputs = np.load(folder / "inputs.npy")
-    client, outputs = WAYS[way](target, model), []
+async def run(client: Any, calls: list[Call], inputs: Any) -> list[Any]:
+    """Returns the outputs of the calls."""
+    outputs = []
     for call, values in zip(calls, inputs, strict=True):
         if call.pause:
-            print("pause", flush=True)
+            print(PAUSE, flush=True)
             await asyncio.to_thread(sys.stdin.readline)
             await connected(client)
         outputs.append(await sent(client, call, values))
-        if call.again:
+        if call.kill:
+            await sent_until_killed(client, call, values)
+        if call.again or call.kill:
             np.testing.assert_array_equal(await sent(client, call, values), outputs[-1], strict=True)
+        if call.end:
+            await check_ended(client, call, values)
+    return outputs
+
+
+async def main(way: str, target: str, model: str, folder: Path) -> None:
+    calls = [Call(*one) for one in json.loads((folder / "plan.json").read_text())]
+    client = WAYS[way](target, model)
+    try:
+        outputs = await run(client, calls, np.load(folder / "inputs.npy"))
+    finally:
+        await client.close()  # otherwise the threads of a stream keep the process alive
     np.save(folder / "outputs.npy", np.stack(outputs))
 
 
