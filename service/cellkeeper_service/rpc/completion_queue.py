@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from threading import Thread
 
 from . import grpc_core
-from .grpc_core import Event, Quiet
+from .grpc_core import Done, Event, Quiet
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class CompletionQueue:
         """Must be created on the event loop."""
         self.core = grpc_core.new_queue()
         self._loop = asyncio.get_running_loop()
-        self._passed: deque[Event] = deque()
+        self._passed: deque[tuple[Done, Event]] = deque()
         self._is_scheduled = False  # `_take`
         self._bursts = False
         self._thread_rests = False
@@ -50,15 +50,17 @@ class CompletionQueue:
     def take_more(self) -> None:
         """Handles what has completed by now, if the loop need not wait for the thread."""
         if self._thread_rests:
+            self._count += self._take_passed()  # they completed before the others
             self._count += self._take_completed(MOST_EVENTS)
 
     def _wait(self) -> None:
         while grpc_core.is_event(event := self.core.poll()):
-            if isinstance(event.tag, Quiet) and event.tag.done(event):
+            left = _left_to_do(event)
+            if left is None:
                 del event  # an event that outlives its call keeps the server from being released
                 continue
-            self._passed.append(event)
-            del event
+            self._passed.append((left, event))
+            del left, event
             rests = self._thread_rests = self._bursts
             if not self._is_scheduled:
                 self._is_scheduled = True
@@ -70,10 +72,7 @@ class CompletionQueue:
                 self._go_on.get()
 
     def _take(self) -> None:
-        taken = 0
-        while self._passed:
-            _handle(self._passed.popleft())
-            taken += 1
+        taken = self._take_passed()
         if self._thread_rests:
             taken += self._take_completed(MOST_EVENTS - taken)
             self._count += taken
@@ -89,9 +88,17 @@ class CompletionQueue:
             if self._count >= TRIED_EVENTS:
                 self._bursts, self._count = True, 0
         self._is_scheduled = False
-        if self._passed:  # since the loop looked, by a thread to which `_take` seemed scheduled
+        if self._passed or self._thread_rests:  # since the loop looked, and `_take` seemed scheduled to the thread
             self._is_scheduled = True
             self._loop.call_soon(self._take)
+
+    def _take_passed(self) -> int:
+        """Returns how many events it has handled."""
+        taken = 0
+        while self._passed:
+            _do(*self._passed.popleft())
+            taken += 1
+        return taken
 
     def _take_completed(self, most: int) -> int:
         """Returns how many events it has handled."""
@@ -99,17 +106,28 @@ class CompletionQueue:
             event = self.core.poll(0.0)
             if not grpc_core.is_event(event):
                 return taken
-            _handle(event)
-            del event
+            left = _left_to_do(event)
+            if left is not None:
+                _do(left, event)
+            del event, left
         return most
 
 
-def _handle(event: Event) -> None:
+def _left_to_do(event: Event) -> Done | None:
+    """Returns what remains for the loop to do, or None."""
     tag = event.tag
+    if not isinstance(tag, Quiet):
+        done: Done = tag
+        return done
     try:
-        if not isinstance(tag, Quiet):
-            tag(event)
-        elif not tag.done(event):
-            tag.awaited(event)
+        return None if tag.done(event) else tag.awaited
+    except Exception:
+        log.exception("an event of a call failed")
+        return None
+
+
+def _do(left: Done, event: Event) -> None:
+    try:
+        left(event)
     except Exception:
         log.exception("an event of a call failed")
