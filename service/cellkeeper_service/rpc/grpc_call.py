@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -26,7 +25,7 @@ class Aborted(Exception):
 
 
 class GrpcCall:
-    """Implements CallContext. task: answers the call."""
+    """Implements CallContext. task: answers the call; gone once it is cancelled."""
 
     __slots__ = (
         "_call",
@@ -49,7 +48,7 @@ class GrpcCall:
     def __init__(self, accepted: grpc_core.Event, method: Method, queue: CompletionQueue) -> None:
         """accepted: the event that brought the call. Must be created on the event loop."""
         self._call = accepted.call
-        self._deadline: float = accepted.call_details.deadline
+        self._deadline = grpc_core.deadline_of(accepted)
         self._metadata: Sequence[tuple[str, str | bytes]] = accepted.invocation_metadata
         self._method = method
         self._queue = queue
@@ -70,7 +69,7 @@ class GrpcCall:
         return grpc_core.names_of_peer(self._call)
 
     def time_remaining(self) -> float | None:
-        return None if math.isinf(self._deadline) else max(self._deadline - time.time(), 0.0)
+        return None if self._deadline is None else max(self._deadline - time.time(), 0.0)
 
     def peer(self) -> str:
         if not self._peer:
@@ -110,7 +109,7 @@ class GrpcCall:
             self._writer = None
 
     def cancel(self) -> None:
-        grpc_core.cancel(self._call)
+        grpc_core.cancel(self._call, grpc.StatusCode.CANCELLED, "the server has cancelled the call")
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
@@ -154,14 +153,22 @@ class GrpcCall:
         trailing: Sequence[tuple[str, str | bytes]] = (),
         data: bytes | None = None,
     ) -> None:
-        if not self._is_over:
+        if self._is_over:
+            return
+        try:
             grpc_core.send_status(self._call, code, details, trailing, first=not self._has_sent, data=data)
+        except Exception:
+            log.exception("a call's status could not be sent")
+            # or its client would wait for a status that never comes
+            grpc_core.cancel(self._call, grpc.StatusCode.INTERNAL, "internal error")
 
     def _was_sent(self, event: grpc_core.Event) -> bool:
         self._is_sending = False
         return self._writer is None
 
     def _tell_writer(self, event: grpc_core.Event) -> None:
+        if self._is_sending:  # the next message already: its own event tells whoever waits for it
+            return
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
 
@@ -171,3 +178,6 @@ class GrpcCall:
 
     def _cancel(self, event: grpc_core.Event) -> None:
         self.task.cancel()
+        # A task that is cancelled before it has begun keeps its exception, whose traceback leads here. That would be a
+        # reference cycle, and a client that resets thousands of calls makes thousands.
+        del self.task

@@ -48,6 +48,10 @@ MORE_FOLLOW = 1
 """GRPC_WRITE_BUFFER_HINT: the message may wait for the next one, to leave in the same packet."""
 
 
+NEVER = 1e18
+"""gRPC's deadline for a call without one is later than this, and not an infinite number."""
+
+
 class Quiet(NamedTuple):
     """A tag whose event seldom concerns the loop.
 
@@ -106,6 +110,12 @@ def request_call(server: Any, queue: Any, accepted: OnLoop) -> None:
     server.request_call(queue, queue, accepted)
 
 
+def deadline_of(accepted: Event) -> float | None:
+    """Returns when the call must have ended, in seconds of the wall clock; None if its client did not say."""
+    deadline = float(accepted.call_details.deadline)
+    return deadline if deadline < NEVER else None
+
+
 def receive_message(call: Any, arrived: OnLoop) -> None:
     """See `message_of`."""
     _start(call, (cygrpc.ReceiveMessageOperation(NO_FLAGS),), arrived)
@@ -127,14 +137,12 @@ def was_cancelled(event: Event) -> bool:
     return bool(event.batch_operations[0].cancelled())
 
 
-def cancel(call: Any) -> None:
-    """Ends the call. Its event is that of `receive_close`."""
-    call.cancel()
-
-
 def send_message(call: Any, data: bytes, sent: Quiet, *, first: bool, more: bool) -> None:
-    """Only one message can be on its way. first: nothing was sent before. more: the next message follows at once."""
-    message = cygrpc.SendMessageOperation(data, MORE_FOLLOW if more else NO_FLAGS)
+    """Only one message can be on its way. first: nothing was sent before. more: the next message follows at once.
+
+    The first one does not wait for others: with it gRPC would also hold back the headers, and the event would not come.
+    """
+    message = cygrpc.SendMessageOperation(data, MORE_FOLLOW if more and not first else NO_FLAGS)
     _start(call, (_headers(), message) if first else (message,), sent)
 
 
@@ -154,6 +162,12 @@ def send_status(
     number = code.value[0]
     operations.append(cygrpc.SendStatusFromServerOperation(tuple(metadata), number, details.encode(), NO_FLAGS))
     _start(call, operations, _UNAWAITED)
+
+
+def cancel(call: Any, code: grpc.StatusCode, details: str) -> None:
+    """Ends the call at once, also if it cannot be given a status in the ordinary way. Its event is that of
+    `receive_close`."""
+    call.cancel(code.value[0], details)
 
 
 def names_of_peer(call: Any) -> dict[str, Sequence[bytes]]:

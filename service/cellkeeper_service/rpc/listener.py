@@ -25,6 +25,7 @@ class Listener:
         self._max_rpcs = max_rpcs
         self._queue = CompletionQueue()
         self._server = grpc_core.new_server(self._queue.core, options)
+        self._loop = asyncio.get_running_loop()
         self._calls: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._stopped = asyncio.Event()
@@ -68,12 +69,21 @@ class Listener:
         method = self._methods.get(event.call_details.method)
         if method is None:
             _refuse(event.call, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-        elif len(self._calls) >= self._max_rpcs:
-            _refuse(event.call, grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+        elif len(self._calls) < self._max_rpcs:
+            self._begin(event, method)
+        else:  # a call that has ended counts until its task's callbacks run; its client may send the next one before
+            self._loop.call_soon(self._begin_or_refuse, event, method)
+
+    def _begin_or_refuse(self, event: grpc_core.Event, method: Method) -> None:
+        if len(self._calls) < self._max_rpcs:
+            self._begin(event, method)
         else:
-            task = GrpcCall(event, method, self._queue).task
-            self._calls.add(task)
-            task.add_done_callback(self._calls.discard)
+            _refuse(event.call, grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+
+    def _begin(self, event: grpc_core.Event, method: Method) -> None:
+        task = GrpcCall(event, method, self._queue).task
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
     def _shut_down(self, event: grpc_core.Event) -> None:
         self._stopped.set()

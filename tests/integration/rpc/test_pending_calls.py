@@ -71,7 +71,7 @@ async def test_a_call_that_the_loop_sees_after_the_server_was_stopped_is_refused
     """It is neither answered, which could go on for the whole time for closing, nor ignored until that time is over."""
     answered = []
 
-    async def answer(*_: Any) -> bytes:
+    async def answer(call: CallContext) -> bytes:
         answered.append(True)
         return b""
 

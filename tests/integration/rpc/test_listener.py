@@ -1,0 +1,498 @@
+"""What handlers and clients can rely on, on this listener and, as the reference, on grpcio's own asyncio server."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from cellkeeper_service.rpc import grpc_core
+from cellkeeper_service.rpc.call_context import EOF
+from cellkeeper_service.rpc.listener import Listener
+from cellkeeper_service.rpc.method import Method
+
+from .http2 import connection, unary
+
+PATH = "/test.Service/Call"
+SECONDS = 30.0
+"""Longer than anything takes, for what must not wait forever."""
+
+Answer = Callable[[Any, Any], Any]
+
+
+class Served(ABC):
+    """A server that serves. port: where."""
+
+    port: int
+
+    @abstractmethod
+    async def stop(self, grace_seconds: float) -> None: ...
+
+    @asynccontextmanager
+    async def call(self, path: str = PATH) -> AsyncIterator[Any]:
+        """Yields a function that starts a call of the method, and closes its channel afterwards."""
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            yield channel.stream_stream(path)
+
+
+class OnListener(Served):
+    def __init__(self, methods: Mapping[str, Method], max_rpcs: int) -> None:
+        self.listener = Listener(methods, (), max_rpcs)
+        self.port = self.listener.listen("127.0.0.1:0", None)
+        self.listener.start()
+
+    async def stop(self, grace_seconds: float) -> None:
+        await self.listener.stop(grace_seconds)
+
+
+class OnGrpcAio(Served):
+    """Serves methods as the listener does, but by grpcio's own server."""
+
+    def __init__(self, methods: Mapping[str, Method], max_rpcs: int) -> None:
+        self.server = grpc.aio.server(maximum_concurrent_rpcs=max_rpcs)
+        handlers = {path.rpartition("/")[2]: self._handler(method) for path, method in methods.items()}
+        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
+        self.port = self.server.add_insecure_port("127.0.0.1:0")
+
+    async def stop(self, grace_seconds: float) -> None:
+        await self.server.stop(grace_seconds)
+
+    def _handler(self, method: Method) -> Any:
+        async def serve(context: Any) -> None:
+            answer = method.answer(None, Context(context))
+            if inspect.iscoroutine(answer):
+                reply = await answer
+                if not method.streams:
+                    await context.write(reply)
+                return
+            async with aclosing(answer):
+                async for ready in answer:
+                    for reply in ready:
+                        await context.write(reply)
+
+        return grpc.stream_stream_rpc_method_handler(serve)  # type: ignore[arg-type]
+
+
+class Context:
+    """grpcio's context, with this service's EOF."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        data = await self._context.read()
+        return EOF if data is grpc.aio.EOF else data
+
+
+Serve = Callable[..., AbstractAsyncContextManager[Served]]
+
+
+@asynccontextmanager
+async def on_listener(answer: Answer, *, streams: bool = False, max_rpcs: int = 1000) -> AsyncIterator[OnListener]:
+    served = OnListener({PATH: Method(answer, bytes, bytes, streams)}, max_rpcs)
+    try:
+        yield served
+    finally:
+        await asyncio.wait_for(served.stop(0), SECONDS)
+        await asyncio.wait_for(served.listener.close(), SECONDS)
+
+
+@asynccontextmanager
+async def on_grpc_aio(answer: Answer, *, streams: bool = False, max_rpcs: int = 1000) -> AsyncIterator[OnGrpcAio]:
+    served = OnGrpcAio({PATH: Method(answer, bytes, bytes, streams)}, max_rpcs)
+    await served.server.start()
+    try:
+        yield served
+    finally:
+        await asyncio.wait_for(served.stop(0), SECONDS)
+
+
+@pytest.fixture(params=[on_listener, on_grpc_aio], ids=["listener", "grpc.aio"])
+def serve(request: pytest.FixtureRequest) -> Serve:
+    chosen: Serve = request.param
+    return chosen
+
+
+async def echo(call: Any) -> bytes:
+    return bytes(await call.read())
+
+
+async def forever(call: Any) -> bytes:
+    await asyncio.Event().wait()
+    return b""
+
+
+async def ask(start: Any, data: bytes = b"", **how: Any) -> list[bytes]:
+    """Sends one message, and returns the replies. Raises what the call ends with."""
+    how.setdefault("timeout", SECONDS)
+    call = start(iter([data]), **how)
+    return [reply async for reply in call]
+
+
+async def code_of(start: Any, timeout: float | None = SECONDS) -> grpc.StatusCode:
+    """Starts a call without a message, because grpcio's asyncio client reports INTERNAL if the call ends while it sends
+    one."""
+    code: grpc.StatusCode = await start(timeout=timeout).code()
+    return code
+
+
+class Cancelled:
+    """A handler that waits until it is cancelled. begun, cancelled: whether that has happened."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def answer(self, call: Any) -> bytes:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return b""
+
+
+async def test_unary_calls_and_streams_get_their_replies(serve: Serve) -> None:
+    async def each(call: Any) -> AsyncIterator[list[bytes]]:
+        while (data := await call.read()) is not EOF:
+            yield [data, data.upper()]
+
+    for data in (b"", b"a", bytes(1 << 20)):
+        async with serve(echo) as served, served.call() as start:
+            assert await ask(start, data) == [data]
+    async with serve(each, streams=True) as served, served.call() as start:
+        call = start(timeout=SECONDS)
+        for data in (b"a", b"", b"b"):
+            await call.write(data)
+            assert [await call.read(), await call.read()] == [data, data.upper()]
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_metadata_deadline_and_peer_reach_the_handler(serve: Serve) -> None:
+    seen: list[Any] = []
+
+    async def look(call: Any) -> bytes:
+        seen.extend([dict(call.invocation_metadata()), call.time_remaining(), call.peer(), dict(call.auth_context())])
+        return b""
+
+    async with serve(look) as served, served.call() as start:
+        await ask(start, metadata=(("word", "value"), ("bytes-bin", b"\0\xff")), timeout=SECONDS)
+        await ask(start, timeout=None)
+    metadata, left, peer, security = seen[:4]
+    assert (metadata["word"], metadata["bytes-bin"]) == ("value", b"\0\xff")
+    assert SECONDS - 10 < left <= SECONDS + 1
+    assert peer.startswith("ipv4:127.0.0.1:")
+    assert security["transport_security_type"] == [b"insecure"]
+    assert seen[5] is None
+
+
+@pytest.mark.parametrize("replies_before", [0, 2])
+async def test_a_status_has_its_details_and_trailing_metadata(serve: Serve, replies_before: int) -> None:
+    trailing = (("word", "value"), ("bytes-bin", b"\0\xff"))
+
+    async def abort(call: Any) -> AsyncIterator[list[bytes]]:
+        for _ in range(replies_before):
+            yield [b"reply"]
+        await call.abort(grpc.StatusCode.ABORTED, "why, at length: äöü \n%", trailing)
+
+    async with serve(abort, streams=True) as served, served.call() as start:
+        call = start(timeout=SECONDS)
+        assert [await call.read() for _ in range(replies_before)] == [b"reply"] * replies_before
+        assert await call.code() is grpc.StatusCode.ABORTED
+        assert await call.details() == "why, at length: äöü \n%"
+        assert tuple(await call.trailing_metadata()) == trailing
+
+
+async def test_an_unknown_method_is_unimplemented(serve: Serve) -> None:
+    async with serve(echo) as served, served.call("/test.Service/Other") as start:
+        assert await code_of(start) is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_client_that_cancels_cancels_the_handler(serve: Serve) -> None:
+    handler = Cancelled()
+    async with serve(handler.answer) as served, served.call() as start:
+        call = start(timeout=SECONDS)
+        await asyncio.wait_for(handler.begun.wait(), SECONDS)
+        call.cancel()
+        await asyncio.wait_for(handler.cancelled.wait(), SECONDS)
+
+
+async def test_the_deadline_cancels_the_handler(serve: Serve) -> None:
+    handler = Cancelled()
+    async with serve(handler.answer) as served, served.call() as start:
+        assert await code_of(start, timeout=0.5) is grpc.StatusCode.DEADLINE_EXCEEDED
+        if handler.begun.is_set():  # on a busy machine the deadline may pass first
+            await asyncio.wait_for(handler.cancelled.wait(), SECONDS)
+
+
+async def test_a_connection_that_is_lost_cancels_the_handler(serve: Serve) -> None:
+    handler = Cancelled()
+    async with serve(handler.answer) as served:
+        async with connection(served.port) as client:
+            client.send(unary(1, PATH))
+            await asyncio.wait_for(handler.begun.wait(), SECONDS)
+        await asyncio.wait_for(handler.cancelled.wait(), SECONDS)
+
+
+async def test_half_close_is_the_end_of_the_messages(serve: Serve) -> None:
+    async def count(call: Any) -> bytes:
+        messages = 0
+        while await call.read() is not EOF:
+            messages += 1
+        assert await call.read() is EOF  # also when asked again
+        return str(messages).encode()
+
+    async with serve(count) as served, served.call() as start:
+        assert [reply async for reply in start(iter([b"a", b"b", b"c"]), timeout=SECONDS)] == [b"3"]
+        assert [reply async for reply in start(iter([]), timeout=SECONDS)] == [b"0"]
+
+
+async def test_more_calls_than_allowed_are_refused_until_one_ends(serve: Serve) -> None:
+    begun, go = asyncio.Semaphore(0), asyncio.Event()
+
+    async def wait(call: Any) -> bytes:
+        begun.release()
+        await go.wait()
+        return b""
+
+    async with serve(wait, max_rpcs=2) as served, served.call() as start:
+        two = [asyncio.create_task(ask(start)) for _ in range(2)]
+        for _ in two:
+            await asyncio.wait_for(begun.acquire(), SECONDS)
+        assert await code_of(start) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        go.set()
+        assert await asyncio.gather(*two) == [[b""]] * 2
+        assert await ask(start) == [b""]
+
+
+async def test_a_client_that_has_its_reply_is_not_counted_any_more() -> None:
+    """The loop accepts its next call before the callbacks of the first call's task run."""
+    async with AsyncExitStack() as stack:
+
+        def accept_next() -> None:
+            queue = served.listener._queue
+            while not (queue._passed or queue._thread_rests):  # the loop does nothing else meanwhile
+                pass
+            queue._take()
+
+        async def answer(call: Any) -> bytes:
+            data = bytes(await call.read())
+            if data == b"first":
+                asyncio.get_running_loop().call_soon(accept_next)  # runs before those callbacks
+            return data
+
+        def call_twice() -> list[bytes]:
+            with grpc.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+                return [channel.unary_unary(PATH)(data, timeout=SECONDS) for data in (b"first", b"second")]
+
+        served = await stack.enter_async_context(on_listener(answer, max_rpcs=1))
+        assert await asyncio.to_thread(call_twice) == [b"first", b"second"]
+
+
+async def test_replies_keep_their_order_and_none_is_lost(serve: Serve) -> None:
+    """Lists of many lengths, and replies of many sizes, beyond what the connection takes at once."""
+    sent = [number.to_bytes(4, "big") * (number % 17 * 300 + 1) for number in range(900)]
+
+    async def many(call: Any) -> AsyncIterator[list[bytes]]:
+        at, length = 0, 0
+        while at < len(sent):
+            length = length % 40 + 1
+            yield sent[at : at + length]
+            at += length
+            if length % 3 == 0:
+                await asyncio.sleep(0)
+
+    async with serve(many, streams=True) as served, served.call() as start:
+        every = await asyncio.gather(*(ask(start) for _ in range(8)))
+    assert all(replies == sent for replies in every)
+
+
+async def test_replies_before_an_end_are_not_lost(serve: Serve) -> None:
+    async def two_then(call: Any) -> AsyncIterator[list[bytes]]:
+        yield [b"a", b"b"]
+        await call.abort(grpc.StatusCode.ABORTED, "enough")
+
+    async with serve(two_then, streams=True) as served, served.call() as start:
+        for _ in range(50):
+            call = start(timeout=SECONDS)
+            assert [await call.read(), await call.read()] == [b"a", b"b"]
+            assert await call.code() is grpc.StatusCode.ABORTED
+
+
+async def test_a_client_that_does_not_read_holds_its_handler_back_alone(serve: Serve) -> None:
+    written = 0
+
+    async def many(call: Any) -> AsyncIterator[list[bytes]]:
+        nonlocal written
+        if await call.read() == b"few":
+            yield [b"0"]
+            return
+        for number in range(10):
+            yield [str(number).encode() * 1000]
+            written = number + 1
+
+    async with serve(many, streams=True) as served, served.call() as start, connection(served.port, 0) as client:
+        client.send(unary(1, PATH, b"many"))
+        await client.ping()
+        for _ in range(100):
+            assert await ask(start, b"few") == [b"0"]
+        assert written <= 1  # one is on its way
+        client.open_window(1 << 20, 1)
+        await client.until(lambda: 1 in client.ended)
+        assert client.data[1] == b"".join(b"\0\0\0\x03\xe8" + str(number).encode() * 1000 for number in range(10))
+        assert written == 10
+
+
+async def test_a_client_that_does_not_read_and_leaves_cancels_the_handler(serve: Serve) -> None:
+    ended = asyncio.Event()
+
+    async def many(call: Any) -> AsyncIterator[list[bytes]]:
+        try:
+            while True:
+                yield [bytes(1000)] * 5
+        finally:
+            ended.set()
+
+    async with serve(many, streams=True) as served:
+        async with connection(served.port, 0) as client:
+            client.send(unary(1, PATH))
+            await client.ping()
+        await asyncio.wait_for(ended.wait(), SECONDS)
+
+
+async def test_stop_lets_calls_finish(serve: Serve) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def wait(call: Any) -> bytes:
+        begun.set()
+        await go.wait()
+        return b"late"
+
+    async with serve(wait) as served, served.call() as start:
+        asked = asyncio.create_task(ask(start))
+        await asyncio.wait_for(begun.wait(), SECONDS)
+        stopping = asyncio.create_task(served.stop(SECONDS))
+        while await code_of(start) is not grpc.StatusCode.UNAVAILABLE:  # until it has begun to stop
+            pass
+        assert not stopping.done()
+        go.set()
+        assert await asked == [b"late"]
+        await asyncio.wait_for(stopping, SECONDS / 2)
+
+
+@pytest.mark.parametrize("grace", [0, 0.2])
+async def test_stop_cancels_what_does_not_finish(serve: Serve, grace: float) -> None:
+    handler = Cancelled()
+    async with serve(handler.answer) as served, served.call() as start:
+        asked = asyncio.create_task(code_of(start))
+        await asyncio.wait_for(handler.begun.wait(), SECONDS)
+        await asyncio.wait_for(served.stop(grace), SECONDS)
+        assert await asked in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+        await asyncio.wait_for(handler.cancelled.wait(), SECONDS)
+
+
+async def test_a_second_stop_shortens_the_first(serve: Serve) -> None:
+    handler = Cancelled()
+    async with serve(handler.answer) as served, served.call() as start:
+        asked = asyncio.create_task(code_of(start, timeout=None))
+        await asyncio.wait_for(handler.begun.wait(), SECONDS)
+        long = asyncio.create_task(served.stop(1000))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(served.stop(0.1), SECONDS)
+        await asyncio.wait_for(long, SECONDS)
+        await asked
+
+
+async def test_calls_that_come_while_it_stops_are_answered_or_refused(serve: Serve) -> None:
+    answered = 0
+
+    async def count(call: Any) -> None:
+        nonlocal answered
+        answered += 1
+
+    async with serve(count, streams=True) as served, served.call() as start:
+        await code_of(start)
+        asked = [asyncio.create_task(code_of(start)) for _ in range(300)]
+        await asked[20]
+        await asyncio.wait_for(served.stop(SECONDS), SECONDS)
+        codes = await asyncio.gather(*asked)
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    assert codes.count(grpc.StatusCode.OK) + 1 == answered
+
+
+def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("replies_before", [0, 3])
+async def test_a_handler_that_fails_is_an_internal_error_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture, replies_before: int
+) -> None:
+    async def fail(call: Any) -> AsyncIterator[list[bytes]]:
+        yield [b"reply"] * replies_before
+        raise ValueError("a secret")
+
+    async with on_listener(fail, streams=True) as served, served.call() as start:
+        call = start(timeout=SECONDS)
+        assert [await call.read() for _ in range(replies_before)] == [b"reply"] * replies_before
+        assert await call.code() is grpc.StatusCode.INTERNAL
+        assert await call.details() == "internal error"
+    assert failures(caplog) == ["a call failed"]
+
+
+async def test_a_handler_that_cancels_itself_ends_its_call_with_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    async def leave(call: Any) -> bytes:
+        raise asyncio.CancelledError
+
+    async with on_listener(leave) as served, served.call() as start:
+        call = start(timeout=SECONDS)
+        assert await call.code() is grpc.StatusCode.CANCELLED
+    assert failures(caplog) == []
+
+
+async def test_a_status_that_gRPC_cannot_send_is_an_internal_error(caplog: pytest.LogCaptureFixture) -> None:
+    """And not a call that never ends."""
+
+    async def abort(call: Any) -> bytes:
+        await call.abort(grpc.StatusCode.ABORTED, "\ud800")
+        return b""
+
+    async with on_listener(abort) as served, served.call() as start:
+        call = start(timeout=SECONDS)
+        assert await call.code() is grpc.StatusCode.INTERNAL
+    assert failures(caplog) == ["a call's status could not be sent"]
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+async def test_an_event_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture, quiet: bool) -> None:
+    """quiet: it fails on the thread that waits for events, as long as nothing else goes on."""
+
+    def fail(event: Any) -> bool:
+        raise ValueError("a fault")
+
+    async def answer(call: Any) -> bytes:
+        data = bytes(await call.read())
+        if data == b"fail":
+            tag: Any = grpc_core.Quiet(fail, fail) if quiet else fail
+            grpc_core.receive_message(call._call, tag)
+        return data
+
+    async with on_listener(answer) as served, served.call() as start:
+        for data in (b"fail", b"a", b"fail", b"b"):
+            assert await ask(start, data) == [data]
+        for data in [b"fail", b"c"] * 50:  # some of it in a burst
+            assert await asyncio.gather(*(ask(start, data) for _ in range(5))) == [[data]] * 5
+    assert set(failures(caplog)) == {"an event of a call failed"}
+    assert len(failures(caplog)) == 252
