@@ -356,9 +356,10 @@ async def test_a_client_that_does_not_read_holds_its_handler_back_alone(serve: S
 
 
 async def test_a_client_that_does_not_read_and_leaves_cancels_the_handler(serve: Serve) -> None:
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def many(_: Any, call: Any) -> AsyncIterator[list[bytes]]:
+        begun.set()
         try:
             while True:
                 yield [bytes(1000)] * 5
@@ -368,7 +369,7 @@ async def test_a_client_that_does_not_read_and_leaves_cancels_the_handler(serve:
     async with serve(many, streams=True) as served:
         async with connection(served.port, 0) as client:
             client.send(unary(1, PATH))
-            await client.ping()
+            await asyncio.wait_for(begun.wait(), SECONDS)
         await asyncio.wait_for(ended.wait(), SECONDS)
 
 
