@@ -124,7 +124,7 @@ def things() -> list[Any]:
     """Returns what the service and gRPC keep for calls."""
     gc.collect()
     ours = ("grpc._cython", "cellkeeper_service")
-    return [one for one in gc.get_objects() if type(one).__module__.startswith(ours)]
+    return [one for one in gc.get_objects() if str(type(one).__module__).startswith(ours)]
 
 
 async def test_calls_leave_nothing_behind_even_without_a_garbage_collector() -> None:
