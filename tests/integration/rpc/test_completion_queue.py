@@ -148,11 +148,11 @@ async def test_calls_leave_nothing_behind_even_without_a_garbage_collector() -> 
 
 
 async def test_events_that_the_thread_took_come_before_those_that_the_loop_takes() -> None:
-    begun: list[str] = []
+    started: list[str] = []
 
     def noting(name: str) -> Method:
         async def note(_: Any, call: Any) -> bytes:
-            begun.append(name)
+            started.append(name)
             return b""
 
         return Method(note, bytes, bytes)
@@ -168,7 +168,7 @@ async def test_events_that_the_thread_took_come_before_those_that_the_loop_takes
         client.send(unary(3, "/test.Service/B"), unary(5, "/test.Service/C"))
         queue.take_more()
         await client.until(lambda: client.ended >= {1, 3, 5})
-    assert begun == names
+    assert started == names
 
 
 async def test_an_event_is_handled_once_whoever_takes_it() -> None:
@@ -190,8 +190,8 @@ async def test_an_event_is_handled_once_whoever_takes_it() -> None:
 
 
 async def test_a_message_waits_for_its_predecessor_and_not_for_an_earlier_one() -> None:
-    """The event of the first message comes late to the loop, after the third has begun to wait for the one before."""
-    begun = asyncio.Event()
+    """The event of the first message comes late to the loop, after the third has started to wait for the one before."""
+    started = asyncio.Event()
 
     async with AsyncExitStack() as stack:
 
@@ -205,7 +205,7 @@ async def test_a_message_waits_for_its_predecessor_and_not_for_an_earlier_one() 
             client.open_window(15, 1)
             while call._is_sending:  # until the thread has its event
                 pass
-            begun.set()
+            started.set()
             await call.write(b"2" * 10)
             await call.write(b"3" * 10)
 
@@ -213,7 +213,7 @@ async def test_a_message_waits_for_its_predecessor_and_not_for_an_earlier_one() 
         _, port = await stack.enter_async_context(listening(Write=method))
         client = await stack.enter_async_context(connection(port, 0))
         client.send(unary(1, "/test.Service/Write"))
-        await asyncio.wait_for(begun.wait(), SECONDS)
+        await asyncio.wait_for(started.wait(), SECONDS)
         await client.ping()
         client.open_window(1000, 1)
         await client.until(lambda: 1 in client.ended)
@@ -236,7 +236,7 @@ class Passed(deque[Any]):
 
 
 class GoOn(SimpleQueue[None]):
-    """rests: whether the thread has begun to rest."""
+    """rests: whether the thread has started to rest."""
 
     def __init__(self) -> None:
         self.rests = threading.Event()

@@ -146,14 +146,14 @@ async def code_of(start: Any, timeout: float | None = SECONDS) -> grpc.StatusCod
 
 
 class Cancelled:
-    """A handler that waits until it is cancelled. begun, cancelled: whether that has happened."""
+    """A handler that waits until it is cancelled. started, cancelled: whether that has happened."""
 
     def __init__(self) -> None:
-        self.begun = asyncio.Event()
+        self.started = asyncio.Event()
         self.cancelled = asyncio.Event()
 
     async def answer(self, _: Any, call: Any) -> bytes:
-        self.begun.set()
+        self.started.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -224,7 +224,7 @@ async def test_a_client_that_cancels_cancels_the_handler(serve: Serve) -> None:
     handler = Cancelled()
     async with serve(handler.answer) as served, served.call() as start:
         call = start(timeout=SECONDS)
-        await asyncio.wait_for(handler.begun.wait(), SECONDS)
+        await asyncio.wait_for(handler.started.wait(), SECONDS)
         call.cancel()
         await asyncio.wait_for(handler.cancelled.wait(), SECONDS)
 
@@ -233,7 +233,7 @@ async def test_the_deadline_cancels_the_handler(serve: Serve) -> None:
     handler = Cancelled()
     async with serve(handler.answer) as served, served.call() as start:
         assert await code_of(start, timeout=0.5) is grpc.StatusCode.DEADLINE_EXCEEDED
-        if handler.begun.is_set():  # on a busy machine the deadline may pass first
+        if handler.started.is_set():  # on a busy machine the deadline may pass first
             await asyncio.wait_for(handler.cancelled.wait(), SECONDS)
 
 
@@ -242,7 +242,7 @@ async def test_a_connection_that_is_lost_cancels_the_handler(serve: Serve) -> No
     async with serve(handler.answer) as served:
         async with connection(served.port) as client:
             client.send(unary(1, PATH))
-            await asyncio.wait_for(handler.begun.wait(), SECONDS)
+            await asyncio.wait_for(handler.started.wait(), SECONDS)
         await asyncio.wait_for(handler.cancelled.wait(), SECONDS)
 
 
@@ -260,17 +260,17 @@ async def test_half_close_is_the_end_of_the_messages(serve: Serve) -> None:
 
 
 async def test_more_calls_than_allowed_are_refused_until_one_ends(serve: Serve) -> None:
-    begun, go = asyncio.Semaphore(0), asyncio.Event()
+    started, go = asyncio.Semaphore(0), asyncio.Event()
 
     async def wait(_: Any, call: Any) -> bytes:
-        begun.release()
+        started.release()
         await go.wait()
         return b""
 
     async with serve(wait, max_rpcs=2) as served, served.call() as start:
         two = [asyncio.create_task(ask(start)) for _ in range(2)]
         for _ in two:
-            await asyncio.wait_for(begun.acquire(), SECONDS)
+            await asyncio.wait_for(started.acquire(), SECONDS)
         assert await code_of(start) is grpc.StatusCode.RESOURCE_EXHAUSTED
         go.set()
         assert await asyncio.gather(*two) == [[b""]] * 2
@@ -356,10 +356,10 @@ async def test_a_client_that_does_not_read_holds_its_handler_back_alone(serve: S
 
 
 async def test_a_client_that_does_not_read_and_leaves_cancels_the_handler(serve: Serve) -> None:
-    begun, ended = asyncio.Event(), asyncio.Event()
+    started, ended = asyncio.Event(), asyncio.Event()
 
     async def many(_: Any, call: Any) -> AsyncIterator[list[bytes]]:
-        begun.set()
+        started.set()
         try:
             while True:
                 yield [bytes(1000)] * 5
@@ -369,23 +369,23 @@ async def test_a_client_that_does_not_read_and_leaves_cancels_the_handler(serve:
     async with serve(many, streams=True) as served:
         async with connection(served.port, 0) as client:
             client.send(unary(1, PATH))
-            await asyncio.wait_for(begun.wait(), SECONDS)
+            await asyncio.wait_for(started.wait(), SECONDS)
         await asyncio.wait_for(ended.wait(), SECONDS)
 
 
 async def test_stop_lets_calls_finish(serve: Serve) -> None:
-    begun, go = asyncio.Event(), asyncio.Event()
+    started, go = asyncio.Event(), asyncio.Event()
 
     async def wait(_: Any, call: Any) -> bytes:
-        begun.set()
+        started.set()
         await go.wait()
         return b"late"
 
     async with serve(wait) as served, served.call() as start:
         asked = asyncio.create_task(ask(start))
-        await asyncio.wait_for(begun.wait(), SECONDS)
+        await asyncio.wait_for(started.wait(), SECONDS)
         stopping = asyncio.create_task(served.stop(SECONDS))
-        while await code_of(start) is not grpc.StatusCode.UNAVAILABLE:  # until it has begun to stop
+        while await code_of(start) is not grpc.StatusCode.UNAVAILABLE:  # until it has started to stop
             pass
         assert not stopping.done()
         go.set()
@@ -398,7 +398,7 @@ async def test_stop_cancels_what_does_not_finish(serve: Serve, grace: float) -> 
     handler = Cancelled()
     async with serve(handler.answer) as served, served.call() as start:
         asked = asyncio.create_task(code_of(start))
-        await asyncio.wait_for(handler.begun.wait(), SECONDS)
+        await asyncio.wait_for(handler.started.wait(), SECONDS)
         await asyncio.wait_for(served.stop(grace), SECONDS)
         assert await asked in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
         await asyncio.wait_for(handler.cancelled.wait(), SECONDS)
@@ -408,7 +408,7 @@ async def test_a_second_stop_shortens_the_first(serve: Serve) -> None:
     handler = Cancelled()
     async with serve(handler.answer) as served, served.call() as start:
         asked = asyncio.create_task(code_of(start, timeout=None))
-        await asyncio.wait_for(handler.begun.wait(), SECONDS)
+        await asyncio.wait_for(handler.started.wait(), SECONDS)
         long = asyncio.create_task(served.stop(1000))
         await asyncio.sleep(0)
         await asyncio.wait_for(served.stop(0.1), SECONDS)
