@@ -124,7 +124,7 @@ def things() -> list[Any]:
     """Returns what the service and gRPC keep for calls."""
     gc.collect()
     ours = ("grpc._cython", "cellkeeper_service")
-    return [one for one in gc.get_objects() if type(one).__module__.startswith(ours)]
+    return [one for one in gc.get_objects() if str(type(one).__module__).startswith(ours)]
 
 
 async def test_calls_leave_nothing_behind_even_without_a_garbage_collector() -> None:
@@ -148,11 +148,11 @@ async def test_calls_leave_nothing_behind_even_without_a_garbage_collector() -> 
 
 
 async def test_events_that_the_thread_took_come_before_those_that_the_loop_takes() -> None:
-    begun: list[str] = []
+    started: list[str] = []
 
     def noting(name: str) -> Method:
         async def note(call: Any) -> bytes:
-            begun.append(name)
+            started.append(name)
             return b""
 
         return Method(note, bytes, bytes)
@@ -168,15 +168,19 @@ async def test_events_that_the_thread_took_come_before_those_that_the_loop_takes
         client.send(unary(3, "/test.Service/B"), unary(5, "/test.Service/C"))
         queue.take_more()
         await client.until(lambda: client.ended >= {1, 3, 5})
-    assert begun == names
+    assert started == names
 
 
 async def test_an_event_is_handled_once_whoever_takes_it() -> None:
     handled: list[str] = []
 
+    def handle(event: Any) -> bool:
+        handled.append("done")
+        return False
+
     async def answer(call: Any) -> bytes:
         data = bytes(await call.read())
-        tag = grpc_core.Quiet(lambda event: bool(handled.append("done")), lambda event: handled.append("awaited"))
+        tag: Any = grpc_core.Quiet(handle, lambda event: handled.append("awaited"))
         grpc_core.receive_message(call._call, tag)
         return data
 
@@ -190,8 +194,8 @@ async def test_an_event_is_handled_once_whoever_takes_it() -> None:
 
 
 async def test_a_message_waits_for_its_predecessor_and_not_for_an_earlier_one() -> None:
-    """The event of the first message comes late to the loop, after the third has begun to wait for the one before."""
-    begun = asyncio.Event()
+    """The event of the first message comes late to the loop, after the third has started to wait for the one before."""
+    started = asyncio.Event()
 
     async with AsyncExitStack() as stack:
 
@@ -205,7 +209,7 @@ async def test_a_message_waits_for_its_predecessor_and_not_for_an_earlier_one() 
             client.open_window(15, 1)
             while call._is_sending:  # until the thread has its event
                 pass
-            begun.set()
+            started.set()
             await call.write(b"2" * 10)
             await call.write(b"3" * 10)
 
@@ -213,7 +217,7 @@ async def test_a_message_waits_for_its_predecessor_and_not_for_an_earlier_one() 
         _, port = await stack.enter_async_context(listening(Write=method))
         client = await stack.enter_async_context(connection(port, 0))
         client.send(unary(1, "/test.Service/Write"))
-        await asyncio.wait_for(begun.wait(), SECONDS)
+        await asyncio.wait_for(started.wait(), SECONDS)
         await client.ping()
         client.open_window(1000, 1)
         await client.until(lambda: 1 in client.ended)
@@ -225,18 +229,18 @@ class Passed(deque[Any]):
 
     def __init__(self, looked: threading.Event) -> None:
         super().__init__()
-        self.count = 0
+        self.appended = 0
         self._looked = looked
 
     def append(self, event: Any) -> None:
         super().append(event)
-        self.count += 1
-        if self.count == completion_queue.TRIED_EVENTS:
+        self.appended += 1
+        if self.appended == completion_queue.TRIED_EVENTS:
             self._looked.wait(SECONDS)
 
 
 class GoOn(SimpleQueue[None]):
-    """rests: whether the thread has begun to rest."""
+    """rests: whether the thread has started to rest."""
 
     def __init__(self) -> None:
         self.rests = threading.Event()
@@ -255,13 +259,13 @@ class MeetingQueue(CompletionQueue):
         self._passed = self.passed = Passed(self.looked)
         self._go_on = self.go_on = GoOn()
 
-    @property  # type: ignore[override]
+    @property
     def _is_scheduled(self) -> bool:
         return self._scheduled
 
     @_is_scheduled.setter
     def _is_scheduled(self, value: bool) -> None:
-        if not value and hasattr(self, "passed") and self.passed.count and not self.looked.is_set():
+        if not value and hasattr(self, "passed") and self.passed.appended and not self.looked.is_set():
             self.looked.set()
             assert self.go_on.rests.wait(SECONDS)
         self._scheduled = value
@@ -276,7 +280,7 @@ async def test_a_thread_that_begins_to_rest_while_the_loop_ends_its_turn_is_woke
         queue: Any = served._queue
         await client.ping()
         client.send(unary(1, MISSING), unary(3, MISSING))
-        while queue.passed.count < 2:  # the loop does nothing else meanwhile
+        while queue.passed.appended < 2:  # the loop does nothing else meanwhile
             pass
         await client.until(lambda: client.ended >= {1, 3})
         client.send(unary(5, UNARY))

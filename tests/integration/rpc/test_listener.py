@@ -23,7 +23,8 @@ PATH = "/test.Service/Call"
 SECONDS = 30.0
 """Longer than anything takes, for what must not wait forever."""
 
-Answer = Callable[[Any, Any], Any]
+Answer = Callable[[Any], Any]
+END = grpc.aio.EOF  # type: ignore[attr-defined]
 
 
 class Served(ABC):
@@ -37,7 +38,8 @@ class Served(ABC):
     @asynccontextmanager
     async def call(self, path: str = PATH) -> AsyncIterator[Any]:
         """Yields a function that starts a call of the method, and closes its channel afterwards."""
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+        channel: Any = grpc.aio.insecure_channel(f"127.0.0.1:{self.port}")
+        async with channel:
             yield channel.stream_stream(path)
 
 
@@ -64,8 +66,8 @@ class OnGrpcAio(Served):
         await self.server.stop(grace_seconds)
 
     def _handler(self, method: Method) -> Any:
-        async def serve(context: Any) -> None:
-            answer = method.answer(None, Context(context))
+        async def serve(_: Any, context: Any) -> None:
+            answer = method.answer(Context(context))
             if inspect.iscoroutine(answer):
                 reply = await answer
                 if not method.streams:
@@ -76,7 +78,7 @@ class OnGrpcAio(Served):
                     for reply in ready:
                         await context.write(reply)
 
-        return grpc.stream_stream_rpc_method_handler(serve)  # type: ignore[arg-type]
+        return grpc.stream_stream_rpc_method_handler(serve)
 
 
 class Context:
@@ -90,7 +92,7 @@ class Context:
 
     async def read(self) -> Any:
         data = await self._context.read()
-        return EOF if data is grpc.aio.EOF else data
+        return EOF if data is END else data
 
 
 Serve = Callable[..., AbstractAsyncContextManager[Served]]
@@ -146,14 +148,14 @@ async def code_of(start: Any, timeout: float | None = SECONDS) -> grpc.StatusCod
 
 
 class Cancelled:
-    """A handler that waits until it is cancelled. begun, cancelled: whether that has happened."""
+    """A handler that waits until it is cancelled. started, cancelled: whether that has happened."""
 
     def __init__(self) -> None:
-        self.begun = asyncio.Event()
+        self.started = asyncio.Event()
         self.cancelled = asyncio.Event()
 
     async def answer(self, call: Any) -> bytes:
-        self.begun.set()
+        self.started.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -176,7 +178,7 @@ async def test_unary_calls_and_streams_get_their_replies(serve: Serve) -> None:
             await call.write(data)
             assert [await call.read(), await call.read()] == [data, data.upper()]
         await call.done_writing()
-        assert await call.read() is grpc.aio.EOF
+        assert await call.read() is END
         assert await call.code() is grpc.StatusCode.OK
 
 
@@ -224,7 +226,7 @@ async def test_a_client_that_cancels_cancels_the_handler(serve: Serve) -> None:
     handler = Cancelled()
     async with serve(handler.answer) as served, served.call() as start:
         call = start(timeout=SECONDS)
-        await asyncio.wait_for(handler.begun.wait(), SECONDS)
+        await asyncio.wait_for(handler.started.wait(), SECONDS)
         call.cancel()
         await asyncio.wait_for(handler.cancelled.wait(), SECONDS)
 
@@ -233,7 +235,7 @@ async def test_the_deadline_cancels_the_handler(serve: Serve) -> None:
     handler = Cancelled()
     async with serve(handler.answer) as served, served.call() as start:
         assert await code_of(start, timeout=0.5) is grpc.StatusCode.DEADLINE_EXCEEDED
-        if handler.begun.is_set():  # on a busy machine the deadline may pass first
+        if handler.started.is_set():  # on a busy machine the deadline may pass first
             await asyncio.wait_for(handler.cancelled.wait(), SECONDS)
 
 
@@ -242,7 +244,7 @@ async def test_a_connection_that_is_lost_cancels_the_handler(serve: Serve) -> No
     async with serve(handler.answer) as served:
         async with connection(served.port) as client:
             client.send(unary(1, PATH))
-            await asyncio.wait_for(handler.begun.wait(), SECONDS)
+            await asyncio.wait_for(handler.started.wait(), SECONDS)
         await asyncio.wait_for(handler.cancelled.wait(), SECONDS)
 
 
@@ -260,17 +262,17 @@ async def test_half_close_is_the_end_of_the_messages(serve: Serve) -> None:
 
 
 async def test_more_calls_than_allowed_are_refused_until_one_ends(serve: Serve) -> None:
-    begun, go = asyncio.Semaphore(0), asyncio.Event()
+    started, go = asyncio.Semaphore(0), asyncio.Event()
 
     async def wait(call: Any) -> bytes:
-        begun.release()
+        started.release()
         await go.wait()
         return b""
 
     async with serve(wait, max_rpcs=2) as served, served.call() as start:
         two = [asyncio.create_task(ask(start)) for _ in range(2)]
         for _ in two:
-            await asyncio.wait_for(begun.acquire(), SECONDS)
+            await asyncio.wait_for(started.acquire(), SECONDS)
         assert await code_of(start) is grpc.StatusCode.RESOURCE_EXHAUSTED
         go.set()
         assert await asyncio.gather(*two) == [[b""]] * 2
@@ -294,7 +296,8 @@ async def test_a_client_that_has_its_reply_is_not_counted_any_more() -> None:
             return data
 
         def call_twice() -> list[bytes]:
-            with grpc.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+            channel: Any = grpc.insecure_channel(f"127.0.0.1:{served.port}")
+            with channel:
                 return [channel.unary_unary(PATH)(data, timeout=SECONDS) for data in (b"first", b"second")]
 
         served = await stack.enter_async_context(on_listener(answer, max_rpcs=1))
@@ -356,9 +359,10 @@ async def test_a_client_that_does_not_read_holds_its_handler_back_alone(serve: S
 
 
 async def test_a_client_that_does_not_read_and_leaves_cancels_the_handler(serve: Serve) -> None:
-    ended = asyncio.Event()
+    started, ended = asyncio.Event(), asyncio.Event()
 
     async def many(call: Any) -> AsyncIterator[list[bytes]]:
+        started.set()
         try:
             while True:
                 yield [bytes(1000)] * 5
@@ -368,23 +372,23 @@ async def test_a_client_that_does_not_read_and_leaves_cancels_the_handler(serve:
     async with serve(many, streams=True) as served:
         async with connection(served.port, 0) as client:
             client.send(unary(1, PATH))
-            await client.ping()
+            await asyncio.wait_for(started.wait(), SECONDS)
         await asyncio.wait_for(ended.wait(), SECONDS)
 
 
 async def test_stop_lets_calls_finish(serve: Serve) -> None:
-    begun, go = asyncio.Event(), asyncio.Event()
+    started, go = asyncio.Event(), asyncio.Event()
 
     async def wait(call: Any) -> bytes:
-        begun.set()
+        started.set()
         await go.wait()
         return b"late"
 
     async with serve(wait) as served, served.call() as start:
         asked = asyncio.create_task(ask(start))
-        await asyncio.wait_for(begun.wait(), SECONDS)
+        await asyncio.wait_for(started.wait(), SECONDS)
         stopping = asyncio.create_task(served.stop(SECONDS))
-        while await code_of(start) is not grpc.StatusCode.UNAVAILABLE:  # until it has begun to stop
+        while await code_of(start) is not grpc.StatusCode.UNAVAILABLE:  # until it has started to stop
             pass
         assert not stopping.done()
         go.set()
@@ -397,7 +401,7 @@ async def test_stop_cancels_what_does_not_finish(serve: Serve, grace: float) -> 
     handler = Cancelled()
     async with serve(handler.answer) as served, served.call() as start:
         asked = asyncio.create_task(code_of(start))
-        await asyncio.wait_for(handler.begun.wait(), SECONDS)
+        await asyncio.wait_for(handler.started.wait(), SECONDS)
         await asyncio.wait_for(served.stop(grace), SECONDS)
         assert await asked in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
         await asyncio.wait_for(handler.cancelled.wait(), SECONDS)
@@ -407,7 +411,7 @@ async def test_a_second_stop_shortens_the_first(serve: Serve) -> None:
     handler = Cancelled()
     async with serve(handler.answer) as served, served.call() as start:
         asked = asyncio.create_task(code_of(start, timeout=None))
-        await asyncio.wait_for(handler.begun.wait(), SECONDS)
+        await asyncio.wait_for(handler.started.wait(), SECONDS)
         long = asyncio.create_task(served.stop(1000))
         await asyncio.sleep(0)
         await asyncio.wait_for(served.stop(0.1), SECONDS)
@@ -479,7 +483,7 @@ async def test_a_status_that_gRPC_cannot_send_is_an_internal_error(caplog: pytes
 async def test_an_event_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture, quiet: bool) -> None:
     """quiet: it fails on the thread that waits for events, as long as nothing else goes on."""
 
-    def fail(event: Any) -> bool:
+    def fail(event: Any) -> Any:
         raise ValueError("a fault")
 
     async def answer(call: Any) -> bytes:
