@@ -61,11 +61,15 @@ def serve_models(words: list[str]) -> int:
     signal.signal(signal.SIGTERM, end_before_serving)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # blocked in a worker since it began
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload may be requested before there is a handler
-    from cellkeeper_service.domain.engine import EngineLost  # not earlier: these imports take a second
-    from cellkeeper_service.server.app import serve
-    from cellkeeper_service.server.config import STORE_VARIABLE, Settings
-    from cellkeeper_service.server.listening import check_access
-    from cellkeeper_service.server.workers import from_parent, serve_workers, tell_parent
+    try:
+        from cellkeeper_service.domain.engine import EngineLost  # not earlier: these imports take a second
+        from cellkeeper_service.server.app import serve
+        from cellkeeper_service.server.config import STORE_VARIABLE, Settings
+        from cellkeeper_service.server.listening import check_access
+        from cellkeeper_service.server.workers import from_parent, serve_workers, tell_parent
+    except ModuleNotFoundError as error:  # the client alone is installed
+        print(f"cellkeeper-server: it needs {error.name}; pip install 'cellkeeper[server]'", file=sys.stderr)
+        return 1
 
     (rest, parent), as_json = from_parent(words), False
     try:

@@ -112,6 +112,12 @@ def test_no_room_for_one_batch(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------ packages
 
+WITHOUT = """
+import sys
+sys.modules['safetensors'] = None
+from cellkeeper_service.__main__ import main
+main()
+"""
 WITH_ANOTHER_CORE = """
 import sys
 import grpc._cython
@@ -125,6 +131,18 @@ main()
 """
 
 
+def run_program(code: str, *words: str) -> Ended:
+    """Runs a Python program that becomes `cellkeeper-server` with these words."""
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def test_only_the_client_is_installed(counting_model: Path) -> None:
+    line = run_program(WITHOUT, "serve", str(counting_model), "--store=memory:").line
+    assert line == "it needs safetensors; pip install 'cellkeeper[server]'"
+
+
 @pytest.mark.parametrize(
     ("change", "missing"),
     [
@@ -135,9 +153,7 @@ main()
     ids=["a name", "a method", "everything"],
 )
 def test_a_grpcio_whose_core_is_another(counting_model: Path, change: str, missing: str) -> None:
-    words = [sys.executable, "-c", WITH_ANOTHER_CORE.format(change), "serve", str(counting_model), "--store=memory:"]
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=60, check=False)
-    line = Ended(done.returncode, done.stdout, done.stderr).line
+    line = run_program(WITH_ANOTHER_CORE.format(change), "serve", str(counting_model), "--store=memory:").line
     assert line == (
         f"grpcio {version('grpcio')} has no cygrpc.{missing}, which the server uses; "
         f"pip install 'cellkeeper[server]' 'grpcio{TESTED}'"
