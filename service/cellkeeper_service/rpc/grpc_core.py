@@ -25,7 +25,7 @@ except ImportError:  # `check_installed` says so in one line
 TESTED = ">=1.71.0,<1.86"
 USED: dict[str, Sequence[str]] = {
     "BatchOperationEvent": ("batch_operations", "tag"),
-    "Call": ("peer", "start_server_batch"),
+    "Call": ("cancel", "peer", "start_server_batch"),
     "CallDetails": ("deadline", "method"),
     "CompletionQueue": ("poll", "shutdown"),
     "ReceiveCloseOnServerOperation": ("cancelled",),
