@@ -27,7 +27,7 @@ LONGEST_TICKS = 3.0
 QUIET_SECONDS = 0.001
 """A wait ends when no call came for this long. It is the shortest timer of the event loop."""
 
-AWAY_SHARE = 0.3
+AWAY_SHARE = 0.6
 """A wait ends when no more than this share of the callers is away: the next tick need not wait for the slowest, and the
 others return while it computes."""
 
