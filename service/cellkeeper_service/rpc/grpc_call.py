@@ -20,6 +20,11 @@ from .method import Method
 log = logging.getLogger(__name__)
 
 
+REFUSAL_SECONDS = 0.01
+"""A stream is refused no sooner than this after its call came. If the status comes while a client of grpc.aio sends its
+first message, most of them report INTERNAL ("Internal error from Core") in place of it."""
+
+
 class Aborted(Exception):
     """Ends the call with the status that `GrpcCall.abort` was given."""
 
@@ -126,6 +131,8 @@ class GrpcCall:
                 data = self._method.encode(await self._method.answer(self))
             self._end(grpc.StatusCode.OK, data=data)
         except Aborted:
+            if self._method.streams and not self._has_sent:
+                await asyncio.sleep(REFUSAL_SECONDS)
             self._end(self._code or grpc.StatusCode.UNKNOWN, self._details, self._trailing)
         except asyncio.CancelledError:
             self._end(grpc.StatusCode.CANCELLED)

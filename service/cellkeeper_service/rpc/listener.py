@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import grpc
 
 from . import grpc_core
 from .completion_queue import CompletionQueue
-from .grpc_call import GrpcCall
+from .grpc_call import REFUSAL_SECONDS, GrpcCall
 from .method import Method
 
 ASKED_CALLS = 32
@@ -63,12 +64,12 @@ class Listener:
         if not event.success:  # the server stops
             return
         if self._stopping:  # gRPC took the call before, and the loop sees it only now
-            _refuse(event.call, grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
+            self._refuse(event.call, grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
             return
         grpc_core.request_call(self._server, self._queue.core, self._accepted)
         method = self._methods.get(event.call_details.method)
         if method is None:
-            _refuse(event.call, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+            self._refuse(event.call, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         elif len(self._calls) < self._max_rpcs:
             self._begin(event, method)
         else:  # a call that has ended counts until its task's callbacks run; its client may send the next one before
@@ -78,7 +79,7 @@ class Listener:
         if len(self._calls) < self._max_rpcs:
             self._begin(event, method)
         else:
-            _refuse(event.call, grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+            self._refuse(event.call, grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
 
     def _begin(self, event: grpc_core.Event, method: Method) -> None:
         task = GrpcCall(event, method, self._queue).task
@@ -88,6 +89,8 @@ class Listener:
     def _shut_down(self, event: grpc_core.Event) -> None:
         self._stopped.set()
 
+    def _refuse(self, call: Any, code: grpc.StatusCode, details: str) -> None:
+        def refuse() -> None:
+            grpc_core.send_status(call, code, details, (), first=True)
 
-def _refuse(call: object, code: grpc.StatusCode, details: str) -> None:
-    grpc_core.send_status(call, code, details, (), first=True)
+        self._loop.call_later(REFUSAL_SECONDS, refuse)  # it may be a stream

@@ -7,7 +7,7 @@ import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -141,8 +141,7 @@ async def ask(start: Any, data: bytes = b"", **how: Any) -> list[bytes]:
 
 
 async def code_of(start: Any, timeout: float | None = SECONDS) -> grpc.StatusCode:
-    """Starts a call without a message, because grpcio's asyncio client reports INTERNAL if the call ends while it sends
-    one."""
+    """Starts a call without a message."""
     code: grpc.StatusCode = await start(timeout=timeout).code()
     return code
 
@@ -417,6 +416,34 @@ async def test_a_second_stop_shortens_the_first(serve: Serve) -> None:
         await asyncio.wait_for(served.stop(0.1), SECONDS)
         await asyncio.wait_for(long, SECONDS)
         await asked
+
+
+@pytest.mark.parametrize("why", ["aborted", "not served", "too many"])
+async def test_a_refused_stream_has_its_status_though_its_client_sends(why: str) -> None:
+    """grpc.aio's clients report INTERNAL if the status comes while they send the first message."""
+
+    async def abort(call: Any) -> AsyncIterator[list[bytes]]:
+        await call.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
+        yield []
+
+    expected = {
+        "aborted": grpc.StatusCode.UNAUTHENTICATED,
+        "not served": grpc.StatusCode.UNIMPLEMENTED,
+        "too many": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+
+    async def code_of_sender() -> grpc.StatusCode:
+        call = start(timeout=SECONDS)
+        with suppress(grpc.aio.AioRpcError):
+            await call.write(b"x" * 600)
+        code: grpc.StatusCode = await call.code()
+        return code
+
+    path, most = "/test.Service/No" if why == "not served" else PATH, 0 if why == "too many" else 1000
+    async with on_listener(abort, streams=True, max_rpcs=most) as served, served.call(path) as start:
+        for _ in range(10):
+            codes = await asyncio.gather(*(code_of_sender() for _ in range(20)))
+            assert set(codes) == {expected[why]}
 
 
 async def test_calls_that_come_while_it_stops_are_answered_or_refused(serve: Serve) -> None:
