@@ -53,7 +53,7 @@
 # make clean        removes what the other targets made
 #
 # PYTHON chooses the interpreter (3.10 or newer, with venv); TEST_WORKERS and TEST_ARGS go to pytest. Three workers use two
-# cores fully, where two wait for an eighth of the time; but tests with short timeouts then fail more easily.
+# cores fully, where two wait for an eighth of the time; with more, tests with short timeouts fail.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -82,7 +82,7 @@ COMPOSE_FILES ?= $(if $(wildcard .env),,docker-compose.yml)
 COMPOSE_PROFILES ?= $(if $(wildcard .env),,dashboards)
 BUILD_ARGS ?=
 CHECK_ARGS ?=
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 TEST_ARGS ?=
 
 BIN := .venv/bin

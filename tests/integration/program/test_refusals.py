@@ -147,7 +147,7 @@ def test_only_the_client_is_installed(counting_model: Path) -> None:
     ("change", "missing"),
     [
         ("del names['SendStatusFromServerOperation']", "SendStatusFromServerOperation"),
-        ("names['Call'] = type('Call', (), dict(peer=None))", "Call.start_server_batch"),
+        ("names['Call'] = type('Call', (), dict(peer=None))", "Call.cancel"),
         ("sys.modules['grpc._cython.cygrpc'] = None; del grpc._cython.cygrpc", "BatchOperationEvent"),
     ],
     ids=["a name", "a method", "everything"],
