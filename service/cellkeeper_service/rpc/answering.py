@@ -30,7 +30,7 @@ from .waiting import deadline
 
 log = logging.getLogger(__name__)
 Message = TypeVar("Message")
-Method = Callable[[Any, Any, "Call"], Awaitable[Message]]
+Unary = Callable[[Any, Any, "Call"], Awaitable[Message]]
 Handler = Callable[[Any, CallContext], Awaitable[Message]]
 
 
@@ -66,7 +66,7 @@ class Decided(Rejection):
         )
 
 
-def answering(method: Method[Message], *, admits: bool = False) -> Handler[Message]:
+def answering(method: Unary[Message], *, admits: bool = False) -> Handler[Message]:
     """Wraps an RPC method: authenticates the caller, reads the message, and calls the method.
 
     Turns a Rejection, raised or returned, into the call's status; hides any other error.
@@ -115,7 +115,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
     return answer
 
 
-def admitted(method: Method[Message]) -> Handler[Message]:
+def admitted(method: Unary[Message]) -> Handler[Message]:
     """Like `answering`, for calls with steps: they go through admission control."""
     return answering(method, admits=True)
 
