@@ -34,6 +34,9 @@ INLINE_SECONDS = 0.002
 """A batch that is expected to take less runs on the loop's thread: handing it to another thread would cost
 more than the batch."""
 
+FEW_REQUESTS = 4
+"""While no more are unanswered, the store commits them at once, and hardly any other is about to arrive meanwhile."""
+
 EXPIRY_SECONDS = 0.05
 """How often waiting requests are checked for passed deadlines. Nothing else depends on it."""
 
@@ -203,7 +206,8 @@ class CoreLoop:
             self.store_calls.delete(deletes, partial(self._committed, others))
             calls = [commit.call for commit in commits]
         if commits:
-            self.store_calls.commit(cast("list[Commit]", calls), partial(self._committed, commits))
+            few = self.core.unanswered <= FEW_REQUESTS
+            self.store_calls.commit(cast("list[Commit]", calls), partial(self._committed, commits), at_once=few)
 
     def _loaded(self, sessions: list[SessionState], results: list[Record | StoreError | None]) -> None:
         self.core.on_loaded(sessions, results)

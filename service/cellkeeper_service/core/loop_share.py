@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 from cellkeeper_service.domain.record import SessionKey
 
+from .attempts import Attempts
 from .callers import Callers
 from .requests import Request
 
@@ -31,10 +32,6 @@ AWAY_SHARE = 0.6
 """A wait ends when no more than this share of the callers is away: the next tick need not wait for the slowest, and the
 others return while it computes."""
 
-TRIES = 3
-SKIPS = 16
-"""After TRIES waits in which nobody followed a single caller, there are none for the next SKIPS single callers."""
-
 
 class LoopShare:
     """Measures the share of ticks in the time that is not spent on waiting for calls, and waits where it is high.
@@ -50,7 +47,7 @@ class LoopShare:
         self._idle_seconds = 0.0
         self._calls = 0
         self._calls_before = 0  # when the last wait began
-        self._in_vain = 0
+        self._attempts = Attempts()  # to wait for somebody after a single caller
         self._callers = Callers()
         self._enough = 0  # a wait ends when no more callers than this are away
         self._pause: asyncio.Future[None] | None = None
@@ -93,7 +90,7 @@ class LoopShare:
         if not self.is_high:
             return
         calls, self._calls_before = self._calls - self._calls_before, self._calls
-        if calls == 0 or (calls == 1 and self._skips()):
+        if calls == 0 or (calls == 1 and self._attempts.skip()):
             return
         now, callers = self._monotonic(), self._callers
         callers.forget(now)
@@ -106,7 +103,7 @@ class LoopShare:
             if self._calls == seen:
                 break
             now = self._monotonic()
-        self._in_vain = self._in_vain + 1 if self._calls == self._calls_before else 0
+        self._attempts.ended(success=self._calls > self._calls_before)
 
     async def _rest(self) -> None:
         """Leaves the event loop to others for QUIET_SECONDS, or until enough callers are back."""
@@ -121,12 +118,6 @@ class LoopShare:
     def _end_pause(self) -> None:
         if self._pause is not None and not self._pause.done():
             self._pause.set_result(None)
-
-    def _skips(self) -> bool:
-        if self._in_vain < TRIES:
-            return False
-        self._in_vain = (self._in_vain + 1) % (TRIES + SKIPS)
-        return True
 
     def _measure(self) -> None:
         total = self._tick_seconds + self._idle_seconds

@@ -73,7 +73,10 @@ class StoreCalls:
     def load(self, loads: Sequence[Load], deliver: Callable[[list[Record | StoreError | None]], None]) -> None:
         self._make(self._call("load", LOADED, len(loads), deliver), partial(self.store.load_many, loads))
 
-    def commit(self, commits: Sequence[Commit], deliver: Callable[[list[CommitResult]], None]) -> None:
+    def commit(
+        self, commits: Sequence[Commit], deliver: Callable[[list[CommitResult]], None], *, at_once: bool = False
+    ) -> None:
+        """at_once: the answer is expected at once, and nothing else waits for the event loop."""
         call = self._call("commit", WRITTEN, len(commits), deliver)
         try:
             pending = self._begin(commits) if self._begin else None
@@ -84,7 +87,7 @@ class StoreCalls:
         if pending is None:
             self._make(call, partial(self.store.commit_many, commits))
         else:
-            self._non_blocking.watch(pending, partial(self._waited, call))
+            self._non_blocking.watch(pending, partial(self._waited, call), at_once=at_once)
 
     def delete(self, deletes: Sequence[Delete], deliver: Callable[[list[CommitResult]], None]) -> None:
         call = self._call("delete", WRITTEN, len(deletes), deliver)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from cellkeeper_service.core import loop_share
+from cellkeeper_service.core.attempts import FAILURES, SKIPS
 from cellkeeper_service.core.loop_share import LoopShare
 from cellkeeper_service.core.requests import GetSession
 from cellkeeper_service.domain.record import SessionKey
@@ -220,10 +221,10 @@ def test_who_is_alone_is_not_kept_waiting_and_company_is_noticed() -> None:
                 share.call_came()
             return await rests(share)
 
-        assert all([await waits(1) for _ in range(loop_share.TRIES)])
-        assert not any([await waits(1) for _ in range(loop_share.SKIPS)])
+        assert all([await waits(1) for _ in range(FAILURES)])
+        assert not any([await waits(1) for _ in range(SKIPS)])
         assert await waits(1), "it is never tried again"
-        assert all([await waits(1) for _ in range(loop_share.TRIES - 1)])
+        assert all([await waits(1) for _ in range(FAILURES - 1)])
         assert await waits(1, 2), "two are kept apart"
 
     run(test)
@@ -234,13 +235,13 @@ def test_who_has_company_once_is_not_taken_to_be_alone() -> None:
 
     async def test() -> None:
         share = busy()
-        for _ in range(loop_share.TRIES - 1):
+        for _ in range(FAILURES - 1):
             share.call_came()
             await share.let_in(0.0, 1)
         share.call_came()
         asyncio.get_running_loop().call_soon(share.call_came)
         await share.let_in(0.0, 1)
-        for _ in range(loop_share.TRIES):
+        for _ in range(FAILURES):
             share.call_came()
             assert await rests(share)
         share.call_came()
