@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import le
 
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -22,6 +23,7 @@ from .catalog import Catalog
 
 ABSENT = bytes(POSITION_BYTES)
 REPLY_ITEM_BYTES = 64  # per item of a reply, besides its outputs
+_STEP = struct.Struct("<16xQ8x")  # of a packed position
 
 
 @dataclass(slots=True, eq=False)
@@ -117,11 +119,12 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
     if len(message.steps) not in (0, count):
         raise invalid("steps", f"{len(message.steps)} entries", f"none, or one for each of {count} sessions")
     # copied once, by slices: protobuf's containers otherwise return their items one by one
-    sessions, steps, positions, acked = message.sessions[:], message.steps[:], message.positions, message.acked
+    sessions, steps, positions = message.sessions[:], message.steps[:], message.positions
     singles = not steps
     steps = steps or [1] * count
     _check_column("positions", positions, POSITION_BYTES, count)
-    _check_column("acked", acked, 8, count)
+    _check_column("acked", message.acked, 8, count)
+    acked = struct.unpack(f"<{count}Q", message.acked) if message.acked else ()
     outputs, with_state = catalog.wanted(message.outputs, spec)
     total = count if singles else sum(steps)
     values = chunk_inputs.read_columns(message, total, spec)
@@ -142,7 +145,7 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
         valid=valid,
         data=tensors.input_bytes(values, spec),
         positions=positions,
-        acked=struct.unpack(f"<{count}Q", acked) if acked else (),
+        acked=acked,
         needs_positions=needs_positions,
         peek=message.peek,
         outputs=outputs,
@@ -167,7 +170,7 @@ def repeated_items(frame: Frame) -> dict[int, Rejection]:
     return refused
 
 
-def _cannot_be_wrong(sessions: Sequence[str], positions: bytes, acked: bytes) -> bool:
+def _cannot_be_wrong(sessions: Sequence[str], positions: bytes, acked: Sequence[int]) -> bool:
     """Returns True if the columns show at a glance that every item is valid.
 
     That is, each has an id and a position, and acknowledges nothing after that position. False means that each item has
@@ -178,10 +181,8 @@ def _cannot_be_wrong(sessions: Sequence[str], positions: bytes, acked: bytes) ->
         return False
     if not positions or ABSENT in positions or max(positions[23::POSITION_BYTES]) > 127:  # the high byte of the step
         return False
-    if not acked:
-        return True
-    steps = np.frombuffer(positions, "<u8").reshape(len(sessions), 4)[:, 2]
-    return bool((np.frombuffer(acked, "<u8") <= steps).all())
+    steps = [step for (step,) in _STEP.iter_unpack(positions)]
+    return all(map(le, acked, steps))
 
 
 def _check_column(field: str, column: bytes, width: int, count: int) -> None:
