@@ -6,9 +6,10 @@ import asyncio
 import os
 from typing import Any
 
+from cellkeeper import AsyncClient, Client  # isort: skip  # before gRPC, as in a program that does not import it itself
+
 import grpc
 import numpy as np
-from cellkeeper import AsyncClient, Client
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
