@@ -32,6 +32,10 @@ AWAY_SHARE = 0.6
 """A wait ends when no more than this share of the callers is away: the next tick need not wait for the slowest, and the
 others return while it computes."""
 
+ENOUGH_REQUESTS = 64
+"""It ends, too, when this many requests wait. A larger batch costs no less for each, and a stream hands over no more
+before some are answered (by default, `--max-stream-frames`)."""
+
 
 class LoopShare:
     """Measures the share of ticks in the time that is not spent on waiting for calls, and waits where it is high.
@@ -95,7 +99,8 @@ class LoopShare:
         now, callers = self._monotonic(), self._callers
         callers.forget(now)
         # where callers do not return, new ones may come at any time: -1 waits until it is quiet
-        self._enough = int(AWAY_SHARE * (callers.away + unanswered)) if callers.return_soon else -1
+        together = callers.away + unanswered
+        self._enough = max(int(AWAY_SHARE * together), together - ENOUGH_REQUESTS) if callers.return_soon else -1
         until = now + max(LONGEST_SECONDS, LONGEST_TICKS * tick_seconds)
         while callers.away > self._enough and now < until:
             seen = self._calls

@@ -150,6 +150,22 @@ def test_the_wait_ends_when_most_callers_are_back() -> None:
 
 
 @pytest.mark.usefixtures("patient")
+def test_the_wait_ends_when_as_many_are_back_as_a_stream_hands_over() -> None:
+    async def test() -> None:
+        share, callers = busy(), 4 * loop_share.ENOUGH_REQUESTS
+        closed_loop(share, callers)
+        reply(share, *range(callers))
+        waiting = asyncio.ensure_future(share.let_in(0.0, 0))
+        for number in range(loop_share.ENOUGH_REQUESTS):
+            await asyncio.sleep(0)
+            assert not waiting.done(), f"{number} are back"
+            arrive(share, number)
+        await waiting
+
+    run(test)
+
+
+@pytest.mark.usefixtures("patient")
 def test_nobody_is_waited_for_while_few_callers_are_away() -> None:
     async def test() -> None:
         share = busy()
