@@ -160,16 +160,17 @@ class ScriptRun:
         for call in calls:
             asking = [packed("ASKING")] if call.asking else []
             items = [self._items[number] for number in call.items]
-            before = [(item, words) for item in items if item.before for words in item.before]
-            after = [(item, words) for item in items if item.after for words in item.after]
-            for item, words in before:
-                commands += [*asking, self._command(peer, [item], [words])]
+            more = _with_more_calls(items)
+            for item in more:
+                for words in item.before:
+                    commands += [*asking, self._command(peer, [item], [words])]
             commands += [*asking, self._command(peer, items, [item.words for item in items])]
-            trimmed = [item for item in items if item.trim is not None]
+            trimmed = [item for item in more if item.trim is not None]
             if trimmed:
                 commands += [*asking, self._command(peer, trimmed, [item.trim for item in trimmed if item.trim])]
-            for item, words in after:
-                commands += [*asking, self._command(peer, [item], [words])]
+            for item in more:
+                for words in item.after:
+                    commands += [*asking, self._command(peer, [item], [words])]
         if self._servers.asks_role:
             commands.append(ROLE)
         if self._wait is not None:
@@ -194,10 +195,11 @@ class ScriptRun:
         role = replies[-1 if self._wait is None else -2] if self._servers.asks_role else PRIMARY
         for call in calls:
             apart = 2 if call.asking else 1  # replies per command: ASKING has one of its own
-            at += apart * sum([len(self._items[number].before) for number in call.items]) + call.asking
+            more = _with_more_calls([self._items[number] for number in call.items])
+            at += apart * sum([len(item.before) for item in more]) + call.asking
             reply, after = replies[at], at + 1
-            trims = any(self._items[number].trim is not None for number in call.items)
-            at = after + apart * (trims + sum([len(self._items[number].after) for number in call.items]))
+            trims = any([item.trim is not None for item in more])
+            at = after + apart * (trims + sum([len(item.after) for item in more]))
             if not isinstance(reply, Exception):
                 _warn_of(replies[after + call.asking : at : apart])
             if not isinstance(reply, Exception) and (isinstance(role, Exception) or role[0] != PRIMARY[0]):
@@ -238,6 +240,11 @@ class ScriptRun:
     def _settle(self, call: _Call, error: Exception) -> None:
         for number in call.items:
             self._answers[number] = error
+
+
+def _with_more_calls(items: Sequence[Item]) -> list[Item]:
+    """Returns the items with calls of their own before or after: hardly ever any."""
+    return [item for item in items if item.trim is not None or item.before or item.after]
 
 
 def _warn_of(replies: list[Any]) -> None:
