@@ -13,6 +13,7 @@ from cellkeeper_service.core.loop_share import LoopShare
 from cellkeeper_service.core.requests import GetSession
 from cellkeeper_service.domain.record import SessionKey
 
+TIMEOUT_S = 10.0
 LONG_SECONDS = 30.0
 """Waiting this long would fail the test by its timeout."""
 
@@ -48,10 +49,7 @@ def closed_loop(share: LoopShare, callers: int) -> None:
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        await test()
-
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(test(), TIMEOUT_S))
 
 
 async def rests(share: LoopShare, unanswered: int = 0, tick: float = 0.0) -> bool:
