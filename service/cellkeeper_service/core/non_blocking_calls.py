@@ -32,7 +32,7 @@ class NonBlockingCalls:
     def watch(self, pending: PendingCommit, ended: Ended, *, at_once: bool = False) -> None:
         """at_once: the answer is expected at once."""
         try:
-            if (self._poll(pending) if at_once else pending.stage) is Stage.WAITING:
+            if pending.stage is Stage.WAITING and not (at_once and self._poll(pending)):
                 descriptor, deadline = pending.fileno(), pending.deadline
                 asyncio.get_running_loop().add_reader(descriptor, self._advance, descriptor)
                 self._waiting[descriptor] = pending, ended
@@ -53,24 +53,20 @@ class NonBlockingCalls:
             pending, _ = self._leave(descriptor)
             pending.finish()
 
-    def _poll(self, pending: PendingCommit) -> Stage:
-        """Waits for up to BUSY_SECONDS, without sleeping. Returns the stage."""
-        if pending.stage is not Stage.WAITING or self._attempts.skip():
-            return pending.stage
+    def _poll(self, pending: PendingCommit) -> bool:
+        """Waits for up to BUSY_SECONDS, without sleeping. Returns whether there is nothing more to wait for."""
+        if self._attempts.skip():
+            return False
         until = time.monotonic() + BUSY_SECONDS
-        while pending.advance() is Stage.WAITING and time.monotonic() < until:
+        while not (done := _advanced(pending)) and time.monotonic() < until:
             pass
-        self._attempts.ended(success=pending.stage is not Stage.WAITING)
-        return pending.stage
+        self._attempts.ended(success=done)
+        return done
 
     def _advance(self, descriptor: int) -> None:
         pending, _ = self._waiting[descriptor]
-        try:
-            if pending.advance() is Stage.WAITING:
-                return
-        except Exception:
-            log.exception("the store failed where it should not")
-        self._end(descriptor)
+        if _advanced(pending):
+            self._end(descriptor)
 
     def _end(self, descriptor: int) -> None:
         pending, ended = self._leave(descriptor)
@@ -97,3 +93,12 @@ class NonBlockingCalls:
             self._timer = None
             if self._waiting:
                 self._wait_until(min(pending.deadline for pending, _ in self._waiting.values()))
+
+
+def _advanced(pending: PendingCommit) -> bool:
+    """Reads what has arrived. Returns whether there is nothing more to wait for."""
+    try:
+        return pending.advance() is not Stage.WAITING
+    except Exception:
+        log.exception("the store failed where it should not")
+        return True

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from cellkeeper_service.core.attempts import FAILURES, SKIPS, Attempts
@@ -119,6 +120,27 @@ def test_polling_ends_and_stops_where_it_is_in_vain() -> None:
         assert await asyncio.gather(*ends) == pending
         for one in pending:
             one.finish()
+        calls.close()
+
+    play(test)
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, RuntimeError])
+def test_a_store_that_raises_while_it_is_polled_is_reported(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """As when it raises while it is watched; from `fileno`, OSError would only mean that the connection is closed."""
+
+    async def test() -> None:
+        calls, pending, ends = NonBlockingCalls(), Distant(), list[PendingCommit]()
+        monkeypatch.setattr(pending, "advance", Mock(side_effect=error("it should not")))
+        calls.watch(pending, ends.append, at_once=True)
+        assert ends == [pending]
+        (record,) = caplog.records
+        assert record.message == "the store failed where it should not"
+        assert record.exc_info is not None
+        assert record.exc_info[0] is error
+        pending.finish()
         calls.close()
 
     play(test)
