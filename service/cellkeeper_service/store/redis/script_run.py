@@ -198,7 +198,7 @@ class ScriptRun:
             more = _with_more_calls([self._items[number] for number in call.items])
             at += apart * sum([len(item.before) for item in more]) + call.asking
             reply, after = replies[at], at + 1
-            trims = any([item.trim is not None for item in more])
+            trims = any(item.trim is not None for item in more)
             at = after + apart * (trims + sum([len(item.after) for item in more]))
             if not isinstance(reply, Exception):
                 _warn_of(replies[after + call.asking : at : apart])
@@ -243,7 +243,7 @@ class ScriptRun:
 
 
 def _with_more_calls(items: Sequence[Item]) -> list[Item]:
-    """Returns the items with calls of their own before or after: hardly ever any."""
+    """Returns the items that need further calls, before or after the one that all share: hardly ever any."""
     return [item for item in items if item.trim is not None or item.before or item.after]
 
 
