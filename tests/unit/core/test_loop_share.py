@@ -148,13 +148,16 @@ def test_the_wait_ends_when_most_callers_are_back() -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_the_wait_ends_when_as_many_are_back_as_a_stream_hands_over() -> None:
+@pytest.mark.parametrize("unanswered", [0, 24])
+def test_the_wait_ends_when_as_many_wait_as_a_stream_hands_over(unanswered: int) -> None:
+    """unanswered: requests that were waiting before."""
+
     async def test() -> None:
         share, callers = busy(), 4 * loop_share.ENOUGH_REQUESTS
         closed_loop(share, callers)
-        reply(share, *range(callers))
-        waiting = asyncio.ensure_future(share.let_in(0.0, 0))
-        for number in range(loop_share.ENOUGH_REQUESTS):
+        reply(share, *range(callers - unanswered))
+        waiting = asyncio.ensure_future(share.let_in(0.0, unanswered))
+        for number in range(loop_share.ENOUGH_REQUESTS - unanswered):
             await asyncio.sleep(0)
             assert not waiting.done(), f"{number} are back"
             arrive(share, number)
