@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
+from cellkeeper._transport import grpc_setting
 
 VARIABLE = "GRPC_EXPERIMENTS"
 CLIENT = "cellkeeper"
 SERVER = "cellkeeper_service.__main__"
-# Makes a server and a connection: gRPC looks at the variable when they need it.
+# gRPC reads the variable when it is imported; a server and a connection show that it works with it.
 USED = """
 import os
 import {imported}
@@ -51,3 +54,44 @@ def test_grpc_would_tell() -> None:
 def test_the_variable_may_say_otherwise(imported: str) -> None:
     done = ran(imported, **{VARIABLE: "event_engine_client"})
     assert (done.stdout, done.stderr) == ("event_engine_client\n", "")
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("1.79.3", False),
+        ("1.80.0", True),
+        ("1.80.0rc1", True),
+        ("1.85.0.dev0", True),
+        ("1.85.1", True),
+        ("1.86.0rc1", False),
+        ("2.80.0", False),
+        ("1.85rc1", False),
+        ("1", False),
+        ("", False),
+    ],
+)
+def test_the_client_sets_it_for_the_releases_that_are_known(
+    monkeypatch: pytest.MonkeyPatch, version: str, expected: bool
+) -> None:
+    monkeypatch.setattr(grpc_setting, "version", lambda name: version)
+    assert (grpc_setting.release() in grpc_setting.SWITCHABLE) is expected
+
+
+def test_the_client_can_be_imported_whatever_is_left_of_the_metadata(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An interrupted installation leaves such a folder, for which importlib.metadata returns None as the version."""
+    folder = tmp_path / "grpcio-1.85.1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: grpcio\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert grpc_setting.release() == (0, 0)
+
+
+def test_the_client_can_be_imported_without_the_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(grpc_setting, "version", version)
+    assert grpc_setting.release() == (0, 0)
