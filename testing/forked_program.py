@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-PROGRAMS = {"cellkeeper": "cellkeeper.__main__", "cellkeeper-server": "cellkeeper_service.__main__"}
+# The server first: gRPC, which either imports, reads the server's variable then, as in a server of its own.
+PROGRAMS = {"cellkeeper-server": "cellkeeper_service.__main__", "cellkeeper": "cellkeeper.__main__"}
 # What a server imports later, except onnxruntime: that starts a thread, and threads do not survive a fork.
 _LATER = [
     "cellkeeper_service.server.app",

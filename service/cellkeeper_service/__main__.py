@@ -14,9 +14,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Before ONNX Runtime is imported: from version 1.32 on it reports its use to Microsoft, and keeps a file of events in
 # the home directory. A server calls nobody but its store.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-# Before gRPC is initialised: from version 1.80 on, threads of its own read from the sockets, and hand every message to
-# the thread that waits for it. Without them that thread reads by itself (docs/adr/457).
-os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+# Before gRPC is imported: from version 1.80 on, threads of its own read from the sockets, and hand every message to the
+# thread that waits for it. Without them that thread reads by itself (docs/adr/457). The client's value is no choice for
+# a server: one that is started by a program with a client has inherited it.
+if os.environ.get("GRPC_EXPERIMENTS") in (None, "-event_engine_client"):
+    os.environ["GRPC_EXPERIMENTS"] = "-event_engine_listener"
 
 from cellkeeper_service import logs
 from cellkeeper_service.errors import StartError

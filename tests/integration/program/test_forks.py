@@ -24,6 +24,14 @@ def test_a_fork_finds_its_imports_done() -> None:
     assert set(IMPORTED) <= set(loaded)
 
 
+def test_a_fork_has_grpc_as_a_server_has_it() -> None:
+    """gRPC reads the variable when it is imported: the program of the server must have set it before."""
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        value, loaded = pool.apply(os.getenv, ("GRPC_EXPERIMENTS",)), pool.apply(eval, (LOADED,))
+    assert value not in (None, "-event_engine_client")  # the client's
+    assert loaded.index("cellkeeper_service.__main__") < loaded.index("grpc")
+
+
 def test_a_variable_that_python_reads_is_refused(monkeypatch: pytest.MonkeyPatch, counting_model: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     with pytest.raises(ValueError, match=r"PYTHONPATH: got '/elsewhere', .* in an interpreter of its own"):

@@ -46,6 +46,11 @@ def test_the_event_engine_is_off_and_grpc_knows_its_name(imported: str, expected
     assert (done.stdout, done.stderr) == (f"{expected}\n", "")
 
 
+def test_a_server_does_not_inherit_the_clients_value() -> None:
+    """A program that has imported the client may start a server."""
+    assert ran(SERVER, **{VARIABLE: "-event_engine_client"}).stdout == "-event_engine_listener\n"
+
+
 def test_grpc_would_tell() -> None:
     assert "Unknown experiment: no_such_thing" in ran(CLIENT, **{VARIABLE: "no_such_thing"}).stderr
 
