@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 from cellkeeper_service.domain.record import Header, Record
-from cellkeeper_service.domain.store import Commit, Load, Outcome, Store
+from cellkeeper_service.domain.store import COMMITTED, Commit, Delete, Load, Outcome, Store
 from cellkeeper_service.store.open import open_store
 
 from testing.redis_sentinel import wait_until
@@ -149,6 +149,19 @@ def test_the_first_reading_of_a_run_ends_what_a_cut_left(server: RedisServer) ->
     restart(server)
     with opened(server) as store:
         assert read(store) == told
+
+
+def test_a_deleted_session_does_not_come_back(server: RedisServer) -> None:
+    """The delete is a connection's first write, after a transaction that a cut left open in the file."""
+    with opened(server) as store:
+        start = committed(store, create(key(), log=inputs(1)))
+        other = committed(store, create(key(OTHER)))
+        cut(server, store, append(key(), start, inputs(2)), append(key(OTHER), other, inputs(2)))
+    with opened(server) as store:
+        assert store.delete_many([Delete(key(), start.position.generation)]) == [COMMITTED]
+    restart(server)
+    with opened(server) as store:
+        assert store.load_many([Load(key(), touch=False)]) == [None]
 
 
 def test_a_server_that_lost_the_race_trims_nothing_of_another_run(server: RedisServer) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from cellkeeper_service.core import non_blocking_calls
 from cellkeeper_service.core.attempts import FAILURES, SKIPS, Attempts
 from cellkeeper_service.core.loop import FEW_REQUESTS
 from cellkeeper_service.core.non_blocking_calls import NonBlockingCalls
@@ -103,6 +105,33 @@ def test_an_answer_that_comes_at_once_is_taken_at_once() -> None:
             assert at_once
             calls.close()
             store.close()
+
+    play(test)
+
+
+def test_it_is_polled_until_the_answer_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody turns the event loop meanwhile."""
+    monkeypatch.setattr(non_blocking_calls, "BUSY_SECONDS", 60.0)
+    pending, ends = Distant(), list[PendingCommit]()
+
+    def advance() -> Stage:
+        pending.looks += 1
+        return Stage.WAITING if pending.looks < 10 else Stage.DONE
+
+    monkeypatch.setattr(pending, "advance", advance)
+    NonBlockingCalls().watch(pending, ends.append, at_once=True)
+    assert (ends, pending.looks) == ([pending], 10)
+    pending.finish()
+
+
+def test_polling_keeps_the_event_loop_for_a_moment_only() -> None:
+    async def test() -> None:
+        calls, pending = NonBlockingCalls(), Distant()
+        began = time.thread_time()
+        calls.watch(pending, lambda ended: None, at_once=True)
+        assert time.thread_time() - began < 0.05
+        assert pending.looks > 0
+        calls.close()
 
     play(test)
 
