@@ -14,9 +14,14 @@ from cellkeeper._transport import grpc_setting
 VARIABLE = "GRPC_EXPERIMENTS"
 CLIENT = "cellkeeper"
 SERVER = "cellkeeper_service.__main__"
-# gRPC reads the variable when it is imported; a server and a connection show that it works with it.
+# Prints the variable when gRPC is imported, which is when gRPC reads it. A server and a connection show that they work.
 USED = """
-import os
+import os, sys
+class Finder:
+    def find_spec(name, *more):
+        if name == "grpc":
+            print(os.environ.get({variable!r}))
+sys.meta_path.insert(0, Finder)
 import {imported}
 import grpc
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +31,6 @@ server.start()
 grpc.channel_ready_future(channel).result(30)
 channel.close()
 server.stop(None).wait()
-print(os.environ[{variable!r}])
 """
 
 
@@ -83,15 +87,14 @@ def test_the_client_sets_it_for_the_releases_that_are_known(
     assert (grpc_setting.release() in grpc_setting.SWITCHABLE) is expected
 
 
-def test_the_client_can_be_imported_whatever_is_left_of_the_metadata(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """An interrupted installation leaves such a folder, for which importlib.metadata returns None as the version."""
-    folder = tmp_path / "grpcio-1.85.1.dist-info"
+@pytest.mark.parametrize("line", ["Version: 1.86.0", ""], ids=["newer", "no version"])
+def test_a_release_that_is_not_known_is_left_alone(tmp_path: Path, line: str) -> None:
+    """An interrupted installation leaves metadata without a version, and importlib.metadata then returns None."""
+    folder = tmp_path / "grpcio-1.86.0.dist-info"
     folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: grpcio\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert grpc_setting.release() == (0, 0)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: grpcio\n{line}\n")
+    done = ran(CLIENT, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    assert (done.stdout, done.stderr) == ("None\n", "")
 
 
 def test_the_client_can_be_imported_without_the_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
