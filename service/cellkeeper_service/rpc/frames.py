@@ -181,6 +181,8 @@ def _cannot_be_wrong(sessions: Sequence[str], positions: bytes, acked: Sequence[
         return False
     if not positions or ABSENT in positions or max(positions[23::POSITION_BYTES]) > 127:  # the high byte of the step
         return False
+    if not acked:  # as in the frames of groups
+        return True
     steps = [step for (step,) in _STEP.iter_unpack(positions)]
     return all(map(le, acked, steps))
 
