@@ -35,7 +35,8 @@ INLINE_SECONDS = 0.002
 more than the batch."""
 
 FEW_REQUESTS = 4
-"""While no more are unanswered, the store commits them at once, and hardly any other is about to arrive meanwhile."""
+"""While no more are unanswered, the loop polls for a commit's answer: a nearby store gives it at once, and hardly any
+request is about to arrive meanwhile."""
 
 EXPIRY_SECONDS = 0.05
 """How often waiting requests are checked for passed deadlines. Nothing else depends on it."""

@@ -76,7 +76,7 @@ class StoreCalls:
     def commit(
         self, commits: Sequence[Commit], deliver: Callable[[list[CommitResult]], None], *, at_once: bool = False
     ) -> None:
-        """at_once: the answer is expected at once, and nothing else waits for the event loop."""
+        """at_once: the answer is expected at once, and little else waits for the event loop."""
         call = self._call("commit", WRITTEN, len(commits), deliver)
         try:
             pending = self._begin(commits) if self._begin else None

@@ -18,8 +18,8 @@ class Stage(Enum):
 class PendingCommit(Protocol):
     """A commit in flight, for use by one thread at a time. Nothing here waits, except `finish` when BLOCKED.
 
-    While it is WAITING, call `advance` whenever the descriptor is readable. Then, or to give up, stop watching the
-    descriptor and call `finish` once.
+    While it is WAITING, call `advance` whenever the descriptor is readable; at any other time it finds nothing and does
+    no harm. Then, or to give up, stop watching the descriptor and call `finish` once.
     """
 
     def fileno(self) -> int:
