@@ -98,8 +98,8 @@ def again(last: bytes, run: bytes) -> bytes:
 
 
 def words_of(packed: Words) -> list[bytes]:
-    """Returns the arguments one by one."""
-    found, rest = [], packed.packed
+    """Returns the kind, and the arguments one by one."""
+    found, rest = [packed.kind], packed.packed
     for _ in range(packed.number):
         size, _, rest = rest.partition(b"\r\n")
         end = int(size[1:])

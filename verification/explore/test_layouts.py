@@ -95,7 +95,7 @@ def _commit(draw: random.Random, what: str, key: SessionKey, standing: Header | 
 
 def _load(client: redis.Redis, layout: Any, names: list[bytes], peer: Peer) -> None:
     if layout is layout2:
-        client.eval(script("load").text.decode(), len(names), *names, _told(peer), *["leave"] * len(names))
+        client.eval(script("load").text.decode(), len(names), *names, _told(peer), "leave")
 
 
 def _told(peer: Peer) -> bytes:
@@ -105,8 +105,11 @@ def _told(peer: Peer) -> bytes:
 def _real(client: redis.Redis, layout: Any, call: Call, peer: Peer) -> list[Any]:
     names = [name for name, _ in call]
     if layout is layout2:
-        words = [word for _, words in call for word in words]
-        return list(client.eval(script("write").text.decode(), len(names), *names, _told(peer), *words))
+        kinds = {kind for _, (kind, *_) in call}
+        alike = len(kinds) == 1
+        words = [word for _, words in call for word in (words[1:] if alike else words)]
+        kind = kinds.pop() if alike else b""
+        return list(client.eval(script("write").text.decode(), len(names), *names, _told(peer), kind, *words))
     if call[0][1][0] == b"delete":
         text = (OLD / "delete.lua").read_text()
         return list(client.eval(text, len(names), *names, *(words[1] for _, words in call)))

@@ -21,8 +21,12 @@ from cellkeeper_service.store.redis.link import bulk
 
 
 class Words(NamedTuple):
-    """Script arguments in wire format (`bulk`), concatenated. number: how many there are."""
+    """What a script does with one key. kind: the first word, which a call gives once if it is that of all its keys.
 
+    packed: the other words in wire format (`bulk`), concatenated. number: how many these are.
+    """
+
+    kind: bytes
     packed: bytes
     number: int
 
@@ -41,8 +45,8 @@ class Item(NamedTuple):
     trim: Words | None = None
 
 
-def words(*parts: bytes) -> Words:
-    return Words(b"".join([bulk(part) for part in parts]), len(parts))
+def words(kind: bytes, *parts: bytes) -> Words:
+    return Words(kind, b"".join([bulk(part) for part in parts]), len(parts))
 
 
 EXPIRE, REPEAT, TRIM = words(b"expire"), words(b"repeat"), words(b"trim")
@@ -50,7 +54,7 @@ TOUCH, LEAVE = words(b"touch"), words(b"leave")  # for load.lua
 TOUCH_WHOLE, LEAVE_WHOLE = words(b"touch whole"), words(b"leave whole")
 # A header split into the pieces that make up `fixed_of` and `moving_of`: fixed, moving, fixed, moving, fixed.
 _PIECES = Struct("<16s4s4s14s94s")
-_APPEND = bulk(b"append") + b"$%d\r\n%%b%%b%%b\r\n$%d\r\n%%b%%b%%b\r\n$%%d\r\nD%%b\r\n" % (2 * (MOVING_BYTES,))
+_APPEND = b"$%d\r\n%%b%%b%%b\r\n$%d\r\n%%b%%b%%b\r\n$%%d\r\nD%%b\r\n" % (2 * (MOVING_BYTES,))
 _TTL, _NEVER = slice(64, 72), bytes(8)
 
 
@@ -68,7 +72,7 @@ def commit_item(commit: Commit) -> Item:
         if a == new_a and b == new_b and c == new_c:
             same = crc(b"%b%b%b" % (a, b, c))
             packed = _APPEND % (same, low, rest, same, new_low, new_rest, 1 + len(log), log)
-            return Item(redis_key(key), Words(packed, 4))
+            return Item(redis_key(key), Words(b"append", packed, 3))
     first, then, refresh = _ttl_calls(expected, header)
     moving = moving_of(before)
     if checkpoint is not None:

@@ -179,11 +179,13 @@ class ScriptRun:
 
     def _command(self, peer: bytes, items: list[Item], words: list[Words]) -> bytes:
         """Packs one call of the script. docs/adr/203 says which items may share a call."""
-        count = 4 + len(items) + sum([one.number for one in words])
+        kinds = {one.kind for one in words}
+        kind = kinds.pop() if len(kinds) == 1 else b""
+        count = 5 + len(items) + sum([one.number for one in words]) + (0 if kind else len(words))
         parts = [b"*%d\r\n" % count, _EVALSHA, self._which.call, bulk(b"%d" % len(items))]
         parts += [bulk(item.key) for item in items]
-        parts.append(peer)
-        parts += [one.packed for one in words]
+        parts += [peer, bulk(kind)]
+        parts += [one.packed for one in words] if kind else [bulk(one.kind) + one.packed for one in words]
         return b"".join(parts)
 
     def _read(self, link: Link, wire: Wire, calls: list[_Call], replies: list[Any]) -> None:

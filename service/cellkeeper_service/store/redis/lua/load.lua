@@ -1,8 +1,8 @@
 -- Reads many records of either layout. Keys: store/redis/keys.py; elements: store/redis/layout.py and layout1.py.
 --
 -- KEYS[i]      the record of item i
--- ARGV[1]      as in write.lua
--- ARGV[1 + i]  "touch": refresh the TTL; "leave": do not; followed by " whole": read the record whatever its size
+-- ARGV[1], [2] as in write.lua
+-- ARGV[2 + i]  "touch": refresh the TTL; "leave": do not; followed by " whole": read the record whatever its size
 -- Returns one answer for each item: the list's elements (none: there is no record); a string: why it cannot be read;
 -- 1: it is too large to be read with others; 2: the others have used up what a call may read.
 
@@ -65,7 +65,7 @@ end
 
 local answers = {}
 for i, key in ipairs(KEYS) do
-  local how = ARGV[1 + i]
+  local how = ARGV[2] ~= '' and ARGV[2] or ARGV[2 + i]
   local whole = sub(how, -6) == ' whole'
   local unread = not whole and (room <= 0 or patience <= 0)
   local record = not unread and read(key, whole)

@@ -5,6 +5,7 @@
 -- ARGV[1]  "0" or "1", then 4 bytes that identify this run of Redis. "1": this connection has written nothing yet. The
 --          last element pushed is then repeated, so that the call's writes are a complete transaction, which ends any
 --          that a crash cut short in the append-only file.
+-- ARGV[2]  the first word of every item, if it is the same; it is left out below then. Otherwise empty
 -- ARGV     the words of each item:
 --          "append", moving, moving, inputs     one entry after the header that has the first of these parts
 --          "whole", moving, fixed moving, inputs
@@ -30,6 +31,7 @@
 -- Redis checks for free memory and read-only mode at a script's first write, and never after it, so it refuses all the
 -- writes of a call or none.
 
+local type, char = type, string.char
 local first_write, run = byte(ARGV[1]) == 49, sub(ARGV[1], 2)
 local pushed, pushed_to -- the last element pushed and its key, on a connection's first write
 
@@ -82,7 +84,7 @@ local function append(key, last, kind, moving, after, inputs)
   end
   local low = distance % 256
   local middle = (distance - low) / 256 % 256
-  local link = string.char(low, middle, (distance - low - 256 * middle) / 65536)
+  local link = char(low, middle, (distance - low - 256 * middle) / 65536)
   if kind == 'append' and tag ~= WHOLE then
     return push(key, inputs, 'S' .. link .. mark .. run .. after)
   end
@@ -140,7 +142,7 @@ one['repeat'] = function(key, last)
 end
 
 local function write(key, kind, a, b, c, d)
-  local last = call('LINDEX', key, -1)
+  local last = call('LINDEX', key, '-1') -- not a number: Redis prints it with the decimals of a double
   if type(last) ~= 'string' then
     if last then
       return kind == 'delete' and one.delete(key, '', a) or {'damaged', last.err}
@@ -158,18 +160,21 @@ local function write(key, kind, a, b, c, d)
   return one[kind](key, last, a)
 end
 
-local WORDS = {append = 4, whole = 4, replace = 5, create = 4, delete = 2, expire = 1, persist = 2, drop = 1}
-WORDS['repeat'] = 1
+local WORDS = {append = 3, whole = 3, replace = 4, create = 3, delete = 1, expire = 0, persist = 1, drop = 0}
+WORDS['repeat'] = 0
 
-local answers = {}
-local at = 2
+local answers, all = {}, ARGV[2]
+local at = 3
 for i, key in ipairs(KEYS) do
-  local kind, ttl = ARGV[at], nil
-  if kind == 'ttl' then
-    ttl, at = ARGV[at + 1], at + 2
-    kind = ARGV[at]
+  local kind, ttl = all, nil
+  if kind == '' then
+    kind, at = ARGV[at], at + 1
   end
-  local answer = write(key, kind, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+  if kind == 'ttl' then
+    ttl, kind = ARGV[at], ARGV[at + 1]
+    at = at + 2
+  end
+  local answer = write(key, kind, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
   if ttl and answer == 1 then
     refresh(key, math.min(struct.unpack('<I8', ttl), 1e14))
   end
