@@ -91,6 +91,7 @@ class Listener:
 
     def _refuse(self, call: Any, code: grpc.StatusCode, details: str) -> None:
         def refuse() -> None:
-            grpc_core.send_status(call, code, details, (), first=True)
+            if not self._stopped.is_set():  # the queue takes no more operations: gRPC would abort the process
+                grpc_core.send_status(call, code, details, (), first=True)
 
         self._loop.call_later(REFUSAL_SECONDS, refuse)  # it may be a stream
