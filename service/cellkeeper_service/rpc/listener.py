@@ -46,6 +46,7 @@ class Listener:
         Those that do not end within `grace_seconds` are cancelled. If it is called again, the shorter time counts.
         """
         if not self._stopping:
+            self._queue.take_arrived()  # calls that gRPC reads later get CANCELLED, which no client sends again
             self._stopping = True
             self._server.shutdown(self._queue.core, self._shut_down)
         try:
