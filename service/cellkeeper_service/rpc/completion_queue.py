@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from queue import SimpleQueue
 from threading import Thread
@@ -19,6 +20,8 @@ BURST_EVENTS = 2
 """More events than this, taken by the loop before there were none, are a burst."""
 TRIED_EVENTS = 32
 """After how many events outside of bursts the next one is treated as the first of a burst, to see if it is."""
+ARRIVAL_SECONDS, MOST_SECONDS = 0.005, 0.1
+"""Before the server stops: how long no event comes when all that had arrived is read, and the limit for all of it."""
 
 
 class CompletionQueue:
@@ -51,6 +54,23 @@ class CompletionQueue:
         """Handles what has completed by now, if the loop need not wait for the thread."""
         if self._thread_rests and not self._passed:
             self._count += self._take_completed(MOST_EVENTS)
+
+    def take_arrived(self) -> None:
+        """Handles all that has arrived, if the thread rests; otherwise the thread has read it.
+
+        While it rests, and the loop does something else, gRPC reads no sockets (docs/adr/457).
+        """
+        if not self._thread_rests:
+            return
+        until = time.monotonic() + MOST_SECONDS  # clients may go on sending
+        while time.monotonic() < until:
+            while self._passed:
+                _finish(self._passed.popleft())
+            event = self.core.poll(time.time() + ARRIVAL_SECONDS)
+            if not grpc_core.is_event(event):
+                return
+            if not _is_done(event):
+                _finish(event)
 
     def _wait(self) -> None:
         while grpc_core.is_event(event := self.core.poll()):

@@ -46,6 +46,7 @@ class Listener:
         Those that do not end within `grace_seconds` are cancelled. If it is called again, the shorter time counts.
         """
         if not self._stopping:
+            self._queue.take_arrived()  # calls that gRPC reads later get CANCELLED, which no client sends again
             self._stopping = True
             self._server.shutdown(self._queue.core, self._shut_down)
         try:
@@ -91,6 +92,7 @@ class Listener:
 
     def _refuse(self, call: Any, code: grpc.StatusCode, details: str) -> None:
         def refuse() -> None:
-            grpc_core.send_status(call, code, details, (), first=True)
+            if not self._stopped.is_set():  # the queue takes no more operations: gRPC would abort the process
+                grpc_core.send_status(call, code, details, (), first=True)
 
         self._loop.call_later(REFUSAL_SECONDS, refuse)  # it may be a stream

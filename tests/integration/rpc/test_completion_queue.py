@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -169,6 +170,27 @@ async def test_events_that_the_thread_took_come_before_those_that_the_loop_takes
         queue.take_more()
         await client.until(lambda: client.ended >= {1, 3, 5})
     assert started == names
+
+
+async def test_calls_that_have_arrived_when_the_server_stops_are_answered() -> None:
+    """gRPC cancels those that it has not handed over. While the thread rests, it would not even read them."""
+    answered = 0
+
+    async def count(call: Any) -> bytes:
+        nonlocal answered
+        answered += 1
+        return b""
+
+    async with listening(Count=Method(count, bytes, bytes)) as (served, port), connection(port) as client:
+        served._queue._in_burst = True
+        await client.ping()
+        client.send(unary(1, MISSING))
+        while not served._queue._thread_rests:  # the loop does nothing else meanwhile
+            pass
+        client.send(*(unary(stream, "/test.Service/Count") for stream in range(3, 203, 2)))
+        time.sleep(0.1)  # noqa: ASYNC251 - with its event engine, gRPC reads on threads of its own
+        await served.stop(SECONDS)
+    assert answered == 100
 
 
 async def test_an_event_is_handled_once_whoever_takes_it() -> None:

@@ -8,6 +8,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -444,6 +445,26 @@ async def test_a_refused_stream_has_its_status_though_its_client_sends(why: str)
         for _ in range(10):
             codes = await asyncio.gather(*(code_of_sender() for _ in range(20)))
             assert set(codes) == {expected[why]}
+
+
+async def test_a_refusal_that_is_due_after_the_end_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client has left before. gRPC aborts the process if an operation begins once the queue has shut down."""
+    due: list[Callable[[], None]] = []
+    sent: list[Any] = []
+    monkeypatch.setattr(grpc_core, "send_status", lambda *words, **named: sent.append(words))
+    listener = Listener({}, (), 9)
+    later = SimpleNamespace(call_later=lambda seconds, refuse: due.append(refuse))
+    monkeypatch.setattr(listener, "_loop", later)
+    port = listener.listen("127.0.0.1:0", None)
+    listener.start()
+    async with connection(port) as client:
+        client.send(unary(1, "/test.Service/No"))
+        await client.ping()
+    await asyncio.wait_for(listener.stop(0), SECONDS)
+    await asyncio.wait_for(listener.close(), SECONDS)
+    assert len(due) == 1
+    due[0]()
+    assert not sent
 
 
 async def test_calls_that_come_while_it_stops_are_answered_or_refused(serve: Serve) -> None:
