@@ -30,7 +30,8 @@ class CellkeeperClient:
         """websocket: the URL for frames and the client's steps."""
         self._target = target
         self._websocket = websocket
-        self._client = AsyncClient(target, websocket=websocket)
+        steps_over = {} if websocket is None else {"websocket": websocket}  # unknown to clients of earlier commits
+        self._client = AsyncClient(target, **steps_over)
         self._blocking: Client | None = None
         self._channel = grpc.aio.insecure_channel(target)
         self._stub: Any = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
