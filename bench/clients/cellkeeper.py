@@ -30,8 +30,8 @@ class CellkeeperClient:
         """websocket: the URL for frames and the client's steps."""
         self._target = target
         self._websocket = websocket
-        steps_over = {} if websocket is None else {"websocket": websocket}  # unknown to clients of earlier commits
-        self._client = AsyncClient(target, **steps_over)
+        # clients of earlier commits do not know the argument
+        self._client = AsyncClient(target) if websocket is None else AsyncClient(target, websocket=websocket)
         self._blocking: Client | None = None
         self._channel = grpc.aio.insecure_channel(target)
         self._stub: Any = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
