@@ -20,8 +20,10 @@ BURST_EVENTS = 2
 """More events than this, taken by the loop before there were none, are a burst."""
 TRIED_EVENTS = 32
 """After how many events outside of bursts the next one is treated as the first of a burst, to see if it is."""
-ARRIVAL_SECONDS, MOST_SECONDS = 0.005, 0.1
-"""Before the server stops: how long no event comes when all that had arrived is read, and the limit for all of it."""
+ARRIVAL_SECONDS = 0.005
+"""When no event has come for this long, all that had arrived before a stop is read."""
+LONGEST_ARRIVAL_SECONDS = 0.1
+"""A stop does not wait longer for that: clients may go on sending."""
 
 
 class CompletionQueue:
@@ -62,7 +64,7 @@ class CompletionQueue:
         """
         if not self._thread_rests:
             return
-        until = time.monotonic() + MOST_SECONDS  # clients may go on sending
+        until = time.monotonic() + LONGEST_ARRIVAL_SECONDS
         while time.monotonic() < until:
             while self._passed:
                 _finish(self._passed.popleft())

@@ -66,12 +66,18 @@ def ends_the_transaction(store: Store) -> None:
     committed(store, append(key(OTHER), at(store, OTHER), inputs(9)))
 
 
-def test_what_came_back_and_was_told_stays(server: RedisServer) -> None:
-    """Two cuts leave two entries for the same step. The first comes back and is told; then the second comes back."""
+def cut_in_the_second_step(server: RedisServer) -> Header:
+    """Commits the first step; cuts the file within the transaction that has the second. Returns the first's header."""
     with opened(server) as store:
         start = committed(store, create(key(), log=inputs(1)))
         other = committed(store, create(key(OTHER)))
         cut(server, store, append(key(), start, inputs(2)), append(key(OTHER), other, inputs(2)))
+    return start
+
+
+def test_what_came_back_and_was_told_stays(server: RedisServer) -> None:
+    """Two cuts leave two entries for the same step. The first comes back and is told; then the second comes back."""
+    start = cut_in_the_second_step(server)
     with opened(server) as store:
         ends_the_transaction(store)
         cut(server, store, append(key(), start, inputs(3)), append(key(OTHER), at(store, OTHER), inputs(3)))
@@ -119,10 +125,7 @@ def test_a_session_that_came_back_and_was_told_stays(server: RedisServer) -> Non
 
 def test_what_was_read_does_not_come_back_later(server: RedisServer) -> None:
     """A client that was told, in the run after a cut, that a step is missing must still be right in the next run."""
-    with opened(server) as store:
-        start = committed(store, create(key(), log=inputs(1)))
-        other = committed(store, create(key(OTHER)))
-        cut(server, store, append(key(), start, inputs(2)), append(key(OTHER), other, inputs(2)))
+    start = cut_in_the_second_step(server)
     with opened(server) as store:
         assert at(store) == start
         ends_the_transaction(store)
@@ -133,10 +136,7 @@ def test_what_was_read_does_not_come_back_later(server: RedisServer) -> None:
 
 def test_the_first_reading_of_a_run_ends_what_a_cut_left(server: RedisServer) -> None:
     """A client only reads what came back. It must not be misled, even if nothing else was written in that run."""
-    with opened(server) as store:
-        start = committed(store, create(key(), log=inputs(1)))
-        other = committed(store, create(key(OTHER)))
-        cut(server, store, append(key(), start, inputs(2)), append(key(OTHER), other, inputs(2)))
+    start = cut_in_the_second_step(server)
     with opened(server) as store:
         ends_the_transaction(store)
         cut(server, store, append(key(), start, inputs(3)), append(key(OTHER), at(store, OTHER), inputs(3)))
@@ -153,10 +153,7 @@ def test_the_first_reading_of_a_run_ends_what_a_cut_left(server: RedisServer) ->
 
 def test_a_deleted_session_does_not_come_back(server: RedisServer) -> None:
     """The delete is a connection's first write, after a transaction that a cut left open in the file."""
-    with opened(server) as store:
-        start = committed(store, create(key(), log=inputs(1)))
-        other = committed(store, create(key(OTHER)))
-        cut(server, store, append(key(), start, inputs(2)), append(key(OTHER), other, inputs(2)))
+    start = cut_in_the_second_step(server)
     with opened(server) as store:
         assert store.delete_many([Delete(key(), start.position.generation)]) == [COMMITTED]
     restart(server)
@@ -216,10 +213,7 @@ def test_a_checkpoint_that_is_a_connections_first_write_is_trimmed_too(server: R
 
 def test_what_an_operator_does_survives_a_crash(server: RedisServer) -> None:
     """Redis is killed during the BGREWRITEAOF that docs/operations.md advises."""
-    with opened(server) as store:
-        start = committed(store, create(key(), log=inputs(1)))
-        other = committed(store, create(key(OTHER)))
-        cut(server, store, append(key(), start, inputs(2)), append(key(OTHER), other, inputs(2)))
+    cut_in_the_second_step(server)
     with server.client() as client:
         client.eval("redis.call('SET', KEYS[1], '') redis.call('DEL', KEYS[1])", 1, "transaction")
         client.config_set("rdb-key-save-delay", 1_000_000)  # microseconds: it is killed before it is done

@@ -60,6 +60,16 @@ async def rests(share: LoopShare, unanswered: int = 0, tick: float = 0.0) -> boo
     return others.done()
 
 
+async def ends_when_back(share: LoopShare, callers: int, unanswered: int) -> None:
+    """Waits, lets callers return one by one, and asserts that the wait ends with the last of them."""
+    waiting = asyncio.ensure_future(share.let_in(0.0, unanswered))
+    for number in range(callers):
+        await asyncio.sleep(0)
+        assert not waiting.done(), f"{number} are back"
+        arrive(share, number)
+    await waiting
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No wait ends by timing out."""
@@ -137,12 +147,7 @@ def test_the_wait_ends_when_most_callers_are_back() -> None:
         share = busy()
         closed_loop(share, 10)
         reply(share, *range(8))
-        waiting = asyncio.ensure_future(share.let_in(0.0, 2))
-        for number in range(2):
-            await asyncio.sleep(0)
-            assert not waiting.done(), f"{number} are back"
-            arrive(share, number)
-        await waiting
+        await ends_when_back(share, 2, unanswered=2)
 
     run(test)
 
@@ -156,12 +161,7 @@ def test_the_wait_ends_when_as_many_wait_as_a_stream_hands_over(unanswered: int)
         share, callers = busy(), 4 * loop_share.ENOUGH_REQUESTS
         closed_loop(share, callers)
         reply(share, *range(callers - unanswered))
-        waiting = asyncio.ensure_future(share.let_in(0.0, unanswered))
-        for number in range(loop_share.ENOUGH_REQUESTS - unanswered):
-            await asyncio.sleep(0)
-            assert not waiting.done(), f"{number} are back"
-            arrive(share, number)
-        await waiting
+        await ends_when_back(share, loop_share.ENOUGH_REQUESTS - unanswered, unanswered)
 
     run(test)
 
