@@ -158,19 +158,24 @@ class RedisSentinels:
         return named.pop()
 
     def fail_over(self) -> None:
-        """Makes a replica take over although the primary is alive."""
+        """Makes a replica take over although the primary is alive.
+
+        It asks until that has happened: a sentinel refuses while no replica is eligible, and gives a failover up if the
+        replica is slow to take over, or the sentinel is killed.
+        """
         before = self.primary()
 
-        def is_promoting() -> bool:
+        def is_over() -> bool:
+            if self.primary() != before:
+                return True
             try:
                 with self.sentinels[0].client() as client:
                     client.execute_command("SENTINEL", "FAILOVER", SERVICE)
             except redis.ResponseError:  # no replica is eligible yet, or a failover is in progress
-                return False
-            return True
+                pass
+            return False
 
-        wait_until(is_promoting)
-        self.wait_for_switch(away_from=before)
+        wait_until(is_over)
 
     def wait_for_switch(self, *, away_from: int) -> None:
         """Waits until all running sentinels name another primary."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 import pytest
@@ -85,6 +86,19 @@ def test_a_demoted_primary_is_left(world: RedisSentinels, store: Store) -> None:
     (record,) = store.load_many([Load(key(), touch=True)])
     assert isinstance(record, Record)
     assert record.header == header
+
+
+@pytest.mark.fire
+def test_a_failover_that_was_given_up_is_asked_for_again() -> None:
+    """The sentinels give the replica two seconds to take over. Nobody starts another failover while the primary lives."""
+    with RedisSentinels() as world, ThreadPoolExecutor() as threads:
+        primary, log = world.primary(), world.sentinels[0].log
+        world.servers[1 - primary].pause()
+        over = threads.submit(world.fail_over)
+        wait_until(lambda: "-failover-abort-slave-timeout" in log())
+        world.servers[1 - primary].wake()
+        over.result()
+        assert world.primary() == 1 - primary
 
 
 @pytest.mark.fire
