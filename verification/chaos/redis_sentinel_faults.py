@@ -9,10 +9,16 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import time
 from collections.abc import Iterator
 
 from .fault_kind import FaultKind, Wait
 from .redis_sentinel import SERVERS, RedisSentinelStore
+
+# https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/#tilt-mode
+TILT_S = 30.0
+TILTING_PAUSE_S = 3.0
+UNNOTICED_PAUSE_S = 1.5  # it takes two seconds
 
 
 class RedisSentinelFaults:
@@ -20,6 +26,7 @@ class RedisSentinelFaults:
         self._store = store
         self._wait = wait
         self._draw = draw
+        self._tilt_ends = 0.0  # of the last pause that was long enough for it
 
     def kinds(self) -> Iterator[FaultKind]:
         yield FaultKind("watched_kill", "watched", 5.0, self._kill)
@@ -90,10 +97,17 @@ class RedisSentinelFaults:
         await asyncio.to_thread(sentinel.restart)
 
     async def _sentinel_pause(self, index: int) -> None:
+        """Pauses a sentinel, long enough for it to enter TILT mode if no other is in it.
+
+        In TILT mode a sentinel looks on for half a minute. If all are, over and over, nobody tells an old primary.
+        """
         sentinel = self._store.world.sentinels[index]
+        longest_s = UNNOTICED_PAUSE_S
+        if time.monotonic() > self._tilt_ends:
+            longest_s, self._tilt_ends = TILTING_PAUSE_S, time.monotonic() + TILTING_PAUSE_S + TILT_S
         sentinel.send_signal(signal.SIGSTOP)
         try:
-            await self._wait(0.1, 3.0)
+            await self._wait(0.1, longest_s)
         finally:
             sentinel.send_signal(signal.SIGCONT)
 

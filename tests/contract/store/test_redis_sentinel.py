@@ -90,7 +90,7 @@ def test_a_demoted_primary_is_left(world: RedisSentinels, store: Store) -> None:
 
 @pytest.mark.fire
 def test_a_failover_that_was_given_up_is_asked_for_again() -> None:
-    """The sentinels give the replica two seconds to take over. Nobody starts another failover while the primary lives."""
+    """The sentinels give the replica two seconds to take over, and start no other failover while the primary lives."""
     with RedisSentinels() as world, ThreadPoolExecutor() as threads:
         primary, log = world.primary(), world.sentinels[0].log
         world.servers[1 - primary].pause()
