@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import time
 from collections.abc import Iterator
 
 from .fault_kind import FaultKind, Wait
 from .redis_sentinel import SERVERS, RedisSentinelStore
 
-# https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/#tilt-mode
-TILT_S = 30.0
-TILTING_PAUSE_S = 3.0
-UNNOTICED_PAUSE_S = 1.5  # it takes two seconds
+DISTURB_S = 5.0
+"""How long the sentinels are disturbed while they put the servers right. They tell an old primary ten seconds after
+they started, and look on for 30 in TILT mode, so that faults of sentinels alone could keep them from it forever."""
 
 
 class RedisSentinelFaults:
@@ -26,7 +24,8 @@ class RedisSentinelFaults:
         self._store = store
         self._wait = wait
         self._draw = draw
-        self._tilt_ends = 0.0  # of the last pause that was long enough for it
+        self._may_disturb = asyncio.Event()
+        self._may_disturb.set()
 
     def kinds(self) -> Iterator[FaultKind]:
         yield FaultKind("watched_kill", "watched", 5.0, self._kill)
@@ -91,31 +90,31 @@ class RedisSentinelFaults:
                 await asyncio.to_thread(client.config_set, "maxmemory", 0)
 
     async def _sentinel_kill(self, index: int) -> None:
+        await self._may_disturb.wait()
         sentinel = self._store.world.sentinels[index]
         await asyncio.to_thread(sentinel.kill)
         await self._wait(0.0, 2.0)
         await asyncio.to_thread(sentinel.restart)
 
     async def _sentinel_pause(self, index: int) -> None:
-        """Pauses a sentinel, long enough for it to enter TILT mode if no other is in it.
-
-        In TILT mode a sentinel looks on for half a minute. If all are, over and over, nobody tells an old primary.
-        """
+        await self._may_disturb.wait()
         sentinel = self._store.world.sentinels[index]
-        longest_s = UNNOTICED_PAUSE_S
-        if time.monotonic() > self._tilt_ends:
-            longest_s, self._tilt_ends = TILTING_PAUSE_S, time.monotonic() + TILTING_PAUSE_S + TILT_S
         sentinel.send_signal(signal.SIGSTOP)
         try:
-            await self._wait(0.1, longest_s)
+            await self._wait(0.1, 3.0)
         finally:
             sentinel.send_signal(signal.SIGCONT)
 
     async def _settled(self) -> None:
-        """Waits for the sentinels, which take ten seconds to tell the old primary."""
-        await asyncio.to_thread(self._store.wait_until_whole)
+        """Waits for the sentinels, and soon leaves them alone."""
+        leaving_alone = asyncio.get_running_loop().call_later(DISTURB_S, self._may_disturb.clear)
+        try:
+            await asyncio.to_thread(self._store.wait_until_whole)
+        finally:
+            leaving_alone.cancel()
+            self._may_disturb.set()
 
     async def _primary(self) -> int:
         """Returns the primary once the store is undisturbed."""
-        await asyncio.to_thread(self._store.wait_until_whole)
+        await self._settled()
         return self._store.world.primary()
