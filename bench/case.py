@@ -11,16 +11,13 @@ from .load import Load
 class Case:
     """One row of the table.
 
-    scenario: cases with the same scenario and model are compared. of_capacity: an open loop at this part of the rate
-    that the contender reached in the same round in `capacity_of`. beside: a second process's load at the same time.
+    scenario: cases with the same scenario and model are compared. beside: a second process's load at the same time.
     """
 
     scenario: str
     contender: str
     load: Load
     beside: Load | None = None
-    of_capacity: float = 0.0
-    capacity_of: str = ""
 
     @property
     def key(self) -> str:

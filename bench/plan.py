@@ -12,6 +12,7 @@ from .table import keys_of_peers
 
 GROUPS = ("client", "blocking", "group", "unary", "frames", "chunks", "mixed", "cold", "open")
 OPEN_SESSIONS = 256
+OPEN_RATES = (100, 1000, 4000, 8000, 16000)  # steps a second
 COLD_SESSIONS = 16384
 SINGLE_STEPS, LONG_CHUNKS = 64, 8
 
@@ -31,8 +32,7 @@ def plan(chosen: Selection) -> list[Case]:
     for model in chosen.models:
         cases += _of_model(model, chosen)
     wanted = [case for case in cases if case.scenario.split()[0] in chosen.groups and _of_size(case, chosen.sizes)]
-    needed = {case.capacity_of for case in wanted if case.capacity_of}
-    needed |= {key for case in wanted for key in keys_of_peers(case)}
+    needed = {key for case in wanted for key in keys_of_peers(case)}
     return [case for case in cases if case in wanted or case.key in needed]
 
 
@@ -87,9 +87,8 @@ def _of_model(model: str, chosen: Selection) -> list[Case]:
         cases += [Case("mixed without", name, single), Case("mixed with", name, single, beside=long)]
     load = Load("cold", model, flows=2, items=256, sessions=COLD_SESSIONS)
     cases += [Case("cold 256", f"{name}-cold", load) for name in durable]
-    for part in (0.5, 0.8):
-        for name in [name for name in ours if "redis" in name] + triton[:1] + naive:
-            load = Load("client", model, flows=OPEN_SESSIONS)
-            capacity = f"client {OPEN_SESSIONS} | {model} | {name}"
-            cases.append(Case(f"open {part:.0%}", name, load, of_capacity=part, capacity_of=capacity))
+    for rate in OPEN_RATES:
+        load = Load("client", model, flows=OPEN_SESSIONS, rate=rate)
+        names = [name for name in ours + websocket if "redis" in name] + triton + naive
+        cases += [Case(f"open {rate}/s", name, load) for name in names]
     return cases

@@ -65,7 +65,7 @@ def bars(cases: list[dict[str, Any]], title: str, path: Path) -> None:
 
     For open loops, whose rates were given, it draws the p50 in milliseconds.
     """
-    field, label = ("p50_ms", "p50, ms") if cases[0]["of_capacity"] else ("steps_per_second", "steps a second")
+    field, label = ("p50_ms", "p50, ms") if cases[0]["load"]["rate"] else ("steps_per_second", "steps a second")
     figure, axes = plt.subplots(figsize=(7, 0.9 + 0.38 * len(cases)), layout="constrained")
     names = [case["contender"] for case in cases][::-1]
     values = [median(case, field) for case in cases][::-1]

@@ -24,7 +24,7 @@ def run(cases: Sequence[Case], contenders: Contenders, rounds: int, seconds: flo
     for number in range(rounds):
         started = time.monotonic()
         for case in turn(cases, number):
-            results[case.key].append(one(case, contenders, results, seconds))
+            results[case.key].append(one(case, contenders, seconds))
         _say(f"round {number + 1} of {rounds}: {time.monotonic() - started:.0f} s")
     return results
 
@@ -37,17 +37,13 @@ def turn(cases: Sequence[Case], number: int) -> list[Case]:
     return order
 
 
-def one(case: Case, contenders: Contenders, results: Rounds, seconds: float) -> Figures:
+def one(case: Case, contenders: Contenders, seconds: float) -> Figures:
     client = contenders.clients[case.contender]
-    load = case.load
-    if case.of_capacity:
-        capacity = results[case.capacity_of][-1].get("steps_per_second", 0.0)
-        load = replace(load, rate=max(case.of_capacity * capacity, 1.0))
     beside = contenders.beside[case.contender] if case.beside else None
     if beside and case.beside:
         beside.begin(case.beside, seconds + 2 * LEAD_SECONDS)
         time.sleep(LEAD_SECONDS)
-    client.begin(load, seconds)
+    client.begin(case.load, seconds)
     figures = client.end()
     if beside:
         figures["beside_steps_per_second"] = beside.end().get("steps_per_second", 0.0)
@@ -62,7 +58,7 @@ def warm(cases: Sequence[Case], contenders: Contenders, say: Callable[[str], Non
     """Runs every case once, briefly, to create sessions and warm code and caches; drops the results."""
     started = time.monotonic()
     for case in cases:
-        one(replace(case, of_capacity=0.0), contenders, {}, 0.1)
+        one(replace(case, load=replace(case.load, rate=0.0)), contenders, 0.1)
     say(f"warm after {time.monotonic() - started:.0f} s")
 
 

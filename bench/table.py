@@ -71,7 +71,7 @@ def ratio(case: Case, peers: Sequence[str], rounds: Rounds) -> str:
 
     Only for Cellkeeper's own figures; those of Triton's client are compared with Triton driven in the same way.
     """
-    if not case.contender.startswith(("cellkeeper", "websocket", "kserve")) or case.of_capacity:
+    if not case.contender.startswith(("cellkeeper", "websocket", "kserve")) or case.load.rate:
         return ""
     if case.contender.startswith("kserve"):
         peers = [f"triton {case.contender.split()[1]}"] if peers == PEERS["Triton"] else []

@@ -43,7 +43,7 @@ def test_a_round_that_failed_counts_for_no_ratio_and_is_told() -> None:
 
 
 def test_late_answers_of_an_open_loop_are_told() -> None:
-    case = Case("open 80%", "cellkeeper redis", Load("client", "2x128", flows=256), of_capacity=0.8)
+    case = Case("open 1000/s", "cellkeeper redis", Load("client", "2x128", flows=256, rate=1000.0))
     row = cells([case], {case.key: [figures(300.0, late=2), figures(300.0, late=1)]}, case)
     assert row["notes"] == "3 of 100 messages late"
 
