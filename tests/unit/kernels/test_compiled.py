@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # the compilation takes ten seconds of CPU time
+
 LEAST_SHARED_BYTES = 99 * 1024  # what every device with bfloat16 gives a program: compute capability 8.6
 
 
