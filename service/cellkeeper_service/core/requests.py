@@ -103,10 +103,6 @@ class Computable(Request):
         left = min(min(ends) - self.computed, max_slice_steps)
         return 1 << (left.bit_length() - 1) if left > 0 else 0
 
-    def clients(self) -> list[Request]:
-        """Returns the requests that it gives a reply to."""
-        return [self]
-
 
 @dataclass(slots=True, eq=False)
 class LogReplay(Computable):
@@ -118,9 +114,6 @@ class LogReplay(Computable):
 
     record: Record
     duplicates: dict[Step, int] = field(default_factory=dict, init=False)
-
-    def clients(self) -> list[Request]:
-        return [*self.duplicates]
 
 
 @dataclass(frozen=True, slots=True)

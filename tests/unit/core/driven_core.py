@@ -8,7 +8,7 @@ from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.core import Core, owe_nothing
 from cellkeeper_service.core.limits import Clock, Limits
 from cellkeeper_service.core.models import Models
-from cellkeeper_service.core.requests import Request, Step
+from cellkeeper_service.core.requests import LogReplay, Request, Step
 from cellkeeper_service.core.session import InflightCommit, SessionState
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record, SessionKey
@@ -121,6 +121,8 @@ def unanswered(core: Core) -> list[Request]:
     for session in core.context.sessions.values():
         found += [] if session.in_flight is None else session.in_flight.requests
         found += session.pending
-        found += [] if session.computing is None else session.computing.clients()
+        work = session.computing
+        if work is not None:
+            found += work.duplicates if isinstance(work, LogReplay) else [work]
         found += session.queue
     return found
