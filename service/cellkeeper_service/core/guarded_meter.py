@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from cellkeeper_service.domain.meter import Meter, NullMeter
+from cellkeeper_service.domain.meter import Meter
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +26,12 @@ class _LogsErrors:
             log.exception("internal error: a metric could not be counted")
 
 
-class GuardedMeter(NullMeter):
+class GuardedMeter(Meter):
     """Counts with `meter`, and logs what that raises instead of raising it. Its attributes take the place of the
     methods: several events are counted for each step, and a method would be one more call for each."""
 
     def __init__(self, meter: Meter) -> None:
-        for name in vars(NullMeter):
+        for name in vars(Meter):
             if not name.startswith("_"):
                 setattr(self, name, _LogsErrors(getattr(meter, name)))
 

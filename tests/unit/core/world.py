@@ -18,7 +18,7 @@ from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.requests import Request, Rollout, Step, StepReply
 from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.core.session import InflightCommit, SessionState
-from cellkeeper_service.domain.meter import Meter, NullMeter
+from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, StoreError
@@ -174,7 +174,7 @@ class Replica:
         self.world = world
         clock = Clock(lambda: world.now, lambda: int(world.now * 1000))
         self.models = Models([Version(CountingEngine(version=version), slots, replay) for version in versions])
-        self.core = DrivenCore({"m": self.models}, limits, clock, NullMeter(), mint)
+        self.core = DrivenCore({"m": self.models}, limits, clock, Meter(), mint)
         self.version = self.models.default
         self.engine: Any = self.version.engine  # tests inspect its calls
         self.loads: list[tuple[list[SessionState], list[Load]]] = []
