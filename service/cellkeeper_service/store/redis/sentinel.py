@@ -11,6 +11,7 @@ from typing import NamedTuple
 import redis
 
 from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
+from cellkeeper_service.store.cursor import bad_cursor
 from cellkeeper_service.store.redis.check import check_replicas, check_server, check_split
 from cellkeeper_service.store.redis.failures import Refused
 from cellkeeper_service.store.redis.freshness import Freshness
@@ -130,7 +131,7 @@ class Sentinel:
         """Uses SCAN's cursor, which is valid in one run of one server only; in another, the listing starts again."""
         process, _, at = cursor.partition(".")
         if cursor and not (len(process) == RUN_ID_CHARACTERS and at.isascii() and at.isdigit() and int(at) < 2**64):
-            raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
+            raise bad_cursor(cursor)
         self.refresh()
         link = self.link(0)
         try:

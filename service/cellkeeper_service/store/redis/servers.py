@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from cellkeeper_service.domain.store import Listed, StoreFacts
+from cellkeeper_service.store.cursor import bad_cursor
 from cellkeeper_service.store.redis.check import check_server
 from cellkeeper_service.store.redis.link import Link
 from cellkeeper_service.store.redis.runs import Runs
@@ -98,7 +99,7 @@ class OneServer:
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
         """Uses SCAN's cursor; a session may appear on two pages if Redis rehashes in between."""
         if cursor and not (cursor.isascii() and cursor.isdigit() and 0 < int(cursor) <= _CURSOR_MAX):
-            raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
+            raise bad_cursor(cursor)
         sessions, at = page_at(self._link, pattern, int(cursor or "0"), limit)
         return sessions, str(at or "")
 
