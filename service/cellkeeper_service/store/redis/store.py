@@ -104,7 +104,7 @@ class RedisStore:
             return None
         try:
             run = self._script_run("write", [commit_item(commit) for commit in commits])
-            return PendingWrite(run, run.begin(link, wire), self._results)
+            return PendingWrite(run, link, wire, self._results)
         except BaseException:
             link.put_back(wire, dirty=True)
             raise
