@@ -40,7 +40,7 @@ class Cluster:
     def __init__(self, url: str, timeout_ms: int) -> None:
         self.runs = Runs()
         self._url, seeds = _read_url(url)
-        self._timeout_ms = timeout_ms
+        self.timeout_ms = timeout_ms
         self._lock = Lock()  # held while nodes are asked
         self._freshness = Freshness()
         self._why = "it has not been asked yet"
@@ -137,7 +137,7 @@ class Cluster:
 
     def _ask(self) -> bool:
         """Asks as `refresh` says. Returns False if no node answered. The caller holds the lock."""
-        asking, deadline = self._freshness.asking(), monotonic() + self._timeout_ms / 1000.0
+        asking, deadline = self._freshness.asking(), monotonic() + self.timeout_ms / 1000.0
         best: Slots | None = None
         for address in tuple(self._known):
             self._to_the_end(address)
@@ -211,7 +211,7 @@ class Cluster:
 
     def _new_link(self, address: Address) -> Link:
         user, at, _ = self._url.netloc.rpartition("@")
-        return Link(self._url._replace(netloc=f"{user}{at}{address}").geturl(), self._timeout_ms, self.runs)
+        return Link(self._url._replace(netloc=f"{user}{at}{address}").geturl(), self.timeout_ms, self.runs)
 
 
 def _read_url(url: str) -> tuple[SplitResult, list[Address]]:

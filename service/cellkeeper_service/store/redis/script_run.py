@@ -46,7 +46,6 @@ class ScriptRun:
     writes: the script is write.lua.
     apart: each item is a call of its own.
     wait: (replicas, milliseconds) of a WAIT after each server's calls, or None.
-    timeout_s: the servers' timeout; no call is retried after twice as long.
     replicas: the reply to WAIT by the item's number, filled in by `answers` if `wait` was given.
     """
 
@@ -55,10 +54,9 @@ class ScriptRun:
         servers: Servers,
         which: Script,
         items: Sequence[Item],
-        writes: bool = False,
-        apart: bool = False,
-        wait: tuple[int, int] | None = None,
-        timeout_s: float = 1.0,
+        writes: bool,
+        apart: bool,
+        wait: tuple[int, int] | None,
     ) -> None:
         self._servers = servers
         self._which = which
@@ -72,7 +70,7 @@ class ScriptRun:
         self._again: list[_Call] = []
         self._pause = False
         self._rounds = 0
-        self._deadline = monotonic() + 2 * timeout_s
+        self._deadline = monotonic() + 2 * servers.timeout_ms / 1000.0
 
     def begin(self, link: Link, wire: Wire) -> list[bytes]:
         """Returns the commands, packed, of a first round that goes to this server alone, on one of its connections.

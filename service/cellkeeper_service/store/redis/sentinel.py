@@ -61,7 +61,7 @@ class Sentinel:
     def __init__(self, url: str, timeout_ms: int) -> None:
         self.runs = Runs()
         self._url = SentinelUrl.read(url)
-        self._timeout_ms = timeout_ms
+        self.timeout_ms = timeout_ms
         self._lock = Lock()
         self._freshness = Freshness()
         self._why = "no sentinel has been asked yet"
@@ -189,7 +189,7 @@ class Sentinel:
         """
         views: list[View] = []
         silent: dict[Address, str] = {}
-        deadline = monotonic() + self._timeout_ms / 1000.0
+        deadline = monotonic() + self.timeout_ms / 1000.0
         for address, link in tuple(self._sentinels):
             try:
                 views.append(ask_view(link, self._url.service))
@@ -217,14 +217,14 @@ class Sentinel:
             if known is None or newest.address != known.address:
                 _logger.info("Redis Sentinel: the primary of %s is %s", self._url.service, newest.address)
                 # The old link is dropped, not closed: another thread may be waiting for a reply.
-                link = Link(self._url.of_server(newest.address), self._timeout_ms, self.runs)
+                link = Link(self._url.of_server(newest.address), self.timeout_ms, self.runs)
             else:
                 link = known.link
             self._primary = _Primary(newest.address, newest.epoch, link, newest.down)
         self._freshness.answered(asking)
 
     def _check_replicas(self, addresses: Sequence[Address]) -> None:
-        replicas = {str(at): Link(self._url.of_server(at), self._timeout_ms) for at in addresses}
+        replicas = {str(at): Link(self._url.of_server(at), self.timeout_ms) for at in addresses}
         try:
             check_replicas(replicas)
         finally:

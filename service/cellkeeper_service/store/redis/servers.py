@@ -33,6 +33,7 @@ class Servers(Protocol):
     """The servers of a store; safe to use from several threads."""
 
     name: str
+    timeout_ms: int  # to connect, and for each wait for a reply
     asks_role: bool
     """Whether to ask a server after every call if it is still a primary, because another may have taken over."""
     runs: Runs
@@ -72,6 +73,7 @@ class OneServer:
     asks_role = False
 
     def __init__(self, url: str, timeout_ms: int) -> None:
+        self.timeout_ms = timeout_ms
         self.runs = Runs()
         self._link = Link(url, timeout_ms, self.runs)
 
