@@ -11,21 +11,6 @@ from cellkeeper_service.domain.meter import Meter
 log = logging.getLogger(__name__)
 
 
-class _LogsErrors:
-    """A method of a meter that logs what it raises. No closure: the explorer copies cores by pickling them."""
-
-    __slots__ = ("_method",)
-
-    def __init__(self, method: Callable[..., None]) -> None:
-        self._method = method
-
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            self._method(*args, **kwargs)
-        except Exception:
-            log.exception("internal error: a metric could not be counted")
-
-
 class GuardedMeter(Meter):
     """Counts with `meter`, and logs what that raises instead of raising it. Its attributes take the place of the
     methods: several events are counted for each step, and a method would be one more call for each."""
@@ -33,7 +18,17 @@ class GuardedMeter(Meter):
     def __init__(self, meter: Meter) -> None:
         for name in vars(Meter):
             if not name.startswith("_"):
-                setattr(self, name, _LogsErrors(getattr(meter, name)))
+                setattr(self, name, _logs_errors(getattr(meter, name)))
+
+
+def _logs_errors(method: Callable[..., None]) -> Callable[..., None]:
+    def count(*args: Any, **kwargs: Any) -> None:
+        try:
+            method(*args, **kwargs)
+        except Exception:
+            log.exception("internal error: a metric could not be counted")
+
+    return count
 
 
 def guarded(meter: Meter) -> Meter:
