@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cellkeeper_service.domain.store import Store, StoreError
 from cellkeeper_service.store.memory import MemoryStore
-from cellkeeper_service.store.redis.url import read_address, split_url
+from cellkeeper_service.store.redis.url import check_database, read_address, split_url
 from cellkeeper_service.store.sqlite.store import SqliteStore
 
 DEFAULT_PORT = 6379
@@ -93,9 +93,7 @@ def _check_redis_url(url: str) -> None:
     if not host:
         raise StoreError(f"store: got a Redis URL without a host; expected {form}")
     read_address("host", host, DEFAULT_PORT, form)
-    database = parts.path.removeprefix("/")
-    if database and not (database.isascii() and database.isdigit()):
-        raise StoreError(f"store: got database {database!r}, which is not a number; expected {form}")
+    check_database(parts.path.removeprefix("/"), form)
 
 
 def _meant(url: str) -> str:

@@ -11,7 +11,7 @@ import redis
 from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
 from cellkeeper_service.store.redis.check import check_cluster
 from cellkeeper_service.store.redis.cluster_scan import ClusterScan
-from cellkeeper_service.store.redis.failures import Refused
+from cellkeeper_service.store.redis.failures import CANNOT_NOW, Refused
 from cellkeeper_service.store.redis.freshness import Freshness
 from cellkeeper_service.store.redis.keys import bucket_of
 from cellkeeper_service.store.redis.link import Link
@@ -22,13 +22,6 @@ from cellkeeper_service.store.redis.url import Address, read_address, split_url
 
 FORM = "redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]"
 DEFAULT_PORT = 6379
-
-_CANNOT_NOW = (
-    redis.exceptions.BusyLoadingError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.ReadOnlyError,
-)
 
 
 class Cluster:
@@ -87,7 +80,7 @@ class Cluster:
         if isinstance(error, Refused):
             self.lost(link)
             return Detour()
-        if isinstance(error, _CANNOT_NOW):
+        if isinstance(error, CANNOT_NOW):
             self._freshness.doubt()
             return Detour(pause=True)
         return None

@@ -8,12 +8,10 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from typing import NamedTuple
 
-import redis
-
 from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
 from cellkeeper_service.store.cursor import bad_cursor
 from cellkeeper_service.store.redis.check import check_replicas, check_server, check_split
-from cellkeeper_service.store.redis.failures import Refused
+from cellkeeper_service.store.redis.failures import CANNOT_NOW, Refused
 from cellkeeper_service.store.redis.freshness import Freshness
 from cellkeeper_service.store.redis.link import Link, info_fields
 from cellkeeper_service.store.redis.runs import Runs
@@ -22,18 +20,12 @@ from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
 from cellkeeper_service.store.redis.sentinel_view import View, ask_view, replica_addresses
 from cellkeeper_service.store.redis.servers import Detour
 from cellkeeper_service.store.redis.url import Address
+from cellkeeper_service.store.redis.wire import RUN_ID_DIGITS
 
 WATCH_S = 0.5
 """Seconds between two polls of the sentinels. A primary that is cut off from them, but not from us, answers as before:
 only the sentinels can tell that a replica has taken over."""
 
-RUN_ID_CHARACTERS = 40
-
-_CANNOT_NOW = (
-    redis.exceptions.BusyLoadingError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.ReadOnlyError,
-)
 _NO_REPLICAS = "NOREPLICAS "  # min-replicas-to-write: the server may be cut off, and no longer the primary
 
 _logger = logging.getLogger(__name__)
@@ -103,7 +95,7 @@ class Sentinel:
         if isinstance(error, Refused):
             self.lost(link)
             return Detour()
-        if isinstance(error, _CANNOT_NOW) or str(error).startswith(_NO_REPLICAS):
+        if isinstance(error, CANNOT_NOW) or str(error).startswith(_NO_REPLICAS):
             self.lost(link)
             return Detour(pause=True)
         return None
@@ -130,7 +122,7 @@ class Sentinel:
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
         """Uses SCAN's cursor, which is valid in one run of one server only; in another, the listing starts again."""
         process, _, at = cursor.partition(".")
-        if cursor and not (len(process) == RUN_ID_CHARACTERS and at.isascii() and at.isdigit() and int(at) < 2**64):
+        if cursor and not (len(process) == RUN_ID_DIGITS and at.isascii() and at.isdigit() and int(at) < 2**64):
             raise bad_cursor(cursor)
         self.refresh()
         link = self.link(0)
