@@ -58,8 +58,7 @@ def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], w
         found.append(facts)
     check_replicas(replicas)
     persistence = sorted({facts.persistence for facts in found})
-    fewest = min(facts.replicas for facts in found)
-    return StoreFacts(" and ".join(persistence), " and ".join(sorted({facts.eviction for facts in found})), fewest)
+    return StoreFacts(" and ".join(persistence), found[0].eviction, min(facts.replicas for facts in found))
 
 
 def check_split(link: Link, wait_replicas: int) -> None:
