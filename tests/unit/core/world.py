@@ -183,21 +183,21 @@ class Replica:
 
     @property
     def sessions(self) -> dict[SessionKey, SessionState]:
-        return self.core.core.context.sessions
+        return self.core.context.sessions
 
     @property
     def waiting_for_slot(self) -> list[str]:
         """The names of the sessions that wait for a slot, in order."""
-        waiting = self.core.core.context.cache_of(self.version).waiting
+        waiting = self.core.context.cache_of(self.version).waiting
         return [session.key.session for session in waiting]
 
     def count_with(self, meter: Meter) -> None:
-        self.core.core.context.meter = meter
+        self.core.context.meter = meter
 
     def check_rest(self) -> None:
         """Checks that nothing is left but cached sessions without work."""
         assert not self.waiting_for_slot
-        context = self.core.core.context
+        context = self.core.context
         admission = context.admission
         assert (admission.unanswered, admission.unanswered_bytes, len(context.queued)) == (0, 0, 0)
         assert not self.core.holds_work
