@@ -32,7 +32,6 @@ from .batch import Batch, form_batches
 from .commit import committed, launch, not_committed
 from .computing import end_dead, finish_chunk, not_finite, take_slice, waiting_for
 from .context import Context
-from .guarded_meter import guarded
 from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .loading import loaded, next_loads
 from .models import Models, Version
@@ -63,7 +62,7 @@ class Core:
     ) -> None:
         """mint: returns the 16 random bytes of a new generation. owe: takes a tenant and the number of time steps that
         the engine computed for it beyond those that it asked for."""
-        self.context = Context(models, limits, clock, guarded(meter), mint, owe)
+        self.context = Context(models, limits, clock, meter, mint, owe)
 
     def submit_many(self, requests: Iterable[Request]) -> None:
         """Submits requests that arrive together, and whose fields have been checked."""

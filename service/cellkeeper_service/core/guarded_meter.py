@@ -29,8 +29,3 @@ def _logs_errors(method: Callable[..., None]) -> Callable[..., None]:
             log.exception("internal error: a metric could not be counted")
 
     return count
-
-
-def guarded(meter: Meter) -> Meter:
-    """The meter, if it is guarded already; otherwise a guard around it."""
-    return meter if isinstance(meter, GuardedMeter) else GuardedMeter(meter)

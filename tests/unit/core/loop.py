@@ -10,6 +10,7 @@ from typing import Any
 
 from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.generation_requests import Open
+from cellkeeper_service.core.guarded_meter import GuardedMeter
 from cellkeeper_service.core.limits import Clock, Limits
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Models, Version
@@ -52,7 +53,7 @@ class Server:
         limits: Limits | None = None,
         meter: Meter | None = None,
     ) -> None:
-        meter = meter or Meter()
+        meter = GuardedMeter(meter or Meter())
         self.store = store or GatedStore()
         self.ahead = 0.0
         clock = Clock(lambda: time.monotonic() + self.ahead, lambda: 0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cellkeeper_service.core import advance
-from cellkeeper_service.core.guarded_meter import guarded
+from cellkeeper_service.core.guarded_meter import GuardedMeter
 from cellkeeper_service.core.requests import Done, Request, Step
 from cellkeeper_service.core.session import CachedState, SessionState
 from cellkeeper_service.domain.meter import Meter
@@ -212,8 +212,6 @@ def test_a_meter_that_raises_is_logged_and_nobodys_error(threads: int, caplog: p
     play(test)
 
 
-def test_a_meter_is_guarded_once_and_whole() -> None:
-    meter = guarded(Meter())
-    assert guarded(meter) is meter
+def test_a_meter_is_guarded_as_a_whole() -> None:
     events = {name for name in vars(Meter) if not name.startswith("_")}
-    assert events == {*vars(meter)}
+    assert events == {*vars(GuardedMeter(Meter()))}
