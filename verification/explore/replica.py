@@ -12,7 +12,7 @@ from cellkeeper_service.core.limits import Clock, Limits
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.requests import Request
 from cellkeeper_service.core.session import InflightCommit, SessionState
-from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, StoreError
 
@@ -21,7 +21,7 @@ from tests.unit.core.driven_core import unanswered
 
 from .scope import Scope
 
-NO_METER = GuardedMeter(NullMeter())  # has no state: all worlds share it
+NO_METER = GuardedMeter(Meter())  # has no state: all worlds share it
 
 
 def no_seconds() -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cellkeeper_service.domain.engine import Computed
+from cellkeeper_service.domain.engine import Computed, Engine, Rows
 from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
 
 from .limits import Limits
@@ -14,7 +14,6 @@ from .models import Version
 from .requests import COMPUTING, Computable
 from .session import CachedState
 from .state_cache import StateCache
-from .state_change import state_change
 
 
 class Batch:
@@ -98,13 +97,27 @@ class Batch:
         read, write = np.array(self._read, np.intp), np.array(self._write, np.intp)
         self.computed = self.version.engine.run(np.ascontiguousarray(inputs), read, write, self._wanted)
         if self._sample and read[0] != write[0]:
-            self.change = state_change(self.version.engine, read[:1], write[:1])
+            self.change = _state_change(self.version.engine, read[:1], write[:1])
 
     def _read_states(self, wanted: list[int], rows: list[int]) -> dict[int, bytes]:
         if not wanted:
             return {}
         states = self.version.engine.read_states(np.array([rows[row] for row in wanted], np.intp))
         return {row: state.tobytes() for row, state in zip(wanted, states, strict=True)}
+
+
+def _state_change(engine: Engine, before: Rows, after: Rows) -> tuple[float, float] | None:
+    """Compares the states in the rows `before` and `after`, one each. Returns the second's norm, and their distance
+    relative to the larger norm: 0..2. (A new session's state is often zero, so the first norm alone is no scale.)
+    Returns None for states that are not float32 or not finite."""
+    if any(state.dtype != "float32" for state in engine.spec.states):
+        return None
+    first, second = (engine.read_states(rows).view(np.float32).astype(np.float64) for rows in (before, after))
+    norm = float(np.linalg.norm(second))
+    if not np.isfinite(norm):
+        return None
+    scale = max(norm, float(np.linalg.norm(first)))
+    return norm, float(np.linalg.norm(second - first)) / scale if scale else 0.0
 
 
 def form_batches(

@@ -16,6 +16,12 @@ from .requests import Request, Step
 from .sequence import NO_GENERATION, ended, has_ended
 from .session import InflightCommit, SessionState
 
+MAX_CONFLICTS = 1
+"""How often a request is decided again after its commit lost against another writer."""
+
+MAX_UNKNOWNS = 2
+"""How often after its commit got no answer."""
+
 _new = tuple.__new__  # a named tuple's own __new__ is a Python function
 
 
@@ -104,7 +110,7 @@ def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rej
             return store_unavailable(result.message, limits)
         case Outcome.CONFLICT:
             request.conflicts += 1
-            if request.conflicts <= limits.max_conflicts:
+            if request.conflicts <= MAX_CONFLICTS:
                 return None
             text = "other writers changed the session at each attempt to commit this; send it again"
             position = result.standing.position if result.standing else None
@@ -114,7 +120,7 @@ def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rej
             if isinstance(request, Step) and not _is_repeatable(request):
                 text = f"the store did not answer ({result.message}): the step may have been applied"
                 return Rejection(Reason.OUTCOME_UNKNOWN, text)
-            if request.unknowns <= limits.max_unknowns:
+            if request.unknowns <= MAX_UNKNOWNS:
                 return None
             return store_unavailable(result.message, limits)
 

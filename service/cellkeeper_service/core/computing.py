@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cellkeeper_service.domain.engine import Computed
 from cellkeeper_service.domain.position import Position, advance, first_position
 from cellkeeper_service.domain.record import Record
@@ -9,7 +11,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from .batch import Batch
 from .carry_over import carried, target_retired
-from .context import Context, no_reply
+from .context import Context
 from .generation_requests import CarryOver, Policy
 from .requests import COMMITTING, READY, Computable, GetState, LogReplay, Request, StateReply, Step
 from .session import CachedState, Checkpoint, SessionState
@@ -37,6 +39,10 @@ def start_log_replay(cached: CachedState, record: Record, duplicates: list[Step]
         ends.add(checkpoint_at)
     cached.start(replay, record.log, end - start, names, ends)
     replay.checkpoint_at = checkpoint_at
+
+
+def no_reply(requests: Sequence[Request]) -> None:
+    """The `done` of a log replay, which no client has sent. (No lambda: the explorer pickles requests.)"""
 
 
 def end_dead(context: Context, cached: CachedState, work: Computable) -> bool:
@@ -215,4 +221,6 @@ def _non_finite(step: Step, position: Position | None) -> Rejection:
 
 def waiting_for(session: SessionState, work: Computable | None) -> list[Request]:
     """Returns the requests that the work is for; a log replay without duplicates is for the first of the queue."""
-    return [] if work is None else work.clients() or [*session.queue][:1]
+    if isinstance(work, LogReplay):
+        return [*work.duplicates] or [*session.queue][:1]
+    return [] if work is None else [work]

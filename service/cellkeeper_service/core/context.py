@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,7 +185,3 @@ class Context:
             session.waits_for_slot = True
             self.cache_of(version).waiting.append(session)
         return cached
-
-
-def no_reply(requests: Sequence[Request]) -> None:
-    """Tells nobody: the `done` of requests that no client has sent."""

@@ -6,36 +6,26 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from cellkeeper_service.domain.meter import Meter, NullMeter
+from cellkeeper_service.domain.meter import Meter
 
 log = logging.getLogger(__name__)
 
 
-class _LogsErrors:
-    """A method of a meter that logs what it raises. No closure: the explorer copies cores by pickling them."""
-
-    __slots__ = ("_method",)
-
-    def __init__(self, method: Callable[..., None]) -> None:
-        self._method = method
-
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            self._method(*args, **kwargs)
-        except Exception:
-            log.exception("internal error: a metric could not be counted")
-
-
-class GuardedMeter(NullMeter):
+class GuardedMeter(Meter):
     """Counts with `meter`, and logs what that raises instead of raising it. Its attributes take the place of the
     methods: several events are counted for each step, and a method would be one more call for each."""
 
     def __init__(self, meter: Meter) -> None:
-        for name in vars(NullMeter):
+        for name in vars(Meter):
             if not name.startswith("_"):
-                setattr(self, name, _LogsErrors(getattr(meter, name)))
+                setattr(self, name, _logs_errors(getattr(meter, name)))
 
 
-def guarded(meter: Meter) -> Meter:
-    """The meter, if it is guarded already; otherwise a guard around it."""
-    return meter if isinstance(meter, GuardedMeter) else GuardedMeter(meter)
+def _logs_errors(method: Callable[..., None]) -> Callable[..., None]:
+    def count(*args: Any, **kwargs: Any) -> None:
+        try:
+            method(*args, **kwargs)
+        except Exception:
+            log.exception("internal error: a metric could not be counted")
+
+    return count

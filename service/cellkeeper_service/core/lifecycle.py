@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cellkeeper_service.domain.origin import Work, origin_of, whose
+from cellkeeper_service.domain.origin import HALF_BYTES, origin_of
 from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, DamagedRecord
@@ -131,10 +131,10 @@ def delete(record: Record | None, request: Delete) -> Write | Deleted | Rejectio
 def done_before(standing: Header, request: MakesGeneration) -> Moved | Rejection | None:
     """Returns the session's position if the request made its generation, so that this is a retry; a rejection if
     another request with the same request_id did. standing: the record's header."""
-    work = whose(standing.origin, request.request_id, request.content)
-    if work is Work.OWN or standing.origin == ended(_origin(request)):
+    own = _origin(request)
+    if standing.origin in (own, ended(own), request.request_id):
         return Moved(standing.position)
-    if work is Work.OTHERS:
+    if standing.origin[:HALF_BYTES] != own[:HALF_BYTES]:
         return None
     return Rejection(
         Reason.INVALID_FIELD,

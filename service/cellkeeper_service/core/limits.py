@@ -15,8 +15,7 @@ class Limits:
     max_session_requests: waiting requests of one session.
     max_log_steps, max_log_bytes: time steps, and bytes of inputs, in a record's input log.
     default_ttl_ms: of new sessions; 0: never forgotten.
-    retry_delay_ms: the advice in UNAVAILABLE and QUEUE_FULL. max_conflicts, max_unknowns: how often a request is
-    decided again after its commit lost against another writer, or got no answer.
+    retry_delay_ms: the advice in UNAVAILABLE and QUEUE_FULL.
     max_slice_steps: the longest slice of a chunk. max_long_steps: time steps, summed over sessions, that slices may add
     to one tick, so that long chunks and log replays do not hold up single steps.
     """
@@ -28,8 +27,6 @@ class Limits:
     max_log_bytes: int = 32 * 1024 * 1024
     default_ttl_ms: int = 0
     retry_delay_ms: int = 200
-    max_conflicts: int = 1
-    max_unknowns: int = 2
     max_slice_steps: int = 16
     max_long_steps: int = 512
 

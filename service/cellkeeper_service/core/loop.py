@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import cast
+from typing import Any
 
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, StoreError
+from cellkeeper_service.domain.store import CommitResult, Delete, StoreError
 from cellkeeper_service.errors import Reason, Rejection, device_failed
 
 from .batch import Batch
@@ -199,16 +199,15 @@ class CoreLoop:
             self._commit(core.take_commits())
 
     def _commit(self, commits: list[InflightCommit]) -> None:
-        calls = [commit.call for commit in commits]
-        deletes = [call for call in calls if isinstance(call, Delete)]
+        deletes = [one for one in commits if isinstance(one.call, Delete)]
         if deletes:
-            others = [commit for commit in commits if isinstance(commit.call, Delete)]
-            commits = [commit for commit in commits if not isinstance(commit.call, Delete)]
-            self.store_calls.delete(deletes, partial(self._committed, others))
-            calls = [commit.call for commit in commits]
+            commits = [one for one in commits if not isinstance(one.call, Delete)]
+            calls: list[Any] = [one.call for one in deletes]
+            self.store_calls.delete(calls, partial(self._committed, deletes))
         if commits:
             few = self.core.unanswered <= FEW_REQUESTS
-            self.store_calls.commit(cast("list[Commit]", calls), partial(self._committed, commits), at_once=few)
+            calls = [one.call for one in commits]
+            self.store_calls.commit(calls, partial(self._committed, commits), at_once=few)
 
     def _loaded(self, sessions: list[SessionState], results: list[Record | StoreError | None]) -> None:
         self.core.on_loaded(sessions, results)

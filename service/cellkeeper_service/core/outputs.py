@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,26 +12,10 @@ Piece = tuple[Computed, int, int, int]
 """(batch, row, first, last): time steps first..last - 1 of row `row` of a batch."""
 
 
-class Outputs(Mapping[str, Array]):
-    """Outputs by name, [T, ...], gathered on access. A frame's encoder gathers by batch instead."""
-
-    __slots__ = ("names", "pieces")
-
-    def __init__(self, names: frozenset[str], pieces: Sequence[Piece]) -> None:
-        self.names = names
-        self.pieces = pieces
-
-    def __getitem__(self, name: str) -> Array:
-        if name not in self.names:
-            raise KeyError(name)
-        parts = [batch.outputs[name][first:last, row] for batch, row, first, last in self.pieces]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
+def joined(pieces: Sequence[Piece], name: str) -> Array:
+    """Returns one output of one request, [T, ...]."""
+    parts = [batch.outputs[name][first:last, row] for batch, row, first, last in pieces]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def gather(requests: Iterable[Sequence[Piece]], name: str) -> bytes:

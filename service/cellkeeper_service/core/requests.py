@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete
 from cellkeeper_service.errors import Rejection
 
-from .outputs import Outputs, Piece
+from .outputs import Piece, joined
 from .sequence import Sequenced
 
 if TYPE_CHECKING:
@@ -103,10 +103,6 @@ class Computable(Request):
         left = min(min(ends) - self.computed, max_slice_steps)
         return 1 << (left.bit_length() - 1) if left > 0 else 0
 
-    def clients(self) -> list[Request]:
-        """Returns the requests that it gives a reply to."""
-        return [self]
-
 
 @dataclass(slots=True, eq=False)
 class LogReplay(Computable):
@@ -118,9 +114,6 @@ class LogReplay(Computable):
 
     record: Record
     duplicates: dict[Step, int] = field(default_factory=dict, init=False)
-
-    def clients(self) -> list[Request]:
-        return [*self.duplicates]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +170,9 @@ class Step(Computable):
             return self.result  # type: ignore[no-any-return]
         if self.version is None or self.after is None:
             raise RuntimeError("the reply is asked for of a step that was not computed")
-        outputs = Outputs(self.wanted, self.pieces)
+        told = self.wanted, self.pieces, self.end_state, self.after, self.created, self.replayed
         times = max(self.started_at - self.arrived, 0.0), max(self.computed_at - self.started_at, 0.0)
-        return StepReply(self.version, outputs, self.end_state, self.after, self.created, self.replayed, *times)
+        return StepReply(self.version, *told, *times)
 
     def times(self, now: float) -> StepTimes:
         queue = max(self.started_at - self.arrived - self.load_seconds, 0.0)
@@ -189,18 +182,23 @@ class Step(Computable):
 
 @dataclass(slots=True, eq=False)
 class StepReply:
-    """What the caller of an applied step, or of a peek, is told.
-
-    outputs: by name, [T, ...]. state: state_bytes raw bytes after the chunk, if wanted."""
+    """What the caller of an applied step, or of a peek, is told. state: state_bytes raw bytes after the chunk, if
+    wanted."""
 
     served: Version
-    outputs: Mapping[str, Array]
+    wanted: frozenset[str]
+    pieces: Sequence[Piece]
     state: bytes | None
     position: Position
     created: bool
     replayed: bool
     queued_seconds: float
     computed_seconds: float
+
+    @property
+    def outputs(self) -> dict[str, Array]:
+        """The wanted outputs by name, [T, ...]. A frame's encoder gathers them by batch instead."""
+        return {name: joined(self.pieces, name) for name in self.wanted}
 
 
 @dataclass(slots=True, eq=False)

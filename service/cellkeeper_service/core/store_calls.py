@@ -17,7 +17,6 @@ from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Page, Store, StoreError, StoreLost
 from cellkeeper_service.errors import Reason, Rejection
 
-from .guarded_meter import guarded
 from .non_blocking_calls import NonBlockingCalls
 from .store_results import LOADED, WRITTEN, ResultKind, check_results
 
@@ -51,7 +50,7 @@ class StoreCalls:
         """threads: the maximum number of calls under way; 0: every call runs at once, on the loop's thread (for a store
         that lives in memory)."""
         self.store = store
-        self._meter = guarded(meter)
+        self._meter = meter
         self._limit = max(threads // 2, 1)
         # one thread for every call that may be under way, so that no call queues behind another
         self._pool = ThreadPoolExecutor(2 * self._limit + 2 + MAX_SCANS, "store") if threads else None

@@ -13,18 +13,9 @@ whatever its content.
 
 from __future__ import annotations
 
-from enum import Enum
 from hashlib import blake2b
 
 HALF_BYTES = 8
-
-
-class Work(Enum):
-    """Who created a record's generation, as seen by one request."""
-
-    OWN = "own"
-    REUSED = "reused"  # another request with the same request_id
-    OTHERS = "others"
 
 
 def content_of(kind: str, *parts: bytes) -> bytes:
@@ -36,13 +27,6 @@ def content_of(kind: str, *parts: bytes) -> bytes:
 def origin_of(request_id: bytes, content: bytes) -> bytes:
     """Returns the origin, 16 bytes, of a generation that this request creates. content: see content_of."""
     return _hash(request_id) + _hash(request_id + content)
-
-
-def whose(origin: bytes, request_id: bytes, content: bytes) -> Work:
-    """Says whether the request created the generation. origin: the record's."""
-    if origin in (origin_of(request_id, content), request_id):
-        return Work.OWN
-    return Work.REUSED if origin[:HALF_BYTES] == _hash(request_id) else Work.OTHERS
 
 
 def _hash(data: bytes) -> bytes:

@@ -87,9 +87,6 @@ class Header:
         header.packed = packed if len(packed) == HEADER_BYTES else packed[:HEADER_BYTES]
         return header
 
-    def pack(self) -> bytes:
-        return self.packed
-
     def replace(self, **changes: Any) -> Header:
         """Returns a copy with some of the constructor's arguments replaced."""
         position, *rest = _LAYOUT.unpack(self.packed)

@@ -13,7 +13,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from cellkeeper_service.domain.meter import EvictionReason, StepTimes, StoreCallName
+from cellkeeper_service.domain.meter import EvictionReason, Meter, StepTimes, StoreCallName
 from cellkeeper_service.domain.store import Outcome, StoreFacts
 from cellkeeper_service.errors import Reason
 
@@ -26,8 +26,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 ReloadResult = Literal["changed", "unchanged", "refused", "abandoned"]
 
 
-class PrometheusMeter:
-    """Implements domain.meter.Meter with a registry of its own. Safe to call from several threads.
+class PrometheusMeter(Meter):
+    """Has a registry of its own. Safe to call from several threads.
 
     Counters are shown from the start, with 0: Prometheus sees no increase if a series begins with its first event, so
     that an alert about it would not fire.

@@ -54,11 +54,8 @@ def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str, chunk_ste
 
 def write_step(reply: StepReply) -> pb.StepResponse:
     spec: ModelSpec = reply.served.spec
-    outputs = [
-        tensors.to_tensor(output.name, reply.outputs[output.name])
-        for output in spec.outputs
-        if output.name in reply.outputs
-    ]
+    values = reply.outputs
+    outputs = [tensors.to_tensor(one.name, values[one.name]) for one in spec.outputs if one.name in values]
     if reply.state is not None:
         outputs += tensors.state_tensors(reply.state, spec, "state.")
     return pb.StepResponse(

@@ -17,7 +17,7 @@ from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.address import address_text
 from cellkeeper_service.core.core import Core, owe_nothing
-from cellkeeper_service.core.guarded_meter import guarded
+from cellkeeper_service.core.guarded_meter import GuardedMeter
 from cellkeeper_service.core.limits import Clock
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Models, Version
@@ -153,7 +153,7 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
 
 async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[str], None] | None) -> None:
     models, store, meter = prepared.models, prepared.store, prepared.meter
-    counted = guarded(meter)
+    counted = GuardedMeter(meter)
     clock = Clock(time.monotonic, unix_ms)
     allowances = make_allowances(prepared.tokens, settings)
     owe = owe_nothing if allowances is None else allowances.owe
@@ -261,7 +261,7 @@ def kserve_methods(
 
     about = About(own_version(), session_limits(settings).default_ttl_ms, why_not_ready)
     statistics = Statistics(list(models), meter.engine_calls)
-    servicer = KServeServicer(authenticator, loop, guarded(meter), unread, streams, service, statistics, about)
+    servicer = KServeServicer(authenticator, loop, GuardedMeter(meter), unread, streams, service, statistics, about)
     return servicer.methods(wire_limits(settings))
 
 

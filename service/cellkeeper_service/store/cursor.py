@@ -1,7 +1,12 @@
-"""Cursors of stores that list sessions in order: the last id of the page in hex, with "x" in front if the id is not
-UTF-8, as may happen in a damaged file."""
+"""Cursors of listings. Stores that list sessions in order use the last id of the page in hex, with "x" in front if the
+id is not UTF-8, as may happen in a damaged file."""
 
 from __future__ import annotations
+
+
+def bad_cursor(cursor: str) -> ValueError:
+    """Returns the error for a cursor that no store of this kind has returned."""
+    return ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
 
 
 def session_cursor(session: bytes) -> str:
@@ -22,5 +27,5 @@ def session_after(cursor: str) -> bytes | None:
     except ValueError:
         session = b""
     if not session or session_cursor(session) != cursor:
-        raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
+        raise bad_cursor(cursor)
     return session

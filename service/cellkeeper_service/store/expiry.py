@@ -6,11 +6,6 @@ REFRESH_BELOW = 0.9  # of the TTL: so an idle record may expire up to a tenth ea
 MAX_TTL_MS = 10**14  # about 3000 years: keeps instants within 64 bits, and exact in a double
 
 
-def bounded_ttl_ms(ttl_ms: int) -> int:
-    """Returns `ttl_ms` as the stores keep it; 0 still means "never"."""
-    return min(ttl_ms, MAX_TTL_MS)
-
-
 def next_expiry_ms(now_ms: int, ttl_ms: int, expires_ms: int) -> int:
     """Returns when a record used at `now_ms` expires: still at `expires_ms`, if that leaves 90 to 100 % of the TTL.
 
@@ -18,6 +13,6 @@ def next_expiry_ms(now_ms: int, ttl_ms: int, expires_ms: int) -> int:
     """
     if ttl_ms == 0:
         return 0
-    ttl_ms = bounded_ttl_ms(ttl_ms)
+    ttl_ms = min(ttl_ms, MAX_TTL_MS)
     left_ms = expires_ms - now_ms
     return expires_ms if REFRESH_BELOW * ttl_ms <= left_ms <= ttl_ms else now_ms + ttl_ms

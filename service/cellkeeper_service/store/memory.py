@@ -77,10 +77,11 @@ class MemoryStore:
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
         after = session_after(cursor)
         with self._lock:
-            self._sweep()
+            now_ms = self._clock_ms()
             found = sorted(
                 (key.session, key, kept.header)
-                for key, kept in self._kept.items()
+                for key in list(self._kept)
+                if (kept := self._standing(key, now_ms)) is not None
                 if key.tenant == tenant and key.model == model and key.session.startswith(prefix)
                 if after is None or key.session.encode() > after
             )
@@ -128,8 +129,3 @@ class MemoryStore:
             return CommitResult(Outcome.CONFLICT, None if kept is None else kept.header)
         del self._kept[delete.key]
         return COMMITTED
-
-    def _sweep(self) -> None:
-        now_ms = self._clock_ms()
-        for key in list(self._kept):
-            self._standing(key, now_ms)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cellkeeper_service.domain.store import Store, StoreError
 from cellkeeper_service.store.memory import MemoryStore
-from cellkeeper_service.store.redis.url import read_address, split_url
+from cellkeeper_service.store.redis.url import check_database, read_address, split_url
 from cellkeeper_service.store.sqlite.store import SqliteStore
 
 DEFAULT_PORT = 6379
+REDIS_SCHEMES = "redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"
 FORMS = (
     "memory:, sqlite:PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix://PATH?db=DB, "
     "redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE[/DB] (rediss+... with TLS)"
@@ -33,24 +36,10 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
     if wait_replicas < 0:
         raise StoreError(f"wait_replicas: got {wait_replicas}, expected at least 0")
     scheme, colon, rest = url.partition(":")
-    if scheme in ("redis", "rediss", "unix") and rest.startswith("//"):
-        if scheme != "unix":
+    if scheme in REDIS_SCHEMES and rest.startswith("//"):
+        if scheme in ("redis", "rediss"):
             _check_redis_url(url)
-        # Imported here because only a service that keeps its records in Redis needs redis-py.
-        from cellkeeper_service.store.redis.servers import OneServer
-        from cellkeeper_service.store.redis.store import RedisStore
-
-        return RedisStore(OneServer(url, timeout_ms), timeout_ms=timeout_ms, wait_replicas=wait_replicas)
-    if scheme in ("redis+cluster", "rediss+cluster") and rest.startswith("//"):
-        from cellkeeper_service.store.redis.cluster import Cluster
-        from cellkeeper_service.store.redis.store import RedisStore
-
-        return RedisStore(Cluster(url, timeout_ms), timeout_ms=timeout_ms, wait_replicas=wait_replicas)
-    if scheme in ("redis+sentinel", "rediss+sentinel") and rest.startswith("//"):
-        from cellkeeper_service.store.redis.sentinel import Sentinel
-        from cellkeeper_service.store.redis.store import RedisStore
-
-        return RedisStore(Sentinel(url, timeout_ms), timeout_ms=timeout_ms, wait_replicas=wait_replicas)
+        return _redis_store(url, scheme.partition("+")[2], timeout_ms, wait_replicas)
     if wait_replicas:
         raise StoreError(f"wait_replicas: got {wait_replicas} with a store that has no replicas, expected 0")
     if url == "memory:":
@@ -58,6 +47,18 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
     if scheme == "sqlite" and colon:
         return SqliteStore(_sqlite_path(rest), timeout_ms=timeout_ms)
     raise StoreError(f"store: got {url!r}, expected {FORMS}{_meant(url)}")
+
+
+def _redis_store(url: str, kind: str, timeout_ms: int, wait_replicas: int) -> Store:
+    """kind: what follows the plus of the scheme."""
+    # Imported here because only a service that keeps its records in Redis needs redis-py.
+    from cellkeeper_service.store.redis.cluster import Cluster
+    from cellkeeper_service.store.redis.sentinel import Sentinel
+    from cellkeeper_service.store.redis.servers import OneServer, Servers
+    from cellkeeper_service.store.redis.store import RedisStore
+
+    kinds: dict[str, Callable[[str, int], Servers]] = {"": OneServer, "cluster": Cluster, "sentinel": Sentinel}
+    return RedisStore(kinds[kind](url, timeout_ms), wait_replicas)
 
 
 def _sqlite_path(rest: str) -> str:
@@ -92,9 +93,7 @@ def _check_redis_url(url: str) -> None:
     if not host:
         raise StoreError(f"store: got a Redis URL without a host; expected {form}")
     read_address("host", host, DEFAULT_PORT, form)
-    database = parts.path.removeprefix("/")
-    if database and not (database.isascii() and database.isdigit()):
-        raise StoreError(f"store: got database {database!r}, which is not a number; expected {form}")
+    check_database(parts.path.removeprefix("/"), form)
 
 
 def _meant(url: str) -> str:

@@ -57,7 +57,7 @@ def test_other_keys_are_not_ours(name: bytes) -> None:
 
 
 def test_the_script_reads_the_ttl_where_the_header_has_it() -> None:
-    packed = header(start(), 0, ttl_ms=0x1122334455667788).pack()
+    packed = header(start(), 0, ttl_ms=0x1122334455667788).packed
     assert struct.unpack_from("<Q", fixed_of(packed), TTL_IN_FIXED_BYTES) == (0x1122334455667788,)
 
 

@@ -7,7 +7,7 @@ import socket
 import struct
 
 import pytest
-from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.call_context import CallContext
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
@@ -54,7 +54,7 @@ async def test_calls_that_arrive_while_the_loop_is_busy_are_answered_later(calls
             all_answered.set()
         return b""
 
-    streams = OpenStreams(Authenticator(Catalog({}, WireLimits())), NullMeter(), Unread(1, 1, 1), HalfSent(1, 1))
+    streams = OpenStreams(Authenticator(Catalog({}, WireLimits())), Meter(), Unread(1, 1, 1), HalfSent(1, 1))
     transport = Transport(max_message_bytes=1 << 20, max_connections=100, ping_ms=60_000, max_rpcs=max_rpcs)
     methods = {f"/{SERVICE}/{METHOD}": Method(answer, bytes, bytes)}
     server = RpcServer(methods, (), streams, transport)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.access.grant import ANYBODY
-from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
@@ -35,7 +35,7 @@ class Fixture:
         self.server = Server()
         self.taken = 0
         catalog = Catalog(self.server.models, WireLimits(max_stream_frames=2))
-        self.stream = Stream(Caller(ANYBODY, catalog), self.server.loop, NullMeter(), None, lambda caller: None)
+        self.stream = Stream(Caller(ANYBODY, catalog), self.server.loop, Meter(), None, lambda caller: None)
         self.server.loop.start()
 
     async def frames(self, count: int, model: str = "", fails: bool = False) -> AsyncIterator[pb.StepFrame]:

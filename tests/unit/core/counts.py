@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cellkeeper_service.domain.meter import NullMeter, StepTimes
+from cellkeeper_service.domain.meter import Meter, StepTimes
 
 from .world import World
 
 
-class Counts(NullMeter):
+class Counts(Meter):
     """rejections: their reasons. outcomes: each with its number of commits. times: those of each finished step."""
 
     def __init__(self) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.generation_requests import Open
+from cellkeeper_service.core.guarded_meter import GuardedMeter
 from cellkeeper_service.core.limits import Clock, Limits
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.requests import Done, Request, Step, StepReply
 from cellkeeper_service.core.store_calls import StoreCalls
-from cellkeeper_service.domain.meter import Meter, NullMeter
+from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.store import Commit, CommitResult, Page
 from cellkeeper_service.store.memory import MemoryStore
@@ -52,7 +53,7 @@ class Server:
         limits: Limits | None = None,
         meter: Meter | None = None,
     ) -> None:
-        meter = meter or NullMeter()
+        meter = GuardedMeter(meter or Meter())
         self.store = store or GatedStore()
         self.ahead = 0.0
         clock = Clock(lambda: time.monotonic() + self.ahead, lambda: 0)

@@ -17,7 +17,7 @@ from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.generation_requests import Fork
 from cellkeeper_service.core.limits import Clock, Limits
 from cellkeeper_service.core.requests import Status, Step
-from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Reason, Rejection
 
@@ -300,7 +300,7 @@ def test_the_latency_counts_as_gone_where_the_place_in_the_queue_is_judged() -> 
 # the core's use of it
 
 
-class CountingMeter(NullMeter):
+class CountingMeter(Meter):
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 

@@ -102,7 +102,7 @@ def test_a_session_that_is_opened_in_between_leaves_nothing_behind() -> None:
     assert not world.replicas[0].models.retiring
     assert world.replicas[0].sessions == {}
     one = world.replicas[0]
-    assert one.version not in one.core.core.context.caches, "its engine would never be freed"
+    assert one.version not in one.core.context.caches, "its engine would never be freed"
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -19,7 +19,7 @@ def waiting(context: Context, alone: bool, *names: str) -> None:
 
 
 def test_large_records_are_read_alone_and_in_turns_with_the_others() -> None:
-    context = World().replicas[0].core.core.context
+    context = World().replicas[0].core.context
     waiting(context, True, "large", "huge")
     turns = []
     for names in (("a", "b"), ("c",), ("d",), ("e",)):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cellkeeper_service.core.store_calls import StoreCalls
-from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.non_blocking import PendingCommit
 from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Outcome, Store
 from cellkeeper_service.errors import Rejection
@@ -93,7 +93,7 @@ def watched() -> set[int]:
 
 def test_commits_need_no_thread_and_leave_no_reader(store: Store) -> None:
     async def test() -> None:
-        calls, before = StoreCalls(store, 4, NullMeter()), watched()
+        calls, before = StoreCalls(store, 4, Meter()), watched()
         first = create(key())
         assert await commit(calls, first) == [COMMITTED]
         assert await commit(calls, append(key(), first.header, inputs(1)), create(key("b"))) == [COMMITTED] * 2
@@ -108,7 +108,7 @@ def test_commits_need_no_thread_and_leave_no_reader(store: Store) -> None:
 
 def test_more_at_a_time_than_there_are_connections(server: RedisServer, patient_store: Store) -> None:
     async def test() -> None:
-        calls = StoreCalls(patient_store, 8, NullMeter())
+        calls = StoreCalls(patient_store, 8, Meter())
         server.pause()
         several = [commit(calls, create(key(f"s{number}"))) for number in range(4)]
         await turn_until(lambda: threads(calls) == 3)  # each opens a connection
@@ -128,7 +128,7 @@ def test_more_at_a_time_than_there_are_connections(server: RedisServer, patient_
 
 def test_a_stopped_server_is_unknown_and_does_not_stop_the_loop(server: RedisServer, store: Store) -> None:
     async def test() -> None:
-        calls, before = StoreCalls(store, 4, NullMeter()), watched()
+        calls, before = StoreCalls(store, 4, Meter()), watched()
         server.pause()
         began = time.monotonic()
         results = commit(calls, create(key()))
@@ -150,7 +150,7 @@ def test_a_killed_server_is_unknown_at_once(server: RedisServer, patient_store: 
     """It is unknown long before the timeout, for which `play` does not wait."""
 
     async def test() -> None:
-        calls, before = StoreCalls(patient_store, 4, NullMeter()), watched()
+        calls, before = StoreCalls(patient_store, 4, Meter()), watched()
         server.pause()
         results = commit(calls, create(key()))
         server.kill()
@@ -166,7 +166,7 @@ def test_a_killed_server_is_unknown_at_once(server: RedisServer, patient_store: 
 
 def test_a_reply_that_is_there_counts_however_late_the_loop_is(store: Store) -> None:
     async def test() -> None:
-        calls, before = StoreCalls(store, 4, NullMeter()), watched()
+        calls, before = StoreCalls(store, 4, Meter()), watched()
         until = time.monotonic() + 1.5 * TIMEOUT_S
         results = commit(calls, create(key()))
         select.select(watched() - before, [], [])  # the reply is there
@@ -183,7 +183,7 @@ def test_a_forgotten_script_is_loaded_by_a_thread(server: RedisServer, store: St
         header = committed(store, create(key()))
         with server.client() as client:
             client.script_flush()
-        calls = StoreCalls(store, 4, NullMeter())
+        calls = StoreCalls(store, 4, Meter())
         assert await commit(calls, append(key(), header, inputs(1))) == [COMMITTED]
         assert threads(calls) == 1
         assert log_of(store, key()) == inputs(1)
@@ -194,7 +194,7 @@ def test_a_forgotten_script_is_loaded_by_a_thread(server: RedisServer, store: St
 
 def test_a_large_batch_does_not_stop_the_loop(server: RedisServer, patient_store: Store) -> None:
     async def test() -> None:
-        calls = StoreCalls(patient_store, 4, NullMeter())
+        calls = StoreCalls(patient_store, 4, Meter())
         commits = [create(key(f"s{number}"), checkpoint=bytes(1_000_000)) for number in range(40)]
         server.pause()
         began = own_seconds()
@@ -212,7 +212,7 @@ def test_a_large_batch_does_not_stop_the_loop(server: RedisServer, patient_store
 
 def test_closing_gives_up_what_is_under_way(server: RedisServer, patient_store: Store) -> None:
     async def test() -> None:
-        calls, before = StoreCalls(patient_store, 4, NullMeter()), watched()
+        calls, before = StoreCalls(patient_store, 4, Meter()), watched()
         server.pause()
         results = commit(calls, create(key()))
         assert len(watched()) == len(before) + 1
@@ -232,7 +232,7 @@ def test_a_drained_server_leaves_no_reader(server: RedisServer, store: Store, st
     async def test() -> None:
         before = watched()
         world = Server()
-        calls = StoreCalls(store, 4, NullMeter())
+        calls = StoreCalls(store, 4, Meter())
         world.loop = world.loop_on(calls)
         world.loop.start()
         assert outputs(await world.step(1)) == expected([1])
@@ -259,7 +259,7 @@ class Broken(MemoryStore):
 
 def test_a_store_that_raises_has_not_answered() -> None:
     async def test() -> None:
-        calls = StoreCalls(Broken(), 4, NullMeter())
+        calls = StoreCalls(Broken(), 4, Meter())
         (result,) = await commit(calls, create(key()))
         assert result == (Outcome.UNKNOWN, None, "RuntimeError: it should not")
         assert not calls.any_under_way

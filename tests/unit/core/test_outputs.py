@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from cellkeeper_service.core.outputs import Outputs, Piece, gather
+from cellkeeper_service.core.outputs import Piece, gather, joined
 from cellkeeper_service.domain.engine import Computed
 
 NAME = "prediction"
@@ -30,5 +30,5 @@ def test_the_outputs_of_requests_are_joined_in_order(shape: tuple[int, ...]) -> 
                 last = draw.randrange(first + 1, len(one.outputs[NAME]) + 1)
                 pieces.append((one, draw.randrange(4), first, last))
             requests.append(pieces)
-        each = [Outputs(frozenset([NAME]), pieces)[NAME].tobytes() for pieces in requests]
+        each = [joined(pieces, NAME).tobytes() for pieces in requests]
         assert gather(requests, NAME) == b"".join(each)

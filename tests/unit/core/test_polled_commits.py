@@ -15,7 +15,7 @@ from cellkeeper_service.core.attempts import FAILURES, SKIPS, Attempts
 from cellkeeper_service.core.loop import FEW_REQUESTS
 from cellkeeper_service.core.non_blocking_calls import NonBlockingCalls
 from cellkeeper_service.core.store_calls import StoreCalls
-from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.non_blocking import PendingCommit, Stage
 from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult
 from cellkeeper_service.store.memory import MemoryStore
@@ -94,7 +94,7 @@ def test_an_answer_that_comes_at_once_is_taken_at_once() -> None:
         with RedisServer() as server:
             store = open_store(server.url)
             committed(store, create(key("first")))
-            calls = StoreCalls(store, 4, NullMeter())
+            calls = StoreCalls(store, 4, Meter())
             for number in range(10_000):
                 results: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
                 calls.commit([create(key(f"s{number}"))], results.set_result, at_once=True)
@@ -191,7 +191,7 @@ def test_nothing_is_polled_that_is_not_expected_at_once() -> None:
 def test_the_loop_polls_while_few_requests_are_unanswered(sessions: int) -> None:
     async def test() -> None:
         store, world = DistantStore(), Server(slots=8)
-        calls = StoreCalls(store, 4, NullMeter())
+        calls = StoreCalls(store, 4, Meter())
         world.loop = world.loop_on(calls)
         world.loop.start()
         replies = [world.step(1, session=f"s{number}") for number in range(sessions)]

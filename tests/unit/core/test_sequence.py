@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.decision_table import Verdict, decide
 from cellkeeper_service.core.requests import Status, Step
 from cellkeeper_service.core.sequence import Sequenced
@@ -286,7 +287,7 @@ def test_a_chunk_that_continues_its_sequence_is_ready_for_the_next_batch_when_it
     world = World()
     world.step([1], sequence=Sequenced(START))
     asked = Step(key(), FOREVER, Reply(), pack([2]), 1, None, None, False, frozenset(), False, sequence=sequence)
-    world.replicas[0].core.core.submit_many([asked])
+    Core.submit_many(world.replicas[0].core, [asked])
     assert asked.status is status
 
 
@@ -296,5 +297,5 @@ def test_a_chunk_behind_the_end_of_its_sequence_waits_for_what_the_store_says() 
     world.send([2], sequence=Sequenced(end_ttl_ms=500))
     in_flight(world)
     asked = Step(key(), FOREVER, Reply(), pack([3]), 1, None, None, False, frozenset(), False, sequence=ANYWHERE)
-    world.replicas[0].core.core.submit_many([asked])
+    Core.submit_many(world.replicas[0].core, [asked])
     assert asked.status is Status.WAITING

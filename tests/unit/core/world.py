@@ -18,7 +18,7 @@ from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.requests import Request, Rollout, Step, StepReply
 from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.core.session import InflightCommit, SessionState
-from cellkeeper_service.domain.meter import Meter, NullMeter
+from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, StoreError
@@ -174,7 +174,7 @@ class Replica:
         self.world = world
         clock = Clock(lambda: world.now, lambda: int(world.now * 1000))
         self.models = Models([Version(CountingEngine(version=version), slots, replay) for version in versions])
-        self.core = DrivenCore({"m": self.models}, limits, clock, NullMeter(), mint)
+        self.core = DrivenCore({"m": self.models}, limits, clock, Meter(), mint)
         self.version = self.models.default
         self.engine: Any = self.version.engine  # tests inspect its calls
         self.loads: list[tuple[list[SessionState], list[Load]]] = []
@@ -183,21 +183,21 @@ class Replica:
 
     @property
     def sessions(self) -> dict[SessionKey, SessionState]:
-        return self.core.core.context.sessions
+        return self.core.context.sessions
 
     @property
     def waiting_for_slot(self) -> list[str]:
         """The names of the sessions that wait for a slot, in order."""
-        waiting = self.core.core.context.cache_of(self.version).waiting
+        waiting = self.core.context.cache_of(self.version).waiting
         return [session.key.session for session in waiting]
 
     def count_with(self, meter: Meter) -> None:
-        self.core.core.context.meter = meter
+        self.core.context.meter = meter
 
     def check_rest(self) -> None:
         """Checks that nothing is left but cached sessions without work."""
         assert not self.waiting_for_slot
-        context = self.core.core.context
+        context = self.core.context
         admission = context.admission
         assert (admission.unanswered, admission.unanswered_bytes, len(context.queued)) == (0, 0, 0)
         assert not self.core.holds_work

@@ -128,6 +128,10 @@ def test_every_event_shows(meter: PrometheusMeter) -> None:
     assert any(name.startswith("cellkeeper_build_info") and 'version="1.2.3"' in name for name in shown)
 
 
+def test_no_event_is_left_to_the_meter_that_counts_nothing() -> None:
+    assert {name for name in vars(Meter) if not name.startswith("_")} <= {*vars(PrometheusMeter)}
+
+
 def test_labels_are_few_and_never_sessions(meter: PrometheusMeter) -> None:
     allowed = {
         "model", "phase", "le", "kind", "result", "reason", "call", "direction",

@@ -136,12 +136,12 @@ def _fill(response: pb.ModelInferResponse, asked: Inference, reply: StepReply) -
     if reply.state is not None:
         states = {state.name: raw for state, raw in tensors.split_state(reply.state, reply.served.spec)}
     response.id = asked.identifier
-    raw = response.raw_output_contents
+    raw, outputs = response.raw_output_contents, reply.outputs
     for output in asked.signature.outputs:
         if output.own.startswith(STATE_PREFIX):
             raw.append(states[output.own.removeprefix(STATE_PREFIX)])
             continue
-        values = reply.outputs[output.own].astype(output.dtype, copy=False)
+        values = outputs[output.own].astype(output.dtype, copy=False)
         raw.append(values.tobytes() if output.classes is None else write_classes(values, output.classes))
     if asked.parameters.step is not None:
         response.parameters["next_step"].int64_param = reply.position.step

@@ -32,15 +32,14 @@ def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) ->
             "Redis has no append-only file: a crash loses everything since its last snapshot; set appendonly yes, and "
             "appendfsync always if not even the last second may be lost"
         )
-    if int(info.get("connected_slaves", "0")) < wait_replicas:
+    replicas = int(info.get("connected_slaves", "0"))
+    if replicas < wait_replicas:
         _logger.warning(
             "Redis has %s connected replicas, expected wait_replicas (%d): every commit is unknown until they connect",
-            info.get("connected_slaves", "0"),
+            replicas,
             wait_replicas,
         )
-    return StoreFacts(
-        _persistence(link, info), info.get("maxmemory_policy", ""), int(info.get("connected_slaves", "0"))
-    )
+    return StoreFacts(_persistence(link, info), info.get("maxmemory_policy", ""), replicas)
 
 
 def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], wait_replicas: int) -> StoreFacts:
@@ -59,8 +58,7 @@ def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], w
         found.append(facts)
     check_replicas(replicas)
     persistence = sorted({facts.persistence for facts in found})
-    fewest = min(facts.replicas for facts in found)
-    return StoreFacts(" and ".join(persistence), " and ".join(sorted({facts.eviction for facts in found})), fewest)
+    return StoreFacts(" and ".join(persistence), found[0].eviction, min(facts.replicas for facts in found))
 
 
 def check_split(link: Link, wait_replicas: int) -> None:

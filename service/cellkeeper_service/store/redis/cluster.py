@@ -11,7 +11,7 @@ import redis
 from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
 from cellkeeper_service.store.redis.check import check_cluster
 from cellkeeper_service.store.redis.cluster_scan import ClusterScan
-from cellkeeper_service.store.redis.failures import Refused
+from cellkeeper_service.store.redis.failures import CANNOT_NOW, Refused
 from cellkeeper_service.store.redis.freshness import Freshness
 from cellkeeper_service.store.redis.keys import bucket_of
 from cellkeeper_service.store.redis.link import Link
@@ -23,13 +23,6 @@ from cellkeeper_service.store.redis.url import Address, read_address, split_url
 FORM = "redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]"
 DEFAULT_PORT = 6379
 
-_CANNOT_NOW = (
-    redis.exceptions.BusyLoadingError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.ReadOnlyError,
-)
-
 
 class Cluster:
     """A Redis Cluster. url: redis+cluster:// or rediss+cluster:// with any of its nodes; the others are discovered."""
@@ -40,7 +33,7 @@ class Cluster:
     def __init__(self, url: str, timeout_ms: int) -> None:
         self.runs = Runs()
         self._url, seeds = _read_url(url)
-        self._timeout_ms = timeout_ms
+        self.timeout_ms = timeout_ms
         self._lock = Lock()  # held while nodes are asked
         self._freshness = Freshness()
         self._why = "it has not been asked yet"
@@ -87,7 +80,7 @@ class Cluster:
         if isinstance(error, Refused):
             self.lost(link)
             return Detour()
-        if isinstance(error, _CANNOT_NOW):
+        if isinstance(error, CANNOT_NOW):
             self._freshness.doubt()
             return Detour(pause=True)
         return None
@@ -137,7 +130,7 @@ class Cluster:
 
     def _ask(self) -> bool:
         """Asks as `refresh` says. Returns False if no node answered. The caller holds the lock."""
-        asking, deadline = self._freshness.asking(), monotonic() + self._timeout_ms / 1000.0
+        asking, deadline = self._freshness.asking(), monotonic() + self.timeout_ms / 1000.0
         best: Slots | None = None
         for address in tuple(self._known):
             self._to_the_end(address)
@@ -211,7 +204,7 @@ class Cluster:
 
     def _new_link(self, address: Address) -> Link:
         user, at, _ = self._url.netloc.rpartition("@")
-        return Link(self._url._replace(netloc=f"{user}{at}{address}").geturl(), self._timeout_ms, self.runs)
+        return Link(self._url._replace(netloc=f"{user}{at}{address}").geturl(), self.timeout_ms, self.runs)
 
 
 def _read_url(url: str) -> tuple[SplitResult, list[Address]]:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 
 from cellkeeper_service.domain.store import Listed, StoreError
+from cellkeeper_service.store.cursor import bad_cursor
 from cellkeeper_service.store.redis.keys import BUCKETS
 from cellkeeper_service.store.redis.link import Link, info_fields
 from cellkeeper_service.store.redis.scan import headers_at, headers_of, scan_names
@@ -44,13 +45,13 @@ class ClusterScan:
         if cursor:
             match = _CURSOR.fullmatch(cursor)
             if match is None or not cursor.isascii():
-                raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
+                raise bad_cursor(cursor)
             self._todo, self._doing = int(match[1], 16), int(match[2], 16)
             self._tries, self._at = int(match[3]), int(match[4])
             self.node, self._process = match[5] or "", match[6] or ""
             named = self.node and self._process
             if (self._doing and not named) or self._doing & ~self._todo or not self._todo:
-                raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
+                raise bad_cursor(cursor)
 
     @property
     def between_nodes(self) -> bool:

@@ -25,6 +25,14 @@ _NOT_RUN = (
 )
 _NOT_RUN_PREFIXES = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 
+CANNOT_NOW = (
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.ReadOnlyError,
+)
+"""Error replies of a server that cannot serve at present; another may have taken over."""
+
 # (redis-py treats the last two as connection errors, but the server did reply)
 ERROR_REPLIES = (
     redis.exceptions.ResponseError,

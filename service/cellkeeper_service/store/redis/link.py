@@ -25,7 +25,7 @@ MAX_CONNECTIONS = 1024
 
 
 class Sent:
-    """Commands that were sent to one server. The caller must call `replies` or `abandon`."""
+    """`count` commands that were sent to one server. The caller must call `replies` or `abandon`."""
 
     def __init__(self, link: Link, wire: Wire, count: int) -> None:
         self._link = link
@@ -138,7 +138,7 @@ class Link:
 
         Raises Unknown if sending failed midway.
         """
-        sent = self.sent(wire, len(commands))
+        sent = Sent(self, wire, len(commands))
         try:
             wire.connection.send_packed_command([b"".join(commands)], check_health=False)
         except (redis.RedisError, OSError) as error:
@@ -148,10 +148,6 @@ class Link:
             sent.abandon()
             raise
         return sent
-
-    def sent(self, wire: Wire, count: int) -> Sent:
-        """Returns the pending replies to `count` commands that were just sent."""
-        return Sent(self, wire, count)
 
     def call(self, *commands: Sequence[bytes | str | int]) -> list[Any]:
         """Sends all commands at once and returns one reply for each; error replies are returned as exceptions.

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import redis
 
 from cellkeeper_service.store.redis.commits import Item, Words
-from cellkeeper_service.store.redis.exchange import Exchange
 from cellkeeper_service.store.redis.failures import Refused, Unknown, not_run, text_of
 from cellkeeper_service.store.redis.link import Link, Sent, bulk, packed
 from cellkeeper_service.store.redis.script import Script
@@ -47,7 +46,6 @@ class ScriptRun:
     writes: the script is write.lua.
     apart: each item is a call of its own.
     wait: (replicas, milliseconds) of a WAIT after each server's calls, or None.
-    timeout_s: the servers' timeout; no call is retried after twice as long.
     replicas: the reply to WAIT by the item's number, filled in by `answers` if `wait` was given.
     """
 
@@ -56,10 +54,9 @@ class ScriptRun:
         servers: Servers,
         which: Script,
         items: Sequence[Item],
-        writes: bool = False,
-        apart: bool = False,
-        wait: tuple[int, int] | None = None,
-        timeout_s: float = 1.0,
+        writes: bool,
+        apart: bool,
+        wait: tuple[int, int] | None,
     ) -> None:
         self._servers = servers
         self._which = which
@@ -73,18 +70,18 @@ class ScriptRun:
         self._again: list[_Call] = []
         self._pause = False
         self._rounds = 0
-        self._deadline = monotonic() + 2 * timeout_s
+        self._deadline = monotonic() + 2 * servers.timeout_ms / 1000.0
 
-    def begin(self, link: Link, wire: Wire) -> Exchange:
-        """Sends the whole first round to this server, on one of its idle connections, without waiting.
+    def begin(self, link: Link, wire: Wire) -> list[bytes]:
+        """Returns the commands, packed, of a first round that goes to this server alone, on one of its connections.
 
-        Pass the replies to `read`; `answers` then does what is left.
+        Send them, and pass the replies to `read`; `answers` then does what is left.
         """
         self._rounds = 1
-        return Exchange(link, wire, self._commands(link, wire, [self._whole()]))
+        return self._commands(link, wire, [self._whole()])
 
     def read(self, link: Link, wire: Wire, replies: list[Any]) -> None:
-        """Takes the replies to the round that `begin` sent."""
+        """Takes the replies to the commands of `begin`."""
         self._read(link, wire, [self._whole()], replies)
 
     def answers(self) -> list[Any]:

@@ -8,11 +8,10 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from typing import NamedTuple
 
-import redis
-
 from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
+from cellkeeper_service.store.cursor import bad_cursor
 from cellkeeper_service.store.redis.check import check_replicas, check_server, check_split
-from cellkeeper_service.store.redis.failures import Refused
+from cellkeeper_service.store.redis.failures import CANNOT_NOW, Refused
 from cellkeeper_service.store.redis.freshness import Freshness
 from cellkeeper_service.store.redis.link import Link, info_fields
 from cellkeeper_service.store.redis.runs import Runs
@@ -21,18 +20,12 @@ from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
 from cellkeeper_service.store.redis.sentinel_view import View, ask_view, replica_addresses
 from cellkeeper_service.store.redis.servers import Detour
 from cellkeeper_service.store.redis.url import Address
+from cellkeeper_service.store.redis.wire import RUN_ID_DIGITS
 
 WATCH_S = 0.5
 """Seconds between two polls of the sentinels. A primary that is cut off from them, but not from us, answers as before:
 only the sentinels can tell that a replica has taken over."""
 
-RUN_ID_CHARACTERS = 40
-
-_CANNOT_NOW = (
-    redis.exceptions.BusyLoadingError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.ReadOnlyError,
-)
 _NO_REPLICAS = "NOREPLICAS "  # min-replicas-to-write: the server may be cut off, and no longer the primary
 
 _logger = logging.getLogger(__name__)
@@ -60,7 +53,7 @@ class Sentinel:
     def __init__(self, url: str, timeout_ms: int) -> None:
         self.runs = Runs()
         self._url = SentinelUrl.read(url)
-        self._timeout_ms = timeout_ms
+        self.timeout_ms = timeout_ms
         self._lock = Lock()
         self._freshness = Freshness()
         self._why = "no sentinel has been asked yet"
@@ -102,7 +95,7 @@ class Sentinel:
         if isinstance(error, Refused):
             self.lost(link)
             return Detour()
-        if isinstance(error, _CANNOT_NOW) or str(error).startswith(_NO_REPLICAS):
+        if isinstance(error, CANNOT_NOW) or str(error).startswith(_NO_REPLICAS):
             self.lost(link)
             return Detour(pause=True)
         return None
@@ -129,8 +122,8 @@ class Sentinel:
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
         """Uses SCAN's cursor, which is valid in one run of one server only; in another, the listing starts again."""
         process, _, at = cursor.partition(".")
-        if cursor and not (len(process) == RUN_ID_CHARACTERS and at.isascii() and at.isdigit() and int(at) < 2**64):
-            raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
+        if cursor and not (len(process) == RUN_ID_DIGITS and at.isascii() and at.isdigit() and int(at) < 2**64):
+            raise bad_cursor(cursor)
         self.refresh()
         link = self.link(0)
         try:
@@ -188,7 +181,7 @@ class Sentinel:
         """
         views: list[View] = []
         silent: dict[Address, str] = {}
-        deadline = monotonic() + self._timeout_ms / 1000.0
+        deadline = monotonic() + self.timeout_ms / 1000.0
         for address, link in tuple(self._sentinels):
             try:
                 views.append(ask_view(link, self._url.service))
@@ -216,14 +209,14 @@ class Sentinel:
             if known is None or newest.address != known.address:
                 _logger.info("Redis Sentinel: the primary of %s is %s", self._url.service, newest.address)
                 # The old link is dropped, not closed: another thread may be waiting for a reply.
-                link = Link(self._url.of_server(newest.address), self._timeout_ms, self.runs)
+                link = Link(self._url.of_server(newest.address), self.timeout_ms, self.runs)
             else:
                 link = known.link
             self._primary = _Primary(newest.address, newest.epoch, link, newest.down)
         self._freshness.answered(asking)
 
     def _check_replicas(self, addresses: Sequence[Address]) -> None:
-        replicas = {str(at): Link(self._url.of_server(at), self._timeout_ms) for at in addresses}
+        replicas = {str(at): Link(self._url.of_server(at), self.timeout_ms) for at in addresses}
         try:
             check_replicas(replicas)
         finally:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode
 
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.redis.url import Address, read_address, split_url
+from cellkeeper_service.store.redis.url import Address, check_database, read_address, split_url
 
 FORM = "redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/SERVICE[/DB]"
 DEFAULT_PORT = 26379
@@ -32,8 +32,7 @@ class SentinelUrl(NamedTuple):
         service, _, database = parts.path.strip("/").partition("/")
         if not service:
             raise StoreError(f"store: got a Redis URL without the service name that the sentinels use; expected {FORM}")
-        if database and not (database.isascii() and database.isdigit()):
-            raise StoreError(f"store: got database {database!r}, which is not a number; expected {FORM}")
+        check_database(database, FORM)
         login, at, hosts = parts.netloc.rpartition("@")
         query = dict(parse_qsl(parts.query))
         user, password = query.pop(SENTINEL_USER, ""), query.pop(SENTINEL_PASSWORD, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from cellkeeper_service.domain.store import Listed, StoreFacts
+from cellkeeper_service.store.cursor import bad_cursor
 from cellkeeper_service.store.redis.check import check_server
 from cellkeeper_service.store.redis.link import Link
 from cellkeeper_service.store.redis.runs import Runs
@@ -32,6 +33,7 @@ class Servers(Protocol):
     """The servers of a store; safe to use from several threads."""
 
     name: str
+    timeout_ms: int  # to connect, and for each wait for a reply
     asks_role: bool
     """Whether to ask a server after every call if it is still a primary, because another may have taken over."""
     runs: Runs
@@ -71,6 +73,7 @@ class OneServer:
     asks_role = False
 
     def __init__(self, url: str, timeout_ms: int) -> None:
+        self.timeout_ms = timeout_ms
         self.runs = Runs()
         self._link = Link(url, timeout_ms, self.runs)
 
@@ -98,7 +101,7 @@ class OneServer:
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
         """Uses SCAN's cursor; a session may appear on two pages if Redis rehashes in between."""
         if cursor and not (cursor.isascii() and cursor.isdigit() and 0 < int(cursor) <= _CURSOR_MAX):
-            raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
+            raise bad_cursor(cursor)
         sessions, at = page_at(self._link, pattern, int(cursor or "0"), limit)
         return sessions, str(at or "")
 

@@ -42,18 +42,16 @@ TOO_LARGE = 1  # load.lua's answer for a record too large to be read with others
 class RedisStore:
     """Records on one Redis server, or on the servers of a cluster.
 
-    timeout_ms: to connect, and for each wait for a reply; must equal the timeout of `servers`.
     wait_replicas: how many replicas must have a commit before it counts; 0: the primary alone decides. A
-        commit that fewer replicas have within half of timeout_ms is UNKNOWN.
+        commit that fewer replicas have within half of the servers' timeout is UNKNOWN.
     """
 
-    def __init__(self, servers: Servers, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> None:
+    def __init__(self, servers: Servers, wait_replicas: int) -> None:
         self.name = servers.name
         self._facts = StoreFacts("unknown")
         self._servers = servers
-        self._timeout_s = timeout_ms / 1000.0
         self._wait_replicas = wait_replicas
-        wait_ms = max(1, timeout_ms // 2)  # the reply to WAIT must still arrive within timeout_ms
+        wait_ms = max(1, servers.timeout_ms // 2)  # the reply to WAIT must still arrive within the timeout
         self._wait = (wait_replicas, wait_ms) if wait_replicas else None
         self._upgrade = Upgrade(self._run)
 
@@ -104,7 +102,7 @@ class RedisStore:
             return None
         try:
             run = self._script_run("write", [commit_item(commit) for commit in commits])
-            return PendingWrite(run, run.begin(link, wire), self._results)
+            return PendingWrite(run, link, wire, self._results)
         except BaseException:
             link.put_back(wire, dirty=True)
             raise
@@ -139,15 +137,7 @@ class RedisStore:
 
     def _script_run(self, name: str, items: Sequence[Item], *, apart: bool = False) -> ScriptRun:
         writes = name == "write"
-        return ScriptRun(
-            self._servers,
-            script(name),
-            items,
-            writes=writes,
-            apart=apart,
-            wait=self._wait if writes else None,
-            timeout_s=self._timeout_s,
-        )
+        return ScriptRun(self._servers, script(name), items, writes, apart, self._wait if writes else None)
 
     def _run(self, name: str, items: Sequence[Item], *, apart: bool = False) -> list[Any]:
         return self._script_run(name, items, apart=apart).answers() if items else []

@@ -34,6 +34,12 @@ def split_url(url: str, form: str) -> SplitResult:
     return parts
 
 
+def check_database(database: str, form: str) -> None:
+    """Raises StoreError for a database other than a number or none."""
+    if database and not (database.isascii() and database.isdigit()):
+        raise StoreError(f"store: got database {database!r}, which is not a number; expected {form}")
+
+
 def read_address(what: str, host: str, default_port: int, form: str) -> Address:
     """Reads "host:port" or "host". what: the kind of server, for messages. Raises StoreError."""
     try:

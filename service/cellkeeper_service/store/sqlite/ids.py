@@ -17,11 +17,7 @@ def shown(raw: bytes) -> str:
 
 def is_damaged(raw: bytes) -> bool:
     """Returns True if the id is not UTF-8."""
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return True
-    return False
+    return shown(raw).encode() != raw
 
 
 def damaged_id(session: str) -> bytes | None:

@@ -79,10 +79,10 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) ->
     if row is not None and is_expired(row[2], now_ms):
         remove(connection, row[0])
         row = None
-    expected = None if commit.expected is None else stored_header(commit.expected.pack())
+    expected = None if commit.expected is None else stored_header(commit.expected.packed)
     if (None if row is None else row[1]) != expected:
         return CommitResult(Outcome.CONFLICT, None if row is None else standing_header(row[1]))
-    header = stored_header(commit.header.pack())
+    header = stored_header(commit.header.packed)
     if row is None:
         if commit.checkpoint is None:
             return CommitResult(Outcome.REFUSED, message=NO_CHECKPOINT)

@@ -10,7 +10,6 @@ The file's application_id marks it as Cellkeeper's; its user_version is the layo
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import time
 from pathlib import Path
@@ -112,16 +111,13 @@ def _write_ahead(connection: sqlite3.Connection, timeout_ms: int) -> str:
     """Turns on the write-ahead log, and returns the resulting journal mode."""
     deadline = time.monotonic() + timeout_ms / 1000.0
     while True:
-        # If two processes open a new file at once, SQLite reports "locked" here without waiting for its timeout.
-        with contextlib.suppress(sqlite3.OperationalError):
-            return _journal_mode(connection)
-        if time.monotonic() > deadline:
-            return _journal_mode(connection)
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError:
+            # If two processes open a new file at once, SQLite reports "locked" without waiting for its timeout.
+            if time.monotonic() > deadline:
+                raise
         time.sleep(0.005)
-
-
-def _journal_mode(connection: sqlite3.Connection) -> str:
-    return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
 
 
 def _layout(connection: sqlite3.Connection, path: Path) -> int:

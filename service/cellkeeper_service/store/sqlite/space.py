@@ -29,10 +29,6 @@ _STEP_BYTES = 64 * 1024
 _T = TypeVar("_T")
 
 
-class DiskFull(StoreError):
-    """There is no space for the write, even after a checkpoint; nothing was written."""
-
-
 class Space:
     """The disk space of one database, for all processes that have it open."""
 
@@ -66,8 +62,8 @@ class Space:
     def with_room(self, connection: sqlite3.Connection, check: Callable[[], object], write: Callable[[], _T]) -> _T:
         """Runs `write`, a whole transaction; if the disk is full, makes room and runs it once more.
 
-        check: raises StoreError if the files are lost. Raises DiskFull if there is no room, and whatever else `write`
-        raises.
+        check: raises StoreError if the files are lost. Raises StoreError if there is no room even after a checkpoint,
+        and whatever else `write` raises.
         """
         try:
             return write()
@@ -115,14 +111,14 @@ class Space:
             )
         return not busy
 
-    def _full(self) -> DiskFull:
+    def _full(self) -> StoreError:
         """Returns the error of a write for which there is no space."""
         try:
             usage = os.statvfs(self._database)
             free = f"{usage.f_bavail * usage.f_frsize} bytes free"
         except OSError as error:
             free = f"free space unknown: {error.strerror}"
-        return DiskFull(
+        return StoreError(
             f"the disk of {self._database!r} is full, or a quota is reached ({free}); make room there, and writes "
             "continue without a restart"
         )

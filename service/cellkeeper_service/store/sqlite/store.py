@@ -248,8 +248,7 @@ class SqliteStore:
         try:
             result = apply(connection, self._clock_ms())
             space.set_aside(connection)
-            _commit(connection)
-            self._check_written()
+            self._commit(connection)
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -272,11 +271,15 @@ class SqliteStore:
             connection.execute("ROLLBACK")  # SQLite lets a transaction that has met damage write nothing more
             connection.execute("BEGIN IMMEDIATE")
 
-    def _check_written(self) -> None:
-        """Raises _CommitFailed if the commit went to a file that nobody will find."""
+    def _commit(self, connection: sqlite3.Connection) -> None:
         try:
-            self._check_file()
-        except StoreError as error:
+            connection.execute("COMMIT")
+            self._check_file()  # it may have gone to a file that nobody will find
+        except (sqlite3.Error, StoreError) as error:
+            # SQLite detects a full disk or a busy file before it writes the transaction's last page. After any other
+            # failure (of an fsync, say) the pages may be in the log, and a crash may bring them back.
+            if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_NOT_COMMITTED):
+                raise
             raise _CommitFailed(str(error)) from error
 
     def _refresh(self, refreshes: list[tuple[int, int, int]]) -> None:
@@ -288,14 +291,3 @@ class SqliteStore:
                     "UPDATE records SET expires_ms = ? WHERE record = ? AND expires_ms = ?", refreshes
                 )
             )
-
-
-def _commit(connection: sqlite3.Connection) -> None:
-    try:
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        # SQLite detects a full disk or a busy file before it writes the transaction's last page. After any other
-        # failure (of an fsync, say) the pages may be in the log, and a crash may bring them back.
-        if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_NOT_COMMITTED):
-            raise
-        raise _CommitFailed(str(error)) from error
