@@ -28,14 +28,13 @@ class MessageStream(ABC, Generic[In, Out]):
         self._caller = caller
         self._latest = latest
         self._check = check
-        self._out: deque[tuple[Out, bool] | Rejection | None] = deque()
+        self._out: deque[tuple[Out, bool] | Rejection] = deque()
         self._awaits_out: asyncio.Future[None] | None = None  # asyncio.Queue takes 14 calls for each reply
         self._reader: asyncio.Task[None] | None = None
         self._unreplied = 0  # messages whose last reply has not been sent
         self._most_unreplied = caller.catalog.limits.max_stream_frames
         self._has_room = asyncio.Event()
-        self._ended = False
-        self._finishing = False
+        self._ended = False  # no more messages are read
         self._why: Rejection | None = None
 
     @abstractmethod
@@ -47,10 +46,6 @@ class MessageStream(ABC, Generic[In, Out]):
         """Starts what the message asks for; its replies are passed to `_reply`."""
 
     @abstractmethod
-    def _is_answered(self) -> bool:
-        """Returns True if every message that was read has all of its replies."""
-
-    @abstractmethod
     def _abandon(self) -> None:
         """Called when nobody reads the replies any more."""
 
@@ -60,11 +55,11 @@ class MessageStream(ABC, Generic[In, Out]):
         The stream ends with `why` once all messages read so far are answered. Nothing of the other messages was
         applied.
         """
-        self._finishing = self._ended = True
-        self._why = why
         if self._reader is not None:
             self._reader.cancel()
-            self._end_if_answered()
+        if not self._ended:
+            self._ended, self._why = True, why
+            self._wake()
 
     async def replies(self, messages: AsyncIterator[In | Malformed]) -> AsyncGenerator[list[Out], None]:
         """Yields the replies that are ready, until every message is answered.
@@ -72,44 +67,44 @@ class MessageStream(ABC, Generic[In, Out]):
         Bytes that are not a message raise a Rejection, after the replies to the messages before them, because they do
         not say what should be answered.
         """
-        if self._finishing:
-            return
         reader = self._reader = asyncio.get_running_loop().create_task(self._read(messages))
         try:
-            while True:
+            while self._out or self._unreplied > 0 or not self._ended:
                 if not self._out:
                     self._awaits_out = asyncio.get_running_loop().create_future()
                     await self._awaits_out
                 ready, answered = self._take_ready()
-                if not ready:
-                    end = self._out.popleft()
-                    if isinstance(end, Rejection):
-                        raise end
-                    break
-                yield ready
-                for _ in range(answered):  # only now: a client that does not read its replies cannot cause more of them
-                    self._release()
+                if ready:
+                    yield ready
+                    for _ in range(answered):  # only now: a client that reads no replies cannot cause more of them
+                        self._release()
+                elif self._out and isinstance(end := self._out[0], Rejection):
+                    raise end
+            if self._why is not None:
+                raise self._why
             if reader.done() and not reader.cancelled():
-                reader.result()  # what ended the messages, even if `finish` was called after that
+                reader.result()  # what ended the messages
         finally:
             reader.cancel()
             self._abandon()
 
     def end(self, why: Rejection) -> None:
         """Ends the stream with this status, without waiting for pending messages."""
-        self._put_out(why)
+        self._out.append(why)
+        self._wake()
 
     def _reply(self, reply: Out, is_last: bool = True) -> None:
         """Queues a reply. is_last: its message has no further replies."""
-        self._put_out((reply, is_last))
+        self._out.append((reply, is_last))
+        self._wake()
 
     def _release(self) -> None:
-        """Makes room for another message."""
+        """Makes room for another message: the last reply to one has been sent, or it gets none."""
         self._unreplied -= 1
         self._has_room.set()
 
-    def _put_out(self, reply: tuple[Out, bool] | Rejection | None) -> None:
-        self._out.append(reply)
+    def _wake(self) -> None:
+        """Lets `replies` look again at what there is to send."""
         awaited = self._awaits_out
         if awaited is not None and not awaited.done():
             awaited.set_result(None)
@@ -132,13 +127,9 @@ class MessageStream(ABC, Generic[In, Out]):
                 while self._unreplied >= self._most_unreplied:
                     self._has_room.clear()
                     await self._has_room.wait()
-                self._unreplied += 1
                 self._check(self._caller)
                 self._submit(message)
+                self._unreplied += 1
         finally:
             self._ended = True
-            self._end_if_answered()
-
-    def _end_if_answered(self) -> None:
-        if self._ended and self._is_answered():
-            self._put_out(self._why)
+            self._wake()

@@ -39,7 +39,6 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
         self._core = core
         self._meter = meter
         self._open: set[FrameReplies] = set()
-        self._asking = 0  # refused frames whose sessions' records are being read
 
     def announce_end(self) -> None:
         """Asks the client to send no more frames.
@@ -48,9 +47,6 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
         """
         why = Rejection(Reason.DRAINING, "the server is shutting down; send no more on this stream", retry_delay_ms=100)
         self._reply(pb.StepFrameReply(frame_error=to_error(why)), is_last=False)
-
-    def _is_answered(self) -> bool:
-        return not self._open and not self._asking
 
     def _abandon(self) -> None:
         for replies in self._open:
@@ -82,7 +78,6 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
             if reply.last:
                 self._caller.release(charge)
                 self._open.discard(replies)
-                self._end_if_answered()
 
         replies = FrameReplies(message.frame_id, frame, send, whole=False)
         self._open.add(replies)
@@ -96,16 +91,13 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
 
         def done(reasons: list[Rejection]) -> None:
             self._caller.release(charge)
-            self._asking -= 1
             if set(reasons) <= {refused}:
                 self._meter.rejected(refused.reason.value)
                 reply = pb.StepFrameReply(frame_id=message.frame_id, frame_error=to_error(refused), last=True)
             else:
                 reply = refused_items(message.frame_id, reasons, self._meter)
             self._reply(reply)
-            self._end_if_answered()
 
-        self._asking += 1
         try:
             charge = self._caller.charge(message)
         except Rejection:

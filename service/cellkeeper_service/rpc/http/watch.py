@@ -84,14 +84,12 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
         """Records that the last update has been sent."""
         self._left.set()
 
-    def _is_answered(self) -> bool:
-        return True
-
     def _abandon(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
     def _submit(self, message: WatchAsked) -> None:
+        self._release()  # no update is the last one
         self._task = asyncio.get_running_loop().create_task(self._watch(message), name="watch")
 
     async def _watch(self, asked: WatchAsked) -> None:

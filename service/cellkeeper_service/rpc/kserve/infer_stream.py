@@ -56,7 +56,6 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
         self._service = service
         self._statistics = statistics
         self._open: dict[Step, _Taken] = {}
-        self._asking = 0  # refused requests whose sessions' records are being read
 
     def announce_end(self) -> None:
         """Ends the stream once everything read is answered. The protocol has no message to announce it."""
@@ -66,9 +65,6 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
         """See MessageStream. Without a reason, ends with DRAINING: an OK status would tell the client nothing."""
         text = "the server is shutting down; retry on another replica, or here after the restart"
         super().finish(why or Rejection(Reason.DRAINING, text, retry_delay_ms=100))
-
-    def _is_answered(self) -> bool:
-        return not self._open and not self._asking
 
     def _abandon(self) -> None:
         for step in self._open:
@@ -113,7 +109,6 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
             except Exception:
                 log.exception("the reply to a request of a stream could not be built")
                 self._fail(taken.asked.key.model, taken.asked.identifier, internal_error(), taken.came)
-        self._end_if_answered()
 
     def _answer(self, step: Step, taken: _Taken) -> None:
         asked, reply = taken.asked, step.reply()
@@ -132,13 +127,10 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
 
         def done(reasons: list[Rejection]) -> None:
             self._caller.release(charge)
-            self._asking -= 1
             why = reasons[0] if reasons else refused
             self._meter.rejected(why.reason.value)
             self._fail(message.model_name, message.id, why, came)
-            self._end_if_answered()
 
-        self._asking += 1
         try:
             charge = self._caller.charge(message)
         except Rejection:
