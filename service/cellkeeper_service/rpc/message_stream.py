@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Generic, TypeVar
 
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Rejection
 
 from .caller import Caller
@@ -20,14 +22,12 @@ Out = TypeVar("Out")
 class MessageStream(ABC, Generic[In, Out]):
     """Submits messages in the order in which they arrive, which keeps the order within each session."""
 
-    def __init__(self, caller: Caller, latest: float | None, check: Callable[[Caller], None]) -> None:
-        """latest: the call's deadline in seconds of the monotonic clock, or None.
-
-        check: raises a Rejection if the caller may not continue.
-        """
+    def __init__(self, caller: Caller, core: CoreLoop, meter: Meter, latest: float) -> None:
+        """latest: the call's deadline in seconds of the monotonic clock; infinity if it has none."""
         self._caller = caller
+        self._core = core
+        self._meter = meter
         self._latest = latest
-        self._check = check
         self._out: deque[tuple[Out, bool] | Rejection] = deque()
         self._awaits_out: asyncio.Future[None] | None = None  # asyncio.Queue takes 14 calls for each reply
         self._reader: asyncio.Task[None] | None = None
@@ -61,13 +61,17 @@ class MessageStream(ABC, Generic[In, Out]):
             self._ended, self._why = True, why
             self._wake()
 
-    async def replies(self, messages: AsyncIterator[In | Malformed]) -> AsyncGenerator[list[Out], None]:
+    async def replies(
+        self, messages: AsyncIterator[In | Malformed], check: Callable[[Caller], None]
+    ) -> AsyncGenerator[list[Out], None]:
         """Yields the replies that are ready, until every message is answered.
+
+        check: raises a Rejection if the caller may not continue.
 
         Bytes that are not a message raise a Rejection, after the replies to the messages before them, because they do
         not say what should be answered.
         """
-        reader = self._reader = asyncio.get_running_loop().create_task(self._read(messages))
+        reader = self._reader = asyncio.get_running_loop().create_task(self._read(messages, check))
         try:
             while self._out or self._unreplied > 0 or not self._ended:
                 if not self._out:
@@ -119,7 +123,7 @@ class MessageStream(ABC, Generic[In, Out]):
             answered += first[1]
         return ready, answered
 
-    async def _read(self, messages: AsyncIterator[In | Malformed]) -> None:
+    async def _read(self, messages: AsyncIterator[In | Malformed], check: Callable[[Caller], None]) -> None:
         try:
             async for message in messages:
                 if isinstance(message, Malformed):
@@ -127,7 +131,7 @@ class MessageStream(ABC, Generic[In, Out]):
                 while self._unreplied >= self._most_unreplied:
                     self._has_room.clear()
                     await self._has_room.wait()
-                self._check(self._caller)
+                check(self._caller)
                 self._submit(message)
                 self._unreplied += 1
         finally:

@@ -89,8 +89,8 @@ class Servicer:
         return reply
 
     def StepStream(self, context: CallContext) -> AsyncGenerator[list[pb.StepFrameReply], None]:
-        def make(caller: Caller, latest: float | None) -> Stream:
-            return Stream(caller, self.core, self.meter, latest, self.authenticator.check)
+        def make(caller: Caller, latest: float) -> Stream:
+            return Stream(caller, self.core, self.meter, latest)
 
         return self._streams.serve("StepStream", context, make)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
@@ -26,18 +25,9 @@ log = logging.getLogger(__name__)
 class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
     """One open StepStream."""
 
-    def __init__(
-        self,
-        caller: Caller,
-        core: CoreLoop,
-        meter: Meter,
-        latest: float | None,
-        check: Callable[[Caller], None],
-    ) -> None:
+    def __init__(self, caller: Caller, core: CoreLoop, meter: Meter, latest: float) -> None:
         """See MessageStream."""
-        super().__init__(caller, latest, check)
-        self._core = core
-        self._meter = meter
+        super().__init__(caller, core, meter, latest)
         self._open: set[FrameReplies] = set()
 
     def announce_end(self) -> None:
@@ -104,6 +94,5 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
             done([])
             return
         catalog = self._caller.catalog
-        until = time.monotonic() + catalog.limits.default_timeout_ms / 1000
-        until = until if self._latest is None else min(until, self._latest)
+        until = min(time.monotonic() + catalog.limits.default_timeout_ms / 1000, self._latest)
         model_changed.ask(refused, self._core, catalog, message.model, message.sessions, until, done)

@@ -6,6 +6,7 @@ Either would hold the event loop, which serves everybody, for many seconds, and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import grpc
@@ -112,7 +113,7 @@ def of_step() -> None:
 
 def of_frame() -> None:
     message = pb.StepFrame(model="m", sessions=["s"], dtype=pb.INT32, step_shape=AXES, inputs=bytes(4))
-    read_frame(message, CATALOG, latest=None, needs_positions=False)
+    read_frame(message, CATALOG, latest=inf, needs_positions=False)
 
 
 def of_state() -> None:

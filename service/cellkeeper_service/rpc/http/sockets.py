@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from aiohttp import WSCloseCode, web
@@ -14,7 +15,6 @@ from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.decoding import decoder
 from cellkeeper_service.rpc.encoding import encoder
-from cellkeeper_service.rpc.message_stream import MessageStream
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.stream import Stream
 
@@ -38,8 +38,6 @@ CODES = {
 }
 """By the name of the gRPC code; for all others POLICY_VIOLATION (1008)."""
 
-Make = Callable[[Caller, float | None], MessageStream[Any, Any]]
-
 
 class Sockets:
     """The handlers of WebSockets.
@@ -60,7 +58,7 @@ class Sockets:
 
     async def step(self, request: web.Request) -> web.StreamResponse:
         """Serves STREAM, from its opening to its end."""
-        servicer, catalog = self._servicer, self._catalog
+        catalog = self._catalog
         socket = await self._open(request)
 
         def begin() -> Opened:
@@ -74,9 +72,6 @@ class Sockets:
 
         call = StepCall(request, STREAM.path, socket, begin, read, catalog.limits.max_stream_frames)
 
-        def make(caller: Caller, latest: float | None) -> StepSocket:
-            return StepSocket(caller, servicer.core, servicer.meter, latest, servicer.authenticator.check)
-
         async def send(reply: Any) -> None:
             leaving = call.answered(reply.frame_id, write_reply(reply))
             for written in leaving:
@@ -84,11 +79,10 @@ class Sockets:
             if reply.frame_id:
                 call.left(len(leaving))
 
-        return await self._serve(call, STREAM.rpc, make, send)
+        return await self._serve(call, STREAM.rpc, StepSocket, send)
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
         """Serves WATCH, from its opening to its end."""
-        servicer = self._servicer
         socket = await self._open(request)
         call = SocketCall(
             request,
@@ -97,30 +91,16 @@ class Sockets:
             socket,
             lambda: watch_asked(Asked(call.path, call.query), self._catalog),
         )
-        watches: list[Watch] = []
-
-        def make(caller: Caller, latest: float | None) -> Watch:
-            watches.append(Watch(caller, servicer.core, servicer.meter, servicer.authenticator.check))
-            return watches[0]
-
-        async def send(update: dict[str, Any]) -> None:
-            await _send(socket, update)
-            watches[0].sent()
-
-        return await self._serve(call, WATCH.rpc, make, send)
+        return await self._serve(call, WATCH.rpc, Watch, partial(_send, socket))
 
     async def frames(self, request: web.Request) -> web.StreamResponse:
         """Serves FRAMES, from its opening to its end."""
-        servicer = self._servicer
         socket = unopened_socket(request, self._max_frame_bytes)
-
-        def make(caller: Caller, latest: float | None) -> Stream:
-            return Stream(caller, servicer.core, servicer.meter, latest, servicer.authenticator.check)
 
         async def send(reply: pb.StepFrameReply) -> None:
             await socket.send_bytes(self._encode(reply))
 
-        return await self._serve(FrameCall(request, FRAMES.path, socket, self._decode), FRAMES.rpc, make, send)
+        return await self._serve(FrameCall(request, FRAMES.path, socket, self._decode), FRAMES.rpc, Stream, send)
 
     async def _open(self, request: web.Request) -> web.WebSocketResponse:
         """Opens the socket. Raises a Rejection if the request is not a valid handshake.
@@ -133,10 +113,21 @@ class Sockets:
         return socket
 
     async def _serve(
-        self, call: SocketCall | FrameCall, rpc: str, make: Make, send: Callable[[Any], Any]
+        self,
+        call: SocketCall | FrameCall,
+        rpc: str,
+        kind: type[Stream] | type[Watch],
+        send: Callable[[Any], Awaitable[None]],
     ) -> web.StreamResponse:
-        """Serves the call, and closes the socket. Raises Ended, or a Rejection, if the socket was never opened."""
+        """Serves the call as a stream of that kind, and closes the socket.
+
+        Raises Ended, or a Rejection, if the socket was never opened.
+        """
         socket = call.socket
+
+        def make(caller: Caller, latest: float) -> Stream | Watch:
+            return kind(caller, self._servicer.core, self._servicer.meter, latest)
+
         try:
             replies: AsyncGenerator[list[Any], None] = self._streams.serve(rpc, call, make)
             async with aclosing(replies):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cellkeeper_proto.kserve import inference_pb2 as pb
@@ -46,13 +46,10 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
         meter: Meter,
         service: Service,
         statistics: Statistics,
-        latest: float | None,
-        check: Callable[[Caller], None],
+        latest: float,
     ) -> None:
         """See MessageStream."""
-        super().__init__(caller, latest, check)
-        self._core = core
-        self._meter = meter
+        super().__init__(caller, core, meter, latest)
         self._service = service
         self._statistics = statistics
         self._open: dict[Step, _Taken] = {}
@@ -72,8 +69,7 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
 
     def _submit(self, message: pb.ModelInferRequest) -> None:
         came, catalog = time.monotonic(), self._caller.catalog
-        latest = came + catalog.limits.default_timeout_ms / 1000
-        latest = latest if self._latest is None else min(latest, self._latest)
+        latest = min(came + catalog.limits.default_timeout_ms / 1000, self._latest)
         try:
             asked = read_infer(message, catalog, self._service)
         except Rejection as refused:

@@ -143,9 +143,8 @@ class KServeServicer:
         return response
 
     def ModelStreamInfer(self, context: CallContext) -> AsyncGenerator[list[pb.ModelStreamInferResponse], None]:
-        def make(caller: Caller, latest: float | None) -> InferStream:
-            kept = self._service, self._statistics
-            return InferStream(caller, self.core, self.meter, *kept, latest, self.authenticator.check)
+        def make(caller: Caller, latest: float) -> InferStream:
+            return InferStream(caller, self.core, self.meter, self._service, self._statistics, latest)
 
         return self._streams.serve("ModelStreamInfer", context, make)
 
