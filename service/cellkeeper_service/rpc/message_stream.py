@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Generic, TypeVar
 
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Rejection
 
+from . import model_changed
 from .caller import Caller
 from .decoding import Malformed
 
@@ -101,6 +102,31 @@ class MessageStream(ABC, Generic[In, Out]):
         """Queues a reply. is_last: its message has no further replies."""
         self._out.append((reply, is_last))
         self._wake()
+
+    def _ask(
+        self,
+        refused: Rejection,
+        message: In,
+        model: str,
+        sessions: Sequence[str],
+        until: float,
+        done: Callable[[list[Rejection]], None],
+    ) -> None:
+        """Calls `done` with the reasons to refuse the message: see model_changed.ask, whose reads the message pays for.
+
+        If the quota does not allow them, the reason is `refused`.
+        """
+        try:
+            charge = self._caller.charge(message)
+        except Rejection:
+            done([refused])
+            return
+
+        def found(reasons: list[Rejection]) -> None:
+            self._caller.release(charge)
+            done(reasons)
+
+        model_changed.ask(refused, self._core, self._caller.catalog, model, sessions, until, found)
 
     def _release(self) -> None:
         """Makes room for another message: the last reply to one has been sent, or it gets none."""

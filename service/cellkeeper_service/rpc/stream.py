@@ -11,9 +11,7 @@ from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection, internal_error
 
-from . import model_changed
 from .caller import Caller
-from .charges import Charge
 from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
 from .message_stream import MessageStream
@@ -55,12 +53,12 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
             self._reply(pb.StepFrameReply(frame_id=message.frame_id, frame_error=error, last=True))
             return
 
-        charge: Charge | None = None
-        over: Rejection | None = None
         try:
             charge = self._caller.charge(message)
-        except Rejection as rejection:
-            over = rejection
+        except Rejection as over:
+            self._meter.frame("out", len(frame))
+            self._reply(refused_items(message.frame_id, [over] * len(frame), self._meter))
+            return
 
         def send(reply: pb.StepFrameReply) -> None:
             self._meter.frame("out", len(reply.items) // 4 + len(reply.errors))
@@ -71,16 +69,10 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
 
         replies = FrameReplies(message.frame_id, frame, send, whole=False)
         self._open.add(replies)
-        if over is not None:
-            replies.refuse_all(over, self._meter)
-        else:
-            replies.submit(self._core, self._meter, charge.refused if charge else {})
+        replies.submit(self._core, self._meter, charge.refused if charge else {})
 
     def _refuse(self, message: pb.StepFrame, refused: Rejection) -> None:
-        charge: Charge | None = None
-
         def done(reasons: list[Rejection]) -> None:
-            self._caller.release(charge)
             if set(reasons) <= {refused}:
                 self._meter.rejected(refused.reason.value)
                 reply = pb.StepFrameReply(frame_id=message.frame_id, frame_error=to_error(refused), last=True)
@@ -88,11 +80,5 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
                 reply = refused_items(message.frame_id, reasons, self._meter)
             self._reply(reply)
 
-        try:
-            charge = self._caller.charge(message)
-        except Rejection:
-            done([])
-            return
-        catalog = self._caller.catalog
-        until = min(time.monotonic() + catalog.limits.default_timeout_ms / 1000, self._latest)
-        model_changed.ask(refused, self._core, catalog, message.model, message.sessions, until, done)
+        until = min(time.monotonic() + self._caller.catalog.limits.default_timeout_ms / 1000, self._latest)
+        self._ask(refused, message, message.model, message.sessions, until, done)

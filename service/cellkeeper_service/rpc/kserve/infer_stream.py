@@ -13,7 +13,6 @@ from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.requests import Step
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection, internal_error
-from cellkeeper_service.rpc import model_changed
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.charges import Charge
 from cellkeeper_service.rpc.message_stream import MessageStream
@@ -119,21 +118,13 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
 
     def _refuse(self, message: pb.ModelInferRequest, refused: Rejection, came: float, latest: float) -> None:
         """Refuses with `refused`, or with a better reason from the session's record (see model_changed.ask)."""
-        charge: Charge | None = None
 
         def done(reasons: list[Rejection]) -> None:
-            self._caller.release(charge)
             why = reasons[0] if reasons else refused
             self._meter.rejected(why.reason.value)
             self._fail(message.model_name, message.id, why, came)
 
-        try:
-            charge = self._caller.charge(message)
-        except Rejection:
-            done([])
-            return
-        sessions = session_asked(message)
-        model_changed.ask(refused, self._core, self._caller.catalog, message.model_name, sessions, latest, done)
+        self._ask(refused, message, message.model_name, session_asked(message), latest, done)
 
     def _fail(self, model: str, identifier: str, why: Rejection, came: float) -> None:
         self._statistics.failed(model, time.monotonic() - came)
