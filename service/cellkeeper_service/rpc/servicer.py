@@ -9,35 +9,21 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.core.generation_requests import OpenReply
-from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.requests import Done, GetSession, GetState
-from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from . import generations, model_changed, reading
-from .answering import Call, admitted, answering, checked
-from .authenticator import Authenticator
+from .answering import Answering, Call, admitted, answering, checked
 from .call_context import CallContext
 from .caller import Caller
 from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
-from .open_streams import OpenStreams
 from .steps import read_step, write_step
 from .stream import Stream
-from .unread import Unread
 from .waiting import replies_to, reply_to
 
 
-class Servicer:
-    def __init__(
-        self, authenticator: Authenticator, core: CoreLoop, meter: Meter, unread: Unread, streams: OpenStreams
-    ) -> None:
-        self.authenticator = authenticator
-        self.core = core
-        self.meter = meter
-        self.unread = unread
-        self._streams = streams
-
+class Servicer(Answering):
     @answering
     async def Open(self, request: pb.OpenRequest, call: Call) -> pb.OpenResponse:
         (result,) = await self._open(request.model, [request], call, alone=True)
@@ -92,7 +78,7 @@ class Servicer:
         def make(caller: Caller, latest: float) -> Stream:
             return Stream(caller, self.core, self.meter, latest)
 
-        return self._streams.serve("StepStream", context, make)
+        return self.streams.serve("StepStream", context, make)
 
     @answering
     async def Reset(self, request: pb.ResetRequest, call: Call) -> pb.SessionResults:

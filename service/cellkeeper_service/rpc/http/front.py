@@ -15,7 +15,6 @@ from cellkeeper_service.core.models import Models
 from cellkeeper_service.errors import Reason, Rejection, internal_error, invalid
 from cellkeeper_service.rpc.call_log import note_refused
 from cellkeeper_service.rpc.catalog import REST_BYTES, Catalog, WireLimits
-from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.status import CODES
 from cellkeeper_service.rpc.tls import Certificates
 
@@ -70,7 +69,6 @@ class HttpFront:
     def __init__(
         self,
         servicer: HttpServicer,
-        streams: OpenStreams,
         models: Mapping[str, Models],
         wire: WireLimits,
         limits: FrontLimits,
@@ -88,7 +86,7 @@ class HttpFront:
         self._patience = limits.message_timeout_ms / 1000
         self._openapi = document(servicer.about.version)
         self._console = read_console()
-        sockets = Sockets(servicer, streams, self._catalog, limits.max_body_bytes, wire)
+        sockets = Sockets(servicer, self._catalog, limits.max_body_bytes, wire)
         app = web.Application(middlewares=[self._around])
         app.on_response_prepare.append(add_headers)
         handlers: dict[tuple[str, str], Handler] = {

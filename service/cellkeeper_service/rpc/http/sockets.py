@@ -15,7 +15,6 @@ from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.decoding import decoder
 from cellkeeper_service.rpc.encoding import encoder
-from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.stream import Stream
 
 from .asked import Asked
@@ -45,11 +44,8 @@ class Sockets:
     catalog: with the limits for JSON replies. most_bytes: of one JSON message of a client. wire: the limits of frames.
     """
 
-    def __init__(
-        self, servicer: HttpServicer, streams: OpenStreams, catalog: Catalog, most_bytes: int, wire: WireLimits
-    ) -> None:
+    def __init__(self, servicer: HttpServicer, catalog: Catalog, most_bytes: int, wire: WireLimits) -> None:
         self._servicer = servicer
-        self._streams = streams
         self._catalog = catalog
         self._most = most_bytes
         self._max_frame_bytes = wire.max_message_bytes
@@ -129,12 +125,12 @@ class Sockets:
             return kind(caller, self._servicer.core, self._servicer.meter, latest)
 
         try:
-            replies: AsyncGenerator[list[Any], None] = self._streams.serve(rpc, call, make)
+            replies: AsyncGenerator[list[Any], None] = self._servicer.streams.serve(rpc, call, make)
             async with aclosing(replies):
                 async for ready in replies:
                     for reply in ready:
                         await send(reply)
-            ending = self._streams.ending
+            ending = self._servicer.streams.ending
             code = WSCloseCode.GOING_AWAY if ending else WSCloseCode.OK
             text = "the server is shutting down" if ending else ""
         except Ended as ended:

@@ -14,7 +14,7 @@ from cellkeeper_service.core.requests import Done, Step
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.rpc import model_changed
-from cellkeeper_service.rpc.answering import Call, Decided, admitted, answering
+from cellkeeper_service.rpc.answering import Answering, Call, Decided, admitted, answering
 from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.call_context import CallContext
 from cellkeeper_service.rpc.caller import Caller
@@ -58,7 +58,7 @@ class About:
     ready: Callable[[], Awaitable[str]]
 
 
-class KServeServicer:
+class KServeServicer(Answering):
     def __init__(
         self,
         authenticator: Authenticator,
@@ -70,11 +70,7 @@ class KServeServicer:
         statistics: Statistics,
         about: About,
     ) -> None:
-        self.authenticator = authenticator
-        self.core = core
-        self.meter = meter
-        self.unread = unread
-        self._streams = streams
+        super().__init__(authenticator, core, meter, unread, streams)
         self._service = service
         self._statistics = statistics
         self._about = about
@@ -146,7 +142,7 @@ class KServeServicer:
         def make(caller: Caller, latest: float) -> InferStream:
             return InferStream(caller, self.core, self.meter, self._service, self._statistics, latest)
 
-        return self._streams.serve("ModelStreamInfer", context, make)
+        return self.streams.serve("ModelStreamInfer", context, make)
 
     async def _infer(self, request: pb.ModelInferRequest, call: Call, came: float) -> pb.ModelInferResponse:
         try:
