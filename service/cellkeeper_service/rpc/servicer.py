@@ -133,6 +133,9 @@ class Servicer(Answering):
 
     @answering
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
+        return await self._page(request, call)
+
+    async def _page(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
         name, _ = call.catalog.find(request.model)
         limit = reading.page_size(request, call.catalog.limits)
         try:

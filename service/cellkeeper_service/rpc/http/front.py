@@ -125,19 +125,16 @@ class HttpFront:
     def _answering(self, route: Route) -> Handler:
         handler: Callable[[HttpCall], Awaitable[Any]] = getattr(self._servicer, route.rpc)
 
+        def read(asked: Asked) -> Any:
+            return route.read(asked, self._catalog)
+
         async def answer(request: web.Request) -> web.StreamResponse:
-            read: list[Asked] = []
-
-            def message(asked: Asked) -> Any:
-                read.append(asked)
-                return route.read(asked, self._catalog)
-
-            call = JsonCall(request, route.path, list(route.query), message, self._limits.max_body_bytes)
+            call = JsonCall(request, route.path, list(route.query), read, self._limits.max_body_bytes)
             try:
                 reply = await asyncio.wait_for(handler(call), self._seconds(call))
             except asyncio.TimeoutError:
                 raise Rejection(Reason.DEADLINE_PASSED, "the request was not answered by its deadline") from None
-            written = route.write(reply, read[0])
+            written = route.write(reply)
             status = replies.status_of(written["error"]["code"]) if "error" in written else 200
             return json_response(status, write_json(written))
 

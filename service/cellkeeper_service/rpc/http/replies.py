@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
@@ -179,8 +179,12 @@ def result(message: pb.SessionResult, *, alone: bool = False) -> dict[str, Any]:
     return {"deleted": message.deleted}
 
 
-def results(messages: Sequence[pb.SessionResult]) -> dict[str, Any]:
-    return {"results": [result(message) for message in messages]}
+def results(reply: pb.SessionResults) -> dict[str, Any]:
+    return {"results": [result(message) for message in reply.results]}
+
+
+def models(reply: pb.ListModelsResponse) -> dict[str, Any]:
+    return {"models": [model(info) for info in reply.models]}
 
 
 def model(info: pb.ModelInfo) -> dict[str, Any]:

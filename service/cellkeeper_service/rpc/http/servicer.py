@@ -79,6 +79,10 @@ class HttpServicer(Servicer):
         }
 
     @answering
+    async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> dict[str, Any]:  # type: ignore[override]
+        return replies.listing(await self._page(request, call), request.model)
+
+    @answering
     async def GetLog(self, request: LogAsked, call: Call) -> dict[str, Any]:
         catalog = call.catalog
         name, _ = catalog.find(request.model)
