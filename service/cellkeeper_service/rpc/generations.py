@@ -27,8 +27,8 @@ from cellkeeper_service.errors import Rejection, invalid
 from . import chunk_inputs, fields, tensors
 from .catalog import Catalog
 from .status import to_error, to_position
+from .waiting import Maker
 
-Maker = Callable[[Done], Request] | Rejection
 POLICIES = {
     pb.CarryOverRequest.KEEP: Policy.KEEP,
     pb.CarryOverRequest.RERUN: Policy.RERUN,

@@ -9,7 +9,7 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.core.generation_requests import OpenReply
-from cellkeeper_service.core.requests import Done, GetSession, GetState
+from cellkeeper_service.core.requests import GetState
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from . import generations, model_changed, reading
@@ -20,7 +20,7 @@ from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
 from .steps import read_step, write_step
 from .stream import Stream
-from .waiting import replies_to, reply_to
+from .waiting import Maker, replies_to, reply_to
 
 
 class Servicer(Answering):
@@ -114,21 +114,14 @@ class Servicer(Answering):
     async def GetState(self, request: pb.GetStateRequest, call: Call) -> pb.GetStateResponse:
         name, _ = call.catalog.find(request.model)
         key, until = call.catalog.key(name, request.session), call.deadline
-
-        def make(done: Done) -> GetState:
-            return GetState(key, until, done)
-
-        return reading.state_response(checked(await reply_to(self.core, make)))
+        reply = await reply_to(self.core, lambda done: GetState(key, until, done))
+        return reading.state_response(checked(reply))
 
     @answering
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.SessionInfo:
         name, _ = call.catalog.find(request.model)
-        key, until = call.catalog.key(name, request.session), call.deadline
-
-        def make(done: Done) -> GetSession:
-            return GetSession(key, until, done)
-
-        reply = checked(await reply_to(self.core, make))
+        key = call.catalog.key(name, request.session)
+        reply = await reading.read_session(self.core, key, call.deadline)
         return reading.session_info(request.session, reply.header, reply.hot)
 
     @answering
@@ -175,10 +168,10 @@ class Servicer(Answering):
             makers[index] = why
         return await self._results(makers, call)
 
-    async def _change(self, makers: list[generations.Maker], call: Call) -> pb.SessionResults:
+    async def _change(self, makers: list[Maker], call: Call) -> pb.SessionResults:
         return generations.write_results(await self._results(makers, call))
 
-    async def _results(self, makers: list[generations.Maker], call: Call) -> list[Any]:
+    async def _results(self, makers: list[Maker], call: Call) -> list[Any]:
         """Returns one result, or a Rejection, for each item. Counts the items that are refused here."""
         for index, why in call.charge.refused.items() if call.charge else ():
             makers[index] = why

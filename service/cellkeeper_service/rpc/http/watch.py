@@ -22,7 +22,7 @@ from cellkeeper_service.rpc.message_stream import MessageStream
 
 from . import fields, replies
 from .asked import Asked
-from .session_log import Wanted, last_steps, most_steps, read_session
+from .session_log import Wanted, last_steps, most_steps
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
             began = time.monotonic()
             why: Rejection | None = None
             try:
-                found = await read_session(self._core, key, self._until(catalog))
+                found = await reading.read_session(self._core, key, self._until(catalog))
                 if found.record.position != seen:
                     reached, update = await self._update(key, found, seen, wanted, catalog)
                     await self._send(update)

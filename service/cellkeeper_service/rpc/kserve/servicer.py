@@ -10,7 +10,6 @@ import grpc
 from cellkeeper_proto.kserve import inference_pb2 as pb
 
 from cellkeeper_service.core.loop import CoreLoop
-from cellkeeper_service.core.requests import Done, Step
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.rpc import model_changed
@@ -154,11 +153,7 @@ class KServeServicer(Answering):
             )
             raise (reasons[0] if reasons else refused) from None
         until = asked.until(came, call.deadline)
-
-        def make(done: Done) -> Step:
-            return asked.step(until, done)
-
-        reply = await reply_to(self.core, make)
+        reply = await reply_to(self.core, lambda done: asked.step(until, done))
         if isinstance(reply, Rejection):
             raise Decided(in_tritons_words(reply, asked.parameters.sequence, asked.key.model))
         response = write_infer(asked, reply)
