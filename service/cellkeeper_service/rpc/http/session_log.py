@@ -42,7 +42,7 @@ class Wanted:
     steps: int
 
 
-def first_step(record: Record, most: int, seen: Position | None = None) -> int:
+def first_step(record: Record, most: int, seen: Position | None) -> int:
     """Returns the first of the last `most` steps that the record holds and that follow `seen`."""
     at, first = record.position, record.header.checkpoint_step
     if seen is not None and seen.generation == at.generation and seen.step <= at.step:
