@@ -115,7 +115,7 @@ class Authenticator:
 
 def _grant(context: CallContext, tokens: TokenFile) -> Grant:
     """Returns the grant of the call's token or certificate. Raises UNAUTHENTICATED."""
-    sent = [value for name, value in context.invocation_metadata() or () if name == HEADER]
+    sent = [value for name, value in context.invocation_metadata() if name == HEADER]
     grant = None
     if len(sent) == 1 and isinstance(sent[0], str) and sent[0][: len(SCHEME)].lower() == SCHEME:
         grant = tokens.table.of_token(sent[0][len(SCHEME) :].strip())

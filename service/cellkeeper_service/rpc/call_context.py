@@ -20,7 +20,7 @@ EOF: Final = _End()
 class CallContext(Protocol):
     """A call in flight. Implemented by gRPC calls (grpc_call.py) and by HTTP requests (http/call.py)."""
 
-    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
         """Returns the call's metadata, by lower-case name: `authorization`, `x-request-id` ..."""
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:

@@ -98,7 +98,7 @@ class Spans:
         from opentelemetry.trace import SpanKind, StatusCode
 
         async def traced(context: Any) -> Any:
-            metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+            metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
             attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
             if (request_id := request_id_of(context)) is not None:
                 attributes["cellkeeper.request_id"] = request_id
