@@ -239,7 +239,7 @@ def _state_columns(ready: list[Step], spec: ModelSpec) -> list[pb.OutputColumn]:
     for index, state in enumerate(spec.states):
         columns.append(
             pb.OutputColumn(
-                name=f"{fields.STATE_OUTPUT}.{state.name}",
+                name=fields.STATE_PREFIX + state.name,
                 dtype=tensors.WIRE_DTYPES[state.dtype],
                 shape=state.shape,
                 per_item=True,

@@ -55,12 +55,10 @@ def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str, chunk_ste
 def write_step(reply: StepReply) -> pb.StepResponse:
     spec: ModelSpec = reply.served.spec
     outputs = [
-        tensors.to_tensor(output.name, reply.outputs[output.name])
-        for output in spec.outputs
-        if output.name in reply.outputs
+        tensors.to_tensor(output, reply.outputs[output.name]) for output in spec.outputs if output.name in reply.outputs
     ]
     if reply.state is not None:
-        outputs += tensors.state_tensors(reply.state, spec, "state.")
+        outputs += tensors.state_tensors(reply.state, spec, fields.STATE_PREFIX)
     return pb.StepResponse(
         outputs=outputs,
         position=to_position(reply.position),

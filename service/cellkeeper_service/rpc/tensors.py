@@ -14,26 +14,18 @@ from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.domain.spec import InputSpec, ModelSpec, TensorSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
-DTYPES: dict[int, np.dtype[Any]] = {
+DTYPES: dict[pb.DataType, np.dtype[Any]] = {
     pb.FLOAT32: np.dtype("<f4"),
     pb.FLOAT64: np.dtype("<f8"),
     pb.FLOAT16: np.dtype("<f2"),
     pb.INT32: np.dtype("<i4"),
     pb.INT64: np.dtype("<i8"),
 }
+WIRE_DTYPES = {dtype.name: wire for wire, dtype in DTYPES.items()}
 FEW = 64
 """Up to this number of values, checking a list is faster than numpy."""
 MAX_AXES = 64
 """No model's tensor has more."""
-
-WIRE_DTYPES = {
-    "float32": pb.FLOAT32,
-    "float64": pb.FLOAT64,
-    "float16": pb.FLOAT16,
-    "int32": pb.INT32,
-    "int64": pb.INT64,
-}
-_WIRE_DTYPES = {np.dtype(name).newbyteorder("<"): wire for name, wire in WIRE_DTYPES.items()}
 
 
 def sizes(shape: Sequence[int]) -> Sequence[int]:
@@ -154,12 +146,7 @@ def _valid(values: Array, part: InputSpec) -> NDArray[np.bool_]:
 
 def input_bytes(values: Array, spec: ModelSpec) -> bytes:
     """Returns checked values as raw bytes in the model's dtype; heads are computed on these."""
-    return in_model_dtype(values, spec).tobytes()
-
-
-def in_model_dtype(values: Array, spec: ModelSpec) -> Array:
-    """Returns checked values in the model's dtype."""
-    return values.astype(spec.input.numpy_dtype, copy=False)
+    return values.astype(spec.input.numpy_dtype, copy=False).tobytes()
 
 
 def all_valid(values: Array, spec: ModelSpec) -> bool:
@@ -175,10 +162,8 @@ def all_valid(values: Array, spec: ModelSpec) -> bool:
     return bool(np.count_nonzero(np.isfinite(values)) == values.size)
 
 
-def to_tensor(name: str, values: Array) -> pb.Tensor:
-    if values.dtype not in _WIRE_DTYPES:
-        values = values.astype(values.dtype.newbyteorder("<"))
-    return pb.Tensor(name=name, dtype=_WIRE_DTYPES[values.dtype], shape=values.shape, data=values.tobytes())
+def to_tensor(spec: TensorSpec, values: Array) -> pb.Tensor:
+    return pb.Tensor(name=spec.name, dtype=WIRE_DTYPES[spec.dtype], shape=values.shape, data=values.tobytes())
 
 
 def split_state(state: bytes, spec: ModelSpec) -> list[tuple[TensorSpec, bytes]]:

@@ -13,6 +13,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Header
 from cellkeeper_service.errors import Rejection
+from cellkeeper_service.rpc.fields import STATE_PREFIX
 from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.tensors import DTYPES, WIRE_DTYPES
 
@@ -20,7 +21,6 @@ from .arrays import write_array
 from .field_names import json_name
 from .json_text import integer
 
-STATE_PREFIX = "state."
 NAMES = {wire: name for name, wire in WIRE_DTYPES.items()}
 HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,

@@ -11,14 +11,14 @@ from cellkeeper_proto.kserve import inference_pb2 as pb
 
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import invalid
-from cellkeeper_service.rpc import fields
 from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.fields import STATE_OUTPUT, STATE_PREFIX
 
 from .classification import MAX_CLASS_BYTES, PARAMETER, limit_classes, read_classes
 from .datatypes import NAMES, TEXTS
 from .input_tensors import InputTensor, read_tensors
 from .refusals import refuse
-from .tensor_names import STATE_PREFIX, TensorNames
+from .tensor_names import TensorNames
 
 VERSION = "1"
 """Every model has one version for clients. A sequence's record says which of the served versions it belongs to."""
@@ -103,7 +103,7 @@ def read_signature(request: pb.ModelInferRequest, names: TensorNames, spec: Mode
     asked, asked_classes = _outputs(request, names, model)
     inputs, steps, has_time = read_tensors(request, names.inputs, names.layout, spec, catalog, model)
     own = [name for name in asked.values() if not name.startswith(STATE_PREFIX)]
-    state = [fields.STATE_OUTPUT] if len(own) < len(asked) else []
+    state = [STATE_OUTPUT] if len(own) < len(asked) else []
     wanted, with_state = catalog.wanted([*own, *state], spec)
     classes, text_bytes = asked_classes, 0
     if asked_classes:
