@@ -131,11 +131,10 @@ class KServeServicer(Answering):
     async def ModelInfer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         came, model = time.monotonic(), request.model_name
         try:
-            response = await self._infer(request, call, came)
+            return await self._infer(request, call, came)
         except Rejection:
             self._statistics.failed(model, time.monotonic() - came)
             raise
-        return response
 
     def ModelStreamInfer(self, context: CallContext) -> AsyncGenerator[list[pb.ModelStreamInferResponse], None]:
         def make(caller: Caller, latest: float) -> InferStream:
