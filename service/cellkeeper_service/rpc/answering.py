@@ -52,7 +52,6 @@ class Answering:
 class Call:
     """A unary call whose caller was admitted. deadline: seconds of the monotonic clock. charge: see Caller.charge."""
 
-    context: CallContext
     caller: Caller
     deadline: float
     charge: Charge | None
@@ -98,7 +97,7 @@ def answering(method: Unary[Message], *, admits: bool = False) -> Handler[Messag
                     raise request.rejection()
                 charge = caller.charge(request, entered=1)
                 try:
-                    reply = await method(self, request, Call(context, caller, until, charge))
+                    reply = await method(self, request, Call(caller, until, charge))
                 finally:
                     caller.release(charge)
             finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
-import grpc
+from cellkeeper_service.errors import Rejection
 
 
 class _End:
@@ -41,7 +41,5 @@ class CallContext(Protocol):
     def cancel(self) -> None:
         """Ends the call at once and without a status, so that its client need not read anything for it to end."""
 
-    async def abort(
-        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
-    ) -> NoReturn:
-        """Ends the call with this status, by raising an exception."""
+    async def refuse(self, why: Rejection) -> NoReturn:
+        """Ends the call with the rejection's status, by raising an exception."""

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2
 
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Header
@@ -64,22 +64,6 @@ def error(message: pb.Error, *, alone: bool = False) -> dict[str, Any]:
         "message": text,
         "details": details,
     }
-
-
-def error_of_status(code: str, message: str, packed: bytes) -> dict[str, Any]:
-    """Returns the same for the status of a call. packed: the google.rpc.Status that every gRPC call carries."""
-    found = pb.Error(code=code_pb2.Code.Value(code), message=message)
-    for one in status_pb2.Status.FromString(packed).details:
-        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-        if one.Unpack(info):
-            found.MergeFrom(pb.Error(reason=info.reason, field=info.metadata["field"]))
-            if "step" in info.metadata:
-                found.position.generation = bytes.fromhex(info.metadata["generation"])
-                found.position.step = int(info.metadata["step"])
-                found.position.head = bytes.fromhex(info.metadata["head"])
-        elif one.Unpack(retry):
-            found.retry_delay_ms = retry.retry_delay.ToMilliseconds()
-    return error(found)
 
 
 def rejection(why: Rejection) -> dict[str, Any]:

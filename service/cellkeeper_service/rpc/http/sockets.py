@@ -136,7 +136,7 @@ class Sockets:
         except Ended as ended:
             if not socket.prepared:
                 raise
-            code, text = CODES.get(ended.code, WSCloseCode.POLICY_VIOLATION), ended.error["reason"]
+            code, text = CODES.get(ended.error["code"], WSCloseCode.POLICY_VIOLATION), ended.error["reason"]
             try:
                 await _send(socket, {"error": ended.error})
             except ConnectionError:

@@ -19,6 +19,7 @@ from cellkeeper_service.rpc.call_context import CallContext
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import WireLimits
 from cellkeeper_service.rpc.decoding import methods
+from cellkeeper_service.rpc.grpc_call import GrpcCall
 from cellkeeper_service.rpc.method import Method
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.unread import Unread
@@ -160,8 +161,8 @@ class KServeServicer(Answering):
         return response
 
 
-def _unimplemented(name: str, instead: str) -> Callable[[CallContext], Awaitable[bytes]]:
-    async def refuse(context: CallContext) -> bytes:
+def _unimplemented(name: str, instead: str) -> Callable[[GrpcCall], Awaitable[bytes]]:
+    async def refuse(context: GrpcCall) -> bytes:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served here: {instead}")
 
     return refuse
