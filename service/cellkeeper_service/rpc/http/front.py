@@ -126,7 +126,9 @@ class HttpFront:
         handler: Callable[[HttpCall], Awaitable[Any]] = getattr(self._servicer, route.rpc)
 
         def read(asked: Asked) -> Any:
-            return route.read(asked, self._catalog)
+            message = route.read(asked, self._catalog)
+            asked.body.end()
+            return message
 
         async def answer(request: web.Request) -> web.StreamResponse:
             call = JsonCall(request, route.path, list(route.query), read, self._limits.max_body_bytes)
@@ -135,7 +137,7 @@ class HttpFront:
             except asyncio.TimeoutError:
                 raise Rejection(Reason.DEADLINE_PASSED, "the request was not answered by its deadline") from None
             written = route.write(reply)
-            status = replies.status_of(written["error"]["code"]) if "error" in written else 200
+            status = replies.HTTP_STATUS[written["error"]["code"]] if "error" in written else 200
             return json_response(status, write_json(written))
 
         return answer

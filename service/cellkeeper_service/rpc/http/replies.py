@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import grpc
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from google.rpc import code_pb2
@@ -68,11 +67,6 @@ def error(message: pb.Error, *, alone: bool = False) -> dict[str, Any]:
 
 def rejection(why: Rejection) -> dict[str, Any]:
     return error(to_error(why))
-
-
-def status_of(code: str | grpc.StatusCode) -> int:
-    """Returns the HTTP status."""
-    return HTTP_STATUS[code if isinstance(code, str) else code.name]
 
 
 def position(message: pb.Position | Position) -> dict[str, Any]:

@@ -20,12 +20,11 @@ from cellkeeper_service.rpc.stream import Stream
 from .asked import Asked
 from .call import Ended
 from .fields import Fields
-from .frame_call import FrameCall
 from .handshake import unopened_socket
 from .json_text import write_json
 from .routes import FRAMES, STREAM, WATCH
 from .servicer import HttpServicer
-from .socket_call import SocketCall, StepCall
+from .socket_call import FrameCall, SocketCall, StepCall
 from .step_socket import Opened, StepSocket, read_frame, write_reply
 from .watch import Watch, watch_asked
 
