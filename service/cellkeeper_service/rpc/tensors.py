@@ -41,17 +41,6 @@ def shape_text(step_shape: Sequence[int]) -> str:
     return f"[T{''.join(f', {size}' for size in step_shape)}]"
 
 
-def read_inputs(
-    data: bytes, dtype: pb.DataType, step_shape: Sequence[int], steps: int, spec: ModelSpec, prefix: str = ""
-) -> Array:
-    """Returns [steps, *spec.input.shape]. Raises a Rejection if dtype, shape or byte count are not the model's.
-
-    Accepts floats or integers of any width, as the model has them. Floats are converted to the model's dtype; integers
-    keep theirs, and `check_values` decides later, chunk by chunk, whether they fit. prefix: for field names in errors.
-    """
-    return read_tensor(data, dtype, step_shape, steps, spec.input, prefix, "inputs")
-
-
 def read_tensor(
     data: bytes,
     dtype: pb.DataType,
@@ -61,7 +50,13 @@ def read_tensor(
     prefix: str,
     data_field: str,
 ) -> Array:
-    """Returns [steps, *wanted.shape], see `read_inputs`. prefix, data_field: for field names in errors."""
+    """Returns [steps, *wanted.shape]. Raises a Rejection if dtype, shape or byte count are not those of `wanted`.
+
+    Accepts floats or integers of any width, as the model has them. Floats are converted to the model's dtype; integers
+    keep theirs, and `check_values` decides later, chunk by chunk, whether they fit.
+
+    wanted: one of the model's inputs. prefix, data_field: for field names in errors.
+    """
     if tuple(step_shape[:]) != wanted.shape:
         raise invalid(f"{prefix}shape", shape_text(step_shape), shape_text(wanted.shape))
     came_as = DTYPES.get(dtype)
@@ -88,7 +83,7 @@ def packed(values: Mapping[str, Array], steps: int) -> Array:
 
 def read_known(data: bytes, dtype: pb.DataType, steps: int, features: int, spec: ModelSpec) -> Array:
     """Returns [steps, features] in the model's dtype: the features that the caller supplies for rolled time steps.
-    `dtype` is one that `read_inputs` has accepted. Raises a Rejection."""
+    `dtype` is one that `read_tensor` has accepted. Raises a Rejection."""
     count = steps * features * DTYPES[dtype].itemsize
     if len(data) != count:
         expected = f"{count} bytes: {features} features that the caller supplies, for {steps} time steps"
