@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import groupby
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ class Bench:
 
         message = pb.StepFrame.FromString(data)
         tick()
-        frame = read_frame(message, self.catalog, latest=None, needs_positions=False)
+        frame = read_frame(message, self.catalog, latest=inf, needs_positions=False)
         FrameReplies(1, frame, sent.append, whole=True).submit(self.loop, self.meter)
         tick()
         batches = self.core.schedule()

@@ -10,8 +10,7 @@ from hashlib import sha256
 
 from cellkeeper_service.errors import StartError
 
-from .grant import TENANT
-from .token_table import BadTokens, read_rights, read_time
+from .token_table import BadTokens, check_tenant, read_rights, read_time
 
 TOKEN_BYTES = 32
 PREFIX = "ck_"  # so that secret scanners recognize it
@@ -24,8 +23,7 @@ def new_token() -> str:
 
 def token_line(token: str, tenant: str, rights: str, expires: str = "") -> str:
     """Returns the token's line for the token file. Raises BadTokens."""
-    if not TENANT.fullmatch(tenant):
-        raise BadTokens(f"tenant: got {tenant!r}, expected up to 64 of letters, digits, '.', '_', '-'")
+    check_tenant(tenant)
     read_rights(rights)
     read_time(expires)
     line = f"token tenant={tenant} rights={rights} sha256={sha256(token.encode()).hexdigest()}"

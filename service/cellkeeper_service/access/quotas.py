@@ -120,15 +120,15 @@ class Allowances:
         self._window_s = window_s
         self._now = now
         self._retry_delay_ms = retry_delay_ms
+        self._quotas: Mapping[str, Quota] = {}  # of tenants that have their own
         self._by_tenant: dict[str, Allowance] = {}
 
-    def of(self, tenant: str, quotas: Mapping[str, Quota]) -> Allowance:
-        """Returns a tenant's allowance. quotas: those of tenants that have their own."""
+    def of(self, tenant: str) -> Allowance:
+        """Returns a tenant's allowance."""
         found = self._by_tenant.get(tenant)
         if found is None:
-            found = self._by_tenant[tenant] = Allowance(
-                quotas.get(tenant, self._default), self._window_s, self._now, self._retry_delay_ms
-            )
+            quota = self._quotas.get(tenant, self._default)
+            found = self._by_tenant[tenant] = Allowance(quota, self._window_s, self._now, self._retry_delay_ms)
         return found
 
     def owe(self, tenant: str, steps: int) -> None:
@@ -137,6 +137,7 @@ class Allowances:
             found.owe(steps)
 
     def renew(self, quotas: Mapping[str, Quota]) -> None:
-        """Applies changed quotas. What was used so far stays counted."""
+        """Applies the quotas of tenants that have their own. What was used so far stays counted."""
+        self._quotas = quotas
         for tenant, allowance in self._by_tenant.items():
             allowance.quota = quotas.get(tenant, self._default)

@@ -21,7 +21,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import TypeVar
 
-from .grant import TENANT, Grant
+from .grant import Grant
 from .quotas import Quota
 from .rights import Right
 
@@ -29,6 +29,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 MAX_ENTRIES = 100_000
+_TENANT = re.compile(r"[A-Za-z0-9._-]{0,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _COUNT = re.compile(r"[0-9]{1,12}")  # an allowance computes with it in floats
 _WORDS = {
@@ -103,13 +104,18 @@ def _values(words: list[str]) -> dict[str, str]:
         values[name] = value
     if missing := sorted(needed - set(values)):
         raise BadTokens(f"{kind}: got no {missing[0]}=")
-    if not TENANT.fullmatch(values["tenant"]):
-        raise BadTokens(f"tenant: got {values['tenant']!r}, expected up to 64 of letters, digits, '.', '_', '-'")
+    check_tenant(values["tenant"])
     return values
 
 
 def _grant(values: Mapping[str, str], entry: bytes | str) -> Grant:
     return Grant(values["tenant"], read_rights(values["rights"]), entry, read_time(values.get("expires", "")))
+
+
+def check_tenant(text: str) -> None:
+    """Raises BadTokens if it cannot be a tenant's name."""
+    if not _TENANT.fullmatch(text):
+        raise BadTokens(f"tenant: got {text!r}, expected up to 64 of letters, digits, '.', '_', '-'")
 
 
 def read_rights(text: str) -> frozenset[Right]:

@@ -28,10 +28,7 @@ class StepFamilies(Collector):
 
     def tally(self, model: str) -> Tally:
         """Returns the tally of a model's chunks. Its columns: the seconds of PHASES, steps applied, 1 if replayed."""
-        found = self._models.get(model)
-        if found is None:
-            found = self._models.setdefault(model, Tally([SECONDS] * len(PHASES) + [(), ()]))
-        return found
+        return self._models.setdefault(model, Tally([SECONDS] * len(PHASES) + [(), ()]))
 
     def note(self, model: str, steps: int, times: StepTimes, replayed: bool, count: int) -> None:
         """Notes `count` chunks with the same times. Replayed steps are not counted again."""

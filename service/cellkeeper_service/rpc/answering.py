@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.domain.meter import Meter
@@ -24,6 +24,7 @@ from .caller import Caller
 from .catalog import Catalog
 from .charges import Charge
 from .decoding import Malformed
+from .open_streams import OpenStreams
 from .status import abort
 from .unread import Unread
 from .waiting import deadline
@@ -34,20 +35,23 @@ Unary = Callable[[Any, Any, "Call"], Awaitable[Message]]
 Handler = Callable[[Any, CallContext], Awaitable[Message]]
 
 
-class Answering(Protocol):
-    """A servicer whose methods `answering` can wrap."""
+class Answering:
+    """A servicer, with what its methods need."""
 
-    authenticator: Authenticator
-    core: CoreLoop
-    meter: Meter
-    unread: Unread
+    def __init__(
+        self, authenticator: Authenticator, core: CoreLoop, meter: Meter, unread: Unread, streams: OpenStreams
+    ) -> None:
+        self.authenticator = authenticator
+        self.core = core
+        self.meter = meter
+        self.unread = unread
+        self.streams = streams
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """A unary call whose caller was admitted. deadline: seconds of the monotonic clock. charge: see Caller.charge."""
 
-    context: CallContext
     caller: Caller
     deadline: float
     charge: Charge | None
@@ -93,7 +97,7 @@ def answering(method: Unary[Message], *, admits: bool = False) -> Handler[Messag
                     raise request.rejection()
                 charge = caller.charge(request, entered=1)
                 try:
-                    reply = await method(self, request, Call(context, caller, until, charge))
+                    reply = await method(self, request, Call(caller, until, charge))
                 finally:
                     caller.release(charge)
             finally:

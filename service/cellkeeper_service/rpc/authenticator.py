@@ -38,8 +38,8 @@ class Authenticator:
         self._allowances = allowances
         self._callers: dict[Grant, Caller] = {}
         self._streams: dict[Callable[[Rejection], None], Caller] = {}
-        allowance = None if allowances is None else allowances.of("", {})
-        self._anybody = Caller(ANYBODY, catalog, allowance)
+        self.renewed()
+        self._anybody = self._caller(ANYBODY)
 
     @property
     def is_open(self) -> bool:
@@ -56,7 +56,7 @@ class Authenticator:
             raise Rejection(Reason.PERMISSION_DENIED, text)
         caller = self._callers.get(grant)
         if caller is None:
-            caller = self._callers[grant] = self._caller(grant, self._tokens)
+            caller = self._callers[grant] = self._caller(grant)
         return caller
 
     def check(self, caller: Caller) -> None:
@@ -91,7 +91,7 @@ class Authenticator:
             self.sweep()
 
     def renewed(self) -> None:
-        """Called when the tokens have changed: drops cached callers and renews their quotas."""
+        """Called when the tokens have been read: drops cached callers and renews the tenants' quotas."""
         self._callers.clear()
         if self._tokens is not None and self._allowances is not None:
             self._allowances.renew(self._tokens.table.quotas)
@@ -106,16 +106,14 @@ class Authenticator:
             except Rejection as refused:  # noqa: PERF203 - each stream ends on its own
                 end(refused)
 
-    def _caller(self, grant: Grant, tokens: TokenFile) -> Caller:
+    def _caller(self, grant: Grant) -> Caller:
         catalog = self._catalog.of(grant.tenant, shows_state=Right.READ in grant.rights)
-        if self._allowances is None:
-            return Caller(grant, catalog)
-        return Caller(grant, catalog, self._allowances.of(grant.tenant, tokens.table.quotas))
+        return Caller(grant, catalog, None if self._allowances is None else self._allowances.of(grant.tenant))
 
 
 def _grant(context: CallContext, tokens: TokenFile) -> Grant:
     """Returns the grant of the call's token or certificate. Raises UNAUTHENTICATED."""
-    sent = [value for name, value in context.invocation_metadata() or () if name == HEADER]
+    sent = [value for name, value in context.invocation_metadata() if name == HEADER]
     grant = None
     if len(sent) == 1 and isinstance(sent[0], str) and sent[0][: len(SCHEME)].lower() == SCHEME:
         grant = tokens.table.of_token(sent[0][len(SCHEME) :].strip())

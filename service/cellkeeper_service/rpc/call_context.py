@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
-import grpc
+from cellkeeper_service.errors import Rejection
 
 
 class _End:
@@ -20,7 +20,7 @@ EOF: Final = _End()
 class CallContext(Protocol):
     """A call in flight. Implemented by gRPC calls (grpc_call.py) and by HTTP requests (http/call.py)."""
 
-    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
         """Returns the call's metadata, by lower-case name: `authorization`, `x-request-id` ..."""
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
@@ -41,7 +41,5 @@ class CallContext(Protocol):
     def cancel(self) -> None:
         """Ends the call at once and without a status, so that its client need not read anything for it to end."""
 
-    async def abort(
-        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
-    ) -> NoReturn:
-        """Ends the call with this status, by raising an exception."""
+    async def refuse(self, why: Rejection) -> NoReturn:
+        """Ends the call with the rejection's status, by raising an exception."""

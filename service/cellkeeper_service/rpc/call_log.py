@@ -42,7 +42,7 @@ def note_refused(context: CallContext, method: str, reason: Reason, code: str) -
 
 def request_id_of(context: CallContext) -> str | None:
     """Returns the caller's id for its request, from x-request-id; None if it is absent or not printable."""
-    for name, value in context.invocation_metadata() or ():
+    for name, value in context.invocation_metadata():
         if name == REQUEST_ID:
             text = value if isinstance(value, str) else value.decode(errors="replace")
             return text if _REQUEST_ID.fullmatch(text) else None

@@ -11,7 +11,9 @@ from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
-from . import fields
+from .fields import STATE_OUTPUT, session_id
+
+DEFAULT_OUTPUTS = ("prediction",)
 
 MESSAGE_FIELDS, FIELDS_PER_ITEM = 65_536, 64
 """The most fields of a message, and how many more each item may add. An item has at most 8, and 5 for each tensor."""
@@ -98,15 +100,19 @@ class Catalog:
         return self.models[name].default.spec
 
     def key(self, name: str, session: str, field: str = "session") -> SessionKey:
-        return SessionKey(self.tenant, name, fields.session_id(session, field))
+        return SessionKey(self.tenant, name, session_id(session, field))
 
     def wanted(self, names: Sequence[str], spec: ModelSpec) -> tuple[frozenset[str], bool]:
         """Returns the requested per-step outputs, and whether the state is requested. Raises a Rejection."""
-        outputs, with_state = fields.wanted(names, spec)
+        asked, known = names or DEFAULT_OUTPUTS, spec.output_names
+        for name in asked:
+            if name not in known and name != STATE_OUTPUT:
+                raise invalid("outputs", repr(name), f"some of {', '.join(sorted(known | {STATE_OUTPUT}))}")
+        with_state = STATE_OUTPUT in asked
         if with_state and not self.shows_state:
-            text = f"outputs: got {fields.STATE_OUTPUT!r}, but the caller lacks the right `read`, which states need"
+            text = f"outputs: got {STATE_OUTPUT!r}, but the caller lacks the right `read`, which states need"
             raise Rejection(Reason.PERMISSION_DENIED, text, field="outputs")
-        return outputs, with_state
+        return known.intersection(asked), with_state
 
     def version(self, name: str, fingerprint: bytes) -> Version:
         """Returns the version with this fingerprint or, if empty, the one for new sessions. Raises a Rejection."""

@@ -64,7 +64,7 @@ def read_chunk(message: Chunk, steps: int, spec: ModelSpec, prefix: str = "") ->
     else:
         _refuse_named(message.named_inputs, prefix)
         step_shape = tensors.sizes(message.shape)[1:]
-        values = tensors.read_inputs(message.inputs, message.dtype, step_shape, steps, spec, prefix)
+        values = tensors.read_tensor(message.inputs, message.dtype, step_shape, steps, spec.input, prefix, "inputs")
     tensors.check_values(values, spec, f"{prefix}{FIELD if spec.inputs else 'inputs'}")
     return tensors.input_bytes(values, spec)
 
@@ -75,7 +75,8 @@ def read_columns(message: pb.StepFrame, steps: int, spec: ModelSpec) -> Array:
     if not spec.inputs:
         if message.named_inputs:
             _refuse_named(message.named_inputs, "")
-        return tensors.read_inputs(message.inputs, message.dtype, tensors.sizes(message.step_shape), steps, spec)
+        step_shape = tensors.sizes(message.step_shape)
+        return tensors.read_tensor(message.inputs, message.dtype, step_shape, steps, spec.input, "", "inputs")
     _refuse_unnamed(bool(message.dtype or message.step_shape or message.inputs), spec, "")
     columns = _by_name(message.named_inputs, spec.inputs, FIELD)
     given = {name: (column, tensors.sizes(column.shape)) for name, column in columns.items()}

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.position import GENERATION_BYTES, HEAD_BYTES, Position
 from cellkeeper_service.domain.record import NO_ORIGIN, ORIGIN_BYTES
-from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
 MAX_SESSION_BYTES = 256
 PLAIN_SESSION_LENGTH = MAX_SESSION_BYTES // 4  # this many characters always fit
-DEFAULT_OUTPUTS = ("prediction",)
-STATE_OUTPUT = "state"
+STATE_OUTPUT, STATE_PREFIX = "state", "state."
+"""The output that stands for all state tensors, and the beginning of each one's name in a reply."""
 MAX_STEP = 2**63
 
 
-def session_id(text: str, field: str = "session") -> str:
+def session_id(text: str, field: str) -> str:
     """Returns the id. It must have 1 to 256 bytes of UTF-8."""
     if not is_session_id(text):
         raise invalid(field, f"{len(text.encode())} bytes", f"1 to {MAX_SESSION_BYTES} bytes of UTF-8")
@@ -40,7 +37,7 @@ def position(message: pb.Position, field: str = "position") -> Position:
     return Position(message.generation, message.step, message.head)
 
 
-def generation_bytes(value: bytes, field: str = "generation") -> bytes:
+def generation_bytes(value: bytes, field: str) -> bytes:
     if len(value) != GENERATION_BYTES:
         raise invalid(field, f"{len(value)} bytes", f"{GENERATION_BYTES} bytes")
     return value
@@ -57,16 +54,6 @@ def acked(value: int, asked: Position | None, field: str = "acked") -> int:
     if asked is not None and value > asked.step:
         raise invalid(field, value, f"at most the position's step, {asked.step}: the client cannot have a later reply")
     return value
-
-
-def wanted(names: Sequence[str], spec: ModelSpec) -> tuple[frozenset[str], bool]:
-    """Returns the requested per-step outputs, and whether the state is requested."""
-    asked = names or DEFAULT_OUTPUTS
-    known = spec.output_names
-    for name in asked:
-        if name not in known and name != STATE_OUTPUT:
-            raise invalid("outputs", repr(name), f"some of {', '.join(sorted(known | {STATE_OUTPUT}))}")
-    return known.intersection(asked), STATE_OUTPUT in asked
 
 
 def duplicate(session: str, field: str) -> Rejection:

@@ -54,7 +54,10 @@ class FrameReplies:
         frame, done, steps = self._frame, self._done, self._steps
         full = core.refuse(len(frame), frame.deadline)
         if full is not None:
-            self._answer_all(full)
+            error = to_error(full)
+            self._errors = [pb.ItemError(item=item, error=error) for item in range(len(frame))]
+            self._left = 0
+            self._flush()
             return
         if frame.checked and frame.distinct and not over_quota:
             self._steps = frame.all_steps(done)
@@ -73,22 +76,10 @@ class FrameReplies:
                 self._ask(rejection, item, core, meter)
         core.submit_many(steps)
 
-    def refuse_all(self, why: Rejection, meter: Meter) -> None:
-        """Refuses every item. Called instead of `submit`."""
-        for _ in range(len(self._frame)):
-            meter.rejected(why.reason.value)
-        self._answer_all(why)
-
     def abandon(self) -> None:
         """Called when nobody reads the replies any more."""
         for step in self._steps:
             step.gone = True
-
-    def _answer_all(self, why: Rejection) -> None:
-        error = to_error(why)
-        self._errors = [pb.ItemError(item=item, error=error) for item in range(len(self._frame))]
-        self._left = 0
-        self._flush()
 
     def _ask(self, refused: Rejection, item: int, core: CoreLoop, meter: Meter) -> None:
         """Refuses an item with `refused`, or with a better reason from its session's record (see model_changed.ask)."""
@@ -248,7 +239,7 @@ def _state_columns(ready: list[Step], spec: ModelSpec) -> list[pb.OutputColumn]:
     for index, state in enumerate(spec.states):
         columns.append(
             pb.OutputColumn(
-                name=f"{fields.STATE_OUTPUT}.{state.name}",
+                name=fields.STATE_PREFIX + state.name,
                 dtype=tensors.WIRE_DTYPES[state.dtype],
                 shape=state.shape,
                 per_item=True,

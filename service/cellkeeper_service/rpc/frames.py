@@ -106,10 +106,10 @@ class Frame:
         self.catalog.check_reply_size(steps, self.outputs, self.with_state, self.spec)
 
 
-def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None, needs_positions: bool) -> Frame:
+def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float, needs_positions: bool) -> Frame:
     """Reads the frame's columns. Raises a Rejection of the whole frame if they are inconsistent.
 
-    latest: the call's own deadline, in seconds of the monotonic clock.
+    latest: the call's own deadline, in seconds of the monotonic clock; infinity if it has none.
     """
     name, _ = catalog.find(message.model)
     spec = catalog.spec(name)
@@ -130,8 +130,8 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
     values = chunk_inputs.read_columns(message, total, spec)
     starts = range(count) if singles else np.cumsum([0, *steps[:-1]]).tolist()
     deadline = time.monotonic() + (message.timeout_ms or catalog.limits.default_timeout_ms) / 1000
-    if latest is not None:
-        deadline = min(deadline, latest)
+    if latest < deadline:
+        deadline = latest
     valid = tensors.all_valid(values, spec)
     catalog.check_reply_size(1, outputs, False, spec)
     return Frame(

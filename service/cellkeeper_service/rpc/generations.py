@@ -27,8 +27,8 @@ from cellkeeper_service.errors import Rejection, invalid
 from . import chunk_inputs, fields, tensors
 from .catalog import Catalog
 from .status import to_error, to_position
+from .waiting import Maker
 
-Maker = Callable[[Done], Request] | Rejection
 POLICIES = {
     pb.CarryOverRequest.KEEP: Policy.KEEP,
     pb.CarryOverRequest.RERUN: Policy.RERUN,
@@ -63,7 +63,7 @@ def read_opens(
         content = content_of("Open", b"state" + state)
         return lambda done: Open(key, deadline, done, request_id, expect, ttl_ms, state, content)
 
-    return _each(items, read, catalog, _session)
+    return _each(items, read, catalog)
 
 
 def _ttl_ms(ttl_ms: int, field: str, catalog: Catalog) -> int:
@@ -106,7 +106,7 @@ def read_resets(request: pb.ResetRequest, catalog: Catalog, deadline: float) -> 
         content = content_of("Reset", generation)
         return lambda done: Reset(key, deadline, done, generation, request_id, content)
 
-    return _each(request.items, read, catalog, _session)
+    return _each(request.items, read, catalog)
 
 
 def read_set_states(request: pb.SetStateRequest, catalog: Catalog, deadline: float) -> list[Maker]:
@@ -123,7 +123,7 @@ def read_set_states(request: pb.SetStateRequest, catalog: Catalog, deadline: flo
         content = content_of("SetState", generation, step.to_bytes(8, "little"), state)
         return lambda done: SetState(key, deadline, done, generation, request_id, step, state, content)
 
-    return _each(request.items, read, catalog, _session)
+    return _each(request.items, read, catalog)
 
 
 def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: float) -> list[Maker]:
@@ -151,7 +151,7 @@ def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: f
             key, deadline, done, generation, request_id, target, policy, window, steps, content
         )
 
-    return _each(request.items, read, catalog, _session)
+    return _each(request.items, read, catalog)
 
 
 def read_forks(request: pb.ForkRequest, catalog: Catalog, deadline: float) -> list[Maker]:
@@ -167,7 +167,7 @@ def read_forks(request: pb.ForkRequest, catalog: Catalog, deadline: float) -> li
         content = content_of("Fork", item.source.encode(), b"" if at is None else at)
         return lambda done: Fork(source, deadline, done, target, at, request_id, content)
 
-    return _each(request.items, read, catalog, _target)
+    return _each(request.items, read, catalog, changed="target")
 
 
 def read_deletes(request: pb.DeleteRequest, catalog: Catalog, deadline: float) -> list[Maker]:
@@ -179,7 +179,7 @@ def read_deletes(request: pb.DeleteRequest, catalog: Catalog, deadline: float) -
         generation = fields.generation_bytes(item.generation, field) if item.generation else b""
         return lambda done: Delete(key, deadline, done, generation, field)
 
-    return _each(request.items, read, catalog, _session)
+    return _each(request.items, read, catalog)
 
 
 def write_results(results: Sequence[Any]) -> pb.SessionResults:
@@ -202,9 +202,9 @@ def _each(
     items: Sequence[Any],
     read: Callable[[Any, str], Callable[[Done], Request]],
     catalog: Catalog,
-    changed: Callable[[Any], str],
+    changed: str = "session",
 ) -> list[Maker]:
-    """Returns one maker, or a Rejection, for each item. changed: returns the session that an item changes."""
+    """Returns one maker, or a Rejection, for each item. changed: the field with the session that an item changes."""
     count, limit = len(items), catalog.limits.max_frame_items
     if not 1 <= count <= limit:
         raise invalid("items", f"{count} items", f"1 to {limit}")
@@ -212,19 +212,11 @@ def _each(
     seen: set[str] = set()
     for index, item in enumerate(items):
         try:
-            key = changed(item)
-            if key in seen:
-                raise fields.duplicate(key, f"items[{index}]")
-            seen.add(key)
+            session = getattr(item, changed)
+            if session in seen:
+                raise fields.duplicate(session, f"items[{index}]")
+            seen.add(session)
             makers.append(read(item, f"items[{index}]"))
         except Rejection as rejection:  # noqa: PERF203 - each item fails on its own
             makers.append(rejection)
     return makers
-
-
-def _session(item: Any) -> str:
-    return str(item.session)
-
-
-def _target(item: Any) -> str:
-    return str(item.target)

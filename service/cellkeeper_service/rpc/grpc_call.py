@@ -12,10 +12,13 @@ from typing import Any, NoReturn
 
 import grpc
 
+from cellkeeper_service.errors import Rejection
+
 from . import grpc_core
 from .call_context import EOF
 from .completion_queue import CompletionQueue
 from .method import Method
+from .status import CODES, DETAILS_KEY, to_status
 
 log = logging.getLogger(__name__)
 
@@ -116,9 +119,14 @@ class GrpcCall:
     def cancel(self) -> None:
         grpc_core.cancel(self._call, grpc.StatusCode.CANCELLED, "the server has cancelled the call")
 
+    async def refuse(self, why: Rejection) -> NoReturn:
+        status = to_status(why)
+        await self.abort(CODES[why.reason], status.message, ((DETAILS_KEY, status.SerializeToString()),))
+
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
     ) -> NoReturn:
+        """Ends the call with this status, by raising an exception. As in grpc.aio, whose health service calls it."""
         self._code, self._details, self._trailing = code, details, trailing_metadata
         raise Aborted(code, details)
 

@@ -133,7 +133,9 @@ class HalfSent:
 
     def _end_those_too_many(self, received: dict[str, int]) -> None:
         waiting = {
-            peer: sorted((since, number) for number, one in enumerate(streams) if (since := _counts(one)) is not None)
+            peer: sorted(
+                (one.since, number) for number, one in enumerate(streams) if one.since is not None and not one.is_ended
+            )
             for peer, streams in self._by_peer.items()
             if peer in received
         }
@@ -154,7 +156,3 @@ class HalfSent:
             "has waited longest there"
         )
         stream.finish(Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=RETRY_DELAY_MS))
-
-
-def _counts(stream: OpenStream) -> int | None:
-    return None if stream.is_ended else stream.since

@@ -68,7 +68,7 @@ class Public:
                 await _full(context, f"{MAX_REFLECTIONS} reflection calls are open")
             self._reflections += 1
             try:
-                while (request := await self._request(context)) is not None:
+                while (request := await self._request(context)) is not EOF:
                     yield [reply async for reply in servicer.ServerReflectionInfo(_one(request), context)]
             finally:
                 self._reflections -= 1
@@ -91,18 +91,16 @@ class Public:
 
     async def _first_request(self, context: CallContext) -> Any:
         request = await self._request(context)
-        if request is None:
+        if request is EOF:
             raise asyncio.CancelledError("the caller left before its message arrived")
         return request
 
     async def _request(self, context: CallContext) -> Any:
-        """Returns the next request; None at the end. Ends the call if the request is unacceptable."""
+        """Returns the next request, or EOF. Ends the call if the request is unacceptable."""
         try:
             request = await self._unread.read(context)
         except Rejection as late:
             await abort(context, late)
-        if request is EOF:
-            return None
         if isinstance(request, Malformed):
             await abort(context, request.rejection())
         return request

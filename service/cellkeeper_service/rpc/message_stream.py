@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Generic, TypeVar
 
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Rejection
 
+from . import model_changed
 from .caller import Caller
 from .decoding import Malformed
 
@@ -20,22 +23,19 @@ Out = TypeVar("Out")
 class MessageStream(ABC, Generic[In, Out]):
     """Submits messages in the order in which they arrive, which keeps the order within each session."""
 
-    def __init__(self, caller: Caller, latest: float | None, check: Callable[[Caller], None]) -> None:
-        """latest: the call's deadline in seconds of the monotonic clock, or None.
-
-        check: raises a Rejection if the caller may not continue.
-        """
+    def __init__(self, caller: Caller, core: CoreLoop, meter: Meter, latest: float) -> None:
+        """latest: the call's deadline in seconds of the monotonic clock; infinity if it has none."""
         self._caller = caller
+        self._core = core
+        self._meter = meter
         self._latest = latest
-        self._check = check
-        self._out: deque[tuple[Out, bool] | Rejection | None] = deque()
+        self._out: deque[tuple[Out, bool] | Rejection] = deque()
         self._awaits_out: asyncio.Future[None] | None = None  # asyncio.Queue takes 14 calls for each reply
         self._reader: asyncio.Task[None] | None = None
         self._unreplied = 0  # messages whose last reply has not been sent
         self._most_unreplied = caller.catalog.limits.max_stream_frames
         self._has_room = asyncio.Event()
-        self._ended = False
-        self._finishing = False
+        self._ended = False  # no more messages are read
         self._why: Rejection | None = None
 
     @abstractmethod
@@ -47,10 +47,6 @@ class MessageStream(ABC, Generic[In, Out]):
         """Starts what the message asks for; its replies are passed to `_reply`."""
 
     @abstractmethod
-    def _is_answered(self) -> bool:
-        """Returns True if every message that was read has all of its replies."""
-
-    @abstractmethod
     def _abandon(self) -> None:
         """Called when nobody reads the replies any more."""
 
@@ -60,56 +56,85 @@ class MessageStream(ABC, Generic[In, Out]):
         The stream ends with `why` once all messages read so far are answered. Nothing of the other messages was
         applied.
         """
-        self._finishing = self._ended = True
-        self._why = why
         if self._reader is not None:
             self._reader.cancel()
-            self._end_if_answered()
+        if not self._ended:
+            self._ended, self._why = True, why
+            self._wake()
 
-    async def replies(self, messages: AsyncIterator[In | Malformed]) -> AsyncGenerator[list[Out], None]:
+    async def replies(
+        self, messages: AsyncIterator[In | Malformed], check: Callable[[Caller], None]
+    ) -> AsyncGenerator[list[Out], None]:
         """Yields the replies that are ready, until every message is answered.
+
+        check: raises a Rejection if the caller may not continue.
 
         Bytes that are not a message raise a Rejection, after the replies to the messages before them, because they do
         not say what should be answered.
         """
-        if self._finishing:
-            return
-        reader = self._reader = asyncio.get_running_loop().create_task(self._read(messages))
+        reader = self._reader = asyncio.get_running_loop().create_task(self._read(messages, check))
         try:
-            while True:
+            while self._out or self._unreplied > 0 or not self._ended:
                 if not self._out:
                     self._awaits_out = asyncio.get_running_loop().create_future()
                     await self._awaits_out
                 ready, answered = self._take_ready()
-                if not ready:
-                    end = self._out.popleft()
-                    if isinstance(end, Rejection):
-                        raise end
-                    break
-                yield ready
-                for _ in range(answered):  # only now: a client that does not read its replies cannot cause more of them
-                    self._release()
+                if ready:
+                    yield ready
+                    for _ in range(answered):  # only now: a client that reads no replies cannot cause more of them
+                        self._release()
+                elif self._out and isinstance(end := self._out[0], Rejection):
+                    raise end
+            if self._why is not None:
+                raise self._why
             if reader.done() and not reader.cancelled():
-                reader.result()  # what ended the messages, even if `finish` was called after that
+                reader.result()  # what ended the messages
         finally:
             reader.cancel()
             self._abandon()
 
     def end(self, why: Rejection) -> None:
         """Ends the stream with this status, without waiting for pending messages."""
-        self._put_out(why)
+        self._out.append(why)
+        self._wake()
 
     def _reply(self, reply: Out, is_last: bool = True) -> None:
         """Queues a reply. is_last: its message has no further replies."""
-        self._put_out((reply, is_last))
+        self._out.append((reply, is_last))
+        self._wake()
+
+    def _ask(
+        self,
+        refused: Rejection,
+        message: In,
+        model: str,
+        sessions: Sequence[str],
+        until: float,
+        done: Callable[[list[Rejection]], None],
+    ) -> None:
+        """Calls `done` with the reasons to refuse the message: see model_changed.ask, whose reads the message pays for.
+
+        If the quota does not allow them, the reason is `refused`.
+        """
+        try:
+            charge = self._caller.charge(message)
+        except Rejection:
+            done([refused])
+            return
+
+        def found(reasons: list[Rejection]) -> None:
+            self._caller.release(charge)
+            done(reasons)
+
+        model_changed.ask(refused, self._core, self._caller.catalog, model, sessions, until, found)
 
     def _release(self) -> None:
-        """Makes room for another message."""
+        """Makes room for another message: the last reply to one has been sent, or it gets none."""
         self._unreplied -= 1
         self._has_room.set()
 
-    def _put_out(self, reply: tuple[Out, bool] | Rejection | None) -> None:
-        self._out.append(reply)
+    def _wake(self) -> None:
+        """Lets `replies` look again at what there is to send."""
         awaited = self._awaits_out
         if awaited is not None and not awaited.done():
             awaited.set_result(None)
@@ -124,7 +149,7 @@ class MessageStream(ABC, Generic[In, Out]):
             answered += first[1]
         return ready, answered
 
-    async def _read(self, messages: AsyncIterator[In | Malformed]) -> None:
+    async def _read(self, messages: AsyncIterator[In | Malformed], check: Callable[[Caller], None]) -> None:
         try:
             async for message in messages:
                 if isinstance(message, Malformed):
@@ -132,13 +157,9 @@ class MessageStream(ABC, Generic[In, Out]):
                 while self._unreplied >= self._most_unreplied:
                     self._has_room.clear()
                     await self._has_room.wait()
-                self._unreplied += 1
-                self._check(self._caller)
+                check(self._caller)
                 self._submit(message)
+                self._unreplied += 1
         finally:
             self._ended = True
-            self._end_if_answered()
-
-    def _end_if_answered(self) -> None:
-        if self._ended and self._is_answered():
-            self._put_out(self._why)
+            self._wake()

@@ -51,32 +51,26 @@ def ask(
     The reason is MODEL_CHANGED if the session belongs to a version that is not served, `refused` otherwise. until:
     monotonic seconds.
     """
+    found = [refused] * len(sessions)
+    depends = refused.reason in BY_MODEL and len(sessions) <= catalog.limits.max_frame_items
+    asked = {item: session for item, session in enumerate(sessions) if fields.is_session_id(session)} if depends else {}
     try:
         name, models = catalog.find(model)
     except Rejection:
-        done([refused] * len(sessions))
+        asked = {}
+    if not asked:
+        done(found)
         return
-    if refused.reason not in BY_MODEL or not 1 <= len(sessions) <= catalog.limits.max_frame_items:
-        done([refused] * len(sessions))
-        return
-    found = [refused] * len(sessions)
-    left = 1 + len(sessions)
+    left = len(asked)
 
-    def answered(item: int, result: object) -> None:
+    def answered(item: int, requests: Sequence[GetSession]) -> None:
         nonlocal left
+        result = requests[0].result
         if isinstance(result, SessionReply):
             found[item] = model_changed(result.header, models) or refused
         left -= 1
         if left == 0:
             done(found)
 
-    def done_with(item: int, requests: Sequence[GetSession]) -> None:
-        answered(item, requests[0].result)
-
-    for item, session in enumerate(sessions):
-        if fields.is_session_id(session):
-            key = SessionKey(catalog.tenant, name, session)
-            core.submit(GetSession(key, until, partial(done_with, item)))
-        else:
-            answered(item, None)
-    answered(0, None)
+    for item, session in asked.items():
+        core.submit(GetSession(SessionKey(catalog.tenant, name, session), until, partial(answered, item)))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from math import inf
 from typing import Any
 
 from cellkeeper_service.domain.meter import Meter
@@ -54,19 +55,19 @@ class OpenStreams:
                 stream.finish()
 
     async def serve(
-        self, rpc: str, context: CallContext, make: Callable[[Caller, float | None], MessageStream[Any, Any]]
+        self, rpc: str, context: CallContext, make: Callable[[Caller, float], MessageStream[Any, Any]]
     ) -> AsyncGenerator[list[Any], None]:
         """Yields the replies of one call as they become ready, from its authentication to its status.
 
         make: builds the stream for this caller. Its second argument is the call's deadline in seconds of the monotonic
-        clock, or None.
+        clock; infinity if it has none.
         """
         stream: MessageStream[Any, Any] | None = None
         try:
             caller = self._authenticator.enter(rpc, context)
             if self._finishing:  # the call came just before its connection learned of the shutdown
                 return
-            latest = None
+            latest = inf
             if context.time_remaining() is not None:
                 latest = deadline(context, caller.catalog.limits.default_timeout_ms)
             stream = make(caller, latest)
@@ -78,7 +79,7 @@ class OpenStreams:
             ):
                 messages = self._unread.messages(context, counted.arrived)
                 try:
-                    async with aclosing(stream.replies(messages)) as replies:
+                    async with aclosing(stream.replies(messages, self._authenticator.check)) as replies:
                         async for ready in replies:
                             yield ready
                 finally:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Version
-from cellkeeper_service.core.requests import StateReply
+from cellkeeper_service.core.requests import GetSession, SessionReply, StateReply
 from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.feedback import NamedFeedback
-from cellkeeper_service.domain.record import Header
+from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.errors import invalid
 
 from . import tensors
+from .answering import checked
 from .catalog import MAX_PAGE_SIZE, WireLimits
 from .fields import MAX_SESSION_BYTES
 from .status import shortened, to_position
+from .waiting import reply_to
 
 DEFAULT_PAGE_SIZE = 100
+
+
+async def read_session(core: CoreLoop, key: SessionKey, until: float) -> SessionReply:
+    """Returns the session's current record. Raises a Rejection. until: monotonic seconds."""
+    reply: SessionReply = checked(await reply_to(core, lambda done: GetSession(key, until, done)))
+    return reply
 
 
 def listed(session: str, found: Header | DamagedRecord, hot: bool) -> pb.SessionInfo:

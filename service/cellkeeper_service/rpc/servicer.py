@@ -9,35 +9,21 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.core.generation_requests import OpenReply
-from cellkeeper_service.core.loop import CoreLoop
-from cellkeeper_service.core.requests import Done, GetSession, GetState
-from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.core.requests import GetState
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from . import generations, model_changed, reading
-from .answering import Call, admitted, answering, checked
-from .authenticator import Authenticator
+from .answering import Answering, Call, admitted, answering, checked
 from .call_context import CallContext
 from .caller import Caller
 from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
-from .open_streams import OpenStreams
 from .steps import read_step, write_step
 from .stream import Stream
-from .unread import Unread
-from .waiting import replies_to, reply_to
+from .waiting import Maker, replies_to, reply_to
 
 
-class Servicer:
-    def __init__(
-        self, authenticator: Authenticator, core: CoreLoop, meter: Meter, unread: Unread, streams: OpenStreams
-    ) -> None:
-        self.authenticator = authenticator
-        self.core = core
-        self.meter = meter
-        self.unread = unread
-        self._streams = streams
-
+class Servicer(Answering):
     @answering
     async def Open(self, request: pb.OpenRequest, call: Call) -> pb.OpenResponse:
         (result,) = await self._open(request.model, [request], call, alone=True)
@@ -89,10 +75,10 @@ class Servicer:
         return reply
 
     def StepStream(self, context: CallContext) -> AsyncGenerator[list[pb.StepFrameReply], None]:
-        def make(caller: Caller, latest: float | None) -> Stream:
-            return Stream(caller, self.core, self.meter, latest, self.authenticator.check)
+        def make(caller: Caller, latest: float) -> Stream:
+            return Stream(caller, self.core, self.meter, latest)
 
-        return self._streams.serve("StepStream", context, make)
+        return self.streams.serve("StepStream", context, make)
 
     @answering
     async def Reset(self, request: pb.ResetRequest, call: Call) -> pb.SessionResults:
@@ -128,25 +114,21 @@ class Servicer:
     async def GetState(self, request: pb.GetStateRequest, call: Call) -> pb.GetStateResponse:
         name, _ = call.catalog.find(request.model)
         key, until = call.catalog.key(name, request.session), call.deadline
-
-        def make(done: Done) -> GetState:
-            return GetState(key, until, done)
-
-        return reading.state_response(checked(await reply_to(self.core, make)))
+        reply = await reply_to(self.core, lambda done: GetState(key, until, done))
+        return reading.state_response(checked(reply))
 
     @answering
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.SessionInfo:
         name, _ = call.catalog.find(request.model)
-        key, until = call.catalog.key(name, request.session), call.deadline
-
-        def make(done: Done) -> GetSession:
-            return GetSession(key, until, done)
-
-        reply = checked(await reply_to(self.core, make))
+        key = call.catalog.key(name, request.session)
+        reply = await reading.read_session(self.core, key, call.deadline)
         return reading.session_info(request.session, reply.header, reply.hot)
 
     @answering
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
+        return await self._page(request, call)
+
+    async def _page(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
         name, _ = call.catalog.find(request.model)
         limit = reading.page_size(request, call.catalog.limits)
         try:
@@ -186,10 +168,10 @@ class Servicer:
             makers[index] = why
         return await self._results(makers, call)
 
-    async def _change(self, makers: list[generations.Maker], call: Call) -> pb.SessionResults:
+    async def _change(self, makers: list[Maker], call: Call) -> pb.SessionResults:
         return generations.write_results(await self._results(makers, call))
 
-    async def _results(self, makers: list[generations.Maker], call: Call) -> list[Any]:
+    async def _results(self, makers: list[Maker], call: Call) -> list[Any]:
         """Returns one result, or a Rejection, for each item. Counts the items that are refused here."""
         for index, why in call.charge.refused.items() if call.charge else ():
             makers[index] = why

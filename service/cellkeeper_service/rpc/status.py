@@ -108,8 +108,7 @@ def shortened(text: str, most_bytes: int = MAX_TEXT_BYTES) -> str:
 async def abort(context: CallContext, rejection: Rejection, method: str = "") -> NoReturn:
     """Ends the call with the rejection's status, and logs it. method: the RPC's name for the log."""
     note_refused(context, method, rejection.reason, CODES[rejection.reason].name)
-    details = to_status(rejection).SerializeToString()
-    await context.abort(CODES[rejection.reason], shortened(rejection.message), ((DETAILS_KEY, details),))
+    await context.refuse(rejection)
 
 
 def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:

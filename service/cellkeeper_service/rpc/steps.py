@@ -55,9 +55,9 @@ def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str, chunk_ste
 def write_step(reply: StepReply) -> pb.StepResponse:
     spec: ModelSpec = reply.served.spec
     values = reply.outputs
-    outputs = [tensors.to_tensor(one.name, values[one.name]) for one in spec.outputs if one.name in values]
+    outputs = [tensors.to_tensor(output, values[output.name]) for output in spec.outputs if output.name in values]
     if reply.state is not None:
-        outputs += tensors.state_tensors(reply.state, spec, "state.")
+        outputs += tensors.state_tensors(reply.state, spec, fields.STATE_PREFIX)
     return pb.StepResponse(
         outputs=outputs,
         position=to_position(reply.position),

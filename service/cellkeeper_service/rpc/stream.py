@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
@@ -12,9 +11,7 @@ from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection, internal_error
 
-from . import model_changed
 from .caller import Caller
-from .charges import Charge
 from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
 from .message_stream import MessageStream
@@ -26,20 +23,10 @@ log = logging.getLogger(__name__)
 class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
     """One open StepStream."""
 
-    def __init__(
-        self,
-        caller: Caller,
-        core: CoreLoop,
-        meter: Meter,
-        latest: float | None,
-        check: Callable[[Caller], None],
-    ) -> None:
+    def __init__(self, caller: Caller, core: CoreLoop, meter: Meter, latest: float) -> None:
         """See MessageStream."""
-        super().__init__(caller, latest, check)
-        self._core = core
-        self._meter = meter
+        super().__init__(caller, core, meter, latest)
         self._open: set[FrameReplies] = set()
-        self._asking = 0  # refused frames whose sessions' records are being read
 
     def announce_end(self) -> None:
         """Asks the client to send no more frames.
@@ -48,9 +35,6 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
         """
         why = Rejection(Reason.DRAINING, "the server is shutting down; send no more on this stream", retry_delay_ms=100)
         self._reply(pb.StepFrameReply(frame_error=to_error(why)), is_last=False)
-
-    def _is_answered(self) -> bool:
-        return not self._open and not self._asking
 
     def _abandon(self) -> None:
         for replies in self._open:
@@ -69,12 +53,12 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
             self._reply(pb.StepFrameReply(frame_id=message.frame_id, frame_error=error, last=True))
             return
 
-        charge: Charge | None = None
-        over: Rejection | None = None
         try:
             charge = self._caller.charge(message)
-        except Rejection as rejection:
-            over = rejection
+        except Rejection as over:
+            self._meter.frame("out", len(frame))
+            self._reply(refused_items(message.frame_id, [over] * len(frame), self._meter))
+            return
 
         def send(reply: pb.StepFrameReply) -> None:
             self._meter.frame("out", len(reply.items) // 4 + len(reply.errors))
@@ -82,36 +66,19 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
             if reply.last:
                 self._caller.release(charge)
                 self._open.discard(replies)
-                self._end_if_answered()
 
         replies = FrameReplies(message.frame_id, frame, send, whole=False)
         self._open.add(replies)
-        if over is not None:
-            replies.refuse_all(over, self._meter)
-        else:
-            replies.submit(self._core, self._meter, charge.refused if charge else {})
+        replies.submit(self._core, self._meter, charge.refused if charge else {})
 
     def _refuse(self, message: pb.StepFrame, refused: Rejection) -> None:
-        charge: Charge | None = None
-
         def done(reasons: list[Rejection]) -> None:
-            self._caller.release(charge)
-            self._asking -= 1
             if set(reasons) <= {refused}:
                 self._meter.rejected(refused.reason.value)
                 reply = pb.StepFrameReply(frame_id=message.frame_id, frame_error=to_error(refused), last=True)
             else:
                 reply = refused_items(message.frame_id, reasons, self._meter)
             self._reply(reply)
-            self._end_if_answered()
 
-        self._asking += 1
-        try:
-            charge = self._caller.charge(message)
-        except Rejection:
-            done([])
-            return
-        catalog = self._caller.catalog
-        until = time.monotonic() + catalog.limits.default_timeout_ms / 1000
-        until = until if self._latest is None else min(until, self._latest)
-        model_changed.ask(refused, self._core, catalog, message.model, message.sessions, until, done)
+        until = min(time.monotonic() + self._caller.catalog.limits.default_timeout_ms / 1000, self._latest)
+        self._ask(refused, message, message.model, message.sessions, until, done)

@@ -14,26 +14,18 @@ from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.domain.spec import InputSpec, ModelSpec, TensorSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
-DTYPES: dict[int, np.dtype[Any]] = {
+DTYPES: dict[pb.DataType, np.dtype[Any]] = {
     pb.FLOAT32: np.dtype("<f4"),
     pb.FLOAT64: np.dtype("<f8"),
     pb.FLOAT16: np.dtype("<f2"),
     pb.INT32: np.dtype("<i4"),
     pb.INT64: np.dtype("<i8"),
 }
+WIRE_DTYPES = {dtype.name: wire for wire, dtype in DTYPES.items()}
 FEW = 64
 """Up to this number of values, checking a list is faster than numpy."""
 MAX_AXES = 64
 """No model's tensor has more."""
-
-WIRE_DTYPES = {
-    "float32": pb.FLOAT32,
-    "float64": pb.FLOAT64,
-    "float16": pb.FLOAT16,
-    "int32": pb.INT32,
-    "int64": pb.INT64,
-}
-_WIRE_DTYPES = {np.dtype(name).newbyteorder("<"): wire for name, wire in WIRE_DTYPES.items()}
 
 
 def sizes(shape: Sequence[int]) -> Sequence[int]:
@@ -49,17 +41,6 @@ def shape_text(step_shape: Sequence[int]) -> str:
     return f"[T{''.join(f', {size}' for size in step_shape)}]"
 
 
-def read_inputs(
-    data: bytes, dtype: pb.DataType, step_shape: Sequence[int], steps: int, spec: ModelSpec, prefix: str = ""
-) -> Array:
-    """Returns [steps, *spec.input.shape]. Raises a Rejection if dtype, shape or byte count are not the model's.
-
-    Accepts floats or integers of any width, as the model has them. Floats are converted to the model's dtype; integers
-    keep theirs, and `check_values` decides later, chunk by chunk, whether they fit. prefix: for field names in errors.
-    """
-    return read_tensor(data, dtype, step_shape, steps, spec.input, prefix, "inputs")
-
-
 def read_tensor(
     data: bytes,
     dtype: pb.DataType,
@@ -69,7 +50,13 @@ def read_tensor(
     prefix: str,
     data_field: str,
 ) -> Array:
-    """Returns [steps, *wanted.shape], see `read_inputs`. prefix, data_field: for field names in errors."""
+    """Returns [steps, *wanted.shape]. Raises a Rejection if dtype, shape or byte count are not those of `wanted`.
+
+    Accepts floats or integers of any width, as the model has them. Floats are converted to the model's dtype; integers
+    keep theirs, and `check_values` decides later, chunk by chunk, whether they fit.
+
+    wanted: one of the model's inputs. prefix, data_field: for field names in errors.
+    """
     if tuple(step_shape[:]) != wanted.shape:
         raise invalid(f"{prefix}shape", shape_text(step_shape), shape_text(wanted.shape))
     came_as = DTYPES.get(dtype)
@@ -96,7 +83,7 @@ def packed(values: Mapping[str, Array], steps: int) -> Array:
 
 def read_known(data: bytes, dtype: pb.DataType, steps: int, features: int, spec: ModelSpec) -> Array:
     """Returns [steps, features] in the model's dtype: the features that the caller supplies for rolled time steps.
-    `dtype` is one that `read_inputs` has accepted. Raises a Rejection."""
+    `dtype` is one that `read_tensor` has accepted. Raises a Rejection."""
     count = steps * features * DTYPES[dtype].itemsize
     if len(data) != count:
         expected = f"{count} bytes: {features} features that the caller supplies, for {steps} time steps"
@@ -154,12 +141,7 @@ def _valid(values: Array, part: InputSpec) -> NDArray[np.bool_]:
 
 def input_bytes(values: Array, spec: ModelSpec) -> bytes:
     """Returns checked values as raw bytes in the model's dtype; heads are computed on these."""
-    return in_model_dtype(values, spec).tobytes()
-
-
-def in_model_dtype(values: Array, spec: ModelSpec) -> Array:
-    """Returns checked values in the model's dtype."""
-    return values.astype(spec.input.numpy_dtype, copy=False)
+    return values.astype(spec.input.numpy_dtype, copy=False).tobytes()
 
 
 def all_valid(values: Array, spec: ModelSpec) -> bool:
@@ -175,10 +157,8 @@ def all_valid(values: Array, spec: ModelSpec) -> bool:
     return bool(np.count_nonzero(np.isfinite(values)) == values.size)
 
 
-def to_tensor(name: str, values: Array) -> pb.Tensor:
-    if values.dtype not in _WIRE_DTYPES:
-        values = values.astype(values.dtype.newbyteorder("<"))
-    return pb.Tensor(name=name, dtype=_WIRE_DTYPES[values.dtype], shape=values.shape, data=values.tobytes())
+def to_tensor(spec: TensorSpec, values: Array) -> pb.Tensor:
+    return pb.Tensor(name=spec.name, dtype=WIRE_DTYPES[spec.dtype], shape=values.shape, data=values.tobytes())
 
 
 def split_state(state: bytes, spec: ModelSpec) -> list[tuple[TensorSpec, bytes]]:

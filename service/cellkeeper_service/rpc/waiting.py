@@ -13,6 +13,9 @@ from cellkeeper_service.errors import Rejection
 
 from .call_context import CallContext
 
+Maker = Callable[[Done], Request] | Rejection
+"""Builds a request around its `done`; or why there is none."""
+
 
 def deadline(context: CallContext, default_timeout_ms: int) -> float:
     """Returns the call's deadline, or the default if it has none, in seconds of the monotonic clock."""
@@ -35,7 +38,7 @@ async def reply_to(core: CoreLoop, make: Callable[[Done], Request]) -> Any:
         raise
 
 
-async def replies_to(core: CoreLoop, makers: list[Callable[[Done], Request] | Rejection]) -> list[Any]:
+async def replies_to(core: CoreLoop, makers: Sequence[Maker]) -> list[Any]:
     """Returns the results of several requests, in order; a Rejection in place of a request is its own result."""
     loop = asyncio.get_running_loop()
     requests: list[Request] = []

@@ -24,7 +24,6 @@ from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.store_calls import StoreCalls
 from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.store import Store
-from cellkeeper_service.engine.load import load_engine, warm
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
@@ -57,6 +56,7 @@ from cellkeeper_service.server.reload import HangUps, Reloader
 from cellkeeper_service.server.versions import (
     Costs,
     expected_cost,
+    load,
     load_engines,
     make_models,
     serve_version,
@@ -270,17 +270,14 @@ def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, m
     names = {served.spec.fingerprint: name for name, versions in models.items() for served in versions}
     folders = [Path(folder) for folder in settings.models]
 
-    def load(bundle: Bundle, between: Callable[[], None]) -> Version:
-        limits = settings.max_batch, settings.threads
-        engine = load_engine(bundle, settings.device, *limits, between, settings.trial_call_ms, settings.precision)
-        costs[engine.spec.fingerprint] = warm(engine)
-        return serve_version(engine, settings, len(folders))
+    def load_version(bundle: Bundle, between: Callable[[], None]) -> Version:
+        return serve_version(load(bundle, settings, costs, between), settings, len(folders))
 
     return Reloader(
         folders,
         [names[fingerprint] for fingerprint in list(costs)],
         models,
-        load,
+        load_version,
         keep=settings.keep_versions,
         count=meter.reloaded,
         on_change=lambda: show_models(models, meter),

@@ -68,7 +68,7 @@ def make_front(
     servicer.about = About(version, store, asks, told, recent, time.monotonic())
     host, _ = split_address(settings.http_listen, "--http-listen")
     guard = Guard(host, checks_host=not settings.tokens and not settings.tls_client_ca)
-    return HttpFront(servicer, streams, models, wire, limits, guard, meter, certificates)
+    return HttpFront(servicer, models, wire, limits, guard, meter, certificates)
 
 
 async def start_front(front: HttpFront, settings: Settings, *, share_port: bool) -> str:

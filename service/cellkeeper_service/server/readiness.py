@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as OutOfTime
 from threading import Event
+from typing import Any
 
 LIVE_SECONDS = 5.0
 """An event loop that runs no callback within this time counts as stuck: ticks take milliseconds, and a slow store does
@@ -21,10 +22,10 @@ class Readiness:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._reach_store: Callable[[], Awaitable[str]] | None = None
+        self._reach_store: Callable[[], Coroutine[Any, Any, str]] | None = None
         self._ending = False
 
-    def serving(self, reach_store: Callable[[], Awaitable[str]]) -> None:
+    def serving(self, reach_store: Callable[[], Coroutine[Any, Any, str]]) -> None:
         """Call in the event loop that serves. reach_store: returns why the store does not answer; empty if it does."""
         self._loop = asyncio.get_running_loop()
         self._reach_store = reach_store
@@ -61,11 +62,7 @@ class Readiness:
             return ENDING
         if dead := self.why_dead():
             return dead
-
-        async def ask() -> str:
-            return await reach_store()
-
-        asking = ask()
+        asking = reach_store()
         try:
             asked = asyncio.run_coroutine_threadsafe(asking, loop)
         except RuntimeError:  # the loop was closed just now

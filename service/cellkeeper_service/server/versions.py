@@ -12,7 +12,7 @@ from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.engine.load import load_engine, warm
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.metrics import ModelRow, PrometheusMeter
-from cellkeeper_service.model.bundle import read_bundle
+from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.server.config import Settings
 
 MAX_SLOTS = 1 << 18
@@ -24,19 +24,17 @@ Costs = dict[bytes, dict[int, float]]
 
 def load_engines(settings: Settings) -> tuple[list[Engine], Costs]:
     """Loads the engines of all bundles, and measures what their calls cost. Raises StartError."""
-    engines, costs = [], {}
-    for folder in settings.models:
-        engine = load_engine(
-            read_bundle(Path(folder)),
-            settings.device,
-            settings.max_batch,
-            settings.threads,
-            trial_call_ms=settings.trial_call_ms,
-            precision=settings.precision,
-        )
-        costs[engine.spec.fingerprint] = warm(engine)
-        engines.append(engine)
-    return engines, costs
+    costs: Costs = {}
+    return [load(read_bundle(Path(folder)), settings, costs) for folder in settings.models], costs
+
+
+def load(bundle: Bundle, settings: Settings, costs: Costs, between: Callable[[], None] = lambda: None) -> Engine:
+    """Loads a bundle's engine, and measures into `costs` what its calls cost. between: see load_engine. Raises
+    StartError."""
+    limits = settings.max_batch, settings.threads
+    engine = load_engine(bundle, settings.device, *limits, between, settings.trial_call_ms, settings.precision)
+    costs[engine.spec.fingerprint] = warm(engine)
+    return engine
 
 
 def make_models(engines: list[Engine], settings: Settings) -> dict[str, Models]:

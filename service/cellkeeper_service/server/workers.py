@@ -8,9 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 
 from cellkeeper_service.address import address_text, check_free
@@ -37,18 +37,15 @@ def serve_workers(settings: Settings) -> int:
             "workers: got several with --store memory:, which processes cannot share; use sqlite: or redis:"
         )
     allow_connections(settings)  # each worker asks again; but what none of them can start with is said once
-    host, port = split_address(settings.listen, "--listen")
     merged = MergedMetrics(settings.workers * len(devices))
     place = split_address(settings.metrics_listen, "--metrics-listen")
     probes = merged.why_dead, merged.why_not_ready
     with (
-        _reserve(host, port, "--listen") as held,
-        _reserve_http(settings) as held_http,
+        _reserved(settings.listen, "--listen") as listen,
+        _reserved(settings.http_listen, "--http-listen") if settings.http_listen else nullcontext("") as http_listen,
         closing(MetricsServer(merged.exposition, *place, *probes)) as metrics,
     ):
-        own = replace(settings, listen=_address(host, held))
-        if held_http is not None:
-            own = replace(own, http_listen=_address(split_address(settings.http_listen, "--http-listen")[0], held_http))
+        own = replace(settings, listen=listen, http_listen=http_listen)
         workers: list[subprocess.Popen[str]] = []
         pipes: list[int] = []
         stopping = threading.Event()
@@ -161,28 +158,18 @@ def _start(settings: Settings) -> tuple[subprocess.Popen[str], int]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, held_back)
 
 
-def _reserve_http(settings: Settings) -> AbstractContextManager[socket.socket | None]:
-    """Reserves the port of the HTTP front, if there is one."""
-    if not settings.http_listen:
-        return nullcontext()
-    return _reserve(*split_address(settings.http_listen, "--http-listen"), "--http-listen")
-
-
-def _reserve(host: str, port: int, flag: str) -> socket.socket:
-    """Binds the port without listening, so that it stays reserved while workers come and go."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    held = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        check_free(host, port)  # SO_REUSEPORT would let this bind to the port of another server that sets it too
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((host, port))
-    except OSError as error:
-        held.close()
-        raise StartError(
-            f"cannot listen on {address_text(host, port)} ({error}); choose another with {flag}"
-        ) from error
-    return held
-
-
-def _address(host: str, held: socket.socket) -> str:
-    return address_text(host, held.getsockname()[1])
+@contextmanager
+def _reserved(address: str, flag: str) -> Iterator[str]:
+    """Binds the port without listening, so that it stays reserved while workers come and go. Yields the address, with
+    the port that was taken if it asked for a free one."""
+    host, port = split_address(address, flag)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as held:
+        try:
+            check_free(host, port)  # SO_REUSEPORT would let this bind to the port of another server that sets it too
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.bind((host, port))
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {address_text(host, port)} ({error}); choose another with {flag}"
+            ) from error
+        yield address_text(host, held.getsockname()[1])

@@ -47,7 +47,7 @@ class Call:
     def cancel(self) -> None:
         raise NotImplementedError
 
-    async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
+    async def refuse(self, why: Rejection) -> NoReturn:
         raise NotImplementedError
 
 

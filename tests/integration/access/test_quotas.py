@@ -79,18 +79,18 @@ def test_a_session_counts_until_it_may_be_forgotten() -> None:
 
 def test_a_quota_that_changes_keeps_what_was_counted() -> None:
     allowances = Allowances(Quota(inflight=2), WINDOW_S, Time(), 200)
-    allowance = allowances.of("a", {})
+    allowance = allowances.of("a")
     allowance.take(2, 0)
     refusal(allowance)
     allowances.renew({"a": Quota(inflight=3)})
     allowance.take(1, 0)
     refusal(allowance)
-    assert allowances.of("a", {}) is allowance
+    assert allowances.of("a") is allowance
 
 
 @pytest.fixture(scope="module")
 def tokens() -> dict[str, tuple[str, str]]:
-    return {name: entry(name, "step,read") for name in ("small", "few", "slow", "other")}
+    return {name: entry(name, "step,read") for name in ("", "small", "few", "slow", "other")}
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,7 @@ def server(
 ) -> Iterator[ForkedServer]:
     file = tmp_path_factory.mktemp("tokens") / "tokens"
     quotas = [
+        "quota tenant= sessions=1",
         "quota tenant=small sessions=2 inflight=2",
         "quota tenant=few sessions=2",
         "quota tenant=slow steps_per_second=1",
@@ -153,6 +154,15 @@ def test_one_session_too_many_is_refused_and_its_neighbours_go_on(
     assert small.begin(names[2])[0] == "OK"
     with Client(server.target, token=tokens["small"][0]) as client, pytest.raises(QuotaExceeded):
         client.session("one too many")
+
+
+def test_the_tenant_without_a_name_has_its_quota_from_the_start(
+    channel: grpc.Channel, tokens: dict[str, tuple[str, str]]
+) -> None:
+    nobody = As(channel, tokens[""][0])
+    assert nobody.begin("first")[0] == "OK"
+    code, text = nobody.begin("second")
+    assert (code, b"quota sessions: " in text) == ("RESOURCE_EXHAUSTED", True)
 
 
 def test_one_session_too_many_is_one_items_error_in_the_calls_that_take_items(

@@ -37,10 +37,6 @@ class Prometheus:
             for rule in group["rules"]
         }
 
-    def firing(self) -> set[str]:
-        """Returns the names of the firing alerts."""
-        return {one["labels"]["alertname"] for one in self._get("alerts")["alerts"] if one["state"] == "firing"}
-
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Returns the samples of an instant query. Raises ValueError with Prometheus' message if that refuses it."""
         try:

@@ -115,10 +115,10 @@ def docker(*words: str) -> str:
     return ran.stdout
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
+def wait_until(condition: Callable[[], bool], what: str) -> None:
     """Raises CheckFailed if the condition does not become true in time."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + WAIT_SECONDS
     while not condition():
         if time.monotonic() > until:
-            raise CheckFailed(f"waited {seconds:.0f} s for {what}")
+            raise CheckFailed(f"waited {WAIT_SECONDS:.0f} s for {what}")
         time.sleep(0.25)

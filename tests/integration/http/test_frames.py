@@ -15,7 +15,7 @@ from aiohttp import web
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.rpc.call_context import EOF
-from cellkeeper_service.rpc.http.frame_call import FrameCall
+from cellkeeper_service.rpc.http.socket_call import FrameCall
 
 from testing.forked_server import ForkedServer
 from tests.integration.access.tenants import entry

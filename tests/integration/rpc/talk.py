@@ -15,10 +15,10 @@ from .calls import Api, Chunk, Result, frame_message, from_frames
 class Talk:
     """A context manager. Sends frames of one item each, distinguished by their frame_id."""
 
-    def __init__(self, api: Api, timeout_s: float = 60.0) -> None:
+    def __init__(self, api: Api) -> None:
         self._api = api
         self._frames: queue.SimpleQueue[pb.StepFrame | None] = queue.SimpleQueue()
-        self._call: Any = api.stub.StepStream(iter(self._frames.get, None), timeout=timeout_s)
+        self._call: Any = api.stub.StepStream(iter(self._frames.get, None), timeout=60)
         self._sent = 0
         self.asked_to_end: list[pb.Error] = []  # how often, and why, the server asked for the end
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from dataclasses import fields, replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def nobody(step: Any) -> None:
 
 
 def read(message: pb.StepFrame) -> Frame:
-    return read_frame(message, Catalog({"m": models()}, WireLimits()), latest=None, needs_positions=True)
+    return read_frame(message, Catalog({"m": models()}, WireLimits()), latest=inf, needs_positions=True)
 
 
 def message(count: int, steps: list[int], acked: list[int] | None = None, **more: Any) -> pb.StepFrame:

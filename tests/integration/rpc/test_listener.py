@@ -129,11 +129,6 @@ async def echo(call: Any) -> bytes:
     return bytes(await call.read())
 
 
-async def forever(call: Any) -> bytes:
-    await asyncio.Event().wait()
-    return b""
-
-
 async def ask(start: Any, data: bytes = b"", **how: Any) -> list[bytes]:
     """Sends one message, and returns the replies. Raises what the call ends with."""
     how.setdefault("timeout", SECONDS)

@@ -6,6 +6,7 @@ Either would hold the event loop, which serves everybody, for many seconds, and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import grpc
@@ -17,7 +18,7 @@ from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.field_count import has_more_fields
 from cellkeeper_service.rpc.frames import read_frame
 from cellkeeper_service.rpc.kserve.input_tensors import read_tensors
-from cellkeeper_service.rpc.kserve.layouts import BATCH
+from cellkeeper_service.rpc.kserve.tensor_names import TensorNames
 from cellkeeper_service.rpc.steps import read_step
 from cellkeeper_service.rpc.tensors import MAX_AXES, read_state
 from google.protobuf.message import DecodeError, Message
@@ -112,7 +113,7 @@ def of_step() -> None:
 
 def of_frame() -> None:
     message = pb.StepFrame(model="m", sessions=["s"], dtype=pb.INT32, step_shape=AXES, inputs=bytes(4))
-    read_frame(message, CATALOG, latest=None, needs_positions=False)
+    read_frame(message, CATALOG, latest=inf, needs_positions=False)
 
 
 def of_state() -> None:
@@ -123,7 +124,8 @@ def of_state() -> None:
 def of_kserve() -> None:
     spec = CATALOG.spec("m")
     tensor = inference_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="INT32", shape=AXES)
-    read_tensors(inference_pb2.ModelInferRequest(inputs=[tensor]), {"x": spec.input}, BATCH, spec, CATALOG, "m")
+    names = TensorNames(spec, {spec.input.name: "x"})
+    read_tensors(inference_pb2.ModelInferRequest(inputs=[tensor]), names, spec, CATALOG)
 
 
 @pytest.mark.parametrize("read", [of_step, of_frame, of_state, of_kserve])

@@ -7,6 +7,7 @@ import gc
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from math import inf
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ class Fixture:
         self.server = Server()
         self.taken = 0
         catalog = Catalog(self.server.models, WireLimits(max_stream_frames=2))
-        self.stream = Stream(Caller(ANYBODY, catalog), self.server.loop, Meter(), None, lambda caller: None)
+        self.stream = Stream(Caller(ANYBODY, catalog), self.server.loop, Meter(), inf)
         self.server.loop.start()
 
     async def frames(self, count: int, model: str = "", fails: bool = False) -> AsyncIterator[pb.StepFrame]:
@@ -46,7 +47,7 @@ class Fixture:
             raise OSError("the frames ended badly")
 
     async def replies(self, frames: AsyncIterator[pb.StepFrame]) -> AsyncGenerator[pb.StepFrameReply, None]:
-        async with aclosing(self.stream.replies(frames)) as replies:
+        async with aclosing(self.stream.replies(frames, lambda caller: None)) as replies:
             async for ready in replies:
                 for reply in ready:
                     yield reply
@@ -60,7 +61,7 @@ class Fixture:
 def test_replies_that_are_not_read_hold_back_the_frames(model: str) -> None:
     async def test() -> None:
         fixture = Fixture()
-        replies = fixture.stream.replies(fixture.frames(20, model))
+        replies = fixture.stream.replies(fixture.frames(20, model), lambda caller: None)
         read = 0
         async for ready in replies:
             assert all(reply.last for reply in ready)

@@ -33,10 +33,10 @@ def predicted(bundle: Path, inputs: np.ndarray) -> np.ndarray:
     return values
 
 
-def refusals(api: Api, session: str, at: Position, inputs: np.ndarray = INPUTS) -> Sequence[Result]:
+def refusals(api: Api, session: str, at: Position) -> Sequence[Result]:
     """Returns the refusals of a step and of a peek in each way, with position and without."""
-    found = [api.send(way, Chunk(session, inputs, at), peek=peek) for way in WAYS for peek in (False, True)]
-    return [*found, api.send("unary", Chunk(session, inputs)), api.send("batch", Chunk(session, inputs))]
+    found = [api.send(way, Chunk(session, INPUTS, at), peek=peek) for way in WAYS for peek in (False, True)]
+    return [*found, api.send("unary", Chunk(session, INPUTS)), api.send("batch", Chunk(session, INPUTS))]
 
 
 def test_the_record_picks_its_version_and_a_version_that_is_not_served_is_refused(

@@ -88,11 +88,6 @@ class Vault:
             client.delete(name)
             client.rpush(old_key(name), header.packed)
 
-    def put_string(self, session: str) -> None:
-        """Redis: replaces the session's list by a string."""
-        with redis.Redis(port=urlsplit(self.url).port or 0) as client:
-            client.set(redis_key(SessionKey("", self._api.model, session)), "none of ours")
-
     def execute(self, statement: str, parameters: Sequence[object]) -> None:
         """SQLite: executes one statement, in which `record` is that of the session, the last parameter."""
         *before, session = parameters

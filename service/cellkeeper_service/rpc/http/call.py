@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Any, NoReturn
 
-import grpc
 from aiohttp import web
 
-from cellkeeper_service.errors import invalid
+from cellkeeper_service.errors import Rejection, invalid
 from cellkeeper_service.rpc.authenticator import HEADER, SCHEME
 from cellkeeper_service.rpc.call_context import EOF
 from cellkeeper_service.rpc.call_log import REQUEST_ID
 from cellkeeper_service.rpc.catalog import Catalog
-from cellkeeper_service.rpc.status import DETAILS_KEY
 
 from . import fields, replies
 from .asked import TIMEOUT, Asked, read_body, read_path, read_query
@@ -31,12 +29,11 @@ Reader = Callable[[Asked, Catalog], Any]
 
 
 class Ended(Exception):
-    """Ends the call with this status. error: the object that explains it, as replies.error writes it."""
+    """Ends the call with a rejection that was counted and logged. error: as replies.error writes it."""
 
-    def __init__(self, code: str, message: str, details: bytes) -> None:
-        super().__init__(message)
-        self.code = code
-        self.error = replies.error_of_status(code, message, details)
+    def __init__(self, why: Rejection) -> None:
+        super().__init__(why.message)
+        self.error = replies.rejection(why)
 
 
 class HttpCall:
@@ -115,11 +112,8 @@ class HttpCall:
         if self.request.transport is not None:
             self.request.transport.abort()
 
-    async def abort(
-        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
-    ) -> NoReturn:
-        packed = dict(trailing_metadata).get(DETAILS_KEY, b"")
-        raise Ended(code.name, details, packed if isinstance(packed, bytes) else b"")
+    async def refuse(self, why: Rejection) -> NoReturn:
+        raise Ended(why)
 
 
 class JsonCall(HttpCall):

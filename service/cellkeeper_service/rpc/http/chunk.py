@@ -34,18 +34,18 @@ def put_chunk(chunk: Chunk, value: Any, spec: ModelSpec, field: str = "inputs") 
     chunk.shape.extend(values.shape)
 
 
-def put_frame(frame: pb.StepFrame, value: Any, spec: ModelSpec, field: str = "inputs") -> None:
+def put_frame(frame: pb.StepFrame, value: Any, spec: ModelSpec) -> None:
     """Fills in a frame of one item, including its steps. Raises a Rejection."""
     if not spec.inputs:
-        values = _steps(value, spec.input, field)
+        values = _steps(value, spec.input, "inputs")
         frame.steps.append(values.shape[0] if values.ndim else 0)
         frame.dtype, frame.inputs = _dtype_of(values), values.tobytes()
         frame.step_shape.extend(values.shape[1:])
         return
-    given = _by_name(value, spec.inputs, field)
+    given = _by_name(value, spec.inputs, "inputs")
     counts = {part.name: values.shape[0] if values.ndim else 0 for part, values in given}
     if len(set(counts.values())) > 1:
-        raise invalid(field, f"time steps {counts}", "the same number for each input")
+        raise invalid("inputs", f"time steps {counts}", "the same number for each input")
     frame.steps.append(next(iter(counts.values())))
     for part, values in given:
         data, shape = values.tobytes(), values.shape[1:]

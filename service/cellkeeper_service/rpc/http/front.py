@@ -15,7 +15,6 @@ from cellkeeper_service.core.models import Models
 from cellkeeper_service.errors import Reason, Rejection, internal_error, invalid
 from cellkeeper_service.rpc.call_log import note_refused
 from cellkeeper_service.rpc.catalog import REST_BYTES, Catalog, WireLimits
-from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.status import CODES
 from cellkeeper_service.rpc.tls import Certificates
 
@@ -70,7 +69,6 @@ class HttpFront:
     def __init__(
         self,
         servicer: HttpServicer,
-        streams: OpenStreams,
         models: Mapping[str, Models],
         wire: WireLimits,
         limits: FrontLimits,
@@ -88,7 +86,7 @@ class HttpFront:
         self._patience = limits.message_timeout_ms / 1000
         self._openapi = document(servicer.about.version)
         self._console = read_console()
-        sockets = Sockets(servicer, streams, self._catalog, limits.max_body_bytes, wire)
+        sockets = Sockets(servicer, self._catalog, limits.max_body_bytes, wire)
         app = web.Application(middlewares=[self._around])
         app.on_response_prepare.append(add_headers)
         handlers: dict[tuple[str, str], Handler] = {
@@ -127,20 +125,19 @@ class HttpFront:
     def _answering(self, route: Route) -> Handler:
         handler: Callable[[HttpCall], Awaitable[Any]] = getattr(self._servicer, route.rpc)
 
+        def read(asked: Asked) -> Any:
+            message = route.read(asked, self._catalog)
+            asked.body.end()
+            return message
+
         async def answer(request: web.Request) -> web.StreamResponse:
-            read: list[Asked] = []
-
-            def message(asked: Asked) -> Any:
-                read.append(asked)
-                return route.read(asked, self._catalog)
-
-            call = JsonCall(request, route.path, list(route.query), message, self._limits.max_body_bytes)
+            call = JsonCall(request, route.path, list(route.query), read, self._limits.max_body_bytes)
             try:
                 reply = await asyncio.wait_for(handler(call), self._seconds(call))
             except asyncio.TimeoutError:
                 raise Rejection(Reason.DEADLINE_PASSED, "the request was not answered by its deadline") from None
-            written = route.write(reply, read[0])
-            status = replies.status_of(written["error"]["code"]) if "error" in written else 200
+            written = route.write(reply)
+            status = replies.HTTP_STATUS[written["error"]["code"]] if "error" in written else 200
             return json_response(status, write_json(written))
 
         return answer

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .asked import TIMEOUT
+from .call import JSON_TYPE
 from .json_text import write_json
 from .replies import HTTP_STATUS
 from .routes import DOCUMENT, ROUTES, SOCKETS, Route, Socket
 from .schemas import COUNT, SCHEMAS, TEXT, ref
 
-JSON_TYPE = "application/json"
 NAMES = {
     "model": "a served model",
     "session": "1 to 256 bytes of UTF-8, percent-encoded; a slash is %2F",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import grpc
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2
 
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Header
 from cellkeeper_service.errors import Rejection
+from cellkeeper_service.rpc.fields import STATE_PREFIX
 from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.tensors import DTYPES, WIRE_DTYPES
 
@@ -20,7 +20,6 @@ from .arrays import write_array
 from .field_names import json_name
 from .json_text import integer
 
-STATE_PREFIX = "state."
 NAMES = {wire: name for name, wire in WIRE_DTYPES.items()}
 HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
@@ -66,29 +65,8 @@ def error(message: pb.Error, *, alone: bool = False) -> dict[str, Any]:
     }
 
 
-def error_of_status(code: str, message: str, packed: bytes) -> dict[str, Any]:
-    """Returns the same for the status of a call. packed: the google.rpc.Status that every gRPC call carries."""
-    found = pb.Error(code=code_pb2.Code.Value(code), message=message)
-    for one in status_pb2.Status.FromString(packed).details:
-        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-        if one.Unpack(info):
-            found.MergeFrom(pb.Error(reason=info.reason, field=info.metadata["field"]))
-            if "step" in info.metadata:
-                found.position.generation = bytes.fromhex(info.metadata["generation"])
-                found.position.step = int(info.metadata["step"])
-                found.position.head = bytes.fromhex(info.metadata["head"])
-        elif one.Unpack(retry):
-            found.retry_delay_ms = retry.retry_delay.ToMilliseconds()
-    return error(found)
-
-
 def rejection(why: Rejection) -> dict[str, Any]:
     return error(to_error(why))
-
-
-def status_of(code: str | grpc.StatusCode) -> int:
-    """Returns the HTTP status."""
-    return HTTP_STATUS[code if isinstance(code, str) else code.name]
 
 
 def position(message: pb.Position | Position) -> dict[str, Any]:
@@ -179,8 +157,12 @@ def result(message: pb.SessionResult, *, alone: bool = False) -> dict[str, Any]:
     return {"deleted": message.deleted}
 
 
-def results(messages: Sequence[pb.SessionResult]) -> dict[str, Any]:
-    return {"results": [result(message) for message in messages]}
+def results(reply: pb.SessionResults) -> dict[str, Any]:
+    return {"results": [result(message) for message in reply.results]}
+
+
+def models(reply: pb.ListModelsResponse) -> dict[str, Any]:
+    return {"models": [model(info) for info in reply.models]}
 
 
 def model(info: pb.ModelInfo) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Converts JSON requests to the messages that gRPC clients send: one function for each route."""
+"""Converts JSON requests to the messages that gRPC clients send: one function for each route.
+
+Whoever calls it ends the body, which refuses the fields that the function has not read.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,6 @@ def open_session(asked: Asked, catalog: Catalog) -> pb.OpenRequest:
         request.ttl_ms = body.integer("ttl_ms")
     if body.has("initial_state"):
         request.initial_state.extend(_states(body, "initial_state", _spec(asked, catalog)))
-    body.end()
     return request
 
 
@@ -43,14 +45,12 @@ def step(asked: Asked, catalog: Catalog) -> pb.StepRequest:
     request = _step(asked, catalog)
     if asked.body.has("acked"):
         request.acked = asked.body.integer("acked")
-    asked.body.end()
     return request
 
 
 def peek(asked: Asked, catalog: Catalog) -> pb.StepRequest:
     request = _step(asked, catalog)
     request.peek = True
-    asked.body.end()
     return request
 
 
@@ -61,7 +61,6 @@ def forecast(asked: Asked, catalog: Catalog) -> pb.StepRequest:
     check_reply(charged_steps(request) + request.rollout_steps, request.outputs, _spec(asked, catalog), catalog)
     if body.has("known"):
         put_known(request, body.value("known", "numbers"), _spec(asked, catalog), body.name("known"))
-    body.end()
     return request
 
 
@@ -82,15 +81,14 @@ def set_state(asked: Asked, catalog: Catalog) -> pb.SetStateRequest:
         step=body.integer("step"),
         state=_states(body, "states", _spec(asked, catalog)),
     )
-    body.end()
     return pb.SetStateRequest(model=asked.model, items=[item])
 
 
 def reset(asked: Asked, catalog: Catalog) -> pb.ResetRequest:
     body = asked.body
-    generation, request_id = body.raw("generation", 16), body.request_id()
-    body.end()
-    item = pb.ResetRequest.Item(session=asked.session, generation=generation, request_id=request_id)
+    item = pb.ResetRequest.Item(
+        session=asked.session, generation=body.raw("generation", 16), request_id=body.request_id()
+    )
     return pb.ResetRequest(model=asked.model, items=[item])
 
 
@@ -99,7 +97,6 @@ def fork(asked: Asked, catalog: Catalog) -> pb.ForkRequest:
     item = pb.ForkRequest.Item(source=asked.session, target=body.text("target"), request_id=body.request_id())
     if body.has("position"):
         item.position.CopyFrom(body.position("position"))
-    body.end()
     return pb.ForkRequest(model=asked.model, items=[item])
 
 
@@ -124,7 +121,6 @@ def carry_over(asked: Asked, catalog: Catalog) -> pb.CarryOverRequest:
     spec = _spec(asked, catalog)
     for at, value in enumerate(items[: catalog.limits.max_frame_items + 1]):  # one too many gets refused for it
         request.items.append(_carried(Fields(value, f"items[{at}]."), spec))
-    body.end()
     return request
 
 

@@ -24,7 +24,7 @@ def refusal(error: dict[str, Any]) -> web.Response:
         headers["WWW-Authenticate"] = "Bearer"
     if "retry_delay_ms" in error["details"]:
         headers["Retry-After"] = str(-(-error["details"]["retry_delay_ms"] // 1000))
-    return json_response(replies.status_of(error["code"]), write_json({"error": error}), headers)
+    return json_response(replies.HTTP_STATUS[error["code"]], write_json({"error": error}), headers)
 
 
 def plain_refusal(plain: web.HTTPException) -> web.Response:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
 from cellkeeper_service.rpc.catalog import Catalog
 
 from . import replies, requests, servicer
@@ -32,7 +34,7 @@ class Route:
     rpc: str
     summary: str
     read: Callable[[Asked, Catalog], Any]
-    write: Callable[[Any, Asked], dict[str, Any]]
+    write: Callable[[Any], dict[str, Any]]
     reply: str
     body: str = ""
     query: dict[str, str] = field(default_factory=dict)
@@ -53,40 +55,12 @@ class Socket:
     query: dict[str, str] = field(default_factory=dict)
 
 
-def _as_it_is(reply: dict[str, Any], asked: Asked) -> dict[str, Any]:
+def _as_it_is(reply: dict[str, Any]) -> dict[str, Any]:
     return reply
 
 
-def _one(reply: Any, asked: Asked) -> dict[str, Any]:
+def _one(reply: pb.SessionResults) -> dict[str, Any]:
     return replies.result(reply.results[0], alone=True)
-
-
-def _opened(reply: Any, asked: Asked) -> dict[str, Any]:
-    return replies.opened(reply)
-
-
-def _step(reply: Any, asked: Asked) -> dict[str, Any]:
-    return replies.step(reply)
-
-
-def _state(reply: Any, asked: Asked) -> dict[str, Any]:
-    return replies.state(reply)
-
-
-def _models(reply: Any, asked: Asked) -> dict[str, Any]:
-    return {"models": [replies.model(info) for info in reply.models]}
-
-
-def _model(reply: Any, asked: Asked) -> dict[str, Any]:
-    return replies.model(reply)
-
-
-def _listing(reply: Any, asked: Asked) -> dict[str, Any]:
-    return replies.listing(reply, asked.model)
-
-
-def _results(reply: Any, asked: Asked) -> dict[str, Any]:
-    return replies.results(reply.results)
 
 
 LISTED = {
@@ -112,24 +86,24 @@ ROUTES = (
     Route("GET", "/v1/now", "GetNow", "Figures of this server process over the last minutes.", servicer.nothing,
           _as_it_is, "Now"),
     Route("GET", "/v1/models", "ListModels", "Every served version; the first of a name takes new sessions.",
-          requests.list_models, _models, "Models"),
-    Route("GET", "/v1/models/{model}", "GetModel", "One version of a model.", requests.get_model, _model, "Model",
-          query=FINGERPRINT),
+          requests.list_models, replies.models, "Models"),
+    Route("GET", "/v1/models/{model}", "GetModel", "One version of a model.", requests.get_model, replies.model,
+          "Model", query=FINGERPRINT),
     Route("POST", "/v1/models/{model}/carry-over", "CarryOver", "Carries sessions over to another version.",
-          requests.carry_over, _results, "Results", body="CarryOver"),
+          requests.carry_over, replies.results, "Results", body="CarryOver"),
     Route("GET", SESSIONS, "ListSessions", "Sessions by a prefix of their ids, in no particular order.",
-          requests.list_sessions, _listing, "Listing", query=LISTED),
+          requests.list_sessions, _as_it_is, "Listing", query=LISTED),
     Route("GET", SESSION, "GetSession", "A session's record.", requests.get_session, _as_it_is, "Session"),
     Route("DELETE", SESSION, "Delete", "Ends the generation.", requests.delete, _one, "Deleted", query=ENDED),
     Route("POST", SESSION + "/open", "Open", "Creates the session, or continues it where it is.",
-          requests.open_session, _opened, "Opened", body="Open"),
+          requests.open_session, replies.opened, "Opened", body="Open"),
     Route("POST", SESSION + "/step", "Step", "Applies one chunk; exactly once if it has a position.",
-          requests.step, _step, "Stepped", body="Step"),
-    Route("POST", SESSION + "/peek", "Step", "What the chunk would return; nothing is applied.", requests.peek, _step,
-          "Stepped", body="Peek"),
+          requests.step, replies.step, "Stepped", body="Step"),
+    Route("POST", SESSION + "/peek", "Step", "What the chunk would return; nothing is applied.", requests.peek,
+          replies.step, "Stepped", body="Peek"),
     Route("POST", SESSION + "/forecast", "Step", "A peek that continues with the model's own predictions.",
-          requests.forecast, _step, "Stepped", body="Forecast"),
-    Route("GET", SESSION + "/state", "GetState", "The committed state.", requests.get_state, _state, "State"),
+          requests.forecast, replies.step, "Stepped", body="Forecast"),
+    Route("GET", SESSION + "/state", "GetState", "The committed state.", requests.get_state, replies.state, "State"),
     Route("PUT", SESSION + "/state", "SetState", "Begins a new generation with this state.", requests.set_state, _one,
           "Moved", body="SetState"),
     Route("GET", SESSION + "/log", "GetLog", "The last inputs that the record has, and their outputs.",

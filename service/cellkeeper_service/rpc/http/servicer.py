@@ -18,7 +18,7 @@ from . import replies
 from .asked import Asked
 from .fields import query as number
 from .json_text import integer
-from .session_log import Wanted, last_steps, most_steps, read_session
+from .session_log import Wanted, last_steps, most_steps
 
 DEFAULT_LOG_STEPS = 64
 
@@ -68,7 +68,7 @@ class HttpServicer(Servicer):
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> dict[str, Any]:  # type: ignore[override]
         name, models = call.catalog.find(request.model)
         key = call.catalog.key(name, request.session)
-        reply = await read_session(self.core, key, call.deadline)
+        reply = await reading.read_session(self.core, key, call.deadline)
         served = models.find(reply.header.fingerprint)
         info = reading.session_info(request.session, reply.header, reply.hot)
         return {
@@ -79,12 +79,16 @@ class HttpServicer(Servicer):
         }
 
     @answering
+    async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> dict[str, Any]:  # type: ignore[override]
+        return replies.listing(await self._page(request, call), request.model)
+
+    @answering
     async def GetLog(self, request: LogAsked, call: Call) -> dict[str, Any]:
         catalog = call.catalog
         name, _ = catalog.find(request.model)
         outputs, _ = catalog.wanted(request.outputs, catalog.spec(name))
         key = catalog.key(name, request.session)
-        found = await read_session(self.core, key, call.deadline)
+        found = await reading.read_session(self.core, key, call.deadline)
         wanted = Wanted(outputs, False, request.steps)
         found, steps = await last_steps(self.core, call.caller, key, found, wanted, call.deadline)
         if isinstance(steps, Rejection):

@@ -9,15 +9,16 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.core.loop import CoreLoop
-from cellkeeper_service.core.requests import Done, GetSession, GetState, SessionReply, Step
+from cellkeeper_service.core.requests import GetState, SessionReply, Step
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.errors import Reason, Rejection, invalid
 from cellkeeper_service.rpc.answering import checked
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import REST_BYTES, Catalog
+from cellkeeper_service.rpc.reading import read_session
 from cellkeeper_service.rpc.tensors import state_tensors
-from cellkeeper_service.rpc.waiting import replies_to, reply_to
+from cellkeeper_service.rpc.waiting import Maker, replies_to
 
 from . import replies
 from .arrays import write_array
@@ -41,17 +42,7 @@ class Wanted:
     steps: int
 
 
-async def read_session(core: CoreLoop, key: SessionKey, until: float) -> SessionReply:
-    """Returns the session's current record. Raises a Rejection. until: monotonic seconds."""
-
-    def make(done: Done) -> GetSession:
-        return GetSession(key, until, done)
-
-    reply: SessionReply = checked(await reply_to(core, make))
-    return reply
-
-
-def first_step(record: Record, most: int, seen: Position | None = None) -> int:
+def first_step(record: Record, most: int, seen: Position | None) -> int:
     """Returns the first of the last `most` steps that the record holds and that follow `seen`."""
     at, first = record.position, record.header.checkpoint_step
     if seen is not None and seen.generation == at.generation and seen.step <= at.step:
@@ -120,17 +111,14 @@ async def _computed_again(
     steps = record.position.step - first
     inputs = record.inputs(first, record.position.step)
     at = Position(record.position.generation, first, record.head_at(first))
-
-    def step(done: Done) -> Step:
-        return Step(key, until, done, inputs, steps, at, None, True, wanted.outputs, False)
-
-    def state(done: Done) -> GetState:
-        return GetState(key, until, done)
-
-    makers = [*([step] if steps and wanted.outputs else []), *([state] if wanted.state else [])]
+    makers: list[Maker] = []
+    if steps and wanted.outputs:
+        makers.append(lambda done: Step(key, until, done, inputs, steps, at, None, True, wanted.outputs, False))
+    if wanted.state:
+        makers.append(lambda done: GetState(key, until, done))
     charge = caller.charge(pb.StepRequest(model=key.model, session=key.session, shape=[steps]), entered=1)
     try:
-        results = await replies_to(core, list(makers))
+        results = await replies_to(core, makers)
     finally:
         caller.release(charge)
     for result in results:

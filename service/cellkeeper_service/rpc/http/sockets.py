@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from aiohttp import WSCloseCode, web
@@ -14,19 +15,16 @@ from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.decoding import decoder
 from cellkeeper_service.rpc.encoding import encoder
-from cellkeeper_service.rpc.message_stream import MessageStream
-from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.stream import Stream
 
 from .asked import Asked
 from .call import Ended
 from .fields import Fields
-from .frame_call import FrameCall
 from .handshake import unopened_socket
 from .json_text import write_json
 from .routes import FRAMES, STREAM, WATCH
 from .servicer import HttpServicer
-from .socket_call import SocketCall, StepCall
+from .socket_call import FrameCall, SocketCall, StepCall
 from .step_socket import Opened, StepSocket, read_frame, write_reply
 from .watch import Watch, watch_asked
 
@@ -38,8 +36,6 @@ CODES = {
 }
 """By the name of the gRPC code; for all others POLICY_VIOLATION (1008)."""
 
-Make = Callable[[Caller, float | None], MessageStream[Any, Any]]
-
 
 class Sockets:
     """The handlers of WebSockets.
@@ -47,11 +43,8 @@ class Sockets:
     catalog: with the limits for JSON replies. most_bytes: of one JSON message of a client. wire: the limits of frames.
     """
 
-    def __init__(
-        self, servicer: HttpServicer, streams: OpenStreams, catalog: Catalog, most_bytes: int, wire: WireLimits
-    ) -> None:
+    def __init__(self, servicer: HttpServicer, catalog: Catalog, most_bytes: int, wire: WireLimits) -> None:
         self._servicer = servicer
-        self._streams = streams
         self._catalog = catalog
         self._most = most_bytes
         self._max_frame_bytes = wire.max_message_bytes
@@ -60,7 +53,7 @@ class Sockets:
 
     async def step(self, request: web.Request) -> web.StreamResponse:
         """Serves STREAM, from its opening to its end."""
-        servicer, catalog = self._servicer, self._catalog
+        catalog = self._catalog
         socket = await self._open(request)
 
         def begin() -> Opened:
@@ -74,9 +67,6 @@ class Sockets:
 
         call = StepCall(request, STREAM.path, socket, begin, read, catalog.limits.max_stream_frames)
 
-        def make(caller: Caller, latest: float | None) -> StepSocket:
-            return StepSocket(caller, servicer.core, servicer.meter, latest, servicer.authenticator.check)
-
         async def send(reply: Any) -> None:
             leaving = call.answered(reply.frame_id, write_reply(reply))
             for written in leaving:
@@ -84,11 +74,10 @@ class Sockets:
             if reply.frame_id:
                 call.left(len(leaving))
 
-        return await self._serve(call, STREAM.rpc, make, send)
+        return await self._serve(call, STREAM.rpc, StepSocket, send)
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
         """Serves WATCH, from its opening to its end."""
-        servicer = self._servicer
         socket = await self._open(request)
         call = SocketCall(
             request,
@@ -97,30 +86,16 @@ class Sockets:
             socket,
             lambda: watch_asked(Asked(call.path, call.query), self._catalog),
         )
-        watches: list[Watch] = []
-
-        def make(caller: Caller, latest: float | None) -> Watch:
-            watches.append(Watch(caller, servicer.core, servicer.meter, servicer.authenticator.check))
-            return watches[0]
-
-        async def send(update: dict[str, Any]) -> None:
-            await _send(socket, update)
-            watches[0].sent()
-
-        return await self._serve(call, WATCH.rpc, make, send)
+        return await self._serve(call, WATCH.rpc, Watch, partial(_send, socket))
 
     async def frames(self, request: web.Request) -> web.StreamResponse:
         """Serves FRAMES, from its opening to its end."""
-        servicer = self._servicer
         socket = unopened_socket(request, self._max_frame_bytes)
-
-        def make(caller: Caller, latest: float | None) -> Stream:
-            return Stream(caller, servicer.core, servicer.meter, latest, servicer.authenticator.check)
 
         async def send(reply: pb.StepFrameReply) -> None:
             await socket.send_bytes(self._encode(reply))
 
-        return await self._serve(FrameCall(request, FRAMES.path, socket, self._decode), FRAMES.rpc, make, send)
+        return await self._serve(FrameCall(request, FRAMES.path, socket, self._decode), FRAMES.rpc, Stream, send)
 
     async def _open(self, request: web.Request) -> web.WebSocketResponse:
         """Opens the socket. Raises a Rejection if the request is not a valid handshake.
@@ -133,23 +108,34 @@ class Sockets:
         return socket
 
     async def _serve(
-        self, call: SocketCall | FrameCall, rpc: str, make: Make, send: Callable[[Any], Any]
+        self,
+        call: SocketCall | FrameCall,
+        rpc: str,
+        kind: type[Stream] | type[Watch],
+        send: Callable[[Any], Awaitable[None]],
     ) -> web.StreamResponse:
-        """Serves the call, and closes the socket. Raises Ended, or a Rejection, if the socket was never opened."""
+        """Serves the call as a stream of that kind, and closes the socket.
+
+        Raises Ended, or a Rejection, if the socket was never opened.
+        """
         socket = call.socket
+
+        def make(caller: Caller, latest: float) -> Stream | Watch:
+            return kind(caller, self._servicer.core, self._servicer.meter, latest)
+
         try:
-            replies: AsyncGenerator[list[Any], None] = self._streams.serve(rpc, call, make)
+            replies: AsyncGenerator[list[Any], None] = self._servicer.streams.serve(rpc, call, make)
             async with aclosing(replies):
                 async for ready in replies:
                     for reply in ready:
                         await send(reply)
-            ending = self._streams.ending
+            ending = self._servicer.streams.ending
             code = WSCloseCode.GOING_AWAY if ending else WSCloseCode.OK
             text = "the server is shutting down" if ending else ""
         except Ended as ended:
             if not socket.prepared:
                 raise
-            code, text = CODES.get(ended.code, WSCloseCode.POLICY_VIOLATION), ended.error["reason"]
+            code, text = CODES.get(ended.error["code"], WSCloseCode.POLICY_VIOLATION), ended.error["reason"]
             try:
                 await _send(socket, {"error": ended.error})
             except ConnectionError:

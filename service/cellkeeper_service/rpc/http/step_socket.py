@@ -11,6 +11,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.fields import STATE_PREFIX
 from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.stream import Stream
 from cellkeeper_service.rpc.tensors import DTYPES
@@ -90,7 +91,7 @@ def write_reply(reply: pb.StepFrameReply) -> dict[str, Any]:
         values = np.frombuffer(column.data, DTYPES[column.dtype])
         if column.per_item:
             state = {"dtype": replies.NAMES[column.dtype], "shape": list(column.shape)}
-            name = column.name.removeprefix(replies.STATE_PREFIX)
+            name = column.name.removeprefix(STATE_PREFIX)
             written.setdefault("states", {})[name] = {**state, "data": write_array(values.reshape(column.shape))}
         else:
             written["outputs"][column.name] = write_array(values.reshape(-1, *column.shape))

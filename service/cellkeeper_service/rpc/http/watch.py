@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ from cellkeeper_service.rpc.message_stream import MessageStream
 
 from . import fields, replies
 from .asked import Asked
-from .session_log import Wanted, last_steps, most_steps, read_session
+from .session_log import Wanted, last_steps, most_steps
 
 log = logging.getLogger(__name__)
 
@@ -69,29 +68,21 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
     The record is read again only once the last update has been sent, so a client that reads slowly causes few reads.
     """
 
-    def __init__(self, caller: Caller, core: CoreLoop, meter: Meter, check: Callable[[Caller], None]) -> None:
-        super().__init__(caller, None, check)
-        self._core = core
-        self._meter = meter
+    def __init__(self, caller: Caller, core: CoreLoop, meter: Meter, latest: float) -> None:
+        """See MessageStream."""
+        super().__init__(caller, core, meter, latest)
         self._task: asyncio.Task[None] | None = None
-        self._left = asyncio.Event()
 
     def announce_end(self) -> None:
         """Ends the watch; updates already sent remain true."""
         self.finish()
-
-    def sent(self) -> None:
-        """Records that the last update has been sent."""
-        self._left.set()
-
-    def _is_answered(self) -> bool:
-        return True
 
     def _abandon(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
     def _submit(self, message: WatchAsked) -> None:
+        self._release()  # the message itself gets no reply
         self._task = asyncio.get_running_loop().create_task(self._watch(message), name="watch")
 
     async def _watch(self, asked: WatchAsked) -> None:
@@ -106,7 +97,7 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
             began = time.monotonic()
             why: Rejection | None = None
             try:
-                found = await read_session(self._core, key, self._until(catalog))
+                found = await reading.read_session(self._core, key, self._until(catalog))
                 if found.record.position != seen:
                     reached, update = await self._update(key, found, seen, wanted, catalog)
                     await self._send(update)
@@ -137,9 +128,11 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
         return found.record.position, {**info, "log": replies.log_size(found.header), **steps}
 
     async def _send(self, update: dict[str, Any]) -> None:
-        self._left.clear()
-        self._reply(update, is_last=False)
-        await self._left.wait()
+        """Returns when the update has been sent."""
+        self._unreplied += 1
+        self._has_room.clear()
+        self._reply(update)
+        await self._has_room.wait()
 
     def _until(self, catalog: Catalog) -> float:
         return time.monotonic() + catalog.limits.default_timeout_ms / 1000

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import invalid
+from cellkeeper_service.rpc.fields import STATE_PREFIX
 
 from .refusals import refuse
-from .tensor_names import STATE_PREFIX
 
 PARAMETER = "classification"
 MAX_CLASSES = 1024

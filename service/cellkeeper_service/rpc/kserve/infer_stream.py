@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cellkeeper_proto.kserve import inference_pb2 as pb
@@ -13,7 +13,6 @@ from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.requests import Step
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection, internal_error
-from cellkeeper_service.rpc import model_changed
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.charges import Charge
 from cellkeeper_service.rpc.message_stream import MessageStream
@@ -46,17 +45,13 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
         meter: Meter,
         service: Service,
         statistics: Statistics,
-        latest: float | None,
-        check: Callable[[Caller], None],
+        latest: float,
     ) -> None:
         """See MessageStream."""
-        super().__init__(caller, latest, check)
-        self._core = core
-        self._meter = meter
+        super().__init__(caller, core, meter, latest)
         self._service = service
         self._statistics = statistics
         self._open: dict[Step, _Taken] = {}
-        self._asking = 0  # refused requests whose sessions' records are being read
 
     def announce_end(self) -> None:
         """Ends the stream once everything read is answered. The protocol has no message to announce it."""
@@ -67,17 +62,13 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
         text = "the server is shutting down; retry on another replica, or here after the restart"
         super().finish(why or Rejection(Reason.DRAINING, text, retry_delay_ms=100))
 
-    def _is_answered(self) -> bool:
-        return not self._open and not self._asking
-
     def _abandon(self) -> None:
         for step in self._open:
             step.gone = True
 
     def _submit(self, message: pb.ModelInferRequest) -> None:
         came, catalog = time.monotonic(), self._caller.catalog
-        latest = came + catalog.limits.default_timeout_ms / 1000
-        latest = latest if self._latest is None else min(latest, self._latest)
+        latest = min(came + catalog.limits.default_timeout_ms / 1000, self._latest)
         try:
             asked = read_infer(message, catalog, self._service)
         except Rejection as refused:
@@ -113,7 +104,6 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
             except Exception:
                 log.exception("the reply to a request of a stream could not be built")
                 self._fail(taken.asked.key.model, taken.asked.identifier, internal_error(), taken.came)
-        self._end_if_answered()
 
     def _answer(self, step: Step, taken: _Taken) -> None:
         asked, reply = taken.asked, step.reply()
@@ -128,24 +118,13 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
 
     def _refuse(self, message: pb.ModelInferRequest, refused: Rejection, came: float, latest: float) -> None:
         """Refuses with `refused`, or with a better reason from the session's record (see model_changed.ask)."""
-        charge: Charge | None = None
 
         def done(reasons: list[Rejection]) -> None:
-            self._caller.release(charge)
-            self._asking -= 1
             why = reasons[0] if reasons else refused
             self._meter.rejected(why.reason.value)
             self._fail(message.model_name, message.id, why, came)
-            self._end_if_answered()
 
-        self._asking += 1
-        try:
-            charge = self._caller.charge(message)
-        except Rejection:
-            done([])
-            return
-        sessions = session_asked(message)
-        model_changed.ask(refused, self._core, self._caller.catalog, message.model_name, sessions, latest, done)
+        self._ask(refused, message, message.model_name, session_asked(message), latest, done)
 
     def _fail(self, model: str, identifier: str, why: Rejection, came: float) -> None:
         self._statistics.failed(model, time.monotonic() - came)

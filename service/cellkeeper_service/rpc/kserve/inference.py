@@ -16,13 +16,14 @@ from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import invalid
 from cellkeeper_service.rpc import tensors
 from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.fields import STATE_PREFIX
 
 from .classification import write_classes
 from .input_tensors import read_values
 from .parameters import Parameters, read_parameters
 from .refusals import refuse, unknown_model
 from .signature import VERSION, Signature, Signatures
-from .tensor_names import STATE_PREFIX, TensorNames
+from .tensor_names import TensorNames
 
 CONTINUES = Sequenced()
 MAX_ID_BYTES = 1024

@@ -17,8 +17,8 @@ from cellkeeper_service.rpc import tensors
 from cellkeeper_service.rpc.catalog import Catalog
 
 from .datatypes import CONTENT_TYPES, CONTENTS, DTYPES, KNOWN, NAMES
-from .layouts import Layout
 from .refusals import refuse, request_id
+from .tensor_names import TensorNames
 
 InferInput = pb.ModelInferRequest.InferInputTensor
 
@@ -39,27 +39,22 @@ class InputTensor:
 
 
 def read_tensors(
-    request: pb.ModelInferRequest,
-    names: Mapping[str, TensorSpec],
-    layout: Layout,
-    spec: ModelSpec,
-    catalog: Catalog,
-    model: str,
+    request: pb.ModelInferRequest, names: TensorNames, spec: ModelSpec, catalog: Catalog
 ) -> tuple[tuple[InputTensor, ...], int, bool]:
     """Returns the request's tensors in the order of the model's inputs, without reading their values.
 
     Also returns how many time steps they have, and whether they have a time dimension, which the outputs then have too.
-    names: the model's inputs by the clients' names. Raises a Rejection.
+    names: of the model. Raises a Rejection.
     """
-    said = request_id(request.id)
-    given = _each_once(request, names, model, said)
-    steps, has_time = _steps_of(given, names, layout, model, said)
+    inputs, model = names.inputs, request.model_name
+    given = _each_once(request, inputs)
+    steps, has_time = _steps_of(request, given, names)
     for name, (tensor, _) in given.items():
-        if not _takes(tensor.datatype, names[name]):
+        if not _takes(tensor.datatype, inputs[name]):
             came = tensor.datatype if tensor.datatype in KNOWN else "<invalid>"
             text = (
-                f"{said}inference input '{name}' data-type is '{came}', but model '{model}' expects "
-                f"'{NAMES[names[name].dtype]}'"
+                f"{request_id(request)}inference input '{name}' data-type is '{came}', but model '{model}' expects "
+                f"'{NAMES[inputs[name].dtype]}'"
             )
             raise refuse(text, "inputs.datatype")
     catalog.check_steps(steps, spec, "inputs.shape")
@@ -72,7 +67,7 @@ def read_tensors(
             raise refuse(text, "inputs.contents")
         dtype = DTYPES[tensor.datatype]
         nbytes = prod(tensor.shape) * dtype.itemsize
-        found.append(InputTensor(name, at, names[name], tensor.datatype, dtype, nbytes))
+        found.append(InputTensor(name, at, inputs[name], tensor.datatype, dtype, nbytes))
     return tuple(found), steps, has_time
 
 
@@ -106,7 +101,7 @@ def _check_size(nbytes: int, tensor: InputTensor, request: pb.ModelInferRequest)
     """Raises a Rejection if the tensor came with more or fewer bytes than its shape says."""
     if nbytes != tensor.nbytes:
         text = (
-            f"{request_id(request.id)}input byte size mismatch for input '{tensor.name}' for model "
+            f"{request_id(request)}input byte size mismatch for input '{tensor.name}' for model "
             f"'{request.model_name}'. Expected {tensor.nbytes}, got {nbytes}"
         )
         raise refuse(text, "inputs")
@@ -124,11 +119,9 @@ def _values(data: bytes, tensor: InputTensor, steps: int) -> Array:
     return values.reshape(steps, *tensor.part.shape)
 
 
-def _each_once(
-    request: pb.ModelInferRequest, names: Mapping[str, TensorSpec], model: str, said: str
-) -> dict[str, tuple[InferInput, int]]:
+def _each_once(request: pb.ModelInferRequest, names: Mapping[str, TensorSpec]) -> dict[str, tuple[InferInput, int]]:
     """Returns the model's inputs by name, in the model's order, each with its index in the request."""
-    inputs = request.inputs
+    inputs, model = request.inputs, request.model_name
     for tensor in inputs if len(inputs) == len(names) else ():
         if tensor.name not in names:
             raise refuse(f"unexpected inference input '{tensor.name}' for model '{model}'", "inputs.name")
@@ -136,8 +129,8 @@ def _each_once(
     if sorted(came) != sorted(names):
         missing = ",".join(repr(name) for name in names if name not in came)
         text = (
-            f"{said}expected {len(names)} inputs but got {len(inputs)} inputs for model '{model}'. Got input(s) "
-            f"[{','.join(map(repr, came))}], but missing required input(s) [{missing}]. Please provide "
+            f"{request_id(request)}expected {len(names)} inputs but got {len(inputs)} inputs for model '{model}'. Got "
+            f"input(s) [{','.join(map(repr, came))}], but missing required input(s) [{missing}]. Please provide "
             "all required input(s)."
         )
         raise refuse(text, "inputs")
@@ -149,16 +142,10 @@ def _each_once(
 
 
 def _steps_of(
-    given: Mapping[str, tuple[InferInput, int]],
-    names: Mapping[str, TensorSpec],
-    layout: Layout,
-    model: str,
-    said: str,
+    request: pb.ModelInferRequest, given: Mapping[str, tuple[InferInput, int]], names: TensorNames
 ) -> tuple[int, bool]:
     """Returns how many time steps the tensors have, which must agree, and whether they have a time dimension."""
-    found = {
-        name: _tensor_steps(tensor, name, names[name].shape, layout, model, said) for name, (tensor, _) in given.items()
-    }
+    found = {name: _tensor_steps(request, tensor, names) for name, (tensor, _) in given.items()}
     first = next(iter(found))
     for name, steps in found.items():
         if steps != found[first]:
@@ -167,34 +154,31 @@ def _steps_of(
     return found[first]
 
 
-def _tensor_steps(
-    tensor: InferInput, name: str, step_shape: tuple[int, ...], layout: Layout, model: str, said: str
-) -> tuple[int, bool]:
+def _tensor_steps(request: pb.ModelInferRequest, tensor: InferInput, names: TensorNames) -> tuple[int, bool]:
+    name, model, layout, step_shape = tensor.name, request.model_name, names.layout, names.inputs[tensor.name].shape
     shape = tuple(tensors.sizes(tensor.shape))
     if shape and min(shape) < 0:
         text = (
-            f"{said}All input dimensions should be specified for input '{name}' for model '{model}', got {_text(shape)}"
+            f"{request_id(request)}All input dimensions should be specified for input '{name}' for model '{model}', "
+            f"got {_text(shape)}"
         )
         raise refuse(text, "inputs.shape")
     expected = layout.expected(step_shape)
     has_time = len(shape) == len(expected[0])
     lead = len(shape) - len(step_shape)
+
+    def unexpected() -> Rejection:
+        text = f"{request_id(request)}unexpected shape for input '{name}' for model '{model}'. "
+        return refuse(f"{text}Expected {' or '.join(map(_text, expected))}, got {_text(shape)}", "inputs.shape")
+
     if len(shape) not in map(len, expected) or shape[lead:] != step_shape:
-        raise _unexpected(shape, expected, name, model, said)
+        raise unexpected()
     if layout.batch and shape[0] != 1:
         text = f"inference request to model '{model}' must specify batch-size 1 due to requirements of sequence batcher"
         raise refuse(text, "inputs.shape")
     if has_time and not layout.timed and shape[lead - 1] != 1:
-        raise _unexpected(shape, expected, name, model, said)
+        raise unexpected()
     return (shape[lead - 1], True) if has_time else (1, False)
-
-
-def _unexpected(shape: Sequence[int], expected: Sequence[Sequence[int]], name: str, model: str, said: str) -> Rejection:
-    text = (
-        f"{said}unexpected shape for input '{name}' for model '{model}'. "
-        f"Expected {' or '.join(map(_text, expected))}, got {_text(shape)}"
-    )
-    return refuse(text, "inputs.shape")
 
 
 def _text(shape: Sequence[int]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cellkeeper_proto.kserve import inference_pb2 as pb
+
 from cellkeeper_service.errors import Reason, Rejection
 
 POSITION_STEP = "position.step"
@@ -36,6 +38,6 @@ def in_tritons_words(refused: Rejection, sequence: str, model: str) -> Rejection
     return refused
 
 
-def request_id(identifier: str) -> str:
+def request_id(request: pb.ModelInferRequest) -> str:
     """Returns the prefix with which Triton begins errors about a request's tensors."""
-    return f"[request id: {identifier or '<id_unknown>'}] "
+    return f"[request id: {request.id or '<id_unknown>'}] "

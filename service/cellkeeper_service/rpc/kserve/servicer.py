@@ -10,16 +10,16 @@ import grpc
 from cellkeeper_proto.kserve import inference_pb2 as pb
 
 from cellkeeper_service.core.loop import CoreLoop
-from cellkeeper_service.core.requests import Done, Step
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.rpc import model_changed
-from cellkeeper_service.rpc.answering import Call, Decided, admitted, answering
+from cellkeeper_service.rpc.answering import Answering, Call, Decided, admitted, answering
 from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.call_context import CallContext
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import WireLimits
 from cellkeeper_service.rpc.decoding import methods
+from cellkeeper_service.rpc.grpc_call import GrpcCall
 from cellkeeper_service.rpc.method import Method
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.unread import Unread
@@ -58,7 +58,7 @@ class About:
     ready: Callable[[], Awaitable[str]]
 
 
-class KServeServicer:
+class KServeServicer(Answering):
     def __init__(
         self,
         authenticator: Authenticator,
@@ -70,11 +70,7 @@ class KServeServicer:
         statistics: Statistics,
         about: About,
     ) -> None:
-        self.authenticator = authenticator
-        self.core = core
-        self.meter = meter
-        self.unread = unread
-        self._streams = streams
+        super().__init__(authenticator, core, meter, unread, streams)
         self._service = service
         self._statistics = statistics
         self._about = about
@@ -136,18 +132,16 @@ class KServeServicer:
     async def ModelInfer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         came, model = time.monotonic(), request.model_name
         try:
-            response = await self._infer(request, call, came)
+            return await self._infer(request, call, came)
         except Rejection:
             self._statistics.failed(model, time.monotonic() - came)
             raise
-        return response
 
     def ModelStreamInfer(self, context: CallContext) -> AsyncGenerator[list[pb.ModelStreamInferResponse], None]:
-        def make(caller: Caller, latest: float | None) -> InferStream:
-            kept = self._service, self._statistics
-            return InferStream(caller, self.core, self.meter, *kept, latest, self.authenticator.check)
+        def make(caller: Caller, latest: float) -> InferStream:
+            return InferStream(caller, self.core, self.meter, self._service, self._statistics, latest)
 
-        return self._streams.serve("ModelStreamInfer", context, make)
+        return self.streams.serve("ModelStreamInfer", context, make)
 
     async def _infer(self, request: pb.ModelInferRequest, call: Call, came: float) -> pb.ModelInferResponse:
         try:
@@ -159,11 +153,7 @@ class KServeServicer:
             )
             raise (reasons[0] if reasons else refused) from None
         until = asked.until(came, call.deadline)
-
-        def make(done: Done) -> Step:
-            return asked.step(until, done)
-
-        reply = await reply_to(self.core, make)
+        reply = await reply_to(self.core, lambda done: asked.step(until, done))
         if isinstance(reply, Rejection):
             raise Decided(in_tritons_words(reply, asked.parameters.sequence, asked.key.model))
         response = write_infer(asked, reply)
@@ -171,8 +161,8 @@ class KServeServicer:
         return response
 
 
-def _unimplemented(name: str, instead: str) -> Callable[[CallContext], Awaitable[bytes]]:
-    async def refuse(context: CallContext) -> bytes:
+def _unimplemented(name: str, instead: str) -> Callable[[GrpcCall], Awaitable[bytes]]:
+    async def refuse(context: GrpcCall) -> bytes:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served here: {instead}")
 
     return refuse

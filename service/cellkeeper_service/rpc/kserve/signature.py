@@ -11,14 +11,14 @@ from cellkeeper_proto.kserve import inference_pb2 as pb
 
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import invalid
-from cellkeeper_service.rpc import fields
 from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.fields import STATE_OUTPUT, STATE_PREFIX
 
 from .classification import MAX_CLASS_BYTES, PARAMETER, limit_classes, read_classes
 from .datatypes import NAMES, TEXTS
 from .input_tensors import InputTensor, read_tensors
 from .refusals import refuse
-from .tensor_names import STATE_PREFIX, TensorNames
+from .tensor_names import TensorNames
 
 VERSION = "1"
 """Every model has one version for clients. A sequence's record says which of the served versions it belongs to."""
@@ -78,32 +78,30 @@ class Signatures:
 
     def of(self, request: pb.ModelInferRequest, spec: ModelSpec, catalog: Catalog) -> Signature:
         """Returns the request's signature. spec: of its model. Raises a Rejection."""
+        names = self._names[request.model_name]
         if not request.raw_input_contents:
-            return self._read(request, spec, catalog)
+            return read_signature(request, names, spec, catalog)
         inputs = tuple([tensor.SerializeToString() for tensor in request.inputs])
         outputs = tuple([tensor.SerializeToString() for tensor in request.outputs])
         key = request.model_name, catalog.shows_state, inputs, outputs
         kept = self._kept.get(key)
         if kept is not None and kept.spec is spec:
             return kept
-        read = self._read(request, spec, catalog)
+        read = read_signature(request, names, spec, catalog)
         if sum(map(len, inputs)) + sum(map(len, outputs)) <= MAX_KEY_BYTES:
             self._kept[key] = read
             if len(self._kept) > MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
         return read
 
-    def _read(self, request: pb.ModelInferRequest, spec: ModelSpec, catalog: Catalog) -> Signature:
-        return read_signature(request, self._names[request.model_name], spec, catalog)
-
 
 def read_signature(request: pb.ModelInferRequest, names: TensorNames, spec: ModelSpec, catalog: Catalog) -> Signature:
     """Checks a request's signature. names: of its model. Raises a Rejection."""
     model = request.model_name
-    asked, asked_classes = _outputs(request, names, model)
-    inputs, steps, has_time = read_tensors(request, names.inputs, names.layout, spec, catalog, model)
+    asked, asked_classes = _outputs(request, names)
+    inputs, steps, has_time = read_tensors(request, names, spec, catalog)
     own = [name for name in asked.values() if not name.startswith(STATE_PREFIX)]
-    state = [fields.STATE_OUTPUT] if len(own) < len(asked) else []
+    state = [STATE_OUTPUT] if len(own) < len(asked) else []
     wanted, with_state = catalog.wanted([*own, *state], spec)
     classes, text_bytes = asked_classes, 0
     if asked_classes:
@@ -129,7 +127,7 @@ def read_signature(request: pb.ModelInferRequest, names: TensorNames, spec: Mode
     return Signature(spec, inputs, steps, tuple(outputs), wanted, with_state, reply, streamed)
 
 
-def _outputs(request: pb.ModelInferRequest, names: TensorNames, model: str) -> tuple[dict[str, str], dict[str, int]]:
+def _outputs(request: pb.ModelInferRequest, names: TensorNames) -> tuple[dict[str, str], dict[str, int]]:
     """Returns our name of each requested output, and how many classes are requested of those wanted as classes."""
     if not request.outputs:
         return {name: names.outputs[name] for name in names.listed}, {}
@@ -137,7 +135,7 @@ def _outputs(request: pb.ModelInferRequest, names: TensorNames, model: str) -> t
     for output in request.outputs:
         own = names.outputs.get(output.name)
         if own is None:
-            raise refuse(f"unexpected inference output '{output.name}' for model '{model}'", "outputs")
+            raise refuse(f"unexpected inference output '{output.name}' for model '{request.model_name}'", "outputs")
         found[output.name] = own
         if not (parameters := output.parameters):
             continue

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.rpc.fields import STATE_PREFIX
 
 from .layouts import BATCH, Layout, read_layouts
 
-STATE_PREFIX = "state."
 FORM = "MODEL/NAME=TENSOR, comma-separated"
 
 
