@@ -44,6 +44,9 @@ class Routes(Protocol):
     def adopt(self, sender: SessionSender, endpoint: EndpointStatus | None) -> None:
         """Lets the sender continue what went to that endpoint."""
 
+    def forget(self, name: str) -> None:
+        """Drops what it knows of a session, which may come back."""
+
 
 class GroupSender:
     """Sends a group's steps. Use it from one event loop only.
@@ -173,6 +176,7 @@ class GroupSender:
         if self.history.busy[row]:
             self.alone(row, name)
         self.separate.remove(row, error)
+        self._routes.forget(name)
 
     def close(self, error: CellkeeperError) -> None:
         """Ends every call with `error`; every later use raises Closed."""

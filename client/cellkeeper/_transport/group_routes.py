@@ -61,7 +61,6 @@ class GroupRoutes:
         sender.endpoint = endpoint
 
     def forget(self, name: str) -> None:
-        """Drops a member that leaves the group."""
         self._ranks.pop(name, None)
 
     def _preferred(self, members: Members, healthy: Sequence[bool]) -> Rows:
