@@ -132,16 +132,8 @@ class AsyncClient(AsyncAdministration):
         not apply. Raises DeadlineExceeded, which says what was wrong last (connection refused, NOT_SERVING, the store
         ...), and immediately what waiting cannot fix, such as AccessDenied.
         """
-        connection, settings = self._connected(), self._settings
-        seconds = timeout_seconds(timeout, self.timeout)
-        await wait_until_ready(
-            connection.endpoints,
-            settings.token,
-            settings.backoff,
-            connection.closing,
-            attempt_timeout=settings.attempt_timeout,
-            timeout=seconds,
-        )
+        connection, seconds = self._connected(), timeout_seconds(timeout, self.timeout)
+        await wait_until_ready(connection.endpoints, self._settings, connection.closing, seconds)
 
     async def close(self) -> None:
         """Ends every waiting call with Closed, and closes the connections. Sessions stay at the server.
