@@ -101,26 +101,22 @@ class Endpoint:
     # ------------------------------------------------------------------------------------------ inside
 
     async def _run(self) -> None:
-        while not self._closing:
-            await self._served()
-
-    async def _served(self) -> None:
-        """Serves one stream after another, each once a step waits, and starts over after an unexpected failure.
+        """Serves one stream after another, each once a step waits, and goes on after an unexpected failure.
 
         Otherwise a session that waits for this endpoint would wait for ever.
         """
-        try:
-            while not self._closing:
+        while not self._closing:
+            try:
                 await self._one_stream()
-        except Exception as failure:
-            _logger.exception("the connection to %s failed in the client; reconnecting", self.target)
-            text = f"the connection to {self.target} failed in the client: {failure!r}"
-            self.last_error = Unavailable(text, reason="LOST")
-            if self._stream is not None:
-                self._stream.lost(self.last_error)
-            self._stream, self.down = None, False
-            self._failures += 1
-            await asyncio.sleep(self._backoff.wait_seconds(self._failures))
+            except Exception as failure:  # noqa: PERF203 - each stream fails on its own
+                _logger.exception("the connection to %s failed in the client; reconnecting", self.target)
+                text = f"the connection to {self.target} failed in the client: {failure!r}"
+                self.last_error = Unavailable(text, reason="LOST")
+                if self._stream is not None:
+                    self._stream.lost(self.last_error)
+                self._stream, self.down = None, False
+                self._failures += 1
+                await asyncio.sleep(self._backoff.wait_seconds(self._failures))
 
     async def _one_stream(self) -> None:
         while not self._send_queue:
