@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from ._session.arguments import (
-    fingerprint_bytes,
-    generation_bytes,
-    id_text,
-    session_id,
-)
+from ._session.arguments import fingerprint_bytes, generation_bytes, id_text, session_id
 from ._transport.bulk_delete import BulkDelete, listed
-from ._transport.calls import itself, only_result
+from ._transport.caller import Caller
+from ._transport.calls import only_result
 from ._transport.carry_over import CarryOver, WindowOf
 from ._transport.requests import reset_request
 from ._transport.wire import model_of, position_of, session_info_of
@@ -24,18 +18,8 @@ from .position import Position
 from .types import CarriedOver, Deleted, Model, SessionInfo
 
 
-class AsyncAdministration(ABC):
+class AsyncAdministration(Caller):
     """The calls of AsyncClient that administer sessions and models."""
-
-    timeout: float
-
-    @abstractmethod
-    async def _call(
-        self, method: str, request: Any, session: str, timeout: float | None, read: Callable[[Any], Any] = itself
-    ) -> Any: ...
-
-    @abstractmethod
-    async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model: ...
 
     async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of a session: position, age, idle time and TTL in seconds, whether it is hot.

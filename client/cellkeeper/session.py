@@ -99,9 +99,7 @@ class AsyncSession(AsyncStepping):
             return pb.ForkRequest(model=self.model.name, items=[item])
 
         result = await call_replaying(self._client, lambda: self._sender, "Fork", here, timeout, only_result)
-        return AsyncSession(
-            self._client, target, self.model, self._make_sender, position_of(result.position), True, self._outputs
-        )
+        return AsyncSession(self._client, target, self.model, position_of(result.position), True, self._outputs)
 
     async def delete(self, *, timeout: float | None = None) -> bool:
         """Deletes this generation of the session. Returns False if it was already gone, which is not an error.
@@ -178,5 +176,5 @@ class AsyncSession(AsyncStepping):
         if model is not self.model:
             self.model, self._inputs = model, inputs_of(model)
         self._sender.close(Closed(ANOTHER_GENERATION), superseded=True)
-        self._sender = self._make_sender(self.id, model, position)
+        self._sender = self._client._new_sender(self.id, model, position)
         return self.position

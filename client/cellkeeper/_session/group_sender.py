@@ -17,7 +17,7 @@ from .chunk import Chunk
 from .deadlines import NEVER, Deadlines
 from .drains import Drains
 from .event_loop import check_loop
-from .frame_format import FrameFormat
+from .frame_format import FrameFormat, FrameFormats, Layout
 from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns, applied_steps
 from .group_history import GroupHistory, Members, Rows
 from .history import History
@@ -58,6 +58,8 @@ class GroupSender:
         self,
         history: GroupHistory,
         *,
+        layout: Layout,
+        frame_formats: FrameFormats,
         new_sender: Callable[[str, History], SessionSender],
         routes: Routes,
         deadlines: Deadlines,
@@ -67,6 +69,8 @@ class GroupSender:
         self.loop = loop
         self.next_deadline = NEVER
         self.separate = SeparateMembers(history, new_sender=new_sender, adopt=routes.adopt, deadlines=deadlines)
+        self._layout = layout
+        self._frame_formats = frame_formats
         self._routes = routes
         self._deadlines = deadlines
         self._waiting: deque[GroupCall] = deque()  # each until none of its members is busy
@@ -81,7 +85,7 @@ class GroupSender:
         members: Members,
         inputs: bytes,
         single: bool,
-        frame_format: FrameFormat,
+        outputs: tuple[str, ...],
         timeout: float,
         answer: asyncio.Future[GroupReply],
     ) -> GroupCall:
@@ -91,12 +95,15 @@ class GroupSender:
         """
         self.check()
         deadline = self.loop.time() + timeout
-        call = GroupCall(members, inputs, single, frame_format, timeout, deadline, answer)
+        call = GroupCall(members, inputs, single, self.frame_format(outputs), timeout, deadline, answer)
         if deadline < self.next_deadline:
             self._deadlines.add(self, deadline)
         self._waiting.append(call)
         self._start_waiting()
         return call
+
+    def frame_format(self, outputs: tuple[str, ...]) -> FrameFormat:
+        return self._frame_formats.of(self._layout, outputs)
 
     def check(self) -> None:
         """Raises WrongEventLoop, or the error it was closed with."""

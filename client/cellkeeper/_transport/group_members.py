@@ -16,7 +16,7 @@ from .._session.group_sender import GroupSender
 from ..errors import CellkeeperError, Closed, ModelChanged
 from ..position import Position
 from ..types import Model
-from .caller import GroupCaller
+from .caller import Caller
 from .item_calls import call_items
 from .requests import REQUEST_ID_BYTES
 from .wire import position_message, position_of
@@ -25,7 +25,7 @@ from .wire import position_message, position_of
 class GroupMembers:
     """The members of a group. all: in their order."""
 
-    def __init__(self, client: GroupCaller, model: Model, sender: GroupSender, ttl: float | timedelta | None) -> None:
+    def __init__(self, client: Caller, model: Model, sender: GroupSender, ttl: float | timedelta | None) -> None:
         self._client = client
         self._model = model
         self._sender = sender

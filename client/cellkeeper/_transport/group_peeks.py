@@ -14,7 +14,7 @@ from .._session.group_sender import GroupSender
 from .._session.session_sender import SessionSender
 from ..errors import CellkeeperError
 from ..types import GroupReply, Model, StepReply
-from .caller import GroupCaller
+from .caller import Caller
 from .frame_codec import MAX_FRAME_BYTES
 from .group_frame import frame_message, reply_columns
 from .group_members import GroupMembers
@@ -28,7 +28,7 @@ class Peeks:
     """Makes peeks and forecasts. group: all members. outputs: those to request."""
 
     def __init__(
-        self, client: GroupCaller, sender: GroupSender, group: GroupMembers, model: Model, outputs: tuple[str, ...]
+        self, client: Caller, sender: GroupSender, group: GroupMembers, model: Model, outputs: tuple[str, ...]
     ) -> None:
         self._client = client
         self._sender = sender
@@ -98,7 +98,7 @@ class Peeks:
         """Returns a call that collects the replies, as for a step."""
         self._sender.check()
         loop = self._sender.loop
-        frame_format = self._client._frame_format(self._model, self._outputs)
+        frame_format = self._sender.frame_format(self._outputs)
         return GroupCall(members, inputs, single, frame_format, timeout, loop.time() + timeout, loop.create_future())
 
     async def _drained(self, call: GroupCall, timeout: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from .._session.arguments import timeout_seconds
 from .._session.retry import worth_retrying
 from ..errors import CellkeeperError, ModelChanged
-from .caller import GroupCaller
+from .caller import Caller
 from .calls import only_result
 from .wire import error_of, unreadable
 
@@ -20,7 +20,7 @@ AT_ONCE = 64  # calls for one member each
 
 
 async def call_items(
-    client: GroupCaller,
+    client: Caller,
     method: str,
     request: Callable[[list[Any]], Any],
     items: Mapping[str, Any],
@@ -89,7 +89,7 @@ async def each(keys: Iterable[K], work: Callable[[K], Awaitable[T]]) -> tuple[di
     return results, errors
 
 
-def _batches(client: GroupCaller, names: Iterable[str], max_items: int) -> list[list[str]]:
+def _batches(client: Caller, names: Iterable[str], max_items: int) -> list[list[str]]:
     """Groups the ids by endpoint, at most max_items in each batch."""
     by_endpoint: dict[object, list[str]] = {}
     for name in names:

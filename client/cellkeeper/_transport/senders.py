@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from weakref import WeakSet
 
 from .._session.chunk import Chunk
-from .._session.frame_format import FrameFormat, FrameFormats
+from .._session.frame_format import FrameFormats
 from .._session.group_history import GroupHistory
 from .._session.group_sender import GroupSender
 from .._session.history import History
@@ -47,6 +47,8 @@ class Senders:
         )
         sender = GroupSender(
             history,
+            layout=layout_of(model),
+            frame_formats=self._frame_formats,
             new_sender=lambda session, own: self._sender(connection, session, model, own),
             routes=GroupRoutes(connection.endpoints),
             deadlines=connection.deadlines,
@@ -54,9 +56,6 @@ class Senders:
         )
         self._open.add(sender)
         return sender
-
-    def frame_format(self, model: Model, outputs: tuple[str, ...]) -> FrameFormat:
-        return self._frame_formats.of(layout_of(model), outputs)
 
     def close(self, error: CellkeeperError) -> None:
         """Ends every waiting call with `error`."""
