@@ -6,14 +6,13 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from ._session.arguments import fingerprint_bytes, generation_bytes, id_text, session_id
+from ._session.arguments import fingerprint_bytes, generation_bytes, id_text, invalid, session_id
 from ._transport.bulk_delete import BulkDelete, listed
 from ._transport.caller import Caller
 from ._transport.calls import only_result
 from ._transport.carry_over import CarryOver, WindowOf
 from ._transport.requests import reset_request
 from ._transport.wire import model_of, position_of, session_info_of
-from .errors import InvalidArgument
 from .position import Position
 from .types import CarriedOver, Deleted, Model, SessionInfo
 
@@ -148,8 +147,7 @@ class AsyncAdministration(Caller):
         self, policy: str, model: str, fingerprint: bytes, window_of: WindowOf | None, timeout: float | None
     ) -> CarryOver:
         if (window_of is None) == (policy == "rerun"):
-            text = f"window_of: got {window_of!r} with {policy!r}, expected a function with 'rerun', else None"
-            raise InvalidArgument(text, reason="INVALID_FIELD", field="window_of")
+            raise invalid("window_of", f"{window_of!r} with {policy!r}", "a function with 'rerun', else None")
         target = await self.model(id_text(model, "model"), fingerprint, timeout=timeout)
         return CarryOver(self, target, policy, timeout)
 

@@ -255,8 +255,7 @@ class AsyncGroupStepping:
         names, raw, _ = self._convert(inputs)
         steps = check_rollout(self.model, steps, len(raw) // len(names) // self.model.input.nbytes)
         if unknown := set(known or ()) - set(names):
-            text = f"known: got {min(map(repr, unknown))}, expected ids of members that have a row in `inputs`"
-            raise InvalidArgument(text, reason="INVALID_FIELD", field="known")
+            raise invalid("known", min(map(repr, unknown)), "ids of members that have a row in `inputs`")
         peeks = Peeks(self._client, self._sender, self._members, self.model, self._wanted(outputs))
         features = {name: inputs_of(self.model).convert_known((known or {}).get(name), steps) for name in names}
         return await peeks.forecast(self._members.of(names), raw, steps, features, self._seconds(timeout)), names

@@ -7,6 +7,7 @@ from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from .._session.arguments import invalid
 from .._session.retry import worth_retrying
 from ..errors import CellkeeperError, InvalidArgument
 from ..types import Deleted, Model, SessionInfo
@@ -62,5 +63,4 @@ class BulkDelete:
 
 
 def _wrong(given: object) -> InvalidArgument:
-    text = f"sessions: got {type(given).__name__}, expected SessionInfo objects, as `sessions` lists them"
-    return InvalidArgument(text, reason="INVALID_FIELD", field="sessions")
+    return invalid("sessions", type(given).__name__, "SessionInfo objects, as `sessions` lists them")

@@ -8,7 +8,7 @@ from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from .._session.arguments import id_text, session_id, several_ids
+from .._session.arguments import id_text, invalid, session_id, several_ids
 from .._session.named_inputs import inputs_of
 from .._session.retry import worth_retrying
 from ..errors import CellkeeperError, InvalidArgument, error_of_reason
@@ -31,8 +31,7 @@ WindowOf = Callable[[SessionInfo], "Sample | None"]
 
 def check_policy(policy: str) -> None:
     if not isinstance(policy, str) or policy not in POLICIES:
-        text = f"policy: got {policy!r}, expected one of {', '.join(POLICIES)}"
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="policy")
+        raise invalid("policy", repr(policy), f"one of {', '.join(POLICIES)}")
 
 
 def carry_over_item(model: Model, session: str, generation: bytes, policy: str, window: Sample | None) -> Any:
@@ -40,8 +39,7 @@ def carry_over_item(model: Model, session: str, generation: bytes, policy: str, 
     check_policy(policy)
     if (window is None) == (policy == "rerun"):
         came = "none with rerun" if window is None else f"one with {policy}"
-        text = f"window: got {came}, expected a window of inputs with rerun, and none with any other policy"
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="window")
+        raise invalid("window", came, "a window of inputs with rerun, and none with any other policy")
     item = pb.CarryOverRequest.Item(
         session=session,
         generation=generation,

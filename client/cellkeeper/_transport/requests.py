@@ -9,10 +9,9 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from .._session.arguments import tensors, whole_number
+from .._session.arguments import invalid, tensors, whole_number
 from .._session.inputs import Inputs
 from .._session.named_inputs import NamedInputs, known_of
-from ..errors import InvalidArgument
 from ..position import Position
 from ..types import Model, Sample
 from .input_fields import chunk_fields
@@ -94,12 +93,10 @@ def check_rollout(model: Model, steps: object, given: int) -> int:
     """
     steps = whole_number(steps, "steps", 1)
     if model.feedback is None and model.input_feedback is None:
-        text = f'steps: got {steps}, expected a model whose config.json has "feedback" ({model.name!r} has none)'
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
+        raise invalid("steps", str(steps), f'a model whose config.json has "feedback" ({model.name!r} has none)')
     limit = model.max_chunk_steps
     if limit and given + steps > limit:
-        text = f"steps: got {steps} after inputs of {given} time steps, expected at most {limit} in all"
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
+        raise invalid("steps", f"{steps} after inputs of {given} time steps", f"at most {limit} in all")
     return steps
 
 
