@@ -25,7 +25,13 @@ _logger = logging.getLogger("cellkeeper")
 
 INDEX = np.dtype("<u4")
 MAX_FRAME_BYTES = 1 << 20  # of inputs and positions, roughly
+ITEM_BYTES = 48  # of an item in a message, besides its inputs
 _POSITION = struct.Struct("<16sQ8s")
+
+
+def most_items(limit: int, input_bytes: int) -> int:
+    """Returns how many items fit into one frame, at most `limit`. input_bytes: of each item."""
+    return max(1, min(limit, MAX_FRAME_BYTES // (input_bytes + ITEM_BYTES)))
 
 
 class Frame:

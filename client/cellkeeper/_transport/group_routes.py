@@ -14,10 +14,9 @@ from .._session.retry import EndpointStatus
 from .._session.session_sender import SessionSender
 from .endpoint import Endpoint
 from .endpoints import Endpoints
-from .frame_codec import MAX_FRAME_BYTES
+from .frame_codec import most_items
 from .group_frame import GroupFrame
 
-_ITEM_BYTES = 48  # in a message, besides its inputs
 Split = list[tuple[Endpoint, "Rows | None", Members]]
 
 
@@ -41,7 +40,7 @@ class GroupRoutes:
         split: Split = []
         for place, endpoint in enumerate(self._all):
             items = np.flatnonzero(at == place)
-            most = max(1, min(limits[place], MAX_FRAME_BYTES // (item_bytes + _ITEM_BYTES)))
+            most = most_items(limits[place], item_bytes)
             for first in range(0, len(items), most):
                 some = items[first : first + most]
                 whole = len(some) == len(members)
