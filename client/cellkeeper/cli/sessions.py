@@ -13,9 +13,8 @@ from ..errors import RecordDamaged
 from ..position import Position
 from ..types import SessionInfo
 from .progress import Progress
-from .terminal import columns, printable
+from .terminal import columns, print_failures, print_table, printable
 
-SHOWN_FAILURES = 20
 SHOWN_IDS = 3
 
 
@@ -68,19 +67,19 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
     if parsed.json:
         print(_as_json(info))
         return
-    rows = (
-        ("session", info.session),
-        ("step", info.position.step),
-        ("position", info.position),
-        ("fingerprint", info.fingerprint.hex()),
-        ("checkpoint", f"step {info.checkpoint_step}"),
-        ("age", f"{info.age_seconds:.3f} s"),
-        ("idle", f"{info.idle_seconds:.3f} s"),
-        ("ttl", _ttl(info)),
-        ("hot", "yes" if info.hot else "no"),
+    print_table(
+        (
+            ("session", info.session),
+            ("step", info.position.step),
+            ("position", info.position),
+            ("fingerprint", info.fingerprint.hex()),
+            ("checkpoint", f"step {info.checkpoint_step}"),
+            ("age", f"{info.age_seconds:.3f} s"),
+            ("idle", f"{info.idle_seconds:.3f} s"),
+            ("ttl", _ttl(info)),
+            ("hot", "yes" if info.hot else "no"),
+        )
     )
-    for name, value in rows:
-        print(f"{name:<15} {printable(value)}")
 
 
 def _reset(client: Client, parsed: argparse.Namespace) -> None:
@@ -115,8 +114,7 @@ def _delete(client: Client, parsed: argparse.Namespace) -> None:
     done = client.delete_many(found, model=parsed.model, on_progress=lambda deleted: progress.at(deleted.total))
     progress.end()
     print(f"deleted\t{done.deleted}\ngone\t{done.gone}\nfailed\t{done.failed}")
-    for session, error in list(done.failures.items())[:SHOWN_FAILURES]:
-        print(printable(f"{session}: {error}"), file=sys.stderr)
+    print_failures(done.failures)
     if done.failed:
         raise ValueError(f"{done.failed} sessions were not deleted")
 
