@@ -17,7 +17,7 @@ from .chunk import Chunk
 from .deadlines import NEVER, Deadlines
 from .drains import Drains
 from .event_loop import check_loop
-from .frame_format import FrameFormat, FrameFormats, Layout
+from .frame_format import FrameFormat
 from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns, applied_steps
 from .group_history import GroupHistory, Members, Rows
 from .history import History
@@ -51,26 +51,25 @@ class Routes(Protocol):
 class GroupSender:
     """Sends a group's steps. Use it from one event loop only.
 
-    separate: the members that have left the columns. new_sender: makes the sender of such a member.
+    frame_format: returns the format of frames with these outputs. separate: the members that have left the columns.
+    new_sender: makes the sender of such a member.
     """
 
     def __init__(
         self,
         history: GroupHistory,
         *,
-        layout: Layout,
-        frame_formats: FrameFormats,
+        frame_format: Callable[[tuple[str, ...]], FrameFormat],
         new_sender: Callable[[str, History], SessionSender],
         routes: Routes,
         deadlines: Deadlines,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.history = history
+        self.frame_format = frame_format
         self.loop = loop
         self.next_deadline = NEVER
         self.separate = SeparateMembers(history, new_sender=new_sender, adopt=routes.adopt, deadlines=deadlines)
-        self._layout = layout
-        self._frame_formats = frame_formats
         self._routes = routes
         self._deadlines = deadlines
         self._waiting: deque[GroupCall] = deque()  # each until none of its members is busy
@@ -101,9 +100,6 @@ class GroupSender:
         self._waiting.append(call)
         self._start_waiting()
         return call
-
-    def frame_format(self, outputs: tuple[str, ...]) -> FrameFormat:
-        return self._frame_formats.of(self._layout, outputs)
 
     def check(self) -> None:
         """Raises WrongEventLoop, or the error it was closed with."""

@@ -73,8 +73,9 @@ class Endpoints:
             best.enqueue(sender)
 
     def _best(self, sender: SessionSender) -> Endpoint:
-        ranked = sender.ranked = sender.ranked or self.ranked(sender.session)
-        good = [endpoint for endpoint in ranked if isinstance(endpoint, Endpoint) and not self._unhealthy(endpoint)]
+        ranked: list[Endpoint] = sender.ranked or self.ranked(sender.session)
+        sender.ranked = ranked
+        good = [endpoint for endpoint in ranked if not self._unhealthy(endpoint)]
         return next((endpoint for endpoint in good if not sender.is_not_served_at(endpoint)), (good or ranked)[0])
 
     async def close(self) -> None:

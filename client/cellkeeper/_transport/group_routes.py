@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +50,7 @@ class GroupRoutes:
         return split
 
     def send(self, part: GroupPart, sender: GroupSender) -> None:
-        endpoint = part.endpoint
-        if not isinstance(endpoint, Endpoint):
-            raise TypeError(f"endpoint: got {endpoint!r}, expected one of those that `split` returned")
-        endpoint.enqueue(GroupFrame(part, sender))
+        cast(Endpoint, part.endpoint).enqueue(GroupFrame(part, sender))
 
     def adopt(self, sender: SessionSender, endpoint: EndpointStatus | None) -> None:
         if len(self._all) > 1:
