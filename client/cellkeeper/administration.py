@@ -11,7 +11,7 @@ from ._transport.bulk_delete import BulkDelete, listed
 from ._transport.caller import Caller
 from ._transport.calls import only_result
 from ._transport.carry_over import CarryOver, WindowOf
-from ._transport.requests import reset_request
+from ._transport.requests import request_id
 from ._transport.wire import model_of, position_of, session_info_of
 from .position import Position
 from .types import CarriedOver, Deleted, Model, SessionInfo
@@ -108,7 +108,10 @@ class AsyncAdministration(Caller):
         the server serves exactly one. timeout: seconds for the call, including retries; None: the client's. Raises
         SessionNotFound, and GenerationChanged if the session has another generation: read it again before deciding.
         """
-        request = reset_request(session_id(session), id_text(model, "model"), generation_bytes(generation))
+        item = pb.ResetRequest.Item(
+            session=session_id(session), generation=generation_bytes(generation), request_id=request_id()
+        )
+        request = pb.ResetRequest(model=id_text(model, "model"), items=[item])
         return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
 
     async def carry_over(

@@ -14,8 +14,8 @@ from ._session.named_inputs import inputs_of
 from ._transport.calls import only_result
 from ._transport.carry_over import carry_over_item
 from ._transport.replaying_call import call_replaying
-from ._transport.requests import fork_item, set_state_request
-from ._transport.wire import array_of, position_message, position_of
+from ._transport.requests import request_id, set_state_request
+from ._transport.wire import position_message, position_of, state_of
 from .errors import Closed, HistoryError, ModelError
 from .position import Position
 from .stepping import ANOTHER_GENERATION, AsyncStepping
@@ -92,7 +92,7 @@ class AsyncSession(AsyncStepping):
         session, older than the server's log, or not part of its history.
         """
         target, position = session_id(target, "target"), checked_position(position, "position")
-        item = fork_item(self.id, target)
+        item = pb.ForkRequest.Item(source=self.id, target=target, request_id=request_id())
 
         def here() -> Any:
             item.position.CopyFrom(position_message(position or self.position))
@@ -121,7 +121,7 @@ class AsyncSession(AsyncStepping):
         await self._drained(timeout)
         request = pb.GetStateRequest(model=self.model.name, session=self.id)
         answer = await self._client._call("GetState", request, self.id, timeout)
-        return {tensor.name.removeprefix("state."): array_of(tensor) for tensor in answer.state}
+        return state_of(answer)
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.

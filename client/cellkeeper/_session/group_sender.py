@@ -12,13 +12,14 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import CellkeeperError, Closed, Unavailable
+from ..late_step import LateStep
 from ..types import GroupReply, StepReply
 from .chunk import Chunk
 from .deadlines import NEVER, Deadlines
 from .drains import Drains
 from .event_loop import check_loop
 from .frame_format import FrameFormat
-from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns, applied_steps
+from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns
 from .group_history import GroupHistory, Members, Rows
 from .history import History
 from .retry import EndpointStatus, no_answer_from
@@ -141,8 +142,10 @@ class GroupSender:
 
     def note_unheard(self, call: GroupCall, steps: int) -> None:
         """Records late steps for replies that arrived after the caller had gone. steps: time steps of each item."""
-        for name, step in applied_steps(call.reply(), steps).items():
-            self.separate.note_settled(name, (step,))
+        reply = call.reply()
+        for row, (name, position) in enumerate(zip(reply.ids, reply.positions, strict=True)):
+            outputs = {key: values[row] for key, values in reply.outputs.items()}
+            self.separate.note_settled(name, (LateStep(position, steps, True, outputs),))
 
     async def drained(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
         """Waits until every step of these members is answered. Returns, by row, why late steps cannot be settled.

@@ -238,7 +238,7 @@ class SessionSender:
                 call.reply = reply
                 call.answer.set_result(reply)
         elif verdict.action is _FAIL:
-            text = f"the server is at {Position(*reply.position)}, where {chunk.end} was expected"
+            text = f"the server is at {reply.position}, where {chunk.end} was expected"
             self._fail_calls(verdict, error_of_reason(verdict.reason, text, reply.position))
         if history.queued or self._waiting or self._drains:
             self.go_on()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..types import CarriedOver, Model, Sample, SessionInfo
 from .caller import Caller
 from .input_fields import chunk_fields
 from .item_calls import MAX_ITEMS, each_result, page_items
+from .requests import request_id
 from .wire import session_info_of
 
 POLICIES: dict[str, Any] = {
@@ -38,16 +38,10 @@ def carry_over_item(model: Model, session: str, generation: bytes, policy: str, 
     if (window is None) == (policy == "rerun"):
         came = "none with rerun" if window is None else f"one with {policy}"
         raise invalid("window", came, "a window of inputs with rerun, and none with any other policy")
-    item = pb.CarryOverRequest.Item(
-        session=session,
-        generation=generation,
-        request_id=os.urandom(16),
-        policy=POLICIES[policy],
+    fields = {} if window is None else chunk_fields(model, inputs_of(model).convert(window)[0])
+    return pb.CarryOverRequest.Item(
+        session=session, generation=generation, request_id=request_id(), policy=POLICIES[policy], **fields
     )
-    if window is not None:
-        raw, _ = inputs_of(model).convert(window)
-        item.MergeFrom(pb.CarryOverRequest.Item(**chunk_fields(model, raw)))
-    return item
 
 
 class CarryOver:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -18,7 +17,7 @@ from ..position import Position
 from ..types import Model
 from .caller import Caller
 from .item_calls import call_items
-from .requests import REQUEST_ID_BYTES
+from .requests import request_id
 from .wire import position_message, position_of
 
 
@@ -173,7 +172,7 @@ class GroupMembers:
         items = {
             name: pb.OpenManyRequest.Item(
                 session=name,
-                request_id=os.urandom(REQUEST_ID_BYTES),
+                request_id=request_id(),
                 expect=position_message(expect[name]) if name in expect else None,
                 ttl_ms=self._ttl_ms,
             )

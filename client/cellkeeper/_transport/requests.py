@@ -17,7 +17,10 @@ from ..types import Model, Sample
 from .input_fields import chunk_fields
 from .wire import position_message, state_messages
 
-REQUEST_ID_BYTES = 16
+
+def request_id() -> bytes:
+    """Returns 16 random bytes for a request, which its resends keep: the server applies it once."""
+    return os.urandom(16)
 
 
 def open_request(session: str, model: str, ttl_ms: int | None, expect: Position | None, initial_state: Any) -> Any:
@@ -25,16 +28,11 @@ def open_request(session: str, model: str, ttl_ms: int | None, expect: Position 
     return pb.OpenRequest(
         model=model,
         session=session,
-        request_id=os.urandom(REQUEST_ID_BYTES),
+        request_id=request_id(),
         expect=None if expect is None else position_message(expect),
         ttl_ms=ttl_ms,
         initial_state=initial_state,
     )
-
-
-def reset_request(session: str, model: str, generation: bytes) -> Any:
-    item = pb.ResetRequest.Item(session=session, generation=generation, request_id=os.urandom(REQUEST_ID_BYTES))
-    return pb.ResetRequest(model=model, items=[item])
 
 
 def set_state_request(
@@ -48,16 +46,11 @@ def set_state_request(
     item = pb.SetStateRequest.Item(
         session=session,
         generation=at.generation,
-        request_id=os.urandom(REQUEST_ID_BYTES),
+        request_id=request_id(),
         step=at.step if step is None else whole_number(step, "step", 0),
         state=state_messages(model, tensors(state, "state"), "state"),
     )
     return pb.SetStateRequest(model=model.name, items=[item])
-
-
-def fork_item(source: str, target: str) -> Any:
-    """Returns a ForkRequest.Item without its position."""
-    return pb.ForkRequest.Item(source=source, target=target, request_id=os.urandom(REQUEST_ID_BYTES))
 
 
 def peek_request(session: str, model: Model, raw: bytes, outputs: Sequence[str]) -> Any:
