@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..client import Client, Session
+from ..client import Client
 from ..errors import RecordDamaged
 from ..position import Position
 from ..types import SessionInfo
@@ -97,7 +97,10 @@ def _reset(client: Client, parsed: argparse.Namespace) -> None:
 
 
 def _fork(client: Client, parsed: argparse.Namespace) -> None:
-    print(_existing(client, parsed).fork(parsed.target, position=parsed.at).position)
+    """Opens the session at its present position, so that it is not created."""
+    info = client.session_info(parsed.session, model=parsed.model)
+    session = client.session(parsed.session, model=parsed.model, expect=info.position)
+    print(session.fork(parsed.target, position=parsed.at).position)
 
 
 def _delete(client: Client, parsed: argparse.Namespace) -> None:
@@ -143,12 +146,6 @@ def _generation(client: Client, parsed: argparse.Namespace) -> bytes:
         return client.session_info(parsed.session, model=parsed.model).position.generation
     except RecordDamaged as error:
         return b"" if error.position is None else error.position.generation
-
-
-def _existing(client: Client, parsed: argparse.Namespace) -> Session:
-    """Opens the session at its current position, and never creates it."""
-    info = client.session_info(parsed.session, model=parsed.model)
-    return client.session(parsed.session, model=parsed.model, expect=info.position)
 
 
 def _position(text: str) -> Position:
