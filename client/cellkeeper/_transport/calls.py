@@ -14,7 +14,7 @@ from ..types import Counters
 from .closing import Closing
 from .endpoints import Endpoints
 from .settings import ClientSettings
-from .wire import error_of, from_grpc
+from .wire import error_of, from_grpc, unreadable
 
 T = TypeVar("T")
 
@@ -120,9 +120,16 @@ def itself(answer: Any) -> Any:
     return answer
 
 
+def results_of(answer: Any, items: int, method: str = "a call") -> Any:
+    """Returns the results, one for each of the items. Raises ServerError if there are more or fewer."""
+    if len(answer.results) != items:
+        raise unreadable(f"the server sent {len(answer.results)} results to {items} items of {method}")
+    return answer.results
+
+
 def only_result(answer: Any) -> Any:
     """Returns the only item's result of a SessionResults. Raises its error, whose caller knows of no items."""
-    result = answer.results[0]
+    (result,) = results_of(answer, 1)
     if result.HasField("error"):
         error = result.error
         error.field, error.message = error.field.removeprefix(_ONLY), error.message.removeprefix(_ONLY)

@@ -11,8 +11,8 @@ from .._session.retry import worth_retrying
 from ..errors import CellkeeperError, ModelChanged
 from ..types import Model
 from .caller import Caller
-from .calls import only_result
-from .wire import error_of, unreadable
+from .calls import only_result, results_of
+from .wire import error_of
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -46,14 +46,11 @@ async def call_items(
         try:
             message = request([items[name] for name in names])
             answer = await client._call(method, message, names[0], max(0.001, deadline - loop.time()))
+            answered = results_of(answer, len(names), method)
         except CellkeeperError as failed:
             errors.update(dict.fromkeys(names, failed))
             return
-        if len(answer.results) != len(names):
-            short = unreadable(f"the server sent {len(answer.results)} results to {len(names)} items of {method}")
-            errors.update(dict.fromkeys(names, short))
-            return
-        for name, result in zip(names, answer.results, strict=True):
+        for name, result in zip(names, answered, strict=True):
             if not result.HasField("error"):
                 results[name] = result
                 continue
@@ -117,7 +114,7 @@ async def each_result(
     what the request as a whole raises.
     """
     answer = await client._call(method, request(items), items[0].session, timeout)
-    for item, result in zip(items, answer.results, strict=True):
+    for item, result in zip(items, results_of(answer, len(items), method), strict=True):
         outcome = result
         if result.HasField("error"):
             outcome = error_of(result.error)
