@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from ._session.arguments import (
-    fingerprint_bytes,
-    generation_bytes,
-    id_text,
-    session_id,
-)
+from ._session.arguments import fingerprint_bytes, generation_bytes, id_text, invalid, session_id
 from ._transport.bulk_delete import BulkDelete, listed
-from ._transport.calls import itself, only_result
+from ._transport.caller import Caller
+from ._transport.calls import only_result
 from ._transport.carry_over import CarryOver, WindowOf
-from ._transport.requests import reset_request
+from ._transport.requests import request_id
 from ._transport.wire import model_of, position_of, session_info_of
-from .errors import InvalidArgument
 from .position import Position
 from .types import CarriedOver, Deleted, Model, SessionInfo
 
 
-class AsyncAdministration(ABC):
+class AsyncAdministration(Caller):
     """The calls of AsyncClient that administer sessions and models."""
-
-    timeout: float
-
-    @abstractmethod
-    async def _call(
-        self, method: str, request: Any, session: str, timeout: float | None, read: Callable[[Any], Any] = itself
-    ) -> Any: ...
-
-    @abstractmethod
-    async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model: ...
 
     async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of a session: position, age, idle time and TTL in seconds, whether it is hot.
@@ -125,7 +108,10 @@ class AsyncAdministration(ABC):
         the server serves exactly one. timeout: seconds for the call, including retries; None: the client's. Raises
         SessionNotFound, and GenerationChanged if the session has another generation: read it again before deciding.
         """
-        request = reset_request(session_id(session), id_text(model, "model"), generation_bytes(generation))
+        item = pb.ResetRequest.Item(
+            session=session_id(session), generation=generation_bytes(generation), request_id=request_id()
+        )
+        request = pb.ResetRequest(model=id_text(model, "model"), items=[item])
         return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
 
     async def carry_over(
@@ -164,8 +150,7 @@ class AsyncAdministration(ABC):
         self, policy: str, model: str, fingerprint: bytes, window_of: WindowOf | None, timeout: float | None
     ) -> CarryOver:
         if (window_of is None) == (policy == "rerun"):
-            text = f"window_of: got {window_of!r} with {policy!r}, expected a function with 'rerun', else None"
-            raise InvalidArgument(text, reason="INVALID_FIELD", field="window_of")
+            raise invalid("window_of", f"{window_of!r} with {policy!r}", "a function with 'rerun', else None")
         target = await self.model(id_text(model, "model"), fingerprint, timeout=timeout)
         return CarryOver(self, target, policy, timeout)
 

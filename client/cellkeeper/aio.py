@@ -26,7 +26,6 @@ from ._session.arguments import (
 )
 from ._session.arguments import position as checked_position
 from ._session.event_loop import check_loop
-from ._session.frame_format import FrameFormat
 from ._session.group_sender import GroupSender
 from ._session.session_sender import SessionSender
 from ._transport.calls import itself
@@ -132,16 +131,8 @@ class AsyncClient(AsyncAdministration):
         not apply. Raises DeadlineExceeded, which says what was wrong last (connection refused, NOT_SERVING, the store
         ...), and immediately what waiting cannot fix, such as AccessDenied.
         """
-        connection, settings = self._connected(), self._settings
-        seconds = timeout_seconds(timeout, self.timeout)
-        await wait_until_ready(
-            connection.endpoints,
-            settings.token,
-            settings.backoff,
-            connection.closing,
-            attempt_timeout=settings.attempt_timeout,
-            timeout=seconds,
-        )
+        connection, seconds = self._connected(), timeout_seconds(timeout, self.timeout)
+        await wait_until_ready(connection.endpoints, self._settings, connection.closing, seconds)
 
     async def close(self) -> None:
         """Ends every waiting call with Closed, and closes the connections. Sessions stay at the server.
@@ -215,7 +206,7 @@ class AsyncClient(AsyncAdministration):
         info = await self._served(session, model, opened.fingerprint, timeout)
         self._limit_frames(info.max_frame_items)
         position = at or position_of(opened.position)
-        return AsyncSession(self, session, info, self._new_sender, position, opened.created, outputs)
+        return AsyncSession(self, session, info, position, opened.created, outputs)
 
     open = session
 
@@ -281,9 +272,6 @@ class AsyncClient(AsyncAdministration):
 
     def _new_group_sender(self, model: Model) -> GroupSender:
         return self._senders.group(self._connected(), model)
-
-    def _frame_format(self, model: Model, outputs: tuple[str, ...]) -> FrameFormat:
-        return self._senders.frame_format(model, outputs)
 
     def _endpoint_of(self, session: str) -> object:
         return self._connected().endpoints.first(session)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -10,8 +9,8 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from ._session.arguments import positions
 from ._transport.item_calls import each
-from ._transport.requests import REQUEST_ID_BYTES
-from ._transport.wire import array_of, position_of
+from ._transport.requests import request_id
+from ._transport.wire import position_of, state_of
 from .errors import CellkeeperError, Closed, GroupError
 from .group_stepping import AsyncGroupStepping
 from .late_step import LateStep
@@ -93,9 +92,7 @@ class AsyncGroup(AsyncGroupStepping):
             members = self._members.named(sessions)
             await self._members.drained(members, timeout)
             items = {
-                name: pb.ResetRequest.Item(
-                    session=name, generation=position.generation, request_id=os.urandom(REQUEST_ID_BYTES)
-                )
+                name: pb.ResetRequest.Item(session=name, generation=position.generation, request_id=request_id())
                 for name, position in self._members.positions(members)
             }
             results, errors = await self._members.call(
@@ -142,7 +139,7 @@ class AsyncGroup(AsyncGroupStepping):
         async def read(name: str) -> dict[str, Array]:
             request = pb.GetStateRequest(model=self.model.name, session=name)
             answer = await self._client._call("GetState", request, name, timeout)
-            return {tensor.name.removeprefix("state."): array_of(tensor) for tensor in answer.state}
+            return state_of(answer)
 
         states, failed = await each([name for name in members.names if name not in errors], read)
         _raise_failed("state", {**errors, **failed}, members.names)

@@ -14,7 +14,7 @@ from ._session.arguments import invalid, output_names, timeout_seconds
 from ._session.group_call import GroupCall
 from ._session.group_inputs import named_rows
 from ._session.named_inputs import group_inputs_of, inputs_of
-from ._transport.caller import GroupCaller
+from ._transport.caller import Caller
 from ._transport.group_members import GroupMembers
 from ._transport.group_peeks import Peeks
 from ._transport.requests import check_rollout
@@ -32,9 +32,7 @@ class AsyncGroupStepping:
 
     model: Model
 
-    def __init__(
-        self, client: GroupCaller, model: Model, ttl: float | timedelta | None, outputs: Sequence[str]
-    ) -> None:
+    def __init__(self, client: Caller, model: Model, ttl: float | timedelta | None, outputs: Sequence[str]) -> None:
         self.last_reply: GroupReply | None = None
         self._client = client
         self._ttl = ttl
@@ -204,10 +202,11 @@ class AsyncGroupStepping:
         self, x: Rows, outputs: Sequence[str] | None, timeout: float | None
     ) -> tuple[GroupReply, Sequence[str]]:
         names, raw, single = self._convert(x)
-        frame_format = self._client._frame_format(self.model, self._wanted(outputs))
         self._sender.check()
         answer: asyncio.Future[GroupReply] = self._sender.loop.create_future()
-        call = self._sender.submit(self._members.of(names), raw, single, frame_format, self._seconds(timeout), answer)
+        call = self._sender.submit(
+            self._members.of(names), raw, single, self._wanted(outputs), self._seconds(timeout), answer
+        )
         try:
             reply = await answer
         except asyncio.CancelledError:
@@ -256,8 +255,7 @@ class AsyncGroupStepping:
         names, raw, _ = self._convert(inputs)
         steps = check_rollout(self.model, steps, len(raw) // len(names) // self.model.input.nbytes)
         if unknown := set(known or ()) - set(names):
-            text = f"known: got {min(map(repr, unknown))}, expected ids of members that have a row in `inputs`"
-            raise InvalidArgument(text, reason="INVALID_FIELD", field="known")
+            raise invalid("known", min(map(repr, unknown)), "ids of members that have a row in `inputs`")
         peeks = Peeks(self._client, self._sender, self._members, self.model, self._wanted(outputs))
         features = {name: inputs_of(self.model).convert_known((known or {}).get(name), steps) for name in names}
         return await peeks.forecast(self._members.of(names), raw, steps, features, self._seconds(timeout)), names

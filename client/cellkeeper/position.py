@@ -10,7 +10,7 @@ GENERATION_BYTES = 16
 HEAD_BYTES = 8
 POSITION_BYTES = 32
 
-_LAYOUT = struct.Struct("<16sQ8s")
+LAYOUT = struct.Struct("<16sQ8s")
 _BLANK = blake2b(digest_size=HEAD_BYTES)  # copied for each use: half the time of constructing one
 _new = tuple.__new__
 
@@ -29,12 +29,12 @@ class Position(NamedTuple):
 
     def pack(self) -> bytes:
         """Returns 32 bytes: generation, step (little-endian), head."""
-        return _LAYOUT.pack(self.generation, self.step, self.head)
+        return LAYOUT.pack(self.generation, self.step, self.head)
 
     @classmethod
     def unpack(cls, packed: bytes, offset: int = 0) -> Position:
         """Inverts `pack`, from the 32 bytes at `offset`."""
-        return cls(*_LAYOUT.unpack_from(packed, offset))
+        return cls(*LAYOUT.unpack_from(packed, offset))
 
     def advance(self, inputs: bytes, step_bytes: int) -> Position:
         """Returns the position after consuming `inputs`, a whole number of time steps of `step_bytes` bytes each."""

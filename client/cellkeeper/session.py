@@ -14,8 +14,8 @@ from ._session.named_inputs import inputs_of
 from ._transport.calls import only_result
 from ._transport.carry_over import carry_over_item
 from ._transport.replaying_call import call_replaying
-from ._transport.requests import fork_item, set_state_request
-from ._transport.wire import array_of, position_message, position_of
+from ._transport.requests import request_id, set_state_request
+from ._transport.wire import position_message, position_of, state_of
 from .errors import Closed, HistoryError, ModelError
 from .position import Position
 from .stepping import ANOTHER_GENERATION, AsyncStepping
@@ -92,16 +92,14 @@ class AsyncSession(AsyncStepping):
         session, older than the server's log, or not part of its history.
         """
         target, position = session_id(target, "target"), checked_position(position, "position")
-        item = fork_item(self.id, target)
+        item = pb.ForkRequest.Item(source=self.id, target=target, request_id=request_id())
 
         def here() -> Any:
             item.position.CopyFrom(position_message(position or self.position))
             return pb.ForkRequest(model=self.model.name, items=[item])
 
         result = await call_replaying(self._client, lambda: self._sender, "Fork", here, timeout, only_result)
-        return AsyncSession(
-            self._client, target, self.model, self._make_sender, position_of(result.position), True, self._outputs
-        )
+        return AsyncSession(self._client, target, self.model, position_of(result.position), True, self._outputs)
 
     async def delete(self, *, timeout: float | None = None) -> bool:
         """Deletes this generation of the session. Returns False if it was already gone, which is not an error.
@@ -123,7 +121,7 @@ class AsyncSession(AsyncStepping):
         await self._drained(timeout)
         request = pb.GetStateRequest(model=self.model.name, session=self.id)
         answer = await self._client._call("GetState", request, self.id, timeout)
-        return {tensor.name.removeprefix("state."): array_of(tensor) for tensor in answer.state}
+        return state_of(answer)
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.
@@ -178,5 +176,5 @@ class AsyncSession(AsyncStepping):
         if model is not self.model:
             self.model, self._inputs = model, inputs_of(model)
         self._sender.close(Closed(ANOTHER_GENERATION), superseded=True)
-        self._sender = self._make_sender(self.id, model, position)
+        self._sender = self._client._new_sender(self.id, model, position)
         return self.position

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from typing import Any
 
 from ._session.answer_stream import AnswerStream
@@ -12,7 +12,6 @@ from ._session.inputs import Inputs
 from ._session.named_inputs import NamedInputs, inputs_of
 from ._session.pipeline import Pipeline
 from ._session.samples import are_at_hand
-from ._session.session_sender import SessionSender
 from ._session.step_call import Answer, StepCall
 from ._transport.caller import Caller
 from ._transport.replaying_call import call_replaying
@@ -34,7 +33,6 @@ class AsyncStepping:
         client: Caller,
         session: str,
         model: Model,
-        make_sender: Callable[[str, Model, Position], SessionSender],
         position: Position,
         created: bool,
         outputs: Sequence[str],
@@ -45,8 +43,7 @@ class AsyncStepping:
         self.last_reply: StepReply | None = None
         self._client = client
         self._inputs = inputs_of(model)
-        self._make_sender = make_sender
-        self._sender = make_sender(session, model, position)
+        self._sender = client._new_sender(session, model, position)
         self._outputs = output_names(outputs)
 
     def __repr__(self) -> str:

@@ -55,18 +55,14 @@ class Group:
     @property
     def positions(self) -> dict[str, Position]:
         """By id, the position after the member's last acknowledged step."""
-        with suppress(Closed, ForkedProcess):
-            # In the client's thread, which may just be moving a member between its columns and a history of its own.
-            return self._thread.run(_positions(self._core), "positions")
-        return self._core.positions
+        # In the client's thread, which may just be moving a member between its columns and a history of its own.
+        return self._thread.read("positions", lambda: self._core.positions)
 
     @property
     def unsettled(self) -> dict[str, tuple[LateStep, ...]]:
         """By id, the late steps whose outcome is not known yet, oldest first; members without any are omitted."""
-        with suppress(Closed, ForkedProcess):
-            # After the core has noted what was interrupted here.
-            return self._thread.run(_unsettled(self._core), "unsettled")
-        return self._core.unsettled
+        # After the core has noted what was interrupted here.
+        return self._thread.read("unsettled", lambda: self._core.unsettled)
 
     @overload
     def step(
@@ -259,11 +255,3 @@ class Group:
 def _ids(sessions: Iterable[str] | None) -> list[str] | None:
     """Reads the ids in the caller's thread: the iterable may use the client."""
     return None if sessions is None else several_ids(sessions)
-
-
-async def _positions(core: AsyncGroup) -> dict[str, Position]:
-    return core.positions
-
-
-async def _unsettled(core: AsyncGroup) -> dict[str, tuple[LateStep, ...]]:
-    return core.unsettled

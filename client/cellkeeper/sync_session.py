@@ -68,10 +68,8 @@ class Session:
         A step is late if its caller stopped waiting after it was sent: its deadline passed, it was cancelled, or Ctrl-C
         interrupted it. The next step settles it first, by sending it again, and so does `settle`.
         """
-        with suppress(Closed, ForkedProcess):
-            # After the core has noted what was interrupted here.
-            return self._thread.run(_unsettled(self._core), "unsettled")
-        return self._core.unsettled
+        # After the core has noted what was interrupted here.
+        return self._thread.read("unsettled", lambda: self._core.unsettled)
 
     def settle(self, *, timeout: float | None = None) -> tuple[LateStep, ...]:
         """Waits until the outcome of every step that was sent is known.
@@ -317,7 +315,3 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-async def _unsettled(core: AsyncSession) -> tuple[LateStep, ...]:
-    return core.unsettled

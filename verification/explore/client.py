@@ -115,12 +115,13 @@ class Client:
                 start, inputs = self.columns.take(item)
                 self.waiting[ticket] = Attempt(what, session, None, item)
                 return step_request(session, done, inputs, Position(*start), start.step)
-            outgoing = self.sessions[session].history.next_chunk()
-            if outgoing is None:
+            history = self.sessions[session].history
+            chunk = history.upcoming
+            if chunk is None:
                 raise RuntimeError("nothing to send")
-            chunk = outgoing.chunk
+            history.launch(chunk)
             self.waiting[ticket] = Attempt(what, session, chunk)
-            return step_request(session, done, chunk.inputs, Position(*chunk.start), outgoing.acked)
+            return step_request(session, done, chunk.inputs, Position(*chunk.start), chunk.acked_sent)
         self.waiting[ticket] = Attempt(call_name(op), op[0], None)
         self.called = True
         return self._call(op, done)

@@ -6,24 +6,20 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-from cellkeeper._session.chunk import ChunkState, Outgoing
+from cellkeeper._session.chunk import Chunk, ChunkState
 from cellkeeper._session.history import History
 from cellkeeper._session.verdict import RESEND
 
 
 def acks_without_holes() -> AbstractContextManager[Any]:
-    next_chunk = History.next_chunk
+    launch = History.launch
 
-    def with_holes(self: History) -> Outgoing | None:
-        outgoing = next_chunk(self)
-        if outgoing is None:
-            return None
-        chunk = outgoing.chunk
+    def with_holes(self: History, chunk: Chunk) -> None:
+        launch(self, chunk)
         highest = max([c.end.step for c in self._open if c.state is ChunkState.DONE], default=0)
-        chunk.acked_sent = min(max(outgoing.acked, highest), chunk.start.step)
-        return Outgoing(chunk, chunk.acked_sent)
+        chunk.acked_sent = min(max(chunk.acked_sent, highest), chunk.start.step)
 
-    return patch.object(History, "next_chunk", with_holes)
+    return patch.object(History, "launch", with_holes)
 
 
 def client_replays_on_its_own_history() -> AbstractContextManager[Any]:

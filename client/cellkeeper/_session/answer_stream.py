@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..types import Sample, StepReply
-from .pipeline import Pipeline, answers
+from .pipeline import Pipeline, answers, live_answers
 
 T = TypeVar("T")
 
@@ -27,7 +27,8 @@ class AnswerStream(AsyncGenerator[T, None]):
         result: Callable[[StepReply], T],
     ) -> None:
         self._pipeline = pipeline
-        self._answers = _left_at_the_end(pipeline, samples)
+        replies = live_answers(pipeline, samples) if isinstance(samples, AsyncIterable) else answers(pipeline, samples)
+        self._answers = _left_at_the_end(pipeline, replies)
         self._result = result
 
     async def __anext__(self) -> T:
@@ -50,9 +51,10 @@ class AnswerStream(AsyncGenerator[T, None]):
 
     def __del__(self) -> None:
         """Runs in any thread, and maybe after the event loop has closed."""
-        loop = self._pipeline.loop
-        if loop is None:
+        oldest = self._pipeline.oldest
+        if oldest is None:
             return
+        loop = oldest.get_loop()
         try:
             here = asyncio.get_running_loop() is loop
         except RuntimeError:
@@ -65,9 +67,8 @@ class AnswerStream(AsyncGenerator[T, None]):
 
 
 async def _left_at_the_end(
-    pipeline: Pipeline, samples: Iterable[Sample] | AsyncIterable[Sample]
+    pipeline: Pipeline, replies: AsyncGenerator[StepReply, None]
 ) -> AsyncGenerator[StepReply, None]:
-    replies = answers(pipeline, samples)
     try:
         async for reply in replies:
             yield reply

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..position import Position
 
@@ -19,9 +19,9 @@ class Chunk:
     """Consecutive time steps of one session, sent together.
 
     inputs: their raw bytes in the model's dtype. steps: how many. start, end: the positions before and after. held: its
-    reply was already delivered, and it is sent again only because the server lost it. uncertain: an attempt ended
-    without an outcome, so it may have been applied. late: its caller stopped waiting. call: the StepCall that it
-    belongs to; None for a replay.
+    reply was already delivered, and it is sent again only because the server lost it. acked_sent: the step up to which
+    this client held every reply when the chunk was last sent. uncertain: an attempt ended without an outcome, so it may
+    have been applied. late: its caller stopped waiting. call: the StepCall that it belongs to; None for a replay.
     """
 
     __slots__ = (
@@ -60,10 +60,3 @@ class Chunk:
 
     def __repr__(self) -> str:
         return f"<Chunk {self.start.step}..{self.end.step} {self.state.value}>"
-
-
-class Outgoing(NamedTuple):
-    """A chunk to send, and the step up to which this client holds every reply."""
-
-    chunk: Chunk
-    acked: int

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MAX_FORMATS = 256
 CREATED, REPLAYED = 1, 2  # flags of an item in a reply
 
 
@@ -32,26 +31,10 @@ class Layout(NamedTuple):
 
 
 class FrameFormat:
-    """A layout and the requested outputs. There is one object for each pair, so formats are compared by identity."""
+    """A layout and the requested outputs. A client has one object for each pair; they are compared by identity."""
 
     __slots__ = ("layout", "outputs")
 
     def __init__(self, layout: Layout, outputs: tuple[str, ...]) -> None:
         self.layout = layout
         self.outputs = outputs
-
-
-class FrameFormats:
-    """All formats of one client. Past MAX_FORMATS they are created anew, which only makes frames smaller."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Layout, tuple[str, ...]], FrameFormat] = {}
-
-    def of(self, layout: Layout, outputs: tuple[str, ...]) -> FrameFormat:
-        key = (layout, outputs)
-        frame_format = self._known.get(key)
-        if frame_format is None:
-            if len(self._known) >= MAX_FORMATS:
-                self._known.clear()
-            frame_format = self._known[key] = FrameFormat(layout, outputs)
-        return frame_format

@@ -135,7 +135,7 @@ class GroupCall:
         """Records the reply to a member that left the columns."""
         for name, value in reply.outputs.items():
             self._column(name, value[None])[item] = value
-        self._positions[item] = np.frombuffer(Position(*reply.position).pack(), np.uint8)
+        self._positions[item] = np.frombuffer(reply.position.pack(), np.uint8)
         self._flags[item] = CREATED * reply.created | REPLAYED * reply.replayed
         if reply.late_steps:
             self.late_steps[self.members.names[item]] = reply.late_steps
@@ -211,20 +211,9 @@ class MemberAnswer:
         self._done = True
         self._call.take_one(self._item, result)
 
-    def set_exception(self, exception: BaseException, /) -> None:
+    def set_exception(self, exception: CellkeeperError, /) -> None:
         self._done = True
-        if not isinstance(exception, CellkeeperError):
-            exception = CellkeeperError(str(exception), reason="INTERNAL_ERROR")
         self._call.fail(self._item, exception)
 
     def exception(self) -> None:
         return None
-
-
-def applied_steps(reply: GroupReply, steps: int) -> dict[str, LateStep]:
-    """Returns, by id, the late steps of a call that was answered after its caller had gone."""
-    late: dict[str, LateStep] = {}
-    for row, (name, position) in enumerate(zip(reply.ids, reply.positions, strict=True)):
-        outputs = {key: values[row] for key, values in reply.outputs.items()}
-        late[name] = LateStep(position, steps, True, outputs)
-    return late

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from hashlib import blake2b
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,10 +83,8 @@ class GroupChunk:
         return self.inputs[item * size : (item + 1) * size]
 
 
-class NewHistory(Protocol):
-    """Makes a member's own history, starting at `position`; `earlier` returns the answered chunks before it."""
-
-    def __call__(self, position: Position, earlier: Callable[[], Iterable[Chunk]]) -> History: ...
+NewHistory = Callable[[Position, Callable[[], Iterable[Chunk]]], History]
+"""Makes a member's own history, starting at a position, from what returns the answered chunks before it."""
 
 
 class GroupHistory:

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 
 from ..errors import InvalidArgument
 from ..types import Array, Model
+from .arguments import invalid
 from .feature_names import in_order
-from .inputs import Inputs, little_endian
+from .inputs import Inputs, little_endian, token_ids
 from .missing_values import accepted, as_numbers
 
 
@@ -24,9 +25,7 @@ class GroupInputs:
         self._one = Inputs(model, field)
         self._dtype = little_endian(model.input.dtype)
         self._shape = model.input.shape
-        self._tokens = 0  # the number of token ids; 0 if the model takes features
-        if self._dtype.kind in "iu":
-            self._tokens = model.vocabulary or int(np.iinfo(self._dtype).max) + 1
+        self._tokens = token_ids(model)
 
     def convert(self, names: Sequence[str], rows: ArrayLike) -> tuple[bytes, bool]:
         """Returns (raw bytes, whether the time axis was omitted).
@@ -77,9 +76,7 @@ class GroupInputs:
             try:
                 raw, single = self._one.convert(row)
             except InvalidArgument as error:
-                came = error.message.removeprefix(f"{self._field}: ")
-                text = f"{self._field}, row {at} (session {name!r}): {came}"
-                raise InvalidArgument(text, reason=error.reason, field=error.field) from error
+                raise of_row(error, self._field, at, name) from error
             first = first or (len(raw), single)
             if (len(raw), single) != first:
                 text = f"row {at} (session {name!r}) with a different number of time steps than row 0"
@@ -88,8 +85,13 @@ class GroupInputs:
         return b"".join(converted), first is not None and first[1]
 
     def _wrong(self, came: str, expected: str) -> InvalidArgument:
-        text = f"{self._field}: got {came}, expected {expected} (model {self._model.name!r})"
-        return InvalidArgument(text, reason="INVALID_FIELD", field=self._field)
+        return invalid(self._field, came, f"{expected} (model {self._model.name!r})")
+
+
+def of_row(error: InvalidArgument, field: str, at: int, name: str) -> InvalidArgument:
+    """Returns the error with the row, and the member, that it is about."""
+    text = f"{field}, row {at} (session {name!r}): {error.message.removeprefix(f'{field}: ')}"
+    return InvalidArgument(text, reason=error.reason, field=error.field)
 
 
 def is_frame(given: object) -> bool:

@@ -12,13 +12,14 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import CellkeeperError, Closed, Unavailable
+from ..late_step import LateStep
 from ..types import GroupReply, StepReply
 from .chunk import Chunk
 from .deadlines import NEVER, Deadlines
 from .drains import Drains
 from .event_loop import check_loop
 from .frame_format import FrameFormat
-from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns, applied_steps
+from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns
 from .group_history import GroupHistory, Members, Rows
 from .history import History
 from .retry import EndpointStatus, no_answer_from
@@ -44,23 +45,29 @@ class Routes(Protocol):
     def adopt(self, sender: SessionSender, endpoint: EndpointStatus | None) -> None:
         """Lets the sender continue what went to that endpoint."""
 
+    def forget(self, name: str) -> None:
+        """Drops what it knows of a session, which may come back."""
+
 
 class GroupSender:
     """Sends a group's steps. Use it from one event loop only.
 
-    separate: the members that have left the columns. new_sender: makes the sender of such a member.
+    frame_format: returns the format of frames with these outputs. separate: the members that have left the columns.
+    new_sender: makes the sender of such a member.
     """
 
     def __init__(
         self,
         history: GroupHistory,
         *,
+        frame_format: Callable[[tuple[str, ...]], FrameFormat],
         new_sender: Callable[[str, History], SessionSender],
         routes: Routes,
         deadlines: Deadlines,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.history = history
+        self.frame_format = frame_format
         self.loop = loop
         self.next_deadline = NEVER
         self.separate = SeparateMembers(history, new_sender=new_sender, adopt=routes.adopt, deadlines=deadlines)
@@ -78,7 +85,7 @@ class GroupSender:
         members: Members,
         inputs: bytes,
         single: bool,
-        frame_format: FrameFormat,
+        outputs: tuple[str, ...],
         timeout: float,
         answer: asyncio.Future[GroupReply],
     ) -> GroupCall:
@@ -88,7 +95,7 @@ class GroupSender:
         """
         self.check()
         deadline = self.loop.time() + timeout
-        call = GroupCall(members, inputs, single, frame_format, timeout, deadline, answer)
+        call = GroupCall(members, inputs, single, self.frame_format(outputs), timeout, deadline, answer)
         if deadline < self.next_deadline:
             self._deadlines.add(self, deadline)
         self._waiting.append(call)
@@ -135,8 +142,10 @@ class GroupSender:
 
     def note_unheard(self, call: GroupCall, steps: int) -> None:
         """Records late steps for replies that arrived after the caller had gone. steps: time steps of each item."""
-        for name, step in applied_steps(call.reply(), steps).items():
-            self.separate.note_settled(name, (step,))
+        reply = call.reply()
+        for row, (name, position) in enumerate(zip(reply.ids, reply.positions, strict=True)):
+            outputs = {key: values[row] for key, values in reply.outputs.items()}
+            self.separate.note_settled(name, (LateStep(position, steps, True, outputs),))
 
     async def drained(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
         """Waits until every step of these members is answered. Returns, by row, why late steps cannot be settled.
@@ -173,6 +182,7 @@ class GroupSender:
         if self.history.busy[row]:
             self.alone(row, name)
         self.separate.remove(row, error)
+        self._routes.forget(name)
 
     def close(self, error: CellkeeperError) -> None:
         """Ends every call with `error`; every later use raises Closed."""

@@ -1,8 +1,7 @@
 """The client's knowledge of one session: what was sent, what was answered, and what to do about an error.
 
-Pure logic: no I/O, no clock, no randomness. The owner takes chunks to send from `next_chunk` (or looks at `upcoming`
-first and passes that to `launch`), reports every outcome (`on_reply`, `on_error`) and every caller that stops waiting
-(`abandon`), and acts on the verdict.
+Pure logic: no I/O, no clock, no randomness. The owner sends the `upcoming` chunk and passes it to `launch`, reports
+every outcome (`on_reply`, `on_error`) and every caller that stops waiting (`abandon`), and acts on the verdict.
 
 The rules:
 
@@ -25,7 +24,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..position import Position
-from .chunk import Chunk, ChunkState, Outgoing
+from .chunk import Chunk, ChunkState
 from .replay_buffer import ReplayBuffer
 from .verdict import COUNTED, DELIVER, FINAL, IGNORE, NOT_APPLIED, RESEND, RETRIED, Action, Verdict
 
@@ -78,23 +77,18 @@ class History:
 
     @property
     def ready(self) -> bool:
-        """True if `next_chunk` has a chunk."""
+        """True if there is an upcoming chunk."""
         return self.queued > 0 and not (self._settling and self.in_flight)
 
     @property
     def upcoming(self) -> Chunk | None:
-        """The chunk that `next_chunk` would return; None if it has none."""
+        """The next chunk to send; None if there is none, or outcomes must arrive first."""
         queued = self.queued
         if not queued or (self._settling and self.in_flight):
             return None
         if not self._resending:
             return self._open[-queued]
         return next((chunk for chunk in self._open if chunk.state is _QUEUED), None)
-
-    @property
-    def oldest_open(self) -> Chunk | None:
-        """The oldest chunk that is unanswered or to be sent again."""
-        return self._open[0] if self._open else None
 
     @property
     def unanswered(self) -> tuple[Chunk, ...]:
@@ -123,13 +117,8 @@ class History:
         self.queued += 1
         return chunk
 
-    def next_chunk(self) -> Outgoing | None:
-        """Returns the next chunk and marks it as in flight. None if there is none, or outcomes must arrive first."""
-        chunk = self.upcoming
-        return None if chunk is None else Outgoing(chunk, self.launch(chunk))
-
-    def launch(self, chunk: Chunk) -> int:
-        """Marks the upcoming chunk as in flight. Returns the step up to which this client holds every reply."""
+    def launch(self, chunk: Chunk) -> None:
+        """Marks the upcoming chunk as in flight."""
         self._settling = False
         chunk.state = _IN_FLIGHT
         chunk.counted = chunk.sent = True
@@ -138,8 +127,7 @@ class History:
             self._resending = False
         self.in_flight += 1
         held, first = self.position.step, chunk.start.step
-        chunk.acked_sent = acked = held if held < first else first
-        return acked
+        chunk.acked_sent = held if held < first else first
 
     # ------------------------------------------------------------------------------------------ outcomes
 

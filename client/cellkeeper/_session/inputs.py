@@ -24,6 +24,12 @@ def little_endian(name: str) -> np.dtype[Any]:
     return np.dtype(np.dtype(name).newbyteorder("<").str)
 
 
+def token_ids(model: Model) -> int:
+    """Returns how many token ids the model takes; 0 if it takes features."""
+    dtype = np.dtype(model.input.dtype)
+    return model.vocabulary or int(np.iinfo(dtype).max) + 1 if dtype.kind in "iu" else 0
+
+
 class Inputs:
     """Converts a caller's samples into the raw bytes of a model's input, and checks them. field: its name in errors."""
 
@@ -34,8 +40,7 @@ class Inputs:
         self._shape = model.input.shape
         self._axes = len(self._shape)
         self.step_bytes = model.input.nbytes
-        self._tokens = self._dtype.kind in "iu"
-        self._top = model.vocabulary or int(np.iinfo(self._dtype).max) + 1 if self._tokens else 0
+        self._tokens = token_ids(model)
         self._alike = self._dtype.isnative and not self._tokens
         self._finite = b"\1" * prod(self._shape)  # the bytes of numpy's isfinite() for a fully finite step
 
@@ -50,7 +55,7 @@ class Inputs:
             # The common case, in a sixth of the time. Comparing bytes is faster than numpy's all(), or a search.
             if np.isfinite(given).tobytes() == self._finite:
                 return given.tobytes(), True
-        elif self._tokens and type(given) is int and not self._axes and 0 <= given < self._top:
+        elif self._tokens and type(given) is int and not self._axes and 0 <= given < self._tokens:
             return given.to_bytes(self.step_bytes, "little"), True
         try:
             array = self.numbers(given)
@@ -143,8 +148,8 @@ class Inputs:
     def _check_ids(self, array: Array) -> None:
         # Compared before the cast, in which an id out of range would wrap around to a valid one.
         low, high = int(array.min()), int(array.max())
-        if low < 0 or high >= self._top:
-            raise self._wrong(f"token id {low if low < 0 else high}", f"0..{self._top - 1}")
+        if low < 0 or high >= self._tokens:
+            raise self._wrong(f"token id {low if low < 0 else high}", f"0..{self._tokens - 1}")
 
     def _wrong(self, came: str, expected: str = "", field: str = "", reason: str = "INVALID_FIELD") -> InvalidArgument:
         field = field or self._field

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from ..errors import InvalidArgument
 from ..types import Array, Model, Sample, TensorSpec
-from .group_inputs import GroupInputs
+from .arguments import invalid
+from .group_inputs import GroupInputs, of_row
 from .inputs import Inputs, little_endian
 from .missing_values import as_numbers
 
@@ -48,10 +49,7 @@ class NamedInputs:
         """Returns (raw bytes, whether the time axis was omitted). Raises InvalidArgument, which names the input."""
         values = by_name(given, self._model, self._field)
         converted = {name: one.convert(values[name]) for name, one in self._each.items()}
-        lengths = {name: (len(raw) // self._each[name].step_bytes, single) for name, (raw, single) in converted.items()}
-        _check_alike(lengths, self._model, self._field)
-        steps, single = next(iter(lengths.values()))
-        return packed([raw for raw, _ in converted.values()], steps), single
+        return _joined(converted, self._model, self._field)
 
     def numbers(self, given: ArrayLike) -> Array:
         """Converts the values of one input to an array. Raises TypeError and ValueError where numpy does."""
@@ -67,8 +65,7 @@ class NamedInputs:
 
         def wrong(came: str) -> InvalidArgument:
             expected = f"{steps} time steps of each of {names}" if names else "none: predictions become all inputs"
-            text = f"known: got {came}, expected {expected} (model {self._model.name!r})"
-            return InvalidArgument(text, reason="INVALID_FIELD", field="known")
+            return invalid("known", came, f"{expected} (model {self._model.name!r})")
 
         if given is None or not names:
             if given is not None or names:
@@ -99,7 +96,6 @@ class NamedGroupInputs:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._each = {spec.name: GroupInputs(_alone(model, spec), f"inputs[{spec.name}]") for spec in model.inputs}
-        self._step_bytes = {spec.name: spec.nbytes for spec in model.inputs}
 
     def convert(self, names: Sequence[str], rows: Any) -> tuple[bytes, bool]:
         """Returns (raw bytes, whether the time axis was omitted). names: the members' ids.
@@ -108,13 +104,7 @@ class NamedGroupInputs:
         """
         columns = self._columns(names, rows)
         converted = {name: one.convert(names, columns[name]) for name, one in self._each.items()}
-        lengths = {
-            name: (len(raw) // len(names) // self._step_bytes[name], single)
-            for name, (raw, single) in converted.items()
-        }
-        _check_alike(lengths, self._model)
-        steps, single = next(iter(lengths.values()))
-        return packed([raw for raw, _ in converted.values()], steps * len(names)), single
+        return _joined(converted, self._model, "inputs", len(names))
 
     def _columns(self, names: Sequence[str], rows: Any) -> Mapping[str, Any]:
         """Returns one row per member for each input."""
@@ -122,15 +112,13 @@ class NamedGroupInputs:
             return by_name(rows, self._model)
         if not isinstance(rows, Sequence) or len(rows) != len(names):
             came = f"{len(rows)} rows" if isinstance(rows, Sequence) else type(rows).__name__
-            text = f"inputs: got {came}, expected {len(names)} rows, one per member, each a dict of inputs by name"
-            raise InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
+            raise invalid("inputs", came, f"{len(names)} rows, one per member, each a dict of inputs by name")
         found = []
         for at, (name, row) in enumerate(zip(names, rows, strict=True)):
             try:
                 found.append(by_name(row, self._model))
             except InvalidArgument as error:  # noqa: PERF203 - the error names the row
-                text = f"inputs, row {at} (session {name!r}): {error.message.removeprefix('inputs: ')}"
-                raise InvalidArgument(text, reason=error.reason, field=error.field) from error
+                raise of_row(error, "inputs", at, name) from error
         return {name: [row[name] for row in found] for name in self._each}
 
 
@@ -138,8 +126,7 @@ def by_name(given: object, model: Model, field: str = "inputs") -> Mapping[str, 
     """Returns the values as a mapping with each of the model's inputs. Raises InvalidArgument."""
 
     def wrong(came: str) -> InvalidArgument:
-        text = f"{field}: got {came}, expected a dict with each of {', '.join(names)} (model {model.name!r})"
-        return InvalidArgument(text, reason="INVALID_FIELD", field=field)
+        return invalid(field, came, f"a dict with each of {', '.join(names)} (model {model.name!r})")
 
     names = [spec.name for spec in model.inputs]
     fields = given.dtype.names if isinstance(given, np.ndarray | np.void) else None
@@ -154,26 +141,25 @@ def by_name(given: object, model: Model, field: str = "inputs") -> Mapping[str, 
     return values
 
 
-def packed(columns: Sequence[bytes], steps: int) -> bytes:
-    """Interleaves the raw time steps of several inputs: each time step's bytes, one input after another."""
-    tables = [np.frombuffer(column, np.uint8).reshape(steps, -1) for column in columns]
-    return np.concatenate(tables, axis=1).tobytes()
+def _joined(
+    converted: Mapping[str, tuple[bytes, bool]], model: Model, field: str, members: int = 1
+) -> tuple[bytes, bool]:
+    """Interleaves the inputs: each time step's bytes, one input after another. Raises InvalidArgument if they differ.
 
-
-def _check_alike(lengths: Mapping[str, tuple[int, bool]], model: Model, field: str = "inputs") -> None:
-    """Checks that all inputs agree. lengths: each input's number of time steps, and whether it has no time axis."""
-    first, expected = next(iter(lengths.items()))
+    converted: by name, each input's raw time steps, and whether it has no time axis. members: whose rows they are.
+    """
+    lengths = {spec.name: len(converted[spec.name][0]) // spec.nbytes // members for spec in model.inputs}
+    first, (_, single) = next(iter(converted.items()))
     for name, length in lengths.items():
-        if length != expected:
-            text = (
-                f"{field}[{name}]: got {_length(length)}, expected {_length(expected)}, as for {first}: all inputs "
-                f"must have the same time steps (model {model.name!r})"
-            )
-            raise InvalidArgument(text, reason="INVALID_FIELD", field=f"{field}[{name}]")
+        if (length, converted[name][1]) != (lengths[first], single):
+            expected = f"{_length(lengths[first], single)}, as for {first}: all inputs must have the same time steps"
+            came = _length(length, converted[name][1])
+            raise invalid(f"{field}[{name}]", came, f"{expected} (model {model.name!r})")
+    tables = [np.frombuffer(raw, np.uint8).reshape(lengths[first] * members, -1) for raw, _ in converted.values()]
+    return np.concatenate(tables, axis=1).tobytes(), single
 
 
-def _length(length: tuple[int, bool]) -> str:
-    steps, single = length
+def _length(steps: int, single: bool) -> str:
     return "a single time step without a time axis" if single else f"{steps} time steps"
 
 

@@ -61,13 +61,8 @@ class Pipeline:
         return room if self._at_hand else min(room, 1)
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop of the steps in flight; None if there are none."""
-        return self._in_flight[0][0].get_loop() if self._in_flight else None
-
-    @property
     def oldest(self) -> asyncio.Future[StepReply] | None:
-        """The future of the next answer."""
+        """The future of the next answer; None if nothing is in flight."""
         return self._in_flight[0][0] if self._in_flight else None
 
     def rows(self, samples: Iterable[Sample]) -> Iterable[Sample]:
@@ -101,7 +96,8 @@ class Pipeline:
         """
         self.push(samples)
         if samples and self.room:
-            return await self.pull() if self._has_arrived else []
+            oldest = self.oldest
+            return await self.pull() if oldest is not None and oldest.done() else []
         return await self.pull()
 
     async def pull(self) -> list[StepReply]:
@@ -113,8 +109,8 @@ class Pipeline:
             self.flush()
         if not self._in_flight and self._failed is not None:
             raise self._failed
-        if (loop := self.loop) is not None:
-            check_loop(loop)
+        if (oldest := self.oldest) is not None:
+            check_loop(oldest.get_loop())
         replies: list[StepReply] = []
         while self._in_flight:
             answer, _, steps = self._in_flight[0]
@@ -125,10 +121,6 @@ class Pipeline:
             self._in_flight_steps -= steps
             replies.extend(_split(reply, steps) if self._chunk_steps > 1 else (reply,))
         return replies
-
-    @property
-    def _has_arrived(self) -> bool:
-        return bool(self._in_flight) and self._in_flight[0][0].done()
 
     def _send(self, sample: Sample, steps: int) -> None:
         try:
@@ -145,18 +137,8 @@ class Pipeline:
             self._give_up(self._in_flight.pop()[1])
 
 
-async def answers(
-    pipeline: Pipeline, samples: Iterable[Sample] | AsyncIterable[Sample]
-) -> AsyncGenerator[StepReply, None]:
+async def answers(pipeline: Pipeline, samples: Iterable[Sample]) -> AsyncGenerator[StepReply, None]:
     """Puts the samples through the pipeline and yields the answers in order."""
-    if isinstance(samples, AsyncIterable):
-        live = _live(pipeline, samples)
-        try:
-            async for reply in live:
-                yield reply
-        finally:
-            await live.aclose()
-        return
     source = iter(pipeline.rows(samples))
     while True:
         read = list(islice(source, pipeline.room))
@@ -169,8 +151,8 @@ async def answers(
             await asyncio.sleep(0)  # lets the event loop send what was read, and receive answers, between samples
 
 
-async def _live(pipeline: Pipeline, samples: AsyncIterable[Sample]) -> AsyncGenerator[StepReply, None]:
-    """Yields each answer as soon as it arrives, even while the next sample is awaited."""
+async def live_answers(pipeline: Pipeline, samples: AsyncIterable[Sample]) -> AsyncGenerator[StepReply, None]:
+    """Like `answers`, and yields each as soon as it arrives, even while the next sample is awaited."""
     source = samples.__aiter__()
     reading: asyncio.Task[Sample] | None = None
     ended = False

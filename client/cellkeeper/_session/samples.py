@@ -46,8 +46,7 @@ def stacked(samples: Sequence[Sample], numbers: Callable[[ArrayLike], Array], fi
         came = [*sample] if isinstance(sample, Mapping) else None
         if (came is None) != (names is None) or set(came or ()) != set(names or ()):
             what = type(sample).__name__ if came is None else f"the inputs {', '.join(map(repr, came))}"
-            text = f"inputs: sample {number} of the stream: got {what}, expected the same as in those before it"
-            raise InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
+            raise of_sample(invalid("inputs", what, "the same as in those before it"), number, 1)
     if names is None:
         return _stacked(samples, numbers, first, "inputs")
     return {name: _stacked([each[name] for each in samples], numbers, first, f"inputs[{name}]") for name in names}  # type: ignore[call-overload,index]
@@ -65,8 +64,7 @@ def _stacked(samples: Sequence[Any], numbers: Callable[[ArrayLike], Array], firs
             raise InvalidArgument(text, reason="INVALID_FIELD", field=field) from error
         if arrays[-1].shape != arrays[0].shape:
             came, others = list(arrays[-1].shape), list(arrays[0].shape)
-            text = f"{field}: sample {number} of the stream: got shape {came}, expected {others}, as before"
-            raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
+            raise of_sample(invalid(field, f"shape {came}", f"{others}, as before"), number, 1)
     return np.stack(arrays)
 
 

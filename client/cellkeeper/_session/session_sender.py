@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from copy import copy
 from math import frexp
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import CellkeeperError, Closed, InvalidArgument, QuotaExceeded, error_of_reason
 from ..position import Position
@@ -15,7 +16,7 @@ from .chunk import Chunk, ChunkState
 from .deadlines import NEVER, Deadlines
 from .drains import Drains
 from .event_loop import check_loop
-from .frame_format import FrameFormat, FrameFormats, Layout
+from .frame_format import FrameFormat
 from .history import History
 from .late_steps import LateSteps
 from .retry import EndpointStatus, no_answer_from, worth_retrying
@@ -34,22 +35,22 @@ _NOT_SERVED_SECONDS = 2.0
 FrameKey = tuple[FrameFormat, int]
 
 
-class Dispatch(Protocol):
-    """Puts a sender with something to send into the queue of an endpoint."""
-
-    def __call__(self, sender: SessionSender) -> None: ...
+Dispatch = Callable[["SessionSender"], None]
+"""Puts a sender with something to send into the queue of an endpoint."""
 
 
 class SessionSender:
-    """Sends the steps of one session; see the module. Use it from one event loop only."""
+    """Sends the steps of one session; see the module. Use it from one event loop only.
+
+    frame_format: returns the format of frames with these outputs. step_bytes: bytes of one time step's input.
+    """
 
     def __init__(
         self,
         session: str,
-        layout: Layout,
         history: History,
         *,
-        frame_formats: FrameFormats,
+        frame_format: Callable[[tuple[str, ...]], FrameFormat],
         step_bytes: int,
         dispatch: Dispatch,
         deadlines: Deadlines,
@@ -66,9 +67,8 @@ class SessionSender:
         self.endpoint: EndpointStatus | None = None  # where its chunks are in flight
         self.ranked: list[Any] = []  # endpoints in order of preference; empty until the first look-up
         self._not_served: dict[object, float] = {}  # by endpoint: until when it counts as not serving this version
-        self._layout = layout
-        self._frame_formats = frame_formats
-        self._replays = frame_formats.of(layout, ())  # their outputs are not needed
+        self._format_of = frame_format
+        self._replays = frame_format(())  # their outputs are not needed
         self._frame_format = self._replays  # that of the latest call
         self._step_bytes = step_bytes
         self._dispatch = dispatch
@@ -95,7 +95,7 @@ class SessionSender:
         if self._closed is not None:
             raise copy(self._closed)
         if outputs is not self._frame_format.outputs:
-            self._frame_format = self._frame_formats.of(self._layout, outputs)
+            self._frame_format = self._format_of(outputs)
         history = self.history
         deadline = self.loop.time() + timeout
         call = StepCall(inputs, single, self._frame_format, timeout, deadline, answer)
@@ -238,7 +238,7 @@ class SessionSender:
                 call.reply = reply
                 call.answer.set_result(reply)
         elif verdict.action is _FAIL:
-            text = f"the server is at {Position(*reply.position)}, where {chunk.end} was expected"
+            text = f"the server is at {reply.position}, where {chunk.end} was expected"
             self._fail_calls(verdict, error_of_reason(verdict.reason, text, reply.position))
         if history.queued or self._waiting or self._drains:
             self.go_on()

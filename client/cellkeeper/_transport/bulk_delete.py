@@ -7,14 +7,11 @@ from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from .._session.retry import worth_retrying
+from .._session.arguments import invalid
 from ..errors import CellkeeperError, InvalidArgument
 from ..types import Deleted, Model, SessionInfo
 from .caller import Caller
-from .calls import only_result
-from .wire import error_of
-
-MAX_ITEMS = 64  # sessions in one request
+from .item_calls import each_result, page_items
 
 
 def listed(sessions: object) -> Iterable[Any]:
@@ -29,7 +26,7 @@ class BulkDelete:
 
     def __init__(self, client: Caller, model: Model, timeout: float | None) -> None:
         self.result = Deleted()
-        self.room = min(MAX_ITEMS, model.max_frame_items or MAX_ITEMS)  # sessions in one call of `delete`
+        self.room = page_items(model)  # sessions in one call of `delete`
         self._client = client
         self._model = model.name
         self._timeout = timeout
@@ -40,27 +37,15 @@ class BulkDelete:
             if not isinstance(info, SessionInfo):
                 raise _wrong(info)
         items = [pb.DeleteRequest.Item(session=info.session, generation=info.position.generation) for info in sessions]
-        answer = await self._client._call("Delete", self._request(items), items[0].session, self._timeout)
-        for item, result in zip(items, answer.results, strict=True):
-            try:
-                await self._note(item, result)
-            except CellkeeperError as error:  # noqa: PERF203 - each session fails on its own
-                self.result._fail(item.session, error)
-
-    async def _note(self, item: Any, result: Any) -> None:
-        """Counts the outcome of one item. Sends the item again by itself if it failed for a transient reason."""
-        if result.HasField("error"):
-            error = error_of(result.error)
-            if not worth_retrying(error):
-                raise error
-            again = self._request([item])
-            result = await self._client._call("Delete", again, item.session, self._timeout, only_result)
-        self.result._count(deleted=result.deleted)
+        async for item, outcome in each_result(self._client, "Delete", self._request, items, self._timeout):
+            if isinstance(outcome, CellkeeperError):
+                self.result._fail(item.session, outcome)
+            else:
+                self.result._count(deleted=outcome.deleted)
 
     def _request(self, items: Sequence[Any]) -> Any:
         return pb.DeleteRequest(model=self._model, items=items)
 
 
 def _wrong(given: object) -> InvalidArgument:
-    text = f"sessions: got {type(given).__name__}, expected SessionInfo objects, as `sessions` lists them"
-    return InvalidArgument(text, reason="INVALID_FIELD", field="sessions")
+    return invalid("sessions", type(given).__name__, "SessionInfo objects, as `sessions` lists them")

@@ -1,22 +1,19 @@
-"""The parts of a client that its sessions, groups and carry-overs use."""
+"""The parts of a client that its sessions, groups and administration use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .._session.frame_format import FrameFormat
 from .._session.group_sender import GroupSender
+from .._session.session_sender import SessionSender
 from ..position import Position
 from ..types import Model, SessionInfo
 from .calls import itself
 
 
 class Caller(Protocol):
-    """An AsyncClient, as seen by sessions, which cannot import it.
-
-    timeout: default seconds for calls.
-    """
+    """An AsyncClient, as seen by what cannot import it. timeout: default seconds for calls."""
 
     timeout: float
 
@@ -25,6 +22,13 @@ class Caller(Protocol):
     ) -> Any: ...
 
     async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model: ...
+
+    def _new_sender(self, session: str, model: Model, position: Position) -> SessionSender: ...
+
+    def _new_group_sender(self, model: Model) -> GroupSender: ...
+
+    def _endpoint_of(self, session: str) -> object:
+        """Returns the endpoint that a call for that session goes to first."""
 
     async def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model: ...
 
@@ -37,18 +41,3 @@ class Caller(Protocol):
     async def delete(
         self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None
     ) -> bool: ...
-
-
-class GroupCaller(Caller, Protocol):
-    """The parts of a client that a group uses. outputs: what steps return by default."""
-
-    outputs: tuple[str, ...]
-
-    def _new_group_sender(self, model: Model) -> GroupSender: ...
-
-    def _frame_format(self, model: Model, outputs: tuple[str, ...]) -> FrameFormat: ...
-
-    def _endpoint_of(self, session: str) -> object:
-        """Returns the endpoint that a call for that session goes to first."""
-
-    def _limit_frames(self, items: int) -> None: ...

@@ -10,11 +10,11 @@ import grpc
 
 from .._session.retry import out_of_time, worth_retrying
 from ..errors import CellkeeperError, DeadlineExceeded, InvalidArgument, ModelChanged, Unavailable
-from ..types import Backoff, Counters
+from ..types import Counters
 from .closing import Closing
-from .credentials import Token
 from .endpoints import Endpoints
-from .wire import error_of, from_grpc
+from .settings import ClientSettings
+from .wire import error_of, from_grpc, unreadable
 
 T = TypeVar("T")
 
@@ -24,30 +24,16 @@ _OTHER_NAME = "Hostname Verification Check failed", "is not in peer certificate"
 
 
 class Calls:
-    """Makes calls with retries.
+    """Makes calls with retries."""
 
-    attempt_timeout: seconds after which an unanswered attempt is abandoned and made again elsewhere. connect_timeout:
-    seconds for which unreachable servers are tried, as long as none has ever been reached.
-    """
-
-    def __init__(
-        self,
-        endpoints: Endpoints,
-        *,
-        attempt_timeout: float,
-        connect_timeout: float,
-        backoff: Backoff,
-        counters: Counters,
-        token: Token,
-        closing: Closing,
-    ) -> None:
+    def __init__(self, endpoints: Endpoints, settings: ClientSettings, counters: Counters, closing: Closing) -> None:
         self._endpoints = endpoints
-        self._attempt_timeout = attempt_timeout
-        self._connect_timeout = connect_timeout
+        self._attempt_timeout = settings.attempt_timeout
+        self._connect_timeout = settings.connect_timeout
+        self._backoff = settings.backoff
+        self._token = settings.token
         self._reached = False
-        self._backoff = backoff
         self._counters = counters
-        self._token = token
         self._closing = closing
 
     async def call(self, method: str, request: Any, *, session: str, timeout: float, read: Callable[[Any], T]) -> T:
@@ -134,9 +120,16 @@ def itself(answer: Any) -> Any:
     return answer
 
 
+def results_of(answer: Any, items: int, method: str = "a call") -> Any:
+    """Returns the results, one for each of the items. Raises ServerError if there are more or fewer."""
+    if len(answer.results) != items:
+        raise unreadable(f"the server sent {len(answer.results)} results to {items} items of {method}")
+    return answer.results
+
+
 def only_result(answer: Any) -> Any:
     """Returns the only item's result of a SessionResults. Raises its error, whose caller knows of no items."""
-    result = answer.results[0]
+    (result,) = results_of(answer, 1)
     if result.HasField("error"):
         error = result.error
         error.field, error.message = error.field.removeprefix(_ONLY), error.message.removeprefix(_ONLY)

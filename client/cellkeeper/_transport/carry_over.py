@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from .._session.arguments import id_text, session_id, several_ids
+from .._session.arguments import id_text, invalid, session_id, several_ids
 from .._session.named_inputs import inputs_of
-from .._session.retry import worth_retrying
 from ..errors import CellkeeperError, InvalidArgument, error_of_reason
 from ..types import CarriedOver, Model, Sample, SessionInfo
 from .caller import Caller
-from .calls import only_result
 from .input_fields import chunk_fields
-from .wire import error_of, session_info_of
+from .item_calls import MAX_ITEMS, each_result, page_items
+from .requests import request_id
+from .wire import session_info_of
 
 POLICIES: dict[str, Any] = {
     "keep": pb.CarryOverRequest.KEEP,
     "rerun": pb.CarryOverRequest.RERUN,
     "reset": pb.CarryOverRequest.RESET,
 }
-MAX_FRAME_ITEMS = 64  # sessions in one request
 MAX_FRAME_BYTES = 1 << 20  # of windows in one request, roughly
 
 WindowOf = Callable[[SessionInfo], "Sample | None"]
@@ -31,8 +29,7 @@ WindowOf = Callable[[SessionInfo], "Sample | None"]
 
 def check_policy(policy: str) -> None:
     if not isinstance(policy, str) or policy not in POLICIES:
-        text = f"policy: got {policy!r}, expected one of {', '.join(POLICIES)}"
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="policy")
+        raise invalid("policy", repr(policy), f"one of {', '.join(POLICIES)}")
 
 
 def carry_over_item(model: Model, session: str, generation: bytes, policy: str, window: Sample | None) -> Any:
@@ -40,18 +37,11 @@ def carry_over_item(model: Model, session: str, generation: bytes, policy: str, 
     check_policy(policy)
     if (window is None) == (policy == "rerun"):
         came = "none with rerun" if window is None else f"one with {policy}"
-        text = f"window: got {came}, expected a window of inputs with rerun, and none with any other policy"
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="window")
-    item = pb.CarryOverRequest.Item(
-        session=session,
-        generation=generation,
-        request_id=os.urandom(16),
-        policy=POLICIES[policy],
+        raise invalid("window", came, "a window of inputs with rerun, and none with any other policy")
+    fields = {} if window is None else chunk_fields(model, inputs_of(model).convert(window)[0])
+    return pb.CarryOverRequest.Item(
+        session=session, generation=generation, request_id=request_id(), policy=POLICIES[policy], **fields
     )
-    if window is not None:
-        raw, _ = inputs_of(model).convert(window)
-        item.MergeFrom(pb.CarryOverRequest.Item(**chunk_fields(model, raw)))
-    return item
 
 
 class CarryOver:
@@ -77,7 +67,7 @@ class CarryOver:
     async def page(self) -> list[SessionInfo] | None:
         """Returns the next of the chosen sessions, without those of the new version; None after the last page."""
         if self._named is not None:
-            names, self._named = self._named[:MAX_FRAME_ITEMS], self._named[MAX_FRAME_ITEMS:]
+            names, self._named = self._named[:MAX_ITEMS], self._named[MAX_ITEMS:]
             return self._of_other_versions(await self._infos(names)) if names else None
         if self._token is None:
             return None
@@ -109,7 +99,7 @@ class CarryOver:
 
     async def carry(self, sessions: Iterable[tuple[SessionInfo, Sample | None]]) -> None:
         """Carries over each session, with its window if the policy is rerun; None skips that session."""
-        items: dict[str, Any] = {}
+        items: dict[str, Any] = {}  # a session that was named twice is carried over once
         held_bytes = 0
         for info, window in sessions:
             if window is None and self._policy == "rerun":
@@ -120,33 +110,20 @@ class CarryOver:
             except InvalidArgument as error:
                 self.result._fail(info.session, error)
                 continue
-            if items and (len(items) == self._room or held_bytes + item.ByteSize() > MAX_FRAME_BYTES):
-                await self._send(items)
+            if items and (len(items) == page_items(self._target) or held_bytes + item.ByteSize() > MAX_FRAME_BYTES):
+                await self._send([*items.values()])
                 items, held_bytes = {}, 0
             items[info.session] = item
             held_bytes += item.ByteSize()
         if items:
-            await self._send(items)
+            await self._send([*items.values()])
 
-    @property
-    def _room(self) -> int:
-        return min(MAX_FRAME_ITEMS, self._target.max_frame_items or MAX_FRAME_ITEMS)
+    async def _send(self, items: Sequence[Any]) -> None:
+        async for item, outcome in each_result(self._client, "CarryOver", self._request, items, self._timeout):
+            if isinstance(outcome, CellkeeperError):
+                self.result._fail(item.session, outcome)
+            else:
+                self.result._count("already" if outcome.position.generation == item.generation else "carried")
 
-    async def _send(self, items: dict[str, Any]) -> None:
-        """Sends the items. One that failed for a transient reason is sent again by itself, under its request_id."""
-        first = next(iter(items))
-        answer = await self._client._call("CarryOver", self._request(items.values()), first, self._timeout)
-        for item, result in zip(items.values(), answer.results, strict=True):
-            try:
-                if result.HasField("error"):
-                    error = error_of(result.error)
-                    if not worth_retrying(error):
-                        raise error
-                    again = self._request([item])
-                    result = await self._client._call("CarryOver", again, item.session, self._timeout, only_result)
-                self.result._count("already" if result.position.generation == item.generation else "carried")
-            except CellkeeperError as error:  # noqa: PERF203 - each session fails on its own
-                self.result._fail(item.session, error)
-
-    def _request(self, items: Iterable[Any]) -> Any:
+    def _request(self, items: Sequence[Any]) -> Any:
         return pb.CarryOverRequest(model=self._target.name, items=items, fingerprint=self._target.fingerprint)

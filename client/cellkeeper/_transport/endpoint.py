@@ -9,17 +9,15 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import grpc
-
 from .._session.time_limit import within
 from ..errors import CellkeeperError, Unavailable
-from ..types import Backoff, Counters
+from ..types import Counters
 from .channel import Channel
-from .credentials import Metadata, Token
+from .credentials import Metadata
 from .send_queue import Sendable, SendQueue
+from .settings import ClientSettings
 from .stream import Stream
 from .stream_call import GrpcCall, StreamCall, UnopenedCall
-from .websocket_address import WebSocketAddress
 
 _logger = logging.getLogger("cellkeeper")
 
@@ -33,37 +31,21 @@ class Endpoint:
     answers again. on_up: called when it is back.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        max_frame_items: int,
-        default_timeout: float,
-        attempt_timeout: float,
-        backoff: Backoff,
-        counters: Counters,
-        credentials: grpc.ChannelCredentials | None,
-        channel_options: tuple[tuple[str, str], ...],
-        token: Token,
-        websocket: WebSocketAddress | None,
-        redispatch: Callable[[Endpoint, list[Sendable]], None],
-        on_up: Callable[[Endpoint], None],
-    ) -> None:
+    def __init__(self, target: str, settings: ClientSettings, counters: Counters, on_up: Callable[[], None]) -> None:
         self.target = target
         self.down = False
         self.avoid_until = 0.0  # it is draining until then, on the event loop's clock
-        self.max_frame_items = max_frame_items
+        self.max_frame_items = settings.max_frame_items
         self.last_error: CellkeeperError | None = None
-        self.channel = Channel(target, credentials, channel_options, attempt_timeout)
-        self._token = token
-        self._websocket = websocket
-        self._attempt_timeout = attempt_timeout
-        self._backoff = backoff
+        self.channel = Channel(target, settings.credentials, settings.channel_options, settings.attempt_timeout)
+        self._token = settings.token
+        self._websocket = settings.websocket_of(target)
+        self._attempt_timeout = settings.attempt_timeout
+        self._backoff = settings.backoff
         self._counters = counters
-        self._redispatch = redispatch
         self._on_up = on_up
         self._failures = 0
-        self._send_queue = SendQueue(default_timeout)
+        self._send_queue = SendQueue(settings.timeout)
         self._loop = asyncio.get_running_loop()
         self._stream: Stream | None = None
         self._something = asyncio.Event()  # set when the queue gets an item while there is no stream
@@ -90,11 +72,12 @@ class Endpoint:
     def draining(self, seconds: float) -> None:
         """Avoids this endpoint for that long, because its server is shutting down."""
         self.avoid_until = self._loop.time() + seconds
-        self._redispatch(self, self.drain())
+        self.reroute()
 
-    def drain(self) -> list[Sendable]:
-        """Empties the queue and returns what was in it."""
-        return self._send_queue.drain()
+    def reroute(self) -> None:
+        """Empties the queue; what was in it chooses an endpoint anew."""
+        for sender in self._send_queue.drain():
+            sender.go_on()
 
     async def close(self) -> None:
         """Ends its stream and its channel.
@@ -118,26 +101,22 @@ class Endpoint:
     # ------------------------------------------------------------------------------------------ inside
 
     async def _run(self) -> None:
-        while not self._closing:
-            await self._served()
-
-    async def _served(self) -> None:
-        """Serves one stream after another, each once a step waits, and starts over after an unexpected failure.
+        """Serves one stream after another, each once a step waits, and goes on after an unexpected failure.
 
         Otherwise a session that waits for this endpoint would wait for ever.
         """
-        try:
-            while not self._closing:
+        while not self._closing:
+            try:
                 await self._one_stream()
-        except Exception as failure:
-            _logger.exception("the connection to %s failed in the client; reconnecting", self.target)
-            text = f"the connection to {self.target} failed in the client: {failure!r}"
-            self.last_error = Unavailable(text, reason="LOST")
-            if self._stream is not None:
-                self._stream.lost(self.last_error)
-            self._stream, self.down = None, False
-            self._failures += 1
-            await asyncio.sleep(self._backoff.wait_seconds(self._failures))
+            except Exception as failure:  # noqa: PERF203 - each stream fails on its own
+                _logger.exception("the connection to %s failed in the client; reconnecting", self.target)
+                text = f"the connection to {self.target} failed in the client: {failure!r}"
+                self.last_error = Unavailable(text, reason="LOST")
+                if self._stream is not None:
+                    self._stream.lost(self.last_error)
+                self._stream, self.down = None, False
+                self._failures += 1
+                await asyncio.sleep(self._backoff.wait_seconds(self._failures))
 
     async def _one_stream(self) -> None:
         while not self._send_queue:
@@ -158,10 +137,10 @@ class Endpoint:
             self.channel.unanswered(stub, stream.silent_since)
         stream.lost(error)
         if self.down:
-            self._redispatch(self, self.drain())
+            self.reroute()
             await self._reconnected()
             self.down, self.avoid_until = False, 0.0
-            self._on_up(self)
+            self._on_up()
 
     async def _serve(self, stream: Stream) -> CellkeeperError:
         """Serves the stream until it ends. Returns the reason.

@@ -7,12 +7,13 @@ session; keeping to one is only faster.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from .._session.session_sender import Dispatch, SessionSender
+from ..types import Counters
 from .endpoint import Endpoint
-from .send_queue import Sendable
+from .settings import ClientSettings
 
 
 def rendezvous(session: str, targets: Sequence[str]) -> list[str]:
@@ -25,18 +26,11 @@ def rendezvous(session: str, targets: Sequence[str]) -> list[str]:
 
 
 class Endpoints:
-    """All endpoints of one client.
+    """All endpoints of one client."""
 
-    make: builds one endpoint from its target and the callbacks `redispatch` and `on_up`.
-    """
-
-    def __init__(
-        self,
-        targets: Sequence[str],
-        make: Callable[[str, Callable[[Endpoint, list[Sendable]], None], Callable[[Endpoint], None]], Endpoint],
-    ) -> None:
+    def __init__(self, settings: ClientSettings, counters: Counters) -> None:
         self._loop = asyncio.get_running_loop()
-        self._endpoints = {target: make(target, self._redispatch, self._on_up) for target in targets}
+        self._endpoints = {target: Endpoint(target, settings, counters, self._on_up) for target in settings.targets}
         self._only = next(iter(self._endpoints.values())) if len(self._endpoints) == 1 else None
 
     @property
@@ -79,8 +73,9 @@ class Endpoints:
             best.enqueue(sender)
 
     def _best(self, sender: SessionSender) -> Endpoint:
-        ranked = sender.ranked = sender.ranked or self.ranked(sender.session)
-        good = [endpoint for endpoint in ranked if isinstance(endpoint, Endpoint) and not self._unhealthy(endpoint)]
+        ranked: list[Endpoint] = sender.ranked or self.ranked(sender.session)
+        sender.ranked = ranked
+        good = [endpoint for endpoint in ranked if not self._unhealthy(endpoint)]
         return next((endpoint for endpoint in good if not sender.is_not_served_at(endpoint)), (good or ranked)[0])
 
     async def close(self) -> None:
@@ -99,12 +94,8 @@ class Endpoints:
     def _unhealthy(self, endpoint: Endpoint) -> bool:
         return endpoint.down or endpoint.avoid_until > self._loop.time()
 
-    def _redispatch(self, _lost: Endpoint, senders: list[Sendable]) -> None:
-        for sender in senders:
-            sender.go_on()
-
-    def _on_up(self, _back: Endpoint) -> None:
-        # Sessions waiting for an endpoint that is still down may use this one.
+    def _on_up(self) -> None:
+        """Lets the sessions that wait for an endpoint that is still down use the one that is back."""
         for endpoint in self._endpoints.values():
             if endpoint.down:
-                self._redispatch(endpoint, endpoint.drain())
+                endpoint.reroute()

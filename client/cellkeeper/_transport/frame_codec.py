@@ -16,7 +16,7 @@ from .._session.frame_format import CREATED, REPLAYED, FrameFormat
 from .._session.session_sender import SessionSender
 from .._session.step_call import StepCall
 from ..errors import CellkeeperError
-from ..position import POSITION_BYTES, Position
+from ..position import LAYOUT, POSITION_BYTES, Position
 from ..types import Array, StepReply
 from .input_fields import frame_fields
 from .wire import dtype_of, unreadable
@@ -25,7 +25,12 @@ _logger = logging.getLogger("cellkeeper")
 
 INDEX = np.dtype("<u4")
 MAX_FRAME_BYTES = 1 << 20  # of inputs and positions, roughly
-_POSITION = struct.Struct("<16sQ8s")
+ITEM_BYTES = 48  # of an item in a message, besides its inputs
+
+
+def most_items(limit: int, input_bytes: int) -> int:
+    """Returns how many items fit into one frame, at most `limit`. input_bytes: of each item."""
+    return max(1, min(limit, MAX_FRAME_BYTES // (input_bytes + ITEM_BYTES)))
 
 
 class Frame:
@@ -53,7 +58,7 @@ class Frame:
     def message(self, frame_id: int) -> Any:
         layout, chunks = self.frame_format.layout, self.chunks
         counts = [chunk.steps for chunk in chunks]
-        pack = _POSITION.pack
+        pack = LAYOUT.pack
         return pb.StepFrame(
             frame_id=frame_id,
             model=layout.model,
@@ -143,7 +148,7 @@ class Column:
 def replies(sent: InflightChunks, reply: Any) -> Iterator[tuple[SessionSender, Chunk, StepReply]]:
     """Yields the items of a reply frame that succeeded. Raises ServerError if its columns do not match."""
     indices = np.frombuffer(reply.items, INDEX).tolist()
-    positions = list(_POSITION.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []
+    positions = list(LAYOUT.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []
     counts = list(reply.steps) or [1] * len(indices)
     if len(positions) != len(indices) or len(counts) != len(indices):
         raise unreadable("the server sent columns of different lengths")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -16,16 +15,16 @@ from .._session.group_sender import GroupSender
 from ..errors import CellkeeperError, Closed, ModelChanged
 from ..position import Position
 from ..types import Model
-from .caller import GroupCaller
+from .caller import Caller
 from .item_calls import call_items
-from .requests import REQUEST_ID_BYTES
+from .requests import request_id
 from .wire import position_message, position_of
 
 
 class GroupMembers:
     """The members of a group. all: in their order."""
 
-    def __init__(self, client: GroupCaller, model: Model, sender: GroupSender, ttl: float | timedelta | None) -> None:
+    def __init__(self, client: Caller, model: Model, sender: GroupSender, ttl: float | timedelta | None) -> None:
         self._client = client
         self._model = model
         self._sender = sender
@@ -173,7 +172,7 @@ class GroupMembers:
         items = {
             name: pb.OpenManyRequest.Item(
                 session=name,
-                request_id=os.urandom(REQUEST_ID_BYTES),
+                request_id=request_id(),
                 expect=position_message(expect[name]) if name in expect else None,
                 ttl_ms=self._ttl_ms,
             )

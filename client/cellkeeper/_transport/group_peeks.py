@@ -14,11 +14,11 @@ from .._session.group_sender import GroupSender
 from .._session.session_sender import SessionSender
 from ..errors import CellkeeperError
 from ..types import GroupReply, Model, StepReply
-from .caller import GroupCaller
-from .frame_codec import MAX_FRAME_BYTES
+from .caller import Caller
+from .frame_codec import most_items
 from .group_frame import frame_message, reply_columns
 from .group_members import GroupMembers
-from .item_calls import each
+from .item_calls import by_endpoint, each
 from .replaying_call import call_replaying
 from .requests import peek_request, rollout_request
 from .wire import peek_reply_of, position_message
@@ -28,7 +28,7 @@ class Peeks:
     """Makes peeks and forecasts. group: all members. outputs: those to request."""
 
     def __init__(
-        self, client: GroupCaller, sender: GroupSender, group: GroupMembers, model: Model, outputs: tuple[str, ...]
+        self, client: Caller, sender: GroupSender, group: GroupMembers, model: Model, outputs: tuple[str, ...]
     ) -> None:
         self._client = client
         self._sender = sender
@@ -40,20 +40,14 @@ class Peeks:
         """Peeks in frames. A member that fails there gets its own call, after a replay of what the server lost."""
         call = self._call(members, inputs, single, timeout)
         await self._drained(call, timeout)
-        steps = len(inputs) // (len(members) * self._model.input.nbytes)
         item_bytes = len(inputs) // len(members)
-        most = max(1, min(self._model.max_frame_items or len(members), MAX_FRAME_BYTES // (item_bytes + 48)))
-        by_endpoint: dict[object, list[int]] = {}
-        for item, name in enumerate(members.names):
-            if item not in call.errors:
-                by_endpoint.setdefault(self._client._endpoint_of(name), []).append(item)
-        frames = [
-            np.array(items[at : at + most]) for items in by_endpoint.values() for at in range(0, len(items), most)
-        ]
+        steps = item_bytes // self._model.input.nbytes
+        most = most_items(self._model.max_frame_items or len(members), item_bytes)
+        asked = {name: item for item, name in enumerate(members.names) if item not in call.errors}
         refused: list[int] = []
 
-        async def frame(items: Any) -> None:
-            items = np.array([item for item in items.tolist() if self._stays(call, item)], np.intp)
+        async def frame(names: list[str]) -> None:
+            items = np.array([asked[name] for name in names if self._stays(call, asked[name])], np.intp)
             if not len(items):
                 return
             some = members.take(items)
@@ -71,7 +65,7 @@ class Peeks:
                 call.take(items[replies.items], replies)
             refused.extend(items[error.item].item() for error in reply.errors)
 
-        await asyncio.gather(*map(frame, frames))
+        await asyncio.gather(*map(frame, by_endpoint(self._client, asked, most)))
         requests = {
             item: peek_request(members.names[item], self._model, call.inputs_of(np.array([item])), self._outputs)
             for item in refused
@@ -98,7 +92,7 @@ class Peeks:
         """Returns a call that collects the replies, as for a step."""
         self._sender.check()
         loop = self._sender.loop
-        frame_format = self._client._frame_format(self._model, self._outputs)
+        frame_format = self._sender.frame_format(self._outputs)
         return GroupCall(members, inputs, single, frame_format, timeout, loop.time() + timeout, loop.create_future())
 
     async def _drained(self, call: GroupCall, timeout: float) -> None:

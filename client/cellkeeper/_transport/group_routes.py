@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,9 @@ from .._session.retry import EndpointStatus
 from .._session.session_sender import SessionSender
 from .endpoint import Endpoint
 from .endpoints import Endpoints
-from .frame_codec import MAX_FRAME_BYTES
+from .frame_codec import most_items
 from .group_frame import GroupFrame
 
-_ITEM_BYTES = 48  # in a message, besides its inputs
 Split = list[tuple[Endpoint, "Rows | None", Members]]
 
 
@@ -41,7 +41,7 @@ class GroupRoutes:
         split: Split = []
         for place, endpoint in enumerate(self._all):
             items = np.flatnonzero(at == place)
-            most = max(1, min(limits[place], MAX_FRAME_BYTES // (item_bytes + _ITEM_BYTES)))
+            most = most_items(limits[place], item_bytes)
             for first in range(0, len(items), most):
                 some = items[first : first + most]
                 whole = len(some) == len(members)
@@ -50,10 +50,7 @@ class GroupRoutes:
         return split
 
     def send(self, part: GroupPart, sender: GroupSender) -> None:
-        endpoint = part.endpoint
-        if not isinstance(endpoint, Endpoint):
-            raise TypeError(f"endpoint: got {endpoint!r}, expected one of those that `split` returned")
-        endpoint.enqueue(GroupFrame(part, sender))
+        cast(Endpoint, part.endpoint).enqueue(GroupFrame(part, sender))
 
     def adopt(self, sender: SessionSender, endpoint: EndpointStatus | None) -> None:
         if len(self._all) > 1:
@@ -61,7 +58,6 @@ class GroupRoutes:
         sender.endpoint = endpoint
 
     def forget(self, name: str) -> None:
-        """Drops a member that leaves the group."""
         self._ranks.pop(name, None)
 
     def _preferred(self, members: Members, healthy: Sequence[bool]) -> Rows:

@@ -1,26 +1,28 @@
-"""Calls whose items succeed or fail independently: OpenMany, Reset, Delete."""
+"""Calls whose items succeed or fail independently: OpenMany, Reset, Delete, CarryOver."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .._session.arguments import timeout_seconds
 from .._session.retry import worth_retrying
 from ..errors import CellkeeperError, ModelChanged
-from .caller import GroupCaller
-from .calls import only_result
-from .wire import error_of, unreadable
+from ..types import Model
+from .caller import Caller
+from .calls import only_result, results_of
+from .wire import error_of
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 AT_ONCE = 64  # calls for one member each
+MAX_ITEMS = 64  # in one request of those that go through sessions page by page
 
 
 async def call_items(
-    client: GroupCaller,
+    client: Caller,
     method: str,
     request: Callable[[list[Any]], Any],
     items: Mapping[str, Any],
@@ -44,14 +46,11 @@ async def call_items(
         try:
             message = request([items[name] for name in names])
             answer = await client._call(method, message, names[0], max(0.001, deadline - loop.time()))
+            answered = results_of(answer, len(names), method)
         except CellkeeperError as failed:
             errors.update(dict.fromkeys(names, failed))
             return
-        if len(answer.results) != len(names):
-            short = unreadable(f"the server sent {len(answer.results)} results to {len(names)} items of {method}")
-            errors.update(dict.fromkeys(names, short))
-            return
-        for name, result in zip(names, answer.results, strict=True):
+        for name, result in zip(names, answered, strict=True):
             if not result.HasField("error"):
                 results[name] = result
                 continue
@@ -65,7 +64,7 @@ async def call_items(
         left = max(0.001, deadline - loop.time())
         return await client._call(method, request([items[name]]), name, left, only_result)
 
-    await asyncio.gather(*map(batch, _batches(client, items, max_items)))
+    await asyncio.gather(*map(batch, by_endpoint(client, items, max_items)))
     found, failed = await each(again, one)
     results.update(found)
     errors.update(failed)
@@ -89,13 +88,39 @@ async def each(keys: Iterable[K], work: Callable[[K], Awaitable[T]]) -> tuple[di
     return results, errors
 
 
-def _batches(client: GroupCaller, names: Iterable[str], max_items: int) -> list[list[str]]:
+def by_endpoint(client: Caller, names: Iterable[str], max_items: int) -> list[list[str]]:
     """Groups the ids by endpoint, at most max_items in each batch."""
-    by_endpoint: dict[object, list[str]] = {}
+    found: dict[object, list[str]] = {}
     for name in names:
-        by_endpoint.setdefault(client._endpoint_of(name), []).append(name)
+        found.setdefault(client._endpoint_of(name), []).append(name)
     return [
         together[first : first + max_items]
-        for together in by_endpoint.values()
+        for together in found.values()
         for first in range(0, len(together), max_items)
     ]
+
+
+def page_items(model: Model) -> int:
+    """Returns how many items `each_result` may be given."""
+    return min(MAX_ITEMS, model.max_frame_items or MAX_ITEMS)
+
+
+async def each_result(
+    client: Caller, method: str, request: Callable[[Sequence[Any]], Any], items: Sequence[Any], timeout: float | None
+) -> AsyncIterator[tuple[Any, Any]]:
+    """Sends the items in one request. Yields each with its result or its CellkeeperError.
+
+    request: builds the message for some of them. One that failed for a transient reason is sent again by itself. Raises
+    what the request as a whole raises.
+    """
+    answer = await client._call(method, request(items), items[0].session, timeout)
+    for item, result in zip(items, results_of(answer, len(items), method), strict=True):
+        outcome = result
+        if result.HasField("error"):
+            outcome = error_of(result.error)
+            if worth_retrying(outcome):
+                try:
+                    outcome = await client._call(method, request([item]), item.session, timeout, only_result)
+                except CellkeeperError as error:
+                    outcome = error
+        yield item, outcome

@@ -89,6 +89,15 @@ class LoopThread:
                     self.soon(answer.give_up, give_up)
             raise
 
+    def read(self, call: str, value: Callable[[], T]) -> T:
+        """Returns `value()`, called in the thread while there is one, after what was scheduled there.
+
+        call: as in `wait`. Raises WrongThread.
+        """
+        with suppress(Closed, ForkedProcess):
+            return self.run(_called(value), call)
+        return value()
+
     def soon(self, work: Callable[..., object], *arguments: object) -> None:
         """Schedules `work` to be called in the thread, without waiting for it. Raises Closed."""
         with self._lock:
@@ -119,6 +128,10 @@ class LoopThread:
         """Called in a forked process: every use raises ForkedProcess from now on."""
         self._lock = threading.RLock()  # another thread may have held the old one
         self._closed = ForkedProcess(INHERITED)
+
+
+async def _called(value: Callable[[], T]) -> T:
+    return value()
 
 
 async def _answered(work: Coroutine[Any, Any, T], answer: BlockingAnswer[T, asyncio.Task[None]]) -> None:

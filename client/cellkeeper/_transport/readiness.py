@@ -10,26 +10,24 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from .._session.retry import worth_retrying
 from .._session.time_limit import within
 from ..errors import AccessDenied, CellkeeperError, DeadlineExceeded, SessionNotFound, Unavailable
-from ..types import Backoff
 from .closing import Closing
-from .credentials import Metadata, Token
+from .credentials import Metadata
 from .endpoint import Endpoint
 from .endpoints import Endpoints
+from .settings import ClientSettings
 from .wire import from_grpc
 
 SERVING = b"\x08\x01"  # a HealthCheckResponse with status 1, spelled out: the client does not depend on its package
 _ASKED_FOR = "cellkeeper-wait-ready"  # a session that need not exist: reading it takes an answer from the store
 
 
-async def wait_until_ready(
-    endpoints: Endpoints, token: Token, backoff: Backoff, closing: Closing, *, attempt_timeout: float, timeout: float
-) -> None:
-    """Asks the endpoints in turn until one is ready. Times in seconds.
+async def wait_until_ready(endpoints: Endpoints, settings: ClientSettings, closing: Closing, timeout: float) -> None:
+    """Asks the endpoints in turn until one is ready. timeout: seconds.
 
     Raises DeadlineExceeded, which says what was wrong last, Closed, and immediately what waiting cannot fix, such as
     AccessDenied.
     """
-    loop = asyncio.get_running_loop()
+    loop, token, attempt_timeout = asyncio.get_running_loop(), settings.token, settings.attempt_timeout
     deadline, attempt = loop.time() + timeout, 0
     last: CellkeeperError | None = None
     while True:
@@ -55,7 +53,7 @@ async def wait_until_ready(
                 continue
             if not worth_retrying(last) and not token.replaced(sent, last):
                 raise last
-        pause = backoff.wait_seconds(attempt, last.retry_delay_ms if last else 0)
+        pause = settings.backoff.wait_seconds(attempt, last.retry_delay_ms if last else 0)
         attempt += 1
         await closing.sleep(max(0.0, min(pause, deadline - loop.time())))
 

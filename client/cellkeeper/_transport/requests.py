@@ -9,16 +9,18 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from .._session.arguments import tensors, whole_number
+from .._session.arguments import invalid, tensors, whole_number
 from .._session.inputs import Inputs
 from .._session.named_inputs import NamedInputs, known_of
-from ..errors import InvalidArgument
 from ..position import Position
 from ..types import Model, Sample
 from .input_fields import chunk_fields
 from .wire import position_message, state_messages
 
-REQUEST_ID_BYTES = 16
+
+def request_id() -> bytes:
+    """Returns 16 random bytes for a request, which its resends keep: the server applies it once."""
+    return os.urandom(16)
 
 
 def open_request(session: str, model: str, ttl_ms: int | None, expect: Position | None, initial_state: Any) -> Any:
@@ -26,16 +28,11 @@ def open_request(session: str, model: str, ttl_ms: int | None, expect: Position 
     return pb.OpenRequest(
         model=model,
         session=session,
-        request_id=os.urandom(REQUEST_ID_BYTES),
+        request_id=request_id(),
         expect=None if expect is None else position_message(expect),
         ttl_ms=ttl_ms,
         initial_state=initial_state,
     )
-
-
-def reset_request(session: str, model: str, generation: bytes) -> Any:
-    item = pb.ResetRequest.Item(session=session, generation=generation, request_id=os.urandom(REQUEST_ID_BYTES))
-    return pb.ResetRequest(model=model, items=[item])
 
 
 def set_state_request(
@@ -49,16 +46,11 @@ def set_state_request(
     item = pb.SetStateRequest.Item(
         session=session,
         generation=at.generation,
-        request_id=os.urandom(REQUEST_ID_BYTES),
+        request_id=request_id(),
         step=at.step if step is None else whole_number(step, "step", 0),
         state=state_messages(model, tensors(state, "state"), "state"),
     )
     return pb.SetStateRequest(model=model.name, items=[item])
-
-
-def fork_item(source: str, target: str) -> Any:
-    """Returns a ForkRequest.Item without its position."""
-    return pb.ForkRequest.Item(source=source, target=target, request_id=os.urandom(REQUEST_ID_BYTES))
 
 
 def peek_request(session: str, model: Model, raw: bytes, outputs: Sequence[str]) -> Any:
@@ -94,12 +86,10 @@ def check_rollout(model: Model, steps: object, given: int) -> int:
     """
     steps = whole_number(steps, "steps", 1)
     if model.feedback is None and model.input_feedback is None:
-        text = f'steps: got {steps}, expected a model whose config.json has "feedback" ({model.name!r} has none)'
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
+        raise invalid("steps", str(steps), f'a model whose config.json has "feedback" ({model.name!r} has none)')
     limit = model.max_chunk_steps
     if limit and given + steps > limit:
-        text = f"steps: got {steps} after inputs of {given} time steps, expected at most {limit} in all"
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
+        raise invalid("steps", f"{steps} after inputs of {given} time steps", f"at most {limit} in all")
     return steps
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from .._session.session_sender import FrameKey, SessionSender
-from .frame_codec import MAX_FRAME_BYTES, Frame
+from .frame_codec import ITEM_BYTES, MAX_FRAME_BYTES, Frame
 from .group_frame import GroupFrame
 
 _FOREVER = float("inf")
@@ -115,7 +115,7 @@ class SendQueue:
             names.add(name)
             senders.append(sender)
             chunks.append(chunk)
-            size += len(chunk.inputs) + 48
+            size += len(chunk.inputs) + ITEM_BYTES
             call = chunk.call
             if call is not None and call.late is None and call.deadline < left:
                 left = call.deadline

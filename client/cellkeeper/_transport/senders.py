@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from weakref import WeakSet
 
 from .._session.chunk import Chunk
-from .._session.frame_format import FrameFormat, FrameFormats
+from .._session.frame_format import FrameFormat
 from .._session.group_history import GroupHistory
 from .._session.group_sender import GroupSender
 from .._session.history import History
@@ -19,6 +20,8 @@ from .group_routes import GroupRoutes
 from .input_fields import layout_of
 from .settings import ClientSettings
 
+MAX_FORMATS = 256
+
 
 class Senders:
     """Makes the senders, and ends them with the client."""
@@ -26,37 +29,33 @@ class Senders:
     def __init__(self, settings: ClientSettings, counters: Counters) -> None:
         self._settings = settings
         self._counters = counters
-        self._frame_formats = FrameFormats()
+        # Past MAX_FORMATS, formats are made anew, which only makes frames smaller.
+        self._frame_format = lru_cache(MAX_FORMATS)(FrameFormat)
         self._open: WeakSet[SessionSender | GroupSender] = WeakSet()
 
     def session(self, connection: Connection, session: str, model: Model, position: Position) -> SessionSender:
         """Returns the sender of a session at `position`."""
-        return self._sender(connection, session, model, self._history(model, position))
+        return self._sender(connection, model, session, self._history(model, position))
 
     def group(self, connection: Connection, model: Model) -> GroupSender:
         """Returns the sender of a group without members, whose sessions belong to `model`."""
 
-        def new_history(position: Position, earlier: Callable[[], Iterable[Chunk]]) -> History:
-            return self._history(model, position, earlier)
-
         history = GroupHistory(
-            new_history,
+            partial(self._history, model),
             step_bytes=model.input.nbytes,
             buffer_steps=self._settings.buffer_steps,
             buffer_bytes=self._settings.buffer_bytes,
         )
         sender = GroupSender(
             history,
-            new_sender=lambda session, own: self._sender(connection, session, model, own),
+            frame_format=partial(self._frame_format, layout_of(model)),
+            new_sender=partial(self._sender, connection, model),
             routes=GroupRoutes(connection.endpoints),
             deadlines=connection.deadlines,
             loop=connection.loop,
         )
         self._open.add(sender)
         return sender
-
-    def frame_format(self, model: Model, outputs: tuple[str, ...]) -> FrameFormat:
-        return self._frame_formats.of(layout_of(model), outputs)
 
     def close(self, error: CellkeeperError) -> None:
         """Ends every waiting call with `error`."""
@@ -69,12 +68,11 @@ class Senders:
         for sender in list(self._open):
             sender.disown(error)
 
-    def _sender(self, connection: Connection, session: str, model: Model, history: History) -> SessionSender:
+    def _sender(self, connection: Connection, model: Model, session: str, history: History) -> SessionSender:
         sender = SessionSender(
             session,
-            layout_of(model),
             history,
-            frame_formats=self._frame_formats,
+            frame_format=partial(self._frame_format, layout_of(model)),
             step_bytes=model.input.nbytes,
             dispatch=connection.endpoints.dispatch,
             deadlines=connection.deadlines,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from .._session.arguments import invalid
 from ..errors import InvalidArgument
 
-EXPECTED = 'expected host:port, as in "localhost:50051"'
+EXPECTED = 'host:port, as in "localhost:50051"'
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\\\[\]@?#]+):(?P<port>[0-9]{1,5})")
 _SCHEMES = ("ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")  # gRPC's schemes other than dns:
 
@@ -69,5 +69,4 @@ def _without_resolver(target: str) -> str:
 
 
 def _wrong(target: object, more: str = "") -> InvalidArgument:
-    text = f"target: got {target!r}, {EXPECTED}"
-    return InvalidArgument(f"{text}, {more}" if more else text, reason="INVALID_FIELD", field="target")
+    return invalid("target", repr(target), f"{EXPECTED}, {more}" if more else EXPECTED)

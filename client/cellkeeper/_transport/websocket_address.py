@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from .._session.arguments import invalid
 from ..errors import InvalidArgument
 from .credentials import Tls
 from .target import is_loopback
 
 PATH = "/v1/frames"
-EXPECTED = 'expected ws://host:port or wss://host:port, the address of --http-listen, as in "ws://localhost:8080"'
+EXPECTED = 'ws://host:port or wss://host:port, the address of --http-listen, as in "ws://localhost:8080"'
 INSTALL = "pip install 'cellkeeper[websocket]'"
 
 
@@ -33,32 +34,28 @@ def checked_addresses(given: object, targets: tuple[str, ...], tls: Tls | None) 
         return ()
     urls = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
     if len(urls) != len(targets):
-        text = f"websocket: got {len(urls)} for {len(targets)} targets, expected one for each, in their order"
-        raise _wrong(text)
+        raise invalid("websocket", f"{len(urls)} for {len(targets)} targets", "one for each, in their order")
     if find_spec("websockets") is None:
-        raise _wrong(f"websocket: the package websockets is not installed; {INSTALL}")
+        text = f"websocket: the package websockets is not installed; {INSTALL}"
+        raise InvalidArgument(text, reason="INVALID_FIELD", field="websocket")
     return tuple(_checked(url, tls) for url in urls)
 
 
 def _checked(url: object, tls: Tls | None) -> WebSocketAddress:
+    wrong = invalid("websocket", repr(url), EXPECTED)
     if not isinstance(url, str):
-        raise _wrong(f"websocket: got {url!r}, {EXPECTED}")
+        raise wrong
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise _wrong(f"websocket: got {url!r}, {EXPECTED}") from None
+        raise wrong from None
     if parts.scheme not in ("ws", "wss") or not host or parts.query or parts.fragment or "@" in parts.netloc:
-        raise _wrong(f"websocket: got {url!r}, {EXPECTED}")
+        raise wrong
     encrypted = parts.scheme == "wss"
     if encrypted != (tls is not None):
-        expected = "wss:// if the client has tls, ws:// if not"
-        raise _wrong(f"websocket: got {parts.scheme}://, expected {expected}")
+        raise invalid("websocket", f"{parts.scheme}://", "wss:// if the client has tls, ws:// if not")
     made = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}{PATH}"
     if tls is None:
         return WebSocketAddress(made, is_loopback(host))
     return WebSocketAddress(made, is_loopback(host), tls.context(), tls.server_name or host)
-
-
-def _wrong(text: str) -> InvalidArgument:
-    return InvalidArgument(text, reason="INVALID_FIELD", field="websocket")

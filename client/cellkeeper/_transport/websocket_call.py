@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, WebSocketException
 from websockets.http11 import Response
 
-from ..errors import CellkeeperError, InvalidArgument, ResourceExhausted
+from ..errors import InvalidArgument, ResourceExhausted
 from .credentials import Metadata
 from .message_connection import MessageConnection
 from .stream_call import CallEnded, ended_as, lost
@@ -126,10 +126,6 @@ class WebSocketCall:
     def _closed(self, closed: ConnectionClosed) -> CallEnded:
         told = closed.rcvd
         if told is not None and told.code == _TOO_LARGE:
-            error: CellkeeperError = ResourceExhausted(
-                f"{self._address.url} does not accept a message of this size: {told.reason}; send fewer time steps at "
-                "once",
-                field="inputs",
-            )
-            return CallEnded(error)
+            text = f"{self._address.url} does not accept a message of this size: {told.reason}"
+            return CallEnded(ResourceExhausted(f"{text}; send fewer time steps at once", field="inputs"))
         return lost(self._address.url, "ended the stream" if told is not None else f"was lost: {closed}")

@@ -92,6 +92,11 @@ def array_of(tensor: Any) -> Array:
     return raw.astype(dtype.newbyteorder("="))
 
 
+def state_of(answer: Any) -> dict[str, Array]:
+    """Returns the tensors of a GetStateResponse by name."""
+    return {tensor.name.removeprefix("state."): array_of(tensor) for tensor in answer.state}
+
+
 def state_messages(model: Model, state: Mapping[str, ArrayLike], field: str) -> list[Any]:
     return [
         pb.Tensor(name=spec.name, dtype=_NUMBERS[spec.dtype], shape=spec.shape, data=raw)
@@ -103,17 +108,11 @@ def _spec_of(message: Any) -> TensorSpec:
     return TensorSpec(message.name, dtype_of(message.dtype).name, tuple(message.shape), message.vocabulary)
 
 
-def _packed(inputs: tuple[TensorSpec, ...]) -> TensorSpec:
-    """Returns the spec that stands for several inputs together: a time step's bytes."""
-    return TensorSpec("inputs", "uint8", (sum(spec.nbytes for spec in inputs),))
-
-
-def _fed_back(feedback: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((one.name, tuple(one.sources)) for one in feedback.inputs)
-
-
 def model_of(info: Any) -> Model:
     inputs = tuple(_spec_of(spec) for spec in info.inputs)
+    packed = TensorSpec("inputs", "uint8", (sum(spec.nbytes for spec in inputs),))  # a time step's bytes
+    feedback = info.feedback if info.HasField("feedback") else None
+    fed_back = tuple((one.name, tuple(one.sources)) for one in feedback.inputs) if feedback is not None else None
     return Model(
         name=info.name,
         fingerprint=info.fingerprint,
@@ -122,7 +121,7 @@ def model_of(info: Any) -> Model:
         tolerance=info.tolerance,
         engine=info.engine,
         device=info.device,
-        input=_packed(inputs) if inputs else _spec_of(info.input),
+        input=packed if inputs else _spec_of(info.input),
         vocabulary=info.vocabulary,
         missing_values=info.missing_values,
         outputs=tuple(_spec_of(spec) for spec in info.outputs),
@@ -130,10 +129,10 @@ def model_of(info: Any) -> Model:
         max_chunk_steps=info.max_chunk_steps,
         max_frame_items=info.max_frame_items,
         max_log_steps=info.max_log_steps,
-        feedback=tuple(info.feedback.sources) if info.HasField("feedback") and not inputs else None,
+        feedback=tuple(feedback.sources) if feedback is not None and not inputs else None,
         feature_names=tuple(info.feature_names),
         inputs=inputs,
-        input_feedback=_fed_back(info.feedback) if info.HasField("feedback") and inputs else None,
+        input_feedback=fed_back if inputs else None,
     )
 
 

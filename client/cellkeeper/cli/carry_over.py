@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,9 +16,7 @@ from ..types import Model, SessionInfo
 from .csv_rows import add_header, csv_rows
 from .progress import Progress
 from .rows import RowError, open_rows
-from .terminal import printable
-
-SHOWN_FAILURES = 20
+from .terminal import print_failures
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -80,8 +77,7 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
     progress.end()
     for word, count in sorted(done.counts.items()):
         print(f"{word}\t{count}")
-    for session, error in list(done.failures.items())[:SHOWN_FAILURES]:
-        print(printable(f"{session}: {error}"), file=sys.stderr)
+    print_failures(done.failures)
     if done.failed:
         raise ValueError(f"{done.failed} sessions were not carried over")
 

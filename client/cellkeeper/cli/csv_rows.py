@@ -45,7 +45,8 @@ def csv_rows(lines: Iterable[str], columns: Sequence[str], model: Model, header:
         raise RowError(f"--columns: got {', '.join(columns)}, expected numbers from 0, because there is no header")
     headed = header == "yes" or (header is None and (named or is_header(fields, first_line)))
     if headed and not columns:
-        columns = [] if steps.named(first_line, fields) == fields else steps.named(first_line, fields)
+        wanted = steps.named(first_line, fields)
+        columns = [] if wanted == fields else wanted
     picked = [_column(name, fields if headed else [], len(first)) for name in columns] or list(range(len(first)))
     called = [f"column {index + 1} ({fields[index]!r})" if headed else f"column {index + 1}" for index in picked]
     steps.check_width(first_line, called)

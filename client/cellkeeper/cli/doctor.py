@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .._session.arguments import timeout_seconds
-from ..doctor.examine import Deployment, examine
+from ..doctor.examine import examine
 from . import access
 from .terminal import printable
-
-FAILED = 1
 
 
 def add(commands: Any) -> None:
@@ -35,8 +33,7 @@ def run(parsed: argparse.Namespace) -> int:
     timeout = timeout_seconds(parsed.timeout, parsed.timeout)
     credentials = access.client_access(parsed)
     token = credentials["token"].read_text().strip() if isinstance(credentials["token"], Path) else credentials["token"]
-    deployment = Deployment(parsed.endpoints, parsed.metrics, parsed.model, credentials["tls"] or None, token, timeout)
-    findings = examine(deployment)
+    findings = examine(parsed.endpoints, parsed.metrics, parsed.model, credentials["tls"] or None, token, timeout)
     for finding in findings:
         print(printable(finding))
-    return FAILED if any(finding.level == "fail" for finding in findings) else 0
+    return int(any(finding.level == "fail" for finding in findings))

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..client import Client
 from ..types import Model, TensorSpec
-from .terminal import columns, printable
+from .terminal import columns, print_table
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -55,8 +55,7 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
     rows += [("output", _spec(spec)) for spec in model.outputs]
     rows += [("state", _spec(spec)) for spec in model.states]
     rows.append(("chunk", f"at most {model.max_chunk_steps} steps"))
-    for name, value in rows:
-        print(f"{name:<15} {printable(value)}")
+    print_table(rows)
 
 
 def _inputs(model: Model) -> str:

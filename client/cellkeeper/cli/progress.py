@@ -24,9 +24,6 @@ class Progress:
             self._show("")
             self._next = time.monotonic() + SHOWN_EVERY_SECONDS
 
-    def one_more(self) -> None:
-        self.at(self._count + 1)
-
     def end(self) -> None:
         """Shows the last count and ends the line."""
         if self._shown:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._session.feature_names import wrong_columns
-from .._session.inputs import little_endian
+from .._session.inputs import little_endian, token_ids
 from ..types import Model
 
 SHOWN_COLUMNS = 8
@@ -84,8 +84,10 @@ class Steps:
         return wanted or [*names]
 
     def step(self, values: Sequence[float], line: int, columns: Sequence[str]) -> ArrayLike:
-        """Returns the values as a time step. Raises RowError. values: NaN is missing. columns: named in messages."""
-        self.check_width(line, columns)
+        """Returns the values as a time step. Raises RowError.
+
+        values: as many as `check_width` demands; NaN is missing. columns: named in messages.
+        """
         for value, column in zip(values, columns, strict=True):
             if isnan(value) and not self._model.missing_values:
                 raise RowError(
@@ -104,7 +106,7 @@ class Steps:
         return array.reshape(self._shape)
 
     def _token(self, value: float, line: int, column: str) -> int:
-        top = self._model.vocabulary or int(np.iinfo(self._dtype).max) + 1
+        top = token_ids(self._model)
         if isinstance(value, bool) or isinf(value) or value != int(value) or not 0 <= value < top:
             raise RowError(f"line {line}, {column}: got {value}, expected a token id, 0..{top - 1}")
         return int(value)

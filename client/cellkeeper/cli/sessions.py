@@ -8,14 +8,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..client import Client, Session
+from ..client import Client
 from ..errors import RecordDamaged
 from ..position import Position
 from ..types import SessionInfo
 from .progress import Progress
-from .terminal import columns, printable
+from .terminal import columns, print_failures, print_table, printable
 
-SHOWN_FAILURES = 20
 SHOWN_IDS = 3
 
 
@@ -68,19 +67,19 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
     if parsed.json:
         print(_as_json(info))
         return
-    rows = (
-        ("session", info.session),
-        ("step", info.position.step),
-        ("position", info.position),
-        ("fingerprint", info.fingerprint.hex()),
-        ("checkpoint", f"step {info.checkpoint_step}"),
-        ("age", f"{info.age_seconds:.3f} s"),
-        ("idle", f"{info.idle_seconds:.3f} s"),
-        ("ttl", _ttl(info)),
-        ("hot", "yes" if info.hot else "no"),
+    print_table(
+        (
+            ("session", info.session),
+            ("step", info.position.step),
+            ("position", info.position),
+            ("fingerprint", info.fingerprint.hex()),
+            ("checkpoint", f"step {info.checkpoint_step}"),
+            ("age", f"{info.age_seconds:.3f} s"),
+            ("idle", f"{info.idle_seconds:.3f} s"),
+            ("ttl", _ttl(info)),
+            ("hot", "yes" if info.hot else "no"),
+        )
     )
-    for name, value in rows:
-        print(f"{name:<15} {printable(value)}")
 
 
 def _reset(client: Client, parsed: argparse.Namespace) -> None:
@@ -98,7 +97,10 @@ def _reset(client: Client, parsed: argparse.Namespace) -> None:
 
 
 def _fork(client: Client, parsed: argparse.Namespace) -> None:
-    print(_existing(client, parsed).fork(parsed.target, position=parsed.at).position)
+    """Opens the session at its present position, so that it is not created."""
+    info = client.session_info(parsed.session, model=parsed.model)
+    session = client.session(parsed.session, model=parsed.model, expect=info.position)
+    print(session.fork(parsed.target, position=parsed.at).position)
 
 
 def _delete(client: Client, parsed: argparse.Namespace) -> None:
@@ -115,8 +117,7 @@ def _delete(client: Client, parsed: argparse.Namespace) -> None:
     done = client.delete_many(found, model=parsed.model, on_progress=lambda deleted: progress.at(deleted.total))
     progress.end()
     print(f"deleted\t{done.deleted}\ngone\t{done.gone}\nfailed\t{done.failed}")
-    for session, error in list(done.failures.items())[:SHOWN_FAILURES]:
-        print(printable(f"{session}: {error}"), file=sys.stderr)
+    print_failures(done.failures)
     if done.failed:
         raise ValueError(f"{done.failed} sessions were not deleted")
 
@@ -145,12 +146,6 @@ def _generation(client: Client, parsed: argparse.Namespace) -> bytes:
         return client.session_info(parsed.session, model=parsed.model).position.generation
     except RecordDamaged as error:
         return b"" if error.position is None else error.position.generation
-
-
-def _existing(client: Client, parsed: argparse.Namespace) -> Session:
-    """Opens the session at its current position, and never creates it."""
-    info = client.session_info(parsed.session, model=parsed.model)
-    return client.session(parsed.session, model=parsed.model, expect=info.position)
 
 
 def _position(text: str) -> Position:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TextIO
 
 from numpy.typing import ArrayLike
 
@@ -14,12 +15,12 @@ from .._session.named_inputs import inputs_of
 from ..client import Client, Session
 from ..errors import HistoryChanged, HistoryLost
 from ..position import first_position
+from ..types import Array
 from .csv_rows import add_header, csv_rows
 from .ending import Ending
 from .json_rows import json_rows
 from .progress import Progress
 from .rows import RowError, is_file, open_rows
-from .writer import Writer
 
 FILE_WINDOW_STEPS = 64
 
@@ -87,15 +88,16 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
         rows = _UntilError(_from_position(session, read, parsed))
         out = sys.stdout if parsed.output == "-" else stack.enter_context(open(parsed.output, "a", encoding="utf-8"))
         headed = parsed.output != "-" and out.tell() > 0  # a run that continues in the same file
-        writer = Writer(out, parsed.format or ("jsonl" if parsed.jsonl else "csv"), "prediction", headed)
+        writer = _Writer(out, parsed.format or ("jsonl" if parsed.jsonl else "csv"), headed)
         progress = Progress("rows")
         window = parsed.window if parsed.window is not None else FILE_WINDOW_STEPS if is_file(lines) else 1
         ending = stack.enter_context(Ending())
         sent = ending.rows(iter(rows))
         outputs = session.stream(sent, window=window, chunk_steps=parsed.chunk_steps)
-        for step, output in enumerate(outputs, session.position.step):
+        first = session.position.step
+        for step, output in enumerate(outputs, first):
             writer.write(step, output)
-            progress.one_more()
+            progress.at(step + 1 - first)
         progress.end()
         if rows.error is not None:
             raise rows.error
@@ -129,6 +131,27 @@ def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse
             text = "the rows to skip are not those that the session consumed; --unchecked skips them anyway"
             raise HistoryChanged(text, reason="HISTORY_CHANGED")
     return source
+
+
+class _Writer:
+    """Writes one line for each time step: its number, then the output's values. headed: `out` has a header already."""
+
+    def __init__(self, out: TextIO, form: str, headed: bool) -> None:
+        self._out = out
+        self._form = form
+        self._headed = headed
+
+    def write(self, step: int, output: Array) -> None:
+        """Writes one time step. step: how many time steps the session had consumed before it."""
+        if self._form == "jsonl":
+            self._out.write(json.dumps({"step": step, "prediction": output.reshape(-1).tolist()}) + "\n")
+        else:
+            values = [str(value) for value in output.reshape(-1)]
+            if not self._headed:
+                self._out.write(",".join(["step", *(f"prediction_{index}" for index in range(len(values)))]) + "\n")
+                self._headed = True
+            self._out.write(",".join([str(step), *values]) + "\n")
+        self._out.flush()
 
 
 class _UntilError:

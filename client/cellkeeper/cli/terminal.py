@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from io import TextIOWrapper
+from itertools import islice
+
+from ..errors import CellkeeperError
+
+SHOWN_FAILURES = 20
 
 
 def open_streams() -> None:
@@ -36,6 +42,18 @@ def printable(text: object) -> str:
     if shown.isprintable():
         return shown
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
+
+
+def print_table(rows: Iterable[tuple[str, object]]) -> None:
+    """Prints names and values."""
+    for name, value in rows:
+        print(f"{name:<15} {printable(value)}")
+
+
+def print_failures(failures: Mapping[str, CellkeeperError]) -> None:
+    """Prints the first errors, which are those of sessions by id, to stderr."""
+    for session, error in islice(failures.items(), SHOWN_FAILURES):
+        print(printable(f"{session}: {error}"), file=sys.stderr)
 
 
 def columns(*cells: object) -> str:

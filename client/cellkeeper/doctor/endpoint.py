@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 import time
@@ -97,7 +98,7 @@ class EndpointCheck:
             )
         try:
             expires = _expiry(self.target, self.tls, self._timeout)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, InvalidArgument) as error:
             return warn(
                 self.target, "TLS", f"encrypted; its certificate could not be read ({error})", "check it by hand"
             )
@@ -168,13 +169,12 @@ class EndpointCheck:
 
 
 def _expiry(target: str, tls: Tls, timeout: float) -> datetime:
-    """Returns when the certificate expires. Raises OSError if the handshake fails, ValueError for a bad target."""
-    import socket
+    """Returns when the certificate expires.
 
+    Raises OSError if the handshake fails, ValueError for a bad target, InvalidArgument for files that cannot be used.
+    """
     host, _, port = target.rpartition(":")
-    context = ssl.create_default_context(cafile=str(tls.ca_file) or None)
-    if tls.cert_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
+    context = tls.context()
     context.set_alpn_protocols(["h2"])
     with (
         socket.create_connection((host.strip("[]"), int(port)), timeout) as plain,

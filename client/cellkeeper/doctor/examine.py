@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from .._transport.credentials import Tls
 from ..types import Model
@@ -13,48 +12,31 @@ from .finding import Finding, fail, ok, warn
 from .metrics import Scrape, check_scrapes
 from .steps import check_steps
 
-NOT_CHECKED = "skip"
 
-
-class Deployment(NamedTuple):
-    """A deployment to check.
+def examine(
+    endpoints: Sequence[str], metrics: Sequence[str], model: str, tls: Tls | None, token: str | None, timeout: float
+) -> list[Finding]:
+    """Runs all checks of a deployment, in an order in which the first failure explains later ones.
 
     endpoints: host:port. metrics: URLs of /metrics; empty: not checked. model: whose sessions are stepped; "": every
-    model's. tls: None: plain text. timeout: seconds for each call.
-    """
-
-    endpoints: Sequence[str]
-    metrics: Sequence[str] = ()
-    model: str = ""
-    tls: Tls | None = None
-    token: str | None = None
-    timeout: float = 10.0
-
-
-def examine(deployment: Deployment) -> list[Finding]:
-    """Runs all checks, in an order in which the first failure explains later ones.
-
-    The sessions that it creates are deleted; if that fails, they expire.
+    model's. tls: None: plain text. timeout: seconds for each call. The sessions that it creates are deleted; if that
+    fails, they expire.
     """
     findings: list[Finding] = []
     models: dict[str, list[Model]] = {}
     with ExitStack() as opened:
-        checks = [
-            opened.enter_context(EndpointCheck(target, deployment.tls, deployment.token, deployment.timeout))
-            for target in deployment.endpoints
-        ]
+        checks = [opened.enter_context(EndpointCheck(target, tls, token, timeout)) for target in endpoints]
         for check in checks:
             findings += check.run()
             if check.models is not None:
                 models[check.target] = check.models
         findings += compare_models(models)
         serving = [check for check in checks if check.serving and check.models]
-        findings += check_steps(serving, deployment.model, deployment.timeout)
-    if deployment.metrics:
-        scrapes = [Scrape.of(url, deployment.timeout) for url in deployment.metrics]
-        findings += check_scrapes(scrapes)
+        findings += check_steps(serving, model, timeout)
+    if metrics:
+        findings += check_scrapes([Scrape.of(url, timeout) for url in metrics])
     else:
-        findings.append(Finding(NOT_CHECKED, "", "store, clock, metrics", "not checked: give --metrics URL"))
+        findings.append(Finding("skip", "", "store, clock, metrics", "not checked: give --metrics URL"))
     return findings
 
 

@@ -20,8 +20,8 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         where = f"{self.place} " if self.place else ""
-        line = f"{self.level:<4}  {where}{self.what}: {self.text}"
-        return " ".join(f"{line}; {self.advice}".split("\n")) if self.advice else " ".join(line.split("\n"))
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"{self.level:<4}  {where}{self.what}: {self.text}{advice}".replace("\n", " ")
 
 
 def ok(place: str, what: str, text: str) -> Finding:

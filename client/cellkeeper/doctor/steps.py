@@ -27,7 +27,10 @@ def check_steps(checks: Sequence[EndpointCheck], name: str, timeout: float) -> l
     findings: list[Finding] = []
     if not checks:
         return findings
-    clients = {check.target: _client(check, timeout) for check in checks}
+    clients = {
+        check.target: Client(check.target, timeout=timeout, tls=check.tls or False, token=check.token)
+        for check in checks
+    }
     try:
         models = {model.name: model for model in reversed(checks[0].models or ()) if name in ("", model.name)}
         if not models:
@@ -49,7 +52,8 @@ def _check_model(model: Model, clients: dict[str, Client]) -> list[Finding]:
         try:
             outputs[target], median_ms = _stepped(model, client, rows)
         except CellkeeperError as error:
-            findings.append(_failed(target, model, error))
+            text = f"{model.name}: {type(error).__name__}: {error}"
+            findings.append(fail(target, "step", text, "check its log and its store"))
             continue
         text = f"{model.name}: {STEPS} steps of a scratch session, median {median_ms:.1f} ms"
         if median_ms > SLOW_MS:
@@ -119,11 +123,3 @@ def _values(draw: np.random.Generator, spec: TensorSpec, vocabulary: int) -> Arr
     if np.dtype(spec.dtype).kind in "iu":
         return draw.integers(0, vocabulary or 2, shape)
     return draw.uniform(0.0, 1.0, shape).astype(spec.dtype)
-
-
-def _client(check: EndpointCheck, timeout: float) -> Client:
-    return Client(check.target, timeout=timeout, tls=check.tls or False, token=check.token)
-
-
-def _failed(target: str, model: Model, error: CellkeeperError) -> Finding:
-    return fail(target, "step", f"{model.name}: {type(error).__name__}: {error}", "check its log and its store")

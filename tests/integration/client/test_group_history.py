@@ -82,9 +82,10 @@ def test_a_member_that_left_has_its_inputs_and_returns_with_new_ones(group: Grou
     verdict = history.on_error(alone, "STEP_GAP", STARTS[1])
     assert (verdict.action, verdict.replayed_steps) == (Action.REPLAY, 1)
     for _ in range(2):
-        outgoing = history.next_chunk()
-        assert outgoing is not None
-        last = history.on_reply(outgoing.chunk, outgoing.chunk.end)
+        again = history.upcoming
+        assert again is not None
+        history.launch(again)
+        last = history.on_reply(again, again.end)
     assert last is DELIVER
     assert history.idle
     group.rejoin(1)

@@ -353,6 +353,16 @@ async def test_a_group_is_split_over_the_endpoints(pair: Pair) -> None:
     assert pair.one.applied_steps + pair.two.applied_steps == 8 * 6
 
 
+async def test_members_that_come_and_go_leave_nothing_behind(pair: Pair) -> None:
+    """A group that lives for months may have millions of them, one after another."""
+    for number in range(3):
+        await pair.group.add([f"guest-{number}"])
+        await pair.group.step({f"guest-{number}": ONES[0]})
+        await pair.group.remove([f"guest-{number}"])
+    routes: Any = pair.group._sender._routes
+    assert not [name for name in routes._ranks if name not in pair.group]
+
+
 async def test_a_version_that_one_endpoint_lacks(pair: Pair) -> None:
     await counted(pair.group, 1)
     pair.one.refusals = [Refused("MODEL_CHANGED")] * 4

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from cellkeeper import Position, first_position
-from cellkeeper._session.chunk import Chunk, ChunkState, Outgoing
+from cellkeeper._session.chunk import Chunk, ChunkState
 from cellkeeper._session.history import History
 from cellkeeper._session.verdict import LOST, RETRIED, Action
 
@@ -22,17 +22,18 @@ def new_history(**options: Any) -> History:
     return History(START, step_bytes=WIDTH, **options)
 
 
-def send(history: History) -> Outgoing:
-    outgoing = history.next_chunk()
-    if outgoing is None:
+def send(history: History) -> Chunk:
+    chunk = history.upcoming
+    if chunk is None:
         raise LookupError("nothing to send")
-    return outgoing
+    history.launch(chunk)
+    return chunk
 
 
 def sent(history: History, *inputs: bytes) -> list[Chunk]:
     for chunk in inputs:
         history.append(chunk)
-    return [send(history).chunk for _ in inputs]
+    return [send(history) for _ in inputs]
 
 
 def answered(history: History, *inputs: bytes) -> list[Chunk]:
@@ -45,8 +46,8 @@ def answered(history: History, *inputs: bytes) -> list[Chunk]:
 
 def resent(history: History) -> list[Chunk]:
     chunks = []
-    while (outgoing := history.next_chunk()) is not None:
-        chunks.append(outgoing.chunk)
+    while history.upcoming is not None:
+        chunks.append(send(history))
     return chunks
 
 
@@ -74,8 +75,8 @@ def test_acked_is_what_is_held_and_never_ahead_of_the_chunk() -> None:
     (a,) = answered(history, steps(1))
     history.append(steps(2))
     history.append(steps(3))
-    assert send(history).acked == 1
-    assert send(history).acked == 1
+    assert send(history).acked_sent == 1
+    assert send(history).acked_sent == 1
     assert history.position == a.end
 
 
@@ -86,8 +87,8 @@ def test_the_window_bounds_what_is_unanswered() -> None:
     assert not history.room(2)
     history.append(steps(3))
     assert not history.room(1)
-    outgoing = send(history)
-    history.on_reply(outgoing.chunk, outgoing.chunk.end)
+    chunk = send(history)
+    history.on_reply(chunk, chunk.end)
     assert history.room(2)
 
 
@@ -113,9 +114,9 @@ def test_nothing_goes_out_before_all_outcomes_are_in() -> None:
     history = new_history()
     a, b, c = sent(history, steps(1), steps(2), steps(3))
     assert history.on_error(a, "QUEUE_FULL").action is Action.RESEND
-    assert history.next_chunk() is None
+    assert history.upcoming is None
     assert history.on_error(b, "STEP_GAP", START).action is Action.REPLAY
-    assert history.next_chunk() is None
+    assert history.upcoming is None
     assert history.on_error(c, "STEP_GAP", START).action is Action.REPLAY
     assert resent(history) == [a, b, c]
 
@@ -151,7 +152,7 @@ def test_a_replay_does_not_claim_acks_ahead_of_itself() -> None:
     a, _, _ = answered(history, steps(1), steps(2), steps(3))
     (d,) = sent(history, steps(4))
     history.on_error(d, "STEP_GAP", a.end)
-    assert [send(history).acked for _ in range(3)] == [1, 2, 3]
+    assert [send(history).acked_sent for _ in range(3)] == [1, 2, 3]
 
 
 def test_a_replay_that_is_under_way_does_not_hold_the_position_back() -> None:
@@ -199,7 +200,7 @@ def test_a_gap_with_an_unknown_head_is_another_history() -> None:
     unknown = START.advance(steps(9), WIDTH)
     verdict = history.on_error(c, "STEP_GAP", unknown)
     assert (verdict.action, verdict.reason, verdict.failed) == (Action.FAIL, "HISTORY_CHANGED", (c,))
-    assert history.next_chunk() is None
+    assert history.upcoming is None
 
 
 def test_a_gap_beyond_the_replay_buffer_is_lost() -> None:
@@ -244,7 +245,7 @@ def test_what_is_over_is_reported_and_never_sent_again(reason: str) -> None:
     assert (verdict.action, verdict.reason, verdict.failed) == (Action.FAIL, reason, (a, b))
     assert history.on_error(b, reason).action is Action.IGNORE
     assert history.idle
-    assert history.next_chunk() is None
+    assert history.upcoming is None
 
 
 def test_a_gap_without_a_position_cannot_be_mended() -> None:
@@ -283,7 +284,7 @@ def test_the_chunks_after_a_rejected_one_fail_too() -> None:
     # The next chunk starts where the rejected one did, and waits for the outcomes of those in flight.
     f = history.append(steps(6))
     assert f.start == a.end
-    assert history.next_chunk() is None
+    assert history.upcoming is None
     assert history.on_error(c, "STEP_GAP", a.end).action is Action.IGNORE
     assert history.on_error(d, "STEP_GAP", a.end).action is Action.IGNORE
     assert resent(history) == [f]
@@ -317,8 +318,7 @@ def test_ack_behind_is_tried_again_once_the_acks_have_caught_up() -> None:
     a, b = sent(history, steps(1), steps(2))
     assert history.on_error(b, "ACK_BEHIND").action is Action.RESEND
     history.on_reply(a, a.end)
-    outgoing = send(history)
-    assert (outgoing.chunk, outgoing.acked) == (b, 1)
+    assert (send(history), b.acked_sent) == (b, 1)
     assert history.on_error(b, "ACK_BEHIND").reason == "ACK_BEHIND"
 
 
@@ -388,7 +388,7 @@ def test_what_was_refused_before_it_was_applied_is_dropped_with_what_was_built_o
     assert history.abandon(a, "DEADLINE_PASSED").failed == (a, b)
     assert (history.late, history.tail) == (0, START)
     again = history.append(steps(1))
-    assert history.next_chunk() is None  # b would fit after it, if it were still in flight
+    assert history.upcoming is None  # b would fit after it, if it were still in flight
     assert history.on_error(b, "STEP_GAP", START).action is Action.IGNORE
     assert resent(history) == [again]
 

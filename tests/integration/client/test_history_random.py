@@ -126,13 +126,13 @@ def one_run(seed: int) -> None:
                 inputs = REFUSED + inputs[WIDTH:]
             kept.append(history.append(inputs))
         elif event == "send":
-            outgoing = history.next_chunk()
-            if outgoing is not None:
-                chunk = outgoing.chunk
+            chunk = history.upcoming
+            if chunk is not None:
+                history.launch(chunk)
                 kept.append(chunk)
                 assert first_seen.setdefault(id(chunk), (chunk.inputs, chunk.start)) == (chunk.inputs, chunk.start)
-                assert outgoing.acked <= chunk.start.step
-                network.append((chunk, outgoing.acked))
+                assert chunk.acked_sent <= chunk.start.step
+                network.append((chunk, chunk.acked_sent))
         elif event == "serve" and network:
             chunk, acked = network.popleft()
             reason, position = server.answer(chunk, acked)
@@ -155,9 +155,10 @@ def one_run(seed: int) -> None:
     # A tail lost after the last step shows only at the next one, so one more step repairs it.
     kept.append(history.append(b"zz"))
     while not history.idle:
-        outgoing = history.next_chunk()
-        if outgoing is not None:
-            network.append((outgoing.chunk, outgoing.acked))
+        chunk = history.upcoming
+        if chunk is not None:
+            history.launch(chunk)
+            network.append((chunk, chunk.acked_sent))
             continue
         chunk, acked = network.popleft()
         answers.append((chunk, *server.answer(chunk, acked)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from cellkeeper import (
     Closed,
     DeadlineExceeded,
     GenerationChanged,
+    GroupError,
     HistoryChanged,
     HistoryLost,
     InvalidArgument,
     QueueFull,
+    ServerError,
     SessionExists,
     SessionNotFound,
     StepCompacted,
@@ -28,6 +31,7 @@ from cellkeeper import (
     first_position,
 )
 from cellkeeper._transport.endpoints import rendezvous
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .conftest import QUICK, until
 from .counting_server import CountingServer, Record, Refused, fresh
@@ -387,6 +391,29 @@ async def test_internal_errors_are_reported_not_repeated(client: AsyncClient, se
         await session.step(ONE)
     assert type(caught.value).__name__ == "ServerError"
     assert (await session.step(ONE)).tolist() == [1, 1]
+
+
+class Forgetful(CountingServer):
+    """Leaves the items of calls without results."""
+
+    async def Reset(self, request: Any, context: Any) -> Any:
+        return pb.SessionResults()
+
+    async def Delete(self, request: Any, context: Any) -> Any:
+        return pb.SessionResults()
+
+    async def OpenMany(self, request: Any, context: Any) -> Any:
+        return pb.OpenManyResponse()
+
+
+async def test_an_item_without_a_result_is_the_servers_error() -> None:
+    server = Forgetful()
+    async with AsyncClient(await server.start()) as client:
+        session = await client.open("a")
+        for call in (session.reset(), session.delete(), client.delete_many(client.sessions()), client.group(["b"])):
+            with pytest.raises((ServerError, GroupError), match="sent 0 results to 1 items"):
+                await call
+    await server.stop()
 
 
 # ---------------------------------------------------------------------------------------------- restarts

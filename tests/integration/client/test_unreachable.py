@@ -12,7 +12,7 @@ import time
 import pytest
 from cellkeeper import AsyncClient, Client, DeadlineExceeded, InvalidArgument, Unavailable
 from cellkeeper._transport.target import is_loopback
-from cellkeeper.doctor.examine import Deployment, examine
+from cellkeeper.doctor.examine import examine
 
 from testing.forked_program import run_forked
 from testing.refusing_address import refusing_address
@@ -124,7 +124,7 @@ def test_a_malformed_target_is_refused_at_once(target: str) -> None:
                 kind(given)
             assert repr(target) in str(caught.value)
             assert caught.value.field == "target"
-    (finding,) = [found for found in examine(Deployment([target])) if found.level == "fail"]
+    (finding,) = [found for found in examine([target], [], "", None, None, 10.0) if found.level == "fail"]
     assert "expected host:port" in finding.text
 
 
