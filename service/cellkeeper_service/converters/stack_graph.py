@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import TensorProto, helper
 
-from cellkeeper_service.model.config import GraphOutput, GraphState, Transform
+from cellkeeper_service.engine.graph_functions import write_activation, write_transform
+from cellkeeper_service.engine.graph_writer import GraphWriter, Value
+from cellkeeper_service.model.config import GraphOutput, GraphState
 
-from .graph_activations import write_activation
 from .graph_cells import write_sequence, write_step, written_out
-from .graph_writer import COLUMNS, GraphWriter, Value
 from .stack import (
     INPUT,
     Activate,
@@ -36,8 +36,6 @@ from .stack import (
     Stack,
 )
 
-OPSET = 17
-IR_VERSION = 8
 _MERGES = {
     "add": "Sum",
     "subtract": "Sub",
@@ -91,12 +89,8 @@ class _Builder:
             whole = writer.narrow(result)
             writer.node(*(("Squeeze", [whole, writer.axes(0)]) if step else ("Identity", [whole])), name=name)
             self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [*lead, result.width]))
-        graph = helper.make_graph(writer.nodes, "stack", self.inputs, self.outputs, writer.constants)
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="cellkeeper"
-        )
         return StackGraph(
-            bytes(model.SerializeToString()),
+            writer.model("stack", self.inputs, self.outputs),
             "step" if step else "time_first",
             tuple(self.states),
             (
@@ -134,7 +128,7 @@ class _Builder:
             case LayerNorm():
                 return self._layer_norm(layer, value)
             case Dense():
-                return write_activation(writer, self._dense(layer, value), layer.activation)
+                return write_activation(writer, writer.dense(value, layer.weight, layer.bias), layer.activation)
             case Activate():
                 return write_activation(writer, value, layer.op, layer.slope)
             case ParametricRelu():
@@ -142,7 +136,7 @@ class _Builder:
                 slope = writer.vector(np.broadcast_to(layer.slope, (value.width,)), value.columns)
                 return value._replace(name=writer.node("PRelu", [value.name, slope]))
             case Convert():
-                return self._convert(layer.transform, value)
+                return write_transform(writer, value, layer.transform)
             case Mask():
                 return self._masking(layer, value)
             case CausalConv():
@@ -166,16 +160,6 @@ class _Builder:
             inputs.append(writer.vector(layer.offset, width))
         return Value(writer.node("LayerNormalization", inputs, axis=2, epsilon=layer.epsilon), width, width)
 
-    def _dense(self, layer: Dense, value: Value) -> Value:
-        units = len(layer.weight)
-        padded = -(-units // COLUMNS) * COLUMNS
-        weight = np.zeros((value.columns, padded), np.float32)
-        weight[: value.width, :units] = layer.weight.T
-        name = self.writer.node("MatMul", [value.name, self.writer.constant(weight)])
-        if layer.bias is not None:
-            name = self.writer.node("Add", [name, self.writer.vector(layer.bias, padded)])
-        return Value(name, units, padded)
-
     def _convolution(self, layer: CausalConv, value: Value) -> Value:
         """Writes one product over the window's inputs of one time step, like a dense layer's."""
         writer, (units, kernel, width) = self.writer, layer.weight.shape
@@ -189,21 +173,8 @@ class _Builder:
         taps = writer.node("Gather", [window, writer.axes(*range(0, layer.reach + 1, layer.dilation))], axis=0)
         rows = writer.node("Transpose", [taps], perm=[1, 0, 2])
         flat = writer.node("Reshape", [rows, writer.axes(1, -1, kernel * width)])
-        dense = Dense(layer.place, layer.weight.reshape(units, kernel * width), layer.bias)
-        return self._dense(dense, Value(flat, kernel * width, kernel * width))
-
-    def _convert(self, transform: Transform, value: Value) -> Value:
-        writer = self.writer
-        if transform.op in ("softmax", "exp", "sinh"):
-            return write_activation(writer, value, transform.op)
-        value = writer.padded(value)
-        if transform.op == "expm1":  # 2 sinh(x/2) exp(x/2): exp(x) - 1 would lose digits near 0
-            half = writer.node("Mul", [value.name, writer.number(0.5)])
-            product = writer.node("Mul", [writer.node("Sinh", [half]), writer.node("Exp", [half])])
-            return value._replace(name=writer.node("Mul", [product, writer.number(2.0)]))
-        numbers = np.broadcast_to(np.asarray(transform.value, np.float32), (value.width,))
-        op = {"scale": "Mul", "offset": "Add", "clip_min": "Max"}[transform.op]
-        return value._replace(name=writer.node(op, [value.name, writer.vector(numbers, value.columns)]))
+        weight = layer.weight.reshape(units, kernel * width)
+        return writer.dense(Value(flat, kernel * width, kernel * width), weight, layer.bias)
 
     def _masking(self, layer: Mask, value: Value) -> Value:
         writer = self.writer
