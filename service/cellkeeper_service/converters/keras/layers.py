@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from cellkeeper_service.model.fields import is_number
+
 from ..refusal import BACKWARD, ImportRefused, NotRead
 from ..stack import (
     Activate,
@@ -69,7 +71,6 @@ _BY_TIME_STEP = (  # compute the same within TimeDistributed
     "ELU",
     "Softmax",
 )
-_LARGEST = float(np.finfo(np.float32).max)
 _DTYPES = ("float32", "float64")
 
 
@@ -258,7 +259,7 @@ def _merge(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 def _number(layer: KerasLayer, key: str, default: float) -> float:
     value = layer.config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+    if not is_number(value):
         raise ImportRefused(layer.place, f"{key}: got {str(value)[:40]!r}, expected a finite float32 number")
     return float(value)
 
