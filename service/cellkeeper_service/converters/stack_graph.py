@@ -8,14 +8,14 @@ step.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
 
 from cellkeeper_service.engine.graph_functions import write_activation, write_transform
 from cellkeeper_service.engine.graph_writer import GraphWriter, Value
-from cellkeeper_service.model.config import GraphOutput, GraphState
+from cellkeeper_service.model.config import Features, GraphConfig, GraphOutput, GraphState, Tokens
 
 from .graph_cells import write_sequence, write_step, written_out
 from .stack import (
@@ -46,19 +46,12 @@ _MERGES = {
 }
 
 
-class StackGraph(NamedTuple):
-    """A graph and its config. initial: "initial.<state>", for those that are not zeros."""
+def stack_graph(stack: Stack, name: str) -> tuple[GraphConfig, dict[str, Array], bytes]:
+    """Returns the graph's config, the initial states that are not zeros, and the graph.
 
-    model: bytes
-    layout: str
-    states: tuple[GraphState, ...]
-    outputs: tuple[GraphOutput, ...]
-    initial: dict[str, Array]
-
-
-def stack_graph(stack: Stack) -> StackGraph:
-    """Returns the graph. The stack must have passed widths.check, and have no projection."""
-    return _Builder(stack).build()
+    The stack must have passed widths.check, and have no projection.
+    """
+    return _Builder(stack).build(name)
 
 
 @dataclass
@@ -71,14 +64,14 @@ class _Builder:
     initial: dict[str, Array] = field(default_factory=dict)
     mask: str = ""  # bool [1, B, 1]: false for sessions that skip this time step
 
-    def build(self) -> StackGraph:
+    def build(self, model: str) -> tuple[GraphConfig, dict[str, Array], bytes]:
         stack, writer = self.stack, self.writer
         step = stack.masked or bool(stack.convolutions) or any(map(written_out, stack.recurrent))
         lead: list[Any] = ["B"] if step else ["T", "B"]
         tokens = bool(stack.vocabulary)
         self._declare("input", lead if tokens else [*lead, stack.size], tokens)
-        name = writer.node("Unsqueeze", ["input", writer.axes(0)]) if step else "input"
-        values = {INPUT: Value(name, max(stack.size, 1), max(stack.size, 1))}
+        first = writer.node("Unsqueeze", ["input", writer.axes(0)]) if step else "input"
+        values = {INPUT: Value(first, max(stack.size, 1), max(stack.size, 1))}
         hidden = values[INPUT]
         for number, layer in enumerate(stack.layers):
             taken = [values[source] for source in stack.sources_of(number)]
@@ -89,16 +82,20 @@ class _Builder:
             whole = writer.narrow(result)
             writer.node(*(("Squeeze", [whole, writer.axes(0)]) if step else ("Identity", [whole])), name=name)
             self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [*lead, result.width]))
-        return StackGraph(
-            writer.model("stack", self.inputs, self.outputs),
-            "step" if step else "time_first",
-            tuple(self.states),
-            (
+        config = GraphConfig(
+            name=model,
+            graph="model.onnx",
+            layout="step" if step else "time_first",
+            input_name="input",
+            input=Tokens(stack.vocabulary, 0) if tokens else Features(stack.size, None, stack.missing),
+            states=tuple(self.states),
+            outputs=(
                 GraphOutput("prediction", "prediction", (prediction.width,)),
                 GraphOutput("hidden", "hidden", (hidden.width,)),
             ),
-            self.initial,
+            constants=(),
         )
+        return config, self.initial, writer.model("stack", self.inputs, self.outputs)
 
     def _layer(self, layer: Any, value: Value) -> Value:
         writer = self.writer
