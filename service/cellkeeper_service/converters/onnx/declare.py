@@ -162,7 +162,7 @@ def _called(session: Any, declaration: Declaration, batch: int) -> tuple[list[Ar
 
 def _zeros(declaration: Declaration, batch: int) -> Array:
     """Returns one or a few time steps, as `Declaration.call` takes them."""
-    steps = 1 if declaration.time_axis is None or declaration.single else 3
+    steps = 1 if declaration.one_step else 3
     return np.zeros((steps, batch, *declaration.input_shape), declaration.input_dtype)
 
 
