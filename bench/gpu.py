@@ -142,7 +142,9 @@ def measured(
             with contenders[name] as call:
                 figures = timed(call, run.batch, seconds)
             result = {"contender": name, "precision": precision} | asdict(run) | figures | floors
-            results.append(result | {"device_us": on_the_device(engine, run.batch)} if name == "cellkeeper" else result)
+            results.append(
+                result | {"device_us": on_the_device(engine, device, run.batch)} if name == "cellkeeper" else result
+            )
     return results, missing
 
 
@@ -159,13 +161,13 @@ def timed(call: Callable[[], Any], batch: int, seconds: float) -> dict[str, Any]
     return {"steps_per_second": rate, "p50_ms": 1e3 * statistics.median(took), "latencies": counted(took)}
 
 
-def on_the_device(engine: CudaEngine, batch: int) -> float:
+def on_the_device(engine: CudaEngine, device: CudaDevice, batch: int) -> float:
     """Returns the microseconds of a call's kernels alone, with calls launched back to back."""
     import torch
 
     launch, calls = engine.bucket_launch(1, batch), 200
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    with engine.entered():
+    with device.entered():
         begin.record()
         for _ in range(calls):
             launch()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 from cellkeeper_service.converters import ImportRefused
-from cellkeeper_service.converters.npz import npz_tensors
+from cellkeeper_service.converters.files import npz_tensors
 from cellkeeper_service.converters.onnx.declare import declare
 from cellkeeper_service.converters.onnx.graph import read_graph
 from cellkeeper_service.engine.batch_axis.analysis import independence

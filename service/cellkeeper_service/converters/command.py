@@ -11,14 +11,12 @@ import numpy as np
 
 from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
 
-from .files import read_bytes, read_json, safetensors_tensors
+from .files import read_arrays, read_json
 from .keras.model import import_keras
-from .npz import npz_tensors
 from .onnx.model import import_onnx
 from .parity import TOLERANCE
 from .processing import Processing, parse_processing
 from .refusal import ImportRefused
-from .stack import Array
 from .torch.model import import_torch
 
 T = TypeVar("T")
@@ -30,9 +28,9 @@ def run_import(words: Sequence[str]) -> None:
     common: dict[str, Any] = {"name": given.name, "tolerance": given.tolerance}
     if given.kind == "onnx":
         graph_processing = _processing(given.processing, normalized=False)
-        constants = _tensors(given.constants) | {
-            name: np.array(_number(name, text)) for name, text in _pairs("--constant", given.constant).items()
-        }
+        constants = read_arrays(Path(given.constants)) if given.constants is not None else {}
+        numbers = _pairs("--constant", given.constant)
+        constants |= {name: np.array(_number(name, text)) for name, text in numbers.items()}
         import_onnx(
             given.source,
             given.target,
@@ -43,10 +41,10 @@ def run_import(words: Sequence[str]) -> None:
             layout=given.layout,
             batch=given.batch,
             states=_pairs("--states", given.states) or None,
-            batch_axes={k: _axis(k, v) for k, v in _pairs("--batch-axes", given.batch_axes).items()},
+            batch_axes=_numbers("--batch-axes", given.batch_axes),
             outputs=given.outputs.split(",") if given.outputs else None,
             constants=constants,
-            initial=_tensors(given.initial),
+            initial=read_arrays(Path(given.initial)) if given.initial is not None else {},
             missing=graph_processing.missing,
             feedback=graph_processing.feedback,
             feature_names=list(graph_processing.feature_names) or None,
@@ -153,15 +151,15 @@ def _shapes(text: str | None) -> tuple[int, ...] | dict[str, tuple[int, ...]] | 
     return {name: tuple(_converted(int, flag, name, word) for word in sizes.split("x")) for name, sizes in pairs}
 
 
+def _numbers(flag: str, text: str) -> dict[str, int]:
+    return {name: _converted(int, flag, name, number) for name, number in _pairs(flag, text).items()}
+
+
 def _vocabularies(text: str | None) -> int | dict[str, int]:
     flag = "--vocabulary"
     if text is None or "=" not in text:
         return _converted(int, flag, "size", text or "0")
-    return {name: _converted(int, flag, name, size) for name, size in _pairs(flag, text).items()}
-
-
-def _axis(name: str, text: str) -> int:
-    return _converted(int, "--batch-axes", name, text)
+    return _numbers(flag, text)
 
 
 def _number(name: str, text: str) -> int | float | bool:
@@ -178,14 +176,6 @@ def _converted(kind: Callable[[str], T], flag: str, name: str, text: str) -> T:
         return kind(text)
     except ValueError as error:
         raise ImportRefused(flag, f"{name}: got {text!r}, expected a number") from error
-
-
-def _tensors(path: str | None) -> dict[str, Array]:
-    """Reads arrays by name from a safetensors file or a numpy.savez file."""
-    if path is None:
-        return {}
-    data = read_bytes(Path(path))
-    return npz_tensors(Path(path), data) if data[:2] == b"PK" else safetensors_tensors(Path(path), data)
 
 
 def _processing(path: str | None, normalized: bool = True) -> Processing:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .leading import in_float32, leading, masked_input, masks
+from .leading import leading, masked_input, masks, rescaled
 from .proof import SEQUENCES, STEPS, WITH_SPECIAL, Drawn, Scaled, Special, times
 from .reference import apply
 from .stack import Array, Embed, Mask, Normalize, Stack
@@ -45,7 +45,7 @@ def with_values(draw: np.random.Generator, inputs: Array, values: Array) -> Arra
 
 
 def special_values(
-    compared: Sequence[float], shape: Sequence[int] = (), dtype: str = "float32", around: Normalize | None = None
+    compared: Sequence[float], shape: Sequence[int], dtype: str = "float32", around: Normalize | None = None
 ) -> Array:
     """Returns values [K, *shape] at which a model may compute something else.
 
@@ -61,7 +61,7 @@ def special_values(
         return values
     raw = (values * around.scale + around.offset).astype(np.float32)
     in_float64 = ((raw.astype(np.float64) - around.offset) / around.scale).astype(np.float32)
-    reached = (in_float32(around, raw) == values) & (in_float64 == values)
+    reached = (rescaled(around, raw, np.float32) == values) & (in_float64 == values)
     return np.concatenate([values, raw[reached.all(axis=1)]])
 
 
@@ -128,15 +128,15 @@ def random_sequences(stack: Stack, sequences: int = SEQUENCES, steps: int = STEP
     return drawn
 
 
-def special_sequences(stack: Stack, seed: int = 1) -> Special:
+def special_sequences(stack: Stack) -> Special:
     """Returns further trials, with zeros and the mask's value, in some features or in all; none for token ids."""
     if stack.vocabulary:
         return []
     skipped = masked_input(stack)
     values = special_values((), (stack.size,), around=normalization_of(stack))
     values = values if skipped is None else np.concatenate([values, skipped[None]])
-    (ordinary,) = random_sequences(stack, 1, seed=seed)
-    return [(WITH_SPECIAL, with_values(np.random.default_rng(seed), ordinary, values))]
+    (ordinary,) = random_sequences(stack, 1, seed=1)
+    return [(WITH_SPECIAL, with_values(np.random.default_rng(1), ordinary, values))]
 
 
 def scaled_around(around: Normalize | None) -> Scaled:

@@ -1,4 +1,5 @@
-"""Reads model files: bytes within limits, and tensors from safetensors and torch files. Never runs code in them."""
+"""Reads model files: bytes within limits, and tensors from safetensors, torch and numpy files. Never runs code in them,
+nor unpacks more bytes than they declare."""
 
 from __future__ import annotations
 
@@ -21,11 +22,12 @@ from .refusal import ImportRefused
 from .stack import Array
 
 MAX_JSON_BYTES = 16 << 20
+MAX_NPZ_BYTES = 1 << 28  # all arrays together: constants and one session's states
 BATCH_NORM = (
     "a batch normalization, which layers of weights cannot express; merge it into the layer before it, or pass the "
     "module itself with example=x, an input as its forward takes it, and the forward is traced"
 )
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "<u1", "I8": "<i1"}
 _NESTED = ("state_dict", "model_state_dict", "model")  # keys under which training programs put the weights
 
 
@@ -73,6 +75,12 @@ def read_json(path: Path) -> Any:
         raise ImportRefused(str(path), f"not JSON ({error})") from error
 
 
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Returns arrays by name from a safetensors file or a numpy.savez file."""
+    data = read_bytes(path)
+    return npz_tensors(path, data) if data[:2] == b"PK" else safetensors_tensors(path, data)
+
+
 def read_state_dict(path: Path) -> dict[str, Array]:
     """Returns tensors by name from a safetensors file, or from a torch.save file (weights only)."""
     data = read_bytes(path)
@@ -97,11 +105,30 @@ def safetensors_tensors(path: Path, data: bytes) -> dict[str, Array]:
             array = (np.frombuffer(values, "<u2").astype("<u4") << 16).view("<f4")
         elif dtype in _DTYPES:
             array = np.frombuffer(values, _DTYPES[dtype])
-        elif dtype in ("I64", "I32", "U8", "I8"):
-            array = np.frombuffer(values, {"I64": "<i8", "I32": "<i4", "U8": "<u1", "I8": "<i1"}[dtype])
         else:
             raise ImportRefused(f"{path}: tensor {name}", f"got dtype {dtype}, expected floats")
         tensors[name] = array.reshape(view["shape"])
+    return tensors
+
+
+def npz_tensors(path: Path, data: bytes) -> dict[str, Array]:
+    """Returns numeric arrays by name. Raises ImportRefused."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_NPZ_BYTES:
+            raise ImportRefused(str(path), f"got arrays of {size} bytes, expected at most {MAX_NPZ_BYTES}")
+        with np.load(io.BytesIO(data), allow_pickle=False, max_header_size=10_000) as arrays:
+            tensors = {name: np.asarray(arrays[name]) for name in arrays.files}
+    except ImportRefused:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise all kinds of errors for bad bytes
+        raise ImportRefused(
+            str(path), f"not a file of numpy.savez ({type(error).__name__}: {error}); save it again"
+        ) from error
+    for name, array in tensors.items():
+        if array.dtype.kind not in "fiub":
+            raise ImportRefused(f"{path}: {name}", f"got dtype {array.dtype}, expected numbers")
     return tensors
 
 

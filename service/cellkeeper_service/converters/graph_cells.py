@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx import helper
 
-from .graph_activations import write_activation
-from .graph_writer import COLUMNS, GraphWriter, Value
-from .stack import KERAS_2_HARD_SIGMOID, USUAL, Array, Recurrent
+from cellkeeper_service.engine.graph_functions import write_activation
+from cellkeeper_service.engine.graph_writer import GraphWriter, Value
+
+from .stack import KERAS_2_HARD_SIGMOID, USUAL, Recurrent
 
 _OPS = {
     "linear": "Affine",
@@ -28,7 +28,6 @@ _NUMBERS = {  # activation_alpha and activation_beta
     "hard_sigmoid": (1 / 6, 0.5),
     KERAS_2_HARD_SIGMOID: (0.2, 0.5),
 }
-_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}  # from PyTorch's order to ONNX's
 
 
 def written_out(layer: Recurrent) -> bool:
@@ -38,23 +37,15 @@ def written_out(layer: Recurrent) -> bool:
 
 def write_sequence(writer: GraphWriter, layer: Recurrent, value: str, before: list[str], after: list[str]) -> str:
     """Writes [T, B, F] and the states [1, B, H] -> [T, 1, B, H] as an ONNX operator; new states are named `after`."""
-    weights = {name: _ordered(layer, name) for name in layer.weights}
-    inputs = [value, *(writer.constant(weights[f"weight_{side}"][None]) for side in ("ih", "hh"))]
-    has_bias = "bias_ih" in weights
-    inputs.append(writer.constant(np.concatenate([weights["bias_ih"], weights["bias_hh"]])[None]) if has_bias else "")
-    attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
-    if layer.cell == "gru":
-        attributes["linear_before_reset"] = int(layer.reset_after)
     ways = layer.activations or USUAL[layer.cell]
     names = [*ways, ways[1]] if layer.cell == "lstm" else list(ways)
-    attributes["activations"] = [_OPS[name] for name in names]
+    attributes: dict[str, Any] = {"activations": [_OPS[name] for name in names]}
     numbers = [_NUMBERS[name] for name in names if name in _NUMBERS]
     if numbers:
         attributes["activation_alpha"] = [alpha for alpha, _ in numbers]
         attributes["activation_beta"] = [beta for _, beta in numbers]
-    op = {"lstm": "LSTM", "gru": "GRU"}.get(layer.cell, "RNN")
     sequence = f"sequence_{len(writer.nodes)}"
-    writer.nodes.append(helper.make_node(op, [*inputs, "", *before], [sequence, *after], **attributes))
+    writer.recurrent(layer.cell, layer.weights, layer.reset_after, value, before, [sequence, *after], **attributes)
     return sequence
 
 
@@ -105,14 +96,9 @@ class _Cell:
         """Writes one gate's product, with its bias."""
         layer, size = self._layer, self._layer.hidden_size
         rows = slice(gate * size, (gate + 1) * size)
-        padded = -(-size // COLUMNS) * COLUMNS
-        weight = np.zeros((value.columns, padded), np.float32)
-        weight[: value.width, :size] = np.asarray(layer.weights[f"weight_{side}"], np.float32)[rows].T
-        name = self._writer.node("MatMul", [value.name, self._writer.constant(weight)])
-        if f"bias_{side}" in layer.weights:
-            bias = np.asarray(layer.weights[f"bias_{side}"], np.float32)[rows]
-            name = self._writer.node("Add", [name, self._writer.vector(bias, padded)])
-        return Value(name, size, padded)
+        bias = layer.weights.get(f"bias_{side}")
+        weight = np.asarray(layer.weights[f"weight_{side}"], np.float32)[rows]
+        return self._writer.dense(value, weight, None if bias is None else np.asarray(bias, np.float32)[rows])
 
     def _apply(self, way: int, value: Value) -> Value:
         return write_activation(self._writer, value, self._ways[way])
@@ -122,9 +108,3 @@ class _Cell:
 
     def _times(self, one: Value, other: Value) -> Value:
         return one._replace(name=self._writer.node("Mul", [one.name, other.name]))
-
-
-def _ordered(layer: Recurrent, name: str) -> Array:
-    order = _GATES[layer.cell]
-    gates = np.split(np.asarray(layer.weights[name], np.float32), len(order))
-    return np.concatenate([gates[i] for i in order])

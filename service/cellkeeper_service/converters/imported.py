@@ -18,7 +18,7 @@ from cellkeeper_service.model.named_inputs import NamedInputs
 from cellkeeper_service.model.write import write_bundle
 
 from .lower import Lowered
-from .parity import MAX_BATCH, Parity, compare
+from .parity import Parity, compare
 from .proof import Drawn, Source
 from .refusal import ImportRefused
 
@@ -73,10 +73,10 @@ def write_imported(
     drawn: Drawn,
     place: str,
     tolerance: float,
-    max_batch: int = MAX_BATCH,
-    feedback: Sources | None = None,
+    max_batch: int,
+    feedback: Sources | None,
+    feature_names: tuple[str, ...],
     trial_call_ms: int = TRIAL_CALL_MS,
-    feature_names: tuple[str, ...] = (),
 ) -> Imported:
     """Writes, compares and moves the bundle.
 

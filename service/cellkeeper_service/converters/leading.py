@@ -46,7 +46,7 @@ def masked_input(stack: Stack) -> Array | None:
     step = step.astype(np.float32)
     value: Any = step.astype(np.float64)
     for layer in layers[:-1]:  # a source may scale in float64
-        value = value if isinstance(layer, Mask) else in_float64(layer, value)
+        value = value if isinstance(layer, Mask) else rescaled(layer, value, np.float64)
     exact = bool((value.astype(np.float32) == np.float32(layers[-1].value)).all())
     return step if exact and masks(stack, step) else None
 
@@ -60,20 +60,12 @@ def masks(stack: Stack, step: Array) -> bool:
     for layer in leading(stack):
         if isinstance(layer, Mask):
             return bool((np.asarray(value, np.float32) == np.float32(layer.value)).all())
-        value = in_float32(layer, np.asarray(value, np.float32))
+        value = rescaled(layer, np.asarray(value, np.float32), np.float32)
     return False
 
 
-def in_float32(layer: Normalize | Affine, value: Array) -> Array:
-    """Applies the layer in float32, as the served graph does."""
-    return _applied(layer, value, np.float32)
-
-
-def in_float64(layer: Normalize | Affine, value: Array) -> Array:
-    return _applied(layer, value, np.float64)
-
-
-def _applied(layer: Normalize | Affine, value: Array, dtype: Any) -> Array:
+def rescaled(layer: Normalize | Affine, value: Array, dtype: Any) -> Array:
+    """Applies the layer in float32, as the served graph does, or in float64."""
     scale: Array = np.asarray(layer.scale, dtype)
     offset: Array = np.asarray(layer.offset, dtype)
     if isinstance(layer, Affine):

@@ -17,7 +17,6 @@ from cellkeeper_service.model.config import (
     ACTIVATIONS,
     Config,
     Features,
-    GraphConfig,
     Normalization,
     RecurrentConfig,
     Tokens,
@@ -161,15 +160,4 @@ def _graph(stack: Stack, name: str) -> Lowered:
             raise ImportRefused(
                 cell.place, f"got proj_size {cell.proj_size} beside layers of another kind or size; expected all alike"
             )
-    made = stack_graph(stack)
-    config = GraphConfig(
-        name=name,
-        graph="model.onnx",
-        layout=made.layout,
-        input_name="input",
-        input=Tokens(stack.vocabulary, 0) if stack.vocabulary else Features(stack.size, None, stack.missing),
-        states=made.states,
-        outputs=made.outputs,
-        constants=(),
-    )
-    return Lowered(config, made.initial, made.model)
+    return Lowered(*stack_graph(stack, name))

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from cellkeeper_service.domain.engine import Engine
-from cellkeeper_service.engine.scaled import scaled as times_scale
+from cellkeeper_service.engine.trial_sequences import scaled as times_scale
 
 from .stack import Array
 

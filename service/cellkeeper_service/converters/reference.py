@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .leading import in_float64, leading, masks
+from .leading import leading, masks, rescaled
 from .stack import (
     INPUT,
     KERAS_2_HARD_SIGMOID,
@@ -104,7 +104,7 @@ def _merge(op: str, values: Sequence[Floats]) -> Floats:
 def apply(layer: Normalize | Affine | LayerNorm | Dense | Activate | ParametricRelu | Convert, value: Floats) -> Floats:
     """Applies a layer without state: [..., inputs] -> [..., units]."""
     if isinstance(layer, Normalize | Affine):
-        return in_float64(layer, value)
+        return rescaled(layer, value, np.float64)
     if isinstance(layer, Dense):
         value = value @ np.asarray(layer.weight, np.float64).T
         if layer.bias is not None:

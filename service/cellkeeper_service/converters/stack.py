@@ -47,11 +47,10 @@ ACTIVATIONS = (
     "tanh_shrink",
 )
 MERGES = ("add", "subtract", "multiply", "average", "maximum", "minimum", "concatenate")
-OVER_UNITS = ("softmax", "log_softmax")  # each value depends on all units of the time step
-# permitted in place of a cell's own activations, and in dense layers; leaky_relu needs a slope
 KERAS_2_HARD_SIGMOID = "keras_2_hard_sigmoid"  # steeper than everyone else's; only files of Keras 2 have it
+# permitted in place of a cell's own activations, and in dense layers; the others are over all units, or need a slope
 CELL_ACTIVATIONS = (
-    *(name for name in ACTIVATIONS if name not in (*OVER_UNITS, "leaky_relu")),
+    *(name for name in ACTIVATIONS if name not in ("softmax", "log_softmax", "leaky_relu")),
     KERAS_2_HARD_SIGMOID,
 )
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # how many gates each cell has

@@ -8,16 +8,16 @@ step.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
 
-from cellkeeper_service.model.config import GraphOutput, GraphState, Transform
+from cellkeeper_service.engine.graph_functions import write_activation, write_transform
+from cellkeeper_service.engine.graph_writer import GraphWriter, Value
+from cellkeeper_service.model.config import Features, GraphConfig, GraphOutput, GraphState, Tokens
 
-from .graph_activations import write_activation
 from .graph_cells import write_sequence, write_step, written_out
-from .graph_writer import COLUMNS, GraphWriter, Value
 from .stack import (
     INPUT,
     Activate,
@@ -36,8 +36,6 @@ from .stack import (
     Stack,
 )
 
-OPSET = 17
-IR_VERSION = 8
 _MERGES = {
     "add": "Sum",
     "subtract": "Sub",
@@ -48,19 +46,12 @@ _MERGES = {
 }
 
 
-class StackGraph(NamedTuple):
-    """A graph and its config. initial: "initial.<state>", for those that are not zeros."""
+def stack_graph(stack: Stack, name: str) -> tuple[GraphConfig, dict[str, Array], bytes]:
+    """Returns the graph's config, the initial states that are not zeros, and the graph.
 
-    model: bytes
-    layout: str
-    states: tuple[GraphState, ...]
-    outputs: tuple[GraphOutput, ...]
-    initial: dict[str, Array]
-
-
-def stack_graph(stack: Stack) -> StackGraph:
-    """Returns the graph. The stack must have passed widths.check, and have no projection."""
-    return _Builder(stack).build()
+    The stack must have passed widths.check, and have no projection.
+    """
+    return _Builder(stack).build(name)
 
 
 @dataclass
@@ -73,14 +64,14 @@ class _Builder:
     initial: dict[str, Array] = field(default_factory=dict)
     mask: str = ""  # bool [1, B, 1]: false for sessions that skip this time step
 
-    def build(self) -> StackGraph:
+    def build(self, model: str) -> tuple[GraphConfig, dict[str, Array], bytes]:
         stack, writer = self.stack, self.writer
         step = stack.masked or bool(stack.convolutions) or any(map(written_out, stack.recurrent))
         lead: list[Any] = ["B"] if step else ["T", "B"]
         tokens = bool(stack.vocabulary)
         self._declare("input", lead if tokens else [*lead, stack.size], tokens)
-        name = writer.node("Unsqueeze", ["input", writer.axes(0)]) if step else "input"
-        values = {INPUT: Value(name, max(stack.size, 1), max(stack.size, 1))}
+        first = writer.node("Unsqueeze", ["input", writer.axes(0)]) if step else "input"
+        values = {INPUT: Value(first, max(stack.size, 1), max(stack.size, 1))}
         hidden = values[INPUT]
         for number, layer in enumerate(stack.layers):
             taken = [values[source] for source in stack.sources_of(number)]
@@ -91,20 +82,20 @@ class _Builder:
             whole = writer.narrow(result)
             writer.node(*(("Squeeze", [whole, writer.axes(0)]) if step else ("Identity", [whole])), name=name)
             self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [*lead, result.width]))
-        graph = helper.make_graph(writer.nodes, "stack", self.inputs, self.outputs, writer.constants)
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="cellkeeper"
-        )
-        return StackGraph(
-            bytes(model.SerializeToString()),
-            "step" if step else "time_first",
-            tuple(self.states),
-            (
+        config = GraphConfig(
+            name=model,
+            graph="model.onnx",
+            layout="step" if step else "time_first",
+            input_name="input",
+            input=Tokens(stack.vocabulary, 0) if tokens else Features(stack.size, None, stack.missing),
+            states=tuple(self.states),
+            outputs=(
                 GraphOutput("prediction", "prediction", (prediction.width,)),
                 GraphOutput("hidden", "hidden", (hidden.width,)),
             ),
-            self.initial,
+            constants=(),
         )
+        return config, self.initial, writer.model("stack", self.inputs, self.outputs)
 
     def _layer(self, layer: Any, value: Value) -> Value:
         writer = self.writer
@@ -134,7 +125,7 @@ class _Builder:
             case LayerNorm():
                 return self._layer_norm(layer, value)
             case Dense():
-                return write_activation(writer, self._dense(layer, value), layer.activation)
+                return write_activation(writer, writer.dense(value, layer.weight, layer.bias), layer.activation)
             case Activate():
                 return write_activation(writer, value, layer.op, layer.slope)
             case ParametricRelu():
@@ -142,7 +133,7 @@ class _Builder:
                 slope = writer.vector(np.broadcast_to(layer.slope, (value.width,)), value.columns)
                 return value._replace(name=writer.node("PRelu", [value.name, slope]))
             case Convert():
-                return self._convert(layer.transform, value)
+                return write_transform(writer, value, layer.transform)
             case Mask():
                 return self._masking(layer, value)
             case CausalConv():
@@ -166,16 +157,6 @@ class _Builder:
             inputs.append(writer.vector(layer.offset, width))
         return Value(writer.node("LayerNormalization", inputs, axis=2, epsilon=layer.epsilon), width, width)
 
-    def _dense(self, layer: Dense, value: Value) -> Value:
-        units = len(layer.weight)
-        padded = -(-units // COLUMNS) * COLUMNS
-        weight = np.zeros((value.columns, padded), np.float32)
-        weight[: value.width, :units] = layer.weight.T
-        name = self.writer.node("MatMul", [value.name, self.writer.constant(weight)])
-        if layer.bias is not None:
-            name = self.writer.node("Add", [name, self.writer.vector(layer.bias, padded)])
-        return Value(name, units, padded)
-
     def _convolution(self, layer: CausalConv, value: Value) -> Value:
         """Writes one product over the window's inputs of one time step, like a dense layer's."""
         writer, (units, kernel, width) = self.writer, layer.weight.shape
@@ -189,21 +170,8 @@ class _Builder:
         taps = writer.node("Gather", [window, writer.axes(*range(0, layer.reach + 1, layer.dilation))], axis=0)
         rows = writer.node("Transpose", [taps], perm=[1, 0, 2])
         flat = writer.node("Reshape", [rows, writer.axes(1, -1, kernel * width)])
-        dense = Dense(layer.place, layer.weight.reshape(units, kernel * width), layer.bias)
-        return self._dense(dense, Value(flat, kernel * width, kernel * width))
-
-    def _convert(self, transform: Transform, value: Value) -> Value:
-        writer = self.writer
-        if transform.op in ("softmax", "exp", "sinh"):
-            return write_activation(writer, value, transform.op)
-        value = writer.padded(value)
-        if transform.op == "expm1":  # 2 sinh(x/2) exp(x/2): exp(x) - 1 would lose digits near 0
-            half = writer.node("Mul", [value.name, writer.number(0.5)])
-            product = writer.node("Mul", [writer.node("Sinh", [half]), writer.node("Exp", [half])])
-            return value._replace(name=writer.node("Mul", [product, writer.number(2.0)]))
-        numbers = np.broadcast_to(np.asarray(transform.value, np.float32), (value.width,))
-        op = {"scale": "Mul", "offset": "Add", "clip_min": "Max"}[transform.op]
-        return value._replace(name=writer.node(op, [value.name, writer.vector(numbers, value.columns)]))
+        weight = layer.weight.reshape(units, kernel * width)
+        return writer.dense(Value(flat, kernel * width, kernel * width), weight, layer.bias)
 
     def _masking(self, layer: Mask, value: Value) -> Value:
         writer = self.writer

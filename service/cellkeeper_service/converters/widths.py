@@ -30,8 +30,8 @@ from .stack import (
 )
 
 
-def check(stack: Stack, place: str) -> int:
-    """Returns the width of the output. Raises ImportRefused, naming the layer."""
+def check(stack: Stack, place: str) -> None:
+    """Raises ImportRefused, naming the layer."""
     if not stack.recurrent and not stack.convolutions:
         raise ImportRefused(
             place,
@@ -65,7 +65,6 @@ def check(stack: Stack, place: str) -> int:
                 raise ImportRefused(layer.place, f"{name}: got dtype {values.dtype}, expected floats")
             if not np.isfinite(values.astype(np.float32)).all():
                 raise ImportRefused(layer.place, f"{name}: holds NaN or infinity, expected finite float32 numbers")
-    return widths[len(stack.layers) - 1]
 
 
 def _merged(layer: Merge, widths: list[int]) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellkeeper_service.domain.engine import Array, Rows
+from cellkeeper_service.domain.spec import TensorSpec
 
 Floats = NDArray[np.float32]
 WholeRows = NDArray[np.void]
@@ -61,3 +62,13 @@ class Arena:
         """Reads whole states: uint8 [B, state_bytes]."""
         parts = [leaf[rows].view(np.uint8).reshape(len(rows), -1) for leaf in self._rows]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def state_tensors(states: Array, specs: Iterable[TensorSpec]) -> list[Array]:
+    """Returns each tensor of the states as [B, values] in its own dtype. states: uint8 [B, state_bytes]."""
+    tensors, start = [], 0
+    for spec in specs:
+        part = np.ascontiguousarray(states[:, start : start + spec.nbytes])
+        tensors.append(part.view(spec.numpy_dtype))
+        start += spec.nbytes
+    return tensors

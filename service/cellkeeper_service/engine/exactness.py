@@ -19,41 +19,11 @@ from numpy.typing import NDArray
 from cellkeeper_service.domain.engine import Array, Engine, Rows
 from cellkeeper_service.model.config import Config
 
-from .state_tensors import state_tensors
+from .arena import state_tensors
 from .trial_sequences import LONG_SEQUENCES, LONG_STEPS, SEQUENCES, SHORT_STEPS, trial_sequences
 from .unstreamable import explain
 
-SIZES = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    9,
-    11,
-    13,
-    15,
-    16,
-    17,
-    24,
-    31,
-    32,
-    33,
-    47,
-    63,
-    64,
-    65,
-    96,
-    127,
-    128,
-    129,
-    192,
-    195,
-    250,
-)
+SIZES = (*range(1, 10), 11, 13, 15, 16, 17, 24, 31, 32, 33, 47, 63, 64, 65, 96, 127, 128, 129, 192, 195, 250)
 STEPS = 4  # time steps that every batch size takes one by one and as one chunk
 MOST_TRUSTED = 32  # if batches of this size or more differ, sizes follow no order: every call is padded to max_batch
 CHUNKED_SIZES = (1, 2, 3, 4, 8, 16)  # batch sizes that take SHORT_STEPS in chunks of every power of two

@@ -20,7 +20,7 @@ from cellkeeper_service.model.config import GraphState
 
 from .arena import FLOAT_BYTES, Arena, whole_rows
 from .binding import HOST, call
-from .graph import IR_VERSION, OPSET
+from .graph_writer import IR_VERSION, OPSET
 from .onnx_device import GraphDevice
 from .ort import open_session
 

@@ -15,12 +15,12 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import GraphConfig
 
+from .arena import state_tensors
 from .device_missing import GraphDeviceMissing
 from .exactness import TRIAL_CALL_MS, Tunable, settle
 from .nvidia import is_driver_installed
 from .offline_inputs import offline_inputs
 from .precision import Precision, read_precision
-from .state_tensors import state_tensors
 from .unstreamable import Unstreamable
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,13 @@ def load_engine(
         raise StartError(
             f"max_batch, threads and trial_call_ms: got {max_batch}, {threads} and {trial_call_ms}, expected 1 or more"
         )
+    products = read_precision(precision)
+
+    def make(place: str) -> Tunable:
+        return _make(bundle, place, max_batch, threads, trial_call_ms, products)
+
     try:
-        engine, why_cpu = _made(bundle, device, max_batch, threads, trial_call_ms, read_precision(precision))
+        engine, why_cpu = _or_on_the_cpu(make, _resolve(device, bundle), device == "auto")
         try:
             settle(engine, between)
             warm(engine)
@@ -154,16 +159,14 @@ def _resolve(device: str, bundle: Bundle) -> str:
     return AUTO_DEVICE if cuda_devices() else "cpu"
 
 
-def _made(
-    bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_ms: int, precision: Precision
-) -> tuple[Tunable, str]:
+def _or_on_the_cpu(make: Callable[[str], Tunable], device: str, allowed: bool) -> tuple[Tunable, str]:
     """Returns the engine, and why a graph that was to try a GPU runs on the CPU; "" otherwise."""
     try:
-        return _make(bundle, _resolve(device, bundle), max_batch, threads, trial_call_ms, precision), ""
+        return make(device), ""
     except GraphDeviceMissing as error:
-        if device != "auto":
+        if not allowed:
             raise
-        return _make(bundle, "cpu", max_batch, threads, trial_call_ms, precision), error.why
+        return make("cpu"), error.why
 
 
 def _make(
@@ -171,7 +174,14 @@ def _make(
 ) -> Tunable:
     config = bundle.config
     if isinstance(config, GraphConfig):
-        return _graph_engine(bundle, device, max_batch, threads, trial_call_ms, precision)
+        if precision != "fp32":
+            raise StartError(f"precision: got {precision}, expected fp32 for {config.name}: ONNX graphs have no other")
+        _require("onnxruntime", f"the ONNX model {config.name}", "cellkeeper[server]")
+        from .onnx_device import cpu_device, cuda_device
+        from .user_graph import UserGraphEngine
+
+        place = cpu_device() if device == "cpu" else cuda_device(device)
+        return UserGraphEngine(bundle, max_batch, threads, trial_call_ms, place)
     if device == "cpu" and precision != "fp32":
         raise StartError(f"precision: got {precision}, expected fp32 for {config.name}: it runs on the CPU")
     if device != "cpu":
@@ -192,20 +202,6 @@ def _make(
     from .torch_engine import TorchEngine
 
     return TorchEngine(bundle, max_batch, threads)
-
-
-def _graph_engine(
-    bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_ms: int, precision: Precision
-) -> Tunable:
-    name = bundle.config.name
-    if precision != "fp32":
-        raise StartError(f"precision: got {precision}, expected fp32 for {name}: ONNX graphs have no other")
-    _require("onnxruntime", f"the ONNX model {name}", "cellkeeper[server]")
-    from .onnx_device import cpu_device, cuda_device
-    from .user_graph import UserGraphEngine
-
-    place = cpu_device() if device == "cpu" else cuda_device(device)
-    return UserGraphEngine(bundle, max_batch, threads, trial_call_ms, place)
 
 
 def _require(package: str, purpose: str, extra: str) -> None:

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.config import GraphConfig
 
-from .batch_axis.shapes import used_names
+from .batch_axis.shapes import graphs_within, used_names
 
 RANDOM = (
     "RandomNormal",
@@ -105,14 +105,8 @@ def coupling_operators(model: bytes) -> list[str]:
 
 def _graphs(model: Any) -> Iterator[Any]:
     """Yields the graph, the functions, and the graphs inside their nodes."""
-    left = [model.graph, *model.functions]
-    while left:
-        graph = left.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                left += [attribute.g] if attribute.HasField("g") else []
-                left += attribute.graphs
+    for graph in (model.graph, *model.functions):
+        yield from graphs_within(graph)
 
 
 def _nodes(model: Any) -> Iterator[tuple[Any, Any]]:

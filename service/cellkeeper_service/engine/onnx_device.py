@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnxruntime
 
@@ -15,9 +15,7 @@ from cellkeeper_service.domain.engine import EngineLost
 
 from .device_missing import GraphDeviceMissing
 from .numerics import instruction_set
-
-if TYPE_CHECKING:
-    from .nvidia import CudaDriver
+from .nvidia import CudaDriver, DriverError, library_versions
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -56,8 +54,6 @@ class GraphDevice:
         """Free bytes of the device's own memory; None if states are in host memory. Raises EngineLost."""
         if self.driver is None:
             return None
-        from .nvidia import DriverError
-
         try:
             return self.driver.free_bytes(self.number)
         except DriverError as error:
@@ -77,8 +73,6 @@ def cuda_device(device: str) -> GraphDevice:
             f"onnxruntime {version} has no {CUDA_PROVIDER} for ONNX graphs",
             "uninstall onnxruntime and install cellkeeper[onnx-cuda]",
         )
-    from .nvidia import CudaDriver, DriverError, library_versions
-
     number = int(device.partition(":")[2])
     try:
         driver = CudaDriver()

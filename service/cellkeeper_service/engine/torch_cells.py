@@ -34,8 +34,9 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "softsign": F.softsign,
 }
-# As COLUMNS in graph.py. Torch's kernels process two vectors of 16 floats at a time, and the remainder one by one with
-# different bits. So every row is a multiple of 32 floats, or (for the gates) a view that is processed row by row.
+# As COLUMNS in graph_writer.py. Torch's kernels process two vectors of 16 floats at a time, and the remainder one by
+# one with different bits. So every row is a multiple of 32 floats, or (for the gates) a view that is processed row by
+# row.
 _COLUMNS = 32
 
 

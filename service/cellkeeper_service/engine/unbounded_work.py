@@ -14,6 +14,8 @@ from onnx import inliner, numpy_helper
 
 from cellkeeper_service.errors import StartError
 
+from .batch_axis.shapes import bodies
+
 MOST_TURNS = 4096
 """The most iterations of a Loop that ends after a constant number of them, unless a client's values end it earlier."""
 SIZED_BY: Mapping[str, slice] = {
@@ -85,13 +87,13 @@ class _Reading:
 
     def _ordinary(self, node: Any, known: _Known) -> None:
         sent = bool(known.sent & set(node.input))
+        for body in bodies(node):
+            inner = known.within()
+            for value in body.input:  # of Scan, which iterates over the slices of its inputs
+                inner.take(value.name, True)
+            self.read(body, inner)
+            sent |= bool(inner.sent & {value.name for value in body.output})
         for attribute in node.attribute:
-            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                inner = known.within()
-                for value in body.input:  # of Scan, which iterates over the slices of its inputs
-                    inner.take(value.name, True)
-                self.read(body, inner)
-                sent |= bool(inner.sent & {value.name for value in body.output})
             if node.op_type == "Constant" and attribute.name == "value":
                 known.constants[node.output[0]] = attribute.t
         deciding = [name for name in node.input[SIZED_BY.get(node.op_type, slice(0))] if name in known.sent]

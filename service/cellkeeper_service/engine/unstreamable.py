@@ -9,9 +9,8 @@ import numpy as np
 from cellkeeper_service.domain.engine import Array, Engine
 from cellkeeper_service.errors import StartError
 
-from .scaled import scaled
-from .state_tensors import state_tensors
-from .trial_sequences import HUGE_SCALE, LARGE_SCALE, TrialSequences
+from .arena import state_tensors
+from .trial_sequences import HUGE_SCALE, LARGE_SCALE, TrialSequences, scaled
 
 
 class Unstreamable(StartError):

@@ -147,10 +147,8 @@ def _read(folder: Path, name: str, most: int, seen: dict[str, FileIdentity]) -> 
             if not 0 < size <= most:
                 raise StartError(f"{path}: got {size} bytes, expected 1 to {most}")
             return file.read(size)
-    except RuntimeError as error:  # until Python 3.13
-        raise StartError(f"{path}: a link that points to itself; put the file itself there") from error
-    except OSError as error:
-        if error.errno == ELOOP:
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) or error.errno == ELOOP:  # RuntimeError until Python 3.13
             raise StartError(f"{path}: a link that points to itself; put the file itself there") from error
         raise StartError(f"{path}: cannot be read ({error.strerror}); put the file there") from error
 

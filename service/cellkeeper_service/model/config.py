@@ -40,7 +40,6 @@ OPS = (*OPS_WITH_VALUE, "expm1", "exp", "softmax", "sinh")
 POLICIES = ("reject", "hold", "constant")
 LAYOUTS = ("step", "time_first", "batch_first")
 BATCHES = ("free", "one", "none")
-STATE_DTYPES = ("float32", "float64", "float16", "int32", "int64")  # of a graph's states
 
 MAX_SIZE = 65_536  # features, hidden, projection, units of a dense layer
 MAX_LAYERS = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -13,7 +13,7 @@ _REQUIRED = object()
 LONGEST_SHOWN = 80
 LONGEST_REASON = 300
 MAX_RANK = 8
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Fields:
@@ -72,14 +72,14 @@ class Fields:
 
     def number(self, key: str, default: object = _REQUIRED) -> float:
         value = self.any(key, "a finite float32 number", default)
-        if not _is_number(value):
+        if not is_number(value):
             raise self.refuse(key, value, "a finite float32 number")
         return float(value)
 
     def numbers(self, key: str, length: int) -> tuple[float, ...]:
         expected = f"a list of {length} finite float32 numbers"
         value = self.any(key, expected)
-        if not isinstance(value, list | tuple) or len(value) != length or not all(map(_is_number, value)):
+        if not isinstance(value, list | tuple) or len(value) != length or not all(map(is_number, value)):
             raise self.refuse(key, value, expected)
         return tuple(map(float, value))
 
@@ -110,9 +110,10 @@ class Fields:
             raise StartError(f"{self._place}: {named(next(iter(self._left)))}: unknown key, remove it")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Returns True for a number that float32 can hold."""
     # JSON integers may be too large for a float, but comparing them is exact; no comparison with a NaN is true
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def named(name: str) -> str:

@@ -19,7 +19,7 @@ from cellkeeper_service.domain.spec import InputSpec
 
 from .fields import Fields
 
-DTYPES = ("float32", "float64", "float16", "int32", "int64")
+DTYPES = ("float32", "float64", "float16", "int32", "int64")  # of a graph's several inputs, and of its states
 MAX_INPUTS = 64
 MAX_VALUES = 65_536  # in one time step, over all inputs
 MAX_IDS = 2**31 - 1

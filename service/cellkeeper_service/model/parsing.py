@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
@@ -17,7 +18,6 @@ from .config import (
     OPS,
     OPS_WITH_VALUE,
     POLICIES,
-    STATE_DTYPES,
     Config,
     Dense,
     Features,
@@ -32,7 +32,7 @@ from .config import (
 )
 from .feedback import Sources, parse_feedback, parse_named_feedback
 from .fields import Fields
-from .named_inputs import NamedInputs, parse_named_inputs
+from .named_inputs import DTYPES, NamedInputs, parse_named_inputs
 
 
 def parse_config(value: object, place: str = "config.json") -> Config:
@@ -53,11 +53,15 @@ def parse_config(value: object, place: str = "config.json") -> Config:
 
 def _feature_names(fields: Fields, source: Features | Tokens | NamedInputs) -> tuple[str, ...]:
     names = fields.items("feature_names", MAX_SIZE, ())
-    texts = all(isinstance(name, str) and 1 <= len(name) <= 200 and name.isprintable() for name in names)
     size = source.size if isinstance(source, Features) and not source.shape else 0
-    if not texts or len(set(names)) != len(names) or len(names) not in (0, size):
+    if not _distinct_names(names) or len(names) not in (0, size):
         raise fields.refuse("feature_names", names, f"{size} distinct strings of up to 200 printable characters, or []")
     return tuple(names)
+
+
+def _distinct_names(items: Sequence[object]) -> bool:
+    texts = all(isinstance(item, str) and 1 <= len(item) <= 200 and item.isprintable() for item in items)
+    return texts and len(set(items)) == len(items)
 
 
 def _recurrent(fields: Fields, name: str, cell: str) -> RecurrentConfig:
@@ -182,8 +186,7 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
     if not outputs or len(set(names)) != len(names) or any(n == "state" or n.startswith("state.") for n in names):
         raise fields.refuse("outputs", names, "at least one, with distinct names other than state and state.*")
     constants = tuple(fields.items("constants", 64, ()))
-    texts = all(isinstance(item, str) and 1 <= len(item) <= 200 and item.isprintable() for item in constants)
-    if not texts or len(set(constants)) != len(constants):
+    if not _distinct_names(constants):
         raise fields.refuse("constants", constants, "distinct names of graph inputs")
     predicted = next((output.shape for output in outputs if output.name == "prediction"), None)
     feedback = _feedback(fields, source, predicted)
@@ -222,7 +225,7 @@ def _graph_state(fields: Fields, batch: str) -> GraphState:
         fields.text("output"),
         shape,
         fields.integer("batch_axis", 0, len(shape) if batch == "free" else 0, 0),
-        fields.choice("dtype", STATE_DTYPES, "float32"),
+        fields.choice("dtype", DTYPES, "float32"),
     )
     fields.done()
     return state

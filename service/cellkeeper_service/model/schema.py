@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .config import (
     ACTIVATIONS,
     BATCHES,
@@ -22,22 +20,19 @@ from .config import (
     OPS,
     OPS_WITH_VALUE,
     POLICIES,
-    STATE_DTYPES,
 )
 from .feedback import GREEDY, SUPPLIED
-from .fields import MAX_RANK
+from .fields import LARGEST, MAX_RANK
 from .named_inputs import DTYPES, MAX_IDS, MAX_INPUTS, MAX_VALUES
 
 Schema = dict[str, Any]
 
-_LARGEST = float(np.finfo(np.float32).max)
 _END = "(?![\\s\\S])"  # in some dialects, `$` also matches before a line break
 _NO_CONTROL = f"^[^\\u0000-\\u001f\\u007f-\\u009f]+{_END}"
 
 
 def config_schema() -> Schema:
     """Returns the schema, draft 2020-12. Every object in "$defs" refuses keys that it does not list."""
-    recurrent = {name: f"a model of {text}" for name, text in _CELL_TEXTS.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "config.json of a Cellkeeper bundle",
@@ -49,7 +44,7 @@ def config_schema() -> Schema:
             for cell in (*CELLS, "onnx")
         ],
         "$defs": {
-            **{cell: _recurrent(cell, recurrent[cell]) for cell in CELLS},
+            **{cell: _recurrent(cell, f"a model of {text}") for cell, text in _CELL_TEXTS.items()},
             "onnx": _graph(),
             "features": _features(),
             "tokens": _tokens(),
@@ -87,7 +82,7 @@ def config_schema() -> Schema:
                 output=_text("the graph's output that gives it"),
                 shape=_shape("of one session, without the batch; of the whole tensor if the batch is not free"),
                 batch_axis=_integer(0, MAX_RANK, "the axis at which the graph has the batch", default=0),
-                dtype=_choice(STATE_DTYPES, "of the graph's tensor", default="float32"),
+                dtype=_choice(DTYPES, "of the graph's tensor", default="float32"),
                 required=("name", "input", "output", "shape"),
             ),
             "output": _object(
@@ -294,7 +289,7 @@ def _integer(low: int, high: int, description: str, default: int | None = None) 
 
 
 def _number(description: str, default: float | None = None) -> Schema:
-    limits = {"minimum": -_LARGEST, "maximum": _LARGEST}
+    limits = {"minimum": -LARGEST, "maximum": LARGEST}
     return {"description": description, "type": "number", **limits, **_default(default)}
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.engine.cuda.buffers import StepBuffers
-from cellkeeper_service.engine.cuda.device import CaptureFailed, HostDevice
+from cellkeeper_service.engine.cuda.device import CaptureFailed
 from cellkeeper_service.engine.inputs import Preprocessing
 from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.engine.torch_cells import TorchCells
@@ -65,17 +65,46 @@ class TorchKernelCells:
         return after
 
 
+class HostDevice:
+    """Implements device.Device on the CPU, with the kernels in Triton's interpreter or TorchKernelCells."""
+
+    torch_device = torch.device("cpu")
+    name = "cpu"
+    versions = f"torch {torch.__version__} interpreted"
+
+    def entered(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def check_precision(self, precision: Precision) -> None:
+        """Does nothing: the interpreter supports every precision."""
+
+    def pinned(self, size_bytes: int) -> torch.Tensor:
+        return torch.empty(size_bytes, dtype=torch.uint8)
+
+    def free_bytes(self) -> int:
+        return 1 << 34
+
+    def compile(self, launch: Callable[[], None]) -> None:
+        launch()
+
+    def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
+        return launch
+
+    def synchronize(self) -> None:
+        """Does nothing: everything is done when its call returns."""
+
+    def release(self) -> None: ...
+
+
 class FailingDevice(HostDevice):
     """A host device with a chosen amount of memory, that fails on command.
 
-    fail_at: which use (`entered`), counted from 0 after `arm`, fails. reduced: supports tf32 and bf16. captures: graphs
-    can be captured.
+    reduced: supports tf32 and bf16. captures: graphs can be captured.
     """
 
     name = "cuda:0 a device of tests"
 
     def __init__(self, memory_bytes: int = 1 << 34, reduced: bool = True, captures: bool = True) -> None:
-        super().__init__()
         self._memory_bytes = memory_bytes
         self._reduced = reduced
         self._captures = captures
@@ -84,20 +113,27 @@ class FailingDevice(HostDevice):
         self.replayed = 0
 
     def arm(self, uses: int) -> None:
+        """Lets the device fail after so many more uses (`entered` or `synchronize`)."""
         self._left = uses
 
     @contextmanager
     def entered(self) -> Iterator[None]:
+        self._use()
+        yield
+
+    def synchronize(self) -> None:
+        self._use()
+
+    def _use(self) -> None:
         if self._left == 0:
             raise EngineLost(f"{self.name} failed: CUDA error: unspecified launch failure")
         self._left -= self._left > 0
-        yield
 
     def check_precision(self, precision: Precision) -> None:
         if precision != "fp32" and not self._reduced:
             raise StartError(f"precision: got {precision}, {self.name} has none of it; choose --precision fp32")
 
-    def free_bytes(self) -> int | None:
+    def free_bytes(self) -> int:
         return self._memory_bytes
 
     def capture(self, launch: Callable[[], None]) -> Callable[[], Any]:

@@ -56,7 +56,8 @@ def steps_until_refused(target: str, inputs: Array, done: dict[str, list[Array]]
         try:
             while any(len(outputs) < STEPS for outputs in done.values()):
                 for number, (name, outputs) in enumerate(done.items()):
-                    outputs.append(sessions[name].step(inputs[len(outputs), number]))
+                    if len(outputs) < STEPS:
+                        outputs.append(sessions[name].step(inputs[len(outputs), number]))
         except CellkeeperError as error:
             return error
     return None

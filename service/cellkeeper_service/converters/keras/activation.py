@@ -33,7 +33,7 @@ def read_activation(layer: KerasLayer, key: str, default: str, file: KerasFile) 
     return str(name)
 
 
-def activated(layer: KerasLayer, key: str, default: str, file: KerasFile) -> Activate:
+def activated(layer: KerasLayer, file: KerasFile) -> Activate:
     """Returns the activation as a separate layer."""
-    name = read_activation(layer, key, default, file)
+    name = read_activation(layer, "activation", "linear", file)
     return Activate(layer.place, name, LEAKY_SLOPE if name == "leaky_relu" else 1.0)

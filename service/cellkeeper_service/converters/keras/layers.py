@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from cellkeeper_service.model.fields import is_number
+
 from ..refusal import BACKWARD, ImportRefused, NotRead
 from ..stack import (
     Activate,
@@ -69,7 +71,6 @@ _BY_TIME_STEP = (  # compute the same within TimeDistributed
     "ELU",
     "Softmax",
 )
-_LARGEST = float(np.finfo(np.float32).max)
 _DTYPES = ("float32", "float64")
 
 
@@ -100,10 +101,12 @@ def _dense(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     if layer.config.get("quantization_config"):
         raise ImportRefused(layer.place, "quantized, expected float32 weights")
     weight = _matrix(layer, "kernel", weights["kernel"]).T
-    return [
-        Dense(layer.place, weight, weights.get("bias")),
-        *(item for item in [activated(layer, "activation", "linear", file)] if item.op != "linear"),
-    ]
+    return _with_activation(Dense(layer.place, weight, weights.get("bias")), file, layer)
+
+
+def _with_activation(made: Layer, file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    after = activated(layer, file)
+    return [made] if after.op == "linear" else [made, after]
 
 
 def _time_distributed(file: KerasFile, layer: KerasLayer) -> list[Layer]:
@@ -185,7 +188,7 @@ def _masking(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     config = layer.config
     if layer.kind == "Activation":
-        return [activated(layer, "activation", "linear", file)]
+        return [activated(layer, file)]
     if layer.kind == "ReLU":
         most, slope = config.get("max_value"), config.get("negative_slope") or 0.0
         if config.get("threshold") or (most is not None and (most != 6 or slope)):
@@ -237,8 +240,7 @@ def _convolution(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         made: Layer = Dense(layer.place, kernel[0].T, weights.get("bias"))
     else:
         made = CausalConv(layer.place, kernel.transpose(2, 0, 1), weights.get("bias"), numbers["dilation_rate"])
-    act = activated(layer, "activation", "linear", file)
-    return [made] if act.op == "linear" else [made, act]
+    return _with_activation(made, file, layer)
 
 
 def _parametric_relu(file: KerasFile, layer: KerasLayer) -> list[Layer]:
@@ -258,7 +260,7 @@ def _merge(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 def _number(layer: KerasLayer, key: str, default: float) -> float:
     value = layer.config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+    if not is_number(value):
         raise ImportRefused(layer.place, f"{key}: got {str(value)[:40]!r}, expected a finite float32 number")
     return float(value)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,13 @@ def import_keras(
                 raise
             read = None
     if read is None or path is None:
+        from ..torch.export import import_traced
+        from .trace import trace_keras
+
+        traced, vocabulary = trace_keras(path or model, processing)
+        place = str(getattr(model, "name", "model") if path is None else path)
         options = {"feedback": feedback, "tolerance": tolerance, "max_batch": max_batch}
-        imported = _import_traced(path or model, folder, name, processing, options)
+        imported = import_traced(traced, folder, processing, name=name, place=place, vocabulary=vocabulary, **options)
         report(str(imported))
         return imported
     file, stack = read
@@ -100,7 +105,7 @@ def import_keras(
         tolerance,
         max_batch,
         feedback,
-        feature_names=processing.feature_names,
+        processing.feature_names,
     )
     report(str(imported))
     return imported
@@ -114,29 +119,6 @@ def _report_mask(stack: Stack, processing: Processing, report: Report) -> None:
         return
     masked = "no time step is" if skipped is None else f"only time steps of {str(skipped.tolist())[:120]} are"
     report(f"mask: with this normalization, {masked} masked{_MASK_MISSING if scaled else ''}")
-
-
-def _import_traced(model: Any, folder: Path, name: str, processing: Processing, options: Mapping[str, Any]) -> Imported:
-    from ..torch.program import import_program
-    from .trace import trace_keras
-
-    traced, vocabulary = trace_keras(model, processing)
-    return import_program(
-        traced.program,
-        folder,
-        name=name,
-        place=str(model) if isinstance(model, Path) else str(getattr(model, "name", "model")),
-        states=traced.states,
-        inputs=traced.inputs,
-        outputs=traced.outputs,
-        initial=traced.initial,
-        step_shape=traced.step_shape,
-        source=lambda *_: Processed(traced.source, processing),
-        vocabulary=vocabulary,
-        missing=processing.missing,
-        feature_names=processing.feature_names,
-        **options,
-    )
 
 
 def read_stack(path: Path) -> tuple[KerasFile, Stack]:

@@ -13,6 +13,7 @@ from .graph import Value
 
 BAKED = "a batch is baked into the graph; export it with a dynamic batch axis"
 TIME_AXES = {"step": None, "time_first": 0, "batch_first": 1}
+LAYOUT_OF = {axis: layout for layout, axis in TIME_AXES.items()}
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ def declare(
     batch_axes: Mapping[str, int],
     outputs: Sequence[str] | None,
     constants: Mapping[str, Array],
-    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
-    vocabulary: int | Mapping[str, int] = 0,
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None,
+    vocabulary: int | Mapping[str, int],
     batch: str | None = "free",
 ) -> Declaration:
     """Returns the declaration. Raises ImportRefused, which says what is missing or wrong, and what to pass.
@@ -162,7 +162,7 @@ def _called(session: Any, declaration: Declaration, batch: int) -> tuple[list[Ar
 
 def _zeros(declaration: Declaration, batch: int) -> Array:
     """Returns one or a few time steps, as `Declaration.call` takes them."""
-    steps = 1 if declaration.time_axis is None or declaration.single else 3
+    steps = 1 if declaration.one_step else 3
     return np.zeros((steps, batch, *declaration.input_shape), declaration.input_dtype)
 
 

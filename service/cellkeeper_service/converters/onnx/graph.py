@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
+from cellkeeper_service.engine.batch_axis.shapes import graphs_within
 from cellkeeper_service.engine.onnx_checks import read_model
 from cellkeeper_service.errors import StartError
 
@@ -94,11 +95,8 @@ class Graph:
         value: of length 1 along that axis. like: an input with the same batch, and its batch axis.
         """
         graph = self.model.graph
-        taken = {name for node in graph.node for name in (*node.input, *node.output)} | set(self.inputs)
-        one, shape, batch, sizes = (
-            self._free_name(f"{name}_{part}", taken) for part in ("one", "shape", "batch", "sizes")
-        )
-        at, before, after = (self._free_name(f"{name}_{part}", taken) for part in ("axis", "before", "after"))
+        parts = ("one", "shape", "batch", "sizes", "axis", "before", "after")
+        one, shape, batch, sizes, at, before, after = (self._free_name(f"{name}_{part}") for part in parts)
         self.bake(name, value)
         graph.initializer[-1].name = one
         for constant, numbers in ((at, [like[1]]), (before, [1] * axis), (after, [1] * (value.ndim - axis - 1))):
@@ -116,8 +114,7 @@ class Graph:
     def without_time(self, inputs: Sequence[str], outputs: Sequence[str], axis: int) -> dict[str, str]:
         """Removes a time axis of length 1. Returns the new names of inputs and outputs by their old ones."""
         graph = self.model.graph
-        taken = {name for node in graph.node for name in (*node.input, *node.output)}
-        renamed = {name: self._free_name(f"{name}_step", taken) for name in (*inputs, *outputs)}
+        renamed = {name: self._free_name(f"{name}_step") for name in (*inputs, *outputs)}
         nodes = [self._axis_node("Unsqueeze", renamed[name], name, axis) for name in inputs]
         nodes += list(graph.node)
         nodes += [self._axis_node("Squeeze", name, renamed[name], axis) for name in outputs]
@@ -140,8 +137,7 @@ class Graph:
         rank: of the state's output.
         """
         graph = self.model.graph
-        taken = {name for node in graph.node for name in (*node.input, *node.output)}
-        name = self._free_name(f"{state}_output", taken | set(self.outputs))
+        name = self._free_name(f"{state}_output")
         order = [axis, *(i for i in range(rank) if i != axis)]
         graph.node.append(helper.make_node("Transpose", [state], [name], perm=order))
         dims = self.outputs[state].dims
@@ -159,20 +155,11 @@ class Graph:
             self.model.graph.initializer.append(numpy_helper.from_array(np.array([axis], np.int64), axes))
         return helper.make_node(op, [source, axes], [target])
 
-    @staticmethod
-    def _free_name(name: str, taken: set[str]) -> str:
-        while name in taken:
+    def _free_name(self, name: str) -> str:
+        taken = {name for node in self.model.graph.node for name in (*node.input, *node.output)}
+        while name in taken or name in self.inputs or name in self.outputs:
             name += "_"
         return name
-
-
-def graphs_within(graph: Any) -> Iterator[Any]:
-    """Yields the graph, and the branches and loop bodies within it."""
-    yield graph
-    for node in graph.node:
-        for item in node.attribute:
-            for inner in (item.g, *item.graphs) if item.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) else ():
-                yield from graphs_within(inner)
 
 
 def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:

@@ -29,6 +29,7 @@ from ..processing import checked
 from ..proof import Source
 from ..refusal import ImportRefused
 from ..stack import Array
+from .axes import LAYOUT_OF
 from .declare import declare, probe
 from .graph import Graph, read_graph
 from .inputs import draw_inputs
@@ -142,7 +143,7 @@ def import_graph(
     initial: Mapping[str, Array],
     missing: Missing,
     feedback: Sources | None,
-    feature_names: tuple[str, ...] = (),
+    feature_names: tuple[str, ...],
     source: Callable[[Any, Declaration, Mapping[str, Array]], Source],
     tolerance: float,
     max_batch: int,
@@ -179,8 +180,8 @@ def import_graph(
             tolerance,
             max_batch,
             feedback,
-            trial_call_ms=trial_call_ms,
-            feature_names=feature_names,
+            feature_names,
+            trial_call_ms,
         )
 
 
@@ -239,11 +240,10 @@ def _lowered(
     free = declaration.batch == "free"
     ranks = {after: len(declaration.state_shapes[before]) + free for before, after in declaration.states.items()}
     renamed |= {name: graph.with_batch_first(name, axis, ranks[name]) for name, axis in of_states.items()}
-    time_axis = None if declaration.single else declaration.time_axis
     config = GraphConfig(
         name=name,
         graph="model.onnx",
-        layout="step" if time_axis is None else ("time_first", "batch_first")[time_axis],
+        layout=LAYOUT_OF[None if declaration.single else declaration.time_axis],
         input_name="" if declaration.named else taken[declaration.input_name],
         input=_input(declaration, taken, vocabulary, missing, place),
         states=tuple(

@@ -8,10 +8,8 @@ from cellkeeper_service.domain.spec import InputSpec
 from cellkeeper_service.model.named_inputs import DTYPES
 
 from ..refusal import ImportRefused
-from .axes import Axes, find_axes, step_shape
+from .axes import LAYOUT_OF, Axes, find_axes, step_shape
 from .graph import Value
-
-LAYOUT_OF = {None: "step", 0: "time_first", 1: "batch_first"}
 
 
 def find_inputs(

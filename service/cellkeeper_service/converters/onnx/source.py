@@ -59,6 +59,11 @@ class Declaration:
         return {after: self.state_axes[before] for before, after in self.states.items() if after in self.outputs}
 
     @property
+    def one_step(self) -> bool:
+        """Whether a call takes one time step only."""
+        return self.time_axis is None or self.single
+
+    @property
     def batch_axis(self) -> int:
         return 1 if self.time_axis == 0 else 0
 
@@ -153,16 +158,20 @@ class Declaration:
 
 
 class OnnxSource:
-    """A proof.Source. initial: states of one session by input name; zeros for those missing."""
+    """A proof.Source. initial: states of one session by input name; zeros for those missing. name: of what runs it."""
 
-    def __init__(self, session: Any, declaration: Declaration, initial: Mapping[str, Array]) -> None:
-        self.name = f"onnxruntime {onnxruntime.__version__}"
-        self.windowed = declaration.time_axis is not None and not declaration.single
+    def __init__(
+        self,
+        session: Any,
+        declaration: Declaration,
+        initial: Mapping[str, Array],
+        name: str = f"onnxruntime {onnxruntime.__version__}",
+    ) -> None:
+        self.name, self.windowed = name, not declaration.one_step
         self._session, self._declaration, self._initial = session, declaration, initial
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
-        short = self._declaration.time_axis is None or self._declaration.single
-        return self._run(inputs, 1 if short else len(inputs))
+        return self._run(inputs, 1 if self._declaration.one_step else len(inputs))
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
         return self._run(inputs, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from cellkeeper_service.model.config import STATE_DTYPES
+from cellkeeper_service.model.named_inputs import DTYPES
 
 from ..refusal import ImportRefused
 from .graph import Graph, Value
@@ -76,11 +76,10 @@ def check_states(graph: Graph, states: Mapping[str, str], place: str) -> None:
             raise ImportRefused(where, f"{after}: no such output. {listing(graph)}")
         if not _alike(graph.inputs[before], graph.outputs[after]):
             raise ImportRefused(where, f"goes in as {graph.inputs[before]} and comes out as {graph.outputs[after]}")
-        if graph.inputs[before].dtype not in STATE_DTYPES:
+        if graph.inputs[before].dtype not in DTYPES:
             raise ImportRefused(
                 where,
-                f"got {graph.inputs[before]}, expected one of {', '.join(STATE_DTYPES)}; put a Cast around it in the "
-                "graph",
+                f"got {graph.inputs[before]}, expected one of {', '.join(DTYPES)}; put a Cast around it in the graph",
             )
     if len(set(states.values())) < len(states):
         raise ImportRefused(place, f"states: got {dict(states)}, expected a different output for each input")

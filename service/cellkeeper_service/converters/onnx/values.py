@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from onnx import numpy_helper
 
+from cellkeeper_service.engine.batch_axis.shapes import graphs_within
 from cellkeeper_service.model.config import MAX_SIZE
 
 from ..drawn import normalization
 from ..stack import Array, Normalize
-from .graph import graphs_within
 
 _COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Clip", "Max", "Min", "ThresholdedRelu")
 _UNCHANGED = ("Identity", "Cast", "Unsqueeze", "Squeeze")

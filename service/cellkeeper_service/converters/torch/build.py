@@ -8,30 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..stack import GATES, Array
+from .modules import ACTIVATIONS
 from .weights import KINDS, Part
 
 if TYPE_CHECKING:
     from torch import nn
 
-_MODULES = {
-    "relu": "ReLU",
-    "tanh": "Tanh",
-    "sigmoid": "Sigmoid",
-    "softplus": "Softplus",
-    "softsign": "Softsign",
-    "hard_sigmoid": "Hardsigmoid",
-    "elu": "ELU",
-    "gelu": "GELU",
-    "hard_silu": "Hardswish",
-    "hard_tanh": "Hardtanh",
-    "log_sigmoid": "LogSigmoid",
-    "mish": "Mish",
-    "relu6": "ReLU6",
-    "selu": "SELU",
-    "silu": "SiLU",
-    "tanh_shrink": "Tanhshrink",
-    "linear": "Identity",
-}
+_MODULES = {word: kind for kind, word in ACTIVATIONS.items()}
+_MODULES |= {"gelu": "GELU", "hard_tanh": "Hardtanh", "linear": "Identity"}
 
 
 def build_modules(parts: Sequence[Part], tensors: Mapping[str, Array]) -> list[nn.Module]:
@@ -59,7 +43,7 @@ def build_modules(parts: Sequence[Part], tensors: Mapping[str, Array]) -> list[n
         elif part.kind in KINDS:
             modules.append(_recurrent(part.kind, mine))
         elif part.kind in ("softmax", "log_softmax"):
-            modules.append(nn.Softmax(dim=-1) if part.kind == "softmax" else nn.LogSoftmax(dim=-1))
+            modules.append(getattr(nn, _MODULES[part.kind])(dim=-1))
         elif part.kind == "gelu_tanh":
             modules.append(nn.GELU(approximate="tanh"))
         elif part.kind == "leaky_relu":

@@ -49,7 +49,7 @@ def trace_carried(
     program = exported(step, (*first, *_spread(flat, axes)), axes, place)
     source = CarriedSource(model, call, flat, axes, axis)
     if axis is not None:
-        refuse_swapped(source, names, _sequence(inputs, axis), place)
+        refuse_swapped(source, names, _sequence(inputs), place)
     return Traced(program, names, output_names(outputs), initial, source, tuple(inputs), shape)
 
 
@@ -93,7 +93,7 @@ def _spread(states: Sequence[Tensor], axes: Sequence[int]) -> list[Tensor]:
     return [spread(value, at, BATCH) for value, at in zip(states, axes, strict=True)]
 
 
-def _sequence(inputs: Mapping[str, Tensor], axis: int) -> np.ndarray[Any, Any]:
+def _sequence(inputs: Mapping[str, Tensor]) -> np.ndarray[Any, Any]:
     """Returns [SWAP_STEPS, ...] of random values (ids are 0), of a structured dtype if there are several inputs."""
     draw = np.random.default_rng(0)
     values = {}

@@ -10,6 +10,7 @@ import numpy as np
 
 from cellkeeper_service.model.config import LAYOUTS
 
+from ..onnx.axes import TIME_AXES
 from ..refusal import ImportRefused
 from .program import INPUT
 
@@ -62,7 +63,7 @@ def time_axis(model: Any, x: Tensor, layout: str | None, place: str) -> int | No
     if layout is not None:
         if layout not in LAYOUTS:
             raise ImportRefused("layout", f"got {layout!r}, expected one of {', '.join(LAYOUTS)}")
-        axis = {"step": None, "time_first": 0, "batch_first": 1}[layout]
+        axis = TIME_AXES[layout]
     elif begins(x, 1) and not (x.is_floating_point() and x.ndim > 2):
         axis = None
     else:

@@ -1,21 +1,23 @@
-"""What both ways of tracing a module share: the example input, and the export of one time step."""
+"""What both ways of tracing a module share: the example input, the export of one time step, and its import."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cellkeeper_service.model.fields import one_line
 
-from ..processing import Processing
+from ..imported import Imported
+from ..processing import Processed, Processing
 from ..proof import Source
 from ..refusal import ImportRefused
 from ..stack import Array
-from .program import INPUT, quiet
+from .program import INPUT, import_program, quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,6 +72,23 @@ class WatchedCall:
 
 
 Watch = Callable[[Any, Callable[[WatchedCall], "tuple[Tensor, ...] | None"], list[Any]], AbstractContextManager[None]]
+
+
+def import_traced(traced: Traced, folder: Path, processing: Processing, **options: Any) -> Imported:
+    """Converts a traced module to a bundle. options: as for import_program."""
+    return import_program(
+        traced.program,
+        folder,
+        states=traced.states,
+        inputs=traced.inputs,
+        outputs=traced.outputs,
+        initial=traced.initial,
+        step_shape=traced.step_shape,
+        source=lambda *_: Processed(traced.source, processing),
+        missing=processing.missing,
+        feature_names=processing.feature_names,
+        **options,
+    )
 
 
 def rows(x: Tensor, axis: int | None) -> Tensor:

@@ -126,7 +126,7 @@ def import_torch(
             tolerance,
             max_batch,
             feedback,
-            feature_names=processing.feature_names,
+            processing.feature_names,
         )
     report(str(imported))
     _report_dtypes(model, report)
@@ -156,6 +156,7 @@ def _import_traced(
     processing: Processing,
     options: Mapping[str, Any],
 ) -> Imported:
+    from .export import import_traced
     from .trace import trace, whole_sequence_layers
 
     if initial_state is not None:
@@ -167,20 +168,6 @@ def _import_traced(
     traced = trace(module, example, states, layout, processing)
     place = type(model).__name__
     try:
-        return import_program(
-            traced.program,
-            folder,
-            name=name,
-            place=place,
-            states=traced.states,
-            inputs=traced.inputs,
-            outputs=traced.outputs,
-            initial=traced.initial,
-            step_shape=traced.step_shape,
-            source=lambda *_: Processed(traced.source, processing),
-            missing=processing.missing,
-            feature_names=processing.feature_names,
-            **options,
-        )
+        return import_traced(traced, folder, processing, name=name, place=place, **options)
     except ImportRefused as error:
         raise ImportRefused(error.place, f"{whole_sequence_layers(module)}{error.reason}") from error

@@ -16,7 +16,7 @@ from .weights import UNNORMED, Part
 if TYPE_CHECKING:
     from torch import nn
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "ReLU": "relu",
     "Tanh": "tanh",
     "Sigmoid": "sigmoid",
@@ -221,14 +221,14 @@ def _part(name: str, module: Any) -> Part | None:
         return None
     if kind in _WHOLE:
         raise ImportRefused(place, "attends to the whole sequence, of which a stream has only seen the past")
-    if kind not in _ACTIVATIONS:
+    if kind not in ACTIVATIONS:
         raise NotRead(place, f"not a layer that a bundle can hold, expected {ALLOWED}")
     if kind == "Softplus" and (module.beta, module.threshold) != (1, 20):
         raise NotRead(place, f"beta, threshold: got {module.beta}, {module.threshold}, expected 1, 20")
     if kind in ("Softmax", "LogSoftmax") and module.dim not in (-1, 2):
         raise ImportRefused(place, f"dim: got {module.dim}, expected -1: over the features")
     slope = getattr(module, "negative_slope", getattr(module, "alpha", 1.0))
-    return Part(_ACTIVATIONS[kind], slope=float(slope))
+    return Part(ACTIVATIONS[kind], slope=float(slope))
 
 
 def is_ignored(module: nn.Module) -> bool:

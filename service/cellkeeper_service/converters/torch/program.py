@@ -20,7 +20,7 @@ from ..imported import Imported
 from ..onnx.declare import declare
 from ..onnx.graph import read_graph
 from ..onnx.model import import_graph
-from ..onnx.source import Declaration
+from ..onnx.source import Declaration, OnnxSource
 from ..proof import Source
 from ..refusal import ImportRefused
 from ..stack import Array
@@ -81,7 +81,12 @@ def import_program(
     )
 
     def original(_: Any, declared: Declaration, first: Mapping[str, Array]) -> Source:
-        return ProgramSource(program, declared, first) if source is None else source(declared, first)
+        if source is not None:
+            return source(declared, first)
+        import torch
+
+        name = f"torch {torch.__version__.partition('+')[0]} (exported program)"
+        return OnnxSource(_ProgramSession(program, [*inputs, *states]), declared, first, name)
 
     return import_graph(
         data,
@@ -192,39 +197,16 @@ def _refuse_nested(program: ExportedProgram, place: str) -> None:
         )
 
 
-class ProgramSource:
-    """Runs the program in batches of one: a proof.Source. Runs single time steps if T is fixed to 1."""
+class _ProgramSession:
+    """Runs the program in place of the graph that was made from it. names: of its arguments, as in that graph."""
 
-    def __init__(self, program: ExportedProgram, declaration: Declaration, initial: Mapping[str, Array]) -> None:
+    def __init__(self, program: ExportedProgram, names: Sequence[str]) -> None:
+        self._module: Any = program.module()
+        self._names = names
+
+    def run(self, _: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         import torch
 
-        self.name = f"torch {torch.__version__.partition('+')[0]} (exported program)"
-        self.windowed = declaration.time_axis is not None and not declaration.single
-        self._run: Any = program.module()
-        self._declaration = declaration
-        self._initial = initial
-
-    def whole(self, inputs: Array) -> Mapping[str, Array]:
-        short = self._declaration.time_axis is None or self._declaration.single
-        return self._advance(inputs, 1 if short else len(inputs))
-
-    def stepped(self, inputs: Array) -> Mapping[str, Array]:
-        return self._advance(inputs, 1)
-
-    def _advance(self, inputs: Array, chunk: int) -> Mapping[str, Array]:
-        import torch
-
-        declaration = self._declaration
-        start = declaration.zeros(1)
-        for name, value in self._initial.items():
-            start[name] = np.expand_dims(value, declaration.state_axes[name])
-        states = [torch.from_numpy(start[name]) for name in declaration.states]
-        parts: list[Array] = []
-        for at in range(0, len(inputs), chunk):
-            x = inputs[at : at + chunk].astype(declaration.dtype)
-            x = x if declaration.time_axis is None else np.expand_dims(x, declaration.batch_axis)
-            with torch.no_grad():
-                y, *states = self._run(torch.from_numpy(np.ascontiguousarray(x)), *states)
-            values: Array = y.numpy()
-            parts.append(values if declaration.time_axis is None else np.take(values, 0, declaration.batch_axis))
-        return {OUTPUT: np.concatenate(parts)}
+        with torch.no_grad():
+            results = self._module(*(torch.from_numpy(np.array(feeds[name])) for name in self._names))
+        return [value.numpy() for value in results]

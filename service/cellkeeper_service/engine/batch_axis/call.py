@@ -101,14 +101,22 @@ class Call:
             )
         return axis
 
+    def first_axis(self) -> Axis:
+        """Returns the axis of the first input that holds its sessions. Raises CannotTell if only other inputs hold any:
+        no rule is asked about inputs of which none does."""
+        axis = self.axis()
+        if axis is None:
+            raise CannotTell
+        return axis
+
     def expect_free(self, *numbers: int) -> None:
         """Raises CannotTell if one of these inputs holds sessions' values."""
         if any(number < len(self.inputs) and not isinstance(self.inputs[number], Free) for number in numbers):
             raise CannotTell
 
-    def placed(self, axis: Axis | None, number: int = 0) -> Placement:
-        """Returns the placement of an output with its sessions along this axis; None: it holds none."""
-        return Free() if axis is None else rows_at(axis, self.result(number))
+    def placed(self, axis: Axis, number: int = 0) -> Placement:
+        """Returns the placement of an output with its sessions along this axis."""
+        return rows_at(axis, self.result(number))
 
     def one_of(self, values: Sequence[int], shape: Shape) -> set[int]:
         """Returns the axes as non-negative numbers. Raises CannotTell for one out of range."""

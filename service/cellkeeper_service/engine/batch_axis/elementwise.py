@@ -17,19 +17,17 @@ OPERATORS = (
 
 def broadcast(call: Call) -> list[Placement]:
     """For operators that broadcast all inputs to the result's shape."""
-    return [_combined(call, list(range(len(call.inputs))), number) for number in range(len(call.made))]
+    return [_combined(call, number) for number in range(len(call.made))]
 
 
 def first_alone(call: Call) -> list[Placement]:
-    """For operators whose result has the first input's shape; the other inputs must not hold sessions' values."""
+    """For operators whose result has the first input's values, or shape; the others must not hold sessions' values."""
     call.expect_free(*range(1, len(call.inputs)))
-    return [_combined(call, [0], number) for number in range(len(call.made))]
+    return broadcast(call)
 
 
-def _combined(call: Call, numbers: list[int], output: int) -> Placement:
-    held = [number for number in numbers if not isinstance(call.inputs[number], Free)]
-    if not held:
-        return Free()
+def _combined(call: Call, output: int) -> Placement:
+    held = [number for number, placement in enumerate(call.inputs) if not isinstance(placement, Free)]
     result = call.result(output)
     if all(call.inputs[number] == call.inputs[held[0]] and call.shapes[number] == result for number in held):
         return call.inputs[held[0]]  # the sessions need not lie along an axis
@@ -43,8 +41,3 @@ def _combined(call: Call, numbers: list[int], output: int) -> Placement:
     if any(axis != found[0] for axis in found):
         raise Couples("combines values of different sessions: its inputs have the batch along different axes")
     return call.placed(found[0], output)
-
-
-def expand(call: Call) -> list[Placement]:
-    """For Expand, whose second input is a shape."""
-    return [_combined(call, [0], 0)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from .call import Call, CannotTell, Couples
-from .placement import BATCH, FREE, Axis, Free, Placement, Rows, axis_of
+from .placement import BATCH, Axis, Free, Placement, Rows, axis_of
 
 
 def reshape(call: Call) -> list[Placement]:
@@ -20,9 +20,7 @@ def reshape(call: Call) -> list[Placement]:
 
 
 def transpose(call: Call) -> list[Placement]:
-    axis = call.axis()
-    if axis is None:
-        return [FREE]
+    axis = call.first_axis()
     order = call.attribute("perm") or list(range(len(call.shape())))[::-1]
     return [call.placed(Axis(list(order).index(axis.number), axis.before, axis.after))]
 
@@ -41,9 +39,7 @@ def concat(call: Call) -> list[Placement]:
 
 
 def slice_(call: Call) -> list[Placement]:
-    axis = call.axis()
-    if axis is None:
-        return [FREE]
+    axis = call.first_axis()
     shape = call.shape()
     starts = call.attribute("starts")
     axes = call.numbers("axes", 3)
@@ -57,37 +53,34 @@ def slice_(call: Call) -> list[Placement]:
         raise Couples(f"reverses axis {axis.number}, which is the batch")
     if call.result()[axis.number] == shape[axis.number]:
         return [call.placed(axis)]
-    raise _partial(call, axis)
+    raise _partial(axis)
 
 
 def split(call: Call) -> list[Placement]:
-    axis = call.axis()
-    if axis is None:
-        return [FREE] * len(call.made)
+    axis = call.first_axis()
     (along,) = call.one_of([call.attribute("axis", 0)], call.shape())
     if along != axis.number:
         return [call.placed(axis, number) for number in range(len(call.made))]
     before, left = divmod(axis.before, len(call.made))
     if left or len({call.result(number)[along] for number in range(len(call.made))}) > 1:
-        raise _partial(call, axis)
+        raise _partial(axis)
     return [call.placed(Axis(along, before, axis.after), number) for number in range(len(call.made))]
 
 
 def gather(call: Call) -> list[Placement]:
     data, indices = call.axis(0), call.axis(1)
     (along,) = call.one_of([call.attribute("axis", 0)], call.shape())
-    if data is None and indices is None:
-        return [FREE]
-    if data is None and indices is not None:
-        return [call.placed(Axis(along + indices.number, indices.before, indices.after))]
-    if data is None or indices is not None:
+    if data is not None and indices is not None:
         raise Couples("looks up values of one session by indices of another")
+    if indices is not None:
+        return [call.placed(Axis(along + indices.number, indices.before, indices.after))]
+    data = call.first_axis()
     if along != data.number:
         number = data.number if data.number < along else data.number - 1 + len(call.shape(1))
         return [call.placed(Axis(number, data.before, data.after))]
     if _holds_batch(call, 1):  # an index for each session, which may be its own
         raise CannotTell
-    raise _partial(call, data)
+    raise _partial(data)
 
 
 def gather_elements(call: Call) -> list[Placement]:
@@ -102,9 +95,7 @@ def gather_elements(call: Call) -> list[Placement]:
 
 def one_hot(call: Call) -> list[Placement]:
     call.expect_free(1, 2)
-    axis = call.axis()
-    if axis is None:
-        return [FREE]
+    axis = call.first_axis()
     (along,) = call.one_of([call.attribute("axis", -1)], call.result())
     number = axis.number + (along <= axis.number)
     return [call.placed(Axis(number, axis.before, axis.after))]
@@ -112,9 +103,7 @@ def one_hot(call: Call) -> list[Placement]:
 
 def pad(call: Call) -> list[Placement]:
     call.expect_free(1, 2, 3)
-    axis = call.axis()
-    if axis is None:
-        return [FREE]
+    axis = call.first_axis()
     shape = call.shape()
     pads = call.numbers("pads", 1)
     axes = call.constant(3) or list(range(len(shape)))
@@ -127,9 +116,7 @@ def pad(call: Call) -> list[Placement]:
 
 
 def tile(call: Call) -> list[Placement]:
-    axis = call.axis()
-    if axis is None:
-        return [FREE]
+    axis = call.first_axis()
     repeats = call.result()[axis.number] // call.shape()[axis.number]
     return [call.placed(Axis(axis.number, axis.before * repeats, axis.after))]
 
@@ -137,24 +124,22 @@ def tile(call: Call) -> list[Placement]:
 def same_place(call: Call) -> list[Placement]:
     """For operators such as DepthToSpace, which keep axis 0 and change others."""
     call.expect_free(*range(1, len(call.inputs)))
-    axis = call.axis()
-    if axis is not None and axis.number != 0:
+    axis = call.first_axis()
+    if axis.number != 0:
         raise CannotTell
     return [call.placed(axis)]
 
 
 def resize(call: Call) -> list[Placement]:
     call.expect_free(*range(1, len(call.inputs)))
-    axis = call.axis()
-    if axis is not None and call.result()[axis.number] != call.shape()[axis.number]:
+    axis = call.first_axis()
+    if call.result()[axis.number] != call.shape()[axis.number]:
         raise CannotTell
     return [call.placed(axis)]
 
 
 def reverse_sequence(call: Call) -> list[Placement]:
-    axis = call.axis()
-    if axis is None:
-        raise CannotTell
+    axis = call.first_axis()
     if axis.number == call.attribute("time_axis", 0):
         raise Couples(f"reverses axis {axis.number}, which is the batch")
     lengths = call.inputs[1]
@@ -167,7 +152,7 @@ def _holds_batch(call: Call, number: int) -> bool:
     return prod(call.shape(number)) % BATCH == 0
 
 
-def _partial(call: Call, axis: Axis) -> Exception:
+def _partial(axis: Axis) -> Exception:
     """Returns the error for taking part of the sessions' axis. If the axis holds more, the part may be anything."""
     if not axis.plain:
         return CannotTell()

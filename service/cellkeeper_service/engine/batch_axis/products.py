@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from .call import Call, CannotTell, Couples
-from .placement import FREE, Axis, Free, Placement
-from .reductions import whole_tensor
+from .placement import FREE, Axis, Placement
 
 SUMS = "sums over its inputs' batch axis"
 MEET = "multiplies values of one session with those of another"
@@ -31,8 +30,6 @@ def _product(call: Call, left: Axis | None, right: Axis | None) -> Placement:
         places.append((place, axis.before, axis.after, from_end > 2))
     if len(places) == 2 and (places[0] != places[1] or not places[0][3]):
         raise Couples(MEET)
-    if not places:
-        return FREE
     place, before, after, _ = places[0]
     return call.placed(Axis(result - place, before, after))
 
@@ -87,9 +84,7 @@ def pooling(call: Call) -> list[Placement]:
 
 
 def _windowed(call: Call, kernel: list[int], *, channels_apart: bool) -> Placement:
-    axis = call.axis()
-    if axis is None:
-        return FREE
+    axis = call.first_axis()
     if axis.number == 1 and not channels_apart:
         if call.attribute("group", 1) != 1:
             raise CannotTell
@@ -127,10 +122,3 @@ def recurrent(call: Call) -> list[Placement]:
         call.placed(Axis(each if number == 0 else state, before, after), number) if name else FREE
         for number, name in enumerate(call.node.output)
     ]
-
-
-def scaled_by_tensor(call: Call) -> list[Placement]:
-    """For products that use one scale for the whole input."""
-    if isinstance(call.inputs[0], Free):
-        raise CannotTell
-    return whole_tensor(call)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from .call import Call, CannotTell, Couples
-from .placement import FREE, Axis, Placement
+from .placement import Axis, Placement
 
 
 def reduce(call: Call) -> list[Placement]:
     """For the family Reduce*."""
-    axis = call.axis()
-    if axis is None:
-        return [FREE]
+    axis = call.first_axis()
     axes = call.numbers("axes", 1)
     every = range(len(call.shape()))
     if not axes:
@@ -22,9 +20,7 @@ def reduce(call: Call) -> list[Placement]:
 
 def arg_reduce(call: Call) -> list[Placement]:
     """For ArgMax and ArgMin."""
-    axis = call.axis()
-    if axis is None:
-        return [FREE]
+    axis = call.first_axis()
     return [_reduced(call, axis, call.one_of([call.attribute("axis", 0)], call.shape()))]
 
 
@@ -35,9 +31,7 @@ def _reduced(call: Call, axis: Axis, axes: Collection[int]) -> Placement:
 
 
 def softmax(call: Call) -> list[Placement]:
-    axis = call.axis()
-    if axis is None:
-        return [FREE]
+    axis = call.first_axis()
     if call.opset >= 13:
         axes = call.one_of([call.attribute("axis", -1)], call.shape())
     else:  # older opsets: over all axes from this one on
@@ -50,18 +44,14 @@ def softmax(call: Call) -> list[Placement]:
 def along_one(call: Call) -> list[Placement]:
     """For TopK and LpNormalization, which combine values along one axis only."""
     call.expect_free(*range(1, len(call.inputs)))
-    axis = call.axis()
-    if axis is None:
-        return [FREE] * len(call.made)
+    axis = call.first_axis()
     verb = {"TopK": "sorts", "LpNormalization": "normalises"}[call.op]
     _keep_out(axis, call.one_of([call.attribute("axis", -1)], call.shape()), verb)
     return [call.placed(axis, number) for number in range(len(call.made))]
 
 
 def cumulative(call: Call) -> list[Placement]:
-    axis = call.axis()
-    if axis is None:
-        return [FREE]
+    axis = call.first_axis()
     _keep_out(axis, call.one_of(call.constant(1) or [0], call.shape()), "accumulates")
     return [call.placed(axis)]
 
@@ -69,15 +59,13 @@ def cumulative(call: Call) -> list[Placement]:
 def triangle(call: Call) -> list[Placement]:
     """For Trilu, which sets values to zero by their position."""
     call.expect_free(1)
-    return [call.placed(call.axis())]
+    return [call.placed(call.first_axis())]
 
 
 def layer_norm(call: Call) -> list[Placement]:
     """For LayerNormalization and RMSNormalization, over all axes from a given one on."""
     call.expect_free(*range(1, len(call.inputs)))
-    axis = call.axis()
-    if axis is None:
-        return [FREE] * len(call.made)
+    axis = call.first_axis()
     (first,) = call.one_of([call.attribute("axis", -1)], call.shape())
     _keep_out(axis, range(first, len(call.shape())), "normalises")
     return [call.placed(axis, number) for number in range(len(call.made))]
@@ -88,32 +76,27 @@ def batch_norm(call: Call) -> list[Placement]:
     call.expect_free(*range(1, len(call.inputs)))
     if call.attribute("training_mode", 0) or len(call.made) > 1:
         raise CannotTell
-    return [call.placed(call.axis())]
+    return [call.placed(call.first_axis())]
 
 
 def over_the_rest(call: Call) -> list[Placement]:
     """For InstanceNormalization and global pooling, over all axes after the first two."""
     call.expect_free(*range(1, len(call.inputs)))
-    axis = call.axis()
-    if axis is None:
-        return [FREE]
+    axis = call.first_axis()
     verb = "normalises" if call.op == "InstanceNormalization" else "reduces"
     _keep_out(axis, range(2, len(call.shape())), verb)
     return [call.placed(axis)]
 
 
 def mean_variance(call: Call) -> list[Placement]:
-    axis = call.axis()
-    if axis is None:
-        return [FREE]
+    axis = call.first_axis()
     _keep_out(axis, call.one_of(call.attribute("axes", [0, 2, 3]), call.shape()), "normalises")
     return [call.placed(axis)]
 
 
 def whole_tensor(call: Call) -> list[Placement]:
     """For operators that use one scale for all values of a tensor."""
-    if call.axis() is None:
-        return [FREE] * len(call.made)
+    call.first_axis()
     raise Couples("uses one scale for all rows of its input, which hold different sessions")
 
 

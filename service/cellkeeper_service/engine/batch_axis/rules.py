@@ -17,8 +17,7 @@ def _all(rule: Rule, names: str) -> dict[str, Rule]:
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(elementwise.OPERATORS, elementwise.broadcast),
-    **_all(elementwise.first_alone, "CastLike DequantizeLinear QuantizeLinear"),
-    **_all(elementwise.expand, "Expand"),
+    **_all(elementwise.first_alone, "CastLike DequantizeLinear Expand QuantizeLinear"),
     **_all(moves.reshape, "Flatten Reshape Squeeze Unsqueeze"),
     **_all(moves.transpose, "Transpose"),
     **_all(moves.concat, "Concat"),
@@ -56,5 +55,5 @@ RULES: Mapping[str, Rule] = {
 }
 """The rules of ONNX's own operators."""
 
-CONTRIBUTED: Mapping[str, Rule] = _all(products.scaled_by_tensor, "DynamicQuantizeLSTM DynamicQuantizeMatMul")
+CONTRIBUTED: Mapping[str, Rule] = _all(reductions.whole_tensor, "DynamicQuantizeLSTM DynamicQuantizeMatMul")
 """The rules of onnxruntime's operators."""

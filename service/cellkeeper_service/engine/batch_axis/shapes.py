@@ -110,6 +110,14 @@ def bodies(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
+def graphs_within(graph: Any) -> Iterator[Any]:
+    """Yields the graph, and the graphs inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for body in bodies(node):
+            yield from graphs_within(body)
+
+
 def _forget(node: Any) -> None:
     """Drops the shapes inside a node, which may be for the batch size with which the file was exported."""
     for body in bodies(node):

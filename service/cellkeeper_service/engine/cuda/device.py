@@ -1,13 +1,10 @@
-"""A small interface to CUDA: streams, events, pinned memory, graphs, errors.
-
-CudaDevice    a CUDA device, through torch
-HostDevice    the CPU in place of one, so that all other code runs and is tested without a GPU
-"""
+"""A small interface to CUDA: a stream, pinned memory, graphs, errors. The tests have a device of their own, on the
+host, so that everything else is tested without a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
 import torch
@@ -29,19 +26,6 @@ class CaptureFailed(Exception):
     """A launch cannot be captured as a graph, but can still run eagerly."""
 
 
-class Event(Protocol):
-    """A point in the order of the device's work."""
-
-    def record(self) -> None:
-        """Places the event after everything begun so far."""
-
-    def query(self) -> bool:
-        """Returns True if everything before the event is done."""
-
-    def synchronize(self) -> None:
-        """Waits until everything before the event is done; other threads can run in the meantime."""
-
-
 class Device(Protocol):
     """One device with one stream, which runs everything begun within `entered` in order."""
 
@@ -58,8 +42,8 @@ class Device(Protocol):
     def pinned(self, size_bytes: int) -> Tensor:
         """Returns uint8 [size_bytes] of pinned host memory, which the device copies without blocking the caller."""
 
-    def free_bytes(self) -> int | None:
-        """Returns how many bytes of the device's memory are free; None if its memory is the host's."""
+    def free_bytes(self) -> int:
+        """Returns how many bytes of the device's memory are free."""
 
     def compile(self, launch: Callable[[], None]) -> None:
         """Makes the very first `launch`, which compiles the kernels. Raises StartError if they cannot be compiled."""
@@ -67,7 +51,8 @@ class Device(Protocol):
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         """Returns a function that repeats `launch` with the same addresses. Raises CaptureFailed."""
 
-    def event(self) -> Event: ...
+    def synchronize(self) -> None:
+        """Waits until everything begun within `entered` is done; other threads can run in the meantime."""
 
     def release(self) -> None:
         """Returns the memory of freed tensors to the device."""
@@ -122,7 +107,7 @@ class CudaDevice:
         with self.entered():
             return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
 
-    def free_bytes(self) -> int | None:
+    def free_bytes(self) -> int:
         with self.entered():
             return int(torch.cuda.mem_get_info(self.torch_device)[0])
 
@@ -132,7 +117,7 @@ class CudaDevice:
         errors: tuple[type[Exception], ...] = (RuntimeError, *COMPILE_ERRORS)
         try:
             launch()
-            torch.cuda.current_stream().synchronize()  # so that a failing kernel fails here, and not in a capture
+            self.synchronize()  # so that a failing kernel fails here, and not in a capture
         except errors as error:
             if isinstance(error, torch.OutOfMemoryError) or "CUDA error" in str(error):
                 raise
@@ -157,56 +142,11 @@ class CudaDevice:
             raise CaptureFailed(first_line(error)) from error
         return graph.replay
 
-    def event(self) -> Event:
-        event: Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        return event
+    def synchronize(self) -> None:
+        torch.cuda.current_stream().synchronize()
 
     def release(self) -> None:
         torch.cuda.empty_cache()
-
-
-class _HostEvent:
-    """Implements Event on the host, where everything is done when its call returns."""
-
-    def record(self) -> None: ...
-
-    def query(self) -> bool:
-        return True
-
-    def synchronize(self) -> None: ...
-
-
-class HostDevice:
-    """Implements Device on the CPU, with the kernels in Triton's interpreter."""
-
-    torch_device = torch.device("cpu")
-    name = "cpu"
-
-    def __init__(self) -> None:
-        self.versions = f"torch {torch.__version__} interpreted"
-
-    def entered(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def check_precision(self, precision: Precision) -> None:
-        """Does nothing: the interpreter supports every precision."""
-
-    def pinned(self, size_bytes: int) -> Tensor:
-        return torch.empty(size_bytes, dtype=torch.uint8)
-
-    def free_bytes(self) -> int | None:
-        return None
-
-    def compile(self, launch: Callable[[], None]) -> None:
-        launch()
-
-    def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
-        return launch
-
-    def event(self) -> Event:
-        return _HostEvent()
-
-    def release(self) -> None: ...
 
 
 def cuda_devices() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,7 @@ from .accuracy import relative_error
 from .buckets import Bucket, Layout, shapes, sliced
 from .cells import KernelCells
 from .device import CaptureFailed, Device, OutOfDeviceMemory
-from .staging import SliceViews, Staging, StagingPool
+from .staging import SliceViews, Staging
 
 log = logging.getLogger(__name__)
 
@@ -39,48 +38,6 @@ class _Slice:
     start: int
     up_at: int
     down_at: int
-
-    def views(self, staging: Staging) -> SliceViews:
-        return staging.views(self.bucket.layout, self.up_at, self.down_at)
-
-
-class PendingCall:
-    """A call in progress on the device."""
-
-    def __init__(
-        self, engine: CudaEngine, staging: Staging, slices: list[_Slice], batch: int, wanted: frozenset[str]
-    ) -> None:
-        self._engine = engine
-        self._staging = staging
-        self._slices = slices
-        self._batch = batch
-        self._wanted = wanted
-
-    @property
-    def done(self) -> bool:
-        """Whether `finish` would not have to wait. Raises EngineLost."""
-        with self._engine.entered():
-            return self._staging.done.query()
-
-    def finish(self) -> Computed:
-        """Waits for the device, while other threads can run, and returns the results. Call it once, from any thread,
-        with no other call of the engine at the same time. Raises EngineLost."""
-        with self._engine.entered():
-            self._staging.done.synchronize()
-        batch = self._batch
-        finite = np.ones(batch, np.bool_)
-        parts: dict[str, list[Array]] = {name: [] for name in self._wanted}
-        for piece in self._slices:
-            views = piece.views(self._staging)
-            finite &= views.finite[:batch] != 0
-            for name, values in parts.items():
-                values.append(views.outputs[name][:, :batch])
-        # copied, because the next call reuses this memory
-        outputs = {
-            name: values[0].copy() if len(values) == 1 else np.concatenate(values) for name, values in parts.items()
-        }
-        self._engine.take_back(self._staging)
-        return Computed(outputs, None if finite.all() else finite)
 
 
 class CudaEngine:
@@ -106,7 +63,7 @@ class CudaEngine:
         self.initial_state = bundle.initial_state
         self.device = device.name
         self._device = device
-        self._pool = StagingPool(device)
+        self._staging = Staging(device)
         self._buckets: dict[tuple[int, int], Bucket] = {}
         self._rows = 0
         self._capture_failed = False
@@ -120,7 +77,7 @@ class CudaEngine:
         self.settle(1, False, 0.0)
 
     @property
-    def free_bytes(self) -> int | None:
+    def free_bytes(self) -> int:
         return self._device.free_bytes()
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
@@ -130,10 +87,6 @@ class CudaEngine:
 
     def end_trial(self) -> None:
         """Does nothing: calls of the engine's own kernels have no limit."""
-
-    def entered(self) -> AbstractContextManager[None]:
-        """Returns the device's context, which every use of the device must enter."""
-        return self._device.entered()
 
     def reserve(self, rows: int) -> None:
         if rows > self._arena.shape[0]:
@@ -145,47 +98,37 @@ class CudaEngine:
         """Writes whole states, with few transfers for any number of them."""
         self._check_rows(rows)
         values = np.ascontiguousarray(states).view("<f4")
-        for start, numbers, staging, on_device in self._state_copies(rows):
+        width = self._cells.row_width
+        for start, numbers, on_device in self._state_copies(rows):
             count = len(numbers)
-            indices, floats = _state_views(staging.up, count, self._cells.row_width)
+            indices, floats = _state_views(self._staging.up, count, width)
             indices.numpy()[:] = numbers
             floats.numpy()[:] = values[start : start + count]
             with self._device.entered():
-                on_device.copy_(staging.up[: on_device.numel()], non_blocking=True)
-                indices, floats = _state_views(on_device, count, self._cells.row_width)
+                on_device.copy_(self._staging.up[: on_device.numel()], non_blocking=True)
+                indices, floats = _state_views(on_device, count, width)
                 self._arena.index_copy_(0, indices, floats)
-                staging.done.record()
-                staging.done.synchronize()
-            self._pool.give(staging)
+                self._device.synchronize()
 
     def read_states(self, rows: Rows) -> Array:
         """Reads whole states, with few transfers for any number of them."""
         self._check_rows(rows)
-        result = np.empty((len(rows), self._cells.row_width), "<f4")
-        for start, numbers, staging, on_device in self._state_copies(rows):
+        width = self._cells.row_width
+        result = np.empty((len(rows), width), "<f4")
+        for start, numbers, on_device in self._state_copies(rows):
             count = len(numbers)
-            _state_views(staging.up, count, self._cells.row_width)[0].numpy()[:] = numbers
+            _state_views(self._staging.up, count, width)[0].numpy()[:] = numbers
             with self._device.entered():
                 number_bytes = ROW_NUMBER_BYTES * count
-                on_device[:number_bytes].copy_(staging.up[:number_bytes], non_blocking=True)
-                indices, floats = _state_views(on_device, count, self._cells.row_width)
+                on_device[:number_bytes].copy_(self._staging.up[:number_bytes], non_blocking=True)
+                indices, floats = _state_views(on_device, count, width)
                 torch.index_select(self._arena, 0, indices, out=floats)
-                staging.down[: on_device.numel()].copy_(on_device, non_blocking=True)
-                staging.done.record()
-                staging.done.synchronize()
-            result[start : start + count] = _state_views(staging.down, count, self._cells.row_width)[1].numpy()
-            self._pool.give(staging)
+                self._staging.down[: on_device.numel()].copy_(on_device, non_blocking=True)
+                self._device.synchronize()
+            result[start : start + count] = _state_views(self._staging.down, count, width)[1].numpy()
         return result.view(np.uint8)
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
-        return self.begin(inputs, read, write, wanted).finish()
-
-    def begin(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> PendingCall:
-        """Begins `run`: starts the copies and graphs, which the device then executes on its own.
-
-        Another call may begin before this one is finished; the device executes them in order. The arrays may be
-        changed once this returns.
-        """
         steps, batch = inputs.shape[:2]
         unknown = wanted - self.spec.output_names
         if unknown:
@@ -198,11 +141,12 @@ class CudaEngine:
         self._check_rows(read)
         self._check_rows(write)
         slices = self._slices(steps, batch)
-        last = slices[-1]
-        up_bytes = last.up_at + last.bucket.layout.up_bytes
-        staging = self._pool.take(up_bytes, last.down_at + last.bucket.layout.down_bytes)
-        for number, piece in enumerate(slices):
-            _fill(piece, staging, inputs, write if number else read, write)
+        last, staging = slices[-1], self._staging
+        staging.grow(last.up_at + last.bucket.layout.up_bytes, last.down_at + last.bucket.layout.down_bytes)
+        views = [staging.views(piece.bucket.layout, piece.up_at, piece.down_at) for piece in slices]
+        for number, (piece, view) in enumerate(zip(slices, views, strict=True)):
+            part = inputs[piece.start : piece.start + piece.bucket.steps]
+            _fill(view, part, write if number else read, write)
         with self._device.entered():
             for piece in slices:
                 layout, down_bytes = piece.bucket.layout, piece.bucket.layout.wanted_bytes(wanted)
@@ -211,16 +155,22 @@ class CudaEngine:
                 piece.bucket.launch()
                 target = staging.down[piece.down_at : piece.down_at + down_bytes]
                 target.copy_(self._down[:down_bytes], non_blocking=True)
-            staging.done.record()
-        return PendingCall(self, staging, slices, batch, wanted)
+            self._device.synchronize()
+        finite = np.ones(batch, np.bool_)
+        for view in views:
+            finite &= view.finite[:batch] != 0
+        # copied, because the next call reuses this memory
+        outputs = {
+            name: views[0].outputs[name][:, :batch].copy()
+            if len(views) == 1
+            else np.concatenate([view.outputs[name][:, :batch] for view in views])
+            for name in wanted
+        }
+        return Computed(outputs, None if finite.all() else finite)
 
     def bucket_launch(self, steps: int, batch: int) -> Callable[[], None]:
         """Returns the function that computes a bucket from its buffers' contents, for timing."""
         return self._buckets[steps, batch].launch
-
-    def take_back(self, staging: Staging) -> None:
-        """Takes back the staging of a finished call."""
-        self._pool.give(staging)
 
     def _slices(self, steps: int, batch: int) -> list[_Slice]:
         slices = []
@@ -253,17 +203,15 @@ class CudaEngine:
             with self._device.entered():
                 self._arena = torch.empty(0, width, device=place)  # first frees the old arena's memory
                 self._device.release()
-            free_bytes = self._device.free_bytes()
-            if free_bytes is not None and needed_bytes > free_bytes:
+            if needed_bytes > self._device.free_bytes():
                 raise OutOfDeviceMemory(f"{self.device} has no room")
             with self._device.entered():
                 self._arena = torch.zeros(rows, width, device=place)
         except OutOfDeviceMemory as error:
-            free_bytes = self._device.free_bytes()
-            free = "" if free_bytes is None else f", of which {_mib(free_bytes)} MiB are free"
             raise StartError(
                 f"arena_mib: {rows} rows of states of {self.spec.name} take {_mib(needed_bytes)} MiB on "
-                f"{self.device}{free}; lower --arena-mib or free memory of the device"
+                f"{self.device}, of which {_mib(self._device.free_bytes())} MiB are free; lower --arena-mib or free "
+                "memory of the device"
             ) from error
 
     def _make_buckets(self) -> None:
@@ -302,26 +250,27 @@ class CudaEngine:
                 )
         return Bucket(steps, batch, layout, launch)
 
-    def _state_copies(self, rows: Rows) -> Iterator[tuple[int, Rows, Staging, Tensor]]:
-        """Yields the parts of `rows` for each transfer: start, row numbers, staging, and as much device memory."""
+    def _state_copies(self, rows: Rows) -> Iterator[tuple[int, Rows, Tensor]]:
+        """Yields the parts of `rows` for each transfer: start, row numbers, and device memory for them. The staging has
+        as much room."""
         a_row_bytes = ROW_NUMBER_BYTES + FLOAT_BYTES * self._cells.row_width
         most = max(STATE_COPY_BYTES // a_row_bytes, 1)
         for start in range(0, len(rows), most):
             numbers = rows[start : start + most]
             size_bytes = a_row_bytes * len(numbers)
-            staging = self._pool.take(size_bytes, size_bytes)
+            self._staging.grow(size_bytes, size_bytes)
             with self._device.entered():
                 on_device = torch.empty(size_bytes, dtype=torch.uint8, device=self._device.torch_device)
-            yield start, numbers, staging, on_device
+            yield start, numbers, on_device
 
 
-def _fill(piece: _Slice, staging: Staging, inputs: Array, read: Rows, write: Rows) -> None:
+def _fill(views: SliceViews, inputs: Array, read: Rows, write: Rows) -> None:
     """Packs a slice. Rows beyond the batch are marked as padding, and the kernels never read their inputs."""
-    views, batch = piece.views(staging), len(read)
+    batch = len(read)
     for numbers, rows in ((views.read, read), (views.write, write)):
         numbers[:batch] = rows
         numbers[batch:] = -1
-    views.inputs[:, :batch] = inputs[piece.start : piece.start + piece.bucket.steps]
+    views.inputs[:, :batch] = inputs
 
 
 def _state_views(packed: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Pinned host memory for transfers: a buffer up, a buffer down, and an event that says when a call is done."""
+"""Pinned host memory for transfers: a buffer up, and a buffer down."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ class SliceViews:
 
 
 class Staging:
-    """The buffers of one call at a time. up, down: uint8, at least as large as `take` requested."""
+    """The buffers of one call at a time. up, down: uint8, at least as large as `grow` was last told."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._first_slices: dict[Layout, SliceViews] = {}
         self.up: Tensor = device.pinned(0)
         self.down: Tensor = device.pinned(0)
-        self.done = device.event()
 
     def grow(self, up_bytes: int, down_bytes: int) -> None:
         if self.up.numel() < up_bytes:
@@ -54,20 +53,3 @@ class Staging:
         read, write, inputs = (part.of(self.up, up_at).numpy() for part in (layout.read, layout.write, layout.inputs))
         outputs = {name: part.of(self.down, down_at).numpy() for name, part in layout.outputs.items()}
         return SliceViews(read, write, inputs, layout.finite.of(self.down, down_at).numpy(), outputs)
-
-
-class StagingPool:
-    """The stagings that no call is using. It grows to the largest number of calls in progress at the same time."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self._free: list[Staging] = []
-
-    def take(self, up_bytes: int, down_bytes: int) -> Staging:
-        staging = self._free.pop() if self._free else Staging(self._device)
-        staging.grow(up_bytes, down_bytes)
-        return staging
-
-    def give(self, staging: Staging) -> None:
-        """Returns a staging to the pool, once its event is done."""
-        self._free.append(staging)
