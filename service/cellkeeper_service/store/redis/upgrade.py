@@ -6,9 +6,9 @@ because a record in the current layout takes precedence over an old one of the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, DamagedRecord, StoreError
@@ -22,19 +22,14 @@ MAX_SEEN = 1 << 16  # an entry beyond that is forgotten, and found again when it
 DROP = words(b"drop")
 
 
-class Run(Protocol):
-    """Runs a script of the store and returns one answer for each item, as ScriptRun does."""
-
-    def __call__(self, name: str, items: Sequence[Item], *, apart: bool = False) -> list[Any]: ...
-
-
 class Upgrade:
     """The sessions for which loads have found an old record, by their key in the current layout.
 
     Safe to use from several threads. Only `saw` and `_drop` change `_seen`, which `concerns` reads without waiting.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Callable[..., list[Any]]) -> None:
+        """run: RedisStore's."""
         self._run = run
         self._lock = Lock()
         self._seen: dict[bytes, None] = {}
@@ -45,9 +40,9 @@ class Upgrade:
                 del self._seen[next(iter(self._seen))]
             self._seen[name] = None
 
-    def concerns(self, names: Callable[[], Iterable[bytes]]) -> bool:
-        """Returns True if one of them has to be converted first. names: called only if there are old records at all."""
-        return bool(self._seen) and not self._seen.keys().isdisjoint(names())
+    def concerns(self, names: Iterable[bytes]) -> bool:
+        """Returns True if one of them has to be converted first. Looks at none if there are no old records at all."""
+        return bool(self._seen) and not self._seen.keys().isdisjoint(names)
 
     def before_write(self, names: Iterable[bytes]) -> tuple[dict[bytes, StoreError], set[bytes]]:
         """Converts the old records of these keys.
