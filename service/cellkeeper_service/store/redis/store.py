@@ -93,7 +93,7 @@ class RedisStore:
 
     def begin_commit(self, commits: Sequence[Commit]) -> PendingWrite | None:
         """Begins a commit, or returns None unless one known server has every record and an idle plain connection."""
-        if self._upgrade.concerns(redis_key(commit.key) for commit in commits):
+        if self._upgrade.concerns(lambda: [redis_key(commit.key) for commit in commits]):
             return None
         link = self._servers.at_hand()
         wire = link.take_idle() if link is not None and commits else None
@@ -121,7 +121,7 @@ class RedisStore:
         names = [item.key for item in items]
         failed: dict[bytes, StoreError] = {}
         broken: set[bytes] = set()
-        if self._upgrade.concerns(names):
+        if self._upgrade.concerns(lambda: names):
             failed, broken = self._upgrade.before_write(names)
         written = [item for item in items if item.key not in failed]
         results = iter(self._results(self._script_run("write", written, apart=deletes)))

@@ -40,9 +40,9 @@ class Upgrade:
                 del self._seen[next(iter(self._seen))]
             self._seen[name] = None
 
-    def concerns(self, names: Iterable[bytes]) -> bool:
-        """Returns True if one of them has to be converted first. Looks at none if there are no old records at all."""
-        return bool(self._seen) and not self._seen.keys().isdisjoint(names)
+    def concerns(self, names: Callable[[], Iterable[bytes]]) -> bool:
+        """Returns True if one of them has to be converted first. names: called only if there are old records at all."""
+        return bool(self._seen) and not self._seen.keys().isdisjoint(names())
 
     def before_write(self, names: Iterable[bytes]) -> tuple[dict[bytes, StoreError], set[bytes]]:
         """Converts the old records of these keys.
