@@ -84,7 +84,11 @@ class Replica:
             self._turn()
 
     def _turn(self) -> None:
-        self.batches += self.core.schedule(engine_is_free=not self.batches)
+        if self.batches:
+            self.core.context.begin_event()
+            self.core._advance_ready()
+        else:
+            self.batches += self.core.schedule()
         for request in self.core.take_finished():
             request.done([request])
         sessions, loads = self.core.take_loads()

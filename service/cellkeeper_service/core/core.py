@@ -10,7 +10,7 @@ Plain synchronous logic without I/O, clocks or threads. Events tell it what has 
 
 Events change states and mark sessions ready, and make no callbacks. Only `schedule` advances ready sessions; it returns
 the batches of the next tick. The driver then takes what to read, what to commit and which requests are finished. It may
-interleave all of these calls as it likes.
+interleave all of these calls as it likes, but executes the batches before it schedules again.
 """
 
 from __future__ import annotations
@@ -112,17 +112,15 @@ class Core:
 
     # the tick
 
-    def schedule(self, engine_is_free: bool = True) -> list[Batch]:
-        """Advances every ready session. Returns the batches of the next tick, to be executed in any order.
-
-        engine_is_free: False while the batches of the last tick are executed; no batches are formed then.
-        """
+    def schedule(self) -> list[Batch]:
+        """Advances every ready session. Returns the batches of the next tick, to be executed in any order. Call it when
+        those of the last tick have been executed."""
         context = self.context
         context.begin_event()
         self._advance_ready()
         batches: list[Batch] = []
         for cache in list(context.caches.values()):
-            if cache.ready and engine_is_free:
+            if cache.ready:
                 batches += form_batches(cache, context.limits, context.now, self._end_dead)
         if context.ready:
             self._advance_ready()

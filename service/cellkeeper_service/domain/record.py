@@ -89,9 +89,7 @@ class Header:
 
     def replace(self, **changes: Any) -> Header:
         """Returns a copy with some of the constructor's arguments replaced."""
-        position, *rest = _LAYOUT.unpack(self.packed)
-        values = dict(zip(_FIELDS, [Position.unpack(position), *rest], strict=True))
-        return Header(**{**values, **changes})
+        return Header(**{**self._fields(), **changes})
 
     def advanced(self, position: Position, updated_ms: int, numerics: bytes) -> Header:
         """Returns the header after further steps on the same checkpoint."""
@@ -152,9 +150,12 @@ class Header:
         return hash(self.packed)
 
     def __repr__(self) -> str:
+        return f"Header({', '.join(f'{name}={value!r}' for name, value in self._fields().items())})"
+
+    def _fields(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
         position, *rest = _LAYOUT.unpack(self.packed)
-        values = zip(_FIELDS, [Position.unpack(position), *rest], strict=True)
-        return f"Header({', '.join(f'{name}={value!r}' for name, value in values)})"
+        return dict(zip(_FIELDS, [Position.unpack(position), *rest], strict=True))
 
 
 @dataclass(frozen=True, slots=True)

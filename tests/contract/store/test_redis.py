@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import struct
 from collections.abc import Iterator
 
@@ -12,7 +13,8 @@ from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import Load, Store, StoreError
 from cellkeeper_service.store.open import open_store
 from cellkeeper_service.store.redis.keys import BUCKETS, SUCCESSOR, redis_key, session_key
-from cellkeeper_service.store.redis.layout import TTL_IN_FIXED_BYTES, fixed_of
+from cellkeeper_service.store.redis.layout import fixed_of
+from cellkeeper_service.store.redis.script import script
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,7 +60,9 @@ def test_other_keys_are_not_ours(name: bytes) -> None:
 
 def test_the_script_reads_the_ttl_where_the_header_has_it() -> None:
     packed = header(start(), 0, ttl_ms=0x1122334455667788).packed
-    assert struct.unpack_from("<Q", fixed_of(packed), TTL_IN_FIXED_BYTES) == (0x1122334455667788,)
+    offset = re.search(rb"TTL_IN_FIXED = ([0-9]+)", script("write").text)
+    assert offset is not None
+    assert struct.unpack_from("<Q", fixed_of(packed), int(offset[1])) == (0x1122334455667788,)
 
 
 def test_one_key_holds_a_record_and_others_are_left_alone(store: Store, client: redis.Redis) -> None:

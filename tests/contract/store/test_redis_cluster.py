@@ -279,7 +279,13 @@ def test_a_listing_waits_for_a_slot_that_is_moving(redis_cluster: RedisCluster, 
     assert seen == headers
 
 
-@pytest.mark.parametrize("cursor", ["0.0.0.0..", "1.2.0.0..", "1.1.0.0..", "1.0.0.0...", "f" * 33 + ".0.0.0.."])
+SOMEWHERE = f"{'a' * 40}.{'b' * 40}"  # a node and its process
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["0.0.0.0..", "1.2.0.0..", "1.1.0.0..", "1.0.0.0...", "f" * 33 + ".0.0.0..", f"1.1.0.{2**64}.{SOMEWHERE}"],
+)
 def test_a_cursor_of_nobody(cluster_store: Store, cursor: str) -> None:
     with pytest.raises(ValueError, match="cursor"):
         cluster_store.scan("", "weather", "", cursor, 10)

@@ -177,6 +177,31 @@ def test_a_damaged_record_fails_alone(path: Path, sqlite_store: SqliteStore) -> 
         assert "damaged" in str(error)
 
 
+@pytest.mark.parametrize("value", ["'text'", "7"])
+def test_a_value_of_another_type_is_damage_to_its_session_alone(
+    path: Path, sqlite_store: SqliteStore, value: str
+) -> None:
+    for session in ("damaged", "whole"):
+        committed(sqlite_store, create(key(session), log=inputs(1, 2)))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE checkpoints SET state = {value} WHERE record = 1")
+        connection.commit()
+    damaged, whole = sqlite_store.load_many([Load(key(session), True) for session in ("damaged", "whole")])
+    assert isinstance(damaged, DamagedRecord)
+    assert isinstance(whole, Record)
+
+
+def test_a_session_whose_expiry_is_no_number_never_expires(path: Path, sqlite_store: SqliteStore) -> None:
+    headers = {name: committed(sqlite_store, create(key(name), log=inputs(1))) for name in ("damaged", "whole")}
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE records SET expires_ms = 'soon' WHERE record = 1")
+        connection.commit()
+    assert all(isinstance(one, Record) for one in sqlite_store.load_many([Load(key(name), True) for name in headers]))
+    commits = [append(key(name), header, inputs(2)) for name, header in headers.items()]
+    assert sqlite_store.commit_many(commits) == [COMMITTED] * 2
+    assert sqlite_store.delete_many([Delete(key("damaged"), headers["damaged"].position.generation)]) == [COMMITTED]
+
+
 def test_a_damaged_page_concerns_only_its_sessions(path: Path) -> None:
     """They are damaged, not a store that does not answer, whoever else is in the call. Commits and deletions of the
     others succeed beside theirs; and once they have expired, removing them fails without failing anybody's commit."""

@@ -14,7 +14,7 @@ from cellkeeper_service.errors import Rejection
 
 
 class DrivenCore(Core):
-    """Calls `schedule` after each event, and delivers results at once."""
+    """Advances the ready sessions after each event, and delivers results at once."""
 
     def submit(self, request: Request) -> None:
         self.submit_many((request,))
@@ -27,8 +27,8 @@ class DrivenCore(Core):
         super().submit_alike(steps)
         self._go_on()
 
-    def schedule(self, engine_is_free: bool = True) -> list[Batch]:
-        batches = super().schedule(engine_is_free)
+    def schedule(self) -> list[Batch]:
+        batches = super().schedule()
         self._go_on()
         return batches
 
@@ -65,7 +65,8 @@ class DrivenCore(Core):
         return self.wants_load or self.has_work or self.wants_commit or waiting
 
     def _go_on(self) -> None:
-        super().schedule(engine_is_free=False)
+        self.context.begin_event()
+        self._advance_ready()
         for request in self.take_finished():
             request.done([request])
 

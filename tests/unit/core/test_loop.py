@@ -220,7 +220,7 @@ def test_a_loop_that_fails_says_so_and_does_not_live_on_as_a_shell() -> None:
         server = Server()
         crashed = asyncio.Event()
         server.loop.start(crashed.set)
-        server.core.schedule = lambda engine_is_free=True: 1 / 0  # type: ignore[assignment, method-assign, return-value]
+        server.core.schedule = lambda: 1 / 0  # type: ignore[assignment, method-assign, return-value]
         server.step(1)
         await crashed.wait()
         with pytest.raises(ZeroDivisionError):

@@ -20,15 +20,13 @@ from cellkeeper_service.domain.store import Listed, StoreError
 from cellkeeper_service.store.cursor import bad_cursor
 from cellkeeper_service.store.redis.keys import BUCKETS
 from cellkeeper_service.store.redis.link import Link, info_fields
-from cellkeeper_service.store.redis.scan import headers_at, headers_of, scan_names
+from cellkeeper_service.store.redis.scan import headers_at, headers_of, is_scan_cursor, scan_names
 from cellkeeper_service.store.redis.slots import SLOT_OF_BUCKET, STANDING_COMMANDS, Standing, read_standing
 
 TRIES = 20
 
 _ALL = (1 << BUCKETS) - 1
-_CURSOR = re.compile(
-    r"([0-9a-f]{1,32})\.([0-9a-f]{1,32})\.([0-9]{1,3})\.([0-9]{1,20})\.([0-9a-f]{40})?\.([0-9a-f]{40})?"
-)
+_CURSOR = re.compile(r"([0-9a-f]{1,32})\.([0-9a-f]{1,32})\.([0-9]{1,3})\.([0-9]+)\.([0-9a-f]{40})?\.([0-9a-f]{40})?")
 
 
 class ClusterScan:
@@ -44,7 +42,7 @@ class ClusterScan:
         self._process = ""
         if cursor:
             match = _CURSOR.fullmatch(cursor)
-            if match is None or not cursor.isascii():
+            if match is None or not is_scan_cursor(match[4]):
                 raise bad_cursor(cursor)
             self._todo, self._doing = int(match[1], 16), int(match[2], 16)
             self._tries, self._at = int(match[3]), int(match[4])

@@ -38,7 +38,6 @@ from cellkeeper_service.store.damage import damaged, read_record, reading
 RUN_BYTES = 4
 MOVING_BYTES = 22
 FIXED_BYTES = HEADER_BYTES - 18
-TTL_IN_FIXED_BYTES = 46  # offset of ttl_ms (8 bytes) in `fixed`, from which the scripts read it
 
 _CRC = Struct("<I")
 _C, _D, _B, _S, _W = b"CDBSW"

@@ -23,6 +23,11 @@ SCAN_COUNT = 1000  # keys that one SCAN examines, at least
 SCAN_ROUNDS = 20  # SCANs per page, at most, so a page may be short, or empty with a cursor
 
 
+def is_scan_cursor(text: str) -> bool:
+    """Returns True if SCAN may have returned this cursor; it refuses a larger number."""
+    return text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 2**64
+
+
 def page_at(link: Link, pattern: bytes, at: int, limit: int) -> tuple[list[Listed], int]:
     """Returns about `limit` sessions from SCAN's cursor `at` on, and the next cursor; 0: there are no more."""
     names, after = scan_names(link, pattern, at, limit)

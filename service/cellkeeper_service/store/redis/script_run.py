@@ -18,7 +18,7 @@ import redis
 from cellkeeper_service.store.redis.commits import Item, Words
 from cellkeeper_service.store.redis.failures import Refused, Unknown, not_run, text_of
 from cellkeeper_service.store.redis.link import Link, Sent, bulk, packed
-from cellkeeper_service.store.redis.script import Script
+from cellkeeper_service.store.redis.script import script
 from cellkeeper_service.store.redis.servers import Servers
 from cellkeeper_service.store.redis.wire import Wire
 
@@ -41,29 +41,22 @@ class _Call(NamedTuple):
 
 
 class ScriptRun:
-    """One run of a script over `items`.
+    """One run of the script `name`.lua over `items`.
 
-    writes: the script is write.lua.
     apart: each item is a call of its own.
-    wait: (replicas, milliseconds) of a WAIT after each server's calls, or None.
+    wait: (replicas, milliseconds) of a WAIT after each server's writes, or None.
     replicas: the reply to WAIT by the item's number, filled in by `answers` if `wait` was given.
     """
 
     def __init__(
-        self,
-        servers: Servers,
-        which: Script,
-        items: Sequence[Item],
-        writes: bool,
-        apart: bool,
-        wait: tuple[int, int] | None,
+        self, servers: Servers, name: str, items: Sequence[Item], apart: bool, wait: tuple[int, int] | None
     ) -> None:
         self._servers = servers
-        self._which = which
+        self._which = script(name)
         self._items = items
-        self._writes = writes
+        self._writes = name == "write"
         self._apart = apart
-        self._wait = wait
+        self._wait = wait if self._writes else None
         self.replicas: dict[int, Any] = {}
         self._unloaded: set[Link] = set()  # servers that do not know the script
         self._answers: list[Any] = [Refused("Redis was not asked")] * len(items)

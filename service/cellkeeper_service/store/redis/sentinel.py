@@ -15,7 +15,7 @@ from cellkeeper_service.store.redis.failures import CANNOT_NOW, Refused
 from cellkeeper_service.store.redis.freshness import Freshness
 from cellkeeper_service.store.redis.link import Link, info_fields
 from cellkeeper_service.store.redis.runs import Runs
-from cellkeeper_service.store.redis.scan import page_at
+from cellkeeper_service.store.redis.scan import is_scan_cursor, page_at
 from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
 from cellkeeper_service.store.redis.sentinel_view import View, ask_view, replica_addresses
 from cellkeeper_service.store.redis.servers import Detour
@@ -122,7 +122,7 @@ class Sentinel:
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
         """Uses SCAN's cursor, which is valid in one run of one server only; in another, the listing starts again."""
         process, _, at = cursor.partition(".")
-        if cursor and not (len(process) == RUN_ID_DIGITS and at.isascii() and at.isdigit() and int(at) < 2**64):
+        if cursor and not (len(process) == RUN_ID_DIGITS and is_scan_cursor(at)):
             raise bad_cursor(cursor)
         self.refresh()
         link = self.link(0)

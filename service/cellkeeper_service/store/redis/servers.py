@@ -9,9 +9,7 @@ from cellkeeper_service.store.cursor import bad_cursor
 from cellkeeper_service.store.redis.check import check_server
 from cellkeeper_service.store.redis.link import Link
 from cellkeeper_service.store.redis.runs import Runs
-from cellkeeper_service.store.redis.scan import page_at
-
-_CURSOR_MAX = 2**64 - 1
+from cellkeeper_service.store.redis.scan import is_scan_cursor, page_at
 
 
 class Detour(NamedTuple):
@@ -100,7 +98,7 @@ class OneServer:
 
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
         """Uses SCAN's cursor; a session may appear on two pages if Redis rehashes in between."""
-        if cursor and not (cursor.isascii() and cursor.isdigit() and 0 < int(cursor) <= _CURSOR_MAX):
+        if cursor and not (is_scan_cursor(cursor) and int(cursor)):
             raise bad_cursor(cursor)
         sessions, at = page_at(self._link, pattern, int(cursor or "0"), limit)
         return sessions, str(at or "")

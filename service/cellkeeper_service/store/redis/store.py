@@ -31,7 +31,6 @@ from cellkeeper_service.store.redis.failures import Refused, not_read
 from cellkeeper_service.store.redis.keys import OLD_VERSION, SUCCESSOR, VERSION, match_pattern, old_key, redis_key
 from cellkeeper_service.store.redis.layout import read_elements
 from cellkeeper_service.store.redis.pending_write import PendingWrite
-from cellkeeper_service.store.redis.script import script
 from cellkeeper_service.store.redis.script_run import ScriptRun
 from cellkeeper_service.store.redis.servers import Servers
 from cellkeeper_service.store.redis.upgrade import Upgrade, read_old
@@ -136,8 +135,7 @@ class RedisStore:
         return all_results
 
     def _script_run(self, name: str, items: Sequence[Item], *, apart: bool = False) -> ScriptRun:
-        writes = name == "write"
-        return ScriptRun(self._servers, script(name), items, writes, apart, self._wait if writes else None)
+        return ScriptRun(self._servers, name, items, apart, self._wait)
 
     def _run(self, name: str, items: Sequence[Item], *, apart: bool = False) -> list[Any]:
         return self._script_run(name, items, apart=apart).answers() if items else []

@@ -6,9 +6,9 @@ because a record in the current layout takes precedence over an old one of the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, DamagedRecord, StoreError
@@ -22,19 +22,14 @@ MAX_SEEN = 1 << 16  # an entry beyond that is forgotten, and found again when it
 DROP = words(b"drop")
 
 
-class Run(Protocol):
-    """Runs a script of the store and returns one answer for each item, as ScriptRun does."""
-
-    def __call__(self, name: str, items: Sequence[Item], *, apart: bool = False) -> list[Any]: ...
-
-
 class Upgrade:
     """The sessions for which loads have found an old record, by their key in the current layout.
 
     Safe to use from several threads. Only `saw` and `_drop` change `_seen`, which `concerns` reads without waiting.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Callable[..., list[Any]]) -> None:
+        """run: RedisStore's."""
         self._run = run
         self._lock = Lock()
         self._seen: dict[bytes, None] = {}

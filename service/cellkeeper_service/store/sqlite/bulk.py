@@ -96,7 +96,7 @@ def commit_groups(connection: sqlite3.Connection, commits: Sequence[Commit], now
 def _commit_group(connection: sqlite3.Connection, group: _Group, commits: Sequence[Commit], now_ms: int) -> bool:
     """Writes these commits, within a write transaction. Returns False if a record is not as expected or occurs twice;
     then nothing was written. now_ms: unix time."""
-    records = (_create if group.creates else _move)(connection, group, commits, now_ms)
+    records = _create(connection, group, commits, now_ms) if group.creates else _move(connection, group, commits)
     if not records:
         return False
     if group.checkpoint_bytes:
@@ -109,7 +109,7 @@ def _commit_group(connection: sqlite3.Connection, group: _Group, commits: Sequen
     return True
 
 
-def _move(connection: sqlite3.Connection, group: _Group, commits: Sequence[Commit], _: int) -> str:
+def _move(connection: sqlite3.Connection, group: _Group, commits: Sequence[Commit]) -> str:
     """Replaces the expected headers with the new ones. Returns the records as JSON, in the order of the commits, or ""
     if one is not as expected or occurs twice; then nothing was written."""
     sessions = json.dumps([commit.key.session for commit in commits])

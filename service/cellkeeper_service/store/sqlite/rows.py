@@ -1,4 +1,8 @@
-"""Records as rows: what a transaction of the SQLite store does for each session."""
+"""Records as rows: what a transaction of the SQLite store does for each session.
+
+A damaged row may hold a value of another type than its column's. So values are cast where they are read, and a row
+concerns only its session.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ def find(connection: sqlite3.Connection, key: SessionKey) -> tuple[int, bytes, i
     """Returns (record, stored header, expires_ms) of a session, expired or not, or None. The header is empty if the
     row's id is not UTF-8, so that no commit can continue such a row."""
     query = (
-        "SELECT record, CAST(checked_header AS BLOB), expires_ms FROM records "
+        "SELECT record, CAST(checked_header AS BLOB), CAST(expires_ms AS INTEGER) FROM records "
         "WHERE tenant = ? AND model = ? AND session = ?"
     )
     row: tuple[int, bytes, int] | None = connection.execute(
@@ -51,7 +55,7 @@ def load(connection: sqlite3.Connection, key: SessionKey, record: int, stored: b
     if not stored and damaged_id(key.session) is not None:
         return damaged(key, BAD_ID)
     try:
-        return _load(connection, key, record, stored)
+        return reading(key, standing_header(stored), lambda: _load(connection, key, record, stored))
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
@@ -62,15 +66,15 @@ def _load(connection: sqlite3.Connection, key: SessionKey, record: int, stored: 
     header = read_stored(key, stored)
     if isinstance(header, DamagedRecord):
         return header
-    query = "SELECT state, checksum FROM checkpoints WHERE record = ?"
+    query = "SELECT CAST(state AS BLOB), checksum FROM checkpoints WHERE record = ?"
     row = connection.execute(query, (record,)).fetchone()
     if row is None:
         return damaged(key, "it has a header but no checkpoint", header)
     state, checksum = row
     if checksum is not None and checksum != checksum_of(state):
         return damaged(key, "its checkpoint does not match its checksum", header)
-    chunks = connection.execute("SELECT inputs FROM chunks WHERE record = ? ORDER BY chunk", (record,))
-    return reading(key, header, lambda: read_record(key, header.packed, state, b"".join(chunk for (chunk,) in chunks)))
+    chunks = connection.execute("SELECT CAST(inputs AS BLOB) FROM chunks WHERE record = ? ORDER BY chunk", (record,))
+    return read_record(key, header.packed, state, b"".join(chunk for (chunk,) in chunks))
 
 
 def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) -> CommitResult:
