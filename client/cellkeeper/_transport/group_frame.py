@@ -59,14 +59,13 @@ class GroupFrame:
         self._timeout_ms = max(1, int((self._part.call.deadline - now) * 1000))
         return True
 
-    def launch(self, frame_id: int, now: float) -> GroupFrame:
+    def launch(self, frame_id: int, now: float) -> None:
         self.frame_id, self.sent_at = frame_id, now
-        return self
 
-    def message(self, frame_id: int) -> Any:
+    def message(self) -> Any:
         chunk, frame_format = self._part.chunk, self._part.call.frame_format
         message = frame_message(frame_format, chunk.members.names, chunk.starts.tobytes(), chunk.inputs, chunk.steps)
-        message.frame_id, message.timeout_ms = frame_id, self._timeout_ms
+        message.frame_id, message.timeout_ms = self.frame_id, self._timeout_ms
         return message
 
     # ------------------------------------------------------------------------------------------ replies
