@@ -34,10 +34,6 @@ class GroupFrame:
         self._sender = sender
         self._timeout_ms = 0
 
-    def __len__(self) -> int:
-        """Counts as one item of the queue."""
-        return 1
-
     @property
     def endpoint(self) -> EndpointStatus | None:
         return self._part.endpoint
