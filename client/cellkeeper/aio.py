@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from datetime import timedelta
-from types import TracebackType
 from typing import Any
 from weakref import finalize
 
@@ -20,7 +19,6 @@ from ._session.arguments import (
     invalid,
     output_names,
     session_id,
-    tensors,
     timeout_seconds,
     ttl_milliseconds,
 )
@@ -119,9 +117,7 @@ class AsyncClient(AsyncAdministration):
         self._connected()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def wait_ready(self, timeout: float | timedelta | None = None) -> None:
@@ -198,9 +194,7 @@ class AsyncClient(AsyncAdministration):
         outputs = self.outputs if outputs is None else output_names(outputs)
         state = []
         if initial_state is not None:
-            state = state_messages(
-                await self.model(model, timeout=timeout), tensors(initial_state, "initial_state"), "initial_state"
-            )
+            state = state_messages(await self.model(model, timeout=timeout), initial_state, "initial_state")
         request = open_request(session, model, ttl_ms, at or expect, state)
         opened = await self._call("Open", request, session, timeout)
         info = await self._served(session, model, opened.fingerprint, timeout)

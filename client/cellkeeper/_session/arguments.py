@@ -129,13 +129,6 @@ def whole_number(given: object, field: str, least: int) -> int:
     return int(given)
 
 
-def tensors(given: object, field: str) -> Mapping[str, Any]:
-    """Returns tensors by name."""
-    if isinstance(given, Mapping):
-        return given
-    raise invalid(field, type(given).__name__, "a mapping of tensors by name")
-
-
 def _instance(given: object, kind: type[T], field: str, expected: str) -> T:
     if isinstance(given, kind):
         return given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -204,10 +205,9 @@ def _is_number(value: object) -> bool:
 
 def convert_state(model: Model, state: Mapping[str, ArrayLike], field: str) -> list[tuple[TensorSpec, bytes]]:
     """Returns every state tensor of the model as raw bytes, in the model's order. Raises InvalidArgument."""
-
-    def wrong(came: str, expected: str, reason: str = "INVALID_FIELD") -> InvalidArgument:
-        return invalid(field, came, expected, reason)
-
+    wrong = partial(invalid, field)
+    if not isinstance(state, Mapping):
+        raise wrong(type(state).__name__, "a mapping of tensors by name")
     names = {spec.name for spec in model.states}
     if set(state) != names:
         raise wrong(f"tensors {sorted(state)}", f"{sorted(names)}")

@@ -337,14 +337,13 @@ class SessionSender:
         call: StepCall | None = chunk.call
         if call is None:
             return False
-        dropped = chunk.state is ChunkState.DROPPED
-        waits = call.late is None
-        if waits:
+        dropped, late = chunk.state is ChunkState.DROPPED, call.late
+        if late is None:
             call.fail(error if dropped else self.late_steps.abandoned(call, chunk, error))
-        elif call.late is not None and dropped:
-            self.late_steps.settle(call.late, False, error)
-        elif call.late is not None:
-            call.late.error = error
-        if chunk.state is not ChunkState.QUEUED and chunk.state is not ChunkState.IN_FLIGHT:
+        elif dropped:
+            self.late_steps.settle(late, False, error)
+        else:
+            late.error = error
+        if dropped or chunk.state is ChunkState.DONE:
             chunk.call = call.chunk = None
-        return waits
+        return late is None

@@ -34,15 +34,22 @@ def most_items(limit: int, input_bytes: int) -> int:
 
 
 class Frame:
-    """The items of one frame; all have the same format."""
+    """Items of sessions, all of one format, first taken from a queue, then in flight. See InflightFrame.
 
-    __slots__ = ("chunks", "frame_format", "senders", "timeout_ms")
+    Item i is chunks[i] of senders[i]; chunks[i] is None once it is answered.
+    """
+
+    __slots__ = ("chunks", "frame_format", "frame_id", "heard", "senders", "sent_at", "timeout_ms", "unanswered")
 
     def __init__(self, frame_format: FrameFormat) -> None:
         self.frame_format = frame_format
         self.senders: list[SessionSender] = []
-        self.chunks: list[Chunk] = []
+        self.chunks: list[Chunk | None] = []
         self.timeout_ms = 0
+        self.frame_id = 0
+        self.sent_at = 0.0
+        self.heard = False
+        self.unanswered = 0
 
     @property
     def items(self) -> int:
@@ -50,17 +57,17 @@ class Frame:
 
     @property
     def steps(self) -> int:
-        return sum([chunk.steps for chunk in self.chunks])
+        return sum([chunk.steps for chunk in self.chunks if chunk is not None])
 
-    def launch(self, frame_id: int, now: float) -> InflightChunks:
-        return InflightChunks(frame_id, now, self.senders, self.chunks)
+    def launch(self, frame_id: int, now: float) -> None:
+        self.frame_id, self.sent_at, self.unanswered = frame_id, now, len(self.chunks)
 
-    def message(self, frame_id: int) -> Any:
-        layout, chunks = self.frame_format.layout, self.chunks
+    def message(self) -> Any:
+        layout, chunks = self.frame_format.layout, [chunk for chunk in self.chunks if chunk is not None]
         counts = [chunk.steps for chunk in chunks]
         pack = LAYOUT.pack
         return pb.StepFrame(
-            frame_id=frame_id,
+            frame_id=self.frame_id,
             model=layout.model,
             sessions=[sender.session for sender in self.senders],
             steps=() if counts.count(1) == len(counts) else counts,
@@ -70,20 +77,6 @@ class Frame:
             outputs=self.frame_format.outputs,
             timeout_ms=self.timeout_ms,
         )
-
-
-class InflightChunks:
-    """A frame of sessions in flight. Item i is chunks[i] of senders[i]; chunks[i] is None once it is answered."""
-
-    __slots__ = ("chunks", "frame_id", "heard", "senders", "sent_at", "unanswered")
-
-    def __init__(self, frame_id: int, sent_at: float, senders: list[SessionSender], chunks: list[Chunk]) -> None:
-        self.frame_id = frame_id
-        self.sent_at = sent_at
-        self.senders = senders
-        self.chunks: list[Chunk | None] = list(chunks)
-        self.unanswered = len(chunks)
-        self.heard = False
 
     def deliver(self, reply: Any) -> None:
         for sender, chunk, answer in replies(self, reply):
@@ -145,7 +138,7 @@ class Column:
         return np.array(self.values[first]) if self.scalar else self.values[first].copy()
 
 
-def replies(sent: InflightChunks, reply: Any) -> Iterator[tuple[SessionSender, Chunk, StepReply]]:
+def replies(sent: Frame, reply: Any) -> Iterator[tuple[SessionSender, Chunk, StepReply]]:
     """Yields the items of a reply frame that succeeded. Raises ServerError if its columns do not match."""
     indices = np.frombuffer(reply.items, INDEX).tolist()
     positions = list(LAYOUT.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []

@@ -34,10 +34,6 @@ class GroupFrame:
         self._sender = sender
         self._timeout_ms = 0
 
-    def __len__(self) -> int:
-        """Counts as one item of the queue."""
-        return 1
-
     @property
     def endpoint(self) -> EndpointStatus | None:
         return self._part.endpoint
@@ -59,14 +55,13 @@ class GroupFrame:
         self._timeout_ms = max(1, int((self._part.call.deadline - now) * 1000))
         return True
 
-    def launch(self, frame_id: int, now: float) -> GroupFrame:
+    def launch(self, frame_id: int, now: float) -> None:
         self.frame_id, self.sent_at = frame_id, now
-        return self
 
-    def message(self, frame_id: int) -> Any:
+    def message(self) -> Any:
         chunk, frame_format = self._part.chunk, self._part.call.frame_format
         message = frame_message(frame_format, chunk.members.names, chunk.starts.tobytes(), chunk.inputs, chunk.steps)
-        message.frame_id, message.timeout_ms = frame_id, self._timeout_ms
+        message.frame_id, message.timeout_ms = self.frame_id, self._timeout_ms
         return message
 
     # ------------------------------------------------------------------------------------------ replies

@@ -116,8 +116,6 @@ class GroupMembers:
         for name in expect:
             if name not in given:
                 raise invalid("expect", f"a position for {name!r}", "positions of these `sessions`")
-        if not given:
-            return {}, {}
         opened, errors = await self._open(given, expect, timeout)
         return {name: opened[name] for name in given if name in opened}, errors
 
@@ -148,8 +146,6 @@ class GroupMembers:
             row = self._rows[name]
             self._sender.forget(row, name, Closed(f"session {name!r} started another generation"))
             self._sender.history.restart(row, position)
-        if not positions:
-            return {}
         opened, errors = await self._open(list(positions), positions, timeout)
         return {**errors, **await self._mismatches(opened, timeout)}
 

@@ -9,7 +9,7 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from .._session.arguments import invalid, tensors, whole_number
+from .._session.arguments import invalid, whole_number
 from .._session.inputs import Inputs
 from .._session.named_inputs import NamedInputs, known_of
 from ..position import Position
@@ -48,7 +48,7 @@ def set_state_request(
         generation=at.generation,
         request_id=request_id(),
         step=at.step if step is None else whole_number(step, "step", 0),
-        state=state_messages(model, tensors(state, "state"), "state"),
+        state=state_messages(model, state, "state"),
     )
     return pb.SetStateRequest(model=model.name, items=[item])
 

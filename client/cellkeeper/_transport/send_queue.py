@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import chain
+from typing import Any
 
 from .._session.session_sender import FrameKey, SessionSender
 from .frame_codec import ITEM_BYTES, MAX_FRAME_BYTES, Frame
@@ -22,7 +24,7 @@ class SendQueue:
     def __init__(self, default_timeout: float) -> None:
         self._default_timeout = default_timeout
         self._added: list[Sendable] = []  # since the last frame; sorted when the next one is made
-        self._groups: dict[FrameKey | GroupFrame, deque[SessionSender] | GroupFrame] = {}
+        self._groups: dict[FrameKey | GroupFrame, deque[Any]] = {}  # by what its items share; a group's frame alone
 
     def __bool__(self) -> bool:
         return bool(self._added or self._groups)
@@ -40,10 +42,7 @@ class SendQueue:
 
     def drain(self) -> list[Sendable]:
         """Removes and returns everything."""
-        waiting: list[Sendable] = []
-        for group in self._groups.values():
-            waiting += [group] if isinstance(group, GroupFrame) else group
-        waiting += self._added
+        waiting: list[Sendable] = [*chain(*self._groups.values()), *self._added]
         self._groups.clear()
         self._added.clear()
         for sender in waiting:
@@ -51,21 +50,18 @@ class SendQueue:
         return waiting
 
     def _sort(self, now: float) -> None:
-        """Groups the added senders by what may share a frame. A group's frame stays alone."""
+        """Groups the added senders by what may share a frame."""
         default, groups = self._default_timeout, self._groups
         for sender in self._added:
-            if isinstance(sender, GroupFrame):
-                groups[sender] = sender
-                continue
-            key = sender.frame_key(now, default)
+            key = sender if isinstance(sender, GroupFrame) else sender.frame_key(now, default)
             if key is None:
                 sender.queued = False
                 continue
             group = groups.get(key)
-            if isinstance(group, deque):
-                group.append(sender)
-            else:
+            if group is None:
                 groups[key] = deque((sender,))
+            else:
+                group.append(sender)
         self._added.clear()
 
     def next_frame(self, now: float, max_items: int, least_seconds: float = 0.0) -> Frame | GroupFrame | None:
@@ -92,8 +88,8 @@ class SendQueue:
         newest_first: bool = False,
     ) -> Frame | GroupFrame | None:
         group = self._groups.pop(key)
-        if isinstance(key, GroupFrame) or isinstance(group, GroupFrame):
-            return group if isinstance(group, GroupFrame) and group.take(now) else None
+        if isinstance(key, GroupFrame):
+            return key if key.take(now) else None
         frame_format = key[0]
         frame = Frame(frame_format)
         senders, chunks = frame.senders, frame.chunks

@@ -140,14 +140,15 @@ class Stream:
             return None
         if not self._inflight:
             self._last_heard = now
-        frame_id, counters = self._next_frame, self._counters
+        counters = self._counters
+        frame.launch(self._next_frame, now)
         self._next_frame += 1
-        self._inflight.add(frame.launch(frame_id, now))
+        self._inflight.add(frame)
         self._window.sent(frame.items)
         counters.frames_sent += 1
         counters.chunks_sent += frame.items
         counters.steps_sent += frame.steps
-        return frame.message(frame_id)
+        return frame.message()
 
     async def _read(self, call: StreamCall) -> CellkeeperError:
         """Delivers replies until the stream ends. Returns the reason."""

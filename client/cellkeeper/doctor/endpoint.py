@@ -7,7 +7,6 @@ import ssl
 import threading
 import time
 from datetime import datetime, timedelta, timezone
-from types import TracebackType
 from typing import Any
 
 import grpc
@@ -162,9 +161,7 @@ class EndpointCheck:
     def __enter__(self) -> EndpointCheck:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._channel.close()
 
 

@@ -141,12 +141,8 @@ def _samples(text: str) -> Iterator[Sample]:
     for line in text.splitlines():
         found = None if line.startswith("#") else _SAMPLE.match(line)
         if found:
-            labels = {name: _unescaped(value) for name, value in _LABEL.findall(found.group(2) or "")}
+            labels = dict(_LABEL.findall(found.group(2) or ""))  # those that are looked at have nothing to unescape
             try:
                 yield found.group(1), labels, float(found.group(3))
             except ValueError:
                 continue
-
-
-def _unescaped(value: str) -> str:
-    return value.replace('\\"', '"').replace("\\n", "\n").replace("\\\\", "\\")

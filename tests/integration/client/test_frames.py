@@ -12,7 +12,7 @@ from cellkeeper import first_position
 from cellkeeper._session.chunk import Chunk
 from cellkeeper._session.frame_format import FrameFormat, Layout
 from cellkeeper._session.step_call import StepCall
-from cellkeeper._transport.frame_codec import InflightChunks, replies
+from cellkeeper._transport.frame_codec import Frame, replies
 from cellkeeper._transport.inflight_frames import LEAST_ITEMS, InflightFrames
 from cellkeeper.errors import ServerError
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -33,18 +33,19 @@ class Unheard:
     def exception(self) -> None: ...
 
 
-def inflight_frame(*counts: int, single: bool = False) -> InflightChunks:
+def inflight_frame(*counts: int, single: bool = False) -> Frame:
     """Returns a frame of items with these numbers of time steps, four bytes each."""
-    chunks = []
+    sent = Frame(FORMAT)
     for index, steps in enumerate(counts):
         start, inputs = first_position(bytes([index]) * 16), bytes(4 * steps)
         call = StepCall(inputs, single, FORMAT, 1.0, 1.0, Unheard())
-        chunks.append(Chunk(inputs, start, start.advance(inputs, 4), call))
-    senders: list[Any] = [f"sender {index}" for index in range(len(counts))]
-    return InflightChunks(1, 0.0, senders, chunks)
+        sent.chunks.append(Chunk(inputs, start, start.advance(inputs, 4), call))
+    sent.senders += [f"sender {index}" for index in range(len(counts))]  # type: ignore[misc]
+    sent.launch(1, 0.0)
+    return sent
 
 
-def frame(sent: InflightChunks, *items: int, **fields: Any) -> Any:
+def frame(sent: Frame, *items: int, **fields: Any) -> Any:
     chunks: Any = sent.chunks
     return pb.StepFrameReply(
         frame_id=1,
@@ -134,5 +135,5 @@ async def test_what_waits_is_shared_out_among_the_frames_that_may_leave() -> Non
     assert inflight.share(256) == 128
     assert inflight.share(2 * LEAST_ITEMS - 1) == LEAST_ITEMS  # too few to divide
     assert inflight.share(1) == LEAST_ITEMS
-    inflight.add(InflightChunks(1, 0.0, [], []))
+    inflight.add(Frame(FORMAT))
     assert inflight.share(256) == 256  # the last frame that may leave takes the rest

@@ -353,6 +353,21 @@ async def test_a_group_is_split_over_the_endpoints(pair: Pair) -> None:
     assert pair.one.applied_steps + pair.two.applied_steps == 8 * 6
 
 
+async def test_a_cancelled_step_tells_what_was_answered_before(pair: Pair) -> None:
+    pair.one.gate.clear()
+    step = asyncio.ensure_future(pair.group.step(ONES))
+    await until(lambda: all(pair.group.positions[name].step == 1 for name in pair.group.ids[4:]))
+    step.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await step
+    pair.one.gate.set()
+    settled = await pair.group.settle()
+    assert set(settled) == set(pair.group.ids)
+    for (late,) in settled.values():
+        assert (late.applied, late.position.step, late.steps) == (True, 1, 1)
+        assert late.outputs["prediction"].tolist() == [1, 1]
+
+
 async def test_members_that_come_and_go_leave_nothing_behind(pair: Pair) -> None:
     """A group that lives for months may have millions of them, one after another."""
     for number in range(3):
