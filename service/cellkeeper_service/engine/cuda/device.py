@@ -78,7 +78,7 @@ class CudaDevice:
                 f"device: {self.name} has compute capability {_dotted(self._capability)}, expected "
                 f"{_dotted(LEAST_CAPABILITY)} or more; choose another or cpu"
             )
-        from .kernels.version import TRITON_VERSION
+        from .kernels.compiler import TRITON_VERSION
 
         self.versions = f"torch {torch.__version__} triton {TRITON_VERSION} cuda {torch.version.cuda} {model}"
         with self.entered():
@@ -112,13 +112,12 @@ class CudaDevice:
             return int(torch.cuda.mem_get_info(self.torch_device)[0])
 
     def compile(self, launch: Callable[[], None]) -> None:
-        from .kernels.errors import COMPILE_ERRORS
+        from .kernels.compiler import COMPILE_ERRORS
 
-        errors: tuple[type[Exception], ...] = (RuntimeError, *COMPILE_ERRORS)
         try:
             launch()
             self.synchronize()  # so that a failing kernel fails here, and not in a capture
-        except errors as error:
+        except COMPILE_ERRORS as error:
             if isinstance(error, torch.OutOfMemoryError) or "CUDA error" in str(error):
                 raise
             raise StartError(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cellkeeper_service.domain.engine import Array, Computed, EngineLost, Rows
 from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.engine.arena import FLOAT_BYTES
 from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle
@@ -26,7 +27,6 @@ from .staging import SliceViews, Staging
 log = logging.getLogger(__name__)
 
 STATE_COPY_BYTES = 32 * 1024 * 1024  # of states in one transfer, to bound the pinned memory
-FLOAT_BYTES = 4
 ROW_NUMBER_BYTES = 8
 
 
