@@ -20,7 +20,8 @@ from ..lower import lower
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Processed, Processing, checked
 from ..refusal import ImportRefused, NotRead
-from ..stack import INPUT, Affine, Array, CausalConv, Dense, Embed, Layer, Mask, Merge, Normalize, Recurrent, Stack
+from ..stack import INPUT, Affine, Embed, Layer, Mask, Normalize, Stack
+from ..widths import features_of, width_after
 from .file import KerasFile, read_keras
 from .layers import read_layer
 from .source import keras_source
@@ -139,7 +140,7 @@ def read_stack(path: Path) -> tuple[KerasFile, Stack]:
     if items and last[kept[-1].name] != len(items) - 1:
         raise ImportRefused(kept[-1].place, "is not where the model ends, expected its output from the last layer")
     width = _declared(kept)
-    size = 0 if items and isinstance(items[0], Embed) else width or _inferred(items)
+    size = 0 if items and isinstance(items[0], Embed) else width or features_of(items)
     stack = Stack(size, tuple(items), sources=tuple(sources))
     return file, replace(stack, layers=_widened(stack), sources=() if stack.chain else stack.sources)
 
@@ -184,41 +185,17 @@ def _declared(layers: Sequence[KerasLayer]) -> int:
     return int(shape[2])
 
 
-def _inferred(layers: Sequence[Layer]) -> int:
-    """Returns the features according to the first weights."""
-    for layer in layers:
-        values: Array | None = None
-        if isinstance(layer, Recurrent):
-            values = layer.weights["weight_ih"]
-        elif isinstance(layer, Dense | CausalConv):
-            values = layer.weight
-        elif isinstance(layer, Normalize | Affine) and layer.scale.ndim:
-            values = layer.scale
-        if values is not None:
-            return int(values.shape[-1])
-    return 1  # widths.check refuses a stack without recurrent layers
-
-
 def _widened(stack: Stack) -> tuple[Layer, ...]:
     """Expands single numbers to one for each feature."""
     widened: list[Layer] = []
     widths = {INPUT: stack.size}
     for number, layer in enumerate(stack.layers):
         taken = [widths[source] for source in stack.sources_of(number)]
-        width = taken[0]
         if isinstance(layer, Normalize | Affine):
             scale, offset = (
-                np.broadcast_to(value, (width,)) if value.ndim == 0 else value for value in (layer.scale, layer.offset)
+                np.broadcast_to(value, taken[:1]) if value.ndim == 0 else value for value in (layer.scale, layer.offset)
             )
             layer = replace(layer, scale=scale, offset=offset)
-        elif isinstance(layer, Merge):
-            width = sum(taken) if layer.op == "concatenate" else width
-        elif isinstance(layer, Recurrent):
-            width = layer.width
-        elif isinstance(layer, CausalConv):
-            width = layer.weight.shape[0]
-        elif isinstance(layer, Embed | Dense):
-            width = layer.weight.shape[1 if isinstance(layer, Embed) else 0]
-        widths[number] = width
+        widths[number] = width_after(layer, taken)
         widened.append(layer)
     return tuple(widened)
