@@ -14,7 +14,7 @@ from cellkeeper_service.model.feedback import Sources
 
 from ..drawn import draw_inputs
 from ..files import file_of
-from ..imported import Imported, Report, check_target, write_imported
+from ..imported import Imported, Report, Target, check_target, write_imported
 from ..leading import leading, masked_input
 from ..lower import lower
 from ..parity import MAX_BATCH, TOLERANCE
@@ -71,6 +71,7 @@ def import_keras(
     path = None if trace and hasattr(model, "get_config") else file_of(model, "a .keras or .h5 file")
     name = check_target(folder, name)
     processing = checked(normalization, missing, output, feature_names)
+    target = Target(folder, name, processing.missing, processing.feature_names, feedback, tolerance, max_batch, report)
     read = None
     if path is not None:
         try:
@@ -89,27 +90,12 @@ def import_keras(
 
         traced, vocabulary = trace_keras(path or model, processing)
         place = str(getattr(model, "name", "model") if path is None else path)
-        options = {"feedback": feedback, "tolerance": tolerance, "max_batch": max_batch}
-        imported = import_traced(traced, folder, processing, name=name, place=place, vocabulary=vocabulary, **options)
-        report(str(imported))
-        return imported
+        return import_traced(traced, target, processing, place, vocabulary)
     file, stack = read
     whole = processing.around(stack)
     _report_mask(whole, processing, report)
     source = Processed(keras_source(file, stack), processing)
-    imported = write_imported(
-        folder,
-        lowered,
-        source,
-        draw_inputs(whole),
-        str(path),
-        tolerance,
-        max_batch,
-        feedback,
-        processing.feature_names,
-    )
-    report(str(imported))
-    return imported
+    return write_imported(target, lowered, source, draw_inputs(whole), str(path))
 
 
 def _report_mask(stack: Stack, processing: Processing, report: Report) -> None:
