@@ -21,7 +21,7 @@ from cellkeeper_service.model.config import Config, RecurrentConfig
 from .accuracy import relative_error
 from .buckets import Bucket, Layout, shapes, sliced
 from .cells import KernelCells
-from .device import CaptureFailed, Device, OutOfDeviceMemory
+from .device import CaptureFailed, CudaDevice, OutOfDeviceMemory
 from .staging import SliceViews, Staging
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class CudaEngine:
     name = "cuda"
     one_session_a_call = False
 
-    def __init__(self, bundle: Bundle, max_batch: int, device: Device, precision: Precision = "fp32") -> None:
+    def __init__(self, bundle: Bundle, max_batch: int, device: CudaDevice, precision: Precision = "fp32") -> None:
         if not isinstance(bundle.config, RecurrentConfig):
             raise StartError(f"{bundle.path}: ONNX graphs run on onnxruntime, not on {device.name}")
         device.check_precision(precision)
