@@ -7,11 +7,10 @@ from math import prod
 
 import numpy as np
 
-from cellkeeper_service.model.config import MAX_LAYERS, MAX_SIZE, MAX_VOCABULARY
+from cellkeeper_service.model.config import GATES, MAX_LAYERS, MAX_SIZE, MAX_VOCABULARY
 
 from .refusal import ImportRefused, NotRead
 from .stack import (
-    GATES,
     INPUT,
     Affine,
     Array,
