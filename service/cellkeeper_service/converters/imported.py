@@ -12,7 +12,7 @@ from pathlib import Path
 from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
-from cellkeeper_service.model.config import Config, GraphConfig, Tokens
+from cellkeeper_service.model.config import Config, GraphConfig, Missing, Tokens
 from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.named_inputs import NamedInputs
 from cellkeeper_service.model.write import write_bundle
@@ -35,6 +35,26 @@ class Imported:
     def __str__(self) -> str:
         config = self.bundle.config
         return f"{self.bundle.path}: model {config.name}, {describe(config)}\n{self.parity}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to write, whatever it is read from.
+
+    folder: of the bundle. name: of the model. missing: of a graph's input; a stack has its own.
+    feature_names, feedback: as in config.json. tolerance: the largest permitted difference, relative.
+    report: gets what is to be told. trial_call_ms: the longest permitted call of a graph during the trials.
+    """
+
+    folder: Path
+    name: str
+    missing: Missing
+    feature_names: tuple[str, ...]
+    feedback: Sources | None
+    tolerance: float
+    max_batch: int
+    report: Report
+    trial_call_ms: int = TRIAL_CALL_MS
 
 
 def describe(config: Config) -> str:
@@ -66,24 +86,12 @@ def check_target(folder: Path, name: str | None) -> str:
     return name
 
 
-def write_imported(
-    folder: Path,
-    lowered: Lowered,
-    source: Source,
-    drawn: Drawn,
-    place: str,
-    tolerance: float,
-    max_batch: int,
-    feedback: Sources | None,
-    feature_names: tuple[str, ...],
-    trial_call_ms: int = TRIAL_CALL_MS,
-) -> Imported:
-    """Writes, compares and moves the bundle.
+def write_imported(target: Target, lowered: Lowered, source: Source, drawn: Drawn, place: str) -> Imported:
+    """Writes, compares, moves and reports the bundle.
 
-    feedback, feature_names: as in config.json. trial_call_ms: the longest permitted call of a graph during the trials.
-
-    Raises ImportRefused if the bundle cannot be served, or differs by more than `tolerance` (relative).
+    Raises ImportRefused if the bundle cannot be served, or differs by more than the tolerance.
     """
+    folder, tolerance = target.folder, target.tolerance
     if not isinstance(tolerance, int | float) or not tolerance > 0:
         raise ImportRefused(
             "tolerance", f"got {tolerance!r}, expected a number above 0, relative to the largest output"
@@ -94,9 +102,9 @@ def write_imported(
     except OSError as error:
         raise ImportRefused(str(folder), f"cannot be written ({error.strerror})") from error
     try:
-        config = replace(lowered.config, feedback=feedback, feature_names=feature_names)
+        config = replace(lowered.config, feedback=target.feedback, feature_names=target.feature_names)
         bundle = write_bundle(partial / "bundle", config, lowered.tensors, graph=lowered.graph)
-        parity = compare(bundle, source, drawn, max_batch, trial_call_ms, tolerance)
+        parity = compare(bundle, source, drawn, target.max_batch, target.trial_call_ms, tolerance)
         worst = max(parity.relative, parity.relative_scaled)
         if not worst <= tolerance:
             raise ImportRefused(
@@ -105,7 +113,7 @@ def write_imported(
                 f"{tolerance:.0e}: {parity.where}",
             )
         bundle.path.rename(folder)
-        return Imported(read_bundle(folder), parity)
+        imported = Imported(read_bundle(folder), parity)
     except ImportRefused:
         raise
     except StartError as error:
@@ -118,6 +126,8 @@ def write_imported(
         raise ImportRefused(str(folder), f"cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    target.report(str(imported))
+    return imported
 
 
 def _without(partial: Path, text: str) -> str:

@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from cellkeeper_service.domain.engine import Engine
+from cellkeeper_service.engine.load import advanced
 from cellkeeper_service.engine.trial_sequences import scaled as times_scale
 
 from .stack import Array
@@ -216,11 +217,9 @@ def _served(engine: Engine, sequences: Sequence[Array], chunks: Sequence[int]) -
 
     Uses several batches if they do not fit into one.
     """
-    company = [] if len(sequences) == 1 else _company(sequences[0])
-    most = max(1, engine.max_batch - len(company))
-    if engine.max_batch <= len(company):
-        company = []
-        most = engine.max_batch
+    huge = times(sequences[0], COMPANY) if len(sequences) > 1 and engine.max_batch > 1 else None
+    company = [] if huge is None else [huge]
+    most = engine.max_batch - len(company)
     results: list[dict[str, Array]] = []
     for start in range(0, len(sequences), most):
         mine = sequences[start : start + most]
@@ -228,25 +227,8 @@ def _served(engine: Engine, sequences: Sequence[Array], chunks: Sequence[int]) -
     return results
 
 
-def _company(inputs: Array) -> list[Array]:
-    huge = times(inputs, COMPANY)
-    return [] if huge is None else [huge]
-
-
 def _advanced(engine: Engine, sequences: Sequence[Array], chunks: Sequence[int]) -> list[dict[str, Array]]:
-    names = [output.name for output in engine.spec.outputs]
-    inputs = np.ascontiguousarray(np.stack(sequences, axis=1), engine.spec.input.numpy_dtype)
-    rows = np.arange(len(sequences), dtype=np.intp)
-    engine.reserve(len(rows))
-    engine.write_states(rows, np.tile(np.frombuffer(engine.initial_state, np.uint8), (len(rows), 1)))
-    parts: dict[str, list[Array]] = {name: [] for name in names}
-    start = 0
-    for chunk in chunks:
-        part = np.ascontiguousarray(inputs[start : start + chunk])
-        computed = engine.run(part, rows, rows, frozenset(names))
-        for name in names:
-            parts[name].append(computed.outputs[name])
-        start += chunk
+    inputs = np.asarray(np.stack(sequences, axis=1), engine.spec.input.numpy_dtype)
+    whole = advanced(engine, inputs, chunks)
     engine.reserve(0)
-    whole = {name: np.concatenate(values) for name, values in parts.items()}
-    return [{name: values[:, row] for name, values in whole.items()} for row in rows]
+    return [{name: values[:, row] for name, values in whole.items()} for row in range(len(sequences))]

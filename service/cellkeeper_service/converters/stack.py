@@ -53,7 +53,6 @@ CELL_ACTIVATIONS = (
     *(name for name in ACTIVATIONS if name not in ("softmax", "log_softmax", "leaky_relu")),
     KERAS_2_HARD_SIGMOID,
 )
-GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # how many gates each cell has
 USUAL = {"lstm": ("sigmoid", "tanh"), "gru": ("sigmoid", "tanh"), "rnn_tanh": ("tanh",), "rnn_relu": ("relu",)}
 
 

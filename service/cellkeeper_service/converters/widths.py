@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 
 import numpy as np
 
-from cellkeeper_service.model.config import MAX_LAYERS, MAX_SIZE, MAX_VOCABULARY
+from cellkeeper_service.model.config import GATES, MAX_LAYERS, MAX_SIZE, MAX_VOCABULARY
 
 from .refusal import ImportRefused, NotRead
 from .stack import (
-    GATES,
     INPUT,
     Affine,
     Array,
@@ -57,7 +56,7 @@ def check(stack: Stack, place: str) -> None:
                 layer.place, "got an embedding, expected it as the first layer: a time step is one token id or features"
             )
         taken = [widths[source] for source in stack.sources_of(number)]
-        width = widths[number] = _merged(layer, taken) if isinstance(layer, Merge) else _after(layer, *taken)
+        width = widths[number] = width_after(layer, taken)
         if not 1 <= width <= MAX_SIZE:
             raise ImportRefused(layer.place, f"got a width of {width}, expected 1 to {MAX_SIZE}")
         for name, values in _arrays(layer):
@@ -65,6 +64,28 @@ def check(stack: Stack, place: str) -> None:
                 raise ImportRefused(layer.place, f"{name}: got dtype {values.dtype}, expected floats")
             if not np.isfinite(values.astype(np.float32)).all():
                 raise ImportRefused(layer.place, f"{name}: holds NaN or infinity, expected finite float32 numbers")
+
+
+def features_of(layers: Sequence[Layer]) -> int:
+    """Returns the features of a time step, by the first layer whose weights tell them; 0 for token ids."""
+    for layer in layers:
+        values: Array | None = None
+        if isinstance(layer, Embed):
+            return 0
+        if isinstance(layer, Recurrent):
+            values = layer.weights["weight_ih"]
+        elif isinstance(layer, Dense | CausalConv):
+            values = layer.weight
+        elif isinstance(layer, Normalize | Affine | LayerNorm):
+            values = layer.scale
+        if values is not None and values.ndim:
+            return int(values.shape[-1])
+    return 1  # `check` refuses a stack without recurrent layers
+
+
+def width_after(layer: Layer, taken: list[int]) -> int:
+    """Returns the width of the output. Raises ImportRefused if the weights do not fit what the layer takes."""
+    return _merged(layer, taken) if isinstance(layer, Merge) else _after(layer, *taken)
 
 
 def _merged(layer: Merge, widths: list[int]) -> int:

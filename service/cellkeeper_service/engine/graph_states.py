@@ -20,7 +20,7 @@ from cellkeeper_service.model.config import GraphState
 
 from .arena import FLOAT_BYTES, Arena, whole_rows
 from .binding import HOST, call
-from .graph_writer import IR_VERSION, OPSET
+from .graph_writer import GraphWriter
 from .onnx_device import GraphDevice
 from .ort import open_session
 
@@ -248,6 +248,4 @@ def _model(
     nodes: Sequence[Any], taken: Sequence[Any], given: Sequence[Any], constants: Mapping[str, Array] | None = None
 ) -> bytes:
     tensors = [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
-    graph = helper.make_graph(nodes, "states", taken, given, tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    return bytes(model.SerializeToString())
+    return GraphWriter(list(nodes), tensors).model("states", taken, given)

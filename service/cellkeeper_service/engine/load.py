@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from time import perf_counter
 
@@ -113,20 +113,30 @@ def offline(model: Engine | Path, inputs: Array | Mapping[str, Array]) -> dict[s
     """
     engine = load_engine(model, "cpu") if isinstance(model, Path) else model
     steps = offline_inputs(inputs, engine.spec)
-    names = [output.name for output in engine.spec.outputs]
-    row = np.zeros(1, np.intp)
-    engine.reserve(1)
-    engine.write_states(row, _initial(engine, 1))
-    parts = {output.name: [np.zeros((0, *output.shape), output.numpy_dtype)] for output in engine.spec.outputs}
-    for start in range(0, len(steps), OFFLINE_STEPS):
-        part = np.ascontiguousarray(steps[start : start + OFFLINE_STEPS, None])
-        computed = engine.run(part, row, row, frozenset(names))
-        for name in names:
-            parts[name].append(computed.outputs[name][:, 0])
-    results = {name: np.concatenate(parts[name]) for name in names}
-    for spec, state in zip(engine.spec.states, state_tensors(engine.read_states(row), engine.spec.states), strict=True):
+    starts = range(0, len(steps), OFFLINE_STEPS)
+    outputs = advanced(engine, steps[:, None], [min(OFFLINE_STEPS, len(steps) - start) for start in starts])
+    results = {name: values[:, 0] for name, values in outputs.items()}
+    states = state_tensors(engine.read_states(np.zeros(1, np.intp)), engine.spec.states)
+    for spec, state in zip(engine.spec.states, states, strict=True):
         results[f"state.{spec.name}"] = state.reshape(spec.shape)
     return results
+
+
+def advanced(engine: Engine, inputs: Array, chunks: Iterable[int]) -> dict[str, Array]:
+    """Runs new sessions through the time steps [T, B, ...], in chunks of these lengths. Returns the outputs [T, B, ...]
+    by name. The sessions' states are then in the arena's rows 0..B - 1."""
+    rows = np.arange(inputs.shape[1], dtype=np.intp)
+    engine.reserve(len(rows))
+    engine.write_states(rows, _initial(engine, len(rows)))
+    wanted = frozenset(output.name for output in engine.spec.outputs)
+    parts = {spec.name: [np.zeros((0, len(rows), *spec.shape), spec.numpy_dtype)] for spec in engine.spec.outputs}
+    start = 0
+    for chunk in chunks:
+        computed = engine.run(np.ascontiguousarray(inputs[start : start + chunk]), rows, rows, wanted)
+        for name, values in parts.items():
+            values.append(computed.outputs[name])
+        start += chunk
+    return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 def _cannot_be_streamed(bundle: Bundle, error: Unstreamable) -> str:

@@ -15,7 +15,8 @@ from .feedback import Sources
 from .named_inputs import NamedInputs, named_inputs_json
 
 FORMAT = "cellkeeper-bundle/1"
-CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # how many gates each cell has
+CELLS = tuple(GATES)
 ACTIVATIONS = (
     "linear",
     "relu",
@@ -133,7 +134,7 @@ class RecurrentConfig:
 
     @property
     def gates(self) -> int:
-        return {"lstm": 4, "gru": 3}.get(self.cell, 1)
+        return GATES[self.cell]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.engine.cuda.buffers import StepBuffers
-from cellkeeper_service.engine.cuda.device import CaptureFailed
+from cellkeeper_service.engine.cuda.device import CaptureFailed, CudaDevice
 from cellkeeper_service.engine.inputs import Preprocessing
 from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.engine.torch_cells import TorchCells
@@ -65,15 +65,19 @@ class TorchKernelCells:
         return after
 
 
-class HostDevice:
-    """Implements device.Device on the CPU, with the kernels in Triton's interpreter or TorchKernelCells."""
+class HostDevice(CudaDevice):
+    """The CPU in place of a device, with the kernels in Triton's interpreter or TorchKernelCells."""
 
     torch_device = torch.device("cpu")
     name = "cpu"
     versions = f"torch {torch.__version__} interpreted"
 
-    def entered(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    def __init__(self) -> None:
+        """Asks for no CUDA."""
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        yield
 
     def check_precision(self, precision: Precision) -> None:
         """Does nothing: the interpreter supports every precision."""

@@ -40,12 +40,12 @@ class KerasFile:
 
     def arrays(self, *parts: str) -> dict[str, Array]:
         """Returns one group's float datasets by name; {} if there is no such group."""
-        return {name: values for name, values in self._found(parts).items() if values.dtype.kind == "f"}
+        import h5py
 
-    def names(self, *parts: str) -> list[str]:
-        """Returns the names in a group."""
         group = self._group(parts)
-        return [] if group is None else list(group)
+        names = [] if group is None else [name for name in group if isinstance(group.get(name), h5py.Dataset)]
+        found = {name: self.array(*parts, name) for name in names}
+        return {name: values for name, values in found.items() if values.dtype.kind == "f"}
 
     def text(self, key: str, *parts: str) -> str:
         """Returns a group's text attribute; "" if there is none."""
@@ -80,14 +80,6 @@ class KerasFile:
             )
         values: Array = np.asarray(dataset[()])
         return values
-
-    def _found(self, parts: tuple[str, ...]) -> dict[str, Array]:
-        import h5py
-
-        group = self._group(parts)
-        if group is None:
-            return {}
-        return {name: self.array(*parts, name) for name in group if isinstance(group.get(name), h5py.Dataset)}
 
     def _group(self, parts: tuple[str, ...]) -> Any:
         """Returns a group, following only links that stay in the file."""

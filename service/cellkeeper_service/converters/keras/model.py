@@ -14,13 +14,14 @@ from cellkeeper_service.model.feedback import Sources
 
 from ..drawn import draw_inputs
 from ..files import file_of
-from ..imported import Imported, Report, check_target, write_imported
+from ..imported import Imported, Report, Target, check_target, write_imported
 from ..leading import leading, masked_input
 from ..lower import lower
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Processed, Processing, checked
 from ..refusal import ImportRefused, NotRead
-from ..stack import INPUT, Affine, Array, CausalConv, Dense, Embed, Layer, Mask, Merge, Normalize, Recurrent, Stack
+from ..stack import INPUT, Affine, Embed, Layer, Mask, Normalize, Stack
+from ..widths import features_of, width_after
 from .file import KerasFile, read_keras
 from .layers import read_layer
 from .source import keras_source
@@ -70,6 +71,7 @@ def import_keras(
     path = None if trace and hasattr(model, "get_config") else file_of(model, "a .keras or .h5 file")
     name = check_target(folder, name)
     processing = checked(normalization, missing, output, feature_names)
+    target = Target(folder, name, processing.missing, processing.feature_names, feedback, tolerance, max_batch, report)
     read = None
     if path is not None:
         try:
@@ -88,27 +90,12 @@ def import_keras(
 
         traced, vocabulary = trace_keras(path or model, processing)
         place = str(getattr(model, "name", "model") if path is None else path)
-        options = {"feedback": feedback, "tolerance": tolerance, "max_batch": max_batch}
-        imported = import_traced(traced, folder, processing, name=name, place=place, vocabulary=vocabulary, **options)
-        report(str(imported))
-        return imported
+        return import_traced(traced, target, processing, place, vocabulary)
     file, stack = read
     whole = processing.around(stack)
     _report_mask(whole, processing, report)
     source = Processed(keras_source(file, stack), processing)
-    imported = write_imported(
-        folder,
-        lowered,
-        source,
-        draw_inputs(whole),
-        str(path),
-        tolerance,
-        max_batch,
-        feedback,
-        processing.feature_names,
-    )
-    report(str(imported))
-    return imported
+    return write_imported(target, lowered, source, draw_inputs(whole), str(path))
 
 
 def _report_mask(stack: Stack, processing: Processing, report: Report) -> None:
@@ -139,7 +126,7 @@ def read_stack(path: Path) -> tuple[KerasFile, Stack]:
     if items and last[kept[-1].name] != len(items) - 1:
         raise ImportRefused(kept[-1].place, "is not where the model ends, expected its output from the last layer")
     width = _declared(kept)
-    size = 0 if items and isinstance(items[0], Embed) else width or _inferred(items)
+    size = 0 if items and isinstance(items[0], Embed) else width or features_of(items)
     stack = Stack(size, tuple(items), sources=tuple(sources))
     return file, replace(stack, layers=_widened(stack), sources=() if stack.chain else stack.sources)
 
@@ -184,41 +171,17 @@ def _declared(layers: Sequence[KerasLayer]) -> int:
     return int(shape[2])
 
 
-def _inferred(layers: Sequence[Layer]) -> int:
-    """Returns the features according to the first weights."""
-    for layer in layers:
-        values: Array | None = None
-        if isinstance(layer, Recurrent):
-            values = layer.weights["weight_ih"]
-        elif isinstance(layer, Dense | CausalConv):
-            values = layer.weight
-        elif isinstance(layer, Normalize | Affine) and layer.scale.ndim:
-            values = layer.scale
-        if values is not None:
-            return int(values.shape[-1])
-    return 1  # widths.check refuses a stack without recurrent layers
-
-
 def _widened(stack: Stack) -> tuple[Layer, ...]:
     """Expands single numbers to one for each feature."""
     widened: list[Layer] = []
     widths = {INPUT: stack.size}
     for number, layer in enumerate(stack.layers):
         taken = [widths[source] for source in stack.sources_of(number)]
-        width = taken[0]
         if isinstance(layer, Normalize | Affine):
             scale, offset = (
-                np.broadcast_to(value, (width,)) if value.ndim == 0 else value for value in (layer.scale, layer.offset)
+                np.broadcast_to(value, taken[:1]) if value.ndim == 0 else value for value in (layer.scale, layer.offset)
             )
             layer = replace(layer, scale=scale, offset=offset)
-        elif isinstance(layer, Merge):
-            width = sum(taken) if layer.op == "concatenate" else width
-        elif isinstance(layer, Recurrent):
-            width = layer.width
-        elif isinstance(layer, CausalConv):
-            width = layer.weight.shape[0]
-        elif isinstance(layer, Embed | Dense):
-            width = layer.weight.shape[1 if isinstance(layer, Embed) else 0]
-        widths[number] = width
+        widths[number] = width_after(layer, taken)
         widened.append(layer)
     return tuple(widened)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from cellkeeper_service.model.config import GATES
+
 from ..refusal import ImportRefused, NotRead
-from ..stack import CELL_ACTIVATIONS, GATES, Array, Layer, Recurrent
+from ..stack import CELL_ACTIVATIONS, Array, Layer, Recurrent
 from .activation import read_activation
 from .file import KerasFile
 from .topology import KerasLayer

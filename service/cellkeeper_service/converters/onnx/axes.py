@@ -88,7 +88,10 @@ def find_axes(
     axes = {name: _batch_axis(state, batch_axes.get(name), place) for name, state in states.items()}
     names = {str((states[name].dims or ())[axis]) for name, axis in axes.items()} - {""}
     time_axis, single = _layout(value, rank, layout, names, place)
-    shapes = {name: _without(states[name], axis, place) for name, axis in axes.items()}
+    shapes = {}
+    for name, axis in axes.items():
+        dims = states[name].dims or ()
+        shapes[name] = _fixed(states[name], (*dims[:axis], *dims[axis + 1 :]), place)
     return Axes(time_axis, single, "free", axes, shapes)
 
 
@@ -166,42 +169,38 @@ def _one_layout(value: Value, lead: list[int | str], states: Mapping[str, Value]
 
 def _whole(state: Value, said: int | None, place: str) -> tuple[int, ...]:
     """Returns a state's whole shape, if a call takes one session: a free axis is the batch, of length 1."""
-    where = f"{place}: state {state.name}"
     dims = list(state.dims or ())
-    if said is not None and not 0 <= said < len(dims):
-        raise ImportRefused(where, f"batch axis: got {said}, expected 0 to {len(dims) - 1} for {state}")
-    free = state.free if said is None else (said,)
-    if len(free) > 1:
-        raise ImportRefused(where, f"got {state}: more than one axis may be the batch; pass its batch axis")
-    for axis in free:
+    for axis in _possible_batch(state, said, place):
         if dims[axis] != 1 and axis not in state.free:
-            raise ImportRefused(where, f"got {state} with the batch axis {axis}: {BAKED}, or with a batch of 1")
+            raise ImportRefused(
+                f"{place}: state {state.name}", f"got {state} with the batch axis {axis}: {BAKED}, or with a batch of 1"
+            )
         dims[axis] = 1
+    return _fixed(state, dims, place)
+
+
+def _batch_axis(state: Value, said: int | None, place: str) -> int:
+    found = _possible_batch(state, said, place)
+    if not found or found[0] not in state.free:
+        axis = f" with the batch axis {found[0]}" if found else ""
+        raise ImportRefused(f"{place}: state {state.name}", f"got {state}{axis}: {BAKED}")
+    return found[0]
+
+
+def _possible_batch(state: Value, said: int | None, place: str) -> tuple[int, ...]:
+    """Returns the axis that is said to be the batch, or else the only free one; () if there is none."""
+    where, rank = f"{place}: state {state.name}", len(state.dims or ())
+    if said is not None and not 0 <= said < rank:
+        raise ImportRefused(where, f"batch axis: got {said}, expected 0 to {rank - 1} for {state}")
+    if said is None and len(state.free) > 1:
+        raise ImportRefused(where, f"got {state}: more than one axis may be the batch; pass its batch axis")
+    return state.free if said is None else (said,)
+
+
+def _fixed(state: Value, dims: Sequence[int | str], place: str) -> tuple[int, ...]:
     if not all(isinstance(size, int) for size in dims):
-        raise ImportRefused(where, f"got {state}, expected fixed sizes except for the batch")
+        raise ImportRefused(f"{place}: state {state.name}", f"got {state}, expected fixed sizes except for the batch")
     return tuple(int(size) for size in dims)
-
-
-def _batch_axis(value: Value, said: int | None, place: str) -> int:
-    where = f"{place}: state {value.name}"
-    if said is not None:
-        if not 0 <= said < len(value.dims or ()):
-            raise ImportRefused(where, f"batch axis: got {said}, expected 0 to {len(value.dims or ()) - 1} for {value}")
-        if said not in value.free:
-            raise ImportRefused(where, f"got {value} with the batch axis {said}: {BAKED}")
-        return said
-    if not value.free:
-        raise ImportRefused(where, f"got {value}: {BAKED}")
-    if len(value.free) > 1:
-        raise ImportRefused(where, f"got {value}: more than one axis may be the batch; pass its batch axis")
-    return value.free[0]
-
-
-def _without(value: Value, axis: int, place: str) -> tuple[int, ...]:
-    rest = [size for at, size in enumerate(value.dims or ()) if at != axis]
-    if not all(isinstance(size, int) for size in rest):
-        raise ImportRefused(f"{place}: state {value.name}", f"got {value}, expected fixed sizes except for the batch")
-    return tuple(int(size) for size in rest)
 
 
 def _layout(value: Value, rank: int, said: str | None, batch: set[str], place: str) -> tuple[int | None, bool]:

@@ -22,7 +22,7 @@ from cellkeeper_service.model.named_inputs import NamedInput, NamedInputs
 from cellkeeper_service.model.parsing import parse_config
 
 from ..files import file_of, read_bytes
-from ..imported import Imported, Report, check_target, write_imported
+from ..imported import Imported, Report, Target, check_target, write_imported
 from ..lower import Lowered
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import checked
@@ -110,51 +110,46 @@ def import_onnx(
         vocabulary=vocabulary,
         batch=batch,
     )
-    imported = import_graph(
+    target = Target(
+        folder,
+        name,
+        processing.missing,
+        processing.feature_names,
+        feedback,
+        tolerance,
+        max_batch,
+        report,
+        trial_call_ms,
+    )
+    return import_graph(
         data,
         graph,
         declaration,
-        folder,
-        name=name,
+        target,
         place=place,
         vocabulary=vocabulary if isinstance(vocabulary, int) else 0,
         initial=initial or {},
-        missing=processing.missing,
-        feedback=feedback,
-        feature_names=processing.feature_names,
         source=OnnxSource,
-        tolerance=tolerance,
-        max_batch=max_batch,
-        trial_call_ms=trial_call_ms,
     )
-    report(str(imported))
-    return imported
 
 
 def import_graph(
     data: bytes,
     graph: Graph,
     declaration: Declaration,
-    folder: Path,
+    target: Target,
     *,
-    name: str,
     place: str,
     vocabulary: int,
     initial: Mapping[str, Array],
-    missing: Missing,
-    feedback: Sources | None,
-    feature_names: tuple[str, ...],
     source: Callable[[Any, Declaration, Mapping[str, Array]], Source],
-    tolerance: float,
-    max_batch: int,
-    trial_call_ms: int = TRIAL_CALL_MS,
 ) -> Imported:
     """Writes the bundle of a declared graph.
 
     vocabulary: of its only input. source: called with an onnxruntime session, the declaration and the initial states.
     """
-    if trial_call_ms < 1:
-        raise ImportRefused("trial_call_ms", f"got {trial_call_ms}, expected 1 or more")
+    if target.trial_call_ms < 1:
+        raise ImportRefused("trial_call_ms", f"got {target.trial_call_ms}, expected 1 or more")
     first = _initial(declaration, initial, place)
     if not declaration.named and (np.dtype(declaration.dtype).kind != "f") != (vocabulary > 0):
         raise ImportRefused(
@@ -166,23 +161,11 @@ def import_graph(
     except StartError as error:
         raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
     drawn = draw_inputs(graph, declaration, vocabulary)
-    with closing(LimitedSession(session, trial_call_ms, place)) as limited:
+    with closing(LimitedSession(session, target.trial_call_ms, place)) as limited:
         declaration, shapes = probe(limited, declaration, place)
         check_start(limited, declaration, first, drawn.sequences[0], place)
-        lowered = _lowered(graph, declaration, shapes, name, vocabulary, missing, first, place)
-        original = source(limited, declaration, first)
-        return write_imported(
-            folder,
-            lowered,
-            original,
-            drawn,
-            place,
-            tolerance,
-            max_batch,
-            feedback,
-            feature_names,
-            trial_call_ms,
-        )
+        lowered = _lowered(graph, declaration, shapes, target, vocabulary, first, place)
+        return write_imported(target, lowered, source(limited, declaration, first), drawn, place)
 
 
 def _initial(declaration: Declaration, initial: Mapping[str, Array], place: str) -> dict[str, Array]:
@@ -208,9 +191,8 @@ def _lowered(
     graph: Graph,
     declaration: Declaration,
     shapes: Mapping[str, tuple[int, ...]],
-    name: str,
+    target: Target,
     vocabulary: int,
-    missing: Missing,
     initial: Mapping[str, Array],
     place: str,
 ) -> Lowered:
@@ -241,11 +223,11 @@ def _lowered(
     ranks = {after: len(declaration.state_shapes[before]) + free for before, after in declaration.states.items()}
     renamed |= {name: graph.with_batch_first(name, axis, ranks[name]) for name, axis in of_states.items()}
     config = GraphConfig(
-        name=name,
+        name=target.name,
         graph="model.onnx",
         layout=LAYOUT_OF[None if declaration.single else declaration.time_axis],
         input_name="" if declaration.named else taken[declaration.input_name],
-        input=_input(declaration, taken, vocabulary, missing, place),
+        input=_input(declaration, taken, vocabulary, target.missing, place),
         states=tuple(
             GraphState(
                 before,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..stack import GATES, Array
+from cellkeeper_service.model.config import GATES
+
+from ..stack import Array
 from .modules import ACTIVATIONS
 from .weights import KINDS, Part
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cellkeeper_service.model.fields import one_line
 
-from ..imported import Imported
+from ..imported import Imported, Target
 from ..processing import Processed, Processing
 from ..proof import Source
 from ..refusal import ImportRefused
@@ -74,20 +73,21 @@ class WatchedCall:
 Watch = Callable[[Any, Callable[[WatchedCall], "tuple[Tensor, ...] | None"], list[Any]], AbstractContextManager[None]]
 
 
-def import_traced(traced: Traced, folder: Path, processing: Processing, **options: Any) -> Imported:
-    """Converts a traced module to a bundle. options: as for import_program."""
+def import_traced(
+    traced: Traced, target: Target, processing: Processing, place: str, vocabulary: int | Mapping[str, int]
+) -> Imported:
+    """Converts a traced module to a bundle. vocabulary: by name if there are several inputs."""
     return import_program(
         traced.program,
-        folder,
+        target,
+        place=place,
         states=traced.states,
         inputs=traced.inputs,
         outputs=traced.outputs,
         initial=traced.initial,
         step_shape=traced.step_shape,
         source=lambda *_: Processed(traced.source, processing),
-        missing=processing.missing,
-        feature_names=processing.feature_names,
-        **options,
+        vocabulary=vocabulary,
     )
 
 

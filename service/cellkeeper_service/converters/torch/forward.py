@@ -52,16 +52,16 @@ def compare_forward(
         _compare(own, layers, what, inputs)
     tried: list[float] | None = None
     for _ in range(MOST_ROUNDS):  # a value may lead to code that compares with others
-        if own.compared == tried:
+        if own.seen.values == tried:
             break
-        tried = own.compared
+        tried = own.seen.values
         for what, inputs in _special_trials(stack, tried):
             _compare(own, layers, what, inputs)
     if processing.missing.policy != "reject" and not stack.vocabulary:
         _compare_missing(own, layers, stack, processing)
     with Compared() as of_layers:
         layers.whole(random_sequences(stack, 1, STEPS)[0])
-    return sorted({*own.choices} - {*of_layers.choices})
+    return sorted({*own.seen.choices} - {*of_layers.choices})
 
 
 def _refuse_kept(own: OwnForward, inputs: Array) -> None:
@@ -209,18 +209,8 @@ class OwnForward:
         self._torch = torch
         first = (module for _, module in flatten(model) if not is_ignored(module))
         self._first: Any = next(first, None)
-        self._seen = Compared()
+        self.seen = Compared()
         self.fed: Array | None = None  # its first layer's input in the last call, [values]; None: not called
-
-    @property
-    def compared(self) -> list[float]:
-        """The numbers that forward has compared with so far."""
-        return self._seen.values
-
-    @property
-    def choices(self) -> list[str]:
-        """See Compared."""
-        return list(self._seen.choices)
 
     def last(self, inputs: Array) -> Array:
         """Returns the outputs for [T, ...]: [T, units], or [1, units] if it returns only the last time step."""
@@ -232,7 +222,7 @@ class OwnForward:
         if self._first is not None:
             watch = self._first.register_forward_pre_hook(lambda _, given: fed.append(given[0] if given else None))
         try:
-            with torch.no_grad(), self._seen:
+            with torch.no_grad(), self.seen:
                 y: Any = self._model(x.unsqueeze(0 if self._batch_first else 1))
         except Exception as error:  # the user's code may raise anything
             raise ImportRefused(

@@ -10,7 +10,7 @@ from cellkeeper_service.model.config import Missing
 from cellkeeper_service.model.feedback import Sources
 
 from ..drawn import draw_inputs
-from ..imported import Imported, Report, check_target, write_imported
+from ..imported import Imported, Report, Target, check_target, write_imported
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Processed, Processing, checked
 from ..refusal import ImportRefused, NotRead
@@ -82,7 +82,7 @@ def import_torch(
     name = check_target(folder, name)
     processing = checked(normalization, missing, output, feature_names)
     model = unwrapped(model)
-    served: dict[str, Any] = {"feedback": feedback, "tolerance": tolerance, "max_batch": max_batch}
+    target = Target(folder, name, processing.missing, processing.feature_names, feedback, tolerance, max_batch, report)
     stated = not isinstance(states, tuple | list | Mapping) or bool(states)
     if is_program(model):
         if normalization is not None or processing.output or initial_state is not None or layers is not None:
@@ -90,12 +90,8 @@ def import_torch(
                 "model", "got a torch.export program with normalization, output, initial_state or layers"
             )
         named = tuple(states) if all(isinstance(state, str) for state in states) else ()
-        graph: dict[str, Any] = {"name": name, "vocabulary": vocabulary, "missing": processing.missing, **served}
-        graph["feature_names"] = processing.feature_names
         program: Any = model
-        imported = import_program(program, folder, place="ExportedProgram", states=named, **graph)
-        report(str(imported))
-        return imported
+        return import_program(program, target, place="ExportedProgram", states=named, vocabulary=vocabulary)
     if example is None and (stated or vocabulary or layout is not None):
         raise ImportRefused(
             "states, vocabulary, layout",
@@ -112,23 +108,11 @@ def import_torch(
             if example is None:
                 raise
     if read is None:
-        graph = {"vocabulary": vocabulary, **served}
-        imported = _import_traced(
-            model, folder, name, example, states if stated else None, layout, initial_state, processing, graph
-        )
+        given = states if stated else None
+        imported = _import_traced(model, target, example, given, layout, initial_state, processing, vocabulary)
     else:
-        imported = write_imported(
-            folder,
-            read.lowered,
-            Processed(read.source, processing),
-            draw_inputs(read.stack),
-            read.place,
-            tolerance,
-            max_batch,
-            feedback,
-            processing.feature_names,
-        )
-    report(str(imported))
+        source = Processed(read.source, processing)
+        imported = write_imported(target, read.lowered, source, draw_inputs(read.stack), read.place)
     _report_dtypes(model, report)
     return imported
 
@@ -147,14 +131,13 @@ def _report_dtypes(model: Any, report: Report) -> None:
 
 def _import_traced(
     model: Any,
-    folder: Path,
-    name: str,
+    target: Target,
     example: object,
     states: object,
     layout: str | None,
     initial_state: object,
     processing: Processing,
-    options: Mapping[str, Any],
+    vocabulary: int | Mapping[str, int],
 ) -> Imported:
     from .export import import_traced
     from .trace import trace, whole_sequence_layers
@@ -168,6 +151,6 @@ def _import_traced(
     traced = trace(module, example, states, layout, processing)
     place = type(model).__name__
     try:
-        return import_traced(traced, folder, processing, name=name, place=place, **options)
+        return import_traced(traced, target, processing, place, vocabulary)
     except ImportRefused as error:
         raise ImportRefused(error.place, f"{whole_sequence_layers(module)}{error.reason}") from error

@@ -8,15 +8,11 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellkeeper_service.model.config import Missing
-from cellkeeper_service.model.feedback import Sources
-
-from ..imported import Imported
+from ..imported import Imported, Target
 from ..onnx.declare import declare
 from ..onnx.graph import read_graph
 from ..onnx.model import import_graph
@@ -42,9 +38,8 @@ def after(state: str) -> str:
 
 def import_program(
     program: ExportedProgram,
-    folder: Path,
+    target: Target,
     *,
-    name: str,
     place: str,
     states: Sequence[str],
     inputs: Sequence[str] = (INPUT,),
@@ -53,11 +48,6 @@ def import_program(
     source: Callable[[Declaration, Mapping[str, Array]], Source] | None = None,
     step_shape: Sequence[int] | None = None,
     vocabulary: int | Mapping[str, int],
-    missing: Missing,
-    feedback: Sources | None,
-    feature_names: tuple[str, ...] = (),
-    tolerance: float,
-    max_batch: int,
 ) -> Imported:
     """Converts a program (*inputs, *states) -> (*outputs, *states) with a dynamic batch axis to a bundle.
 
@@ -92,17 +82,11 @@ def import_program(
         data,
         graph,
         declaration,
-        folder,
-        name=name,
+        target,
         place=place,
         vocabulary=vocabulary if isinstance(vocabulary, int) else 0,
         initial=initial or {},
-        missing=missing,
-        feedback=feedback,
-        feature_names=feature_names,
         source=original,
-        tolerance=tolerance,
-        max_batch=max_batch,
     )
 
 

@@ -16,7 +16,8 @@ from ..lower import Lowered, lower
 from ..processing import Float64Source, Processing
 from ..proof import Source
 from ..refusal import ImportRefused, NotRead
-from ..stack import Array, Layer, LayerNorm, Recurrent, Stack
+from ..stack import Array, Stack
+from ..widths import features_of
 from .build import build_modules
 from .chain import ModuleChain
 from .forward import TRACED, compare_forward
@@ -62,7 +63,7 @@ def read_model(
     initial = _initial(initial_state)
     found = _weights(model, layers) if isinstance(model, str | Path | Mapping) else _modules(model, layers)
     read = with_initial(read_parts(found.parts, found.tensors, found.place), initial, found.place)
-    alone = Stack(_features(read), tuple(read))
+    alone = Stack(features_of(read), tuple(read))
     stack = processing.around(alone)
     lowered = _lowered(stack, name, found)
     if found.own is not None:
@@ -117,19 +118,6 @@ def _tell_choices(choices: Sequence[str], place: str, report: Report | None) -> 
         raise ImportRefused(place, words)
     if choices and report is not None:
         report(f"{place}: {words}; for inputs that the comparison did not draw, served values may differ. {TRACED}")
-
-
-def _features(layers: Sequence[Layer]) -> int:
-    """Returns the features of a time step; 0 for token ids."""
-    for layer in layers:
-        if isinstance(layer, Recurrent):
-            return int(layer.weights["weight_ih"].shape[1])
-        if isinstance(layer, LayerNorm) and layer.scale is not None:
-            return int(layer.scale.size)
-        weight = getattr(layer, "weight", None)
-        if weight is not None:
-            return int(weight.shape[1]) if type(layer).__name__ == "Dense" and weight.ndim == 2 else 0
-    return 1  # widths.check refuses a stack without layers
 
 
 def _initial(state: Any) -> dict[str, Array]:

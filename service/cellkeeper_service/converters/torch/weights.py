@@ -10,9 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cellkeeper_service.model.config import GATES
+
 from ..files import BATCH_NORM
 from ..refusal import BACKWARD, ImportRefused
-from ..stack import ACTIVATIONS, GATES, Activate, Array, Dense, Embed, Layer, LayerNorm, ParametricRelu, Recurrent
+from ..stack import ACTIVATIONS, Activate, Array, Dense, Embed, Layer, LayerNorm, ParametricRelu, Recurrent
 
 KINDS = (*GATES, *(f"{cell}_cell" for cell in GATES), "embedding", "dense", "tied", "layer_norm", "prelu")
 _FLAT = ("embedding", "dense", "tied", "layer_norm", "prelu")

@@ -12,13 +12,8 @@ MEET = "multiplies values of one session with those of another"
 def mat_mul(call: Call) -> list[Placement]:
     """For MatMul, and MatMulInteger, whose zero points are inputs 2 and 3."""
     call.expect_free(2, 3)
-    return [_product(call, call.axis(0), call.axis(1))]
-
-
-def _product(call: Call, left: Axis | None, right: Axis | None) -> Placement:
-    result = len(call.result())
     places = []  # of the sessions' axis in the result, counted from its end
-    for number, axis in enumerate((left, right)):
+    for number, axis in enumerate((call.axis(0), call.axis(1))):
         if axis is None:
             continue
         rank = len(call.shape(number))
@@ -31,7 +26,7 @@ def _product(call: Call, left: Axis | None, right: Axis | None) -> Placement:
     if len(places) == 2 and (places[0] != places[1] or not places[0][3]):
         raise Couples(MEET)
     place, before, after, _ = places[0]
-    return call.placed(Axis(result - place, before, after))
+    return [call.placed(Axis(len(call.result()) - place, before, after))]
 
 
 def gemm(call: Call) -> list[Placement]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cellkeeper_service.domain.spec import ModelSpec
 
-from .buffers import StepBuffers
+from .buffers import ALIGNMENT_BYTES, StepBuffers
 
 SLICE_STEPS = (16, 4, 1)
 """Time steps of a graph. A chunk of 23 becomes slices of 16, 4, 1, 1 and 1, which start one after another without
@@ -21,8 +21,6 @@ waiting."""
 MAX_GRAPH_STEPS = 4096
 """The most time steps, summed over sessions, in a graph of several steps, to bound its memory. Larger calls use shorter
 slices, which cost little more at that size."""
-
-_ALIGNMENT_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +108,4 @@ def _is_kept(steps: int, batch: int) -> bool:
 
 
 def _aligned(end: int) -> int:
-    return -(-end // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+    return -(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

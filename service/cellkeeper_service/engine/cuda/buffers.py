@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_ALIGNMENT_BYTES = 16
+ALIGNMENT_BYTES = 16
 
 
 @dataclass(slots=True)
@@ -40,5 +40,5 @@ def check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch
     if tuple(tensor.shape) != shape or tensor.dtype != dtype:
         raise ValueError(f"{name}: got {tensor.dtype} {list(tensor.shape)}, expected {dtype} {list(shape)}")
     # Triton compiles different binaries for different alignments, so it must not differ between buckets
-    if not tensor.is_contiguous() or tensor.data_ptr() % _ALIGNMENT_BYTES:
+    if not tensor.is_contiguous() or tensor.data_ptr() % ALIGNMENT_BYTES:
         raise ValueError(f"{name}: expected a contiguous tensor that begins at a multiple of 16 bytes")

@@ -4,8 +4,7 @@ host, so that everything else is tested without a GPU."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Protocol
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -26,40 +25,12 @@ class CaptureFailed(Exception):
     """A launch cannot be captured as a graph, but can still run eagerly."""
 
 
-class Device(Protocol):
-    """One device with one stream, which runs everything begun within `entered` in order."""
-
-    torch_device: torch.device
-    name: str  # such as "cuda:0 NVIDIA H100 80GB HBM3"
-    versions: str  # what decides the bits besides the kernels: torch, triton, CUDA, the device's model
-
-    def entered(self) -> AbstractContextManager[None]:
-        """Returns the context for every use of the device. It raises EngineLost if the device fails inside."""
-
-    def check_precision(self, precision: Precision) -> None:
-        """Raises StartError if the device does not support this precision."""
-
-    def pinned(self, size_bytes: int) -> Tensor:
-        """Returns uint8 [size_bytes] of pinned host memory, which the device copies without blocking the caller."""
-
-    def free_bytes(self) -> int:
-        """Returns how many bytes of the device's memory are free."""
-
-    def compile(self, launch: Callable[[], None]) -> None:
-        """Makes the very first `launch`, which compiles the kernels. Raises StartError if they cannot be compiled."""
-
-    def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
-        """Returns a function that repeats `launch` with the same addresses. Raises CaptureFailed."""
-
-    def synchronize(self) -> None:
-        """Waits until everything begun within `entered` is done; other threads can run in the meantime."""
-
-    def release(self) -> None:
-        """Returns the memory of freed tensors to the device."""
-
-
 class CudaDevice:
-    """Implements Device for "cuda:N". Raises StartError if it cannot be used."""
+    """The device "cuda:N", with one stream, which runs everything begun within `entered` in order.
+
+    name: such as "cuda:0 NVIDIA H100 80GB HBM3". versions: what decides the bits besides the kernels: torch, triton,
+    CUDA, the device's model. Raises StartError if it cannot be used.
+    """
 
     def __init__(self, device: str) -> None:
         _check_driver(device)
@@ -78,7 +49,7 @@ class CudaDevice:
                 f"device: {self.name} has compute capability {_dotted(self._capability)}, expected "
                 f"{_dotted(LEAST_CAPABILITY)} or more; choose another or cpu"
             )
-        from .kernels.version import TRITON_VERSION
+        from .kernels.compiler import TRITON_VERSION
 
         self.versions = f"torch {torch.__version__} triton {TRITON_VERSION} cuda {torch.version.cuda} {model}"
         with self.entered():
@@ -87,6 +58,7 @@ class CudaDevice:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
+        """The context for every use of the device. Raises EngineLost if the device fails inside."""
         stream = getattr(self, "_stream", None)
         try:
             with torch.cuda.device(self.torch_device), torch.cuda.stream(stream):
@@ -97,6 +69,7 @@ class CudaDevice:
             raise EngineLost(f"{self.name} failed: {first_line(error)}") from error
 
     def check_precision(self, precision: Precision) -> None:
+        """Raises StartError if the device does not support this precision."""
         if precision != "fp32" and self._capability < REDUCED_CAPABILITY:
             raise StartError(
                 f"precision: got {precision}, but {self.name} has compute capability {_dotted(self._capability)} and "
@@ -104,21 +77,23 @@ class CudaDevice:
             )
 
     def pinned(self, size_bytes: int) -> Tensor:
+        """Returns uint8 [size_bytes] of pinned host memory, which the device copies without blocking the caller."""
         with self.entered():
             return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
 
     def free_bytes(self) -> int:
+        """Returns how many bytes of the device's memory are free."""
         with self.entered():
             return int(torch.cuda.mem_get_info(self.torch_device)[0])
 
     def compile(self, launch: Callable[[], None]) -> None:
-        from .kernels.errors import COMPILE_ERRORS
+        """Makes the very first `launch`, which compiles the kernels. Raises StartError if they cannot be compiled."""
+        from .kernels.compiler import COMPILE_ERRORS
 
-        errors: tuple[type[Exception], ...] = (RuntimeError, *COMPILE_ERRORS)
         try:
             launch()
             self.synchronize()  # so that a failing kernel fails here, and not in a capture
-        except errors as error:
+        except COMPILE_ERRORS as error:
             if isinstance(error, torch.OutOfMemoryError) or "CUDA error" in str(error):
                 raise
             raise StartError(
@@ -127,6 +102,7 @@ class CudaDevice:
             ) from error
 
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
+        """Returns a function that repeats `launch` with the same addresses. Raises CaptureFailed."""
         graph = torch.cuda.CUDAGraph()
         try:
             # not torch.cuda.graph, which collects garbage and empties the allocator's cache before each of many graphs
@@ -143,9 +119,11 @@ class CudaDevice:
         return graph.replay
 
     def synchronize(self) -> None:
+        """Waits until everything begun within `entered` is done; other threads can run in the meantime."""
         torch.cuda.current_stream().synchronize()
 
     def release(self) -> None:
+        """Returns the memory of freed tensors to the device."""
         torch.cuda.empty_cache()
 
 

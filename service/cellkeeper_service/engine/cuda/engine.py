@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cellkeeper_service.domain.engine import Array, Computed, EngineLost, Rows
 from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.engine.arena import FLOAT_BYTES
 from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle
@@ -20,13 +21,12 @@ from cellkeeper_service.model.config import Config, RecurrentConfig
 from .accuracy import relative_error
 from .buckets import Bucket, Layout, shapes, sliced
 from .cells import KernelCells
-from .device import CaptureFailed, Device, OutOfDeviceMemory
+from .device import CaptureFailed, CudaDevice, OutOfDeviceMemory
 from .staging import SliceViews, Staging
 
 log = logging.getLogger(__name__)
 
 STATE_COPY_BYTES = 32 * 1024 * 1024  # of states in one transfer, to bound the pinned memory
-FLOAT_BYTES = 4
 ROW_NUMBER_BYTES = 8
 
 
@@ -53,7 +53,7 @@ class CudaEngine:
     name = "cuda"
     one_session_a_call = False
 
-    def __init__(self, bundle: Bundle, max_batch: int, device: Device, precision: Precision = "fp32") -> None:
+    def __init__(self, bundle: Bundle, max_batch: int, device: CudaDevice, precision: Precision = "fp32") -> None:
         if not isinstance(bundle.config, RecurrentConfig):
             raise StartError(f"{bundle.path}: ONNX graphs run on onnxruntime, not on {device.name}")
         device.check_precision(precision)

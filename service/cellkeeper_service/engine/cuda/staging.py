@@ -9,7 +9,7 @@ from torch import Tensor
 from cellkeeper_service.domain.engine import Array
 
 from .buckets import Layout
-from .device import Device
+from .device import CudaDevice
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class SliceViews:
 class Staging:
     """The buffers of one call at a time. up, down: uint8, at least as large as `grow` was last told."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: CudaDevice) -> None:
         self._device = device
         self._first_slices: dict[Layout, SliceViews] = {}
         self.up: Tensor = device.pinned(0)

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.engine.arena import Floats
 from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.model.config import Dense, Features, RecurrentConfig
 
 from .tiles import Tile, tile_of
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
