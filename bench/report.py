@@ -37,7 +37,7 @@ def main() -> None:
     for scenario, model in scenarios:
         chosen = [case for case in cases if (case["scenario"], case["load"]["model"]) == (scenario, model)]
         if len(chosen) > 1:
-            name = f"bench-{scenario}-{model}".replace(" ", "-").replace("%", "")
+            name = f"bench-{scenario}-{model}".translate({ord(" "): "-", ord("/"): "-", ord("%"): None})
             bars(chosen, f"{scenario}, LSTM {model}", options.out / f"{name}.png")
     curves(cases, options.out / "bench-latency.png")
 
@@ -65,7 +65,8 @@ def bars(cases: list[dict[str, Any]], title: str, path: Path) -> None:
 
     For open loops, whose rates were given, it draws the p50 in milliseconds.
     """
-    field, label = ("p50_ms", "p50, ms") if cases[0]["load"]["rate"] else ("steps_per_second", "steps a second")
+    is_open = cases[0]["scenario"].startswith("open ")
+    field, label = ("p50_ms", "p50, ms") if is_open else ("steps_per_second", "steps a second")
     figure, axes = plt.subplots(figsize=(7, 0.9 + 0.38 * len(cases)), layout="constrained")
     names = [case["contender"] for case in cases][::-1]
     values = [median(case, field) for case in cases][::-1]
