@@ -84,7 +84,7 @@ class Sockets:
             WATCH.path,
             list(WATCH.query),
             socket,
-            lambda: watch_asked(Asked(call.path, call.query), self._catalog),
+            lambda: watch_asked(Asked(self._catalog, call.path, call.query)),
         )
         return await self._serve(call, WATCH.rpc, Watch, partial(_send, socket))
 
