@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, TypeVar
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
@@ -16,11 +16,14 @@ from . import generations, model_changed, reading
 from .answering import Answering, Call, admitted, answering, checked
 from .call_context import CallContext
 from .caller import Caller
+from .catalog import Catalog
 from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
 from .steps import read_step, write_step
 from .stream import Stream
 from .waiting import Maker, replies_to, reply_to
+
+Message = TypeVar("Message")
 
 
 class Servicer(Answering):
@@ -82,28 +85,23 @@ class Servicer(Answering):
 
     @answering
     async def Reset(self, request: pb.ResetRequest, call: Call) -> pb.SessionResults:
-        makers = generations.read_resets(request, call.catalog, call.deadline)
-        return await self._change(makers, call)
+        return await self._change(generations.read_resets, request, call)
 
     @answering
     async def SetState(self, request: pb.SetStateRequest, call: Call) -> pb.SessionResults:
-        makers = generations.read_set_states(request, call.catalog, call.deadline)
-        return await self._change(makers, call)
+        return await self._change(generations.read_set_states, request, call)
 
     @answering
     async def CarryOver(self, request: pb.CarryOverRequest, call: Call) -> pb.SessionResults:
-        makers = generations.read_carry_overs(request, call.catalog, call.deadline)
-        return await self._change(makers, call)
+        return await self._change(generations.read_carry_overs, request, call)
 
     @answering
     async def Fork(self, request: pb.ForkRequest, call: Call) -> pb.SessionResults:
-        makers = generations.read_forks(request, call.catalog, call.deadline)
-        return await self._change(makers, call)
+        return await self._change(generations.read_forks, request, call)
 
     @answering
     async def Delete(self, request: pb.DeleteRequest, call: Call) -> pb.SessionResults:
-        makers = generations.read_deletes(request, call.catalog, call.deadline)
-        results = await self._change(makers, call)
+        results = await self._change(generations.read_deletes, request, call)
         model, _ = call.catalog.find(request.model)
         for item, result in zip(request.items, results.results, strict=True):
             if result.deleted:
@@ -168,7 +166,10 @@ class Servicer(Answering):
             makers[index] = why
         return await self._results(makers, call)
 
-    async def _change(self, makers: list[Maker], call: Call) -> pb.SessionResults:
+    async def _change(
+        self, read: Callable[[Message, Catalog, float], list[Maker]], request: Message, call: Call
+    ) -> pb.SessionResults:
+        makers = read(request, call.catalog, call.deadline)
         return generations.write_results(await self._results(makers, call))
 
     async def _results(self, makers: list[Maker], call: Call) -> list[Any]:
