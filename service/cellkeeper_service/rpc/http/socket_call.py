@@ -18,7 +18,7 @@ from .asked import Asked
 from .call import HttpCall
 from .fields import MOST, Fields, text
 from .json_text import read_json, shown, write_json
-from .routes import FRAMES, Socket
+from .routes import FRAMES, STREAM, WATCH, Socket
 from .step_socket import Opened, Unfit, read_frame, write_reply
 from .watch import watch_asked
 
@@ -42,9 +42,11 @@ def _identity(value: Any) -> str | int | float:
 class SocketCall(HttpCall):
     """A socket of JSON messages."""
 
-    def __init__(self, request: web.Request, route: Socket, socket: web.WebSocketResponse, catalog: Catalog) -> None:
+    route: Socket
+
+    def __init__(self, request: web.Request, socket: web.WebSocketResponse, catalog: Catalog) -> None:
         """catalog: with the limits for JSON replies."""
-        super().__init__(request, route.path, list(route.query))
+        super().__init__(request, self.route.path, list(self.route.query))
         self.socket = socket
         self._catalog = catalog
 
@@ -65,6 +67,7 @@ class SocketCall(HttpCall):
 class WatchCall(SocketCall):
     """A socket whose client sends nothing after opening it, which stands for the first message."""
 
+    route = WATCH
     _has_begun = False
 
     async def read(self) -> Any:
@@ -83,9 +86,11 @@ class StepCall(SocketCall):
     room.
     """
 
-    def __init__(self, request: web.Request, route: Socket, socket: web.WebSocketResponse, catalog: Catalog) -> None:
+    route = STREAM
+
+    def __init__(self, request: web.Request, socket: web.WebSocketResponse, catalog: Catalog) -> None:
         """See SocketCall."""
-        super().__init__(request, route, socket, catalog)
+        super().__init__(request, socket, catalog)
         self._place: dict[str, str] = {}  # the names in the path, once it was read
         self._room = asyncio.Semaphore(catalog.limits.max_stream_frames)
         self._count = 0
@@ -135,6 +140,8 @@ class FrameCall(HttpCall):
     callers are refused with the handshake's status, and none of their frames is read.
     """
 
+    route = FRAMES
+
     def __init__(
         self,
         request: web.Request,
@@ -143,7 +150,7 @@ class FrameCall(HttpCall):
         encode: Callable[[Any], bytes],
     ) -> None:
         """decode: from a message's bytes to the frame, or to Malformed. encode: from a reply to its bytes."""
-        super().__init__(request, FRAMES.path, list(FRAMES.query))
+        super().__init__(request, self.route.path, list(self.route.query))
         self.socket = socket
         self._decode = decode
         self._encode = encode

@@ -18,7 +18,6 @@ from cellkeeper_service.rpc.stream import Stream
 
 from .call import Ended
 from .handshake import unopened_socket
-from .routes import FRAMES, STREAM, WATCH
 from .servicer import HttpServicer
 from .socket_call import FrameCall, SocketCall, StepCall, WatchCall, send_json
 from .step_socket import StepSocket
@@ -49,18 +48,16 @@ class Sockets:
 
     async def step(self, request: web.Request) -> web.StreamResponse:
         """Serves STREAM, from its opening to its end."""
-        call = StepCall(request, STREAM, await self._open(request), self._catalog)
-        return await self._serve(call, STREAM.rpc, StepSocket)
+        return await self._serve(StepCall(request, await self._open(request), self._catalog), StepSocket)
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
         """Serves WATCH, from its opening to its end."""
-        call = WatchCall(request, WATCH, await self._open(request), self._catalog)
-        return await self._serve(call, WATCH.rpc, Watch)
+        return await self._serve(WatchCall(request, await self._open(request), self._catalog), Watch)
 
     async def frames(self, request: web.Request) -> web.StreamResponse:
         """Serves FRAMES, from its opening to its end."""
         socket = unopened_socket(request, self._max_frame_bytes)
-        return await self._serve(FrameCall(request, socket, self._decode, self._encode), FRAMES.rpc, Stream)
+        return await self._serve(FrameCall(request, socket, self._decode, self._encode), Stream)
 
     async def _open(self, request: web.Request) -> web.WebSocketResponse:
         """Opens the socket. Raises a Rejection if the request is not a valid handshake.
@@ -72,9 +69,7 @@ class Sockets:
         await socket.prepare(request)
         return socket
 
-    async def _serve(
-        self, call: SocketCall | FrameCall, rpc: str, kind: type[Stream] | type[Watch]
-    ) -> web.StreamResponse:
+    async def _serve(self, call: SocketCall | FrameCall, kind: type[Stream] | type[Watch]) -> web.StreamResponse:
         """Serves the call as a stream of that kind, and closes the socket.
 
         Raises Ended, or a Rejection, if the socket was never opened.
@@ -85,7 +80,7 @@ class Sockets:
             return kind(caller, self._servicer.core, self._servicer.meter, latest)
 
         try:
-            replies: AsyncGenerator[list[Any], None] = self._servicer.streams.serve(rpc, call, make)
+            replies: AsyncGenerator[list[Any], None] = self._servicer.streams.serve(call.route.rpc, call, make)
             async with aclosing(replies):
                 async for ready in replies:
                     for reply in ready:
