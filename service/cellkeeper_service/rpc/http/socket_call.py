@@ -68,11 +68,11 @@ class WatchCall(SocketCall):
     """A socket whose client sends nothing after opening it, which stands for the first message."""
 
     route = WATCH
-    _has_begun = False
+    _started = False
 
     async def read(self) -> Any:
-        if not self._has_begun:
-            self._has_begun = True
+        if not self._started:
+            self._started = True
             return watch_asked(Asked(self._catalog, self.path, self.query))
         if await self._text() is None:
             return EOF
