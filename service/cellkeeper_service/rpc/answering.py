@@ -47,6 +47,11 @@ class Answering:
         self.unread = unread
         self.streams = streams
 
+    @property
+    def parts(self) -> tuple[Authenticator, CoreLoop, Meter, Unread, OpenStreams]:
+        """What it was made of, for another servicer of the same core."""
+        return self.authenticator, self.core, self.meter, self.unread, self.streams
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -10,7 +10,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.errors import Rejection, invalid
 from cellkeeper_service.rpc import reading
-from cellkeeper_service.rpc.answering import Call, answering
+from cellkeeper_service.rpc.answering import Answering, Call, answering
 from cellkeeper_service.rpc.servicer import Servicer
 
 from . import replies
@@ -59,9 +59,12 @@ class About:
 
 
 class HttpServicer(Servicer):
-    """The handlers of HTTP requests. about: must be set before the first one."""
+    """The handlers of HTTP requests."""
 
-    about: About
+    def __init__(self, beside: Answering, about: About) -> None:
+        """beside: a servicer of the same core."""
+        super().__init__(*beside.parts)
+        self.about = about
 
     @answering
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> dict[str, Any]:  # type: ignore[override]
