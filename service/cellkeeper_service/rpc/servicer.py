@@ -12,7 +12,7 @@ from cellkeeper_service.core.generation_requests import OpenReply
 from cellkeeper_service.core.requests import GetState
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
-from . import generations, model_changed, reading
+from . import generations, reading
 from .answering import Answering, Call, admitted, answering, checked
 from .call_context import CallContext
 from .caller import Caller
@@ -41,7 +41,7 @@ class Servicer(Answering):
         try:
             maker = read_step(request, call.catalog, call.deadline)
         except Rejection as refused:
-            raise (await self._reasons(refused, request.model, [request.session], call))[0] from None
+            raise (await self.reasons(refused, request.model, [request.session], call))[0] from None
         return write_step(checked(await reply_to(self.core, maker)))
 
     @admitted
@@ -50,7 +50,7 @@ class Servicer(Answering):
         try:
             frame = read_frame(request, call.catalog, latest=call.deadline, needs_positions=False)
         except Rejection as refused:
-            reasons = await self._reasons(refused, request.model, request.sessions, call)
+            reasons = await self.reasons(refused, request.model, request.sessions, call)
             if set(reasons) <= {refused}:
                 raise
             return refused_items(request.frame_id, reasons, self.meter)
@@ -151,17 +151,13 @@ class Servicer(Answering):
     async def GetModel(self, request: pb.GetModelRequest, call: Call) -> pb.ModelInfo:
         return reading.model_info(call.catalog.version(request.model, request.fingerprint), call.catalog.limits)
 
-    async def _reasons(self, refused: Rejection, model: str, sessions: Sequence[str], call: Call) -> list[Rejection]:
-        """Returns the reason for the refusal, one for each session."""
-        return await model_changed.reasons(refused, self.core, call.catalog, model, sessions, call.deadline)
-
     async def _open(
         self, model: str, items: Sequence[generations.OpenFields], call: Call, *, alone: bool = False
     ) -> list[OpenReply | Rejection]:
         """Returns one result for each item. alone: see generations.read_opens."""
         makers = generations.read_opens(model, items, call.catalog, call.deadline, alone=alone)
         refused = {index: maker for index, maker in enumerate(makers) if isinstance(maker, Rejection)}
-        asked = [self._reasons(why, model, [items[index].session], call) for index, why in refused.items()]
+        asked = [self.reasons(why, model, [items[index].session], call) for index, why in refused.items()]
         for index, (why,) in zip(refused, await asyncio.gather(*asked), strict=True):
             makers[index] = why
         return await self._results(makers, call)

@@ -110,6 +110,6 @@ def raw(value: str, field: str, count: int) -> bytes:
     return found
 
 
-def query(values: Mapping[str, str], name: str) -> int:
-    """Reads a whole number from the query; 0 if it is missing."""
-    return integer(values[name], name, 2**32) if name in values else 0
+def query(values: Mapping[str, str], name: str, default: int = 0) -> int:
+    """Reads a whole number from the query."""
+    return integer(values[name], name, 2**32) if name in values else default

@@ -123,7 +123,7 @@ class HttpServicer(Servicer):
 def log_asked(asked: Asked) -> LogAsked:
     names = [name for name in asked.query.get("outputs", "").split(",") if name]
     most = most_steps(asked.catalog, asked.spec, names)
-    steps = number(asked.query, "steps") if "steps" in asked.query else min(DEFAULT_LOG_STEPS, most)
+    steps = number(asked.query, "steps", min(DEFAULT_LOG_STEPS, most))
     if not 1 <= steps <= most:
         raise invalid("steps", steps, f"1 to {most}")
     return LogAsked(asked.model, asked.session, steps, names)

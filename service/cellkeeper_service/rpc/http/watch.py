@@ -50,7 +50,7 @@ class WatchAsked:
 def watch_asked(asked: Asked) -> WatchAsked:
     """Reads the query of a watch. Raises a Rejection."""
     query, catalog = asked.query, asked.catalog
-    hz = fields.query(query, "hz") if "hz" in query else DEFAULT_HZ
+    hz = fields.query(query, "hz", DEFAULT_HZ)
     if not 1 <= hz <= MAX_HZ:
         raise invalid("hz", hz, f"1 to {MAX_HZ}")
     if (states := query.get("states", "true")) not in ("true", "false"):

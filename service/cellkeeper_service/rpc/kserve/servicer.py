@@ -10,7 +10,6 @@ import grpc
 from cellkeeper_proto.kserve import inference_pb2 as pb
 
 from cellkeeper_service.errors import Rejection
-from cellkeeper_service.rpc import model_changed
 from cellkeeper_service.rpc.answering import Answering, Call, Decided, admitted, answering
 from cellkeeper_service.rpc.call_context import CallContext
 from cellkeeper_service.rpc.caller import Caller
@@ -133,10 +132,7 @@ class KServeServicer(Answering):
         try:
             asked = read_infer(request, call.catalog, self._service)
         except Rejection as refused:
-            sessions = session_asked(request)
-            reasons = await model_changed.reasons(
-                refused, self.core, call.catalog, request.model_name, sessions, call.deadline
-            )
+            reasons = await self.reasons(refused, request.model_name, session_asked(request), call)
             raise (reasons[0] if reasons else refused) from None
         until = asked.until(came, call.deadline)
         reply = await reply_to(self.core, lambda done: asked.step(until, done))
