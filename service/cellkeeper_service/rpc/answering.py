@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.errors import Reason, Rejection, internal_error
 
+from . import model_changed
 from .authenticator import Authenticator
 from .call_context import EOF, CallContext
 from .caller import Caller
@@ -46,6 +47,15 @@ class Answering:
         self.meter = meter
         self.unread = unread
         self.streams = streams
+
+    @property
+    def parts(self) -> tuple[Authenticator, CoreLoop, Meter, Unread, OpenStreams]:
+        """What it was made of, for another servicer of the same core."""
+        return self.authenticator, self.core, self.meter, self.unread, self.streams
+
+    async def reasons(self, refused: Rejection, model: str, sessions: Sequence[str], call: Call) -> list[Rejection]:
+        """Returns the reason for the refusal, one for each session: see model_changed.ask."""
+        return await model_changed.reasons(refused, self.core, call.catalog, model, sessions, call.deadline)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,9 +81,8 @@ class RpcServer:
             options.append(("grpc.http.overload_protection", 0))  # it refuses what clients rightly count as free
         self._contracts = contracts
         self._streams = streams
-        self._share_port = transport.share_port
+        self._transport = transport
         self._closing: asyncio.Task[None] | None = None
-        self._certificates = transport.certificates
         self._public = Public()
         every = {**methods, **self._public.health_methods()}
         if transport.reflection:
@@ -93,12 +92,13 @@ class RpcServer:
     async def start(self, address: str) -> int:
         """Listens, begins to serve, and returns the port. Raises StartError."""
         host, _, asked = address.rpartition(":")
-        if not self._share_port:
+        if not self._transport.share_port:
             try:
                 check_free(host.strip("[]"), int(asked))  # gRPC would report it too, but in its own log lines
             except OSError as error:
                 raise StartError(f"cannot listen on {address} ({error}); choose another with --listen") from error
-        port = self._listener.listen(address, None if self._certificates is None else self._certificates.credentials())
+        certificates = self._transport.certificates
+        port = self._listener.listen(address, None if certificates is None else certificates.credentials())
         if port == 0:
             raise StartError(f"cannot listen on {address}: is the port taken? choose another with --listen")
         self._listener.start()

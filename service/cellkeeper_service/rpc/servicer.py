@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, TypeVar
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
@@ -12,15 +12,18 @@ from cellkeeper_service.core.generation_requests import OpenReply
 from cellkeeper_service.core.requests import GetState
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
-from . import generations, model_changed, reading
+from . import generations, reading
 from .answering import Answering, Call, admitted, answering, checked
 from .call_context import CallContext
 from .caller import Caller
+from .catalog import Catalog
 from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
 from .steps import read_step, write_step
 from .stream import Stream
 from .waiting import Maker, replies_to, reply_to
+
+Message = TypeVar("Message")
 
 
 class Servicer(Answering):
@@ -38,7 +41,7 @@ class Servicer(Answering):
         try:
             maker = read_step(request, call.catalog, call.deadline)
         except Rejection as refused:
-            raise (await self._reasons(refused, request.model, [request.session], call))[0] from None
+            raise (await self.reasons(refused, request.model, [request.session], call))[0] from None
         return write_step(checked(await reply_to(self.core, maker)))
 
     @admitted
@@ -47,7 +50,7 @@ class Servicer(Answering):
         try:
             frame = read_frame(request, call.catalog, latest=call.deadline, needs_positions=False)
         except Rejection as refused:
-            reasons = await self._reasons(refused, request.model, request.sessions, call)
+            reasons = await self.reasons(refused, request.model, request.sessions, call)
             if set(reasons) <= {refused}:
                 raise
             return refused_items(request.frame_id, reasons, self.meter)
@@ -82,28 +85,23 @@ class Servicer(Answering):
 
     @answering
     async def Reset(self, request: pb.ResetRequest, call: Call) -> pb.SessionResults:
-        makers = generations.read_resets(request, call.catalog, call.deadline)
-        return await self._change(makers, call)
+        return await self._change(generations.read_resets, request, call)
 
     @answering
     async def SetState(self, request: pb.SetStateRequest, call: Call) -> pb.SessionResults:
-        makers = generations.read_set_states(request, call.catalog, call.deadline)
-        return await self._change(makers, call)
+        return await self._change(generations.read_set_states, request, call)
 
     @answering
     async def CarryOver(self, request: pb.CarryOverRequest, call: Call) -> pb.SessionResults:
-        makers = generations.read_carry_overs(request, call.catalog, call.deadline)
-        return await self._change(makers, call)
+        return await self._change(generations.read_carry_overs, request, call)
 
     @answering
     async def Fork(self, request: pb.ForkRequest, call: Call) -> pb.SessionResults:
-        makers = generations.read_forks(request, call.catalog, call.deadline)
-        return await self._change(makers, call)
+        return await self._change(generations.read_forks, request, call)
 
     @answering
     async def Delete(self, request: pb.DeleteRequest, call: Call) -> pb.SessionResults:
-        makers = generations.read_deletes(request, call.catalog, call.deadline)
-        results = await self._change(makers, call)
+        results = await self._change(generations.read_deletes, request, call)
         model, _ = call.catalog.find(request.model)
         for item, result in zip(request.items, results.results, strict=True):
             if result.deleted:
@@ -153,22 +151,21 @@ class Servicer(Answering):
     async def GetModel(self, request: pb.GetModelRequest, call: Call) -> pb.ModelInfo:
         return reading.model_info(call.catalog.version(request.model, request.fingerprint), call.catalog.limits)
 
-    async def _reasons(self, refused: Rejection, model: str, sessions: Sequence[str], call: Call) -> list[Rejection]:
-        """Returns the reason for the refusal, one for each session."""
-        return await model_changed.reasons(refused, self.core, call.catalog, model, sessions, call.deadline)
-
     async def _open(
         self, model: str, items: Sequence[generations.OpenFields], call: Call, *, alone: bool = False
     ) -> list[OpenReply | Rejection]:
         """Returns one result for each item. alone: see generations.read_opens."""
         makers = generations.read_opens(model, items, call.catalog, call.deadline, alone=alone)
         refused = {index: maker for index, maker in enumerate(makers) if isinstance(maker, Rejection)}
-        asked = [self._reasons(why, model, [items[index].session], call) for index, why in refused.items()]
+        asked = [self.reasons(why, model, [items[index].session], call) for index, why in refused.items()]
         for index, (why,) in zip(refused, await asyncio.gather(*asked), strict=True):
             makers[index] = why
         return await self._results(makers, call)
 
-    async def _change(self, makers: list[Maker], call: Call) -> pb.SessionResults:
+    async def _change(
+        self, read: Callable[[Message, Catalog, float], list[Maker]], request: Message, call: Call
+    ) -> pb.SessionResults:
+        makers = read(request, call.catalog, call.deadline)
         return generations.write_results(await self._results(makers, call))
 
     async def _results(self, makers: list[Maker], call: Call) -> list[Any]:

@@ -177,15 +177,15 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
     streams = OpenStreams(authenticator, counted, unread, half_sent)
-    served = methods(Servicer(authenticator, loop, counted, unread, streams), wire)
+    servicer = Servicer(authenticator, loop, counted, unread, streams)
+    served = methods(servicer, wire)
     contracts = [CONTRACT]
     if settings.kserve == "on":
-        served |= kserve_methods(settings, prepared, authenticator, loop, unread, streams)
+        served |= kserve_methods(settings, prepared, servicer)
         contracts.append(kserve_contract())
     front = None
     if settings.http_listen:
-        parts = authenticator, loop, meter, unread, streams, prepared.certificates
-        front = make_front(settings, own_version(), models, wire, *parts)
+        front = make_front(settings, own_version(), models, wire, servicer, meter, prepared.certificates)
     server = RpcServer(prepared.tracing.traced(served), contracts, streams, transport)
     reloader = make_reloader(settings, models, prepared.costs, meter)
 
@@ -243,26 +243,18 @@ async def _drain(loop: CoreLoop, server: RpcServer, grace_seconds: float) -> Non
     await server.stop(1.0)
 
 
-def kserve_methods(
-    settings: Settings,
-    prepared: Prepared,
-    authenticator: Authenticator,
-    loop: CoreLoop,
-    unread: Unread,
-    streams: OpenStreams,
-) -> dict[str, Method]:
-    """Returns the RPCs of KServe's protocol by their paths."""
+def kserve_methods(settings: Settings, prepared: Prepared, beside: Servicer) -> dict[str, Method]:
+    """Returns the RPCs of KServe's protocol by their paths. beside: a servicer of the same core."""
     models, meter = prepared.models, prepared.meter
     longest_ms = settings.max_ttl_ms or settings.kserve_end_ttl_ms
     service = Service(prepared.names, min(settings.kserve_end_ttl_ms, longest_ms))
 
     async def why_not_ready() -> str:
-        return ENDING if prepared.readiness.ending else await loop.store_calls.reach()
+        return ENDING if prepared.readiness.ending else await beside.core.store_calls.reach()
 
     about = About(own_version(), session_limits(settings).default_ttl_ms, why_not_ready)
     statistics = Statistics(list(models), meter.engine_calls)
-    servicer = KServeServicer(authenticator, loop, GuardedMeter(meter), unread, streams, service, statistics, about)
-    return servicer.methods(wire_limits(settings))
+    return KServeServicer(beside, service, statistics, about).methods(wire_limits(settings))
 
 
 def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cellkeeper_service.address import address_text
-from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Models
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.metrics import PrometheusMeter, Recent
-from cellkeeper_service.rpc.authenticator import Authenticator
+from cellkeeper_service.rpc.answering import Answering
 from cellkeeper_service.rpc.catalog import MAX_PAGE_SIZE, WireLimits
-from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.tls import Certificates
-from cellkeeper_service.rpc.unread import Unread
 from cellkeeper_service.server.config import Settings, split_address
 
 if TYPE_CHECKING:
@@ -37,14 +34,11 @@ def make_front(
     version: str,
     models: Mapping[str, Models],
     wire: WireLimits,
-    authenticator: Authenticator,
-    core: CoreLoop,
+    beside: Answering,
     meter: PrometheusMeter,
-    unread: Unread,
-    streams: OpenStreams,
     certificates: Certificates | None,
 ) -> HttpFront:
-    """Returns the HTTP front, for the running event loop."""
+    """Returns the HTTP front, for the running event loop. beside: a servicer of the same core."""
     from cellkeeper_service.rpc.http.front import FrontLimits, HttpFront
     from cellkeeper_service.rpc.http.guard import Guard
     from cellkeeper_service.rpc.http.servicer import About, HttpServicer
@@ -62,10 +56,8 @@ def make_front(
         "max_watch_hz": MAX_HZ,
         "default_timeout_ms": wire.default_timeout_ms,
     }
-    servicer = HttpServicer(authenticator, core, meter, unread, streams)
-    store = core.store_calls.store.name
-    asks = not authenticator.is_open
-    servicer.about = About(version, store, asks, told, recent, time.monotonic())
+    store, asks = beside.core.store_calls.store.name, not beside.authenticator.is_open
+    servicer = HttpServicer(beside, About(version, store, asks, told, recent, time.monotonic()))
     host, _ = split_address(settings.http_listen, "--http-listen")
     guard = Guard(host, checks_host=not settings.tokens and not settings.tls_client_ca)
     return HttpFront(servicer, models, wire, limits, guard, meter, certificates)

@@ -171,7 +171,7 @@ async def test_a_client_that_is_gone_before_the_handshake_has_sent_nothing() -> 
     async def handler(request: web.Request) -> web.StreamResponse:
         if request.transport is not None:
             request.transport.close()
-        read.append(await FrameCall(request, "/v1/frames", web.WebSocketResponse(), bytes).read())
+        read.append(await FrameCall(request, web.WebSocketResponse(), bytes, bytes).read())
         return web.Response()
 
     app = web.Application()

@@ -14,7 +14,7 @@ import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.access.grant import ANYBODY
 from cellkeeper_service.domain.meter import Meter
-from cellkeeper_service.errors import Rejection
+from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.frame_replies import FrameReplies
@@ -99,6 +99,21 @@ def test_frames_that_end_badly_just_before_the_server_stops() -> None:
         fixture.stream.finish()
         with pytest.raises(OSError, match="badly"):
             await anext(replies)
+        await fixture.end()
+
+    play(test)
+
+
+def test_a_stream_that_its_client_has_ended_ends_well_although_the_server_stops() -> None:
+    async def test() -> None:
+        fixture = Fixture()
+        replies = fixture.replies(fixture.frames(2))
+        first = await anext(replies)
+        reader = fixture.stream._reader
+        assert reader is not None
+        await asyncio.wait([reader])
+        fixture.stream.finish(Rejection(Reason.DRAINING, "the server is shutting down"))
+        assert [reply.frame_id async for reply in replies] == [1 - first.frame_id]
         await fixture.end()
 
     play(test)

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote_to_bytes
 
+from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import invalid
+from cellkeeper_service.rpc.catalog import Catalog
 
 from .fields import Fields
 from .json_text import read_json, shown
@@ -21,10 +23,15 @@ _NO_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 @dataclass(slots=True)
 class Asked:
-    """The parts of a request. path: by the names in the route's template. query: by name, without `timeout_ms`."""
+    """The parts of a request.
 
-    path: Mapping[str, str] = field(default_factory=dict)
-    query: Mapping[str, str] = field(default_factory=dict)
+    catalog: with the limits for JSON replies. path: by the names in the route's template. query: by name, without
+    `timeout_ms`.
+    """
+
+    catalog: Catalog
+    path: Mapping[str, str]
+    query: Mapping[str, str]
     body: Fields = field(default_factory=lambda: Fields({}))
 
     @property
@@ -34,6 +41,11 @@ class Asked:
     @property
     def session(self) -> str:
         return self.path["session"]
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The spec of the model in the path. Raises a Rejection."""
+        return self.catalog.spec(self.catalog.find(self.model)[0])
 
 
 def read_path(template: str, raw: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Any, NoReturn
 
@@ -19,13 +19,12 @@ from cellkeeper_service.rpc.catalog import Catalog
 
 from . import fields, replies
 from .asked import TIMEOUT, Asked, read_body, read_path, read_query
+from .routes import Route
 
 JSON_TYPE, UTF_8, CHUNKED = "application/json", "utf-8", "chunked"
 PROTOCOL = "cellkeeper.v1"
 BEARER_PROTOCOL = "cellkeeper.bearer."
 """A browser cannot set the headers of a WebSocket, so its token is a second subprotocol, in base64url."""
-
-Reader = Callable[[Asked, Catalog], Any]
 
 
 class Ended(Exception):
@@ -122,23 +121,26 @@ class JsonCall(HttpCall):
     def __init__(
         self,
         request: web.Request,
-        template: str,
-        names: Sequence[str],
-        read: Callable[[Asked], Any],
+        route: Route,
+        catalog: Catalog,
         most_bytes: int,
     ) -> None:
-        """read: builds the handler's message. most_bytes: of the body."""
-        super().__init__(request, template, [*names, TIMEOUT])
-        self._read = read
+        """catalog: with the limits for JSON replies. most_bytes: of the body."""
+        super().__init__(request, route.path, [*route.query, TIMEOUT])
+        self._route = route
+        self._catalog = catalog
         self._most = most_bytes
 
     async def read(self) -> Any:
         try:
-            body = await self._body()
+            data = await self._body()
         except ConnectionError:  # the client has gone
             return EOF
         query = {name: value for name, value in self.query.items() if name != TIMEOUT}
-        return self._read(Asked(self.path, query, read_body(body)))
+        asked = Asked(self._catalog, self.path, query, read_body(data))
+        message = self._route.read(asked)
+        asked.body.end()
+        return message
 
     async def _body(self) -> bytes:
         request = self.request

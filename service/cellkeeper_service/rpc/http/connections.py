@@ -49,12 +49,8 @@ class NoRequests(logging.Filter):
         return log.isEnabledFor(logging.INFO) and self._rate.admit("bytes") is not None
 
 
-def quiet_logger() -> logging.Logger:
-    """Returns the logger for aiohttp's server."""
-    made = logging.getLogger(f"{__name__}.aiohttp")
-    if not made.filters:
-        made.addFilter(NoRequests())
-    return made
+_of_aiohttp = logging.getLogger(f"{__name__}.aiohttp")
+_of_aiohttp.addFilter(NoRequests())
 
 
 class Connections:
@@ -108,7 +104,7 @@ class Connections:
         return _Connection(
             server,
             loop=asyncio.get_running_loop(),
-            logger=quiet_logger(),
+            logger=_of_aiohttp,
             access_log=None,  # type: ignore[arg-type]  # it would contain session ids
             keepalive_timeout=self._patience_seconds,
             lingering_time=1.0,

@@ -65,7 +65,12 @@ class Fields:
         return self.raw("request_id", 16) if self.has("request_id") else os.urandom(16)
 
     def position(self, field: str) -> pb.Position:
-        return position(self.value(field, "a position"), self.name(field))
+        fields = Fields(self.value(field, "a position"), f"{self.name(field)}.")
+        found = pb.Position(
+            generation=fields.raw("generation", 16), step=fields.integer("step"), head=fields.raw("head", 8)
+        )
+        fields.end()
+        return found
 
     def end(self) -> None:
         """Raises a Rejection if unknown fields are left."""
@@ -105,15 +110,6 @@ def raw(value: str, field: str, count: int) -> bytes:
     return found
 
 
-def position(value: Any, field: str) -> pb.Position:
-    fields = Fields(value, f"{field}.")
-    found = pb.Position(
-        generation=fields.raw("generation", 16), step=fields.integer("step"), head=fields.raw("head", 8)
-    )
-    fields.end()
-    return found
-
-
-def query(values: Mapping[str, str], name: str) -> int:
-    """Reads a whole number from the query; 0 if it is missing."""
-    return integer(values[name], name, 2**32) if name in values else 0
+def query(values: Mapping[str, str], name: str, default: int = 0) -> int:
+    """Reads a whole number from the query."""
+    return integer(values[name], name, 2**32) if name in values else default

@@ -19,7 +19,6 @@ from cellkeeper_service.rpc.status import CODES
 from cellkeeper_service.rpc.tls import Certificates
 
 from . import replies
-from .asked import Asked
 from .call import Ended, HttpCall, JsonCall
 from .connections import Connections
 from .console_files import ConsoleFile, read_console
@@ -125,13 +124,8 @@ class HttpFront:
     def _answering(self, route: Route) -> Handler:
         handler: Callable[[HttpCall], Awaitable[Any]] = getattr(self._servicer, route.rpc)
 
-        def read(asked: Asked) -> Any:
-            message = route.read(asked, self._catalog)
-            asked.body.end()
-            return message
-
         async def answer(request: web.Request) -> web.StreamResponse:
-            call = JsonCall(request, route.path, list(route.query), read, self._limits.max_body_bytes)
+            call = JsonCall(request, route, self._catalog, self._limits.max_body_bytes)
             try:
                 reply = await asyncio.wait_for(handler(call), self._seconds(call))
             except asyncio.TimeoutError:

@@ -29,7 +29,7 @@ MAX_NAMES = 64
 GENERATION = "32 hexadecimal digits: the session's generation"
 
 
-def open_session(asked: Asked, catalog: Catalog) -> pb.OpenRequest:
+def open_session(asked: Asked) -> pb.OpenRequest:
     body = asked.body
     request = pb.OpenRequest(model=asked.model, session=asked.session, request_id=body.request_id())
     if body.has("expect"):
@@ -37,54 +37,54 @@ def open_session(asked: Asked, catalog: Catalog) -> pb.OpenRequest:
     if body.has("ttl_ms"):
         request.ttl_ms = body.integer("ttl_ms")
     if body.has("initial_state"):
-        request.initial_state.extend(_states(body, "initial_state", _spec(asked, catalog)))
+        request.initial_state.extend(_states(body, "initial_state", asked.spec))
     return request
 
 
-def step(asked: Asked, catalog: Catalog) -> pb.StepRequest:
-    request = _step(asked, catalog)
+def step(asked: Asked) -> pb.StepRequest:
+    request = _step(asked)
     if asked.body.has("acked"):
         request.acked = asked.body.integer("acked")
     return request
 
 
-def peek(asked: Asked, catalog: Catalog) -> pb.StepRequest:
-    request = _step(asked, catalog)
+def peek(asked: Asked) -> pb.StepRequest:
+    request = _step(asked)
     request.peek = True
     return request
 
 
-def forecast(asked: Asked, catalog: Catalog) -> pb.StepRequest:
-    request, body = _step(asked, catalog), asked.body
+def forecast(asked: Asked) -> pb.StepRequest:
+    request, body = _step(asked), asked.body
     request.peek = True
     request.rollout_steps = body.integer("steps", MAX_UINT32)
-    check_reply(charged_steps(request) + request.rollout_steps, request.outputs, _spec(asked, catalog), catalog)
+    check_reply(charged_steps(request) + request.rollout_steps, request.outputs, asked.spec, asked.catalog)
     if body.has("known"):
-        put_known(request, body.value("known", "numbers"), _spec(asked, catalog), body.name("known"))
+        put_known(request, body.value("known", "numbers"), asked.spec, body.name("known"))
     return request
 
 
-def get_session(asked: Asked, catalog: Catalog) -> pb.GetSessionRequest:
+def get_session(asked: Asked) -> pb.GetSessionRequest:
     return pb.GetSessionRequest(model=asked.model, session=asked.session)
 
 
-def get_state(asked: Asked, catalog: Catalog) -> pb.GetStateRequest:
+def get_state(asked: Asked) -> pb.GetStateRequest:
     return pb.GetStateRequest(model=asked.model, session=asked.session)
 
 
-def set_state(asked: Asked, catalog: Catalog) -> pb.SetStateRequest:
+def set_state(asked: Asked) -> pb.SetStateRequest:
     body = asked.body
     item = pb.SetStateRequest.Item(
         session=asked.session,
         generation=body.raw("generation", 16),
         request_id=body.request_id(),
         step=body.integer("step"),
-        state=_states(body, "states", _spec(asked, catalog)),
+        state=_states(body, "states", asked.spec),
     )
     return pb.SetStateRequest(model=asked.model, items=[item])
 
 
-def reset(asked: Asked, catalog: Catalog) -> pb.ResetRequest:
+def reset(asked: Asked) -> pb.ResetRequest:
     body = asked.body
     item = pb.ResetRequest.Item(
         session=asked.session, generation=body.raw("generation", 16), request_id=body.request_id()
@@ -92,7 +92,7 @@ def reset(asked: Asked, catalog: Catalog) -> pb.ResetRequest:
     return pb.ResetRequest(model=asked.model, items=[item])
 
 
-def fork(asked: Asked, catalog: Catalog) -> pb.ForkRequest:
+def fork(asked: Asked) -> pb.ForkRequest:
     body = asked.body
     item = pb.ForkRequest.Item(source=asked.session, target=body.text("target"), request_id=body.request_id())
     if body.has("position"):
@@ -100,7 +100,7 @@ def fork(asked: Asked, catalog: Catalog) -> pb.ForkRequest:
     return pb.ForkRequest(model=asked.model, items=[item])
 
 
-def delete(asked: Asked, catalog: Catalog) -> pb.DeleteRequest:
+def delete(asked: Asked) -> pb.DeleteRequest:
     if "generation" not in asked.query:
         raise invalid("generation", "nothing", f"{GENERATION}; empty for a session whose record is damaged")
     given = asked.query["generation"]
@@ -110,7 +110,7 @@ def delete(asked: Asked, catalog: Catalog) -> pb.DeleteRequest:
     )
 
 
-def carry_over(asked: Asked, catalog: Catalog) -> pb.CarryOverRequest:
+def carry_over(asked: Asked) -> pb.CarryOverRequest:
     body = asked.body
     request = pb.CarryOverRequest(model=asked.model)
     if body.has("fingerprint"):
@@ -118,13 +118,13 @@ def carry_over(asked: Asked, catalog: Catalog) -> pb.CarryOverRequest:
     items = body.value("items", "a list of objects")
     if type(items) is not list:
         raise invalid("items", shown(items), "a list of objects")
-    spec = _spec(asked, catalog)
-    for at, value in enumerate(items[: catalog.limits.max_frame_items + 1]):  # one too many gets refused for it
+    spec = asked.spec
+    for at, value in enumerate(items[: asked.catalog.limits.max_frame_items + 1]):  # one too many gets refused for it
         request.items.append(_carried(Fields(value, f"items[{at}]."), spec))
     return request
 
 
-def list_sessions(asked: Asked, catalog: Catalog) -> pb.ListSessionsRequest:
+def list_sessions(asked: Asked) -> pb.ListSessionsRequest:
     query = asked.query
     return pb.ListSessionsRequest(
         model=asked.model,
@@ -134,11 +134,11 @@ def list_sessions(asked: Asked, catalog: Catalog) -> pb.ListSessionsRequest:
     )
 
 
-def list_models(asked: Asked, catalog: Catalog) -> pb.ListModelsRequest:
+def list_models(asked: Asked) -> pb.ListModelsRequest:
     return pb.ListModelsRequest()
 
 
-def get_model(asked: Asked, catalog: Catalog) -> pb.GetModelRequest:
+def get_model(asked: Asked) -> pb.GetModelRequest:
     given = asked.query.get("fingerprint", "")
     return pb.GetModelRequest(model=asked.model, fingerprint=fields.raw(given, "fingerprint", 32) if given else b"")
 
@@ -159,19 +159,14 @@ def names(body: Fields, field: str) -> Sequence[str]:
     return [fields.text(name, f"{body.name(field)}[{at}]") for at, name in enumerate(value)]
 
 
-def _spec(asked: Asked, catalog: Catalog) -> ModelSpec:
-    name, _ = catalog.find(asked.model)
-    return catalog.spec(name)
-
-
-def _step(asked: Asked, catalog: Catalog) -> pb.StepRequest:
-    body, spec = asked.body, _spec(asked, catalog)
+def _step(asked: Asked) -> pb.StepRequest:
+    body, spec = asked.body, asked.spec
     request = pb.StepRequest(model=asked.model, session=asked.session)
     put_chunk(request, body.value("inputs", EXPECTED), spec)
     request.outputs.extend(names(body, "outputs"))
     if body.has("position"):
         request.position.CopyFrom(body.position("position"))
-    check_reply(charged_steps(request), request.outputs, spec, catalog)
+    check_reply(charged_steps(request), request.outputs, spec, asked.catalog)
     return request
 
 

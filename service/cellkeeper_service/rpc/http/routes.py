@@ -11,8 +11,6 @@ from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from cellkeeper_service.rpc.catalog import Catalog
-
 from . import replies, requests, servicer
 from .asked import Asked
 
@@ -33,7 +31,7 @@ class Route:
     path: str
     rpc: str
     summary: str
-    read: Callable[[Asked, Catalog], Any]
+    read: Callable[[Asked], Any]
     write: Callable[[Any], dict[str, Any]]
     reply: str
     body: str = ""

@@ -10,8 +10,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.errors import Rejection, invalid
 from cellkeeper_service.rpc import reading
-from cellkeeper_service.rpc.answering import Call, answering
-from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.answering import Answering, Call, answering
 from cellkeeper_service.rpc.servicer import Servicer
 
 from . import replies
@@ -60,9 +59,12 @@ class About:
 
 
 class HttpServicer(Servicer):
-    """The handlers of HTTP requests. about: must be set before the first one."""
+    """The handlers of HTTP requests."""
 
-    about: About
+    def __init__(self, beside: Answering, about: About) -> None:
+        """beside: a servicer of the same core."""
+        super().__init__(*beside.parts)
+        self.about = about
 
     @answering
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> dict[str, Any]:  # type: ignore[override]
@@ -118,15 +120,14 @@ class HttpServicer(Servicer):
         return self.about.recent.shown()
 
 
-def log_asked(asked: Asked, catalog: Catalog) -> LogAsked:
-    name, _ = catalog.find(asked.model)
+def log_asked(asked: Asked) -> LogAsked:
     names = [name for name in asked.query.get("outputs", "").split(",") if name]
-    most = most_steps(catalog, name, names)
-    steps = number(asked.query, "steps") if "steps" in asked.query else min(DEFAULT_LOG_STEPS, most)
+    most = most_steps(asked.catalog, asked.spec, names)
+    steps = number(asked.query, "steps", min(DEFAULT_LOG_STEPS, most))
     if not 1 <= steps <= most:
         raise invalid("steps", steps, f"1 to {most}")
     return LogAsked(asked.model, asked.session, steps, names)
 
 
-def nothing(asked: Asked, catalog: Catalog) -> None:
+def nothing(asked: Asked) -> None:
     """Reads a request whose path says everything."""

@@ -12,6 +12,7 @@ from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.requests import GetState, SessionReply, Step
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record, SessionKey
+from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
 from cellkeeper_service.rpc.answering import checked
 from cellkeeper_service.rpc.caller import Caller
@@ -50,12 +51,11 @@ def first_step(record: Record, most: int, seen: Position | None) -> int:
     return max(first, at.step - most)
 
 
-def most_steps(catalog: Catalog, model: str, outputs: Sequence[str]) -> int:
+def most_steps(catalog: Catalog, spec: ModelSpec, outputs: Sequence[str]) -> int:
     """Returns how many time steps fit into one reply with their inputs and outputs.
 
     Raises a Rejection for unknown outputs. catalog: with the limits for JSON replies.
     """
-    spec = catalog.spec(model)
     wanted, with_state = catalog.wanted(outputs, spec)
     if with_state:
         raise invalid(

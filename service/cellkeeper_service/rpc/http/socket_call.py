@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.errors import Rejection, invalid
 from cellkeeper_service.rpc.call_context import EOF
+from cellkeeper_service.rpc.catalog import Catalog
 
+from .asked import Asked
 from .call import HttpCall
 from .fields import MOST, Fields, text
-from .json_text import read_json, shown
-from .step_socket import Unfit
+from .json_text import read_json, shown, write_json
+from .routes import FRAMES, STREAM, WATCH, Socket
+from .step_socket import Opened, Unfit, read_frame, write_reply
+from .watch import watch_asked
 
 MESSAGE = "message"
 MAX_IDENTITY_BYTES = 256
@@ -35,31 +40,19 @@ def _identity(value: Any) -> str | int | float:
 
 
 class SocketCall(HttpCall):
-    """A socket whose client sends nothing after opening it."""
+    """A socket of JSON messages."""
 
-    def __init__(
-        self,
-        request: web.Request,
-        template: str,
-        names: Sequence[str],
-        socket: web.WebSocketResponse,
-        first: Callable[[], Any],
-    ) -> None:
-        """first: returns the message that the opening stands for. Raises a Rejection."""
-        super().__init__(request, template, names)
+    route: Socket
+
+    def __init__(self, request: web.Request, socket: web.WebSocketResponse, catalog: Catalog) -> None:
+        """catalog: with the limits for JSON replies."""
+        super().__init__(request, self.route.path, list(self.route.query))
         self.socket = socket
-        self._first: Callable[[], Any] | None = first
+        self._catalog = catalog
 
-    async def read(self) -> Any:
-        if self._first is not None:
-            first, self._first = self._first, None
-            return first()
-        return await self._next()
-
-    async def _next(self) -> Any:
-        if await self._text() is None:
-            return EOF
-        raise invalid(MESSAGE, "one", "none: only the server sends here")
+    async def send(self, reply: Any) -> None:
+        """Returns when the reply has left. Raises ConnectionError if the client has gone."""
+        await send_json(self.socket, reply)
 
     async def _text(self) -> str | None:
         """Returns the next message, or None if the client has closed the socket or it broke."""
@@ -71,32 +64,45 @@ class SocketCall(HttpCall):
         return None
 
 
+class WatchCall(SocketCall):
+    """A socket whose client sends nothing after opening it, which stands for the first message."""
+
+    route = WATCH
+    _started = False
+
+    async def read(self) -> Any:
+        if not self._started:
+            self._started = True
+            return watch_asked(Asked(self._catalog, self.path, self.query))
+        if await self._text() is None:
+            return EOF
+        raise invalid(MESSAGE, "one", "none: only the server sends here")
+
+
 class StepCall(SocketCall):
-    """A socket whose client sends steps.
+    """A socket whose client sends steps of one session. Its opening stands for the first message.
 
     Limits the messages that were read and whose replies have not been sent; further ones are not read until there is
     room.
     """
 
-    def __init__(
-        self,
-        request: web.Request,
-        template: str,
-        socket: web.WebSocketResponse,
-        first: Callable[[], Any],
-        read: Callable[[Fields, int], Any],
-        most_unanswered: int,
-    ) -> None:
-        """read: builds the frame with the given number. Raises a Rejection."""
-        super().__init__(request, template, (), socket, first)
-        self._read = read
-        self._room = asyncio.Semaphore(most_unanswered)
+    route = STREAM
+
+    def __init__(self, request: web.Request, socket: web.WebSocketResponse, catalog: Catalog) -> None:
+        """See SocketCall."""
+        super().__init__(request, socket, catalog)
+        self._place: dict[str, str] = {}  # the names in the path, once it was read
+        self._room = asyncio.Semaphore(catalog.limits.max_stream_frames)
         self._count = 0
         self._order: deque[int] = deque()
         self._ids: dict[int, Any] = {}
         self._ready: dict[int, dict[str, Any]] = {}
 
-    async def _next(self) -> Any:
+    async def read(self) -> Any:
+        if not self._place:
+            self._place, _ = self.path, self.query  # raises a Rejection if they cannot be read
+            self._catalog.find(self._place["model"])
+            return Opened()
         await self._room.acquire()
         message = await self._text()
         if message is None:
@@ -108,23 +114,19 @@ class StepCall(SocketCall):
         try:
             if body.has("id"):
                 self._ids[number] = _identity(body.value("id", IDENTITY))
-            return self._read(body, number)
+            return read_frame(body, number, self._place["model"], self._place["session"], self._catalog)
         except Rejection as why:
             return Unfit(number, why)
 
-    def answered(self, number: int, written: dict[str, Any]) -> list[dict[str, Any]]:
-        """Returns the replies that may be sent now. number: of the frame; 0: it answers none, and is sent at once."""
+    async def send(self, reply: pb.StepFrameReply) -> None:
+        """Sends a frame's reply after those to the frames before it; at once if it answers none."""
+        number, written = reply.frame_id, write_reply(reply)
         if number == 0:
-            return [written]
+            await send_json(self.socket, written)
+            return
         self._ready[number] = {"id": self._ids.pop(number), **written} if number in self._ids else written
-        leaving = []
         while self._order and self._order[0] in self._ready:
-            leaving.append(self._ready.pop(self._order.popleft()))
-        return leaving
-
-    def left(self, count: int) -> None:
-        """Records that `count` replies have been sent."""
-        for _ in range(count):
+            await send_json(self.socket, self._ready.pop(self._order.popleft()))
             self._room.release()
 
 
@@ -138,13 +140,20 @@ class FrameCall(HttpCall):
     callers are refused with the handshake's status, and none of their frames is read.
     """
 
+    route = FRAMES
+
     def __init__(
-        self, request: web.Request, template: str, socket: web.WebSocketResponse, decode: Callable[[bytes], Any]
+        self,
+        request: web.Request,
+        socket: web.WebSocketResponse,
+        decode: Callable[[bytes], Any],
+        encode: Callable[[Any], bytes],
     ) -> None:
-        """decode: from a message's bytes to the frame, or to Malformed."""
-        super().__init__(request, template, ())
+        """decode: from a message's bytes to the frame, or to Malformed. encode: from a reply to its bytes."""
+        super().__init__(request, self.route.path, list(self.route.query))
         self.socket = socket
         self._decode = decode
+        self._encode = encode
 
     async def read(self) -> Any:
         socket = self.socket
@@ -159,3 +168,12 @@ class FrameCall(HttpCall):
         if message.type is WSMsgType.TEXT:
             raise invalid("message", "text", "binary: a cellkeeper.v1.StepFrame")
         return EOF  # the client has closed the socket, or it broke
+
+    async def send(self, reply: Any) -> None:
+        """Returns when the reply has left. Raises ConnectionError if the client has gone."""
+        await self.socket.send_bytes(self._encode(reply))
+
+
+async def send_json(socket: web.WebSocketResponse, value: dict[str, Any]) -> None:
+    """Sends the value once there is room. Raises ConnectionError if the client has gone."""
+    await socket.send_str(write_json(value).decode())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import partial
 from typing import Any
 
 from aiohttp import WSCloseCode, web
@@ -17,16 +16,12 @@ from cellkeeper_service.rpc.decoding import decoder
 from cellkeeper_service.rpc.encoding import encoder
 from cellkeeper_service.rpc.stream import Stream
 
-from .asked import Asked
 from .call import Ended
-from .fields import Fields
 from .handshake import unopened_socket
-from .json_text import write_json
-from .routes import FRAMES, STREAM, WATCH
 from .servicer import HttpServicer
-from .socket_call import FrameCall, SocketCall, StepCall
-from .step_socket import Opened, StepSocket, read_frame, write_reply
-from .watch import Watch, watch_asked
+from .socket_call import FrameCall, SocketCall, StepCall, WatchCall, send_json
+from .step_socket import StepSocket
+from .watch import Watch
 
 RETRY_DELAY_MS = 100  # while the server shuts down
 CODES = {
@@ -53,49 +48,16 @@ class Sockets:
 
     async def step(self, request: web.Request) -> web.StreamResponse:
         """Serves STREAM, from its opening to its end."""
-        catalog = self._catalog
-        socket = await self._open(request)
-
-        def begin() -> Opened:
-            path, _ = call.path, call.query  # raises a Rejection if they cannot be read
-            catalog.find(path["model"])
-            return Opened()
-
-        def read(body: Fields, number: int) -> Any:
-            path = call.path
-            return read_frame(body, number, path["model"], path["session"], catalog)
-
-        call = StepCall(request, STREAM.path, socket, begin, read, catalog.limits.max_stream_frames)
-
-        async def send(reply: Any) -> None:
-            leaving = call.answered(reply.frame_id, write_reply(reply))
-            for written in leaving:
-                await _send(socket, written)
-            if reply.frame_id:
-                call.left(len(leaving))
-
-        return await self._serve(call, STREAM.rpc, StepSocket, send)
+        return await self._serve(StepCall(request, await self._open(request), self._catalog), StepSocket)
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
         """Serves WATCH, from its opening to its end."""
-        socket = await self._open(request)
-        call = SocketCall(
-            request,
-            WATCH.path,
-            list(WATCH.query),
-            socket,
-            lambda: watch_asked(Asked(call.path, call.query), self._catalog),
-        )
-        return await self._serve(call, WATCH.rpc, Watch, partial(_send, socket))
+        return await self._serve(WatchCall(request, await self._open(request), self._catalog), Watch)
 
     async def frames(self, request: web.Request) -> web.StreamResponse:
         """Serves FRAMES, from its opening to its end."""
         socket = unopened_socket(request, self._max_frame_bytes)
-
-        async def send(reply: pb.StepFrameReply) -> None:
-            await socket.send_bytes(self._encode(reply))
-
-        return await self._serve(FrameCall(request, FRAMES.path, socket, self._decode), FRAMES.rpc, Stream, send)
+        return await self._serve(FrameCall(request, socket, self._decode, self._encode), Stream)
 
     async def _open(self, request: web.Request) -> web.WebSocketResponse:
         """Opens the socket. Raises a Rejection if the request is not a valid handshake.
@@ -107,13 +69,7 @@ class Sockets:
         await socket.prepare(request)
         return socket
 
-    async def _serve(
-        self,
-        call: SocketCall | FrameCall,
-        rpc: str,
-        kind: type[Stream] | type[Watch],
-        send: Callable[[Any], Awaitable[None]],
-    ) -> web.StreamResponse:
+    async def _serve(self, call: SocketCall | FrameCall, kind: type[Stream] | type[Watch]) -> web.StreamResponse:
         """Serves the call as a stream of that kind, and closes the socket.
 
         Raises Ended, or a Rejection, if the socket was never opened.
@@ -124,11 +80,11 @@ class Sockets:
             return kind(caller, self._servicer.core, self._servicer.meter, latest)
 
         try:
-            replies: AsyncGenerator[list[Any], None] = self._servicer.streams.serve(rpc, call, make)
+            replies: AsyncGenerator[list[Any], None] = self._servicer.streams.serve(call.route.rpc, call, make)
             async with aclosing(replies):
                 async for ready in replies:
                     for reply in ready:
-                        await send(reply)
+                        await call.send(reply)
             ending = self._servicer.streams.ending
             code = WSCloseCode.GOING_AWAY if ending else WSCloseCode.OK
             text = "the server is shutting down" if ending else ""
@@ -137,7 +93,7 @@ class Sockets:
                 raise
             code, text = CODES.get(ended.error["code"], WSCloseCode.POLICY_VIOLATION), ended.error["reason"]
             try:
-                await _send(socket, {"error": ended.error})
+                await send_json(socket, {"error": ended.error})
             except ConnectionError:
                 return socket
         except ConnectionError:  # the client has gone, or does not read
@@ -148,8 +104,3 @@ class Sockets:
             raise Rejection(Reason.CALLER_GONE, "the client has gone")
         await socket.close(code=code, message=text.encode())
         return socket
-
-
-async def _send(socket: web.WebSocketResponse, value: dict[str, Any]) -> None:
-    """Sends the value once there is room. Raises ConnectionError if the client has gone."""
-    await socket.send_str(write_json(value).decode())

@@ -47,19 +47,18 @@ class WatchAsked:
     states: bool
 
 
-def watch_asked(asked: Asked, catalog: Catalog) -> WatchAsked:
-    """Reads the query of a watch. Raises a Rejection. catalog: with the limits for JSON replies."""
-    query = asked.query
-    hz = fields.query(query, "hz") if "hz" in query else DEFAULT_HZ
+def watch_asked(asked: Asked) -> WatchAsked:
+    """Reads the query of a watch. Raises a Rejection."""
+    query, catalog = asked.query, asked.catalog
+    hz = fields.query(query, "hz", DEFAULT_HZ)
     if not 1 <= hz <= MAX_HZ:
         raise invalid("hz", hz, f"1 to {MAX_HZ}")
     if (states := query.get("states", "true")) not in ("true", "false"):
         raise invalid("states", repr(states), "true or false")
     outputs = [name for name in query.get("outputs", "prediction").split(",") if name]
-    name, _ = catalog.find(asked.model)
-    steps = min(most_steps(catalog, name, outputs), MAX_STEPS)
-    fits = catalog.spec(name).state_bytes <= catalog.limits.max_message_bytes
-    return WatchAsked(name, asked.session, hz, steps, outputs, states == "true" and fits)
+    steps = min(most_steps(catalog, asked.spec, outputs), MAX_STEPS)
+    fits = asked.spec.state_bytes <= catalog.limits.max_message_bytes
+    return WatchAsked(asked.model, asked.session, hz, steps, outputs, states == "true" and fits)
 
 
 class Watch(MessageStream[WatchAsked, dict[str, Any]]):

@@ -20,18 +20,14 @@ def unknown_model(name: str, version: str = "") -> Rejection:
     )
 
 
-def must_start(sequence: str, model: str) -> Rejection:
-    text = (
-        f"inference request for sequence {sequence} to model '{model}' must specify the START flag on the first "
-        "request of the sequence"
-    )
-    return refuse(text, "sequence_start")
-
-
 def in_tritons_words(refused: Rejection, sequence: str, model: str) -> Rejection:
     """Rewrites what the core decided about a step of the sequence."""
     if refused.reason is Reason.SESSION_NOT_FOUND:
-        return must_start(sequence, model)
+        text = (
+            f"inference request for sequence {sequence} to model '{model}' must specify the START flag on the first "
+            "request of the sequence"
+        )
+        return refuse(text, "sequence_start")
     if refused.field == POSITION_STEP:  # here a parameter names it
         text = refused.message.removeprefix("position.")
         return Rejection(refused.reason, text, field="step", position=refused.position)

@@ -9,20 +9,14 @@ from dataclasses import dataclass
 import grpc
 from cellkeeper_proto.kserve import inference_pb2 as pb
 
-from cellkeeper_service.core.loop import CoreLoop
-from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Rejection
-from cellkeeper_service.rpc import model_changed
 from cellkeeper_service.rpc.answering import Answering, Call, Decided, admitted, answering
-from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.call_context import CallContext
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import WireLimits
 from cellkeeper_service.rpc.decoding import methods
 from cellkeeper_service.rpc.grpc_call import GrpcCall
 from cellkeeper_service.rpc.method import Method
-from cellkeeper_service.rpc.open_streams import OpenStreams
-from cellkeeper_service.rpc.unread import Unread
 from cellkeeper_service.rpc.waiting import reply_to
 
 from . import model_info
@@ -59,18 +53,9 @@ class About:
 
 
 class KServeServicer(Answering):
-    def __init__(
-        self,
-        authenticator: Authenticator,
-        core: CoreLoop,
-        meter: Meter,
-        unread: Unread,
-        streams: OpenStreams,
-        service: Service,
-        statistics: Statistics,
-        about: About,
-    ) -> None:
-        super().__init__(authenticator, core, meter, unread, streams)
+    def __init__(self, beside: Answering, service: Service, statistics: Statistics, about: About) -> None:
+        """beside: a servicer of the same core."""
+        super().__init__(*beside.parts)
         self._service = service
         self._statistics = statistics
         self._about = about
@@ -147,10 +132,7 @@ class KServeServicer(Answering):
         try:
             asked = read_infer(request, call.catalog, self._service)
         except Rejection as refused:
-            sessions = session_asked(request)
-            reasons = await model_changed.reasons(
-                refused, self.core, call.catalog, request.model_name, sessions, call.deadline
-            )
+            reasons = await self.reasons(refused, request.model_name, session_asked(request), call)
             raise (reasons[0] if reasons else refused) from None
         until = asked.until(came, call.deadline)
         reply = await reply_to(self.core, lambda done: asked.step(until, done))
