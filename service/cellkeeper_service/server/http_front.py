@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cellkeeper_service.address import address_text
+from cellkeeper_service.core.guarded_meter import GuardedMeter
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Models
 from cellkeeper_service.errors import StartError
@@ -62,7 +63,7 @@ def make_front(
         "max_watch_hz": MAX_HZ,
         "default_timeout_ms": wire.default_timeout_ms,
     }
-    servicer = HttpServicer(authenticator, core, meter, unread, streams)
+    servicer = HttpServicer(authenticator, core, GuardedMeter(meter), unread, streams)
     store = core.store_calls.store.name
     asks = not authenticator.is_open
     servicer.about = About(version, store, asks, told, recent, time.monotonic())
