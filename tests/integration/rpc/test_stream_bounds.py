@@ -14,10 +14,10 @@ import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.access.grant import ANYBODY
 from cellkeeper_service.domain.meter import Meter
-from cellkeeper_service.errors import Rejection
+from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
-from cellkeeper_service.rpc.frame_replies import FrameReplies
+from cellkeeper_service.rpc.frame_replies import FrameReplies, refused_items
 from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.stream import Stream
 
@@ -104,6 +104,21 @@ def test_frames_that_end_badly_just_before_the_server_stops() -> None:
     play(test)
 
 
+def test_a_stream_that_its_client_has_ended_stays_ended_by_it_if_the_server_stops() -> None:
+    async def test() -> None:
+        fixture = Fixture()
+        replies = fixture.replies(fixture.frames(1))
+        assert (await anext(replies)).last
+        reader = fixture.stream._reader
+        assert reader is not None
+        await asyncio.wait([reader])
+        fixture.stream.finish(Rejection(Reason.DRAINING, "the server is shutting down"))
+        assert [reply async for reply in replies] == []
+        await fixture.end()
+
+    play(test)
+
+
 def test_a_stream_that_is_closed_lets_its_requests_go() -> None:
     async def test() -> None:
         fixture = Fixture()
@@ -175,3 +190,24 @@ def test_an_error_that_cannot_be_told_is_the_only_one_that_is_not(monkeypatch: p
         await fixture.end()
 
     play(test)
+
+
+def test_the_one_reason_to_refuse_a_whole_frame_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant beyond its quota may send thousands of items a second, and the loop serves everybody."""
+    written: list[Rejection] = []
+
+    def counted(why: Rejection) -> pb.Error:
+        written.append(why)
+        return to_error(why)
+
+    monkeypatch.setattr("cellkeeper_service.rpc.frame_replies.to_error", counted)
+    over, other = (Rejection(Reason.QUOTA_EXCEEDED, text, retry_delay_ms=9) for text in ("too many", "others"))
+    reply = refused_items(7, [over, other, *[over] * 1000], Meter())
+    assert sorted(why.message for why in written) == ["others", "too many"]
+    assert [(error.item, error.error.message) for error in reply.errors[:3]] == [
+        (0, "too many"),
+        (1, "others"),
+        (2, "too many"),
+    ]
+    assert len(reply.errors) == 1002
+    assert (reply.frame_id, reply.last) == (7, True)
