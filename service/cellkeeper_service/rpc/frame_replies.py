@@ -187,7 +187,8 @@ def refused_items(frame_id: int, reasons: Sequence[Rejection], meter: Meter) -> 
     """Returns the reply to a frame of which no item is accepted, with one reason for each item."""
     for why in reasons:
         meter.rejected(why.reason.value)
-    errors = [pb.ItemError(item=item, error=to_error(why)) for item, why in enumerate(reasons)]
+    written = {why: to_error(why) for why in set(reasons)}  # often one for all items
+    errors = [pb.ItemError(item=item, error=written[why]) for item, why in enumerate(reasons)]
     return pb.StepFrameReply(frame_id=frame_id, errors=errors, last=True)
 
 

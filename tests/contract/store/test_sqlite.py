@@ -8,7 +8,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cellkeeper_service.domain.record import Record
@@ -90,6 +93,26 @@ def test_another_writer_is_waited_for_then_refused(path: Path, sqlite_store: Sql
         assert sqlite_store.load_many([Load(key(), True)]) == [Record(first, b"state 0", b"")]
         other.execute("ROLLBACK")
     committed(sqlite_store, append(key(), first, inputs(1)))
+
+
+def test_a_file_is_tried_once_more_after_an_attempt_that_took_the_whole_timeout(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(sqlite_schema, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: None))
+
+    class Connection(sqlite3.Connection):
+        def execute(self, statement: str, *given: Any) -> sqlite3.Cursor:
+            if statement == "PRAGMA journal_mode = WAL" and now[0] == 0.0:
+                now[0] = 60.0
+                raise sqlite3.OperationalError("database is locked")
+            return super().execute(statement, *given)
+
+    path.parent.mkdir(parents=True)
+    connect = partial(sqlite3.connect, factory=Connection)
+    monkeypatch.setattr(sqlite_schema, "sqlite3", SimpleNamespace(**{**vars(sqlite3), "connect": connect}))
+    with closing(sqlite_schema.open_file(path, 1000, make=True)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
 def test_a_commit_is_synced(sqlite_store: SqliteStore) -> None:

@@ -17,7 +17,7 @@ from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
-from cellkeeper_service.rpc.frame_replies import FrameReplies
+from cellkeeper_service.rpc.frame_replies import FrameReplies, refused_items
 from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.stream import Stream
 
@@ -190,3 +190,24 @@ def test_an_error_that_cannot_be_told_is_the_only_one_that_is_not(monkeypatch: p
         await fixture.end()
 
     play(test)
+
+
+def test_the_one_reason_to_refuse_a_whole_frame_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant beyond its quota may send thousands of items a second, and the loop serves everybody."""
+    written: list[Rejection] = []
+
+    def counted(why: Rejection) -> pb.Error:
+        written.append(why)
+        return to_error(why)
+
+    monkeypatch.setattr("cellkeeper_service.rpc.frame_replies.to_error", counted)
+    over, other = (Rejection(Reason.QUOTA_EXCEEDED, text, retry_delay_ms=9) for text in ("too many", "others"))
+    reply = refused_items(7, [over, other, *[over] * 1000], Meter())
+    assert sorted(why.message for why in written) == ["others", "too many"]
+    assert [(error.item, error.error.message) for error in reply.errors[:3]] == [
+        (0, "too many"),
+        (1, "others"),
+        (2, "too many"),
+    ]
+    assert len(reply.errors) == 1002
+    assert (reply.frame_id, reply.last) == (7, True)

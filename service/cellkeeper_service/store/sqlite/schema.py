@@ -111,11 +111,12 @@ def _write_ahead(connection: sqlite3.Connection, timeout_ms: int) -> str:
     """Turns on the write-ahead log, and returns the resulting journal mode."""
     deadline = time.monotonic() + timeout_ms / 1000.0
     while True:
+        is_last = time.monotonic() > deadline  # asked before: one attempt may take longer than the timeout
         try:
             return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
         except sqlite3.OperationalError:
             # If two processes open a new file at once, SQLite reports "locked" without waiting for its timeout.
-            if time.monotonic() > deadline:
+            if is_last:
                 raise
         time.sleep(0.005)
 
