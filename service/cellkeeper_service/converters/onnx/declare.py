@@ -40,8 +40,8 @@ def declare(
     batch_axes: Mapping[str, int],
     outputs: Sequence[str] | None,
     constants: Mapping[str, Array],
-    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None,
-    vocabulary: int | Mapping[str, int],
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+    vocabulary: int | Mapping[str, int] = 0,
     batch: str | None = "free",
 ) -> Declaration:
     """Returns the declaration. Raises ImportRefused, which says what is missing or wrong, and what to pass.
