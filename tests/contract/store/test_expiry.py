@@ -47,6 +47,14 @@ def test_an_idle_record_is_forgotten_wholly(store: Store) -> None:
     assert is_there(store)
 
 
+def test_a_forgotten_record_that_nobody_has_read_since_is_not_listed(store: Store) -> None:
+    committed(store, create(key(), ttl_ms=TTL_MS))
+    until = time.monotonic() + WAIT_S
+    while store.scan("", "weather", "", "", 10).sessions:
+        assert time.monotonic() < until, "the record is still listed"
+        time.sleep(LOOK_S)
+
+
 def test_many_new_records_take_the_place_of_forgotten_ones(store: Store) -> None:
     names = [f"s{number}" for number in range(8)]
     old = [create(key(name), ttl_ms=TTL_MS, log=inputs(1)) for name in names]

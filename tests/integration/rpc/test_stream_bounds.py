@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.access.grant import ANYBODY
+from cellkeeper_service.access.quotas import Allowance, Quota
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.frame_replies import FrameReplies, refused_items
+from cellkeeper_service.rpc.http.watch import Watch, WatchAsked
 from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.stream import Stream
 
@@ -31,12 +33,27 @@ def frame(number: int, **more: Any) -> pb.StepFrame:
     return pb.StepFrame(frame_id=number, sessions=["s"], dtype=pb.INT32, inputs=pack([1]), positions=position, **more)
 
 
-class Fixture:
+class Left(Meter):
+    """items: of all replies."""
+
     def __init__(self) -> None:
+        self.items = 0
+
+    def frame(self, direction: str, items: int) -> None:
+        self.items += items if direction == "out" else 0
+
+
+class Fixture:
+    """inflight: the quota of the stream's caller; 0: none."""
+
+    def __init__(self, inflight: int = 0) -> None:
         self.server = Server()
         self.taken = 0
+        self.left = Left()
+        self.allowance = Allowance(Quota(inflight=inflight), 1.0, lambda: 0.0, 200)
         catalog = Catalog(self.server.models, WireLimits(max_stream_frames=2))
-        self.stream = Stream(Caller(ANYBODY, catalog), self.server.loop, Meter(), inf)
+        self.caller = Caller(ANYBODY, catalog, self.allowance if inflight else None)
+        self.stream = Stream(self.caller, self.server.loop, self.left, inf)
         self.server.loop.start()
 
     async def frames(self, count: int, model: str = "", fails: bool = False) -> AsyncIterator[pb.StepFrame]:
@@ -187,6 +204,73 @@ def test_an_error_that_cannot_be_told_is_the_only_one_that_is_not(monkeypatch: p
         replies = [reply async for reply in fixture.replies(frames())]
         reasons = {error.item: error.error.reason for reply in replies for error in reply.errors}
         assert reasons == {0: pb.INTERNAL_ERROR, 1: pb.SESSION_NOT_FOUND}
+        await fixture.end()
+
+    play(test)
+
+
+def test_a_refused_frame_is_charged_until_it_is_answered() -> None:
+    """Its sessions' records are read, because one of another version may be the reason."""
+
+    async def test() -> None:
+        fixture = Fixture(inflight=1)
+        await fixture.server.open()
+        answered = asyncio.Event()
+        read: list[int] = []
+        submit = fixture.server.loop.submit
+
+        def counted(request: Any) -> None:
+            read.append(fixture.allowance.inflight)
+            submit(request)
+
+        fixture.server.loop.submit = counted  # type: ignore[method-assign]
+
+        async def frames() -> AsyncIterator[pb.StepFrame]:
+            yield frame(1, step_shape=[7])
+            await answered.wait()
+            assert fixture.allowance.inflight == 0
+            fixture.allowance.take(1, 0)
+            yield frame(2, step_shape=[7])  # beyond the quota: nothing is read for it
+
+        async for reply in fixture.replies(frames()):
+            assert reply.frame_error.reason == pb.INVALID_FIELD
+            answered.set()
+        assert (read, fixture.allowance.inflight) == ([1], 1)
+        await fixture.end()
+
+    play(test)
+
+
+def test_the_items_of_a_frame_beyond_the_quota_are_refused_and_counted() -> None:
+    async def test() -> None:
+        fixture = Fixture(inflight=1)
+        fixture.allowance.take(1, 0)
+        (reply,) = [reply async for reply in fixture.replies(fixture.frames(1))]
+        assert [(error.item, error.error.reason) for error in reply.errors] == [(0, pb.QUOTA_EXCEEDED)]
+        assert (reply.last, fixture.left.items, fixture.allowance.inflight) == (True, 1, 1)
+        await fixture.end()
+
+    play(test)
+
+
+def test_a_session_is_not_read_again_before_its_watch_has_sent_what_was_read() -> None:
+    async def test() -> None:
+        fixture = Fixture()
+        await fixture.server.open()
+        watch = Watch(fixture.caller, fixture.server.loop, Meter(), inf)
+
+        async def asked() -> AsyncIterator[WatchAsked]:
+            yield WatchAsked("m", "s", 10**9, 8, [], False)
+            await asyncio.Event().wait()
+
+        async with aclosing(watch.replies(asked(), lambda caller: None)) as replies:
+            (first,) = await anext(replies)
+            for value in range(3):
+                await fixture.server.step(value)
+                for _ in range(200):
+                    await asyncio.sleep(0)
+            (second,) = await anext(replies)
+        assert (first["position"]["step"], second["position"]["step"]) == (0, 3)
         await fixture.end()
 
     play(test)

@@ -67,3 +67,16 @@ def test_an_engine_that_raises_fails_its_requests_and_nothing_else() -> None:
     assert reason(behind.result) == "STEP_GAP"
     assert world.step([2], middle).outputs["prediction"].tolist() == expected([1, 2])[1:]
     at_rest(world)
+
+
+def test_an_engine_that_raises_while_a_log_is_replayed_fails_the_first_who_waits_for_it() -> None:
+    world = World(replicas=2, replay=100)
+    at = world.step([1, 2], opened(world), acked=0).position
+    first, second = (world.send([3], at, replica=1, peek=True) for _ in range(2))
+    until(world, "batches", 1)
+    one = world.replicas[1]
+    one.core.on_failed(one.batches.pop(0))
+    world.settle()
+    assert reason(first.result) == "INTERNAL_ERROR"
+    assert second.outputs == expected([1, 2, 3])[2:]
+    at_rest(world)
