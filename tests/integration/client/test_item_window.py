@@ -129,19 +129,19 @@ async def limited(server: CountingServer, client: AsyncClient, count: int) -> tu
 
 async def test_steps_that_would_be_late_let_the_others_go_first(server: CountingServer, client: AsyncClient) -> None:
     sessions, window = await limited(server, client, 100)
-    window.applied(0, 10.0)  # an answer that took long: a step needs 2 s now
+    window.applied(0, 50.0)  # an answer that took long: a step needs 10 s now, and 3.5 s after ten quick answers
     server.gate.clear()
     held = [asyncio.ensure_future(session.step(ONE)) for session in sessions[:60]]
     await until(lambda: window.room < 1)
     impatient = [asyncio.ensure_future(session.step(ONE, timeout=1.5)) for session in sessions[60:80]]
-    patient = [asyncio.ensure_future(session.step(ONE, timeout=15)) for session in sessions[80:]]
+    patient = [asyncio.ensure_future(session.step(ONE, timeout=60)) for session in sessions[80:]]
     await asyncio.sleep(0)
     server.gate.set()
     await asyncio.gather(*held, *patient)
+    await asyncio.gather(*impatient, return_exceptions=True)
     names = [name for name, _, _ in server.seen]
     last = [len(names) - 1 - names[::-1].index(f"pump {number}") for number in range(60, 100)]
     assert max(last[20:]) < min(last[:20])
-    await asyncio.gather(*impatient, return_exceptions=True)
 
 
 async def test_items_that_the_server_leaves_unanswered_are_not_in_flight_any_more(
