@@ -9,11 +9,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cellkeeper import AsyncClient, Client, Deleted, InvalidArgument, Position
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.forked_program import Ended, run_forked
+
+from .conftest import QUICK
+from .counting_server import CountingServer, Refused
 
 COUNT = 150  # more than fit into two requests
 
@@ -76,6 +81,43 @@ async def test_asyncio_takes_both_kinds_of_iterables(client: Client, real_target
         assert await other.delete_many([info async for info in other.sessions()]) == Deleted(1)
         with pytest.raises(InvalidArgument, match="sessions: got str"):
             await other.delete_many("old/a")  # type: ignore[arg-type]
+
+
+class SmallServer(CountingServer):
+    """Takes three items in a request. Refuses those of a session with the refusals that are left for it.
+
+    requests: the sessions of each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[list[str]] = []
+        self.left: dict[str, list[Refused]] = {}
+
+    def _model(self, *fingerprint: bytes) -> Any:
+        model = super()._model(*fingerprint)
+        model.max_frame_items = 3
+        return model
+
+    async def Delete(self, request: Any, context: Any) -> Any:
+        self.requests.append([item.session for item in request.items])
+        answer = await super().Delete(request, context)
+        for item, result in zip(request.items, answer.results, strict=True):
+            if self.left.get(item.session):
+                result.CopyFrom(pb.SessionResult(error=self.left[item.session].pop(0).wire()))
+        return answer
+
+
+async def test_what_a_server_cannot_delete_now_is_sent_again_alone_and_no_request_is_too_large_for_it() -> None:
+    server = SmallServer()
+    async with AsyncClient(await server.start(), backoff=QUICK) as client:
+        for name in "abcd":
+            await client.session(name)
+        server.left = {"b": [Refused("QUEUE_FULL"), Refused("STORE_UNAVAILABLE")], "c": [Refused("INTERNAL_ERROR")]}
+        done = await client.delete_many([info async for info in client.sessions()])
+    await server.stop()
+    assert server.requests == [["a", "b", "c"], ["b"], ["b"], ["d"]]
+    assert (done.total, done.failed, list(done.failures)) == (4, 1, ["c"])
 
 
 # ---------------------------------------------------------------------------------------------- the program

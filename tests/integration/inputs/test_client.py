@@ -89,6 +89,10 @@ def test_a_session_is_carried_over_by_a_window(client: Client, session: str, exp
             {"ids": [1, 2]},
             r"inputs\[ids\]: got 2 time steps, expected a single time step without a time axis, as for aud",
         ),
+        (
+            {"audio": np.zeros((1, AUDIO))},
+            r"inputs\[ids\]: got a single time step without a time axis, expected 1 time steps, as for audio",
+        ),
         ({"audio": np.zeros((65, AUDIO)), "ids": [0] * 65}, r"inputs\[audio\]: got 65 time steps, expected at most 64"),
     ],
 )
