@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellkeeper_service.engine.batch_axis.shapes import graphs_within
+
 from ..imported import Imported, Target
 from ..onnx.declare import declare
 from ..onnx.graph import read_graph
@@ -122,7 +124,19 @@ def program_graph(
         raise ImportRefused(place, f"torch.onnx cannot export it ({error})") from error
     if made is None:
         raise ImportRefused(place, "torch.onnx returned nothing")
-    return bytes(made.model_proto.SerializeToString())
+    model = made.model_proto
+    _without_origin(model)
+    return bytes(model.SerializeToString())
+
+
+def _without_origin(model: Any) -> None:
+    """Drops what the exporter notes of the source code at each node: file, line and class. The bytes of the graph are
+    part of the model's fingerprint, which must not depend on the folder that the code is in."""
+    for part in (model.graph, *model.functions):
+        for graph in graphs_within(part):
+            for node in graph.node:
+                node.ClearField("metadata_props")
+                node.ClearField("doc_string")
 
 
 def _without_aliases(program: ExportedProgram) -> None:
