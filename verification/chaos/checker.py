@@ -179,7 +179,8 @@ class Checker:
             if position.step < held and not self._expected.lost_of(session, at):
                 words = f"steps up to {held} were acknowledged; later the session was at step {position.step}"
                 self._verdict.found("lost", session, generation, words)
-            if not path.passes(position.step, position.head) and not self._expected.lost_of(session, at):
+            explained = self._expected.lost_of(session, at) or self._expected.lost_between(asked_at, at)
+            if not path.passes(position.step, position.head) and not explained:
                 words = f"the session was at {position}, which is not a point of its history"
                 self._verdict.found("lost", session, generation, words)
 

@@ -10,8 +10,8 @@ from cellkeeper_service.engine.load import load_engine
 
 from testing.wire_client import Position
 
-from .handwritten_history import HandwrittenHistory, renamed
-from .history import Fault, Metrics, RefusedStart
+from .handwritten_history import MODEL, HandwrittenHistory, renamed
+from .history import Fault, Metrics, Operation, RefusedStart
 from .offline import Reference
 
 
@@ -437,6 +437,17 @@ def test_a_tail_that_was_lost_without_a_fault(made: HandwrittenHistory) -> None:
     made.unanswered("a", end, [6], "CLIENT_KILLED")
     made.final_read("a", made.steps("a", middle, [8]))
     assert "lost" in made.kinds()
+
+
+@pytest.mark.parametrize(("loses", "found"), [(True, set()), (False, {"lost", "unexplained"})])
+def test_a_tail_that_was_seen_before_it_was_lost(made: HandwrittenHistory, loses: bool, found: set[str]) -> None:
+    """Just before the loss, another client opens the session where it has just arrived."""
+    _, middle, end = two_chunks(made)
+    made.history.add_operation(Operation("open", "a", MODEL, "other", made.now, result=end, at=made.now))
+    made.fault("failover", loses=loses)
+    made.unanswered("a", end, [6], "HISTORY_LOST")
+    made.final_read("a", made.steps("a", middle, [8]))
+    assert made.kinds() == found
 
 
 def test_a_tail_that_was_replayed(made: HandwrittenHistory) -> None:
