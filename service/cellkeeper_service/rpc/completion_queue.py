@@ -20,8 +20,9 @@ BURST_EVENTS = 2
 """More events than this, taken by the loop before there were none, are a burst."""
 TRIED_EVENTS = 32
 """After how many events outside of bursts the next one is treated as the first of a burst, to see if it is."""
-ARRIVAL_SECONDS = 0.005
-"""When no event has come for this long, all that had arrived before a stop is read."""
+ARRIVAL_SECONDS, ARRIVAL_WAITS = 0.005, 2
+"""When so many waits of this length have brought no event, all that had arrived before a stop is read. (One shows
+little: on a busy machine the thread may sleep through the whole of it before gRPC looks at a socket.)"""
 LONGEST_ARRIVAL_SECONDS = 0.1
 """A stop does not wait longer for that: clients may go on sending."""
 
@@ -65,13 +66,14 @@ class CompletionQueue:
         if not self._thread_rests:
             return
         until = time.monotonic() + LONGEST_ARRIVAL_SECONDS
-        while time.monotonic() < until:
+        waits = 0
+        while waits < ARRIVAL_WAITS and time.monotonic() < until:
             while self._passed:
                 _finish(self._passed.popleft())
             event = self.core.poll(time.time() + ARRIVAL_SECONDS)
             if not grpc_core.is_event(event):
-                return
-            if not _is_done(event):
+                waits += 1
+            elif not _is_done(event):
                 _finish(event)
 
     def _wait(self) -> None:
