@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
-from operator import attrgetter
 
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record, SessionKey
@@ -32,16 +30,15 @@ from .batch import Batch, form_batches
 from .commit import committed, launch, not_committed
 from .computing import end_dead, finish_chunk, not_finite, take_slice, waiting_for
 from .context import Context
+from .counting import count_finished
+from .expiry import end_dead_requests, let_retired_go
 from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .loading import loaded, next_loads
-from .models import Models, Version
+from .models import Models
 from .requests import Computable, Request, Step
 from .session import CachedState, InflightCommit, SessionState
 
 log = logging.getLogger(__name__)
-
-
-WAY = attrgetter("version", "steps", "arrived", "started_at", "computed_at", "load_seconds", "replayed")
 
 
 def owe_nothing(tenant: str, steps: int) -> None:
@@ -296,31 +293,9 @@ class Core:
 
     def expire(self) -> None:
         """Finishes waiting requests whose deadline has passed or whose caller is gone; lets retired versions go."""
-        context = self.context
-        context.begin_event()
-        for session in list(context.queued):
-            dead = {request: why for request in session.queue if (why := context.dead(request))}
-            if dead:
-                session.queue = deque(request for request in session.queue if request not in dead)
-                for request, why in dead.items():
-                    context.finish(request, why)
-                context.ready[session] = None
-        for models in context.models.values():
-            for version in list(models.retiring):
-                self._let_go(models, version)
-
-    def _let_go(self, models: Models, version: Version) -> None:
-        """Drops the idle cached states of a retiring version, and the version once nothing uses it."""
-        context = self.context
-        cache = context.cache_of(version)
-        for session in cache.sessions:
-            if session.idle:
-                context.drop(session)
-                context.settle(session)
-                context.meter.evicted(session.key.model, "retired")
-        if cache.at_rest:
-            models.retiring.remove(version)
-            del context.caches[version]
+        self.context.begin_event()
+        end_dead_requests(self.context)
+        let_retired_go(self.context)
 
     # results
 
@@ -328,21 +303,8 @@ class Core:
         """Returns the requests that were finished since the last call, each exactly once."""
         finished, self.context.finished = self.context.finished, []
         if finished:
-            self._count(finished)
+            count_finished(finished, self.context.now, self.context.meter)
         return finished
-
-    def _count(self, finished: list[Request]) -> None:
-        """Tells the meter of requests that have their results. Neighbours that took the same way in the same time, as
-        most steps of a frame do, are counted together: comparing a step costs less than counting it."""
-        meter, now = self.context.meter, self.context.now
-        steps = [request for request in finished if request.result is None and isinstance(request, Step)]
-        for _, alike in groupby(steps, WAY):
-            first, *others = alike
-            meter.steps_done(first.key.model, first.steps, first.times(now), first.replayed, 1 + len(others))
-        if len(steps) < len(finished):
-            for request in finished:
-                if isinstance(request.result, Rejection):
-                    meter.rejected(request.result.reason.value)
 
     @property
     def unanswered(self) -> int:
