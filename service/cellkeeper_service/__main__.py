@@ -36,7 +36,7 @@ def main() -> None:
     try:
         sys.exit(run(sys.argv[1:]))
     except KeyboardInterrupt:  # once a server serves, SIGINT finishes its requests instead
-        print("cellkeeper-server: interrupted", file=sys.stderr)
+        logs.say_why_it_ends("interrupted")
         sys.exit(1)
 
 
@@ -73,7 +73,7 @@ def serve_models(words: list[str]) -> int:
         from cellkeeper_service.server.listening import check_access
         from cellkeeper_service.server.workers import from_parent, serve_workers, tell_parent
     except ModuleNotFoundError as error:  # the client alone is installed
-        print(f"cellkeeper-server: it needs {error.name}; pip install 'cellkeeper[server]'", file=sys.stderr)
+        logs.say_why_it_ends(f"it needs {error.name}; pip install 'cellkeeper[server]'")
         return 1
 
     (rest, parent), as_json = from_parent(words), False
@@ -92,7 +92,7 @@ def serve_models(words: list[str]) -> int:
         if as_json:
             logging.getLogger(__name__).error(str(error))
         else:
-            print(f"cellkeeper-server: {logs.one_line(str(error))}", file=sys.stderr)
+            logs.say_why_it_ends(str(error))
         return 1
     return 0
 
@@ -113,7 +113,7 @@ def import_model(words: list[str]) -> int:
     try:
         run_import(words)
     except StartError as error:
-        print(f"cellkeeper-server: {logs.one_line(str(error))}", file=sys.stderr)
+        logs.say_why_it_ends(str(error))
         return 1
     return 0
 
@@ -125,7 +125,7 @@ def make_token(words: list[str]) -> int:
     try:
         run_token(words)
     except StartError as error:
-        print(f"cellkeeper-server: {logs.one_line(str(error))}", file=sys.stderr)
+        logs.say_why_it_ends(str(error))
         return 1
     return 0
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Hashable
 from datetime import datetime, timezone
 from threading import Lock
-from typing import Any
+from typing import Any, TextIO
 
 LINES_PER_SECOND = 5
 """From one place in the code: a client that makes the server log must not be able to fill its disk."""
@@ -141,4 +141,16 @@ def say(text: str) -> None:
     if logger.handlers:
         logger.info(text)
     else:
-        print(one_line(text), file=sys.stdout, flush=True)
+        _write(sys.stdout, text)
+
+
+def say_why_it_ends(text: str) -> None:
+    """Writes why the program ends, one line, to stderr."""
+    _write(sys.stderr, f"cellkeeper-server: {text}")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Writes one line in one piece: workers share their streams, and `print` may write the newline apart from it (with
+    PYTHONUNBUFFERED it does), so that lines of two of them would mingle."""
+    stream.write(one_line(text) + "\n")
+    stream.flush()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
 import shutil
+import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -231,3 +234,29 @@ def test_a_failure_comes_with_its_trace() -> None:
     line = json.loads(logs.JsonFormatter().format(record))
     assert line["message"] == "it failed"
     assert "ValueError: no" in line["exception"]
+
+
+class Writes(io.RawIOBase):
+    """A stream that keeps each of its writes."""
+
+    def __init__(self) -> None:
+        self.all: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.all.append(bytes(data))
+        return len(data)
+
+
+@pytest.mark.parametrize(("name", "tell"), [("stderr", logs.say_why_it_ends), ("stdout", logs.say)])
+def test_a_line_is_written_in_one_piece(
+    monkeypatch: pytest.MonkeyPatch, name: str, tell: Callable[[str], None]
+) -> None:
+    """Workers share their parent's stderr, and their lines must not mingle. Without buffering, as in the image."""
+    raw = Writes()
+    monkeypatch.setattr(sys, name, io.TextIOWrapper(raw, write_through=True))  # type: ignore[type-var]
+    tell("a line")
+    assert len(raw.all) == 1
+    assert raw.all[0].endswith(b"a line\n")
