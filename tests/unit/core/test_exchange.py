@@ -8,6 +8,7 @@ import pytest
 from cellkeeper_service.core.generation_requests import Open, OpenReply
 from cellkeeper_service.core.models import Version
 from cellkeeper_service.core.requests import StepReply
+from cellkeeper_service.domain.meter import EvictionReason, Meter
 from cellkeeper_service.domain.position import advance
 
 from .acts import at_rest, opened, standing, until
@@ -71,6 +72,23 @@ def test_a_cached_session_of_a_version_that_is_gone_is_refused_like_any_other() 
     assert not models.retiring
     assert world.replicas[0].core.cached_count("m") == 0
     at_rest(world)
+
+
+def test_the_sessions_of_a_version_that_is_gone_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[tuple[str, str]] = []
+
+    class Counting(Meter):
+        def evicted(self, model: str, reason: EvictionReason) -> None:
+            counted.append((model, reason))
+
+    world = World()
+    world.step([1], opened(world))
+    world.step([1], opened(world, "t"))
+    monkeypatch.setattr(world.replicas[0].core.context, "meter", Counting())
+    exchange(world, keep=False)
+    swept(world)
+    swept(world)
+    assert counted == [("m", "retired")] * 2
 
 
 @pytest.mark.parametrize("stage", ["batches", "writes"])
