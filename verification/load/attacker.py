@@ -191,7 +191,8 @@ def house(
         lines = [token_line(token, name, "step,read,admin") for name, token in zip("ca", tokens, strict=True)]
         (folder / "tokens").write_text("\n".join([*lines, "quota tenant=a inflight=1000"]))
         words += ["--tokens", str(folder / "tokens")]
-    with ServerProcess([bundle], "memory:", words) as server:
+    # As in the image: otherwise malloc keeps as much for each of gRPC's threads as the server ever held.
+    with ServerProcess([bundle], "memory:", words, {"MALLOC_ARENA_MAX": "1"}) as server:
         yield server, tokens[0], tokens[1]
 
 

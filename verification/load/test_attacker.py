@@ -39,8 +39,8 @@ frames keep: the rest of MOST_BYTES is sent only if the server ends some. So the
 much arrives before a busy machine runs it. A half frame follows the reply to the frame before it, since the server does
 not count what it received with that.
 
-GROWTH_BYTES has room for HELD_BYTES twice, because malloc keeps what a thread of gRPC has freed for that thread, and
-for the calls themselves, as for half-open ones.
+GROWTH_BYTES has room for HELD_BYTES twice, because malloc keeps some of what was freed, and for the calls themselves,
+as for half-open ones.
 """
 
 
