@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +24,32 @@ child = subprocess.Popen([sys.executable, "-c", {code!r}], stdout=subprocess.PIP
 child.stdout.readline()
 print("it has the lock")
 sys.exit(3)
+"""
+THERE = ("torch", "triton", "numpy", "onnxruntime", "grpcio", "hypothesis", "safetensors", "pytest")
+BARE = r"""
+import importlib, re, sys
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+
+def plain(name):
+    return name.lower().replace("_", "-")
+
+def needed(name):
+    try:
+        return {{plain(re.match(r"[\w.-]+", one)[0]) for one in requires(name) or () if "extra ==" not in one}}
+    except PackageNotFoundError:
+        return set()
+
+there, new = set(), set({there!r})
+while new:
+    there |= new
+    new = set().union(*map(needed, new)) - there
+for module, owners in packages_distributions().items():
+    if not there & set(map(plain, owners)):
+        sys.modules[module] = None
+for name in {modules!r}:
+    importlib.import_module(name)
+import pytest
+sys.exit(pytest.main(["-c", "tests/gpu.ini", "--rootdir", ".", "-q", "--collect-only", *{tests!r}]))
 """
 
 
@@ -72,3 +100,18 @@ def test_the_table_has_the_figures_of_a_bench_that_ran_out_of_time(
     assert "| 2x128 | 64 | fp32 | cellkeeper | 1,000,000 | 0.064 | 0.100 | 31.5 |" in printed
     assert not checked([part("another run", "")], tmp_path, "cuda:0 A GPU")
     assert "2x128" not in capsys.readouterr().out
+
+
+def test_it_needs_no_more_than_a_machine_has_where_nothing_can_be_installed(tmp_path: Path) -> None:
+    """One module that imports something else would end its whole part there."""
+    tests = [word for one in parts("cuda:0", tmp_path) for word in one.command if word.endswith(".py")]
+    code = BARE.format(there=THERE, modules=("bench.gpu", "bench.gpu_exactness"), tests=tests)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[3],
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

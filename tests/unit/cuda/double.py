@@ -20,6 +20,10 @@ from cellkeeper_service.model.tensors import all_states, cell_states
 from testing.bundles import Array
 
 
+class Temporaries:
+    """Stands for a Scratch: torch computes without one."""
+
+
 class TorchKernelCells:
     """KernelCells' interface, computed row by row in torch.
 
@@ -36,11 +40,11 @@ class TorchKernelCells:
         self.row_width = sum(state.nbytes for state in all_states(config)) // 4
         self.numerics = f"{precision} double"
 
-    def scratch(self, steps: int, batch: int) -> None:
-        return None
+    def scratch(self, steps: int, batch: int) -> Temporaries:
+        return Temporaries()
 
     @torch.inference_mode()
-    def launch(self, arena: torch.Tensor, buffers: StepBuffers, scratch: None) -> None:
+    def launch(self, arena: torch.Tensor, buffers: StepBuffers, scratch: Temporaries) -> None:
         results = []
         for row, read in enumerate(buffers.read.tolist()):
             if read >= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from testing.bundles import Array
 from tests.unit.engine.cases import bundle_of, config_of, inputs_of, start_rows
 from tests.unit.engine.reference import reference_run
 
-from .double import FailingDevice, HostDevice, TorchKernelCells
+from .double import FailingDevice, HostDevice, Temporaries, TorchKernelCells
 
 WANTED = frozenset(["prediction", "hidden"])
 CASES = ("lstm", "gru_reset_before", "tokens", "hold", "constant", "proj", "transforms")
@@ -187,6 +188,32 @@ def test_every_bucket_is_a_graph_before_serving() -> None:
     engine.run(inputs_of("lstm", 21, 6), rows, rows, WANTED)
     assert device.captured == 0
     assert device.replayed == len(sliced(21, 6, 6))
+
+
+def test_the_memory_of_a_graph_is_kept_as_long_as_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph writes to addresses: memory that is freed would be another tensor's, or nobody's."""
+    made: list[ref[Temporaries]] = []
+
+    class Cells(TorchKernelCells):
+        def scratch(self, steps: int, batch: int) -> Temporaries:
+            temporaries = Temporaries()
+            made.append(ref(temporaries))
+            return temporaries
+
+    class Device(FailingDevice):
+        def capture(self, launch: Any) -> Any:
+            return lambda: None  # a graph keeps no tensor
+
+    def alive() -> int:
+        return sum(one() is not None for one in made)
+
+    monkeypatch.setattr(engine_module, "KernelCells", Cells)
+    engine = new(device=Device())
+    assert alive() == len(shapes(6))
+    engine.reserve(100)
+    assert alive() == len(shapes(6))
+    del engine
+    assert alive() == 0
 
 
 @pytest.mark.usefixtures("_double")

@@ -16,6 +16,7 @@ from cellkeeper_service.model.write import write_bundle
 from onnx import TensorProto, helper, numpy_helper
 
 from testing.bundles import Array
+from tests.unit.engine.cases import start_rows
 
 LAYOUTS = ("step", "time_first", "batch_first")
 START = np.array([1.0, 2.0], np.float32)
@@ -247,3 +248,34 @@ def test_the_time_between_calls_does_not_count(tmp_path: Path) -> None:
         assert vars(trial)["_stop_at"] == float("inf")
     finally:
         engine.end_trial()
+
+
+@pytest.mark.parametrize("batch", ["free", "one"])
+def test_values_that_a_graph_s_own_dtypes_cannot_hold(batch: str, tmp_path: Path) -> None:
+    """70,000 is no float16 and 1e300 no float32. They become infinite without a warning for each call."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.DOUBLE),
+        helper.make_node("Constant", [], ["gain"], value=numpy_helper.from_array(np.array(1e298))),
+        helper.make_node("Mul", ["wide", "gain"], ["y"]),
+        helper.make_node("Identity", ["total"], ["total_after"]),
+    ]
+    lead = "B" if batch == "free" else 1
+    graph = model_bytes(
+        nodes,
+        {"x": [lead, 2], "total": [lead, 2]},
+        {"y": [lead, 2], "total_after": [lead, 2]},
+        x=TensorProto.FLOAT16,
+        y=TensorProto.DOUBLE,
+    )
+    shape = [2] if batch == "free" else [1, 2]
+    state = {"name": "total", "input": "total", "output": "total_after", "shape": shape}
+    bundle = write_bundle(tmp_path / "m", config_of("step", states=[state], constants=[], batch=batch), {}, graph=graph)
+    engine = load_engine(bundle, "cpu", 4)
+    rows = np.arange(4, dtype=np.intp)
+    engine.reserve(4)
+    start_rows(engine, rows)
+    inputs = np.zeros((1, 4, 2), np.float32)
+    inputs[0, 1], inputs[0, 2] = 70_000, 100
+    computed = engine.run(inputs, rows, rows, frozenset(["prediction"]))
+    assert computed.finite is not None
+    assert computed.finite.tolist() == [True, False, False, True]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cellkeeper_service.domain.spec import ModelSpec
 
-from .buffers import ALIGNMENT_BYTES, StepBuffers
+from .buffers import ALIGNMENT_BYTES, Scratch, StepBuffers
 
 SLICE_STEPS = (16, 4, 1)
 """Time steps of a graph. A chunk of 23 becomes slices of 16, 4, 1, 1 and 1, which start one after another without
@@ -73,11 +73,13 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A prepared call shape. launch: computes from the device's up buffer into its down buffer."""
+    """A prepared call shape. launch: computes from the device's up buffer into its down buffer. scratch: its temporaries,
+    kept because a graph knows only their addresses."""
 
     steps: int
     batch: int
     layout: Layout
+    scratch: Scratch
     launch: Callable[[], None]
 
 

@@ -102,7 +102,8 @@ class CudaDevice:
             ) from error
 
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
-        """Returns a function that repeats `launch` with the same addresses. Raises CaptureFailed."""
+        """Returns a function that repeats `launch` with the same addresses: the caller keeps the tensors there. Raises
+        CaptureFailed."""
         graph = torch.cuda.CUDAGraph()
         try:
             # not torch.cuda.graph, which collects garbage and empties the allocator's cache before each of many graphs

@@ -240,7 +240,7 @@ class CudaEngine:
             self._device.compile(launch)  # one binary of a kernel serves every bucket
         if not self._capture_failed:
             try:
-                return Bucket(steps, batch, layout, self._device.capture(launch))
+                return Bucket(steps, batch, layout, scratch, self._device.capture(launch))
             except CaptureFailed as error:
                 self._capture_failed = True
                 log.warning(
@@ -248,7 +248,7 @@ class CudaEngine:
                     self.spec.name,
                     error,
                 )
-        return Bucket(steps, batch, layout, launch)
+        return Bucket(steps, batch, layout, scratch, launch)
 
     def _state_copies(self, rows: Rows) -> Iterator[tuple[int, Rows, Tensor]]:
         """Yields the parts of `rows` for each transfer: start, row numbers, and device memory for them. The staging has
