@@ -13,7 +13,7 @@ from ..types import Array, Model
 from .arguments import invalid
 from .feature_names import in_order
 from .inputs import Inputs, little_endian, token_ids
-from .missing_values import accepted, as_numbers
+from .missing_values import accepted
 
 
 class GroupInputs:
@@ -30,8 +30,8 @@ class GroupInputs:
     def convert(self, names: Sequence[str], rows: ArrayLike) -> tuple[bytes, bool]:
         """Returns (raw bytes, whether the time axis was omitted).
 
-        names: the members' ids. rows: [N, F] or [N, T, F]; token ids: [N] or [N, T]; one row per member, in order.
-        Raises InvalidArgument, which names the row and the member.
+        names: the members' ids. rows: [N, F] or [N, T, F]; token ids: [N] or [N, T]; one row per member, in order. A
+        row may be a Series or a DataFrame, as in Inputs. Raises InvalidArgument, which names the row and the member.
         """
         table = self._plain_numbers(rows)
         if table is None:
@@ -45,8 +45,8 @@ class GroupInputs:
     def _plain_numbers(self, rows: ArrayLike) -> Array | None:
         """The common case at once: valid values in a fitting shape. Returns None if each row needs checking."""
         try:
-            given = as_numbers(rows)
-        except (TypeError, ValueError):
+            given = self._one.numbers(rows)
+        except (InvalidArgument, TypeError, ValueError):
             return None
         axes = given.ndim - 1 - len(self._shape)
         if axes not in (0, 1) or given.shape[1 + axes :] != self._shape or not given.size:
