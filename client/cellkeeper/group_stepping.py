@@ -24,7 +24,7 @@ from .position import Position
 from .types import Array, GroupReply, Model, Sample
 
 Failed = Literal["raise", "nan"]
-Rows = ArrayLike | Sequence[Sample] | Mapping[str, Sample]  # or a DataFrame
+Rows = ArrayLike | Sequence[Sample] | Mapping[str, Sample]  # or a DataFrame or Series
 
 
 class AsyncGroupStepping:
@@ -99,10 +99,10 @@ class AsyncGroupStepping:
 
         x: [N, F] or [N, T, F], one row per member, in order; token ids: [N] or [N, T]; several inputs: N dicts of
         these by name, or a structured array [N] or [N, T]. Or a dict {id: row} for any of the members. Or a DataFrame
-        whose index holds ids, one time step per row, with its columns in any order if the model's features have names.
-        All rows have the same number of time steps; they are converted to the model's dtype. timeout: seconds,
-        including retries; None: the client's. Returns an array [N, ...], or [N, T, ...] if x has a time axis, in the
-        order of x; for a dict, a dict.
+        (for token ids a Series) whose index holds ids, one time step per row, with its columns in any order if the
+        model's features have names. All rows have the same number of time steps; they are converted to the model's
+        dtype. timeout: seconds, including retries; None: the client's. Returns an array [N, ...], or [N, T, ...] if x
+        has a time axis, in the order of x; for a dict, a dict.
 
         Raises InvalidArgument, which names row and column, if x does not fit; nothing was sent then. Raises GroupError
         if some members failed: `errors` says which and why, `ids` and `outputs` what succeeded. Each error is what
@@ -231,7 +231,7 @@ class AsyncGroupStepping:
             rows: Any = x
         else:
             names, rows = named
-            self._members.check(names, "inputs", " as a key of the dict, or in the index of the DataFrame")
+            self._members.check(names, "inputs", " as a key of the dict, or in the index of the DataFrame or Series")
         if not names:
             text = "inputs: got no rows" if self._members else "inputs: the group has no members"
             raise InvalidArgument(f"{text}, expected at least one", reason="INVALID_FIELD", field="inputs")

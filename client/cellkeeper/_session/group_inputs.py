@@ -94,16 +94,17 @@ def of_row(error: InvalidArgument, field: str, at: int, name: str) -> InvalidArg
     return InvalidArgument(text, reason=error.reason, field=error.field)
 
 
-def is_frame(given: object) -> bool:
-    """Returns True for a pandas DataFrame, without importing pandas."""
-    return type(given).__name__ == "DataFrame" and type(given).__module__.partition(".")[0] == "pandas"
+def _kind_of_pandas(given: object) -> str:
+    """Returns the name of a pandas class, without importing pandas; empty for anything else."""
+    kind = type(given)
+    return kind.__name__ if kind.__module__.partition(".")[0] == "pandas" else ""
 
 
 def named_rows(given: Any, features: Sequence[str]) -> tuple[list[Any], Any] | None:
-    """Returns the ids and rows of a dict {id: x} or of a DataFrame whose index holds ids; None for rows without ids.
+    """Returns the ids and rows of a dict {id: x}, or of a DataFrame or Series whose index holds ids.
 
-    features: the model's, if they have names; a DataFrame may have them in any order. Raises InvalidArgument for other
-    columns.
+    Returns None for rows without ids. features: the model's, if they have names; a DataFrame may have them in any
+    order. Raises InvalidArgument for other columns.
     """
     if isinstance(given, Mapping):
         names, rows = list(given), list(given.values())
@@ -111,8 +112,10 @@ def named_rows(given: Any, features: Sequence[str]) -> tuple[list[Any], Any] | N
         if isinstance(first, np.ndarray) and all(_is_alike(row, first) for row in rows):
             return names, np.stack(rows)
         return names, rows
-    if is_frame(given):
-        values = (in_order(given, features, "inputs") if features else given).to_numpy()
+    kind = _kind_of_pandas(given)
+    if kind in ("DataFrame", "Series"):
+        named = bool(features) and kind == "DataFrame"
+        values = (in_order(given, features, "inputs") if named else given).to_numpy()
         return given.index.tolist(), values if values.dtype.kind in "fiub" else list(values)
     return None
 

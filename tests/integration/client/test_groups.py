@@ -106,6 +106,10 @@ async def test_token_ids(client: AsyncClient) -> None:
         assert (await group.step(rows)).tolist() == [row.tolist() for row in expected]
     with pytest.raises(InvalidArgument, match=r"row 1 \(session 'b'\): got token id 5, expected 0..4"):
         await group.step([0, 5, 2])
+    by_id = await group.peek({"c": 1, "a": 4})
+    assert (await group.step(pandas.Series([1, 4], ["c", "a"]))).tolist() == [by_id["c"].tolist(), by_id["a"].tolist()]
+    with pytest.raises(InvalidArgument, match="got 0 at 0, expected the id of a member .* in the index of the .*Series"):
+        await group.step(pandas.Series([0, 4, 2]))
 
 
 async def test_a_reply_has_all_outputs_and_positions(group: AsyncGroup) -> None:
