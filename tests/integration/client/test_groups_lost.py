@@ -26,7 +26,7 @@ from cellkeeper import (
 from cellkeeper._transport.endpoints import rendezvous
 
 from .conftest import QUICK, until
-from .counting_server import OTHER_FINGERPRINT, REFUSED_VALUE, CountingServer, Refused, fresh
+from .counting_server import FINGERPRINT, OTHER_FINGERPRINT, REFUSED_VALUE, CountingServer, Refused, fresh
 
 IDS = [f"s{number}" for number in range(8)]
 ONES = np.ones((8, 2), np.float32)
@@ -201,6 +201,26 @@ async def test_versions_that_do_not_fit_together(server: CountingServer, client:
         await alone.reset()  # it is at step 0 of another version
     server.of_other_version = {"b"}
     assert (await alone.reset())["b"].step == 0
+
+
+async def test_versions_whose_features_have_another_order(
+    server: CountingServer, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One array, or one DataFrame, cannot have its columns in the order of both."""
+    made = server._model
+
+    def with_names(fingerprint: bytes = FINGERPRINT) -> Any:
+        model = made()
+        model.fingerprint = fingerprint
+        model.feature_names.extend(("flow", "pressure") if fingerprint == FINGERPRINT else ("pressure", "flow"))
+        return model
+
+    monkeypatch.setattr(server, "_model", with_names)
+    server.of_other_version = {"b"}
+    says = r"feature_names: the session belongs to version .*, where it is \('pressure', 'flow'\)"
+    with pytest.raises(GroupError, match=says) as caught:
+        await client.group(["a", "b"])
+    assert caught.value.group.ids == ("a",)
 
 
 # ---------------------------------------------------------------------------------------------- late steps
