@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from ._session.arguments import invalid, output_names, timeout_seconds
 from ._session.group_call import GroupCall
 from ._session.group_inputs import named_rows
-from ._session.named_inputs import group_inputs_of, inputs_of
+from ._session.named_inputs import group_inputs_of, known_by_id
 from ._transport.caller import Caller
 from ._transport.group_members import GroupMembers
 from ._transport.group_peeks import Peeks
@@ -254,10 +254,8 @@ class AsyncGroupStepping:
     ) -> tuple[GroupReply, Sequence[str]]:
         names, raw, _ = self._convert(inputs)
         steps = check_rollout(self.model, steps, len(raw) // len(names) // self.model.input.nbytes)
-        if unknown := set(known or ()) - set(names):
-            raise invalid("known", min(map(repr, unknown)), "ids of members that have a row in `inputs`")
         peeks = Peeks(self._client, self._sender, self._members, self.model, self._wanted(outputs))
-        features = {name: inputs_of(self.model).convert_known((known or {}).get(name), steps) for name in names}
+        features = known_by_id(self.model, names, known, steps)
         return await peeks.forecast(self._members.of(names), raw, steps, features, self._seconds(timeout)), names
 
     def _rows(self, what: str, reply: GroupReply, names: Sequence[str], x: Rows, failed: Failed) -> Any:

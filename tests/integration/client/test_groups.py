@@ -156,8 +156,13 @@ async def test_forecasts(client: AsyncClient) -> None:
     part = await group.forecast({"c": ROWS[2]}, steps=3, known={"c": known["c"]})
     assert part["c"].tolist() == reply.output[2].tolist()
     assert [position.step for position in group.positions.values()] == [2, 2, 2]
-    with pytest.raises(InvalidArgument, match=r"known: got none, expected \[3, 1\]"):
-        await group.forecast(ROWS, steps=3)
+    for lacking, row in ((None, "row 0 .session 'a'."), ({**known, "b": [[1.0]]}, "row 1 .session 'b'.")):
+        with pytest.raises(InvalidArgument, match=rf"known, {row}: got .*, expected \[3, 1\]") as caught:
+            await group.forecast(ROWS, steps=3, known=lacking)
+        assert caught.value.field == "known"
+    for wrong in (known["a"], [known["a"]] * 3):
+        with pytest.raises(InvalidArgument, match="known: got .*, expected a mapping from ids"):
+            await group.forecast(ROWS, steps=3, known=wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="known: got 'a', expected ids of members that have a row in `inputs`"):
         await group.forecast({"c": ROWS[2]}, steps=3, known=known)
     with pytest.raises(InvalidArgument, match="failed: got 'zero'"):
