@@ -86,9 +86,7 @@ def known_of(model: Model) -> Model:
     return replace(model, inputs=known, input=replace(model.input, shape=(packed_bytes,)))
 
 
-def known_by_id(
-    model: Model, names: Sequence[str], known: Mapping[str, Sample] | None, steps: int
-) -> dict[str, bytes]:
+def known_by_id(model: Model, names: Sequence[str], known: Mapping[str, Sample] | None, steps: int) -> dict[str, bytes]:
     """Packs, by id, what a caller supplies in a forecast of several members.
 
     names: the members' ids. Raises InvalidArgument, which names the row and the member.

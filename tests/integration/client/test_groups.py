@@ -108,7 +108,7 @@ async def test_token_ids(client: AsyncClient) -> None:
         await group.step([0, 5, 2])
     by_id = await group.peek({"c": 1, "a": 4})
     assert (await group.step(pandas.Series([1, 4], ["c", "a"]))).tolist() == [by_id["c"].tolist(), by_id["a"].tolist()]
-    with pytest.raises(InvalidArgument, match="got 0 at 0, expected the id of a member .* in the index of the .*Series"):
+    with pytest.raises(InvalidArgument, match=r"got 0 at 0, expected the id .* in the index of the .*Series"):
         await group.step(pandas.Series([0, 4, 2]))
 
 
@@ -161,7 +161,7 @@ async def test_forecasts(client: AsyncClient) -> None:
             await group.forecast(ROWS, steps=3, known=lacking)
         assert caught.value.field == "known"
     for wrong in (known["a"], [known["a"]] * 3):
-        with pytest.raises(InvalidArgument, match="known: got .*, expected a mapping from ids"):
+        with pytest.raises(InvalidArgument, match=r"known: got .*, expected a mapping from ids"):
             await group.forecast(ROWS, steps=3, known=wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="known: got 'a', expected ids of members that have a row in `inputs`"):
         await group.forecast({"c": ROWS[2]}, steps=3, known=known)
