@@ -6,10 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..errors import InvalidArgument
 from .missing_values import SCALARS
 
 SHOWN_NAMES = 20  # in an error
+
+_PLAIN = {*SCALARS, np.ndarray}  # known to have no names
 
 
 def in_order(given: Any, wanted: Sequence[str], field: str) -> Any:
@@ -20,7 +24,7 @@ def in_order(given: Any, wanted: Sequence[str], field: str) -> Any:
     names = _names(given)
     if names is not None:
         return _ordered(given, names, wanted, field)
-    if isinstance(given, list | tuple) and not SCALARS.issuperset(map(type, given)):
+    if isinstance(given, list | tuple) and not _PLAIN.issuperset(map(type, given)):
         return [in_order(item, wanted, field) for item in given]
     return given
 

@@ -107,18 +107,10 @@ def named_rows(given: Any, features: Sequence[str]) -> tuple[list[Any], Any] | N
     order. Raises InvalidArgument for other columns.
     """
     if isinstance(given, Mapping):
-        names, rows = list(given), list(given.values())
-        first = rows[0] if rows else None
-        if isinstance(first, np.ndarray) and all(_is_alike(row, first) for row in rows):
-            return names, np.stack(rows)
-        return names, rows
+        return list(given), list(given.values())
     kind = _kind_of_pandas(given)
     if kind in ("DataFrame", "Series"):
         named = bool(features) and kind == "DataFrame"
         values = (in_order(given, features, "inputs") if named else given).to_numpy()
         return given.index.tolist(), values if values.dtype.kind in "fiub" else list(values)
     return None
-
-
-def _is_alike(row: object, other: Array) -> bool:
-    return type(row) is np.ndarray and row.dtype == other.dtype and row.shape == other.shape
