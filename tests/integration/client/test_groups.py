@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 
 import numpy as np
 import pandas
@@ -169,6 +170,16 @@ async def test_forecasts(client: AsyncClient) -> None:
         await group.forecast(ROWS, steps=3, known=known, failed="zero")  # type: ignore[arg-type]
 
 
+async def test_what_a_group_is_opened_with_holds_for_all_members(client: AsyncClient) -> None:
+    group = await client.group(IDS[:2], model="count", ttl=timedelta(hours=1), outputs=("hidden", "prediction"))
+    await group.add(IDS[2:])
+    await group.reset(["b"])
+    assert list((await group.step_reply(ROWS)).outputs) == ["hidden", "prediction"]
+    assert list((await group.peek_reply(ROWS)).outputs) == ["hidden", "prediction"]
+    assert list((await group.step_reply(ROWS, outputs=("state",))).outputs) == ["state.h"]
+    assert {info.ttl_seconds async for info in client.sessions(model="count")} == {3600}
+
+
 # ---------------------------------------------------------------------------------------------- what is refused
 
 
@@ -300,7 +311,7 @@ async def test_a_session_beside_the_group_conflicts_as_two_sessions_do(group: As
 # ---------------------------------------------------------------------------------------------- side by side
 
 
-async def test_groups_and_sessions_share_the_stream(client: AsyncClient) -> None:
+async def test_groups_and_sessions_step_side_by_side(client: AsyncClient) -> None:
     groups = [await client.group([f"{name}{number}" for name in IDS], model="count") for number in range(4)]
     sessions = [await client.session(f"single-{number}", model="count") for number in range(4)]
 

@@ -57,6 +57,15 @@ async def test_a_lost_stream(server: CountingServer, client: AsyncClient, group:
     assert server.applied_steps == 8 * 7
 
 
+async def test_groups_and_sessions_share_the_stream(server: CountingServer, client: AsyncClient) -> None:
+    groups = [await client.group([f"{name}-{number}" for name in IDS]) for number in range(3)]
+    sessions = [await client.session(f"single-{number}") for number in range(3)]
+    for step in range(1, 4):
+        steps = [*(group.step(ONES) for group in groups), *(session.step(ONES[0]) for session in sessions)]
+        assert {y.flat[0] for y in await asyncio.gather(*steps)} == {step}
+    assert server.streams == 1
+
+
 async def test_items_are_answered_in_any_order(server: CountingServer, group: AsyncGroup) -> None:
     """A server answers them as they are ready."""
     server.backwards = True
