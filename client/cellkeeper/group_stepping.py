@@ -65,7 +65,8 @@ class AsyncGroupStepping:
     def unsettled(self) -> dict[str, tuple[LateStep, ...]]:
         """By id, the late steps whose outcome is not known yet, oldest first; members without any are omitted.
 
-        See AsyncSession.unsettled.
+        A step is late if its caller stopped waiting after it was sent. Its member's next step settles it first, by
+        sending it again, and so does `settle`.
         """
         found = {name: self._sender.separate.unsettled(row) for name, row in self._members.pairs()}
         return {name: steps for name, steps in found.items() if steps}
@@ -132,8 +133,8 @@ class AsyncGroupStepping:
     ) -> Any:
         """Returns what `step` would return for x now, but keeps nothing of it.
 
-        Waits for earlier steps, then makes one call for each member, several at a time. x: [n, F] or [n, T, F], or a
-        dict of rows by id. outputs, failed: as in `step`. timeout: seconds, including retries; None: the client's.
+        Waits for earlier steps, then makes one call for as many members as fit into a frame. x: [n, F] or [n, T, F], or
+        a dict of rows by id. outputs, failed: as in `step`. timeout: seconds, including retries; None: the client's.
         Raises what `step` raises.
         """
         _check_failed(failed)

@@ -60,7 +60,11 @@ class Group:
 
     @property
     def unsettled(self) -> dict[str, tuple[LateStep, ...]]:
-        """By id, the late steps whose outcome is not known yet, oldest first; members without any are omitted."""
+        """By id, the late steps whose outcome is not known yet, oldest first; members without any are omitted.
+
+        A step is late if its caller stopped waiting after it was sent. Its member's next step settles it first, by
+        sending it again, and so does `settle`.
+        """
         # After the core has noted what was interrupted here.
         return self._thread.read("unsettled", lambda: self._core.unsettled)
 
@@ -129,8 +133,8 @@ class Group:
     ) -> Any:
         """Returns what `step` would return for x now, but keeps nothing of it.
 
-        Waits for earlier steps, then makes one call for each member, several at a time. x: [n, F] or [n, T, F], or a
-        dict of rows by id. outputs, failed: as in `step`. timeout: seconds, including retries; None: the client's.
+        Waits for earlier steps, then makes one call for as many members as fit into a frame. x: [n, F] or [n, T, F], or
+        a dict of rows by id. outputs, failed: as in `step`. timeout: seconds, including retries; None: the client's.
         Raises what `step` raises.
         """
         return self._thread.run(self._core.peek(x, outputs=outputs, failed=failed, timeout=timeout))
