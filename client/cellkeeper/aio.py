@@ -223,7 +223,7 @@ class AsyncClient(AsyncAdministration):
         why, and its `group` has the others.
         """
         outputs = self.outputs if outputs is None else output_names(outputs)
-        group = AsyncGroup(self, await self.model(model, timeout=timeout), ttl, outputs)
+        group = AsyncGroup(self, await self.model(id_text(model, "model"), timeout=timeout), ttl, outputs)
         self._limit_frames(group.model.max_frame_items)
         await group.add(sessions, expect=expect, timeout=timeout)
         return group

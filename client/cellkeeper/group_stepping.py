@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from ._session.arguments import invalid, output_names, timeout_seconds
 from ._session.group_call import GroupCall
 from ._session.group_inputs import named_rows
-from ._session.named_inputs import group_inputs_of, inputs_of
+from ._session.named_inputs import group_inputs_of, known_by_id
 from ._transport.caller import Caller
 from ._transport.group_members import GroupMembers
 from ._transport.group_peeks import Peeks
@@ -24,7 +24,7 @@ from .position import Position
 from .types import Array, GroupReply, Model, Sample
 
 Failed = Literal["raise", "nan"]
-Rows = ArrayLike | Sequence[Sample] | Mapping[str, Sample]  # or a DataFrame
+Rows = ArrayLike | Sequence[Sample] | Mapping[str, Sample]  # or a DataFrame or Series
 
 
 class AsyncGroupStepping:
@@ -65,7 +65,8 @@ class AsyncGroupStepping:
     def unsettled(self) -> dict[str, tuple[LateStep, ...]]:
         """By id, the late steps whose outcome is not known yet, oldest first; members without any are omitted.
 
-        See AsyncSession.unsettled.
+        A step is late if its caller stopped waiting after it was sent. Its member's next step settles it first, by
+        sending it again, and so does `settle`.
         """
         found = {name: self._sender.separate.unsettled(row) for name, row in self._members.pairs()}
         return {name: steps for name, steps in found.items() if steps}
@@ -99,10 +100,10 @@ class AsyncGroupStepping:
 
         x: [N, F] or [N, T, F], one row per member, in order; token ids: [N] or [N, T]; several inputs: N dicts of
         these by name, or a structured array [N] or [N, T]. Or a dict {id: row} for any of the members. Or a DataFrame
-        whose index holds ids, one time step per row, with its columns in any order if the model's features have names.
-        All rows have the same number of time steps; they are converted to the model's dtype. timeout: seconds,
-        including retries; None: the client's. Returns an array [N, ...], or [N, T, ...] if x has a time axis, in the
-        order of x; for a dict, a dict.
+        (for token ids a Series) whose index holds ids, one time step per row, with its columns in any order if the
+        model's features have names. All rows have the same number of time steps; they are converted to the model's
+        dtype. timeout: seconds, including retries; None: the client's. Returns an array [N, ...], or [N, T, ...] if x
+        has a time axis, in the order of x; for a dict, a dict.
 
         Raises InvalidArgument, which names row and column, if x does not fit; nothing was sent then. Raises GroupError
         if some members failed: `errors` says which and why, `ids` and `outputs` what succeeded. Each error is what
@@ -132,8 +133,8 @@ class AsyncGroupStepping:
     ) -> Any:
         """Returns what `step` would return for x now, but keeps nothing of it.
 
-        Waits for earlier steps, then makes one call for each member, several at a time. x: [n, F] or [n, T, F], or a
-        dict of rows by id. outputs, failed: as in `step`. timeout: seconds, including retries; None: the client's.
+        Waits for earlier steps, then makes one call for as many members as fit into a frame. x: [n, F] or [n, T, F], or
+        a dict of rows by id. outputs, failed: as in `step`. timeout: seconds, including retries; None: the client's.
         Raises what `step` raises.
         """
         _check_failed(failed)
@@ -231,7 +232,7 @@ class AsyncGroupStepping:
             rows: Any = x
         else:
             names, rows = named
-            self._members.check(names, "inputs", " as a key of the dict, or in the index of the DataFrame")
+            self._members.check(names, "inputs", " as a key of the dict, or in the index of the DataFrame or Series")
         if not names:
             text = "inputs: got no rows" if self._members else "inputs: the group has no members"
             raise InvalidArgument(f"{text}, expected at least one", reason="INVALID_FIELD", field="inputs")
@@ -254,10 +255,8 @@ class AsyncGroupStepping:
     ) -> tuple[GroupReply, Sequence[str]]:
         names, raw, _ = self._convert(inputs)
         steps = check_rollout(self.model, steps, len(raw) // len(names) // self.model.input.nbytes)
-        if unknown := set(known or ()) - set(names):
-            raise invalid("known", min(map(repr, unknown)), "ids of members that have a row in `inputs`")
         peeks = Peeks(self._client, self._sender, self._members, self.model, self._wanted(outputs))
-        features = {name: inputs_of(self.model).convert_known((known or {}).get(name), steps) for name in names}
+        features = known_by_id(self.model, names, known, steps)
         return await peeks.forecast(self._members.of(names), raw, steps, features, self._seconds(timeout)), names
 
     def _rows(self, what: str, reply: GroupReply, names: Sequence[str], x: Rows, failed: Failed) -> Any:

@@ -235,7 +235,8 @@ class AsyncStepping:
             request.position.CopyFrom(position_message(self.position))
             return request
 
-        return peek_reply_of(await call_replaying(self._client, lambda: self._sender, "Step", here, timeout), single)
+        answer = await call_replaying(self._client, lambda: self._sender, "Step", here, timeout)
+        return peek_reply_of(answer, request.outputs, single)
 
     # ------------------------------------------------------------------------------------------ inside
 

@@ -60,7 +60,11 @@ class Group:
 
     @property
     def unsettled(self) -> dict[str, tuple[LateStep, ...]]:
-        """By id, the late steps whose outcome is not known yet, oldest first; members without any are omitted."""
+        """By id, the late steps whose outcome is not known yet, oldest first; members without any are omitted.
+
+        A step is late if its caller stopped waiting after it was sent. Its member's next step settles it first, by
+        sending it again, and so does `settle`.
+        """
         # After the core has noted what was interrupted here.
         return self._thread.read("unsettled", lambda: self._core.unsettled)
 
@@ -91,10 +95,10 @@ class Group:
 
         x: [N, F] or [N, T, F], one row per member, in order; token ids: [N] or [N, T]; several inputs: N dicts of
         these by name, or a structured array [N] or [N, T]. Or a dict {id: row} for any of the members. Or a DataFrame
-        whose index holds ids, one time step per row, with its columns in any order if the model's features have names.
-        All rows have the same number of time steps; they are converted to the model's dtype. timeout: seconds,
-        including retries; None: the client's. Returns an array [N, ...], or [N, T, ...] if x has a time axis, in the
-        order of x; for a dict, a dict.
+        (for token ids a Series) whose index holds ids, one time step per row, with its columns in any order if the
+        model's features have names. All rows have the same number of time steps; they are converted to the model's
+        dtype. timeout: seconds, including retries; None: the client's. Returns an array [N, ...], or [N, T, ...] if x
+        has a time axis, in the order of x; for a dict, a dict.
 
         Raises InvalidArgument, which names row and column, if x does not fit; nothing was sent then. Raises GroupError
         if some members failed: `errors` says which and why, `ids` and `outputs` what succeeded. Each error is what
@@ -129,8 +133,8 @@ class Group:
     ) -> Any:
         """Returns what `step` would return for x now, but keeps nothing of it.
 
-        Waits for earlier steps, then makes one call for each member, several at a time. x: [n, F] or [n, T, F], or a
-        dict of rows by id. outputs, failed: as in `step`. timeout: seconds, including retries; None: the client's.
+        Waits for earlier steps, then makes one call for as many members as fit into a frame. x: [n, F] or [n, T, F], or
+        a dict of rows by id. outputs, failed: as in `step`. timeout: seconds, including retries; None: the client's.
         Raises what `step` raises.
         """
         return self._thread.run(self._core.peek(x, outputs=outputs, failed=failed, timeout=timeout))

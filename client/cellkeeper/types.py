@@ -18,12 +18,19 @@ from .position import POSITION_BYTES, Position
 Array = NDArray[Any]
 Sample = ArrayLike | Mapping[str, ArrayLike]
 """One or more time steps: an array or, for a model with several inputs, a mapping from input name to array."""
+STATE_PREFIX = "state."
+"""Begins the names of state tensors among outputs."""
 MAX_FAILURES = 1000
 
 
 def _arrays(outputs: Mapping[str, Array]) -> list[str]:
     """Returns for each its name, dtype and shape, for a repr."""
     return [f"{name} {value.dtype}{list(value.shape)}" for name, value in outputs.items()]
+
+
+def _states(outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns the state tensors by their own names."""
+    return {name.removeprefix(STATE_PREFIX): value for name, value in outputs.items() if name.startswith(STATE_PREFIX)}
 
 
 @dataclass(slots=True)  # not frozen: construction would take four times as long
@@ -63,7 +70,7 @@ class StepReply:
     @property
     def state(self) -> dict[str, Array]:
         """The state tensors by their own names, such as [layers, size] each; empty unless "state" was requested."""
-        return {name[6:]: value for name, value in self.outputs.items() if name.startswith("state.")}
+        return _states(self.outputs)
 
 
 @dataclass(slots=True, repr=False)
@@ -119,7 +126,7 @@ class GroupReply:
     @property
     def state(self) -> dict[str, Array]:
         """The state tensors by their own names, [n, ...]; empty unless "state" was requested."""
-        return {name[6:]: value for name, value in self.outputs.items() if name.startswith("state.")}
+        return _states(self.outputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,25 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..errors import InvalidArgument
+from .missing_values import SCALARS
 
 SHOWN_NAMES = 20  # in an error
 
+_PLAIN = {*SCALARS, np.ndarray}  # known to have no names
+
 
 def in_order(given: Any, wanted: Sequence[str], field: str) -> Any:
-    """Puts the features of a DataFrame [T, F], a Series [F] or a list of such into the order `wanted`.
+    """Puts the features of a DataFrame [T, F], a Series [F] or nested lists of such into the order `wanted`.
 
     Returns anything else as it is. Raises InvalidArgument, which lists missing, unknown and repeated names.
     """
     names = _names(given)
     if names is not None:
         return _ordered(given, names, wanted, field)
-    if isinstance(given, list | tuple) and any(_names(item) is not None for item in given):
+    if isinstance(given, list | tuple) and not _PLAIN.issuperset(map(type, given)):
         return [in_order(item, wanted, field) for item in given]
     return given
 

@@ -13,7 +13,7 @@ from ..types import Array, Model
 from .arguments import invalid
 from .feature_names import in_order
 from .inputs import Inputs, little_endian, token_ids
-from .missing_values import accepted, as_numbers
+from .missing_values import accepted
 
 
 class GroupInputs:
@@ -30,8 +30,8 @@ class GroupInputs:
     def convert(self, names: Sequence[str], rows: ArrayLike) -> tuple[bytes, bool]:
         """Returns (raw bytes, whether the time axis was omitted).
 
-        names: the members' ids. rows: [N, F] or [N, T, F]; token ids: [N] or [N, T]; one row per member, in order.
-        Raises InvalidArgument, which names the row and the member.
+        names: the members' ids. rows: [N, F] or [N, T, F]; token ids: [N] or [N, T]; one row per member, in order. A
+        row may be a Series or a DataFrame, as in Inputs. Raises InvalidArgument, which names the row and the member.
         """
         table = self._plain_numbers(rows)
         if table is None:
@@ -45,8 +45,8 @@ class GroupInputs:
     def _plain_numbers(self, rows: ArrayLike) -> Array | None:
         """The common case at once: valid values in a fitting shape. Returns None if each row needs checking."""
         try:
-            given = as_numbers(rows)
-        except (TypeError, ValueError):
+            given = self._one.numbers(rows)
+        except (InvalidArgument, TypeError, ValueError):
             return None
         axes = given.ndim - 1 - len(self._shape)
         if axes not in (0, 1) or given.shape[1 + axes :] != self._shape or not given.size:
@@ -94,28 +94,23 @@ def of_row(error: InvalidArgument, field: str, at: int, name: str) -> InvalidArg
     return InvalidArgument(text, reason=error.reason, field=error.field)
 
 
-def is_frame(given: object) -> bool:
-    """Returns True for a pandas DataFrame, without importing pandas."""
-    return type(given).__name__ == "DataFrame" and type(given).__module__.partition(".")[0] == "pandas"
+def _kind_of_pandas(given: object) -> str:
+    """Returns the name of a pandas class, without importing pandas; empty for anything else."""
+    kind = type(given)
+    return kind.__name__ if kind.__module__.partition(".")[0] == "pandas" else ""
 
 
 def named_rows(given: Any, features: Sequence[str]) -> tuple[list[Any], Any] | None:
-    """Returns the ids and rows of a dict {id: x} or of a DataFrame whose index holds ids; None for rows without ids.
+    """Returns the ids and rows of a dict {id: x}, or of a DataFrame or Series whose index holds ids.
 
-    features: the model's, if they have names; a DataFrame may have them in any order. Raises InvalidArgument for other
-    columns.
+    Returns None for rows without ids. features: the model's, if they have names; a DataFrame may have them in any
+    order. Raises InvalidArgument for other columns.
     """
     if isinstance(given, Mapping):
-        names, rows = list(given), list(given.values())
-        first = rows[0] if rows else None
-        if isinstance(first, np.ndarray) and all(_is_alike(row, first) for row in rows):
-            return names, np.stack(rows)
-        return names, rows
-    if is_frame(given):
-        values = (in_order(given, features, "inputs") if features else given).to_numpy()
+        return list(given), list(given.values())
+    kind = _kind_of_pandas(given)
+    if kind in ("DataFrame", "Series"):
+        named = bool(features) and kind == "DataFrame"
+        values = (in_order(given, features, "inputs") if named else given).to_numpy()
         return given.index.tolist(), values if values.dtype.kind in "fiub" else list(values)
     return None
-
-
-def _is_alike(row: object, other: Array) -> bool:
-    return type(row) is np.ndarray and row.dtype == other.dtype and row.shape == other.shape

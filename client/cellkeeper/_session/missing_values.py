@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from ..types import Array
 
-_SCALARS = {float, int, bool, type(None)}  # known not to be sequences; checking a type costs more than a conversion
+SCALARS = {float, int, bool, type(None)}  # known not to be sequences; checking a type costs more than a conversion
 
 
 def as_numbers(given: ArrayLike) -> Array:
@@ -66,7 +66,7 @@ def _unmasked(given: np.ma.MaskedArray[Any, Any]) -> Array:
 def _holds_masks(given: Sequence[Any]) -> bool:
     if isinstance(given, str | bytes):
         return False
-    kinds = set(map(type, given)) - _SCALARS
+    kinds = set(map(type, given)) - SCALARS
     if not kinds:
         return False
     if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):

@@ -86,6 +86,25 @@ def known_of(model: Model) -> Model:
     return replace(model, inputs=known, input=replace(model.input, shape=(packed_bytes,)))
 
 
+def known_by_id(model: Model, names: Sequence[str], known: Mapping[str, Sample] | None, steps: int) -> dict[str, bytes]:
+    """Packs, by id, what a caller supplies in a forecast of several members.
+
+    names: the members' ids. Raises InvalidArgument, which names the row and the member.
+    """
+    if known is not None and not isinstance(known, Mapping):
+        raise invalid("known", type(known).__name__, "a mapping from ids to what is known of each")
+    given = known or {}
+    if unknown := set(given) - set(names):
+        raise invalid("known", min(map(repr, unknown)), "ids of members that have a row in `inputs`")
+    one, packed = inputs_of(model), {}
+    for at, name in enumerate(names):
+        try:
+            packed[name] = one.convert_known(given.get(name), steps)
+        except InvalidArgument as error:  # noqa: PERF203 - the error names the row
+            raise of_row(error, error.field, at, name) from error
+    return packed
+
+
 class NamedGroupInputs:
     """Converts the rows of several members as `GroupInputs` does, for several inputs.
 

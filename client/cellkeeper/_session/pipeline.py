@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from ..errors import CellkeeperError, InvalidArgument
-from ..types import Array, Sample, StepReply
+from ..types import STATE_PREFIX, Array, Sample, StepReply
 from .arguments import whole_number
 from .event_loop import check_loop
 from .samples import as_rows, of_sample, stacked
@@ -191,5 +191,7 @@ def _split(reply: StepReply, steps: int) -> Iterator[StepReply]:
     """Yields one reply for each time step. Position and state tensors are those after the whole chunk."""
     late_steps = reply.late_steps
     for index in range(steps):
-        outputs = {name: value if name.startswith("state.") else value[index] for name, value in reply.outputs.items()}
+        outputs = {
+            name: value if name.startswith(STATE_PREFIX) else value[index] for name, value in reply.outputs.items()
+        }
         yield replace(reply, outputs=outputs, late_steps=() if index else late_steps)

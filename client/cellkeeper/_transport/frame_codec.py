@@ -19,7 +19,7 @@ from ..errors import CellkeeperError
 from ..position import LAYOUT, POSITION_BYTES, Position
 from ..types import Array, StepReply
 from .input_fields import frame_fields
-from .wire import dtype_of, unreadable
+from .wire import as_requested, dtype_of, unreadable
 
 _logger = logging.getLogger("cellkeeper")
 
@@ -148,7 +148,8 @@ def replies(sent: Frame, reply: Any) -> Iterator[tuple[SessionSender, Chunk, Ste
     senders, chunks = sent.senders, sent.chunks
     if indices and max(indices) >= len(chunks):
         raise unreadable(f"the server answered item {max(indices)} of a frame of {len(chunks)}")
-    columns = [Column(message, len(indices), sum(counts)) for message in reply.outputs]
+    messages = as_requested(reply.outputs, sent.frame_format.outputs)
+    columns = [Column(message, len(indices), sum(counts)) for message in messages]
     rows = [] if reply.steps else [(column.name, column.rows()) for column in columns]
     flags = reply.flags if reply.flags.strip(b"\0") else b""
     queued, computed = reply.queued_seconds, reply.computed_seconds

@@ -17,7 +17,7 @@ from ..position import POSITION_BYTES
 from ..types import Array
 from .frame_codec import INDEX, Column
 from .input_fields import frame_fields
-from .wire import unreadable
+from .wire import as_requested, unreadable
 
 
 class GroupFrame:
@@ -67,7 +67,8 @@ class GroupFrame:
     # ------------------------------------------------------------------------------------------ replies
 
     def deliver(self, reply: Any) -> None:
-        replies = reply_columns(reply, self.items, self._part.chunk.steps, self._part.call.single)
+        call = self._part.call
+        replies = reply_columns(reply, call.frame_format.outputs, self.items, self._part.chunk.steps, call.single)
         if len(replies.items):
             self._sender.replied(self._part, replies)
 
@@ -96,20 +97,21 @@ def frame_message(frame_format: FrameFormat, names: Sequence[str], positions: by
     )
 
 
-def reply_columns(reply: Any, items: int, steps: int, single: bool) -> ReplyColumns:
+def reply_columns(reply: Any, names: Sequence[str], items: int, steps: int, single: bool) -> ReplyColumns:
     """Returns the items that succeeded, from a reply to a frame of `items` items of `steps` time steps each.
 
-    single: they were given without a time axis. Raises ServerError if the columns do not match.
+    names: the requested outputs. single: the items were given without a time axis. Raises ServerError if the columns do
+    not match.
     """
     answered = np.frombuffer(reply.items, INDEX).astype(np.intp)
     count = len(answered)
     in_order = count <= items and bool((answered == np.arange(count)).all())  # the common case
     if not in_order and (int(answered.max()) >= items or len(np.unique(answered)) != count):
         raise unreadable(f"the server answered items {answered.tolist()} of a frame of {items}")
-    if len(reply.positions) != POSITION_BYTES * count or any(each != steps for each in reply.steps):
+    if len(reply.positions) != POSITION_BYTES * count or not {steps}.issuperset(reply.steps):
         raise unreadable("the server sent columns of different lengths")
     outputs: dict[str, Array] = {}
-    for message in reply.outputs:
+    for message in as_requested(reply.outputs, names):
         values = Column(message, count, count * steps).values
         if not message.per_item and not single:
             values = values.reshape(count, steps, *values.shape[1:])

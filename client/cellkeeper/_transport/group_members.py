@@ -196,6 +196,7 @@ class GroupMembers:
         for what in (
             "input",
             "inputs",
+            "feature_names",
             "outputs",
             "states",
             "vocabulary",

@@ -60,7 +60,7 @@ class Peeks:
                 for item in items.tolist():
                     call.fail(item, error)
                 return
-            replies = reply_columns(reply, len(items), steps, single)
+            replies = reply_columns(reply, self._outputs, len(items), steps, single)
             if len(replies.items):
                 call.take(items[replies.items], replies)
             refused.extend(items[error.item].item() for error in reply.errors)
@@ -129,7 +129,7 @@ class Peeks:
                 return requests[item]
 
             answer = await call_replaying(self._client, current, "Step", here, self._left(call))
-            return peek_reply_of(answer, single)
+            return peek_reply_of(answer, self._outputs, single)
 
         replies, errors = await each(requests, one)
         for item, reply in replies.items():

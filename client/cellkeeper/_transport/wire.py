@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -30,7 +30,7 @@ from ..errors import (
     Unavailable,
 )
 from ..position import Position
-from ..types import Array, Model, SessionInfo, StepReply, TensorSpec
+from ..types import STATE_PREFIX, Array, Model, SessionInfo, StepReply, TensorSpec
 
 _DTYPES: dict[Any, str] = {
     pb.FLOAT32: "float32",
@@ -94,7 +94,7 @@ def array_of(tensor: Any) -> Array:
 
 def state_of(answer: Any) -> dict[str, Array]:
     """Returns the tensors of a GetStateResponse by name."""
-    return {tensor.name.removeprefix("state."): array_of(tensor) for tensor in answer.state}
+    return {tensor.name.removeprefix(STATE_PREFIX): array_of(tensor) for tensor in answer.state}
 
 
 def state_messages(model: Model, state: Mapping[str, ArrayLike], field: str) -> list[Any]:
@@ -136,11 +136,29 @@ def model_of(info: Any) -> Model:
     )
 
 
-def peek_reply_of(answer: Any, single: bool) -> StepReply:
-    """Returns the reply to a peek. single: the input had no time axis, so the outputs have none."""
-    outputs = {tensor.name: array_of(tensor) for tensor in answer.outputs}
+def as_requested(outputs: Sequence[Any], names: Sequence[str]) -> Sequence[Any]:
+    """Returns a reply's outputs in the order in which they were requested; servers have the model's order.
+
+    names: what was requested. "state" stands for all state tensors.
+    """
+    if len(outputs) < 2:
+        return outputs
+    places = {name: place for place, name in reversed([*enumerate(names)])}
+    return sorted(outputs, key=lambda output: places.get(_requested_as(output.name), len(names)))
+
+
+def _requested_as(name: str) -> str:
+    return "state" if name.startswith(STATE_PREFIX) else name
+
+
+def peek_reply_of(answer: Any, names: Sequence[str], single: bool) -> StepReply:
+    """Returns the reply to a peek.
+
+    names: the requested outputs. single: the input had no time axis, so the outputs have none.
+    """
+    outputs = {tensor.name: array_of(tensor) for tensor in as_requested(answer.outputs, names)}
     if single:
-        outputs = {name: array if name.startswith("state.") else array[0] for name, array in outputs.items()}
+        outputs = {name: array if name.startswith(STATE_PREFIX) else array[0] for name, array in outputs.items()}
     return StepReply(
         outputs,
         position_of(answer.position),

@@ -126,6 +126,7 @@ class CountingServer(CellkeeperServicer):
         self.of_other_version: set[str] = set()  # sessions
         self.gate = asyncio.Event()
         self.gate.set()
+        self.streams = 0
         self.frames = 0
         self.applied_steps = 0
         self.request_ids: list[bytes] = []
@@ -252,6 +253,7 @@ class CountingServer(CellkeeperServicer):
         )
 
     async def StepStream(self, frames: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        self.streams += 1
         async for frame in frames:
             self.frames += 1
             self.timeouts_ms.append(frame.timeout_ms)

@@ -61,7 +61,7 @@ def test_what_is_no_timeout_is_refused_with_its_field(target: str, given: Any) -
     with pytest.raises(InvalidArgument, match="attempt_timeout: got"):
         AsyncClient(target, attempt_timeout=given)
     with Client(target) as client:
-        session = client.session("pump")
+        session, group = client.session("pump"), client.group(["pump-2"])
         calls: list[Callable[[], object]] = [
             lambda: session.step(X, timeout=given),
             lambda: list(session.stream([X], timeout=given)),
@@ -70,6 +70,14 @@ def test_what_is_no_timeout_is_refused_with_its_field(target: str, given: Any) -
             lambda: session.reset(timeout=given),
             lambda: client.session("other", timeout=given),
             lambda: client.models(timeout=given),
+            lambda: client.group(["other"], timeout=given),
+            lambda: group.step([X], timeout=given),
+            lambda: group.peek([X], timeout=given),
+            lambda: group.state(timeout=given),
+            lambda: group.reset(timeout=given),
+            lambda: group.add(["other"], timeout=given),
+            lambda: group.remove(["pump-2"], timeout=given),
+            lambda: group.settle(timeout=given),
         ]
         for call in calls:
             with pytest.raises(InvalidArgument, match="timeout: got"):
@@ -138,6 +146,8 @@ WRONG: list[tuple[str, str, Call]] = [
     ("expect", "session, a text", lambda client: client.session("a", expect=TEXT)),
     ("at", "session at", lambda client: client.session("a", at=ANY)),
     ("at", "session at, a text", lambda client: client.session("a", at=TEXT)),
+    ("model", "group", lambda client: client.group(["a"], model=ANY)),
+    ("ttl", "group", lambda client: client.group(["a"], ttl=ANY)),
     ("expect", "group", lambda client: client.group(["a"], expect=ANY)),
     ("expect[a]", "group, a text", lambda client: client.group(["a"], expect={"a": TEXT})),
     ("expect", "group, another id", lambda client: client.group(["a"], expect={"b": first_position(bytes(16))})),

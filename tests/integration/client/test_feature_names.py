@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cellkeeper import AsyncClient, Client, InvalidArgument, Model, TensorSpec
-from cellkeeper._session.group_inputs import named_rows
+from cellkeeper._session.group_inputs import GroupInputs, named_rows
 from cellkeeper._session.inputs import Inputs
 
 from testing.bundles import counting_bundle
@@ -21,10 +21,12 @@ FRAME = pd.DataFrame(ROWS, columns=["a", "b", "c"])
 SWAPPED = FRAME[["c", "a", "b"]]
 
 
+SPEC = TensorSpec("input", "float32", (3,))
+MODEL = Model("m", b"", "", True, 0.0, "", "", SPEC, 0, False, (), (), 8, 0, 0, feature_names=("a", "b", "c"))
+
+
 def inputs(**other: Any) -> Inputs:
-    spec = TensorSpec("input", "float32", (3,))
-    model = Model("m", b"", "", True, 0.0, "", "", spec, 0, False, (), (), 8, 0, 0, feature_names=("a", "b", "c"))
-    return Inputs(replace(model, **other))
+    return Inputs(replace(MODEL, **other))
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,16 @@ def test_the_rows_of_a_group() -> None:
     assert (named[0], named[1].tolist()) == (["s", "t"], ROWS.tolist())
     with pytest.raises(InvalidArgument, match="missing: 'd'; unknown: 'c'"):
         named_rows(frame, ("a", "b", "d"))
+
+
+@pytest.mark.parametrize("row", [SWAPPED, [SWAPPED.iloc[0], FRAME.iloc[1]], (SWAPPED.iloc[0], ROWS[1]), ROWS], ids=type)
+def test_each_row_of_a_group(row: Any) -> None:
+    rows = GroupInputs(MODEL)
+    assert rows.convert(["s", "t"], [row, SWAPPED]) == (2 * ROWS.tobytes(), False)
+    assert rows.convert(["s", "t"], (SWAPPED.iloc[0], FRAME.iloc[1])) == (ROWS.tobytes(), True)
+    for wrong in (FRAME[["a", "b"]], [SWAPPED.iloc[0], FRAME[["a", "b"]].iloc[1]]):
+        with pytest.raises(InvalidArgument, match=r"row 1 \(session 't'\): got other columns \(missing: 'c'\)"):
+            rows.convert(["s", "t"], [row, wrong])
 
 
 def test_one_time_step() -> None:
@@ -108,6 +120,15 @@ def test_a_server_gets_the_features_in_its_order(target: str, chunk_steps: int) 
         with pytest.raises(InvalidArgument, match="missing: 'c'"):
             list(session.stream(FRAME[["a", "b"]]))
         assert session.position.step == 0
+
+
+def test_a_server_gets_those_of_a_group_in_its_order(target: str) -> None:
+    by_id = {"s": SWAPPED.iloc[0], "t": SWAPPED.iloc[1]}
+    with Client(target) as client, client.group(by_id) as group:
+        for rows in (SWAPPED.set_axis([*by_id], axis=0), [*by_id.values()]):
+            assert group.peek(rows).tolist() == ROWS.tolist()
+        assert {name: y.tolist() for name, y in group.step(by_id).items()} == {"s": [0, 1, 2], "t": [3, 4, 5]}
+        group.delete()
 
 
 async def test_asyncio_too(target: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 
 import numpy as np
 import pandas
@@ -106,6 +107,10 @@ async def test_token_ids(client: AsyncClient) -> None:
         assert (await group.step(rows)).tolist() == [row.tolist() for row in expected]
     with pytest.raises(InvalidArgument, match=r"row 1 \(session 'b'\): got token id 5, expected 0..4"):
         await group.step([0, 5, 2])
+    by_id = await group.peek({"c": 1, "a": 4})
+    assert (await group.step(pandas.Series([1, 4], ["c", "a"]))).tolist() == [by_id["c"].tolist(), by_id["a"].tolist()]
+    with pytest.raises(InvalidArgument, match=r"got 0 at 0, expected the id .* in the index of the .*Series"):
+        await group.step(pandas.Series([0, 4, 2]))
 
 
 async def test_a_reply_has_all_outputs_and_positions(group: AsyncGroup) -> None:
@@ -152,12 +157,27 @@ async def test_forecasts(client: AsyncClient) -> None:
     part = await group.forecast({"c": ROWS[2]}, steps=3, known={"c": known["c"]})
     assert part["c"].tolist() == reply.output[2].tolist()
     assert [position.step for position in group.positions.values()] == [2, 2, 2]
-    with pytest.raises(InvalidArgument, match=r"known: got none, expected \[3, 1\]"):
-        await group.forecast(ROWS, steps=3)
+    for lacking, row in ((None, "row 0 .session 'a'."), ({**known, "b": [[1.0]]}, "row 1 .session 'b'.")):
+        with pytest.raises(InvalidArgument, match=rf"known, {row}: got .*, expected \[3, 1\]") as caught:
+            await group.forecast(ROWS, steps=3, known=lacking)
+        assert caught.value.field == "known"
+    for wrong in (known["a"], [known["a"]] * 3):
+        with pytest.raises(InvalidArgument, match=r"known: got .*, expected a mapping from ids"):
+            await group.forecast(ROWS, steps=3, known=wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="known: got 'a', expected ids of members that have a row in `inputs`"):
         await group.forecast({"c": ROWS[2]}, steps=3, known=known)
     with pytest.raises(InvalidArgument, match="failed: got 'zero'"):
         await group.forecast(ROWS, steps=3, known=known, failed="zero")  # type: ignore[arg-type]
+
+
+async def test_what_a_group_is_opened_with_holds_for_all_members(client: AsyncClient) -> None:
+    group = await client.group(IDS[:2], model="count", ttl=timedelta(hours=1), outputs=("hidden", "prediction"))
+    await group.add(IDS[2:])
+    await group.reset(["b"])
+    assert list((await group.step_reply(ROWS)).outputs) == ["hidden", "prediction"]
+    assert list((await group.peek_reply(ROWS)).outputs) == ["hidden", "prediction"]
+    assert list((await group.step_reply(ROWS, outputs=("state",))).outputs) == ["state.h"]
+    assert {info.ttl_seconds async for info in client.sessions(model="count")} == {3600}
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -291,7 +311,7 @@ async def test_a_session_beside_the_group_conflicts_as_two_sessions_do(group: As
 # ---------------------------------------------------------------------------------------------- side by side
 
 
-async def test_groups_and_sessions_share_the_stream(client: AsyncClient) -> None:
+async def test_groups_and_sessions_step_side_by_side(client: AsyncClient) -> None:
     groups = [await client.group([f"{name}{number}" for name in IDS], model="count") for number in range(4)]
     sessions = [await client.session(f"single-{number}", model="count") for number in range(4)]
 

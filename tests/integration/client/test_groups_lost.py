@@ -26,7 +26,7 @@ from cellkeeper import (
 from cellkeeper._transport.endpoints import rendezvous
 
 from .conftest import QUICK, until
-from .counting_server import OTHER_FINGERPRINT, REFUSED_VALUE, CountingServer, Refused, fresh
+from .counting_server import FINGERPRINT, OTHER_FINGERPRINT, REFUSED_VALUE, CountingServer, Refused, fresh
 
 IDS = [f"s{number}" for number in range(8)]
 ONES = np.ones((8, 2), np.float32)
@@ -55,6 +55,15 @@ async def test_a_lost_stream(server: CountingServer, client: AsyncClient, group:
     await counted(group, 3, first=5)
     assert server.frame_sizes == [8, 8, 8]  # all are in one frame again
     assert server.applied_steps == 8 * 7
+
+
+async def test_groups_and_sessions_share_the_stream(server: CountingServer, client: AsyncClient) -> None:
+    groups = [await client.group([f"{name}-{number}" for name in IDS]) for number in range(3)]
+    sessions = [await client.session(f"single-{number}") for number in range(3)]
+    for step in range(1, 4):
+        steps = [*(group.step(ONES) for group in groups), *(session.step(ONES[0]) for session in sessions)]
+        assert {y.flat[0] for y in await asyncio.gather(*steps)} == {step}
+    assert server.streams == 1
 
 
 async def test_items_are_answered_in_any_order(server: CountingServer, group: AsyncGroup) -> None:
@@ -201,6 +210,26 @@ async def test_versions_that_do_not_fit_together(server: CountingServer, client:
         await alone.reset()  # it is at step 0 of another version
     server.of_other_version = {"b"}
     assert (await alone.reset())["b"].step == 0
+
+
+async def test_versions_whose_features_have_another_order(
+    server: CountingServer, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One array, or one DataFrame, cannot have its columns in the order of both."""
+    made = server._model
+
+    def with_names(fingerprint: bytes = FINGERPRINT) -> Any:
+        model = made()
+        model.fingerprint = fingerprint
+        model.feature_names.extend(("flow", "pressure") if fingerprint == FINGERPRINT else ("pressure", "flow"))
+        return model
+
+    monkeypatch.setattr(server, "_model", with_names)
+    server.of_other_version = {"b"}
+    says = r"feature_names: the session belongs to version .*, where it is \('pressure', 'flow'\)"
+    with pytest.raises(GroupError, match=says) as caught:
+        await client.group(["a", "b"])
+    assert caught.value.group.ids == ("a",)
 
 
 # ---------------------------------------------------------------------------------------------- late steps

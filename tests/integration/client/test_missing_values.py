@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from cellkeeper import AsyncClient, Client, InvalidArgument
 
@@ -72,6 +73,20 @@ def test_infinity_is_no_missing_value(target: str, infinity: float) -> None:
         assert client.counters.frames_sent == received
 
 
+def test_those_of_a_group_are_filled_too(target: str) -> None:
+    masked = np.ma.vstack([MASKED, MASKED])
+    frame = pd.DataFrame({"a": [1, 1], "b": [pd.NA, None]}, ["g", "h"])
+    tables: list[Any] = [masked, frame, {"g": MASKED, "h": [1, None]}, *([x, MASKED] for x in MISSING)]
+    with Client(target) as client, client.group(["g", "h"], model="fill") as group:
+        for n, rows in enumerate(tables, 1):
+            for call in (group.peek, group.step):
+                ys = call(rows)
+                assert [y.tolist() for y in (ys.values() if isinstance(ys, dict) else ys)] == [[n, 100 * n]] * 2
+        ahead = group.forecast(np.zeros((2, 2)), steps=1, known={"g": [MASKED], "h": [MASKED]})
+        assert ahead.tolist() == [[[n, 100 * n], [n + 1, 100 * n + 100]]] * 2
+        group.delete()
+
+
 async def test_asyncio_takes_them_alike(target: str) -> None:
     async with AsyncClient(target) as client:
         session = await client.open("async", model="fill")
@@ -90,6 +105,13 @@ def test_a_model_that_takes_none_refuses_them(target: str) -> None:
                     call(x)
             with pytest.raises(InvalidArgument, match=of_the_stream):
                 list(session.stream([[1, 1], x], chunk_steps=2))
+        group = client.group(["g", "h"], model="whole")
+        for x in MISSING:
+            for rows in ([[1, 1], x], {"g": [1, 1], "h": x}):
+                for call in (group.step, group.peek):
+                    with pytest.raises(InvalidArgument, match=place.replace("inputs", "inputs, row 1 .session 'h'.")):
+                        call(rows)
+        assert [position.step for position in group.positions.values()] == [0, 0]
         with pytest.raises(InvalidArgument, match="state: got h"):
             session.set_state({"h": [MASKED]})
         with pytest.raises(InvalidArgument, match="got h"):
@@ -108,4 +130,8 @@ def test_ids_are_never_missing(target: str) -> None:
                 InvalidArgument, match="samples 0 to 1 of the stream: got a missing value at time step 1"
             ):
                 list(session.stream(ids, chunk_steps=2))
+        group = client.group(["g", "h"], model="words")
+        for rows in (np.ma.masked_array([3, 4], [False, True]), [3, None], pd.Series([3, pd.NA], ["g", "h"])):
+            with pytest.raises(InvalidArgument, match=r"row 1 \(session 'h'\): got None|row 1 .*: got a missing value"):
+                group.step(rows)
         assert session.position.step == session.info().position.step == 0

@@ -1,12 +1,20 @@
-"""What a step costs an event loop: no task, and for a blocking step one wake-up of the client's thread."""
+"""What a step costs: an event loop no task, and for a blocking step one wake-up of the client's thread; a group one
+hash for each member and time step."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import cellkeeper
+import numpy as np
+import pytest
 from cellkeeper import AsyncClient, Client
 
 ONE = [1.0, 1.0]
@@ -74,3 +82,57 @@ def test_a_blocking_step_needs_no_task_and_one_wake(real_target: str) -> None:
             session.settle()
         assert watch.take() == (COUNT, COUNT)
         session.delete()
+
+
+class Calls:
+    """Counts the calls that the client's code makes while it is entered: of its own functions, and of functions in C.
+
+    By file and function, and those in C also by what they call.
+    """
+
+    def __init__(self) -> None:
+        self.python: Counter[tuple[str, str]] = Counter()
+        self.native: Counter[tuple[str, str]] = Counter()
+
+    def __enter__(self) -> Calls:
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, called: Any) -> None:
+        path = Path(frame.f_code.co_filename)
+        if not path.is_relative_to(PACKAGE):
+            return
+        if event == "call":
+            self.python[path.name, frame.f_code.co_name] += 1
+        elif event == "c_call":
+            self.native[path.name, called.__name__] += 1
+
+
+PACKAGE = Path(cellkeeper.__file__).parent
+FEW, MANY = 8, 200
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("by_id", [False, True], ids=["array", "dict"])
+async def test_a_group_calls_nothing_for_a_member_but_the_hash(real_target: str, steps: int, by_id: bool) -> None:
+    seen: dict[int, Calls] = {}
+    async with AsyncClient(real_target) as client:
+        for size in (FEW, MANY):
+            group = await client.group(f"step cost, {number}" for number in range(size))
+            table = np.ones((size, steps, 2) if steps > 1 else (size, 2), np.float32)
+            rows: Any = dict(zip(group.ids, table, strict=True)) if by_id else table
+            await group.step(rows)
+            with Calls() as seen[size]:
+                await group.step(rows)
+        await group.delete()
+    # What the event loop does varies a little from step to step.
+    more = {kind: getattr(seen[MANY], kind) - getattr(seen[FEW], kind) for kind in ("python", "native")}
+    assert [where for where, count in more["python"].items() if count > MANY // 2] == []
+    for_each = {where: count for where, count in more["native"].items() if count > MANY // 2}
+    hashes = for_each.pop(("group_history.py", "digest"))
+    assert hashes == (MANY - FEW) * steps
+    for_each.pop(("group_history.py", "blake2b"), None)  # since Python 3.12
+    assert for_each == ({("group_members.py", "isinstance"): MANY - FEW} if by_id else {})
