@@ -18,10 +18,12 @@ class GuardedMeter(Meter):
     def __init__(self, meter: Meter) -> None:
         for name in vars(Meter):
             if not name.startswith("_"):
-                setattr(self, name, _logs_errors(getattr(meter, name)))
+                setattr(self, name, logs_errors(getattr(meter, name)))
 
 
-def _logs_errors(method: Callable[..., None]) -> Callable[..., None]:
+def logs_errors(method: Callable[..., None]) -> Callable[..., None]:
+    """Returns a function that calls the method, and logs what it raises."""
+
     def count(*args: Any, **kwargs: Any) -> None:
         try:
             method(*args, **kwargs)

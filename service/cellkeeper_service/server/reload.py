@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cellkeeper_service.core.guarded_meter import logs_errors
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
@@ -61,7 +62,7 @@ class Reloader:
         self._folders = list(zip(folders, names, strict=True))
         self._models = models
         self._load = load
-        self._count = count
+        self._count = logs_errors(count)
         self._keep = keep
         self._on_change = on_change
         self._wanted = False

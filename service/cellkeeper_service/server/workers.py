@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -20,8 +21,11 @@ from cellkeeper_service.metrics import MergedMetrics, MetricsServer
 from cellkeeper_service.server.config import STORE_VARIABLE, Settings, split_address
 from cellkeeper_service.server.open_files import allow_connections
 
+log = logging.getLogger(__name__)
+
 WORKER_FLAG = "--as-worker"
 """Followed by the descriptor of a pipe, on which the worker sends its parent one line: the URL of its metrics."""
+WHO_KILLS = "if memory ran out, the kernel sent it, and its log says so"
 
 
 def serve_workers(settings: Settings) -> int:
@@ -120,18 +124,25 @@ def _take_address(pipe: int, merged: MergedMetrics) -> None:
 def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> int:
     """Waits for the workers, and returns the exit status.
 
-    If a worker ends on its own, for whatever reason, the others are told to end too, and its status is returned.
+    If a worker ends on its own, for whatever reason, the others are told to end too, and its status is returned: for a
+    signal, 128 and its number, as a shell returns it. A worker says why it ends, but one that is killed cannot.
     """
     with ThreadPoolExecutor(len(workers), "worker") as threads:
-        waiting = [threads.submit(worker.wait) for worker in workers]
+        waiting = {threads.submit(worker.wait): worker for worker in workers}
         ended, _ = wait(waiting, return_when=FIRST_COMPLETED)
         if stopping.is_set():
             ended, _ = wait(waiting)
-        else:
+        for one in ended:
+            if (number := -one.result()) > 0:
+                why = WHO_KILLS if number == signal.SIGKILL else signal.strsignal(number)
+                log.error(
+                    "worker %d was killed by signal %d (%s); the other workers end, too", waiting[one].pid, number, why
+                )
+        if not stopping.is_set():
             for worker in workers:
                 if worker.poll() is None:
                     worker.terminate()
-        return max(abs(status.result()) for status in ended)
+        return max(status if (status := one.result()) >= 0 else 128 - status for one in ended)
 
 
 def _start(settings: Settings) -> tuple[subprocess.Popen[str], int]:

@@ -286,9 +286,11 @@ def test_workers_whose_metrics_port_is_taken_do_not_start(counting_model: Path, 
 def test_when_one_worker_dies_the_others_stop(counting_model: Path, tmp_path: Path, index: int) -> None:
     with Workers(f"--store=sqlite:{tmp_path / 's.db'}", counting_model) as workers:
         workers.wait_until_serving()
-        os.kill(workers.pids[index], signal.SIGKILL)
-        assert workers.end() != 0
+        os.kill(killed := workers.pids[index], signal.SIGKILL)
+        assert workers.end() == 128 + signal.SIGKILL
         assert workers.lines.count("stopped") == 1, workers.lines
+        (why,) = [line for line in workers.lines if "ERROR" in line]
+        assert f": worker {killed} was killed by signal 9 (if memory ran out, the kernel sent it" in why
 
 
 def test_workers_end_with_the_process_that_started_them(counting_model: Path, tmp_path: Path) -> None:

@@ -77,6 +77,24 @@ async def test_after_a_failed_exchange_the_server_can_end(tmp_path: Path) -> Non
     await served.reloader.close()
 
 
+async def test_a_result_that_cannot_be_counted_is_logged_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    counted = asyncio.Event()
+
+    def count(result: ReloadResult) -> None:
+        counted.set()
+        raise RuntimeError(f"cannot count {result}")
+
+    served = Served(tmp_path)
+    reloader = Reloader([served.path], ["m"], served.models, loaded, keep=1, count=count, on_change=served.changed)
+    reloader.request()
+    await asyncio.wait_for(counted.wait(), timeout=30)
+    await reloader.close()
+    assert "cannot count unchanged" in caplog.text
+    assert "cannot count refused" not in caplog.text
+
+
 async def test_a_version_that_is_gone_exchanges_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     served = Served(tmp_path)
     (before,) = served.models["m"]

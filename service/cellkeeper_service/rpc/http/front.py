@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from aiohttp import HttpVersion11, web
 
+from cellkeeper_service.core.guarded_meter import logs_errors
 from cellkeeper_service.core.models import Models
 from cellkeeper_service.errors import Reason, Rejection, internal_error, invalid
 from cellkeeper_service.rpc.call_log import note_refused
@@ -78,7 +79,7 @@ class HttpFront:
         self._servicer = servicer
         self._guard = guard
         self._limits = limits
-        self._meter = meter
+        self._count = logs_errors(meter.http_request)  # the response is written before it is counted
         room = limits.max_body_bytes // JSON_PER_BYTE
         self._catalog = Catalog(models, replace(wire, max_message_bytes=room + REST_BYTES))
         self._looking: asyncio.TimerHandle | None = None
@@ -170,7 +171,7 @@ class HttpFront:
                 request.transport.abort()
         finally:
             method = request.method if request.method in METHODS else "other"  # a client may send any word
-            self._meter.http_request(method, route, status, time.monotonic() - began)
+            self._count(method, route, status, time.monotonic() - began)
         return response
 
     async def _refusing(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
