@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import count
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ def answer(
         if error is not None:
             raise error
 
+    numbers = count(1)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     answers: dict[str, Any] = {
         "init": init,
@@ -35,7 +37,7 @@ def answer(
         "stream": lambda stream: nullcontext(),
         "Stream": lambda device: None,
         "current_stream": lambda: SimpleNamespace(synchronize=lambda: None),
-        "graph_pool_handle": lambda: (0, 1),
+        "graph_pool_handle": lambda: (0, next(numbers)),
     }
     for name, value in answers.items():
         monkeypatch.setattr(torch.cuda, name, value)
@@ -142,7 +144,7 @@ class Graph:
 
     ended = 0
 
-    def capture_begin(self, pool: Any, capture_error_mode: str) -> None: ...
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None: ...
 
     def capture_end(self) -> None:
         Graph.ended += 1
@@ -158,3 +160,34 @@ def test_a_capture_that_fails_names_the_cause_and_is_ended(monkeypatch: pytest.M
     with pytest.raises(CaptureFailed, match="due to a previous error"):
         device.capture(lambda: None)
     assert Graph.ended == 2
+
+
+class PooledGraph:
+    """A CUDAGraph that rejects a pool without graphs, as torch does since 2.11: its allocator of pinned memory remembers
+    a pool whose graphs are gone, which torch.cuda.empty_cache does not change."""
+
+    users: ClassVar[dict[Any, int]] = {}
+
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+        self._pool = pool or object()
+        if self.users.get(self._pool) == 0:
+            raise RuntimeError("it->second->use_count > 0 INTERNAL ASSERT FAILED")
+        self.users[self._pool] = self.users.get(self._pool, 0) + 1
+
+    def capture_end(self) -> None: ...
+
+    def replay(self) -> None: ...
+
+    def __del__(self) -> None:
+        self.users[self._pool] -= 1
+
+
+def test_graphs_can_be_captured_after_all_before_them_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the arena is allocated at its final size, after the test at load."""
+    answer(monkeypatch)
+    device = CudaDevice("cuda:0")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", PooledGraph)
+    graphs = [device.capture(lambda: None) for _ in range(2)]
+    graphs.clear()
+    assert set(PooledGraph.users.values()) == {0}
+    device.capture(lambda: None)
