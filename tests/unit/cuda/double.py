@@ -117,6 +117,7 @@ class FailingDevice(HostDevice):
         self._reduced = reduced
         self._captures = captures
         self._left = -1
+        self.failed = False
         self.captured = 0
         self.replayed = 0
 
@@ -134,6 +135,7 @@ class FailingDevice(HostDevice):
 
     def _use(self) -> None:
         if self._left == 0:
+            self.failed = True
             raise EngineLost(f"{self.name} failed: CUDA error: unspecified launch failure")
         self._left -= self._left > 0
 

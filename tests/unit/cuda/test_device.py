@@ -163,8 +163,8 @@ def test_a_capture_that_fails_names_the_cause_and_is_ended(monkeypatch: pytest.M
 
 
 class PooledGraph:
-    """A CUDAGraph that rejects a pool without graphs, as torch does since 2.11: its allocator of pinned memory remembers
-    a pool whose graphs are gone, which torch.cuda.empty_cache does not change."""
+    """A CUDAGraph that rejects a pool whose graphs are gone, as torch 2.11 does: its allocator of pinned memory keeps
+    such a pool, even after torch.cuda.empty_cache."""
 
     users: ClassVar[dict[Any, int]] = {}
 
