@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from cellkeeper_service.domain.engine import EngineLost
-from cellkeeper_service.engine.cuda.device import CaptureFailed, CudaDevice
+from cellkeeper_service.engine.cuda.device import CaptureFailed, CudaDevice, OutOfDeviceMemory
 from cellkeeper_service.errors import StartError
 from triton.runtime.errors import OutOfResources, PTXASError
 
@@ -74,6 +74,38 @@ def test_a_device_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, capability=(6, 1))
     with pytest.raises(StartError, match=r"^device: cuda:0 A GPU has compute capability 6.1, expected 7.0 or more"):
         CudaDevice("cuda:0")
+
+
+def test_a_precision_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, capability=(7, 5))
+    device = CudaDevice("cuda:0")
+    device.check_precision("fp32")
+    expected = r"^precision: got (tf32|bf16), but cuda:0 A GPU has compute capability 7.5 and \1 needs 8.0; choose "
+    for precision in ("tf32", "bf16"):
+        with pytest.raises(StartError, match=expected + "--precision fp32$"):
+            device.check_precision(precision)  # type: ignore[arg-type]  # a loop over names
+    answer(monkeypatch, capability=(8, 0))
+    CudaDevice("cuda:0").check_precision("bf16")
+
+
+def test_memory_that_runs_out_is_told_from_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs less memory, such as a smaller arena, may still work."""
+    answer(monkeypatch)
+    device = CudaDevice("cuda:0")
+    with pytest.raises(OutOfDeviceMemory, match=r"^cuda:0 A GPU failed: CUDA out of memory\.$"), device.entered():
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+
+def test_everything_runs_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs cannot be captured on the default stream, and another engine's calls are not waited for."""
+    answer(monkeypatch)
+    entered: list[object] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"a stream of {device}")
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext(entered.append(stream)))
+    device = CudaDevice("cuda:0")
+    entered.clear()
+    with device.entered():
+        assert entered == ["a stream of cuda:0"]
 
 
 def test_a_device_that_another_process_has_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +206,11 @@ class PooledGraph:
             raise RuntimeError("it->second->use_count > 0 INTERNAL ASSERT FAILED")
         self.users[self._pool] = self.users.get(self._pool, 0) + 1
 
-    def capture_end(self) -> None: ...
+    def capture_end(self) -> None:
+        self._ended = True
 
-    def replay(self) -> None: ...
+    def replay(self) -> None:
+        assert self._ended
 
     def __del__(self) -> None:
         self.users[self._pool] -= 1
@@ -190,4 +224,4 @@ def test_graphs_can_be_captured_after_all_before_them_are_gone(monkeypatch: pyte
     graphs = [device.capture(lambda: None) for _ in range(2)]
     graphs.clear()
     assert set(PooledGraph.users.values()) == {0}
-    device.capture(lambda: None)
+    device.capture(lambda: None)()
