@@ -118,8 +118,7 @@ class FailingDevice(HostDevice):
         self._captures = captures
         self._left = -1
         self.failed = False
-        self.captured = 0
-        self.replayed = 0
+        self.captured = self.replayed = self.waited = 0
 
     def arm(self, uses: int) -> None:
         """Lets the device fail after so many more uses (`entered` or `synchronize`)."""
@@ -131,6 +130,7 @@ class FailingDevice(HostDevice):
         yield
 
     def synchronize(self) -> None:
+        self.waited += 1
         self._use()
 
     def _use(self) -> None:

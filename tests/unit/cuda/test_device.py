@@ -8,11 +8,13 @@ from contextlib import nullcontext
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import pytest
 import torch
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.engine.cuda.device import CaptureFailed, CudaDevice, OutOfDeviceMemory
+from cellkeeper_service.engine.precision import PRECISIONS
 from cellkeeper_service.errors import StartError
 from triton.runtime.errors import OutOfResources, PTXASError
 
@@ -81,9 +83,9 @@ def test_a_precision_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch) -> N
     device = CudaDevice("cuda:0")
     device.check_precision("fp32")
     expected = r"^precision: got (tf32|bf16), but cuda:0 A GPU has compute capability 7.5 and \1 needs 8.0; choose "
-    for precision in ("tf32", "bf16"):
+    for precision in PRECISIONS[1:]:
         with pytest.raises(StartError, match=expected + "--precision fp32$"):
-            device.check_precision(precision)  # type: ignore[arg-type]  # a loop over names
+            device.check_precision(precision)
     answer(monkeypatch, capability=(8, 0))
     CudaDevice("cuda:0").check_precision("bf16")
 
@@ -99,13 +101,12 @@ def test_memory_that_runs_out_is_told_from_a_failure(monkeypatch: pytest.MonkeyP
 def test_everything_runs_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs cannot be captured on the default stream, and another engine's calls are not waited for."""
     answer(monkeypatch)
-    entered: list[object] = []
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"a stream of {device}")
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext(entered.append(stream)))
     device = CudaDevice("cuda:0")
-    entered.clear()
+    stream = Mock(return_value=nullcontext())
+    monkeypatch.setattr(torch.cuda, "stream", stream)
     with device.entered():
-        assert entered == ["a stream of cuda:0"]
+        stream.assert_called_once_with("a stream of cuda:0")
 
 
 def test_a_device_that_another_process_has_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
