@@ -28,6 +28,7 @@ import numpy as np
 from cellkeeper_service.engine.cuda.device import CudaDevice, cuda_devices
 from cellkeeper_service.engine.cuda.engine import CudaEngine
 from cellkeeper_service.engine.precision import PRECISIONS, Precision
+from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 
 from testing.bundles import make_bundle
@@ -80,7 +81,10 @@ def main() -> None:
     options = parser.parse_args()
     if not cuda_devices():
         sys.exit("bench-gpu: torch finds no CUDA device on this machine, so nothing was measured")
-    device = CudaDevice(options.device)
+    try:
+        device = CudaDevice(options.device)
+    except StartError as error:
+        sys.exit(f"bench-gpu: {error}")
     rounds: list[dict[str, Any]] = []
     missing: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out"))
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # also ends the running part
-    why = no_device()
+    why = why_not(options.device)
     if why:
         sys.exit(f"gpu-check: {why}, so nothing was checked")
     sys.exit(checked(parts(options.device, options.out), options.out, device_name(options.device)))
@@ -122,14 +122,17 @@ def is_there(package: str) -> bool:
         return False
 
 
-def no_device() -> str:
-    """Returns why nothing can be checked; "" if there is a device."""
+def why_not(device: str) -> str:
+    """Returns why nothing can be checked; "" if that device is there."""
     missing = [package for package in ("torch", "triton") if not is_there(package)]
     if missing:
         return f"{' and '.join(missing)} cannot be imported by {sys.executable}"
     from cellkeeper_service.engine.cuda.device import cuda_devices
 
-    return "" if cuda_devices() else "torch finds no CUDA device on this machine"
+    found = [f"cuda:{number}" for number in range(cuda_devices())]
+    if not found:
+        return "torch finds no CUDA device on this machine"
+    return "" if device in found else f"device: got {device}, expected one of {', '.join(found)}"
 
 
 def device_name(device: str) -> str:

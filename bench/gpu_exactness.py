@@ -64,7 +64,7 @@ def loaded(name: str, precision: Precision, device: str, max_batch: int) -> dict
         except Exception as error:  # noqa: BLE001  # after any error the others are tried
             return result | {"error": " ".join(str(error).split())[:500]}
     return result | {
-        "exact": engine.exact and "min_batch=1" in engine.numerics,
+        "exact": engine.exact and engine.numerics.endswith(" min_batch=1"),
         "tolerance": engine.tolerance,
         "load_seconds": round(time.perf_counter() - begin, 2),
         "numerics": engine.numerics,

@@ -1,6 +1,6 @@
 """The peers of bench-gpu: torch's LSTMs, on states that torch gathers and scatters by index.
 
-cudnn             torch.nn.LSTM, launched kernel by kernel
+cudnn             torch.nn.LSTM, launched kernel by kernel; torch gives cuDNN no bfloat16, and computes that itself
 cudnn in a graph  the same, captured in a CUDA graph
 compiled          the cell written out, gathered and scattered under torch.compile, captured in a CUDA graph; it would
                   leave torch.nn.LSTM as it is

@@ -93,8 +93,18 @@ def serve_models(words: list[str]) -> int:
             logging.getLogger(__name__).error(str(error))
         else:
             logs.say_why_it_ends(str(error))
+        if isinstance(error, EngineLost) or isinstance(error.__cause__, EngineLost):
+            end_at_once()
         return 1
     return 0
+
+
+def end_at_once() -> None:
+    """Ends the process, with status 1, and leaves it to the system to free what it holds: torch aborts a process that
+    frees pinned memory after the device failed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def end_before_serving(number: int, frame: object) -> None:

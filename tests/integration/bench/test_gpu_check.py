@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from bench.gpu_check import BENCH_JSON, REPORT_JSON, Part, checked, parts, run
+from bench import gpu_exactness
+from bench.gpu_check import BENCH_JSON, REPORT_JSON, Part, checked, parts, run, why_not
 from bench.latencies import counted
 
 MOST_SECONDS = 360
@@ -100,6 +102,23 @@ def test_the_table_has_the_figures_of_a_bench_that_ran_out_of_time(
     assert "| 2x128 | 64 | fp32 | cellkeeper | 1,000,000 | 0.064 | 0.100 | 31.5 |" in printed
     assert not checked([part("another run", "")], tmp_path, "cuda:0 A GPU")
     assert "2x128" not in capsys.readouterr().out
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellkeeper_service.engine.cuda.device.cuda_devices", lambda: 2)
+    assert why_not("cuda:1") == ""
+    assert why_not("cuda:9") == "device: got cuda:9, expected one of cuda:0, cuda:1"
+    monkeypatch.setattr("cellkeeper_service.engine.cuda.device.cuda_devices", lambda: 0)
+    assert why_not("cuda:0") == "torch finds no CUDA device on this machine"
+
+
+@pytest.mark.parametrize(("min_batch", "exact"), [(1, True), (16, False)])
+def test_a_model_whose_batches_must_be_filled_up_is_not_exact_by_construction(
+    monkeypatch: pytest.MonkeyPatch, min_batch: int, exact: bool
+) -> None:
+    engine = SimpleNamespace(exact=True, tolerance=1e-7, numerics=f"cuda fp32 A GPU min_batch={min_batch}")
+    monkeypatch.setattr(gpu_exactness, "load_engine", lambda *_, **__: engine)
+    assert gpu_exactness.loaded("1x64", "fp32", "cuda:0", 4)["exact"] is exact
 
 
 def test_it_needs_no_more_than_a_machine_has_where_nothing_can_be_installed(tmp_path: Path) -> None:

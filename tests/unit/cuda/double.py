@@ -117,8 +117,8 @@ class FailingDevice(HostDevice):
         self._reduced = reduced
         self._captures = captures
         self._left = -1
-        self.captured = 0
-        self.replayed = 0
+        self.failed = False
+        self.captured = self.replayed = self.waited = 0
 
     def arm(self, uses: int) -> None:
         """Lets the device fail after so many more uses (`entered` or `synchronize`)."""
@@ -130,10 +130,12 @@ class FailingDevice(HostDevice):
         yield
 
     def synchronize(self) -> None:
+        self.waited += 1
         self._use()
 
     def _use(self) -> None:
         if self._left == 0:
+            self.failed = True
             raise EngineLost(f"{self.name} failed: CUDA error: unspecified launch failure")
         self._left -= self._left > 0
 

@@ -1,13 +1,17 @@
 """`python -m tests.unit.cuda.failing_server USES WORDS...`: runs `cellkeeper-server WORDS` on a test device.
 
-The device serves USES uses, then fails within the next.
+The device serves USES uses, then fails within the next. USES is "start" if it fails while the model is loaded. As with
+torch, the process is aborted if it frees pinned memory of a device that has failed.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
+from weakref import finalize
 
+import torch
 from cellkeeper_service import __main__
 from cellkeeper_service.engine.cuda import device as device_module
 from cellkeeper_service.engine.cuda import engine as engine_module
@@ -15,7 +19,21 @@ from cellkeeper_service.server import app
 
 from .double import FailingDevice, TorchKernelCells
 
-device = FailingDevice(memory_bytes=8 << 20)
+WHILE_LOADING = 20  # uses of the device
+
+
+class Device(FailingDevice):
+    def pinned(self, size_bytes: int) -> torch.Tensor:
+        memory = super().pinned(size_bytes)
+        finalize(memory, self._freed)
+        return memory
+
+    def _freed(self) -> None:
+        if self.failed:
+            os.abort()
+
+
+device = Device(memory_bytes=8 << 20)
 announce = app.announce
 
 
@@ -24,6 +42,8 @@ def arm(*arguments: Any) -> None:
     device.arm(int(sys.argv[1]))
 
 
+if sys.argv[1] == "start":
+    device.arm(WHILE_LOADING)
 vars(app)["announce"] = arm
 vars(device_module)["CudaDevice"] = lambda name: device
 vars(engine_module)["KernelCells"] = TorchKernelCells

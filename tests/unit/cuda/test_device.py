@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import count
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import pytest
 import torch
 from cellkeeper_service.domain.engine import EngineLost
-from cellkeeper_service.engine.cuda.device import CaptureFailed, CudaDevice
+from cellkeeper_service.engine.cuda.device import CaptureFailed, CudaDevice, OutOfDeviceMemory
+from cellkeeper_service.engine.precision import PRECISIONS
 from cellkeeper_service.errors import StartError
 from triton.runtime.errors import OutOfResources, PTXASError
 
@@ -25,6 +28,7 @@ def answer(
         if error is not None:
             raise error
 
+    numbers = count(1)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     answers: dict[str, Any] = {
         "init": init,
@@ -35,7 +39,7 @@ def answer(
         "stream": lambda stream: nullcontext(),
         "Stream": lambda device: None,
         "current_stream": lambda: SimpleNamespace(synchronize=lambda: None),
-        "graph_pool_handle": lambda: (0, 1),
+        "graph_pool_handle": lambda: (0, next(numbers)),
     }
     for name, value in answers.items():
         monkeypatch.setattr(torch.cuda, name, value)
@@ -72,6 +76,37 @@ def test_a_device_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, capability=(6, 1))
     with pytest.raises(StartError, match=r"^device: cuda:0 A GPU has compute capability 6.1, expected 7.0 or more"):
         CudaDevice("cuda:0")
+
+
+def test_a_precision_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, capability=(7, 5))
+    device = CudaDevice("cuda:0")
+    device.check_precision("fp32")
+    expected = r"^precision: got (tf32|bf16), but cuda:0 A GPU has compute capability 7.5 and \1 needs 8.0; choose "
+    for precision in PRECISIONS[1:]:
+        with pytest.raises(StartError, match=expected + "--precision fp32$"):
+            device.check_precision(precision)
+    answer(monkeypatch, capability=(8, 0))
+    CudaDevice("cuda:0").check_precision("bf16")
+
+
+def test_memory_that_runs_out_is_told_from_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs less memory, such as a smaller arena, may still work."""
+    answer(monkeypatch)
+    device = CudaDevice("cuda:0")
+    with pytest.raises(OutOfDeviceMemory, match=r"^cuda:0 A GPU failed: CUDA out of memory\.$"), device.entered():
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+
+def test_everything_runs_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs cannot be captured on the default stream, and another engine's calls are not waited for."""
+    answer(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"a stream of {device}")
+    device = CudaDevice("cuda:0")
+    stream = Mock(return_value=nullcontext())
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    with device.entered():
+        stream.assert_called_once_with("a stream of cuda:0")
 
 
 def test_a_device_that_another_process_has_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +177,7 @@ class Graph:
 
     ended = 0
 
-    def capture_begin(self, pool: Any, capture_error_mode: str) -> None: ...
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None: ...
 
     def capture_end(self) -> None:
         Graph.ended += 1
@@ -158,3 +193,36 @@ def test_a_capture_that_fails_names_the_cause_and_is_ended(monkeypatch: pytest.M
     with pytest.raises(CaptureFailed, match="due to a previous error"):
         device.capture(lambda: None)
     assert Graph.ended == 2
+
+
+class PooledGraph:
+    """A CUDAGraph that rejects a pool whose graphs are gone, as torch 2.11 does: its allocator of pinned memory keeps
+    such a pool, even after torch.cuda.empty_cache."""
+
+    users: ClassVar[dict[Any, int]] = {}
+
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+        self._pool = pool or object()
+        if self.users.get(self._pool) == 0:
+            raise RuntimeError("it->second->use_count > 0 INTERNAL ASSERT FAILED")
+        self.users[self._pool] = self.users.get(self._pool, 0) + 1
+
+    def capture_end(self) -> None:
+        self._ended = True
+
+    def replay(self) -> None:
+        assert self._ended
+
+    def __del__(self) -> None:
+        self.users[self._pool] -= 1
+
+
+def test_graphs_can_be_captured_after_all_before_them_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the arena is allocated at its final size, after the test at load."""
+    answer(monkeypatch)
+    device = CudaDevice("cuda:0")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", PooledGraph)
+    graphs = [device.capture(lambda: None) for _ in range(2)]
+    graphs.clear()
+    assert set(PooledGraph.users.values()) == {0}
+    device.capture(lambda: None)()

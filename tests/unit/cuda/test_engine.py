@@ -144,14 +144,18 @@ def test_forks_read_the_state_as_it_was() -> None:
 
 @pytest.mark.usefixtures("_double")
 def test_states_travel_in_parts_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = new("hold")
+    device = FailingDevice()
+    engine = new("hold", device=device)
     engine.reserve(50)
     monkeypatch.setattr(engine_module, "STATE_COPY_BYTES", 7 * (8 + engine.spec.state_bytes))
     draw = np.random.default_rng(1)
     states = draw.integers(0, 255, (50, engine.spec.state_bytes), dtype=np.uint8)
     rows = draw.permutation(50).astype(np.intp)
+    device.waited = 0
     engine.write_states(rows, states)
+    assert device.waited == 8  # for 7 rows each time, and for the last one
     np.testing.assert_array_equal(engine.read_states(rows), states)
+    assert device.waited == 16
     np.testing.assert_array_equal(engine.read_states(rows[[3, 3, 0]]), states[[3, 3, 0]])
     assert engine.read_states(rows[:0]).shape == (0, engine.spec.state_bytes)
 

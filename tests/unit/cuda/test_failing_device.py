@@ -26,20 +26,17 @@ STEPS = 60
 NEVER = -1
 
 
+def program(uses: int | str, bundle: Path, *words: str) -> list[str]:
+    own = [sys.executable, "-m", "tests.unit.cuda.failing_server", str(uses)]
+    listen = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
+    return [*own, "serve", str(bundle), *listen, "--device=cuda:0", "--max-batch=4", *words]
+
+
 @contextmanager
 def serving(bundle: Path, store: Path, uses: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Runs a server on a device that fails after `uses` uses. Yields its address and process."""
-    words = ["serve", str(bundle), "--store", f"sqlite:{store}", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
-    program = [
-        sys.executable,
-        "-m",
-        "tests.unit.cuda.failing_server",
-        str(uses),
-        *words,
-        "--device=cuda:0",
-        "--max-batch=4",
-    ]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+    words = program(uses, bundle, "--store", f"sqlite:{store}")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
         try:
             if server.stdout is None:
                 raise RuntimeError("its output goes elsewhere")
@@ -87,3 +84,12 @@ def test_a_device_that_fails_ends_the_server_and_loses_nothing(tmp_path: Path, m
     engine = CudaEngine(read_bundle(bundle), 4, FailingDevice())
     for number, outputs in enumerate(done.values()):
         np.testing.assert_array_equal(np.array(outputs), offline(engine, inputs[:, number])["prediction"])
+
+
+def test_a_device_that_fails_while_a_model_is_loaded_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "m", name="m")
+    done = subprocess.run(
+        program("start", bundle, "--store=memory:"), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"cellkeeper-server: .*cuda:0 a device of tests failed: CUDA error: .*\n", done.stderr)

@@ -73,8 +73,8 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A prepared call shape. launch: computes from the device's up buffer into its down buffer. scratch: its temporaries,
-    kept because a graph knows only their addresses."""
+    """A prepared call shape. launch: computes from the device's up buffer into its down buffer. scratch: its
+    temporaries, kept because a graph knows only their addresses."""
 
     steps: int
     batch: int

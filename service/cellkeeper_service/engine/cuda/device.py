@@ -54,7 +54,6 @@ class CudaDevice:
         self.versions = f"torch {torch.__version__} triton {TRITON_VERSION} cuda {torch.version.cuda} {model}"
         with self.entered():
             self._stream = torch.cuda.Stream(self.torch_device)  # type: ignore[no-untyped-call]
-            self._pool = torch.cuda.graph_pool_handle()
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -106,8 +105,9 @@ class CudaDevice:
         CaptureFailed."""
         graph = torch.cuda.CUDAGraph()
         try:
-            # not torch.cuda.graph, which collects garbage and empties the allocator's cache before each of many graphs
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            # not torch.cuda.graph, which empties the allocator's cache before each of many graphs; and no pool for all
+            # of them: they allocate nothing, and torch rejects one whose graphs have all been replaced
+            graph.capture_begin(capture_error_mode="thread_local")
             try:
                 launch()
             except RuntimeError:
