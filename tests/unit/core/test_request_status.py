@@ -7,7 +7,7 @@ from cellkeeper_service.core import advance, core, generation_requests, requests
 from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.generation_requests import Open
 from cellkeeper_service.core.limits import Clock, Limits
-from cellkeeper_service.core.requests import Request, Status, Step
+from cellkeeper_service.core.requests import Request, RequestStatus, Step
 from cellkeeper_service.core.session import SessionState
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.store.memory import MemoryStore
@@ -16,7 +16,7 @@ from . import made
 from .made import KEY, nobody
 from .world import FOREVER, pack
 
-WAITING, LOADING, READY, COMPUTING, COMMITTING, DONE = Status
+WAITING, LOADING, READY, COMPUTING, COMMITTING, DONE = RequestStatus
 KINDS = [
     kind
     for module in (requests, generation_requests)
