@@ -11,6 +11,7 @@
 # make check        style, types, layers, generated code, documentation site
 # make dist         the sdist and the wheel of the checked out commit in dist/, built twice and checked
 # make check-dist   installs that wheel for each Python from 3.10 to 3.13 that is at hand, and serves from it: CHECK_ARGS
+# make check-redis-py  the tests of the Redis store with the oldest and the newest release of redis-py
 # make sbom         the CycloneDX bill of what a server from that wheel consists of, in dist/
 # make licences     writes docs/licences.md: the licences of what the wheel depends on
 # make proto        generates the protobuf code anew, and the pages of docs/reference
@@ -99,7 +100,7 @@ endif
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dist check-dist sbom licences triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
+.PHONY: help venv dist check-dist check-redis-py sbom licences triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-watching bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down scale roll backup restore image \
 	check-compose clean
@@ -167,6 +168,17 @@ dist: .venv-release/stamp
 
 check-dist: .venv/stamp dist
 	@$(BIN)/python -m tests.contract.release dist/*.whl $(CHECK_ARGS)
+
+# Whatever pyproject.toml allows: the newest may be one that it has to allow next.
+check-redis-py: .venv/stamp
+	@scripts/ensure-redis
+	@for release in redis==6.0.0 redis; do \
+		rm -rf out/redis-py && \
+		$(BIN)/pip install -qq --disable-pip-version-check --no-deps --target out/redis-py $$release && \
+		echo "== $$(ls -d out/redis-py/redis-*.dist-info)" && \
+		PYTHONPATH=out/redis-py $(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope -p testing.distribution \
+			tests/contract/store -k redis || exit 1; \
+	done
 
 sbom: dist
 	@scripts/make-sbom "$(PYTHON)" .venv-release/bin/python dist

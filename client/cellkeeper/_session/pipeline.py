@@ -46,7 +46,7 @@ class Pipeline:
         self._chunk_steps = chunk_steps
         self._numbers = numbers
         self._at_hand = at_hand
-        self._gathered: list[Sample] = []
+        self._next_chunk: list[Sample] = []
         self._in_flight: deque[tuple[asyncio.Future[StepReply], StepCall, int]] = deque()
         self._in_flight_steps = 0
         self._sent_steps = 0
@@ -57,7 +57,7 @@ class Pipeline:
         """How many samples to read now."""
         if self._failed is not None:
             return 0
-        room = max(0, self._window_steps - self._in_flight_steps - len(self._gathered))
+        room = max(0, self._window_steps - self._in_flight_steps - len(self._next_chunk))
         return room if self._at_hand else min(room, 1)
 
     @property
@@ -76,17 +76,17 @@ class Pipeline:
                 if self._chunk_steps == 1:
                     self._send(sample, 1)
                 else:
-                    self._gathered.append(sample)
-                    if len(self._gathered) == self._chunk_steps:
+                    self._next_chunk.append(sample)
+                    if len(self._next_chunk) == self._chunk_steps:
                         self.flush()
         except CellkeeperError as error:
             self._failed = error
 
     def flush(self) -> None:
         """Sends a partial chunk."""
-        if self._gathered:
-            gathered, self._gathered = self._gathered, []
-            self._send(stacked(gathered, self._numbers, self._sent_steps), len(gathered))
+        if self._next_chunk:
+            samples, self._next_chunk = self._next_chunk, []
+            self._send(stacked(samples, self._numbers, self._sent_steps), len(samples))
 
     async def advance(self, samples: Sequence[Sample]) -> list[StepReply]:
         """Takes the samples that were read. Returns answers, one for each time step.

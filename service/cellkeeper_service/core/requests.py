@@ -35,7 +35,7 @@ class Write:
     version: Version | None = None
 
 
-class Status(Enum):
+class RequestStatus(Enum):
     WAITING = "waiting"  # for earlier requests, or for the session's own commits
     LOADING = "loading"  # for the session's record
     READY = "ready"  # to be computed
@@ -44,7 +44,7 @@ class Status(Enum):
     DONE = "done"  # it has its result
 
 
-WAITING, LOADING, READY, COMPUTING, COMMITTING, DONE = Status
+WAITING, LOADING, READY, COMPUTING, COMMITTING, DONE = RequestStatus
 """Names of their own, as every step goes through them all: a look-up in the class costs as much as a call."""
 
 
@@ -65,7 +65,7 @@ class Request:
     held_bytes: int = field(default=0, init=False)  # by it and its reply
     conflicts: int = field(default=0, init=False)  # commits lost against other writers
     unknowns: int = field(default=0, init=False)  # unanswered commits
-    status: Status = field(default=WAITING, init=False)
+    status: RequestStatus = field(default=WAITING, init=False)
     result: Any = field(default=None, init=False)  # see reply
     write: Write | None = field(default=None, init=False)  # what it commits, unless that is a chunk
 

@@ -46,11 +46,9 @@ WRITTEN = ResultKind(
 
 def check_results(answer: object, items: int, kind: ResultKind) -> tuple[list[Any], str]:
     """Returns the results of a call with so many items, and why the store failed if any of them says so; else ""."""
-    if not isinstance(answer, list):
-        why = f"{BROKEN}: it returned {type(answer).__name__}, expected a list of {items} results"
-        return kind.unknown(why, items), why
-    if len(answer) != items:
-        why = f"{BROKEN}: it returned {len(answer)} results, expected {items}, one for each item"
+    if not isinstance(answer, list) or len(answer) != items:
+        got = f"{len(answer)} results" if isinstance(answer, list) else type(answer).__name__
+        why = f"{BROKEN}: it returned {got}, expected a list of {items}, one for each item"
         return kind.unknown(why, items), why
     if answer.count(COMMITTED) == items:  # nearly always
         return answer, ""

@@ -107,3 +107,17 @@ def test_every_test_and_file_exists(page: Path) -> None:
         if re.fullmatch(r"(tests|verification|deploy|docs|examples|bench)/[\w/.-]+", span):
             missing += [span] if not (ROOT / span).exists() else []
     assert missing == []
+
+
+def test_the_path_of_a_step_names_files_and_functions_that_exist() -> None:
+    _, table = (DOCS / "architecture.md").read_text().split("| where | what happens there |\n|---|---|\n")
+    rows = table.split("\n\n")[0].splitlines()
+    assert len(rows) > 15
+    for row in rows:
+        where = row.split("|")[1]
+        folder = ROOT / ("client/cellkeeper" if where.startswith(" client ") else "service/cellkeeper_service")
+        names = re.findall(r"`([\w/.]+)`", where)
+        files = [name for name in names if "/" in name or name.endswith((".py", ".lua"))]
+        texts = "".join(next(folder.rglob(file)).read_text() for file in files)
+        functions = [part for name in names if name not in files for part in name.split(".")]
+        assert [name for name in functions if not re.search(rf"\b(def|class) {name}\b", texts)] == [], row

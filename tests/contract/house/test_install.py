@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from cellkeeper_service.rpc.grpc_core import TESTED
+from cellkeeper_service.store.redis import wire
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -117,6 +118,13 @@ def test_servers_get_the_releases_of_grpcio_that_they_are_tested_with_and_client
     found = {str(need.marker): need.specifier for need in needed if need.name == "grpcio"}
     oldest = next(one.version for one in SpecifierSet(TESTED) if one.operator == ">=")
     assert found == {"None": SpecifierSet(f">={oldest}"), 'extra == "server"': SpecifierSet(TESTED)}
+
+
+def test_servers_get_the_releases_of_redis_py_that_they_are_tested_with(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = Parser().parsestr(archive.read(f"{INFO}/METADATA").decode())
+    needed = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
+    assert [one.specifier for one in needed if one.name == "redis"] == [SpecifierSet(wire.TESTED)]
 
 
 @pytest.mark.timeout(300)

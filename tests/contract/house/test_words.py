@@ -18,12 +18,14 @@ ROOT = Path(__file__).parents[3]
 NAMES = {
     "begun": "pending, started",
     "birth": "creation",
+    "carrying": "carry over",
     "cohort": "batch",
     "desk": "queue",
     "door": "entry point",
     "entrance": "admission",
     "fate": "outcome",
     "foreign": "custom, other",
+    "gathered": "collected",
     "heart": "core",
     "hungry": "waiting",
     "intake": "preprocessing, queue",
@@ -37,6 +39,7 @@ NAMES = {
     "quickest": "fastest",
     "starved": "waiting",
     "strain": "load",
+    "ticking": "computing",
     "waiter": "request",
     "wish": "request",
 }

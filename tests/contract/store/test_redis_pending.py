@@ -8,6 +8,7 @@ import pytest
 from cellkeeper_service.domain.non_blocking import NonBlockingStore, PendingCommit, Stage
 from cellkeeper_service.domain.store import Commit, Outcome, Store
 from cellkeeper_service.store.open import open_store
+from cellkeeper_service.store.redis import wire
 
 from testing.redis_cluster import RedisCluster
 from testing.redis_server import RedisServer
@@ -52,6 +53,18 @@ def test_nothing_is_started_without_a_connection_at_rest(own_redis: RedisServer)
     assert outcomes(first) == [Outcome.COMMITTED]
     store.close()
     assert begin(store, create(key("c"))) is None
+
+
+def test_without_the_socket_of_redis_py_every_call_takes_its_own_way(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "SOCKET", "_renamed")
+    store = open_store(own_redis.url)
+    header = committed(store, create(key()))
+    assert begin(store, append(key(), header, inputs(1))) is None
+    committed(store, append(key(), header, inputs(1)))
+    assert log_of(store, key()) == inputs(1)
+    store.close()
 
 
 def test_a_cluster_begins_nothing(redis_cluster: RedisCluster) -> None:

@@ -16,7 +16,7 @@ from cellkeeper_service.core.admission import AdmissionControl as Control
 from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.generation_requests import Fork
 from cellkeeper_service.core.limits import Clock, Limits
-from cellkeeper_service.core.requests import Status, Step
+from cellkeeper_service.core.requests import RequestStatus, Step
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Reason, Rejection
@@ -359,7 +359,7 @@ def test_a_fork_that_goes_on_in_its_target_is_not_finished() -> None:
     sessions, loads = replica.core.take_loads()
     replica.core.on_loaded(sessions, [made.record(made.version(), [1, 2]) for _ in loads])
     replica.core.schedule()
-    assert (fork.key, fork.status) == (fork.target, Status.LOADING)
+    assert (fork.key, fork.status) == (fork.target, RequestStatus.LOADING)
     assert replica.core.unanswered == 2, "the fork leaves its source's queue and enters its target's"
     source = made.record(made.version(), [1, 2])
     assert fork.held_bytes == len(source.checkpoint) + len(source.log)

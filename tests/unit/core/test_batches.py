@@ -5,7 +5,7 @@ from __future__ import annotations
 from cellkeeper_service.core.batch import Batch, form_batches
 from cellkeeper_service.core.lifecycle import new_header
 from cellkeeper_service.core.limits import Limits
-from cellkeeper_service.core.requests import Status
+from cellkeeper_service.core.requests import RequestStatus
 from cellkeeper_service.core.session import CachedState, SessionState
 from cellkeeper_service.core.state_cache import StateCache
 from cellkeeper_service.domain.record import SessionKey
@@ -71,7 +71,7 @@ def test_what_was_dropped_or_ended_in_time_is_left_out() -> None:
     assert not fifth.in_batch
     assert third.in_batch
     assert third.work is not None
-    assert third.work.status is Status.COMPUTING
+    assert third.work.status is RequestStatus.COMPUTING
     assert not second.in_batch
 
 
@@ -96,5 +96,5 @@ def test_a_batch_that_is_late_does_not_touch_a_request_that_was_started_anew() -
     cache.drop(cached)
     cached.start(work, b"", 0, frozenset())
     batch.execute()
-    assert (work.checkpoint_state, work.pieces, work.computed, work.status) == (None, (), 0, Status.READY)
+    assert (work.checkpoint_state, work.pieces, work.computed, work.status) == (None, (), 0, RequestStatus.READY)
     assert batch.states_before == {0: bytes(8)}

@@ -37,7 +37,9 @@ PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("slots", [1, 4])
-def test_only_the_session_at_fault_fails(place: str, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_session_at_fault_fails(
+    place: str, slots: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     world = World(slots=slots)
     good, bad = opened(world, "good"), opened(world, "bad")
     module, name, of = PLACES[place]
@@ -50,6 +52,7 @@ def test_only_the_session_at_fault_fails(place: str, slots: int, monkeypatch: py
         world.settle()
     assert replies[0].outputs == expected(inputs)
     assert reason(replies[1].result) == "INTERNAL_ERROR"
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
     again = world.send([1], bad, session="bad")  # the session continues from its record, whatever its position
     world.settle()
     assert again.outputs == expected([1])

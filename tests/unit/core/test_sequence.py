@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.decision_table import Verdict, decide
-from cellkeeper_service.core.requests import Status, Step
+from cellkeeper_service.core.requests import RequestStatus, Step
 from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import DamagedRecord, Load
@@ -274,14 +274,14 @@ def _settle(world: World, replica: int) -> None:
 @pytest.mark.parametrize(
     ("sequence", "status"),
     [
-        (ANYWHERE, Status.READY),
-        (Sequenced(at=1), Status.READY),
-        (Sequenced(at=2), Status.WAITING),
-        (Sequenced(OTHER_START), Status.WAITING),
+        (ANYWHERE, RequestStatus.READY),
+        (Sequenced(at=1), RequestStatus.READY),
+        (Sequenced(at=2), RequestStatus.WAITING),
+        (Sequenced(OTHER_START), RequestStatus.WAITING),
     ],
 )
 def test_a_chunk_that_continues_its_sequence_is_ready_for_the_next_batch_when_it_comes(
-    sequence: Sequenced, status: Status
+    sequence: Sequenced, status: RequestStatus
 ) -> None:
     """Like a chunk with a position, it needs no decision in an earlier turn of the core."""
     world = World()
@@ -298,4 +298,4 @@ def test_a_chunk_behind_the_end_of_its_sequence_waits_for_what_the_store_says() 
     in_flight(world)
     asked = Step(key(), FOREVER, Reply(), pack([3]), 1, None, None, False, frozenset(), False, sequence=ANYWHERE)
     Core.submit_many(world.replicas[0].core, [asked])
-    assert asked.status is Status.WAITING
+    assert asked.status is RequestStatus.WAITING

@@ -113,7 +113,8 @@ def _states_of(
 ) -> tuple[tuple[str, ...], list[Tensor], Callable[..., Any]]:
     """Returns the states' names and tensors, and how to call the module with them. inputs: arguments before them."""
     import torch
-    from torch.utils import _pytree as tree
+
+    from .private import tree
 
     known = arguments(model)[inputs:]
     if isinstance(states, Mapping):

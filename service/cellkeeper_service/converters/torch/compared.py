@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from .private import TorchDispatchMode
 
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge", "clamp", "clamp_", "clamp_min", "clamp_max", "maximum", "minimum")
 _CHOICES = (

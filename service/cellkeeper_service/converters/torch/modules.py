@@ -75,7 +75,8 @@ def copied(name: str, module: nn.Module) -> nn.Module:
 def _computed(module: nn.Module) -> dict[int, Any]:
     """Returns copies, by id, of tensors that modules keep from a call: deepcopy refuses those that have a gradient."""
     from torch import Tensor
-    from torch.utils import _pytree as tree
+
+    from .private import tree
 
     kept = [value for one in module.modules() for value in tree.tree_leaves(vars(one))]
     return {id(value): value.detach().clone() for value in kept if isinstance(value, Tensor) and not value.is_leaf}

@@ -102,7 +102,8 @@ class BatchedSequences(SequenceSource):
 def _leaves(call: Callable[[], Any], name: str) -> list[Any]:
     """Returns the tensors that a forward returns for one sequence. Raises ImportRefused."""
     import torch
-    from torch.utils import _pytree as tree
+
+    from .private import tree
 
     try:
         with torch.no_grad():

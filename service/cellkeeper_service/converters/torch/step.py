@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils import _pytree as tree
 
 from ..processing import Processing
 from .conv import causal_convolutions, watched_convolution
 from .export import Watch, WatchedCall
+from .private import tree
 
 SEQUENCE_LAYERS = (nn.LSTM, nn.GRU, nn.RNN)
 _CURVES: dict[str, Callable[[Tensor], Tensor]] = {"exp": torch.exp, "expm1": torch.expm1, "sinh": torch.sinh}

@@ -61,7 +61,8 @@ def _watched(
 ) -> tuple[list[WatchedCall], dict[int, bool]]:
     """Returns the recurrent layers' calls in one time step, and which tensors of the forward's result are outputs."""
     import torch
-    from torch.utils import _pytree as tree
+
+    from .private import tree
 
     seen: dict[int, list[WatchedCall]] = {}
     given: dict[int, list[Any]] = {}

@@ -1,4 +1,9 @@
-"""One connection to Redis, made by redis-py, with operations that do not wait."""
+"""One connection to Redis, made by redis-py, with operations that do not wait.
+
+Its socket is the only part of redis-py that is used and not public. It may change with any release, so the extra
+`server` limits the releases to TESTED, and `make check-redis-py` tests the oldest and the newest. Without that
+attribute, every call takes redis-py's own way, on a thread.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,10 @@ from redis.connection import DefaultParser
 
 from cellkeeper_service.store.redis.failures import ERROR_REPLIES
 from cellkeeper_service.store.redis.layout import RUN_BYTES
+
+TESTED = ">=6.0,<9"
+SOCKET = "_sock"
+"""The attribute of redis-py's connections that contains their socket, or None."""
 
 READ_BYTES = 65536
 RUN_ID_DIGITS = 40
@@ -56,7 +65,7 @@ class Wire:
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self._socket: Any = getattr(connection, "_sock", None)  # redis-py has no public access to it
+        self._socket: Any = getattr(connection, SOCKET, None)
         self.peer = Peer() if self._socket is None else _peers.setdefault(self._socket, Peer())
         self.direct = type(self._socket) is socket.socket
         self._reader = hiredis.Reader(
