@@ -109,7 +109,7 @@ class AsyncGroupStepping:
         if some members failed: `errors` says which and why, `ids` and `outputs` what succeeded. Each error is what
         `AsyncSession.step` would have raised, with its `late_step`: step a failed member again only if that is None, or
         `settle` first. failed: "nan" returns rows of NaN for failed members instead, with their errors in `last_reply`;
-        if no member succeeded, it still raises.
+        if no member succeeded, or the output consists of integers, it still raises.
         """
         _check_failed(failed)
         reply, names = await self._step(x, outputs, timeout)
@@ -134,8 +134,8 @@ class AsyncGroupStepping:
         """Returns what `step` would return for x now, but keeps nothing of it.
 
         Waits for earlier steps, then makes one call for as many members as fit into a frame. x: [n, F] or [n, T, F], or
-        a dict of rows by id. outputs, failed: as in `step`. timeout: seconds, including retries; None: the client's.
-        Raises what `step` raises.
+        a dict of rows by id. outputs, failed: as in `step`, but only `peek_reply` tells the errors behind rows of NaN.
+        timeout: seconds, including retries; None: the client's. Raises what `step` raises.
         """
         _check_failed(failed)
         reply, names = await self._peek(x, outputs, timeout)
@@ -165,9 +165,10 @@ class AsyncGroupStepping:
 
         Each prediction is fed back as the next input. Makes one call for each member, several at a time. inputs: as x
         in `step`. steps: predictions to feed back, 1 or more. known: by id, [steps, K], for each further time step the
-        features that the caller supplies, in the input's order. outputs, failed: as in `step`. timeout: seconds,
-        including retries; None: the client's. Returns [n, T + steps, ...] in the order of `inputs`; for a dict, a dict.
-        Raises what `step` raises, and InvalidArgument if the model does not say what to feed back.
+        features that the caller supplies, in the input's order. outputs, failed: as in `step`, but only
+        `forecast_reply` tells the errors behind rows of NaN. timeout: seconds, including retries; None: the client's.
+        Returns [n, T + steps, ...] in the order of `inputs`; for a dict, a dict. Raises what `step` raises, and
+        InvalidArgument if the model does not say what to feed back.
         """
         _check_failed(failed)
         reply, names = await self._forecast(inputs, steps, known, outputs, timeout)

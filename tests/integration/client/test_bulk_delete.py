@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import pty
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +15,7 @@ from testing.forked_program import Ended, run_forked
 
 from .conftest import QUICK
 from .counting_server import CountingServer, Refused
+from .terminal import at_a_terminal
 
 COUNT = 150  # more than fit into two requests
 
@@ -127,32 +124,14 @@ def command(target: str, *words: str) -> list[str]:
     return ["sessions", "delete", "--endpoint", target, *words]
 
 
-def at_a_terminal(answer: str, target: str, *words: str) -> tuple[int, str, str]:
-    """Runs the program in a terminal, but for stdout. Returns its exit status, its stdout and the terminal's text."""
-    ours, its = pty.openpty()
-    with closing(os.fdopen(ours, "rb+", buffering=0)) as terminal:
-        program = [sys.executable, "-m", "cellkeeper", *command(target, *words)]
-        process = subprocess.Popen(program, stdin=its, stderr=its, stdout=subprocess.PIPE, text=True)
-        os.close(its)
-        terminal.write(answer.encode())
-        out, _ = process.communicate(timeout=60)
-        shown = b""
-        try:
-            while part := os.read(ours, 4096):
-                shown += part
-        except OSError:  # the other end is closed: there is no more
-            pass
-    return process.returncode, out, shown.decode()
-
-
 def test_the_program_asks_at_a_terminal_and_shows_how_far_it_is(client: Client, real_target: str) -> None:
     make(client, "old/a", "old/b", "old/c", "old/d", "new")
-    code, out, shown = at_a_terminal("n\n", real_target, "--prefix", "old/")
+    code, out, shown = at_a_terminal(command(real_target, "--prefix", "old/"), "n\n")
     assert (code, out) == (1, "")
     assert "Delete 4 sessions whose ids start with 'old/' (" in shown
     assert "nothing was deleted" in shown
     assert len(ids(client)) == 5
-    code, out, shown = at_a_terminal("y\n", real_target, "--prefix", "old/")
+    code, out, shown = at_a_terminal(command(real_target, "--prefix", "old/"), "y\n")
     assert (code, out.split()) == (0, ["deleted", "4", "gone", "0", "failed", "0"])
     assert "4 sessions, " in shown
     assert ids(client) == {"new"}

@@ -121,6 +121,8 @@ async def test_a_reply_has_all_outputs_and_positions(group: AsyncGroup) -> None:
     assert reply.positions == tuple(group.positions.values())
     assert (reply.ids, reply.errors, reply.replayed) == (("a", "b", "c"), {}, (False, False, False))
     assert group.last_reply is reply
+    assert 0 < reply.computed_seconds < 20
+    assert 0 < reply.queued_seconds < 20
     chunk = await group.step_reply(np.ones((3, 2, 2)), outputs=("state", "prediction"))
     assert {name: values.shape for name, values in chunk.outputs.items()} == {
         "state.h": (3, 1, 2),
@@ -297,6 +299,15 @@ async def test_opening_insists_on_a_history_item_by_item(client: AsyncClient, gr
     assert (await others.step(ROWS[[0, 2]])).tolist() == (3 * ROWS[[0, 2]]).tolist()
     with pytest.raises(InvalidArgument, match="expect: got a position for 'z'"):
         await client.group(IDS, model="count", expect={"z": known["a"]})
+
+
+async def test_the_same_steps_of_another_group_are_replayed(group: AsyncGroup, client: AsyncClient) -> None:
+    other = await client.group(IDS, model="count")
+    await group.step({"a": ROWS[0], "c": ROWS[2]})
+    reply = await other.step_reply(ROWS)
+    assert reply.replayed == (True, False, True)
+    assert reply.output.tolist() == ROWS.tolist()
+    assert other.positions == {**group.positions, "b": other.positions["b"]}
 
 
 async def test_a_session_beside_the_group_conflicts_as_two_sessions_do(group: AsyncGroup, client: AsyncClient) -> None:

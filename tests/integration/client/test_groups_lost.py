@@ -24,6 +24,7 @@ from cellkeeper import (
     ModelChanged,
 )
 from cellkeeper._transport.endpoints import rendezvous
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .conftest import QUICK, until
 from .counting_server import FINGERPRINT, OTHER_FINGERPRINT, REFUSED_VALUE, CountingServer, Refused, fresh
@@ -100,6 +101,23 @@ async def test_an_answer_that_stands_elsewhere_is_none(
         with pytest.raises(GroupError) as caught:
             await group.step(ONES)
     assert {name: type(error) for name, error in caught.value.errors.items()} == {"s3": HistoryChanged}
+    assert caught.value.outputs["prediction"].tolist() == [[2, 2]] * 7
+
+
+async def test_integers_have_no_nan(server: CountingServer, group: AsyncGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = server.answer
+
+    def answers_integers(frame: Any) -> Any:
+        reply = answer(frame)
+        reply.outputs[0].data = np.frombuffer(reply.outputs[0].data, "<f4").astype("<i4").tobytes()
+        reply.outputs[0].dtype = pb.INT32
+        return reply
+
+    monkeypatch.setattr(server, "answer", answers_integers)
+    assert (await group.step(ONES, failed="nan")).dtype == np.int32
+    server.refusals = [Refused("INVALID_FIELD")]
+    with pytest.raises(GroupError, match="1 of 8 members failed: 's0'") as caught:
+        await group.step(ONES, failed="nan")
     assert caught.value.outputs["prediction"].tolist() == [[2, 2]] * 7
 
 

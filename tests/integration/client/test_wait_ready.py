@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cellkeeper import AccessDenied, AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.bundles import counting_bundle
 from testing.forked_server import ForkedServer
@@ -39,6 +40,26 @@ def test_without_a_server_it_says_what_was_wrong_last(nobody: str) -> None:
         with pytest.raises(DeadlineExceeded, match=rf"no server was ready within 1 s \({nobody}\): .*refused"):
             client.wait_ready(1.0)  # longer than the client's connect_timeout
         assert 1.0 <= time.monotonic() - began < 5.0
+
+
+class Empty(CountingServer):
+    """Serves no model until `models` is set."""
+
+    models = False
+
+    async def ListModels(self, request: Any, context: Any) -> Any:
+        return await super().ListModels(request, context) if self.models else pb.ListModelsResponse()
+
+
+async def test_a_server_without_models_is_not_ready() -> None:
+    server = Empty()
+    target = await server.start()
+    async with AsyncClient(target, backoff=QUICK) as client:
+        with pytest.raises(DeadlineExceeded, match=f"{target} serves no model"):
+            await client.wait_ready(0.2)
+        server.models = True
+        await client.wait_ready(20)
+    await server.stop()
 
 
 async def test_a_server_that_starts_later_is_waited_for() -> None:
