@@ -19,6 +19,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # a server: one that is started by a program with a client has inherited it.
 if os.environ.get("GRPC_EXPERIMENTS") in (None, "-event_engine_client"):
     os.environ["GRPC_EXPERIMENTS"] = "-event_engine_listener"
+# By default, gRPC also writes to stderr what clients do wrong, as often as they do it and with their own bytes, which
+# may contain a newline and a forged line of the log.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from cellkeeper_service import logs
 from cellkeeper_service.errors import StartError

@@ -15,6 +15,8 @@ from ..errors import AccessDenied, CellkeeperError, InvalidArgument
 
 Metadata = tuple[tuple[str, str], ...]
 TokenSource = str | os.PathLike[str] | Callable[[], str]
+NO_PASSWORD = ""
+"""For a key that has one, loading then fails; otherwise OpenSSL would ask for it on the terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,9 @@ class Tls:
         """Returns gRPC credentials. Raises InvalidArgument if the files do not match or cannot be read."""
         if bool(self.cert_file) != bool(self.key_file):
             raise invalid("tls", "one of cert_file and key_file", "both or neither")
-        made: grpc.ChannelCredentials = grpc.ssl_channel_credentials(
-            _bytes(self.ca_file, "tls"), _bytes(self.key_file, "tls"), _bytes(self.cert_file, "tls")
-        )
+        ca, key, cert = [_bytes(file, "tls") for file in (self.ca_file, self.key_file, self.cert_file)]
+        self._check_contents()
+        made: grpc.ChannelCredentials = grpc.ssl_channel_credentials(ca, key, cert)
         return made
 
     def context(self) -> ssl.SSLContext:
@@ -48,11 +50,31 @@ class Tls:
         try:
             made = ssl.create_default_context(cafile=os.fspath(self.ca_file) or None)
             if self.cert_file:
-                made.load_cert_chain(self.cert_file, self.key_file)
+                made.load_cert_chain(self.cert_file, self.key_file, NO_PASSWORD)
         except OSError as error:  # ssl.SSLError is a subclass
-            text = f"tls: a file cannot be used: {error}"
-            raise InvalidArgument(text, reason="INVALID_FIELD", field="tls") from error
+            raise _unusable(str(error)) from error
         return made
+
+    def _check_contents(self) -> None:
+        """Raises InvalidArgument for files that gRPC would report only as a handshake that fails.
+
+        It would even take an empty `ca_file` for none, and trust its own authorities.
+        """
+        trial = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trial.set_ciphers("ALL:@SECLEVEL=0")  # gRPC decides by itself which keys are too short
+        try:
+            if self.ca_file:
+                trial.load_verify_locations(self.ca_file)
+        except OSError as error:
+            why = f"{os.fspath(self.ca_file)} has no certificate that can be read, expected PEM ({error})"
+            raise _unusable(why) from error
+        try:
+            if self.cert_file:
+                trial.load_cert_chain(self.cert_file, self.key_file, NO_PASSWORD)
+        except OSError as error:
+            pair = f"{os.fspath(self.cert_file)} and {os.fspath(self.key_file)}"
+            why = f"{pair} are not a certificate and its key, expected PEM without a password ({error})"
+            raise _unusable(why) from error
 
     def options(self) -> tuple[tuple[str, str], ...]:
         """Returns gRPC channel options."""
@@ -110,6 +132,10 @@ def _called(source: Callable[[], object]) -> str:
     if not isinstance(token, str):
         raise invalid("token", f"{type(token).__name__} from the callable", "a str")
     return token
+
+
+def _unusable(why: str) -> InvalidArgument:
+    return InvalidArgument(f"tls: a file cannot be used: {why}", reason="INVALID_FIELD", field="tls")
 
 
 def _bytes(path: str | os.PathLike[str], field: str) -> bytes | None:

@@ -18,7 +18,8 @@ def add(shared: argparse.ArgumentParser) -> None:
     def file(name: str, text: str) -> None:
         variable = "CELLKEEPER_" + name.upper().replace("-", "_")
         text = f"{text} (default: ${variable})"
-        group.add_argument(f"--{name}", metavar="FILE", default=os.environ.get(variable, ""), help=text)
+        default = os.environ.get(variable) or None
+        group.add_argument(f"--{name}", metavar="FILE", type=_given, default=default, help=text)
 
     group.add_argument("--tls", action="store_true", help="use TLS with gRPC's default certificate authorities")
     file("ca-file", "use TLS, and check the server's certificate with these authorities")
@@ -26,7 +27,7 @@ def add(shared: argparse.ArgumentParser) -> None:
     file("key-file", "the key of that certificate")
     group.add_argument(
         "--server-name",
-        default="",
+        type=_given,
         metavar="NAME",
         help="a name in the server's certificate, if it differs from the host of --endpoint",
     )
@@ -42,10 +43,18 @@ class _Refused(argparse.Action):
         )
 
 
+def _given(word: str) -> str:
+    """Refuses an empty word, as an unset variable of a script leaves it: it would mean no TLS, or no token."""
+    if not word:
+        raise argparse.ArgumentTypeError("got nothing, expected a value")
+    return word
+
+
 def client_access(parsed: argparse.Namespace) -> dict[str, Any]:
     """Returns the arguments `tls` and `token` of a client."""
     tls: Tls | bool = False
     if parsed.tls or parsed.ca_file or parsed.cert_file or parsed.key_file or parsed.server_name:
-        tls = Tls(parsed.ca_file, parsed.cert_file, parsed.key_file, parsed.server_name)
+        given = parsed.ca_file, parsed.cert_file, parsed.key_file, parsed.server_name
+        tls = Tls(*[word or "" for word in given])
     token = Path(parsed.token_file) if parsed.token_file else os.environ.get(TOKEN_VARIABLE) or None
     return {"tls": tls, "token": token}

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from cellkeeper_service.domain.store import Store, StoreError
 from cellkeeper_service.store.memory import MemoryStore
-from cellkeeper_service.store.redis.url import check_database, read_address, split_url
+from cellkeeper_service.store.redis.url import check_database, check_options, read_address, split_url
 from cellkeeper_service.store.sqlite.store import SqliteStore
 
 DEFAULT_PORT = 6379
 REDIS_SCHEMES = "redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"
 FORMS = (
-    "memory:, sqlite:PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix://PATH?db=DB, "
+    "memory:, sqlite:PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix:///PATH?db=DB, "
     "redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE[/DB] (rediss+... with TLS)"
 )
 
@@ -21,7 +21,7 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
     """Opens the store that `url` names.
 
     url: "memory:"; "sqlite:PATH" or "sqlite:///PATH" (absolute); "redis://...", "rediss://..." or
-        "unix://..." for a socket file; "redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT" or
+        "unix:///..." for a socket file; "redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT" or
         "rediss+cluster://..." for a Redis Cluster, with any of its nodes: the others are discovered.
         "redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/DB" or "rediss+sentinel://..." with the sentinels
         of a primary and its replicas (store/redis/sentinel_url.py).
@@ -39,6 +39,8 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
     if scheme in REDIS_SCHEMES and rest.startswith("//"):
         if scheme in ("redis", "rediss"):
             _check_redis_url(url)
+        elif scheme == "unix":
+            _check_unix_url(url)
         return _redis_store(url, scheme.partition("+")[2], timeout_ms, wait_replicas)
     if wait_replicas:
         raise StoreError(f"wait_replicas: got {wait_replicas} with a store that has no replicas, expected 0")
@@ -94,6 +96,16 @@ def _check_redis_url(url: str) -> None:
         raise StoreError(f"store: got a Redis URL without a host; expected {form}")
     read_address("host", host, DEFAULT_PORT, form)
     check_database(parts.path.removeprefix("/"), form)
+    check_options(parts)
+
+
+def _check_unix_url(url: str) -> None:
+    """Raises StoreError for a URL without a path: with two slashes, what follows them is a host."""
+    form = "unix:///PATH[?db=DB]"
+    parts = split_url(url, form)
+    if not parts.path.strip("/") or parts.netloc.rpartition("@")[2]:
+        raise StoreError(f"store: got a unix URL without an absolute path; expected {form}")
+    check_options(parts)
 
 
 def _meant(url: str) -> str:

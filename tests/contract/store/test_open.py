@@ -6,6 +6,7 @@ import pytest
 from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.server.opening import without_secrets
 from cellkeeper_service.store.open import open_store
+from cellkeeper_service.store.redis.url import TLS_OPTIONS
 
 
 def test_memory() -> None:
@@ -91,6 +92,36 @@ def test_what_nobody_calls_a_file(path: str, text: str, tmp_path: Path, monkeypa
 )
 def test_redis_is_not_guessed(url: str) -> None:
     with pytest.raises(StoreError, match=r"store: got .*expected redis"):
+        open_store(url)
+
+
+REDIS = ["redis://host/0?{}", "unix:///s?{}", "redis+cluster://host?{}", "redis+sentinel://host/mine?{}"]
+
+
+@pytest.mark.parametrize("form", REDIS)
+@pytest.mark.parametrize("option", ["decode_responses=true", "socket_timeout=9", "retry=1", "foo=1", "secret", "ssl=1"])
+def test_an_option_that_redis_py_would_not_take_or_the_store_not_bear(form: str, option: str) -> None:
+    with pytest.raises(StoreError, match="with another option in its query than db, username, password") as refused:
+        open_store(form.format(f"db=1&{option}"))
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("form", REDIS)
+def test_an_option_of_tls_without_tls(form: str) -> None:
+    with pytest.raises(StoreError, match="with ssl_ca_certs, which needs TLS; expected rediss://"):
+        open_store(form.format("ssl_ca_certs=ca.pem"))
+
+
+@pytest.mark.parametrize("name", TLS_OPTIONS)
+def test_redis_py_knows_each_option_of_tls(name: str) -> None:
+    value = {"ssl_cert_reqs": "none", "ssl_check_hostname": "no"}.get(name, "x")
+    with pytest.raises(StoreError, match="Redis cannot be reached: "):
+        open_store(f"rediss://localhost:1?{name}={value}").check()
+
+
+@pytest.mark.parametrize("url", ["unix://", "unix://?db=1", "unix:///", "unix://redis.sock", "unix://run/redis.sock"])
+def test_a_socket_file_needs_its_whole_path(url: str) -> None:
+    with pytest.raises(StoreError, match="without an absolute path; expected unix:///PATH"):
         open_store(url)
 
 

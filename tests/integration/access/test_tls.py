@@ -17,6 +17,7 @@ from cellkeeper import AccessDenied, AsyncClient, Backoff, CellkeeperError, Clie
 from cellkeeper_service.domain.position import first_position
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.rpc.tls import Certificates
+from cryptography.hazmat.primitives import serialization
 
 from testing.forked_program import Ended, run_forked
 from testing.forked_server import ForkedServer
@@ -163,8 +164,19 @@ def test_the_command_takes_a_token_from_a_file_or_a_variable(house: House) -> No
     refused = run()
     assert (refused.status, refused.out) == (1, "")
     assert refused.err.startswith("cellkeeper: AccessDenied: expected a valid, unexpired token")
+    nothing = run("--token-file", "", CELLKEEPER_TOKEN=house.token)
+    assert (nothing.status, nothing.out) == (2, "")
+    assert "argument --token-file: got nothing, expected a value" in nothing.err
     as_flag = run("--token", house.token)
     assert (as_flag.status, house.token in as_flag.err) == (2, False)  # other users could read it
+
+
+@pytest.mark.parametrize("flag", ["--ca-file", "--cert-file", "--key-file", "--server-name"])
+def test_the_command_does_not_take_an_empty_word_for_no_tls(flag: str, house: House) -> None:
+    command = ["model", "list", "--endpoint", house.server.target, flag, ""]
+    refused = run_forked("cellkeeper", command, environment({"CELLKEEPER_TOKEN": house.token}), 60)
+    assert (refused.status, refused.out) == (2, "")
+    assert f"argument {flag}: got nothing, expected a value" in refused.err
 
 
 def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path, counting_model: Path) -> None:
@@ -247,3 +259,17 @@ def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
         Client("localhost:1", tls=Tls(cert_file=cert))
     with pytest.raises(InvalidArgument, match="cannot read"):
         Client("localhost:1", tls=Tls(ca_file=tmp_path / "none"))
+    empty, text = tmp_path / "empty", tmp_path / "text"
+    empty.touch()
+    text.write_text("no certificate")
+    for file in (empty, text, key):
+        with pytest.raises(InvalidArgument, match=f"tls: a file cannot be used: {file} has no certificate"):
+            Client("localhost:1", tls=Tls(ca_file=file))
+    locked = tmp_path / "locked"
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    password = serialization.BestAvailableEncryption(b"secret")
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    locked.write_bytes(loaded.private_bytes(*form, password))
+    for pair in ((cert, other), (text, key), (cert, text), (cert, empty), (cert, locked)):
+        with pytest.raises(InvalidArgument, match=f"{pair[0]} and {pair[1]} are not a certificate and its key"):
+            Client("localhost:1", tls=Tls(cert_file=pair[0], key_file=pair[1]))

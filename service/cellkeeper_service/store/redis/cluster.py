@@ -18,7 +18,7 @@ from cellkeeper_service.store.redis.link import Link
 from cellkeeper_service.store.redis.runs import Runs
 from cellkeeper_service.store.redis.servers import Detour
 from cellkeeper_service.store.redis.slots import OUR_SLOTS, SLOT_OF_BUCKET, Slots, read_slots
-from cellkeeper_service.store.redis.url import Address, read_address, split_url
+from cellkeeper_service.store.redis.url import Address, check_options, read_address, split_url
 
 FORM = "redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]"
 DEFAULT_PORT = 6379
@@ -210,6 +210,7 @@ class Cluster:
 def _read_url(url: str) -> tuple[SplitResult, list[Address]]:
     """Returns a node's URL, whose host is still to be filled in, and the nodes that `url` names."""
     parts = split_url(url, FORM)
+    check_options(parts)
     if parts.path not in ("", "/", "/0"):
         raise StoreError(f"store: got database {parts.path[1:]!r}, expected none: a Redis Cluster has only 0")
     hosts = parts.netloc.rpartition("@")[2].split(",")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode
 
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.redis.url import Address, check_database, read_address, split_url
+from cellkeeper_service.store.redis.url import Address, check_database, check_options, read_address, split_url
 
 FORM = "redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/SERVICE[/DB]"
 DEFAULT_PORT = 26379
@@ -29,6 +29,7 @@ class SentinelUrl(NamedTuple):
     def read(cls, url: str) -> SentinelUrl:
         """Parses a URL. Raises StoreError."""
         parts = split_url(url, FORM)
+        check_options(parts, (SENTINEL_USER, SENTINEL_PASSWORD))
         service, _, database = parts.path.strip("/").partition("/")
         if not service:
             raise StoreError(f"store: got a Redis URL without the service name that the sentinels use; expected {FORM}")

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from cellkeeper_service.address import address_text
 from cellkeeper_service.domain.store import StoreError
+
+TLS_OPTIONS = (
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_ca_data",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_password",
+    "ssl_cert_reqs",
+    "ssl_check_hostname",
+    "ssl_ciphers",
+)
+OPTIONS = "db", "username", "password", "client_name", "socket_keepalive"
+"""Both are what the query of a URL may set in redis-py. It has many more, of which some would undo what the store sets
+(retries, time-outs, how replies are read), and raises TypeError for one that it does not know."""
 
 
 class Address(NamedTuple):
@@ -32,6 +48,27 @@ def split_url(url: str, form: str) -> SplitResult:
             f"%2F, %3F or %23 instead; expected {form}"
         )
     return parts
+
+
+def check_options(parts: SplitResult, further: Sequence[str] = ()) -> None:
+    """Raises StoreError for a query with other options than those that the URL may have. further: of this kind of URL.
+
+    An unknown one is not quoted: it may be what follows an & in a password.
+    """
+    names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    with_tls = parts.scheme.startswith("rediss")
+    for name in names:
+        if name in TLS_OPTIONS and not with_tls:
+            raise StoreError(
+                f"store: got {parts.scheme}:// with {name}, which needs TLS; expected rediss://, rediss+cluster:// or "
+                "rediss+sentinel://"
+            )
+    known = [*OPTIONS, *further, *(TLS_OPTIONS if with_tls else ())]
+    if not set(names) <= set(known):
+        raise StoreError(
+            f"store: got a Redis URL with another option in its query than {', '.join(known)} (time-outs are set by "
+            "store_timeout_ms); in a user or password, write %26 instead of '&'"
+        )
 
 
 def check_database(database: str, form: str) -> None:
