@@ -296,9 +296,9 @@ class AsyncStepping:
     def _wanted(self, outputs: Sequence[str] | None) -> tuple[str, ...]:
         return self._outputs if outputs is None else output_names(outputs)
 
-    def _give_up(self, call: StepCall) -> None:
-        """Ends the step's call: its caller has stopped waiting."""
-        self._sender.give_up(call, Closed("the caller stopped waiting"))
+    def _give_up(self, call: StepCall, unread_steps: int | None = None) -> None:
+        """Ends the step's call: its caller has stopped waiting. unread_steps: as in SessionSender.give_up."""
+        self._sender.give_up(call, Closed("the caller stopped waiting"), unread_steps)
 
     async def _drained(self, timeout: float | None) -> None:
         await self._sender.drained(timeout_seconds(timeout, self._client.timeout))

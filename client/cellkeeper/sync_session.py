@@ -168,6 +168,7 @@ class Session:
                 if not replies and not read:
                     return
                 for reply in replies:
+                    pipeline.hand_over()
                     self._core.last_reply = reply
                     yield reply
         finally:

@@ -51,10 +51,9 @@ class AnswerStream(AsyncGenerator[T, None]):
 
     def __del__(self) -> None:
         """Runs in any thread, and maybe after the event loop has closed."""
-        oldest = self._pipeline.oldest
-        if oldest is None:
+        loop = self._pipeline.loop_to_leave
+        if loop is None:
             return
-        loop = oldest.get_loop()
         try:
             here = asyncio.get_running_loop() is loop
         except RuntimeError:

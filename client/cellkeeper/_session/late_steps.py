@@ -35,7 +35,8 @@ class LateSteps:
         """Returns those settled since the last call, oldest first; only the latest MOST_UNREAD."""
         if not self._unread:
             return ()
-        taken = tuple(self._unread)
+        # Not in the order of the callers: a stream gives up its newest step first.
+        taken = tuple(sorted(self._unread, key=_place))
         self._unread.clear()
         return taken
 
@@ -54,6 +55,18 @@ class LateSteps:
         else:
             self.settle(late, True)
         late.outputs = reply.outputs
+
+    def unread(self, call: StepCall, reply: StepReply, steps: int | None) -> None:
+        """Records that nobody has read the reply, which may have told of late steps. steps: the chunk's last time steps
+        without a reader; None: all."""
+        if steps is None or steps == len(call.inputs) // self._step_bytes:
+            self._unread.extendleft(reversed(reply.late_steps))
+            self.answered(call, reply)
+        else:
+            outputs = {
+                name: rows if name.startswith("state.") else rows[-steps:] for name, rows in reply.outputs.items()
+            }
+            self._add(LateStep(reply.position, steps, True, outputs))
 
     def ended(self, chunk: Chunk, error: CellkeeperError) -> None:
         """Ends a chunk whose session is closed, so that its outcome will never arrive."""
@@ -79,6 +92,10 @@ class LateSteps:
     def _add(self, step: LateStep) -> None:
         if step.applied is None:
             # Not in the order of the callers: a stream gives up its newest step first.
-            self.unsettled = tuple(sorted((*self.unsettled, step), key=lambda late: late.position.step))
+            self.unsettled = tuple(sorted((*self.unsettled, step), key=_place))
         else:
             self._unread.append(step)
+
+
+def _place(step: LateStep) -> int:
+    return step.position.step

@@ -22,17 +22,18 @@ from .step_call import StepCall
 class Pipeline:
     """One session's stream of single time steps.
 
-    submit: sends one chunk. give_up: called for a step whose answer is no longer wanted. window_steps: the most time
-    steps in flight, but at least one chunk. chunk_steps: how many time steps go as one chunk; answers still come out
-    one by one. numbers: converts a sample to an array; raises InvalidArgument, TypeError and ValueError. at_hand:
-    reading a sample never blocks, so many are read at a time; otherwise they are read one by one, and answers that have
-    arrived go out in between. Raises InvalidArgument if a number is less than 1.
+    submit: sends one chunk. give_up: called for a chunk whose caller has stopped waiting, with how many of its time
+    steps the caller has not got an answer to. window_steps: the most time steps in flight, but at least one chunk.
+    chunk_steps: how many time steps go as one chunk; answers still come out one by one. numbers: converts a sample to
+    an array; raises InvalidArgument, TypeError and ValueError. at_hand: reading a sample never blocks, so many are read
+    at a time; otherwise they are read one by one, and answers that have arrived go out in between. Raises
+    InvalidArgument if a number is less than 1.
     """
 
     def __init__(
         self,
         submit: Callable[[Sample], tuple[asyncio.Future[StepReply], StepCall]],
-        give_up: Callable[[StepCall], None],
+        give_up: Callable[[StepCall, int], None],
         window_steps: int,
         chunk_steps: int,
         numbers: Callable[[ArrayLike], Array],
@@ -49,7 +50,9 @@ class Pipeline:
         self._next_chunk: list[Sample] = []
         self._in_flight: deque[tuple[asyncio.Future[StepReply], StepCall, int]] = deque()
         self._in_flight_steps = 0
+        self._pulled: deque[tuple[StepCall, int]] = deque()  # with the number of answers that the caller has not got
         self._sent_steps = 0
+        self._loop: asyncio.AbstractEventLoop | None = None  # since the first chunk
         self._failed: CellkeeperError | None = None
 
     @property
@@ -64,6 +67,11 @@ class Pipeline:
     def oldest(self) -> asyncio.Future[StepReply] | None:
         """The future of the next answer; None if nothing is in flight."""
         return self._in_flight[0][0] if self._in_flight else None
+
+    @property
+    def loop_to_leave(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop to call `leave` in; None if the caller has the answer to everything that was sent."""
+        return self._loop if self._in_flight or self._pulled else None
 
     def rows(self, samples: Iterable[Sample]) -> Iterable[Sample]:
         """Returns an iterable over the samples. Raises InvalidArgument for no iterable, and for wrong columns."""
@@ -113,12 +121,13 @@ class Pipeline:
             check_loop(oldest.get_loop())
         replies: list[StepReply] = []
         while self._in_flight:
-            answer, _, steps = self._in_flight[0]
+            answer, call, steps = self._in_flight[0]
             if replies and (not answer.done() or answer.exception() is not None):
                 break  # deliver the answers before it first
             reply = await answer
             self._in_flight.popleft()
             self._in_flight_steps -= steps
+            self._pulled.append((call, steps))
             replies.extend(_split(reply, steps) if self._chunk_steps > 1 else (reply,))
         return replies
 
@@ -127,14 +136,25 @@ class Pipeline:
             future, call = self._submit(sample)
         except InvalidArgument as error:
             raise of_sample(error, self._sent_steps, steps) from error
+        self._loop = future.get_loop()
         self._in_flight.append((future, call, steps))
         self._in_flight_steps += steps
         self._sent_steps += steps
 
+    def hand_over(self) -> None:
+        """Notes that the caller gets the oldest answer that was pulled."""
+        call, steps = self._pulled.popleft()
+        if steps > 1:
+            self._pulled.appendleft((call, steps - 1))
+
     def leave(self) -> None:
-        """Ends the stream: unsent steps are dropped, the newest first; steps that were sent become late."""
+        """Ends the stream: unsent steps are dropped, the newest first; the others become late, also those whose answers
+        have arrived and the caller has not got."""
         while self._in_flight:
-            self._give_up(self._in_flight.pop()[1])
+            _, call, steps = self._in_flight.pop()
+            self._give_up(call, steps)
+        while self._pulled:
+            self._give_up(*self._pulled.pop())
 
 
 async def answers(pipeline: Pipeline, samples: Iterable[Sample]) -> AsyncGenerator[StepReply, None]:
@@ -146,6 +166,7 @@ async def answers(pipeline: Pipeline, samples: Iterable[Sample]) -> AsyncGenerat
         if not replies and not read:
             return
         for reply in replies:
+            pipeline.hand_over()
             yield reply
         if read and not replies:
             await asyncio.sleep(0)  # lets the event loop send what was read, and receive answers, between samples
@@ -176,6 +197,7 @@ async def live_answers(pipeline: Pipeline, samples: AsyncIterable[Sample]) -> As
             if not replies and ended:
                 return
             for reply in replies:
+                pipeline.hand_over()
                 yield reply
     finally:
         if reading is not None:

@@ -120,8 +120,11 @@ class SessionSender:
                 self.give_up(call, self._out_of_time(call, now, UNSETTLED if held_back else ""))
         return min((call.deadline for call in calls if not call.answer.done()), default=float("inf"))
 
-    def give_up(self, call: StepCall, error: CellkeeperError) -> None:
-        """Ends the call with `error`. If it was not sent, the calls after it end too, since they build on it."""
+    def give_up(self, call: StepCall, error: CellkeeperError, unread_steps: int | None = None) -> None:
+        """Ends the call with `error`. If it was not sent, the calls after it end too, since they build on it.
+
+        unread_steps: how many of the chunk's last time steps the caller has got no answer to; None: all.
+        """
         chunk = call.chunk
         if chunk is not None:
             verdict = self.history.abandon(chunk, error.reason)
@@ -136,9 +139,9 @@ class SessionSender:
                 self._waiting.pop().fail(others)
             self._waiting.pop()
         elif call.answer.done():
-            if call.reply is not None:  # it was answered after its caller had gone
-                self.late_steps.answered(call, call.reply)
-                call.reply = None
+            reply, call.reply = call.reply, None
+            if reply is not None and reply.position.generation == self.history.position.generation:
+                self.late_steps.unread(call, reply, unread_steps)  # it was answered after its caller had gone
             return
         call.fail(error)
         self.go_on()
@@ -329,7 +332,7 @@ class SessionSender:
         while self._waiting:
             self._waiting.popleft().fail(error_of_later_steps(error) if told else error)
             told = True
-        if self.history.late:
+        if self.history.late and not dropped:  # those before a dropped chunk are still settled
             self._drains.fail(error)
 
     def _fail_call(self, chunk: Chunk, error: CellkeeperError) -> bool:

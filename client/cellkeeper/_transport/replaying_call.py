@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .._session.arguments import timeout_seconds
+from .._session.retry import no_answer_from
 from .._session.session_sender import SessionSender
-from ..errors import StepGap
+from ..errors import HistoryError, StepGap
 from .caller import Caller
 from .calls import itself
 
@@ -22,19 +23,32 @@ async def call_replaying(
 ) -> Any:
     """Makes the call and returns `read` of its answer, after replaying the steps that the server lost.
 
-    current: returns the session's sender, of which each generation has its own. request: builds the message; called
-    before each attempt, once every step is answered. timeout: seconds for all attempts together; None: the client's.
-    Raises CellkeeperError.
+    It is made again if the session's own steps overtook it, which other tasks may submit while it is in flight: they
+    changed the position that it named, and nobody else has. current: returns the session's sender, of which each
+    generation has its own. request: builds the message; called before each attempt, once every step is answered.
+    timeout: seconds for all attempts together; None: the client's. Raises CellkeeperError.
     """
-    loop = current().loop
-    deadline = loop.time() + timeout_seconds(timeout, client.timeout)
+    loop, seconds = current().loop, timeout_seconds(timeout, client.timeout)
+    deadline = loop.time() + seconds
+    overtaken: HistoryError | None = None
+    sent = b""  # by the attempt that was overtaken
     while True:
         await current().drained(max(0.0, deadline - loop.time()))
-        left = deadline - loop.time()
+        sender, message, left = current(), request(), deadline - loop.time()
+        if overtaken is not None and message.SerializeToString() == sent:
+            raise overtaken  # it names a position that the caller has chosen
+        if left <= 0:
+            raise no_answer_from(sender.endpoint, seconds, seconds, overtaken, "earlier steps took the time for it")
+        named = sender.history.position  # another task may have appended a step by now
         try:
-            return await client._call(method, request(), current().session, left, read)
-        except StepGap as error:
+            return await client._call(method, message, sender.session, left, read)
+        except HistoryError as error:
             sender = current()
-            if error.position is None or error.position.step >= sender.history.position.step:
-                raise  # the position is ahead of anything that was sent
-            sender.rewind(error, error.position)
+            if isinstance(error, StepGap):
+                if error.position is None or error.position.step >= sender.history.position.step:
+                    raise  # the position is ahead of anything that was sent
+                sender.rewind(error, error.position)
+            elif sender.history.tail == named:
+                raise
+            else:
+                overtaken, sent = error, message.SerializeToString()
