@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -149,6 +150,9 @@ class RedisServer:
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
+            return
+        if (status := process.poll()) is not None:  # whatever failed, this is why
+            print(f"redis-server on port {self.port} ended by itself with {status}:\n{self._log()}", file=sys.stderr)
             return
         if number != signal.SIGKILL:  # SIGKILL needs no waking, and a paused server must not continue before it dies
             process.send_signal(signal.SIGCONT)

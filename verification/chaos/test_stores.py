@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -172,3 +174,12 @@ def test_a_replica_is_in_step_once_its_file_is_written() -> None:
         pair.replica.restart()
         with closing(pair.replica.client()) as client:
             assert client.get("a") == b"1"
+
+
+def test_a_server_that_ends_by_itself_says_why(capfd: pytest.CaptureFixture[str]) -> None:
+    with RedisServer() as server:
+        os.kill(server.pid, signal.SIGTERM)  # not by the harness
+        os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+    said = capfd.readouterr().err
+    assert f"redis-server on port {server.port} ended by itself with 0:" in said
+    assert "Received SIGTERM" in said
