@@ -16,6 +16,8 @@ from cellkeeper_service.engine.exactness import settle
 from cellkeeper_service.engine.load import load_engine
 from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.server.config import Settings
+from cellkeeper_service.server.versions import serve_version
 
 from testing.bundles import Array
 from tests.unit.engine.cases import bundle_of, config_of, inputs_of, start_rows
@@ -234,6 +236,16 @@ def test_without_graphs_it_computes_all_the_same_and_says_so_once(caplog: pytest
         "model lstm: CUDA graphs cannot be captured (operation not permitted when stream is capturing); kernels are "
         "launched one by one, which is slower"
     ]
+
+
+@pytest.mark.usefixtures("_double")
+def test_the_arena_takes_half_of_the_free_memory_unless_it_is_told() -> None:
+    engine = new("lstm", device=FailingDevice(memory_bytes=8 << 20))
+    slot_bytes = 2 * engine.spec.state_bytes
+    words = ["m", "--store=memory:", "--max-batch=6"]
+    for more, shares, bytes_of_it in (([], 1, 4 << 20), ([], 2, 2 << 20), (["--arena-mib=1"], 1, 1 << 20)):
+        version = serve_version(engine, Settings.read([*words, *more], {}), shares)
+        assert version.slot_count == bytes_of_it // slot_bytes
 
 
 @pytest.mark.usefixtures("_double")
