@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.engine.cuda import engine as engine_module
-from cellkeeper_service.engine.cuda.buckets import MAX_GRAPH_STEPS, shapes, sliced
+from cellkeeper_service.engine.cuda.buckets import MAX_GRAPH_STEPS, Layout, shapes, sliced
 from cellkeeper_service.engine.cuda.engine import CudaEngine
 from cellkeeper_service.engine.exactness import settle
 from cellkeeper_service.engine.load import load_engine
@@ -53,6 +53,13 @@ def test_every_call_is_made_of_buckets(max_batch: int) -> None:
             assert sum(length for length, _ in parts) == steps
             assert {size for _, size in parts} == {min(max_batch, 1 << (batch - 1).bit_length())}
             assert set(parts) <= kept
+
+
+def test_only_wanted_outputs_travel_with_the_flags() -> None:
+    layout = Layout(bundle_of("lstm").spec, 16, 4)
+    assert layout.wanted_bytes(frozenset()) == 4  # a flag for each session
+    prediction, hidden = (layout.wanted_bytes(frozenset([name])) for name in ("prediction", "hidden"))
+    assert 16 * 4 * 4 <= prediction < hidden == layout.wanted_bytes(WANTED) <= layout.down_bytes
 
 
 @pytest.mark.usefixtures("_double")
