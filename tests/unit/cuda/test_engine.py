@@ -113,15 +113,31 @@ def test_a_filled_up_batch() -> None:
 def test_the_results_of_a_call_stay_when_the_next_one_runs() -> None:
     engine = new()
     engine.reserve(8)
-    first, second = np.array([0, 1], np.intp), np.array([4, 5, 6], np.intp)
-    inputs = inputs_of("lstm", 16, 5)  # one slice, which is not concatenated
+    first, second = np.array([0, 1, 2], np.intp), np.array([4, 5], np.intp)
+    inputs = inputs_of("lstm", 16, 5)  # one slice, which is not concatenated; the second call needs no larger buffers
     start_rows(engine, np.arange(8, dtype=np.intp))
-    one = engine.run(inputs[:, :2], first, first, WANTED).outputs["prediction"]
-    two = engine.run(inputs[:, 2:], second, second, WANTED).outputs["prediction"]
+    one = engine.run(inputs[:, :3], first, first, WANTED).outputs["prediction"]
+    two = engine.run(inputs[:, 3:], second, second, WANTED).outputs["prediction"]
     came = np.concatenate([one, two], axis=1)
     for i in range(5):
         expected = of_sequence("lstm", inputs[:, i])["prediction"]
         np.testing.assert_allclose(came[:, i], expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize("step", [0, 17, 20])
+def test_an_input_that_cannot_be_taken_in_any_slice_flags_its_row(step: int) -> None:
+    """The cell hides it: an infinite pre-activation gives finite gates."""
+    engine = new()
+    engine.reserve(3)
+    rows = np.arange(3, dtype=np.intp)
+    start_rows(engine, rows)
+    inputs = inputs_of("lstm", 21, 3)
+    inputs[step, 1, 0] = np.inf
+    finite = engine.run(inputs, rows, rows, WANTED).finite
+    assert finite is not None
+    assert finite.tolist() == [True, False, True]
+    assert np.isfinite(engine.read_states(rows).view(np.float32)).all()
 
 
 @pytest.mark.usefixtures("_double")
