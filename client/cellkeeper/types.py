@@ -202,15 +202,15 @@ class Model:
 
     name: how requests refer to it. fingerprint: 32 bytes, the sha256 of config and weights. numerics: what determines
     the bits of the outputs. engine, device: what computes it. input, outputs, states: TensorSpecs. exact: the outputs
-    are bitwise the same in any batch and any chunking. tolerance: if not exact, the largest relative difference seen.
-    vocabulary: token models take ids below it; 0: features. missing_values: the model accepts NaN. max_chunk_steps,
-    max_frame_items, max_log_steps: the server's limits. feedback: for each input feature, the index of the predicted
-    value that becomes this feature in a forecast, or -1 if the caller supplies it; empty for token ids (the most likely
-    one); None: the model makes no forecasts. feature_names: of the input's features, in order; empty: they have none.
-    inputs: each input of a model with several; empty for a model with one. With several, `input` is all of them
-    together: a time step's bytes as they are logged. input_feedback: with several inputs, replaces feedback: by name,
-    the index of each predicted value, for the inputs that a prediction becomes in a forecast; the caller supplies the
-    others.
+    are bitwise the same in any batch and any chunking. tolerance: the largest relative difference seen: in other
+    batches if not exact; on a GPU, also from float64. vocabulary: token models take ids below it; 0: features.
+    missing_values: the model accepts NaN. max_chunk_steps, max_frame_items, max_log_steps: the server's limits.
+    feedback: for each input feature, the index of the predicted value that becomes this feature in a forecast, or -1 if
+    the caller supplies it; empty for token ids (the most likely one); None: the model makes no forecasts.
+    feature_names: of the input's features, in order; empty: they have none. inputs: each input of a model with several;
+    empty for a model with one. With several, `input` is all of them together: a time step's bytes as they are logged.
+    input_feedback: with several inputs, replaces feedback: by name, the index of each predicted value, for the inputs
+    that a prediction becomes in a forecast; the caller supplies the others.
     """
 
     name: str

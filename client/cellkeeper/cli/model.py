@@ -44,8 +44,10 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
         ("engine", f"{model.engine} on {model.device}"),
         ("numerics", model.numerics),
         ("exact", "yes" if model.exact else f"no, within {model.tolerance:g}"),
-        *(("input", _spec(spec)) for spec in model.inputs or (model.input,)),
     ]
+    if model.exact and model.tolerance:
+        rows.append(("tolerance", f"{model.tolerance:g} from float64"))
+    rows += [("input", _spec(spec)) for spec in model.inputs or (model.input,)]
     if model.vocabulary:
         rows.append(("vocabulary", model.vocabulary))
     rows += [("vocabulary", f"{spec.vocabulary} of {spec.name}") for spec in model.inputs if spec.vocabulary]

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+import triton
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.engine.cuda.device import CaptureFailed, CudaDevice, OutOfDeviceMemory
 from cellkeeper_service.engine.precision import PRECISIONS
@@ -96,6 +97,11 @@ def test_memory_that_runs_out_is_told_from_a_failure(monkeypatch: pytest.MonkeyP
     device = CudaDevice("cuda:0")
     with pytest.raises(OutOfDeviceMemory, match=r"^cuda:0 A GPU failed: CUDA out of memory\.$"), device.entered():
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+
+def test_what_decides_the_bits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch)
+    assert CudaDevice("cuda:0").versions == f"torch {torch.__version__} triton {triton.__version__} cuda 13.0 A GPU"
 
 
 def test_everything_runs_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.engine.cuda import engine as engine_module
-from cellkeeper_service.engine.cuda.buckets import MAX_GRAPH_STEPS, shapes, sliced
+from cellkeeper_service.engine.cuda.buckets import MAX_GRAPH_STEPS, Layout, shapes, sliced
 from cellkeeper_service.engine.cuda.engine import CudaEngine
 from cellkeeper_service.engine.exactness import settle
 from cellkeeper_service.engine.load import load_engine
 from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.server.config import Settings
+from cellkeeper_service.server.versions import serve_version
 
 from testing.bundles import Array
 from tests.unit.engine.cases import bundle_of, config_of, inputs_of, start_rows
@@ -51,6 +53,13 @@ def test_every_call_is_made_of_buckets(max_batch: int) -> None:
             assert sum(length for length, _ in parts) == steps
             assert {size for _, size in parts} == {min(max_batch, 1 << (batch - 1).bit_length())}
             assert set(parts) <= kept
+
+
+def test_only_wanted_outputs_travel_with_the_flags() -> None:
+    layout = Layout(bundle_of("lstm").spec, 16, 4)
+    assert layout.wanted_bytes(frozenset()) == 4  # a flag for each session
+    prediction, hidden = (layout.wanted_bytes(frozenset([name])) for name in ("prediction", "hidden"))
+    assert 16 * 4 * 4 <= prediction < hidden == layout.wanted_bytes(WANTED) <= layout.down_bytes
 
 
 @pytest.mark.usefixtures("_double")
@@ -104,15 +113,31 @@ def test_a_filled_up_batch() -> None:
 def test_the_results_of_a_call_stay_when_the_next_one_runs() -> None:
     engine = new()
     engine.reserve(8)
-    first, second = np.array([0, 1], np.intp), np.array([4, 5, 6], np.intp)
-    inputs = inputs_of("lstm", 16, 5)  # one slice, which is not concatenated
+    first, second = np.array([0, 1, 2], np.intp), np.array([4, 5], np.intp)
+    inputs = inputs_of("lstm", 16, 5)  # one slice, which is not concatenated; the second call needs no larger buffers
     start_rows(engine, np.arange(8, dtype=np.intp))
-    one = engine.run(inputs[:, :2], first, first, WANTED).outputs["prediction"]
-    two = engine.run(inputs[:, 2:], second, second, WANTED).outputs["prediction"]
+    one = engine.run(inputs[:, :3], first, first, WANTED).outputs["prediction"]
+    two = engine.run(inputs[:, 3:], second, second, WANTED).outputs["prediction"]
     came = np.concatenate([one, two], axis=1)
     for i in range(5):
         expected = of_sequence("lstm", inputs[:, i])["prediction"]
         np.testing.assert_allclose(came[:, i], expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize("step", [0, 17, 20])
+def test_an_input_that_cannot_be_taken_in_any_slice_flags_its_row(step: int) -> None:
+    """The cell hides it: an infinite pre-activation gives finite gates."""
+    engine = new()
+    engine.reserve(3)
+    rows = np.arange(3, dtype=np.intp)
+    start_rows(engine, rows)
+    inputs = inputs_of("lstm", 21, 3)
+    inputs[step, 1, 0] = np.inf
+    finite = engine.run(inputs, rows, rows, WANTED).finite
+    assert finite is not None
+    assert finite.tolist() == [True, False, True]
+    assert np.isfinite(engine.read_states(rows).view(np.float32)).all()
 
 
 @pytest.mark.usefixtures("_double")
@@ -234,6 +259,16 @@ def test_without_graphs_it_computes_all_the_same_and_says_so_once(caplog: pytest
         "model lstm: CUDA graphs cannot be captured (operation not permitted when stream is capturing); kernels are "
         "launched one by one, which is slower"
     ]
+
+
+@pytest.mark.usefixtures("_double")
+def test_the_arena_takes_half_of_the_free_memory_unless_it_is_told() -> None:
+    engine = new("lstm", device=FailingDevice(memory_bytes=8 << 20))
+    slot_bytes = 2 * engine.spec.state_bytes
+    words = ["m", "--store=memory:", "--max-batch=6"]
+    for more, shares, bytes_of_it in (([], 1, 4 << 20), ([], 2, 2 << 20), (["--arena-mib=1"], 1, 1 << 20)):
+        version = serve_version(engine, Settings.read([*words, *more], {}), shares)
+        assert version.slot_count == bytes_of_it // slot_bytes
 
 
 @pytest.mark.usefixtures("_double")

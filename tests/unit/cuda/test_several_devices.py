@@ -10,6 +10,7 @@ import numpy as np
 from cellkeeper import Client
 
 from testing.bundles import make_bundle
+from testing.forked_program import run_forked
 from testing.server_process import ServerProcess
 
 ROOT = Path(__file__).parents[3]
@@ -42,3 +43,8 @@ def test_every_device_has_a_process_of_its_own(tmp_path: Path) -> None:
         assert sorted(found[1] for found in served if found) == ["cuda:0", "cuda:1"]
         with Client(server.target) as client:
             assert client.session("s").step(np.zeros(3, np.float32)).shape == (1,)
+            model = client.model()
+        assert model.exact
+        assert 0 < model.tolerance < 1e-5
+        shown = run_forked("cellkeeper", ["model", "show"], os.environ | {"CELLKEEPER_ENDPOINT": server.target}, 60)
+        assert re.search(r"^exact +yes\ntolerance +\S+ from float64$", shown.out, re.MULTILINE)

@@ -2,9 +2,10 @@
 
 Every launch goes through Triton's own specialization of its arguments, as on a device. Runs in a process without
 Triton's interpreter. Prints a JSON object:
-    binaries   for each kernel, precision and tile: name, constants, shared memory, stack (spilled registers),
-               and counts of its PTX instructions
+    binaries   for each kernel, precision, tile and function of one value: name, constants, shared memory, stack
+               (spilled registers), and counts of its PTX instructions
     varying    launches for which Triton would compile another binary for another batch or chunk; expected: none
+    operations torch's own operations between the launches, which a graph would repeat or refuse to; expected: none
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ import torch
 import triton
 from cellkeeper_service.engine.cuda.cells import KernelCells, StepBuffers
 from cellkeeper_service.engine.precision import PRECISIONS, Precision
-from cellkeeper_service.model.config import Features
+from cellkeeper_service.model.config import ACTIVATIONS, Features
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from testing.bundles import bundle_config, random_tensors
+
+from . import probe
 
 MODELS: list[dict[str, Any]] = [
     {"hidden_size": 33, "head": [], "output": [{"op": "softmax"}, {"op": "expm1"}, {"op": "sinh"}]},
@@ -43,6 +47,7 @@ MODELS: list[dict[str, Any]] = [
         },
     },
 ]
+BLOCK = 1024
 CHUNKS = ((1, 1), (2, 16), (3, 70), (16, 1), (4, 256))
 _INSTRUCTIONS = (
     "fma.rn.f32",
@@ -77,8 +82,22 @@ class AbsentDevice:
         return 0
 
 
-def launches_of(precision: Precision, model: dict[str, Any], steps: int, batch: int) -> list[Launch]:
-    """Returns the launches of a chunk, recorded instead of run."""
+class Operations(TorchDispatchMode):
+    """Notes the names of torch's operations."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def launches_of(
+    precision: Precision, model: dict[str, Any], steps: int, batch: int, operations: Operations
+) -> list[Launch]:
+    """Returns the launches of a chunk, recorded instead of run. operations: notes what torch does between them."""
     config = bundle_config(**model)
     cells = KernelCells(config, random_tensors(config), torch.device("cpu"), precision)
     shape = (steps, batch, config.input_size) if isinstance(config.input, Features) else (steps, batch)
@@ -97,8 +116,9 @@ def launches_of(precision: Precision, model: dict[str, Any], steps: int, batch: 
 
     own, JITFunction.__getitem__ = JITFunction.__getitem__, record
     try:
-        arena = torch.zeros(batch, cells.row_width)
-        cells.launch(arena, StepBuffers(inputs, rows, rows, outputs, finite), cells.scratch(steps, batch))
+        arena, scratch = torch.zeros(batch, cells.row_width), cells.scratch(steps, batch)
+        with operations:
+            cells.launch(arena, StepBuffers(inputs, rows, rows, outputs, finite), scratch)
     finally:
         JITFunction.__getitem__ = own
     return launches
@@ -150,7 +170,7 @@ def stack_bytes(cubin: bytes) -> int:
 def constants_of(launch: Launch) -> str:
     """Returns the kernel's name and those constants that distinguish its binaries."""
     kernel, _, kwargs = launch
-    names = ("PRECISION", "M", "N", "POLICY", "NORMALIZED", "SOFTMAX", "OPS", "PROJECTED", "ACTIVATION")
+    names = ("FUNCTION", "PRECISION", "M", "N", "POLICY", "NORMALIZED", "SOFTMAX", "OPS", "PROJECTED", "ACTIVATION")
     return " ".join([kernel.__name__, *(f"{name}={kwargs[name]}" for name in names if name in kwargs)])
 
 
@@ -170,14 +190,18 @@ def describe(launch: Launch) -> dict[str, Any]:
 def main(capability: int) -> None:
     triton.runtime.driver.set_active(AbsentDevice(capability))
     chosen: dict[str, Launch] = {}
-    varying = []
+    varying, operations = [], Operations()
     for model in MODELS:
         for precision in PRECISIONS:
-            chunks = [launches_of(precision, model, steps, batch) for steps, batch in CHUNKS]
+            chunks = [launches_of(precision, model, steps, batch, operations) for steps, batch in CHUNKS]
             first, *others = [binary_keys(launches) for launches in chunks]
             varying += [str(key) for keys in others for key in keys ^ first]
             chosen |= {constants_of(launch): launch for launch in chunks[0]}
-    print(json.dumps({"binaries": [describe(launch) for launch in chosen.values()], "varying": varying}))
+    values = torch.zeros(BLOCK)
+    for function in (*ACTIVATIONS, "exp", "expm1", "sinh"):
+        chosen[function] = probe.apply, (values, values, BLOCK), {"FUNCTION": function, "N": BLOCK}
+    report = {"varying": varying, "operations": operations.names}
+    print(json.dumps(report | {"binaries": [describe(launch) for launch in chosen.values()]}))
 
 
 if __name__ == "__main__":

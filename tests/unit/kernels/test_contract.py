@@ -159,3 +159,16 @@ def test_forks_of_a_chunk_read_the_state_before_it() -> None:
 @pytest.mark.parametrize("case", CELLS | PARTS)
 def test_padding_is_neither_read_nor_written_nor_flagged(case: str) -> None:
     check_padding(model_of(case), steps=1)
+
+
+@pytest.mark.parametrize(
+    ("precision", "numerics"),
+    [
+        ("fp32", "fp32 tiles=16x16x32w4,16x32x32w4,64x32x32w8"),
+        ("tf32", "tf32 tiles=16x16x32w4,16x32x32w4,64x32x32w4"),
+        ("bf16", "bf16 tiles=16x16x64w4,16x32x64w4,64x32x64w4"),
+    ],
+)
+def test_numerics_name_the_precision_and_every_tile(precision: Precision, numerics: str) -> None:
+    """Two models of GPU engines with the same numerics continue each other's sessions."""
+    assert Model(cells, precision, hidden_size=7, head=[Dense(150), Dense(600), Dense(2)]).cells.numerics == numerics
