@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from cellkeeper_service.domain.position import GENERATION_BYTES, HEAD_BYTES, Position
+from cellkeeper_service.domain.position import GENERATION_BYTES, HEAD_BYTES, MAX_STEP, Position
 from cellkeeper_service.domain.record import NO_ORIGIN, ORIGIN_BYTES
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
@@ -12,7 +12,6 @@ MAX_SESSION_BYTES = 256
 PLAIN_SESSION_LENGTH = MAX_SESSION_BYTES // 4  # this many characters always fit
 STATE_OUTPUT, STATE_PREFIX = "state", "state."
 """The output that stands for all state tensors, and the beginning of each one's name in a reply."""
-MAX_STEP = 2**63
 
 
 def session_id(text: str, field: str) -> str:
@@ -32,9 +31,14 @@ def position(message: pb.Position, field: str = "position") -> Position:
     generation_bytes(message.generation, f"{field}.generation")
     if len(message.head) != HEAD_BYTES:
         raise invalid(f"{field}.head", f"{len(message.head)} bytes", f"{HEAD_BYTES} bytes")
-    if message.step >= MAX_STEP:
-        raise invalid(f"{field}.step", message.step, f"less than {MAX_STEP}")
-    return Position(message.generation, message.step, message.head)
+    return Position(message.generation, step(message.step, f"{field}.step"), message.head)
+
+
+def step(value: int, field: str) -> int:
+    """Returns the step of a position."""
+    if value > MAX_STEP:
+        raise invalid(field, value, f"less than {MAX_STEP + 1}")
+    return value
 
 
 def generation_bytes(value: bytes, field: str) -> bytes:

@@ -96,8 +96,8 @@ class Frame:
         fields.session_id(self.sessions[item], f"sessions[{item}]")
         if position is None and self.needs_positions:
             raise invalid(f"positions[{item}]", "none", "the item's position, which every step of a stream needs")
-        if position is not None and position.step >= fields.MAX_STEP:
-            raise invalid(f"positions[{item}].step", position.step, f"less than {fields.MAX_STEP}")
+        if position is not None:
+            fields.step(position.step, f"positions[{item}].step")
         if self.acked:
             fields.acked(self.acked[item], position, f"acked[{item}]")
         if not self.valid:

@@ -22,6 +22,7 @@ from cellkeeper_service.core.generation_requests import (
 from cellkeeper_service.core.requests import Done, Request
 from cellkeeper_service.domain.clock import LONGEST_TTL_MS
 from cellkeeper_service.domain.origin import content_of
+from cellkeeper_service.domain.position import MAX_STEP
 from cellkeeper_service.errors import Rejection, invalid
 
 from . import chunk_inputs, fields, tensors
@@ -37,7 +38,7 @@ POLICIES = {
 PLAIN_OPEN = content_of("Open", b"")  # the content hash of an Open without an initial state
 OpenFields = pb.OpenRequest | pb.OpenManyRequest.Item
 """Both have the fields that describe how to open one session."""
-MAX_START_STEP = fields.MAX_STEP // 2  # leaves room for the steps that follow
+MAX_START_STEP = (MAX_STEP + 1) // 2  # leaves room for the steps that follow
 
 
 def read_opens(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from cellkeeper_service.core import core, loading
 from cellkeeper_service.core.generation_requests import Open, OpenReply, SetState
 from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.requests import Request, StepReply
+from cellkeeper_service.domain.store import Commit
 
 from .acts import TICK, at_rest, opened
 from .counting_engine import expected
@@ -79,4 +81,27 @@ def test_the_bytes_of_steps_that_come_together_are_bounded() -> None:
     world.settle()
     assert [reply.outputs for reply in (*replies, more[0])] == [expected([2])] * 3
     assert reason(more[1].result) == "QUEUE_FULL"
+    at_rest(world)
+
+
+def test_a_call_of_the_store_takes_a_bounded_number_of_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis serves nobody else while it runs a script."""
+    monkeypatch.setattr(loading, "MAX_CALL_ITEMS", 2)
+    monkeypatch.setattr(core, "MAX_CALL_ITEMS", 2)
+    world = World()
+    replies = {name: Reply() for name in "abcde"}
+    for name, reply in replies.items():
+        world.replicas[0].core.submit(Open(key(name), FOREVER, reply, b"o" * 16, None, None, None))
+    one, loads, writes = world.replicas[0].core, list[int](), list[int]()
+    while one.wants_load:
+        sessions, asked = one.take_loads()
+        loads.append(len(asked))
+        one.on_loaded(sessions, world.store.load_many(asked))
+    while one.wants_commit:
+        commits = one.take_commits()
+        writes.append(len(commits))
+        calls = [commit.call for commit in commits if isinstance(commit.call, Commit)]
+        one.on_committed(commits, world.store.commit_many(calls))
+    assert (loads, writes) == ([2, 2, 1], [2, 2, 1])
+    assert all(isinstance(reply.result, OpenReply) for reply in replies.values())
     at_rest(world)

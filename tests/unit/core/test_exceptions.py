@@ -94,6 +94,22 @@ def test_a_reading_that_cannot_be_taken_in_fails_the_requests_it_was_for(monkeyp
     at_rest(world)
 
 
+def test_who_came_after_a_reading_that_cannot_be_taken_in_gets_one_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    opened(world)
+    one = world.replicas[0]
+    first = world.send([1], peek=True)
+    one.collect()
+    behind = world.send([1], peek=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(core, "loaded", raises_for(loading.loaded, lambda context, session, result: "bad"))
+        one.load(0)
+    assert reason(first.result) == "INTERNAL_ERROR"
+    world.settle()
+    assert behind.outputs == expected([1])
+    at_rest(world)
+
+
 def test_an_engine_that_refuses_one_row_computes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     places = {name: opened(world, name) for name in "abc"}

@@ -99,6 +99,7 @@ def test_what_is_under_way_ends_on_its_version(stage: str) -> None:
     until(world, stage)
     exchange(world, keep=False)
     world.replicas[0].core.expire()  # while it is under way
+    assert world.replicas[0].core.cached_count("m") == 1
     world.settle()
     assert reply.outputs == expected([1, 2])[1:]
     behind = world.send([3], reply.result.position)

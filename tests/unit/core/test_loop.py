@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,12 @@ import pytest
 from cellkeeper_service.core import loop as loop_module
 from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.limits import Limits
-from cellkeeper_service.core.requests import StepReply
+from cellkeeper_service.core.requests import Step, StepReply
 from cellkeeper_service.core.store_calls import MAX_SCANS
 from cellkeeper_service.domain.engine import Array, Computed
 from cellkeeper_service.domain.position import advance
 from cellkeeper_service.domain.record import Record
-from cellkeeper_service.domain.store import Load, StoreError
+from cellkeeper_service.domain.store import Load, Postponed, StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
 from .counting_engine import expected
@@ -50,6 +51,86 @@ def test_what_a_late_chunk_leaves_ready_is_started_without_another_event(monkeyp
         assert outputs(await first) == expected([1])
         assert (await late).reason is Reason.DEADLINE_PASSED
         assert outputs(await behind) == expected([1, 3])[1:]
+        await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_a_commit_that_had_no_room_is_sent_as_soon_as_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "EXPIRY_SECONDS", 3600.0)
+
+    async def test() -> None:
+        server = Server(threads=2)  # one write at a time
+        server.loop.start()
+        places = {name: await server.open(name) for name in "ab"}
+        server.store.gate.clear()
+        first = server.step(1, places["a"], session="a")
+        while not server.loop.store_calls.any_under_way:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        second = server.step(2, places["b"], session="b")
+        while not server.core.wants_commit:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        for _ in range(100):  # until nothing but the answer of the store can wake the loop
+            await asyncio.sleep(0)
+        server.store.gate.set()
+        assert [outputs(await first), outputs(await second)] == [expected([1]), expected([2])]
+        await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_what_a_load_leaves_out_is_loaded_as_soon_as_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "EXPIRY_SECONDS", 3600.0)
+
+    class LeavesOut(GatedStore):
+        left_out = 0
+
+        def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
+            if self.left_out < 2:
+                self.left_out += 1
+                return [Postponed(alone=self.left_out == 1)] * len(loads)
+            return super().load_many(loads)
+
+    async def test() -> None:
+        server = Server(store=LeavesOut())
+        server.loop.start()
+        assert (await server.open()).step == 0
+        await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_what_a_batch_has_computed_is_committed_before_the_next_one_of_the_tick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        server = Server(threads=0)
+        server.loop.start()
+        places = {name: await server.open(name) for name in "ab"}
+        run, steps_before = server.engine.run, list[list[int]]()
+
+        def watched(*given: Any) -> Computed:
+            records = server.store.load_many([Load(key(name), False) for name in places])
+            steps_before.append([one.position.step for one in records if isinstance(one, Record)])
+            return run(*given)
+
+        monkeypatch.setattr(server.engine, "run", watched)
+        until = time.monotonic() + 30
+        chunks = {"a": [1], "b": [2, 3]}  # of different lengths, so in two batches
+        replies = [
+            server.ask(
+                lambda done, name=name, data=data: Step(  # type: ignore[misc]
+                    key(name), until, done, pack(data), len(data), places[name], None, False, frozenset(), False
+                )
+            )
+            for name, data in chunks.items()
+        ]
+        for reply in replies:
+            assert isinstance(await reply, StepReply)
+        assert steps_before == [[0, 0], [1, 0]]
         await server.loop.drain()
         server.loop.store_calls.close()
 
