@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,7 @@ from .time_limit import within
 
 _logger = logging.getLogger("cellkeeper")
 Tell = Callable[[SessionSender, Chunk, CellkeeperError], None]  # a method of the sender
+_LOOK_AHEAD = 64  # calls; further ones wait for some of these to start, so that a reply costs the same for any number
 _BUSY = "it was not sent: earlier steps of its members are still unanswered"
 
 
@@ -73,7 +75,7 @@ class GroupSender:
         self.separate = SeparateMembers(history, new_sender=new_sender, adopt=routes.adopt, deadlines=deadlines)
         self._routes = routes
         self._deadlines = deadlines
-        self._waiting: deque[GroupCall] = deque()  # each until none of its members is busy
+        self._waiting: deque[GroupCall] = deque()  # each until its members are free
         self._active: list[GroupCall] = []
         self._drains = Drains(loop)
         self._closed: CellkeeperError | None = None
@@ -241,7 +243,10 @@ class GroupSender:
     # ------------------------------------------------------------------------------------------ inside
 
     def _is_busy(self, members: Members) -> bool:
-        return bool(self._waiting) or bool(self.history.busy[members.rows].any())
+        """Returns True if one of these members has an item in flight in the columns, or a call that waits."""
+        if self.history.busy[members.rows].any():
+            return True
+        return any(np.isin(call.members.rows, members.rows).any() for call in self._waiting)
 
     async def _columns_drained(self, members: Members, timeout: float, deadline: float) -> None:
         while self._is_busy(members):
@@ -260,8 +265,18 @@ class GroupSender:
         return items
 
     def _start_waiting(self) -> None:
-        while self._waiting and not self.history.busy[self._waiting[0].members.rows].any():
-            self._start(self._waiting.popleft())
+        """Starts the calls whose members have nothing in flight, and none of which an earlier call waits for."""
+        if not self._waiting:
+            return
+        held = self.history.busy.copy()
+        for call in list(islice(self._waiting, _LOOK_AHEAD)):
+            rows = call.members.rows
+            if held[rows].any():
+                held[rows] = True
+                continue
+            self._waiting.remove(call)
+            self._start(call)
+            held[rows] = self.history.busy[rows]
 
     def _start(self, call: GroupCall) -> None:
         self._forget_done()  # drops calls that ended through senders alone

@@ -76,6 +76,25 @@ async def test_a_member_leaves_while_it_is_reset(client: AsyncClient) -> None:
     assert (await group.step(ROWS)).tolist() == ROWS.tolist()
 
 
+async def test_steps_of_other_members_hold_up_nobody(client: AsyncClient) -> None:
+    """Three tasks step one member without a break: there is always a step that waits for it."""
+    group, done = await client.group(IDS, model="count"), False
+
+    async def steps() -> None:
+        while not done:
+            await group.step({"a": ROWS[0]})
+
+    tasks = [asyncio.ensure_future(steps()) for _ in range(3)]
+    assert (await group.step({"b": ROWS[1]}))["b"].tolist() == ROWS[1].tolist()
+    assert (await group.peek({"b": ROWS[1]}))["b"].tolist() == (2 * ROWS[1]).tolist()
+    assert (await group.state(["b"]))["h"].shape == (1, 1, 2)
+    assert (await group.reset(["b"]))["b"].step == 0
+    assert await group.delete(["b"]) == {"b": True}
+    await group.remove(["c"])
+    done = True
+    await asyncio.gather(*tasks)
+
+
 @pytest.mark.parametrize("call", ["forecast", "peek"])
 async def test_a_member_leaves_while_a_peek_waits(client: AsyncClient, call: str) -> None:
     """Both wait for the same step. The place of the one that leaves goes to another session, which nothing of the old

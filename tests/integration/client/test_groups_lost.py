@@ -400,6 +400,25 @@ async def test_a_group_is_split_over_the_endpoints(pair: Pair) -> None:
     assert pair.one.applied_steps + pair.two.applied_steps == 8 * 6
 
 
+async def test_steps_that_wait_for_a_silent_server_hold_up_nobody(pair: Pair) -> None:
+    silent, other = {pair.group.ids[0]: [1, 1]}, {pair.group.ids[4]: [1, 1]}
+    both = {**other, **silent}
+    pair.one.gate.clear()
+    steps = [asyncio.ensure_future(pair.group.step(silent)) for _ in range(2)]
+    await until(lambda: pair.one.frames == 1)
+    assert (await pair.group.step(other))[pair.group.ids[4]].tolist() == [1, 1]
+    steps.append(asyncio.ensure_future(pair.group.step(both)))
+    steps.append(asyncio.ensure_future(pair.group.step(other)))  # after the one before, in the order of the calls
+    await asyncio.sleep(0)
+    with pytest.raises(GroupError, match="earlier steps of its members are still unanswered"):
+        await pair.group.step(other, timeout=0.05)
+    assert not any(step.done() for step in steps)
+    pair.one.gate.set()
+    results = [{name: y.tolist() for name, y in (await step).items()} for step in steps]
+    first, fifth = pair.group.ids[0], pair.group.ids[4]
+    assert results == [{first: [1, 1]}, {first: [2, 2]}, {fifth: [2, 2], first: [3, 3]}, {fifth: [3, 3]}]
+
+
 async def test_a_cancelled_step_tells_what_was_answered_before(pair: Pair) -> None:
     pair.one.gate.clear()
     step = asyncio.ensure_future(pair.group.step(ONES))
