@@ -18,7 +18,7 @@ from safetensors import SafetensorError, deserialize
 
 from cellkeeper_service.model.bundle import MAX_WEIGHTS_BYTES
 
-from .refusal import ImportRefused
+from .refusal import QUANTIZED, ImportRefused
 from .stack import Array
 
 MAX_JSON_BYTES = 16 << 20
@@ -173,12 +173,18 @@ def tensors_of(state_dict: Any, place: str, most_bytes: int = MAX_WEIGHTS_BYTES)
                 f"{name}: got {type(value).__name__} in a checkpoint, expected a state_dict alone; if {name} holds the "
                 f"weights, pass checkpoint[{name!r}] in a script, or save it alone",
             )
+        if type(value).__name__ == "ScriptObject" or "_packed_params" in str(name):
+            raise ImportRefused(f"{place}: {name}", QUANTIZED.format("state_dict"))
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise ImportRefused(place, f"{name}: got {type(value).__name__}, expected a tensor")
         if name.endswith("num_batches_tracked"):
             raise ImportRefused(f"{place}: tensor {name}", BATCH_NORM)
         if value.layout != torch.strided or not value.is_floating_point():
-            raise ImportRefused(f"{place}: tensor {name}", f"got {value.dtype} {value.layout}, expected dense floats")
+            raise ImportRefused(
+                f"{place}: tensor {name}",
+                f"got {value.dtype} {value.layout}, expected dense floats; if it is no weight (a metric, a counter), "
+                "pass the state_dict without it",
+            )
         if prod(value.shape) * value.element_size() > most_bytes:  # a few bytes can be strided to any size
             raise ImportRefused(f"{place}: tensor {name}", f"got shape {list(value.shape)}, more than the file holds")
         tensors[name] = value.detach().cpu().float().numpy()

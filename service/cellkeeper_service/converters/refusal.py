@@ -8,6 +8,7 @@ from cellkeeper_service.model.fields import one_line
 LONGEST = 800  # characters: what came, what was expected and what to do, with quotes of other libraries
 
 BACKWARD = "the backward direction starts at the end, which a stream has not reached"
+QUANTIZED = "quantized, expected float weights; pass the {} as it was before it was quantized"
 
 
 class ImportRefused(StartError):

@@ -72,7 +72,8 @@ def refuse_operators(model: Any, config: GraphConfig, place: str) -> None:
             )
         if node.op_type in DROPOUTS and not _is_false(node, DROPOUTS[node.op_type], [graph, model.graph]):
             raise StartError(
-                f"{named}: drops values at random in training mode; export the model in evaluation mode (model.eval())"
+                f"{named}: drops values at random in training mode; export the model in evaluation mode (model.eval(), "
+                "and F.dropout(x, p, self.training) in its forward)"
             )
         attributes = {attribute.name: attribute for attribute in node.attribute}
         training = "training_mode" in attributes and attributes["training_mode"].i != 0

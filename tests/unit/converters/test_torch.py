@@ -275,7 +275,7 @@ def test_the_weights_of_a_single_lstm_need_no_description(tmp_path: Path) -> Non
         (None, "do not show their order and the activations; pass layers"),
         ("lstm=rnn", "tensor head.bias: belongs to none of the layers lstm=rnn"),
         ("gru=rnn dense=head", "weight_ih: got shape|weight_ih: got 192 rows|weight_hh"),
-        ("lstm=rnn dense=heads", "tensor heads.weight: missing"),
+        ("lstm=rnn dense=heads", r"dense=heads: no tensor's name begins with heads\.; the names begin with head, rnn"),
         ("lstm=rnn tied=head", "no embedding before it"),
         ("lstm=rnn swish dense=head", "layers: got 'swish'"),
         ("lstm:rnn", "layers: got 'lstm:rnn'"),

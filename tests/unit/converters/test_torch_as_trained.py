@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from .leftovers import refused
 
 QUICK: dict[str, Any] = {"max_batch": 4, "report": str}
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # by torch.compile
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit.script"),  # by torch.compile, and here
+    pytest.mark.filterwarnings("ignore:torch"),  # of quantization
+]
 EXAMPLE = torch.zeros(1, 6, 3)
 
 
@@ -141,3 +144,95 @@ def test_integers_meet_floats_under_every_name_of_an_operator(operator: Any, tmp
             return torch.where(y > 0, operator(y, torch.tensor(2, dtype=torch.int32)).float(), y)
 
     assert import_torch(Meeting(), tmp_path / "m", example=EXAMPLE, **QUICK).parity.relative < 1e-5
+
+
+class Classifier(Plain):
+    """A softmax over the classes, axis 1 of what the last time step gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax = nn.Softmax(dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.softmax(self.head(self.rnn(x)[0][:, -1]))
+        return y
+
+
+def test_a_softmax_over_axis_1_is_traced(tmp_path: Path) -> None:
+    words = r"softmax \(Softmax\): dim: got 1, expected -1: over the features; pass example=x"
+    refused(tmp_path, words, import_torch, Classifier(), tmp_path / "m")
+
+
+class Confused(nn.Module):
+    """Takes [T, B, F] without saying so; its author means the last time step of [B, T, F]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(3, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.rnn(x)[0][:, -1])
+        return y
+
+
+def test_the_last_sequence_in_place_of_the_last_time_step(tmp_path: Path) -> None:
+    words = r"returns \[32, 1\] for one sequence of 32 time steps and for two; .*set batch_first=True"
+    refused(tmp_path, words, import_torch, Confused(), tmp_path / "m")
+
+
+class Everything(Confused):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.rnn(x)[0])
+        return y
+
+
+def test_a_layout_that_is_not_that_of_the_layers(tmp_path: Path) -> None:
+    words = r"rnn \(LSTM\): takes 11 of 5 time steps"
+    options: dict[str, Any] = {"example": EXAMPLE, "layout": "batch_first"}
+    refused(tmp_path, words, import_torch, Everything(), tmp_path / "m", **options)
+    import_torch(Everything(), tmp_path / "m", example=EXAMPLE, layout="time_first", **QUICK)
+
+
+class TakesState(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.GRU(3, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor, h: Tensor) -> Any:
+        y, h = self.rnn(x, h)
+        return self.head(y), h
+
+
+def test_a_forward_that_takes_more_says_how(tmp_path: Path) -> None:
+    words = "takes x, h, and its layers one input; .*example=x, states=h"
+    refused(tmp_path, words, import_torch, TakesState(), tmp_path / "m")
+
+
+def test_what_checkpoints_hold_besides_weights(tmp_path: Path) -> None:
+    state = {f"model.{name}": value for name, value in Plain().state_dict().items()}
+    options = {"layers": "gru=model.rnn dense=model.head", **QUICK}
+    counted = {**state, "accuracy.total": torch.tensor(3)}
+    words = r"tensor accuracy.total: got torch.int64 .*pass the state_dict without it"
+    refused(tmp_path, words, import_torch, counted, tmp_path / "m", **options)
+    weighted = {**state, "loss.weight": torch.ones(2)}
+    words = r"tensor loss.weight: belongs to none of .*pass the state_dict without it"
+    refused(tmp_path, words, import_torch, weighted, tmp_path / "m", **options)
+    words = r"gru=rnn: no tensor's name begins with rnn\.; the names begin with model.head, model.rnn"
+    refused(tmp_path, words, import_torch, state, tmp_path / "m", layers="gru=rnn dense=head")
+    checkpoint: Any = {"state_dict": state, "epoch": 3}
+    import_torch(checkpoint, tmp_path / "m", **options)
+
+
+def test_the_weights_of_a_quantized_module(tmp_path: Path) -> None:
+    quantize: Any = torch.ao.quantization.quantize_dynamic
+    quantized = quantize(Plain(), {nn.Linear, nn.GRU}, dtype=torch.qint8)
+    words = "quantized, expected float weights; pass the state_dict as it was before"
+    refused(tmp_path, words, import_torch, quantized.state_dict(), tmp_path / "m", layers="gru=rnn dense=head")
+
+
+def test_scripted_modules_and_files_of_programs(tmp_path: Path) -> None:
+    words = "model: a TorchScript module, which holds code; pass its state_dict"
+    scripted = torch.jit.script(Plain())
+    refused(tmp_path, words, import_torch, scripted, tmp_path / "m", example=EXAMPLE)
+    words = "expected only for a torch.export program .*pass torch.export.load"
+    refused(tmp_path, words, import_torch, tmp_path / "m.pt2", tmp_path / "m", states=("h",))

@@ -5,9 +5,15 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from cellkeeper_service.converters import import_torch
+from cellkeeper_service.converters.torch.graph_names import rename
+from cellkeeper_service.engine.load import offline
+from onnx import parser
+from torch import Tensor, nn
 
 from verification.parity.torch_cases import Step, torch_cases
 
@@ -65,3 +71,72 @@ def test_a_model_is_the_same_wherever_its_code_is(tmp_path: Path) -> None:
         bundles.append(import_torch(program, folder / "m", states=("h",)).bundle)
         assert str(tmp_path).encode() not in (folder / "m" / "model.onnx").read_bytes()
     assert bundles[0].spec.fingerprint == bundles[1].spec.fingerprint
+
+
+class Called(nn.Module):
+    """Its arguments have the names that the exporter gives to the results of operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell, self.head = nn.GRUCell(4, 8), nn.Linear(8, 2)
+
+    def forward(self, cat: Tensor, mul: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
+        linear = self.cell(torch.cat([cat * 2, mul], 1), linear)
+        return self.head(linear), linear
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore")
+def test_arguments_that_are_called_like_operators(tmp_path: Path) -> None:
+    model, x = Called(), np.random.default_rng(0).standard_normal((2, 5, 2)).astype(np.float32)
+    example = (torch.zeros(1, 2), torch.zeros(1, 2))
+    import_torch(model, tmp_path / "m", example=example, states=torch.zeros(1, 8), max_batch=4, report=str)
+    h, expected = torch.zeros(1, 8), []
+    with torch.no_grad():
+        for cat, mul in zip(torch.from_numpy(x[0]), torch.from_numpy(x[1]), strict=True):
+            y, h = model(cat[None], mul[None], h)
+            expected.append(y[0].numpy())
+    np.testing.assert_allclose(offline(tmp_path / "m", {"cat": x[0], "mul": x[1]})["prediction"], expected, atol=1e-5)
+
+
+def test_names_reach_into_branches() -> None:
+    model = parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 18]>
+        g (float[2] a, bool b) => (float[2] c) <float[2] h = {1, 2}> {
+            cat = Add(a, h)
+            c = If (b) <then_branch = t () => (float[2] u) { u = Add(cat, a) }, else_branch = e () => (float[2] v) {
+                v = Identity(cat)
+            }>
+        }"""
+    )
+    rename(model, {"a": "cat", "c": "h"})
+    onnx.checker.check_model(model, full_check=True)
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["cat", "b", "h"]
+
+
+class Projected(nn.Module):
+    """Layers of an encoder for speech: LSTMs with projections, each with a LayerNorm."""
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.LSTM(3, 16, 2, proj_size=5, bias=bias, batch_first=True)
+        self.norm, self.second = nn.LayerNorm(5), nn.GRU(5, 8, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.norm(self.first(x)[0]))[0]
+        return y
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bias", [True, False])
+def test_projections_beside_other_layers(bias: bool, tmp_path: Path) -> None:
+    imported = import_torch(Projected(bias), tmp_path / "m", example=torch.zeros(1, 6, 3), max_batch=4, report=str)
+    assert imported.parity.relative < 1e-5
+    assert [(state.name, state.shape) for state in imported.bundle.spec.states] == [
+        ("first_h", (2, 5)),
+        ("first_c", (2, 16)),
+        ("second_h", (1, 8)),
+    ]

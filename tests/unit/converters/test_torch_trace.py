@@ -273,7 +273,7 @@ def test_a_state_named_as_the_graph_names_its_input(tmp_path: Path) -> None:
 
 
 def test_a_forward_that_fails_on_a_single_sequence_is_refused(tmp_path: Path) -> None:
-    words = r"fails on a single sequence, a batch of 1 \(Expected more than 1 value per channel"
+    words = r"fails on a single sequence of 1 time steps, a batch of 1 \(Expected more than 1 value per channel"
     refused(tmp_path, words, import_torch, NeverAlone(), tmp_path / "m", example=SEQUENCES, **QUICK)
 
 

@@ -14,9 +14,11 @@ from ..processing import Processing
 from ..refusal import ImportRefused
 from .example import arguments
 from .export import BATCH, RECIPE, Traced, exported, rows, spread, step_shape
+from .outputs import Steps, not_a_tensor, outputs_of
 from .program import INPUT, OUTPUT
 from .source import CarriedSource, output_names
 from .swapped import refuse_swapped
+from .watch import LENGTHS, stretched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,10 +38,13 @@ def trace_carried(
 
     names, flat, call = _states_of(model, states, len(inputs), place)
     xs = list(inputs.values())
-    step = CarriedStep(model, call, len(flat), axis, processing)
+    plain = CarriedStep(model, call, len(flat), axis, None, processing)
     first = [rows(x, axis) for x in xs]
     shape = step_shape(first, processing)
-    axes, outputs = _batch_axes(step, first, flat, xs[0].shape[1 if axis == 0 else 0], place)
+    axes, returned = _batch_axes(plain, first, flat, xs[0].shape[1 if axis == 0 else 0], axis, place)
+    kept = None if axis is None else _outputs(model, call, xs, _spread(flat, axes), axis, place)
+    outputs = returned if kept is None else len(kept)
+    step = CarriedStep(model, call, len(flat), axis, kept, processing)
     for name, value, at in zip(names, flat, axes, strict=True):
         if not bool((value == value.select(at, 0).unsqueeze(at)).all()):
             raise ImportRefused(
@@ -47,18 +52,41 @@ def trace_carried(
             )
     initial = {name: value.select(at, 0).detach().numpy() for name, value, at in zip(names, flat, axes, strict=True)}
     program = exported(step, (*first, *_spread(flat, axes)), axes, place)
-    source = CarriedSource(model, call, flat, axes, axis)
+    source = CarriedSource(model, call, flat, axes, axis, kept)
     if axis is not None:
         refuse_swapped(source, names, _sequence(inputs), place)
     return Traced(program, names, output_names(outputs), initial, source, tuple(inputs), shape)
 
 
+def _outputs(
+    model: Any, call: Callable[..., Any], xs: Sequence[Tensor], states: Sequence[Tensor], axis: int, place: str
+) -> dict[int, Steps]:
+    """Returns the outputs among the tensors before the states. states: for BATCH sessions. Raises ImportRefused."""
+    from torch.utils import _pytree as tree
+
+    given = {}
+    for steps in LENGTHS:
+        sequences = [stretched(x, axis, steps, steps + 100 * at) for at, x in enumerate(xs)]
+        try:
+            given[steps] = tree.tree_leaves(_run(call, model, sequences, [value.clone() for value in states]))
+        except Exception as error:  # the user's code may raise anything
+            raise ImportRefused(
+                place,
+                f"its forward fails on random values of the example's kind, {BATCH} sequences of {steps} time steps "
+                f"with the given states ({one_line(str(error))[:120]}); expected one that takes any batch and any "
+                f"length; one that takes a single time step needs an example without a time axis, or layout='step': "
+                f"{RECIPE}",
+            ) from error
+        given[steps] = given[steps][: -len(states)]
+    return outputs_of(given, axis, place)
+
+
 def _batch_axes(
-    step: Any, first: Sequence[Tensor], states: Sequence[Tensor], batch: int, place: str
+    step: Any, first: Sequence[Tensor], states: Sequence[Tensor], batch: int, axis: int | None, place: str
 ) -> tuple[tuple[int, ...], int]:
     """Returns the batch axis of each state, and how many outputs a step has: the only axes with which a step works.
 
-    first: the inputs of one time step. batch: of the states. Raises ImportRefused.
+    first: the inputs of one time step. batch: of the states. axis: of time. Raises ImportRefused.
     """
     candidates = [[at for at, size in enumerate(value.shape) if size == batch] for value in states]
     if not all(candidates):
@@ -74,8 +102,11 @@ def _batch_axes(
         except Exception as error:  # noqa: BLE001 - whatever the user's code raises
             why = str(error)
             continue
+        for result in results:
+            if not hasattr(result, "shape"):
+                raise ImportRefused(place, f"{not_a_tensor(result)}: {RECIPE}")
         after = results[-len(states) :]
-        if _shapes(after) == _shapes(batched) and results[0].shape[:1] == (BATCH,):
+        if _shapes(after) == _shapes(batched) and BATCH in results[0].shape[: 1 if axis is None else 2]:
             found.append((axes, len(results) - len(states)))
         else:
             why = f"states go in as {_shapes(batched)} and come out as {_shapes(after)}"
@@ -165,11 +196,11 @@ def _in_order(result: Any, orders: Sequence[tuple[str, ...]]) -> Any:
     return {name: _in_order(result[name], orders) for name in (*names, *states)}
 
 
-def _run(step: Any, *tensors: Tensor) -> Any:
+def _run(call: Any, *arguments: Any) -> Any:
     import torch
 
     with torch.no_grad():
-        return step(*tensors)
+        return call(*arguments)
 
 
 def _shapes(values: Sequence[Tensor]) -> list[list[int]]:

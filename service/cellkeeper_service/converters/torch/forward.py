@@ -13,7 +13,7 @@ from ..reference import apply
 from ..refusal import ImportRefused
 from ..stack import Array, Stack
 from .chain import ModuleChain
-from .modules import flatten, is_ignored
+from .own_forward import INSTEAD, OwnForward
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,12 +27,15 @@ SPIKE_EVERY_STEPS = 7
 SPECIAL_STEPS, MOST_AT_ONCE = 200, 8
 MOST_ROUNDS = 8
 MISSING_SHARE = 0.2
-TRACED = "pass example=x, an input as its forward takes it, and the forward is traced"
-_INSTEAD = f"{TRACED}; or pass its modules as a list, in the order in which they compute"
 
 
 def compare_forward(
-    model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack, processing: Processing
+    model: nn.Module,
+    chain: Sequence[nn.Module],
+    initial: Mapping[str, Array],
+    stack: Stack,
+    processing: Processing,
+    batch_first: bool | None = None,
 ) -> list[str]:
     """Compares the children, in the order of their registration, with the module's own forward.
 
@@ -40,14 +43,20 @@ def compare_forward(
     compares with, among ordinary inputs; and, if missing values are filled, what forward itself does with them. Raises
     ImportRefused, which names the first case in which they differ.
 
+    batch_first: of the forward's input; None: that of its recurrent layers.
     Returns the operators with which forward alone chooses between values: for other inputs they may do something.
     """
     from .compared import Compared
 
-    recurrent: Any = next((module for module in chain if hasattr(module, "batch_first")), None)
-    own = OwnForward(model, bool(recurrent is not None and recurrent.batch_first))
+    if batch_first is None:
+        recurrent: Any = next((module for module in chain if hasattr(module, "batch_first")), None)
+        batch_first = bool(recurrent is not None and recurrent.batch_first)
+    own = OwnForward(model, batch_first)
     layers = ModuleChain(chain, initial)
-    _refuse_kept(own, random_sequences(stack, 1, STEPS)[0])
+    ordinary = random_sequences(stack, 1, STEPS)[0]
+    _refuse_arguments(own)
+    _refuse_kept(own, ordinary)
+    _refuse_one_of_batch(own, ordinary)
     for what, inputs in _trials(stack):
         _compare(own, layers, what, inputs)
     tried: list[float] | None = None
@@ -75,6 +84,34 @@ def _refuse_kept(own: OwnForward, inputs: Array) -> None:
         )
 
 
+def _refuse_arguments(own: OwnForward) -> None:
+    """Raises ImportRefused if the forward needs more than its input."""
+    if len(own.needed) > 1:
+        raise ImportRefused(
+            own.name,
+            f"takes {', '.join(own.needed)}, and its layers one input; pass an example of each input and, if it takes "
+            "states, those of a new session, such as example=x, states=h, and the forward is traced; or pass its "
+            "modules as a list, in the order in which they compute",
+        )
+
+
+def _refuse_one_of_batch(own: OwnForward, inputs: Array) -> None:
+    """Raises ImportRefused if the forward returns the outputs of one sequence for a batch of two.
+
+    So does y[:, -1], meant as the last time step of [B, T, F], after a layer that takes [T, B, F]. With one sequence,
+    it cannot be told from a forward that returns every time step.
+    """
+    single, double = own.shape(inputs, 1), own.shape(inputs, 2)
+    if single == double and len(single) > 1 and single[0] == len(inputs):
+        raise ImportRefused(
+            own.name,
+            f"returns {list(single)} for one sequence of {len(inputs)} time steps and for two; its recurrent layer has "
+            "batch_first=False and takes [time, batch, features], of which y[:, -1] is one sequence, not the last time "
+            "step; set batch_first=True and train again; or, if it is meant for one sequence, pass its layers as a "
+            "list",
+        )
+
+
 def _compare(own: OwnForward, layers: ModuleChain, what: str, inputs: Array) -> None:
     expected = own.last(inputs)
     came = layers.whole(inputs)["prediction"]
@@ -85,7 +122,7 @@ def _compare(own: OwnForward, layers: ModuleChain, what: str, inputs: Array) -> 
         raise ImportRefused(
             own.name,
             f"returns {list(expected.shape)} for {steps} time steps where its layers return {list(came.shape)}, "
-            f"expected an output for each, or for the last one; {_INSTEAD}",
+            f"expected an output for each, or for the last one; {INSTEAD}",
         )
     first = steps - len(expected)
     at = _first_difference(expected, came[first:])
@@ -94,7 +131,7 @@ def _compare(own: OwnForward, layers: ModuleChain, what: str, inputs: Array) -> 
         raise ImportRefused(
             own.name,
             f"returns other values than its layers in the order in which they are registered, {where}, at step "
-            f"{first + step}, by {gap:.1g} of the largest; {_INSTEAD}",
+            f"{first + step}, by {gap:.1g} of the largest; {INSTEAD}",
         )
 
 
@@ -131,14 +168,14 @@ def _check_fed(own: OwnForward, inputs: Array, where: str) -> None:
         return
     if fed.size != inputs.size:
         share = len(inputs) * fed.size / inputs.size
-        raise ImportRefused(own.name, f"hands {share:g} time steps to its first layer, {where}; {_INSTEAD}")
+        raise ImportRefused(own.name, f"hands {share:g} time steps to its first layer, {where}; {INSTEAD}")
     at = _first_difference(inputs, fed.reshape(inputs.shape))
     if at is not None:
         step, gap = at
         raise ImportRefused(
             own.name,
             f"changes its input before its first layer gets it, {where}, at step {step}, by {gap:.1g} of the "
-            f"largest; {_INSTEAD}",
+            f"largest; {INSTEAD}",
         )
 
 
@@ -189,58 +226,3 @@ def _first_difference(expected: Array, came: Array) -> tuple[int, float] | None:
         if not gap <= FAR * size:
             return step, gap / max(size, 1e-30)
     return None
-
-
-class OwnForward:
-    """A user's module, called as it is: a proof.Source for whole sequences only.
-
-    It is called with one sequence in a batch of 1, and returns y, or a tuple that begins with y. y: [T, 1, units] ([1,
-    T, units] if the module's recurrent layers are batch_first), or the last time step alone.
-    """
-
-    def __init__(self, model: nn.Module, batch_first: bool) -> None:
-        import torch
-
-        from .compared import Compared
-
-        self.name = f"{type(model).__name__}.forward"
-        self._model = model
-        self._batch_first = batch_first
-        self._torch = torch
-        first = (module for _, module in flatten(model) if not is_ignored(module))
-        self._first: Any = next(first, None)
-        self.seen = Compared()
-        self.fed: Array | None = None  # its first layer's input in the last call, [values]; None: not called
-
-    def last(self, inputs: Array) -> Array:
-        """Returns the outputs for [T, ...]: [T, units], or [1, units] if it returns only the last time step."""
-        torch = self._torch
-        x = torch.from_numpy(np.array(inputs))
-        x = x.long() if x.dtype == torch.int32 else x
-        fed: list[Any] = []
-        watch: Any = None
-        if self._first is not None:
-            watch = self._first.register_forward_pre_hook(lambda _, given: fed.append(given[0] if given else None))
-        try:
-            with torch.no_grad(), self.seen:
-                y: Any = self._model(x.unsqueeze(0 if self._batch_first else 1))
-        except Exception as error:  # the user's code may raise anything
-            raise ImportRefused(
-                self.name, f"fails on a sequence of batch 1 ({error}); pass the layers as a list"
-            ) from error
-        finally:
-            if watch is not None:
-                watch.remove()
-        tensors = [value.detach().reshape(-1) for value in fed if isinstance(value, torch.Tensor)]
-        self.fed = torch.cat(tensors).float().numpy() if tensors else None
-        while isinstance(y, tuple | list) and y:
-            y = y[0]
-        if not isinstance(y, torch.Tensor):
-            raise ImportRefused(
-                self.name, f"returns {type(y).__name__}, expected a tensor or a tuple that begins with one"
-            )
-        result: Array = y.float().numpy()
-        steps = len(inputs)
-        if result.ndim == 3:
-            return result[0] if self._batch_first else result[:, 0]
-        return result if result.ndim == 2 else result.reshape(steps if result.size % steps == 0 else 1, -1)

@@ -14,8 +14,8 @@ from ..imported import Imported, Report, Target, check_target, write_imported
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Processed, Processing, checked
 from ..refusal import ImportRefused, NotRead
-from .forward import TRACED
-from .modules import copied, refuse_quantized, unwrapped
+from .modules import SCRIPTED, copied, refuse_quantized, unwrapped
+from .own_forward import TRACED
 from .program import import_program, is_program
 from .read import read_model
 
@@ -93,15 +93,18 @@ def import_torch(
         program: Any = model
         return import_program(program, target, place="ExportedProgram", states=named, vocabulary=vocabulary)
     if example is None and (stated or vocabulary or layout is not None):
+        file = "; of a torch.export archive, pass torch.export.load(file)" if isinstance(model, str | Path) else ""
         raise ImportRefused(
             "states, vocabulary, layout",
-            f"got {states}, {vocabulary}, {layout}, expected only for a torch.export program or with example",
+            f"got {states}, {vocabulary}, {layout}, expected only for a torch.export program or with example{file}",
         )
     read = None
     several = isinstance(example, tuple | list | Mapping)  # a model that is read has one input only
     if example is None or not (stated or several):
         try:
-            read = read_model(model, layers, initial_state, processing, name, report if example is None else None)
+            tell = report if example is None else None
+            first = None if layout in (None, "step") else layout == "batch_first"
+            read = read_model(model, layers, initial_state, processing, name, tell, first)
         except ImportRefused as error:
             if isinstance(error, NotRead) and example is None and hasattr(model, "named_modules"):
                 raise ImportRefused(error.place, f"{error.reason}; {TRACED}{_EXPORTED}") from error
@@ -144,8 +147,13 @@ def _import_traced(
 
     if initial_state is not None:
         raise ImportRefused("initial_state", "got one for a module that is traced, expected states")
-    if not hasattr(model, "named_modules") or type(model).__module__.startswith("torch.jit"):
-        raise ImportRefused("example", f"got one with {type(model).__name__}, expected it with a torch module only")
+    if type(model).__module__.startswith("torch.jit"):
+        raise ImportRefused("model", SCRIPTED)
+    if not hasattr(model, "named_modules"):
+        raise ImportRefused(
+            "example",
+            f"got one with {type(model).__name__}, expected it with a torch module only; load weights into the module",
+        )
     refuse_quantized(model)
     module = copied(type(model).__name__, model)
     traced = trace(module, example, states, layout, processing)

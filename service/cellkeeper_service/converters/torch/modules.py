@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..refusal import BACKWARD, ImportRefused, NotRead
+from ..refusal import BACKWARD, QUANTIZED, ImportRefused, NotRead
 from ..stack import Array
 from .weights import UNNORMED, Part
 
@@ -43,6 +43,7 @@ _WRAPPERS = {  # the attribute that holds the module
     "AveragedModel": "module",
 }
 _WHOLE = ("MultiheadAttention", "Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder")
+SCRIPTED = "a TorchScript module, which holds code; pass its state_dict() with layers"
 ALLOWED = "LSTM, GRU, RNN, their cells, Embedding, Linear, LayerNorm, activations, Dropout"
 
 
@@ -100,7 +101,7 @@ def _flatten(model: Any, *, compared: bool) -> list[tuple[str, nn.Module]]:
         refuse_quantized(model)
         _refuse_normed(model)
         if type(model).__module__.startswith("torch.jit"):
-            raise ImportRefused("model", "a TorchScript module, which holds code; pass its state_dict() with layers")
+            raise ImportRefused("model", SCRIPTED)
     if isinstance(model, Sequence) and not isinstance(model, str):
         items = ((f"{i}", item) for i, item in enumerate(model))
         return [
@@ -151,7 +152,7 @@ def refuse_quantized(model: nn.Module) -> None:
         if type(module).__module__.startswith(("torch.ao.nn.", "torch.nn.quantized")):
             raise ImportRefused(
                 f"{name or 'model'} ({type(module).__name__})",
-                "quantized, expected float weights; pass the module as it was before it was quantized",
+                QUANTIZED.format("module"),
             )
 
 
@@ -227,7 +228,7 @@ def _part(name: str, module: Any) -> Part | None:
     if kind == "Softplus" and (module.beta, module.threshold) != (1, 20):
         raise NotRead(place, f"beta, threshold: got {module.beta}, {module.threshold}, expected 1, 20")
     if kind in ("Softmax", "LogSoftmax") and module.dim not in (-1, 2):
-        raise ImportRefused(place, f"dim: got {module.dim}, expected -1: over the features")
+        raise NotRead(place, f"dim: got {module.dim}, expected -1: over the features")
     slope = getattr(module, "negative_slope", getattr(module, "alpha", 1.0))
     return Part(ACTIVATIONS[kind], slope=float(slope))
 

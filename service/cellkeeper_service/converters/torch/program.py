@@ -22,6 +22,7 @@ from ..onnx.source import Declaration, OnnxSource
 from ..proof import Source
 from ..refusal import ImportRefused
 from ..stack import Array
+from .graph_names import for_now, rename
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -111,13 +112,16 @@ def program_graph(
     import torch
 
     _without_aliases(program)
+    program = _without_projections(program)
+    names = for_now([*inputs, *states, *outputs, *map(after, states)])
+    ends = len(inputs) + len(states)
     try:
         with quiet():
             made = torch.onnx.export(
                 program,
                 dynamo=True,
-                input_names=[*inputs, *states],
-                output_names=[*outputs, *map(after, states)],
+                input_names=[*names][:ends],
+                output_names=[*names][ends:],
                 verbose=False,
             )
     except Exception as error:  # the exporter's errors have no common base
@@ -126,6 +130,7 @@ def program_graph(
         raise ImportRefused(place, "torch.onnx returned nothing")
     model = made.model_proto
     _without_origin(model)
+    rename(model, names)
     return bytes(model.SerializeToString())
 
 
@@ -160,6 +165,27 @@ def _without_aliases(program: ExportedProgram) -> None:
     }
     for node in program.graph.nodes:
         node.target = same.get(node.target, node.target)
+
+
+def _without_projections(program: ExportedProgram) -> ExportedProgram:
+    """Splits each LSTM that has a projection into simpler operators: torch.onnx exports it as ONNX' LSTM, which has
+    none."""
+    import torch
+
+    lstm = torch.ops.aten.lstm.input
+
+    def projected(node: Any) -> bool:
+        """A layer has four weights, or two without biases; a projection is one more."""
+        if node.target is not lstm:
+            return False
+        _, _, weights, biases, layers, _, _, directions = node.args[:8]
+        return bool(len(weights) != layers * (2 if directions else 1) * (4 if biases else 2))
+
+    if not any(projected(node) for node in program.graph.nodes):
+        return program
+    with quiet():
+        split: ExportedProgram = program.run_decompositions(torch._decomp.get_decompositions([lstm]))
+    return split
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from ..stack import Array, Stack
 from ..widths import features_of
 from .build import build_modules
 from .chain import ModuleChain
-from .forward import TRACED, compare_forward
+from .forward import compare_forward
 from .modules import copied, flatten, module_parts
+from .own_forward import TRACED
 from .weights import Part, guess_parts, parse_parts, read_parts, refuse_wrapped, with_initial
 
 if TYPE_CHECKING:
@@ -53,12 +54,18 @@ class _Found:
 
 
 def read_model(
-    model: Any, layers: str | None, initial_state: Any, processing: Processing, name: str, report: Report | None
+    model: Any,
+    layers: str | None,
+    initial_state: Any,
+    processing: Processing,
+    name: str,
+    report: Report | None,
+    batch_first: bool | None = None,
 ) -> ReadModel:
     """Reads modules or weights. Raises NotRead if only their framework may know what they compute, or ImportRefused.
 
     layers: words for weights. initial_state: tensors h or (h, c). name: of the bundle's model. report: None if the
-    model can be traced instead.
+    model can be traced instead. batch_first: of a module's input; None: that of its recurrent layers.
     """
     initial = _initial(initial_state)
     found = _weights(model, layers) if isinstance(model, str | Path | Mapping) else _modules(model, layers)
@@ -67,7 +74,7 @@ def read_model(
     stack = processing.around(alone)
     lowered = _lowered(stack, name, found)
     if found.own is not None:
-        choices = compare_forward(found.own, found.chain, initial, alone, processing)
+        choices = compare_forward(found.own, found.chain, initial, alone, processing, batch_first)
         _tell_choices(choices, found.place, report)
     return ReadModel(found.place, stack, lowered, _source(found, initial, alone))
 

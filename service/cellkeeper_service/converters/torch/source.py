@@ -11,6 +11,7 @@ from cellkeeper_service.model.fields import one_line
 
 from ..refusal import ImportRefused
 from ..stack import Array
+from .outputs import Steps, of_sequence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 class CarriedSource:
     """A proof.Source for a module whose forward takes its states and returns them.
 
-    states: of a new session, with the batch at `axes`. time_axis: of x and the outputs; None for one time step.
+    states: of a new session, with the batch at `axes`. time_axis: of x; None for one time step. kept: the indices of
+    the outputs among the tensors that the module returns; None: all of them, for one time step.
     """
 
     def __init__(
@@ -29,9 +31,10 @@ class CarriedSource:
         states: Sequence[Tensor],
         axes: Sequence[int],
         time_axis: int | None,
+        kept: Mapping[int, Steps] | None,
     ) -> None:
         self.name, self.windowed = source_name(), time_axis is not None
-        self._model, self._call, self._time_axis = model, call, time_axis
+        self._model, self._call, self._time_axis, self._kept = model, call, time_axis, kept
         self._states = [value.narrow(axis, 0, 1).clone() for value, axis in zip(states, axes, strict=True)]
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
@@ -53,10 +56,14 @@ class CarriedSource:
             xs = _tensors(inputs[at : at + chunk])
             steps = len(xs[0])
             xs = xs if self._time_axis is None else [x.unsqueeze(1 - self._time_axis) for x in xs]
-            leaves = _leaves(lambda xs=xs, states=states: self._call(self._model, xs, states), self.name)  # type: ignore[misc]
-            states = leaves[-len(states) :]
+            leaves = _leaves(lambda xs=xs, states=states: self._call(self._model, xs, states), self.name, steps)  # type: ignore[misc]
+            outputs, states = leaves[: -len(states)], leaves[-len(states) :]
             states = [states[number] for number in order] if order else states
-            parts.append([_by_step(value, steps, self._time_axis) for value in leaves[: -len(states)]])
+            if self._time_axis is None or self._kept is None:
+                parts.append([np.asarray(value.float().numpy()) for value in outputs])
+            else:
+                kept, axis = self._kept.items(), self._time_axis
+                parts.append([of_sequence(outputs[index], which, axis, steps) for index, which in kept])
         names = output_names(len(parts[0]))
         return {name: np.concatenate(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)}
 
@@ -64,11 +71,10 @@ class CarriedSource:
 class SequenceSource:
     """A proof.Source for a module that takes whole sequences. It cannot run single steps: `stepped` runs the whole.
 
-    kept: the indices of the outputs among the tensors that the module returns, the prediction first. The values are
-    True for outputs with a time axis, False for those of the last time step.
+    kept: the indices of the outputs among the tensors that the module returns, the prediction first.
     """
 
-    def __init__(self, name: str, model: Any, kept: Mapping[int, bool], time_axis: int) -> None:
+    def __init__(self, name: str, model: Any, kept: Mapping[int, Steps], time_axis: int) -> None:
         self.name, self.windowed = name, True
         self._model, self._kept, self._time_axis = model, dict(kept), time_axis
 
@@ -81,13 +87,13 @@ class SequenceSource:
     def _outputs(self, sequences: Sequence[Array]) -> list[Mapping[str, Array]]:
         """Runs sequences of one length in one call."""
         xs = _tensors(np.stack(sequences, axis=1 - self._time_axis))
-        leaves = _leaves(lambda: self._model(*xs), self.name)
-        values = {
-            name: (leaves[index], self._time_axis if timed else -1)
-            for name, (index, timed) in zip(output_names(len(self._kept)), self._kept.items(), strict=True)
-        }
+        leaves = _leaves(lambda: self._model(*xs), self.name, len(sequences[0]))
+        names = output_names(len(self._kept))
         return [
-            {name: _by_step(value, len(inputs), axis, row) for name, (value, axis) in values.items()}
+            {
+                name: of_sequence(leaves[index], steps, self._time_axis, len(inputs), row, len(sequences))
+                for name, (index, steps) in zip(names, self._kept.items(), strict=True)
+            }
             for row, inputs in enumerate(sequences)
         ]
 
@@ -99,8 +105,8 @@ class BatchedSequences(SequenceSource):
         return self._outputs(sequences)
 
 
-def _leaves(call: Callable[[], Any], name: str) -> list[Any]:
-    """Returns the tensors that a forward returns for one sequence. Raises ImportRefused."""
+def _leaves(call: Callable[[], Any], name: str, steps: int) -> list[Any]:
+    """Returns the tensors that a forward returns for one sequence of this length. Raises ImportRefused."""
     import torch
 
     from .private import tree
@@ -111,29 +117,15 @@ def _leaves(call: Callable[[], Any], name: str) -> list[Any]:
     except Exception as error:  # the user's code may raise anything
         raise ImportRefused(
             name,
-            f"the forward fails on a single sequence, a batch of 1 ({one_line(str(error))[:120]}); make it take any "
-            "batch, with nothing in training mode and nothing kept from the previous call",
+            f"the forward fails on a single sequence of {steps} time steps, a batch of 1 "
+            f"({one_line(str(error))[:120]}); make it take any batch and any length, with nothing in training mode and "
+            "nothing kept from the previous call",
         ) from error
 
 
 def output_names(count: int) -> tuple[str, ...]:
     """Returns the names under which a traced module's outputs are served."""
     return ("prediction", *(f"output_{number}" for number in range(1, count)))
-
-
-def _by_step(value: Tensor, steps: int, time_axis: int | None, row: int = 0) -> Array:
-    """Returns an output for one sequence of a batch as [steps, ...].
-
-    time_axis: None if the call takes one time step. An output without that axis belongs to the last time step; the rows
-    before it are NaN.
-    """
-    if time_axis is None:
-        return np.asarray(value.float().numpy())
-    if time_axis >= 0 and value.ndim > 1 and value.shape[time_axis] == steps:
-        return np.asarray(value.select(1 - time_axis, row).float().numpy())
-    result = np.full((steps, *value.shape[1:]), np.nan)
-    result[-1] = value[row].float().numpy()
-    return result
 
 
 def _tensors(inputs: Array) -> list[Tensor]:

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ..processing import Processing
 from .conv import causal_convolutions, watched_convolution
 from .export import Watch, WatchedCall
+from .outputs import Steps, of_one_step
 from .private import tree
 
 SEQUENCE_LAYERS = (nn.LSTM, nn.GRU, nn.RNN)
@@ -85,15 +86,21 @@ class CarriedStep(nn.Module):
     """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states), for a module whose forward takes the states itself.
 
     call: calls the module with the inputs, and the states in the structure that it takes. states: how many. time_axis:
-    of inputs and outputs, or None.
+    of the inputs, or None. kept: the indices of the outputs; None: all that it returns, as it returns them.
     """
 
     def __init__(
-        self, model: nn.Module, call: Callable[..., Any], states: int, time_axis: int | None, processing: Processing
+        self,
+        model: nn.Module,
+        call: Callable[..., Any],
+        states: int,
+        time_axis: int | None,
+        kept: dict[int, Steps] | None,
+        processing: Processing,
     ) -> None:
         super().__init__()
         self.model = model
-        self._call, self._states, self._time_axis = call, states, time_axis
+        self._call, self._states, self._time_axis, self._kept = call, states, time_axis, kept
         self._around = Around(processing)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -102,16 +109,15 @@ class CarriedStep(nn.Module):
             inputs = tuple(value.unsqueeze(self._time_axis) for value in inputs)
         leaves = tree.tree_leaves(self._call(self.model, inputs, tensors[-self._states :]))
         outputs = leaves[: -self._states]
-        if self._time_axis is not None:
-            outputs = [value.squeeze(self._time_axis) for value in outputs]
+        if self._time_axis is not None and self._kept is not None:
+            outputs = [of_one_step(outputs[index], steps, self._time_axis) for index, steps in self._kept.items()]
         return (self._around.after(outputs[0]), *outputs[1:], *leaves[-self._states :])
 
 
 class WatchedStep(nn.Module):
     """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states), for recurrent layers that run over sequences.
 
-    watch: see `watched`. kept: the indices of the outputs among the tensors that the module returns; True if one has a
-    time axis.
+    watch: see `watched`. kept: the indices of the outputs among the tensors that the module returns.
     """
 
     def __init__(
@@ -119,7 +125,7 @@ class WatchedStep(nn.Module):
         model: nn.Module,
         watch: Watch,
         counts: Sequence[int],
-        kept: dict[int, bool],
+        kept: dict[int, Steps],
         time_axis: int,
         processing: Processing,
     ) -> None:
@@ -141,9 +147,7 @@ class WatchedStep(nn.Module):
         with self._watch(self.model, next_state, after):
             given = self.model(*(value.unsqueeze(self._time_axis) for value in inputs))
         leaves = tree.tree_leaves(given)
-        outputs = [
-            leaves[index].squeeze(self._time_axis) if timed else leaves[index] for index, timed in self._kept.items()
-        ]
+        outputs = [of_one_step(leaves[index], steps, self._time_axis) for index, steps in self._kept.items()]
         return (self._around.after(outputs[0]), *outputs[1:], *(value for state in after for value in state))
 
 

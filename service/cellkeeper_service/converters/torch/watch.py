@@ -10,12 +10,12 @@ from cellkeeper_service.model.fields import one_line
 from ..processing import Processing
 from ..refusal import ImportRefused
 from .export import BATCH, RECIPE, Traced, Watch, WatchedCall, exported, rows, spread, step_shape
+from .outputs import Steps, outputs_of
 from .source import BatchedSequences, SequenceSource, output_names
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SQUEEZE = "; squeeze() without an axis also drops a time axis of length 1, squeeze(-1) does not"
 LENGTHS = (5, 7)  # sequence lengths at which a forward is watched
 
 
@@ -58,7 +58,7 @@ def trace_watched(
 
 def _watched(
     model: Any, xs: list[Tensor], axis: int, place: str, watch: Watch
-) -> tuple[list[WatchedCall], dict[int, bool]]:
+) -> tuple[list[WatchedCall], dict[int, Steps]]:
     """Returns the recurrent layers' calls in one time step, and which tensors of the forward's result are outputs."""
     import torch
 
@@ -70,7 +70,7 @@ def _watched(
         try:
             calls: list[WatchedCall] = []
             with torch.no_grad(), watch(model, lambda call, calls=calls: calls.append(call), []):  # type: ignore[misc]
-                result = model(*(_stretched(x, axis, steps, steps + 100 * at) for at, x in enumerate(xs)))
+                result = model(*(stretched(x, axis, steps, steps + 100 * at) for at, x in enumerate(xs)))
         except Exception as error:  # the user's code may raise anything
             raise ImportRefused(
                 place,
@@ -105,30 +105,10 @@ def _watched(
                     "begins with a state that depends on the input (that of another layer?), is drawn at random or is "
                     f"kept from the previous call, expected zeros or parameters: {RECIPE}",
                 )
-    return seen[1], _outputs(given, axis, place)
+    return seen[1], outputs_of(given, axis, place)
 
 
-def _outputs(given: Mapping[int, list[Any]], axis: int, place: str) -> dict[int, bool]:
-    """Returns the indices of the first tensor and of the others with a time axis; True for those that have one."""
-    kept: dict[int, bool] = {}
-    for index, values in enumerate(zip(*given.values(), strict=False)):
-        shapes = [tuple(getattr(value, "shape", ())) for value in values]
-        lengths = [shape[axis] if len(shape) > axis else -1 for shape in shapes]
-        if lengths == list(given) and shapes[0][1 - axis] == BATCH:
-            kept[index] = True
-        elif index == 0:
-            if len(set(shapes)) > 1 or shapes[0][:1] != (BATCH,):
-                hint = _SQUEEZE if len(set(map(len, shapes))) > 1 else ""
-                raise ImportRefused(
-                    place,
-                    f"returns {[list(shape) for shape in shapes]} for {list(given)} time steps of {BATCH} sequences, "
-                    f"expected an output for each time step, or for the last one{hint}: {RECIPE}",
-                )
-            kept[index] = False
-    return kept
-
-
-def _stretched(x: Tensor, axis: int, steps: int, seed: int) -> Tensor:
+def stretched(x: Tensor, axis: int, steps: int, seed: int) -> Tensor:
     """Returns BATCH sequences of `steps` time steps; ids are 0."""
     import torch
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cellkeeper_service.model.config import GATES
@@ -23,6 +23,7 @@ UNNORMED = (
     "merge it into one tensor first, with torch.nn.utils.remove_weight_norm or torch.nn.utils.parametrize."
     "remove_parametrizations"
 )
+MOST_NAMED = 8
 HINT = f"words like 'embedding=emb lstm=rnn dense=fc relu dense=out'; kinds: {', '.join(KINDS)}"
 
 
@@ -115,6 +116,12 @@ def read_parts(parts: Sequence[Part], tensors: Mapping[str, Array], place: str) 
     for part in parts:
         dotted = f"{part.prefix}." if part.prefix else ""
         mine = part.tensors(tensors)
+        if part.kind in KINDS and part.kind != "tied" and not mine:
+            raise ImportRefused(
+                f"{place}: {part.place}",
+                f"no tensor's name begins with {dotted or 'the name of a weight'}; the names begin with "
+                f"{_beginnings(tensors)}",
+            )
         if part.kind in _FLAT:
             layers.append(_flat(part, mine, layers, place))
             left -= {f"{dotted}weight", f"{dotted}bias"}
@@ -133,7 +140,11 @@ def read_parts(parts: Sequence[Part], tensors: Mapping[str, Array], place: str) 
     if any(name.endswith(".running_mean") for name in left):
         raise ImportRefused(f"{place}: tensor {min(left)}", BATCH_NORM)
     if left:
-        raise ImportRefused(place, f"tensor {min(left)}: belongs to none of the layers {_words(parts)}; name its layer")
+        raise ImportRefused(
+            place,
+            f"tensor {min(left)}: belongs to none of the layers {_words(parts)}; name its layer, or, if it is none of "
+            "the model's (a metric, a loss), pass the state_dict without it",
+        )
     return layers
 
 
@@ -210,6 +221,13 @@ def _cells(part: Part, mine: Mapping[str, Array], place: str) -> list[Layer]:
         layers.append(Recurrent(where, kind, hidden, weights))
         if single:
             return layers
+
+
+def _beginnings(names: Iterable[str]) -> str:
+    """Returns what words in `layers` can name."""
+    found = sorted({name.rpartition(".")[0] for name in names} - {""})
+    rest = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return f"{', '.join(found[:MOST_NAMED])}{rest}" if found else f"no prefix: {', '.join(sorted(names)[:MOST_NAMED])}"
 
 
 def _words(parts: Sequence[Part]) -> str:
