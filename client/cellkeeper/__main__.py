@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import takewhile
 
 from .aio import DEFAULT_TARGET
 from .cli import access, carry_over, doctor, model, sessions, stream
@@ -60,7 +61,12 @@ def client_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program. Returns its exit code."""
     open_streams()
-    parsed = client_parser().parse_args(arguments)
+    parser = client_parser()
+    words = sys.argv[1:] if arguments is None else arguments
+    for word in takewhile(lambda word: word != "--", words):
+        if word.startswith("--") and word.endswith("=--"):  # argparse would make an empty list of it, not a word
+            parser.error(f"argument {word[:-3]}: got '--', expected a value")
+    parsed = parser.parse_args(words)
     try:
         if parsed.command == "doctor":
             return doctor.run(parsed)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from functools import partial
+from itertools import takewhile
 
 # Before NumPy is imported: it would start a thread for each further core, which costs time at every start. Nothing uses
 # them, since the engines compute on threads of their own.
@@ -46,7 +47,8 @@ def main() -> None:
 def run(words: list[str]) -> int:
     """Runs the command and returns the exit status.
 
-    0 after SIGTERM, 1 if the server could not start or its device failed, 2 without a known command.
+    0 after SIGTERM, 1 if the server could not start or its device failed, 2 without a known command or with an option
+    that has no value.
     """
     logs.set_up()
     if words == ["--version"]:
@@ -54,6 +56,10 @@ def run(words: list[str]) -> int:
 
         print(own_version())
         return 0
+    for word in takewhile(lambda word: word != "--", words):
+        if word.startswith("--") and word.endswith("=--"):  # argparse would make an empty list of it, not a word
+            logs.say_why_it_ends(f"{word[:-3]}: got '--', expected a value")
+            return 2
     if words and words[0] == "import":
         return import_model(words[1:])
     if words and words[0] == "token":

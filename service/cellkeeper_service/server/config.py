@@ -30,6 +30,7 @@ serving = partial(setting, Group.SERVING)
 storing = partial(setting, Group.STORE)
 limit = partial(setting, Group.LIMITS)
 security = partial(setting, Group.SECURITY)
+protection = partial(setting, Group.SECURITY, "", protects=True)
 lifecycle = partial(setting, Group.LIFECYCLE)
 logs = partial(setting, Group.LOGS)
 ttl = partial(setting, most=LONGEST_TTL_MS, most_means=" (ten years)")
@@ -146,10 +147,10 @@ class Settings:
         least=0,
     )
 
-    tls_cert: str = security("", "PEM file of the server's certificate and its chain; read again when it changes")
-    tls_key: str = security("", "PEM file of its key")
-    tls_client_ca: str = security("", "PEM file of the CAs for client certificates, which clients must then present")
-    tokens: str = security("", "file of tokens, tenants and quotas (docs/security.md); read again when it changes")
+    tls_cert: str = protection("PEM file of the server's certificate and its chain; read again when it changes")
+    tls_key: str = protection("PEM file of its key")
+    tls_client_ca: str = protection("PEM file of the CAs for client certificates, which clients must then present")
+    tokens: str = protection("file of tokens, tenants and quotas (docs/security.md); read again when it changes")
     insecure_listen: bool = security(False, "serve --listen to other machines without authentication, with all rights")
     tenant_sessions: int = security(0, "sessions that a tenant uses within max_ttl_ms; 0: no limit", least=0)
     tenant_steps_per_second: int = security(0, "time steps per second of one tenant; 0: no limit", least=0)
@@ -200,13 +201,13 @@ class Settings:
         """Returns the settings as words for another `cellkeeper-server serve`, whatever its environment says.
 
         The store is the exception: its URL may contain a password, and everybody on the machine can read a process's
-        arguments. It is passed in its variable.
+        arguments. It is passed in its variable. Empty settings are left out.
         """
         words = []
         for item in setting_fields():
-            if item.name == "store":
-                continue
             value, flag = getattr(self, item.name), flag_of(item)
+            if item.name == "store" or value == "":
+                continue
             if isinstance(value, bool):
                 words.append(flag if value else f"--no-{flag[2:]}")
             else:

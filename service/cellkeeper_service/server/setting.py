@@ -32,7 +32,8 @@ class Setting:
     """One setting.
 
     help: its text in --help. least, most: the bounds of a whole number; most_means: explains `most` in errors. choices:
-    the allowed words, whatever their case; empty: any word, which the code that uses the setting checks.
+    the allowed words, whatever their case; empty: any word, which the code that uses the setting checks. protects: an
+    empty word is refused, which an unset variable of a script leaves: the server would start without that protection.
     """
 
     group: Group
@@ -41,6 +42,7 @@ class Setting:
     most: int = MOST
     most_means: str = ""
     choices: Sequence[str] = ()
+    protects: bool = False
 
     def read(self, name: str, word: str, kind: type) -> Any:
         """Parses a word. name: the flag or variable that it comes from. kind: str, int or bool. Raises StartError."""
@@ -48,6 +50,8 @@ class Setting:
             return self._flag(name, word)
         if kind is int:
             return self._number(name, word)
+        if self.protects and not word:
+            raise StartError(f"{name}: got nothing, expected a file; leave {name} out if there is none")
         if self.choices and word.lower() not in self.choices:
             raise StartError(f"{name}: got {word!r}, expected {_either(self.choices)}")
         return word.lower() if self.choices else word

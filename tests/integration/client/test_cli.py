@@ -167,6 +167,13 @@ def test_a_position_that_is_none() -> None:
     assert "--at: got 'x', expected 32 hexadecimal digits, a step and 16 hexadecimal digits" in done.err
 
 
+@pytest.mark.parametrize("option", ["--endpoint", "--timeout", "--ca-file", "--session", "--output"])
+def test_an_option_whose_value_is_what_ends_options(option: str) -> None:
+    """argparse makes an empty list of it, up to Python 3.12."""
+    done = run("localhost:1", "stream", "--session", "s", f"{option}=--", code=2)
+    assert f"argument {option}: got '--', expected a value" in done.err
+
+
 @pytest.mark.parametrize("arguments", [[], ["stream"], ["sessions"], ["sessions", "fork", "a", "b", "--at", "x"]])
 def test_wrong_usage(arguments: list[str]) -> None:
     assert "usage" in run("localhost:1", *arguments, code=2).err

@@ -59,3 +59,24 @@ def test_what_is_no_snapshot_changes_nothing(server: RedisServer, snapshot: byte
         assert sorted(server.folder.iterdir()) == before
         server.restart()
         assert client.get("key") == b"value"
+
+
+def test_what_cannot_be_restored_stops_nothing(tmp_path: Path) -> None:
+    """compose: a program in its place, which records its commands and answers as Redis Cluster."""
+    compose, asked, snapshot = tmp_path / "compose", tmp_path / "asked", tmp_path / "redis.rdb"
+    compose.write_text(f'#!/bin/bash\necho "$1" >>{asked}\necho cluster_enabled:1\n')
+    compose.chmod(0o755)
+    script = ROOT / "scripts" / "restore-redis"
+
+    def restored() -> str:
+        ran = subprocess.run([script, snapshot, compose], capture_output=True, text=True, check=False)
+        assert ran.returncode == 1
+        return ran.stderr
+
+    for other in (b"", b"cellkeeper", b"\0\0REDIS"):
+        snapshot.write_bytes(other)
+        assert restored() == f"restore-redis: '{snapshot}' is no snapshot of Redis; nothing was stopped\n"
+    assert not asked.exists()
+    snapshot.write_bytes(b"REDIS0010")
+    assert "this Redis is one node of a cluster" in restored()
+    assert asked.read_text().split() == ["exec"]

@@ -212,6 +212,13 @@ def test_a_flag_that_cannot_be_taken(counting_model: Path, word: str, line: str)
         ("--log-format=xml", "--log-format: got 'xml', expected text or json"),
         ("--tracing=yes", "--tracing: got 'yes', expected auto, otlp or none"),
         ("--kserve=maybe", "--kserve: got 'maybe', expected on or off"),
+        ("--tokens=", "--tokens: got nothing, expected a file; leave --tokens out if there is none"),
+        ("--tls-cert=", "--tls-cert: got nothing, expected a file; leave --tls-cert out if there is none"),
+        ("--tls-key=", "--tls-key: got nothing, expected a file; leave --tls-key out if there is none"),
+        (
+            "--tls-client-ca=",
+            "--tls-client-ca: got nothing, expected a file; leave --tls-client-ca out if there is none",
+        ),
     ],
 )
 def test_a_flag_that_cannot_be_read(word: str, line: str) -> None:
@@ -267,12 +274,35 @@ def test_a_variable_that_cannot_be_taken(counting_model: Path) -> None:
             "maybe",
             "CELLKEEPER_ACCEPT_OTHER_NUMERICS: got 'maybe', expected true or false",
         ),
+        (
+            "CELLKEEPER_TOKENS",
+            "",
+            "CELLKEEPER_TOKENS: got nothing, expected a file; leave CELLKEEPER_TOKENS out if there is none",
+        ),
     ],
 )
 def test_a_variable_that_cannot_be_read(variable: str, value: str, line: str) -> None:
     with pytest.raises(StartError) as refused:
         Settings.read(["m", "--store=memory:"], {variable: value})
     assert str(refused.value) == line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve", "m", "--listen=--"],
+        ["serve", "m", "--threads=--"],
+        ["serve", "m", "--tokens=--"],
+        ["token", "new", "--rights=step", "--tenant=--"],
+        ["import", "onnx", "a", "b", "--input-shape=--"],
+    ],
+)
+def test_an_option_whose_value_is_what_ends_options(words: list[str]) -> None:
+    """argparse makes an empty list of it, up to Python 3.12."""
+    ended = program(*words)
+    flag = words[-1].partition("=")[0]
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == f"cellkeeper-server: {flag}: got '--', expected a value\n"
 
 
 def test_usage_errors() -> None:
