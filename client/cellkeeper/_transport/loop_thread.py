@@ -53,18 +53,24 @@ class LoopThread:
         if self._closed is not None:
             raise copy(self._closed)
 
-    def run(self, work: Coroutine[Any, Any, T], call: str = "") -> T:
+    def run(self, work: Coroutine[Any, Any, T], call: str = "", unread: Callable[[T], object] | None = None) -> T:
         """Runs a coroutine in the thread and waits for its result.
 
-        call: as in `wait`; empty: the coroutine's name. Raises what the coroutine raises, and what `wait` raises.
+        call: as in `wait`; empty: the coroutine's name. unread: called in the thread with a result that came just when
+        its caller stopped waiting. Raises what the coroutine raises, and what `wait` raises.
         """
         answer: BlockingAnswer[T, asyncio.Task[None]] = BlockingAnswer()
 
         def submit() -> asyncio.Task[None]:
             return self._loop.create_task(_answered(work, answer))
 
+        def give_up(task: asyncio.Task[None]) -> None:
+            task.cancel()
+            if unread is not None and (result := answer.unread) is not None:
+                unread(result)
+
         try:
-            return self.wait(call or work.__name__, answer, submit, asyncio.Task.cancel)  # type: ignore[attr-defined]
+            return self.wait(call or work.__name__, answer, submit, give_up)  # type: ignore[attr-defined]
         except CellkeeperError:
             if not answer.told:  # it was not submitted
                 work.close()
