@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ._session.arguments import invalid, output_names, timeout_seconds
-from ._session.group_call import GroupCall
 from ._session.group_inputs import named_rows
 from ._session.named_inputs import group_inputs_of, known_by_id
 from ._transport.caller import Caller
@@ -111,8 +110,8 @@ class AsyncGroupStepping:
         `settle` first. failed: "nan" returns rows of NaN for failed members instead, with their errors in `last_reply`;
         if no member succeeded, or the output consists of integers, it still raises.
         """
-        _check_failed(failed)
-        reply, names = await self._step(x, outputs, timeout)
+        check_failed(failed)
+        reply, names, _ = await self._step(x, outputs, timeout)
         return self._rows("step", reply, names, x, failed)
 
     async def step_reply(
@@ -125,8 +124,7 @@ class AsyncGroupStepping:
         "prediction", "hidden" (the top layer), "state" (every layer's tensors), and whatever else the model declares;
         None: the group's. Raises InvalidArgument if x does not fit; nothing was sent then.
         """
-        reply, _ = await self._step(x, outputs, timeout)
-        return reply
+        return (await self._step(x, outputs, timeout))[0]
 
     async def peek(
         self, x: Rows, *, outputs: Sequence[str] | None = None, failed: Failed = "raise", timeout: float | None = None
@@ -137,7 +135,7 @@ class AsyncGroupStepping:
         a dict of rows by id. outputs, failed: as in `step`, but only `peek_reply` tells the errors behind rows of NaN.
         timeout: seconds, including retries; None: the client's. Raises what `step` raises.
         """
-        _check_failed(failed)
+        check_failed(failed)
         reply, names = await self._peek(x, outputs, timeout)
         return self._rows("peek", reply, names, x, failed)
 
@@ -170,7 +168,7 @@ class AsyncGroupStepping:
         Returns [n, T + steps, ...] in the order of `inputs`; for a dict, a dict. Raises what `step` raises, and
         InvalidArgument if the model does not say what to feed back.
         """
-        _check_failed(failed)
+        check_failed(failed)
         reply, names = await self._forecast(inputs, steps, known, outputs, timeout)
         return self._rows("forecast", reply, names, inputs, failed)
 
@@ -202,8 +200,10 @@ class AsyncGroupStepping:
 
     async def _step(
         self, x: Rows, outputs: Sequence[str] | None, timeout: float | None
-    ) -> tuple[GroupReply, Sequence[str]]:
+    ) -> tuple[GroupReply, Sequence[str], int]:
+        """Returns the reply, the ids of all rows, and how many time steps each row has."""
         names, raw, single = self._convert(x)
+        steps = len(raw) // len(names) // self.model.input.nbytes
         self._sender.check()
         answer: asyncio.Future[GroupReply] = self._sender.loop.create_future()
         call = self._sender.submit(
@@ -212,19 +212,20 @@ class AsyncGroupStepping:
         try:
             reply = await answer
         except asyncio.CancelledError:
-            self._give_up(call)
+            self._sender.give_up(call, lambda endpoint, sent: Closed("the caller stopped waiting"))
+            self._sender.note_unread(call.reply(), steps)
             raise
         settled = self._sender.separate.take_settled()
-        for name, steps in reply.late_steps.items():
-            settled[name] = (*settled.get(name, ()), *steps)
+        for name, late_steps in reply.late_steps.items():
+            settled[name] = (*settled.get(name, ()), *late_steps)
         reply.late_steps = settled
         self.last_reply = reply
-        return reply, names
+        return reply, names, steps
 
-    def _give_up(self, call: GroupCall) -> None:
-        """Ends the call, whose caller has stopped waiting."""
-        self._sender.give_up(call, lambda endpoint, sent: Closed("the caller stopped waiting"))
-        self._sender.note_unheard(call, len(call.inputs) // len(call.members) // self.model.input.nbytes)
+    def _note_unread(self, stepped: tuple[GroupReply, Sequence[str], int]) -> None:
+        """Keeps what `_step` returned for the next reply, as nobody has read it."""
+        reply, _, steps = stepped
+        self._sender.note_unread(reply, steps)
 
     def _convert(self, x: Rows) -> tuple[Sequence[str], bytes, bool]:
         named = named_rows(x, self.model.feature_names)
@@ -280,7 +281,7 @@ class AsyncGroupStepping:
         return timeout_seconds(timeout, self._client.timeout)
 
 
-def _check_failed(failed: object) -> None:
+def check_failed(failed: object) -> None:
     """Raises InvalidArgument. Call it before sending anything."""
     if failed not in ("raise", "nan"):
         raise invalid("failed", repr(failed), "'raise' or 'nan'")

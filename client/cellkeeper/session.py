@@ -16,7 +16,7 @@ from ._transport.carry_over import carry_over_item
 from ._transport.replaying_call import call_replaying
 from ._transport.requests import request_id, set_state_request
 from ._transport.wire import position_message, position_of, state_of
-from .errors import Closed, HistoryError, ModelError
+from .errors import Closed, HistoryError, InvalidArgument, ModelError
 from .position import Position
 from .stepping import ANOTHER_GENERATION, AsyncStepping
 from .types import Array, Model, Sample, SessionInfo
@@ -73,10 +73,19 @@ class AsyncSession(AsyncStepping):
         reset.
         """
         await self._drained_unless_lost(timeout)
-        target = await self._client.model(self.model.name, fingerprint_bytes(fingerprint), timeout=timeout)
-        item = carry_over_item(target, self.id, self.generation, policy, window)
-        request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
-        result = await self._client._call("CarryOver", request, self.id, timeout, only_result)
+        chosen, last = fingerprint_bytes(fingerprint), b""
+        while True:
+            target = await self._client.model(self.model.name, chosen, timeout=timeout)
+            item = carry_over_item(target, self.id, self.generation, policy, window)
+            request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
+            try:
+                result = await self._client._call("CarryOver", request, self.id, timeout, only_result)
+                break
+            except InvalidArgument as error:
+                # If the caller has chosen none, the version was replaced after it was read, and is no longer served.
+                if chosen or error.field != "fingerprint" or target.fingerprint == last:
+                    raise
+                last = target.fingerprint
         if result.position.generation == self.generation:
             return self.position
         return self._new_generation(target, position_of(result.position))

@@ -12,7 +12,7 @@ from ._session.arguments import several_ids
 from ._transport.loop_thread import LoopThread
 from .errors import Closed, ForkedProcess, GroupError
 from .group import AsyncGroup
-from .group_stepping import Failed, Rows
+from .group_stepping import Failed, Rows, check_failed
 from .late_step import LateStep
 from .position import Position
 from .types import Array, GroupReply, Model, Sample
@@ -106,7 +106,9 @@ class Group:
         `settle` first. failed: "nan" returns rows of NaN for failed members instead, with their errors in `last_reply`;
         if no member succeeded, or the output consists of integers, it still raises.
         """
-        return self._thread.run(self._core.step(x, outputs=outputs, failed=failed, timeout=timeout))
+        check_failed(failed)
+        reply, names, _ = self._thread.run(self._core._step(x, outputs, timeout), "step", self._core._note_unread)
+        return self._core._rows("step", reply, names, x, failed)
 
     def step_reply(self, x: Rows, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> GroupReply:
         """Like `step`, but returns the whole reply, and does not raise if members failed.
@@ -116,7 +118,8 @@ class Group:
         "prediction", "hidden" (the top layer), "state" (every layer's tensors), and whatever else the model declares;
         None: the group's. Raises InvalidArgument if x does not fit; nothing was sent then.
         """
-        return self._thread.run(self._core.step_reply(x, outputs=outputs, timeout=timeout))
+        stepped = self._thread.run(self._core._step(x, outputs, timeout), "step_reply", self._core._note_unread)
+        return stepped[0]
 
     def settle(self, *, timeout: float | None = None) -> dict[str, tuple[LateStep, ...]]:
         """Waits until the outcome of every step that was sent is known.
@@ -126,7 +129,7 @@ class Group:
         the last call of `settle`, oldest first. Raises GroupError for members whose late steps are not settled, with
         the reason for each; if that is DeadlineExceeded, call it again.
         """
-        return self._thread.run(self._core.settle(timeout=timeout))
+        return self._thread.run(self._core.settle(timeout=timeout), unread=self._core._sender.separate.put_back)
 
     def peek(
         self, x: Rows, *, outputs: Sequence[str] | None = None, failed: Failed = "raise", timeout: float | None = None

@@ -36,6 +36,11 @@ class BlockingAnswer(Generic[Result, Work]):
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller waits for it
             self.set_exception(error)
 
+    @property
+    def unread(self) -> Result | None:
+        """The result, if there is one that the caller has not got. For the event loop's thread."""
+        return self._result if self._done and self._error is None else None
+
     def give_up(self, tell: Callable[[Work], object]) -> None:
         """Tells the work that its caller has stopped waiting. Runs in the event loop's thread."""
         if self.work is not None:

@@ -142,11 +142,9 @@ class GroupSender:
                 sender.give_up(alone, error_at(sender.endpoint, True))
         self._go_on(call)
 
-    def note_unheard(self, call: GroupCall, steps: int) -> None:
-        """Records late steps for replies that arrived after the caller had gone. steps: time steps of each item."""
-        reply = call.reply()
-        for name, late_steps in reply.late_steps.items():  # which the reply would have told of
-            self.separate.note_settled(name, late_steps)
+    def note_unread(self, reply: GroupReply, steps: int) -> None:
+        """Records late steps for a reply that arrived after the caller had gone. steps: time steps of each row."""
+        self.separate.put_back(reply.late_steps)
         for row, (name, position) in enumerate(zip(reply.ids, reply.positions, strict=True)):
             outputs = {key: values[row] for key, values in reply.outputs.items()}
             self.separate.note_settled(name, (LateStep(position, steps, True, outputs),))

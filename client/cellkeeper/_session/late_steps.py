@@ -40,6 +40,10 @@ class LateSteps:
         self._unread.clear()
         return taken
 
+    def put_back(self, steps: tuple[LateStep, ...]) -> None:
+        """Takes back what `take_settled` returned and nobody has read."""
+        self._unread.extendleft(reversed(steps))
+
     def abandoned(self, call: StepCall, chunk: Chunk, error: CellkeeperError) -> CellkeeperError:
         """Records that the caller stopped waiting for a chunk that was or may have been applied. Returns its error."""
         call.late = LateStep(chunk.end, chunk.steps, True if chunk.state is ChunkState.DONE else None)
@@ -60,7 +64,7 @@ class LateSteps:
         """Records that nobody has read the reply, which may have told of late steps. steps: the chunk's last time steps
         without a reader; None: all."""
         if steps is None or steps == len(call.inputs) // self._step_bytes:
-            self._unread.extendleft(reversed(reply.late_steps))
+            self.put_back(reply.late_steps)
             self.answered(call, reply)
         else:
             outputs = {

@@ -64,7 +64,7 @@ def _unmasked(given: np.ma.MaskedArray[Any, Any]) -> Array:
 
 
 def _holds_masks(given: Sequence[Any]) -> bool:
-    if isinstance(given, str | bytes):
+    if isinstance(given, str | bytes | memoryview):
         return False
     kinds = set(map(type, given)) - SCALARS
     if not kinds:
@@ -79,6 +79,6 @@ def _without_masks(given: object) -> Any:
     """Returns nested lists with None for masked elements."""
     if isinstance(given, np.ma.MaskedArray):
         return given.tolist(None)
-    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes | memoryview):
         return [_without_masks(inner) for inner in given]
     return given

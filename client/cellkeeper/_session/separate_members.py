@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import CellkeeperError
 from ..late_step import LateStep
@@ -83,6 +83,11 @@ class SeparateMembers:
         """Keeps late steps whose outcome is known until they are taken; only the latest MOST_UNREAD."""
         if steps:
             self._settled[name] = (*self._settled.get(name, ()), *steps)[-MOST_UNREAD:]
+
+    def put_back(self, settled: Mapping[str, tuple[LateStep, ...]]) -> None:
+        """Takes back what `take_settled` returned and nobody has read."""
+        for name, steps in settled.items():
+            self._settled[name] = (*steps, *self._settled.get(name, ()))[-MOST_UNREAD:]
 
     def take_settled(self) -> dict[str, tuple[LateStep, ...]]:
         """Returns, by id, the late steps whose outcome became known since the last call, oldest first."""

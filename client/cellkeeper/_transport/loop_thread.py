@@ -22,6 +22,7 @@ _OWN_THREAD = (
     "{call}: called in the thread of the client itself, which runs its token callable and other callbacks, and would "
     "wait for itself there; use another Client in a callback, or an AsyncClient in an event loop of your own"
 )
+_CLOSED = "the client was closed"
 END_SECONDS = 1.0  # for tasks that still run when a client closes
 
 
@@ -50,21 +51,29 @@ class LoopThread:
 
     def check(self) -> None:
         """Raises Closed and ForkedProcess."""
+        if self._closed is None and not self._finalizer.alive:  # used by a finalizer of the same garbage
+            self._closed = Closed(_CLOSED)
         if self._closed is not None:
             raise copy(self._closed)
 
-    def run(self, work: Coroutine[Any, Any, T], call: str = "") -> T:
+    def run(self, work: Coroutine[Any, Any, T], call: str = "", unread: Callable[[T], object] | None = None) -> T:
         """Runs a coroutine in the thread and waits for its result.
 
-        call: as in `wait`; empty: the coroutine's name. Raises what the coroutine raises, and what `wait` raises.
+        call: as in `wait`; empty: the coroutine's name. unread: called in the thread with a result that came just when
+        its caller stopped waiting. Raises what the coroutine raises, and what `wait` raises.
         """
         answer: BlockingAnswer[T, asyncio.Task[None]] = BlockingAnswer()
 
         def submit() -> asyncio.Task[None]:
             return self._loop.create_task(_answered(work, answer))
 
+        def give_up(task: asyncio.Task[None]) -> None:
+            task.cancel()
+            if unread is not None and (result := answer.unread) is not None:
+                unread(result)
+
         try:
-            return self.wait(call or work.__name__, answer, submit, asyncio.Task.cancel)  # type: ignore[attr-defined]
+            return self.wait(call or work.__name__, answer, submit, give_up)  # type: ignore[attr-defined]
         except CellkeeperError:
             if not answer.told:  # it was not submitted
                 work.close()
@@ -114,8 +123,9 @@ class LoopThread:
         with self._lock:
             if self._closed is not None:
                 return
-            self._closed = Closed("the client was closed")
-            self._finalizer.detach()
+            self._closed = Closed(_CLOSED)
+            if self._finalizer.detach() is None:  # it has stopped the loop, which is ending
+                return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
@@ -139,7 +149,7 @@ async def _answered(work: Coroutine[Any, Any, T], answer: BlockingAnswer[T, asyn
     try:
         result = await work
     except asyncio.CancelledError:  # the caller has stopped waiting, or the loop is ending
-        answer.set_exception(Closed("the client was closed"))
+        answer.set_exception(Closed(_CLOSED))
         raise
     except BaseException as error:
         answer.set_exception(error)

@@ -461,6 +461,8 @@ class CountingServer(CellkeeperServicer):
         if refused.position is not None:
             where = refused.position
             metadata = {"generation": where.generation.hex(), "step": str(where.step), "head": where.head.hex()}
+        if refused.field:
+            metadata["field"] = refused.field
         packed = any_pb2.Any()
         packed.Pack(error_details_pb2.ErrorInfo(reason=refused.reason, domain="cellkeeper", metadata=metadata))
         code = _CODES[refused.reason]

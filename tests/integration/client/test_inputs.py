@@ -138,6 +138,12 @@ def test_masks_of_chunks() -> None:
         assert Inputs(model()).convert(given)[0] == np.array([1, 2, 3], "f4").tobytes()
 
 
+def test_buffers_of_several_dimensions() -> None:
+    chunk = np.arange(6, dtype="f4").reshape(2, 3)
+    for given in (memoryview(chunk), [memoryview(chunk[0]), memoryview(chunk[1])], memoryview(chunk.astype("f8"))):
+        assert Inputs(model()).convert(given)[0] == chunk.tobytes()
+
+
 def test_a_frame_of_pandas() -> None:
     pandas: Any = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"a": [1, None], "b": [2.0, 5.0], "c": [None, 6]}).convert_dtypes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import threading
 from collections.abc import Iterator
@@ -251,3 +252,35 @@ def test_a_loop_that_ends_with_an_open_client_in_it_ends(threaded: ServerThread)
 
     with pytest.warns(ResourceWarning, match="AsyncClient was not closed"):
         assert asyncio.run(leave_it_open()) == [1, 1]
+
+
+def test_a_finalizer_may_close_a_client_that_is_garbage_too(
+    threaded: ServerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client, which is collected together with the object that closes it, is ending by then."""
+    failed: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    told: list[str] = []
+
+    class Holder:
+        def __init__(self) -> None:
+            self.client = Client(threaded.target)
+            self.session = self.client.session("a")
+            self.itself = self
+
+        def __del__(self) -> None:
+            try:
+                self.session.step(ONE)
+            except Closed as error:
+                told.append(str(error))
+            self.client.close()
+
+    holder = Holder()
+    thread = holder.client._thread._thread
+    del holder
+    with pytest.warns(ResourceWarning, match="a Client was not closed"):
+        gc.collect()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert failed == []
+    assert told == ["the client was closed"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from cellkeeper import AsyncClient, AsyncSession, Client, DeadlineExceeded, LateStep
+from cellkeeper._session.blocking_answer import BlockingAnswer
 
 from .conftest import QUICK, ServerThread, until
 from .counting_server import CountingServer
@@ -146,23 +146,45 @@ def test_a_stream_of_threads(threaded: ServerThread) -> None:
         assert session.position.step == 6
 
 
-def test_ctrl_c_when_the_answer_is_there(threaded: ServerThread) -> None:
-    """The thread of the client has passed the answer on, and the caller has not taken it."""
+@contextmanager
+def ctrl_c_with_the_answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Interrupts the next blocking call when the thread of the client has passed the answer on."""
+    wait = BlockingAnswer.wait
+
+    def interrupted(answer: BlockingAnswer[object, object]) -> object:
+        wait(answer)
+        answer.told = False  # the interrupt comes before the caller has looked
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BlockingAnswer, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def test_ctrl_c_with_the_answer_of_a_stream(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
     with Client(threaded.target, backoff=QUICK) as client:
         session = client.session("a")
-        run = session._thread.run
-
-        def interrupted(work: object, call: str = "") -> object:
-            run(work, call)  # type: ignore[arg-type]
-            signal.raise_signal(signal.SIGINT)
-            return None
-
-        assert threading.current_thread() is threading.main_thread()
-        session._thread.run = interrupted  # type: ignore[method-assign,assignment]
-        with pytest.raises(KeyboardInterrupt):
+        with ctrl_c_with_the_answer(monkeypatch):
             next(session.stream([X], window=1))
-        session._thread.run = run  # type: ignore[method-assign]
         assert summary(session.settle()) == [(1, 1, [X])]
+
+
+def test_ctrl_c_with_late_steps(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(threaded.target, backoff=QUICK) as client:
+        session, group = client.session("a"), client.group(["b", "c"])
+        with ctrl_c_with_the_answer(monkeypatch):
+            session.step(X)
+        with ctrl_c_with_the_answer(monkeypatch):
+            session.settle()
+        assert summary(session.settle()) == [(1, 1, [X])]
+        with ctrl_c_with_the_answer(monkeypatch):
+            group.step([X, X])
+        with ctrl_c_with_the_answer(monkeypatch):
+            group.settle()
+        settled = group.settle()
+        assert {name: summary(steps) for name, steps in settled.items()} == {"b": [(1, 1, [X])], "c": [(1, 1, [X])]}
+        assert group.settle() == {}
 
 
 # ---------------------------------------------------------------------------------------------- others who wait

@@ -16,6 +16,7 @@ from cellkeeper_service.engine.load import offline
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.config import Normalization, RecurrentConfig, Transform
 from cellkeeper_service.model.fit import fit_bundle
+from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.write import write_bundle
 
 from testing.bundles import bundle_config, counting_bundle, make_bundle, random_tensors
@@ -68,6 +69,11 @@ def test_what_is_no_number_is_not_fitted(data: Any) -> None:
     for fit in (fit_normalization, fit_output):
         with pytest.raises(StartError, match=r"not numbers|a feature without any number"):
             fit(data)
+
+
+def test_buffers_hold_no_masks() -> None:
+    table = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert as_numbers(memoryview(table)).tolist() == table.tolist()
 
 
 def test_offline_runs_fill_by_the_models_policy_or_refuse(tmp_path: Path) -> None:

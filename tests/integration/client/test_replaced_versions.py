@@ -1,0 +1,72 @@
+"""Versions that are replaced while a client carries a session over to them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from cellkeeper import AsyncClient, InvalidArgument
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from .counting_server import FINGERPRINT, OTHER_FINGERPRINT, CountingServer, Refused, fresh, message_of
+
+
+class ReplacingServer(CountingServer):
+    """Serves one version at a time. current: their fingerprints, one for each time that a client reads the model."""
+
+    current: tuple[bytes, ...] = (FINGERPRINT,)
+    reads = 0
+    refuses_all = False
+
+    @property
+    def served(self) -> bytes:
+        """The version that replaces the one that was read last."""
+        return self.current[min(self.reads, len(self.current) - 1)]
+
+    async def GetModel(self, request: Any, context: Any) -> Any:
+        model = self._model(request.fingerprint or self.served)
+        self.reads += 1
+        return model
+
+    async def CarryOver(self, request: Any, context: Any) -> Any:
+        if self.refuses_all or request.fingerprint != self.served:
+            text = f"fingerprint: got {request.fingerprint.hex()[:12]}, expected {self.served.hex()[:12]}"
+            await self._abort(context, Refused("INVALID_FIELD", None, text, field="fingerprint"))
+        (item,) = request.items
+        record = self.records[item.session] = fresh(item.request_id)
+        return pb.SessionResults(results=[pb.SessionResult(position=message_of(record.position))])
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ReplacingServer]:
+    server = ReplacingServer()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+async def test_a_session_moves_to_the_version_that_takes_new_sessions(
+    client: AsyncClient, server: ReplacingServer
+) -> None:
+    session = await client.session("a")
+    server.reads, server.current = 0, (FINGERPRINT, OTHER_FINGERPRINT)
+    await session.carry_over("reset")
+    assert session.model.fingerprint == OTHER_FINGERPRINT
+    assert (await session.step([1.0, 1.0])).tolist() == [1, 1]
+
+
+async def test_a_version_that_the_caller_chose_is_not_exchanged(client: AsyncClient, server: ReplacingServer) -> None:
+    session = await client.session("a")
+    server.reads, server.current = 0, (FINGERPRINT, OTHER_FINGERPRINT)
+    with pytest.raises(InvalidArgument, match="fingerprint"):
+        await session.carry_over("reset", fingerprint=FINGERPRINT)
+
+
+async def test_a_server_that_refuses_what_it_names_is_believed(client: AsyncClient, server: ReplacingServer) -> None:
+    session = await client.session("a")
+    server.refuses_all = True
+    reads = server.reads
+    with pytest.raises(InvalidArgument, match="fingerprint"):
+        await session.carry_over("reset")
+    assert server.reads == reads + 2
