@@ -62,7 +62,7 @@ def _outputs(
     model: Any, call: Callable[..., Any], xs: Sequence[Tensor], states: Sequence[Tensor], axis: int, place: str
 ) -> dict[int, Steps]:
     """Returns the outputs among the tensors before the states. states: for BATCH sessions. Raises ImportRefused."""
-    from torch.utils import _pytree as tree
+    from .private import tree
 
     given = {}
     for steps in LENGTHS:

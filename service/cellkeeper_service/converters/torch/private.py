@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from torch._decomp import get_decompositions
 from torch.utils import _pytree as tree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["TorchDispatchMode", "tree"]
+__all__ = ["TorchDispatchMode", "get_decompositions", "tree"]

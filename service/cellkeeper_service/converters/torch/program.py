@@ -172,6 +172,8 @@ def _without_projections(program: ExportedProgram) -> ExportedProgram:
     none."""
     import torch
 
+    from .private import get_decompositions
+
     lstm = torch.ops.aten.lstm.input
 
     def projected(node: Any) -> bool:
@@ -184,7 +186,7 @@ def _without_projections(program: ExportedProgram) -> ExportedProgram:
     if not any(projected(node) for node in program.graph.nodes):
         return program
     with quiet():
-        split: ExportedProgram = program.run_decompositions(torch._decomp.get_decompositions([lstm]))
+        split: ExportedProgram = program.run_decompositions(get_decompositions([lstm]))
     return split
 
 
