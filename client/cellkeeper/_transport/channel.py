@@ -64,8 +64,9 @@ class Channel:
         """
         if stub is not self.stub or self._heard_at > since:
             return
-        # Its unary calls have at most this time left, and if it is alive after all, they are still answered.
-        closing = self._loop.create_task(self._channel.close(self._attempt_timeout))
+        # If it is alive after all, its unary calls are still answered. Their own deadlines pass in half of this time:
+        # closing a channel cancels its calls, as if somebody had cancelled the tasks that wait for them.
+        closing = self._loop.create_task(self._channel.close(2 * self._attempt_timeout))
         # It ends with the loop: asyncio need not warn about a program that ends without closing its client.
         closing._log_destroy_pending = False  # type: ignore[attr-defined]
         self._old.add(closing)

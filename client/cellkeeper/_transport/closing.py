@@ -10,7 +10,7 @@ from copy import copy
 import grpc.aio
 
 from .._session.time_limit import within
-from ..errors import CellkeeperError
+from ..errors import CellkeeperError, Unavailable
 
 
 class Closing:
@@ -34,18 +34,21 @@ class Closing:
 
     @contextmanager
     def ends(self) -> Iterator[None]:
-        """Raises the error of `close` from what waits inside.
+        """Raises the error of `close` from what waits inside, and Unavailable if its channel was replaced.
 
         gRPC cancels a call whose channel is closed, as if somebody had cancelled the task, and refuses further calls.
         """
         try:
             yield
-        except (asyncio.CancelledError, grpc.aio.UsageError):
-            if self._error is None or _is_cancelled():
-                raise
-            raise copy(self._error) from None
+        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+            if self._error is not None and not _is_cancelled(unknown=False):
+                raise copy(self._error) from None
+            if isinstance(error, asyncio.CancelledError) and not _is_cancelled(unknown=True):
+                raise Unavailable("its connection was replaced by another one", reason="LOST") from None
+            raise
 
 
-def _is_cancelled() -> bool:
-    """Returns True if somebody cancelled the current task. Python 3.10 cannot say."""
-    return bool(getattr(asyncio.current_task(), "cancelling", int)())
+def _is_cancelled(*, unknown: bool) -> bool:
+    """Returns True if somebody cancelled the current task. unknown: what to return in Python 3.10, which cannot say."""
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return unknown if cancelling is None else bool(cancelling())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc.aio
@@ -32,6 +33,10 @@ class Relay:
 
     def forget(self) -> None:
         for task in self._tasks:
+            task.cancel()
+
+    def forget_replies(self) -> None:
+        for task in self._tasks[1::2]:
             task.cancel()
 
     async def stop(self) -> None:
@@ -132,3 +137,36 @@ async def test_who_waits_for_a_connection_gets_the_one_that_takes_its_place() ->
         await asyncio.wait_for(waiting, 10)
         await channel.close()
         await server.stop(None)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 cannot say whether a task was cancelled")
+async def test_a_call_is_made_again_whose_channel_is_closed_before_its_deadline(
+    relay: Relay, server: CountingServer
+) -> None:
+    """It is closed later, unless the event loop was late for both. gRPC then ends the call as if it was cancelled."""
+    async with AsyncClient(await relay.start(), timeout=20, attempt_timeout=10, backoff=QUICK) as client:
+        await client.models()
+        channel = client._connected().endpoints.first("a").channel
+        relay.forget_replies()
+        opening = asyncio.ensure_future(client.session("a"))
+        await until(lambda: bool(server.request_ids))
+        dead = channel._channel
+        channel.unanswered(channel.stub, asyncio.get_running_loop().time())
+        await dead.close(None)
+        assert (await opening).created, "by its first, unanswered attempt"
+        assert len(server.request_ids) == 2
+
+
+async def test_the_channel_that_was_replaced_is_closed_after_its_calls_deadlines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    channel, graces = Channel("127.0.0.1:1", None, (), 10.0), list[float]()
+
+    async def close(grace: float) -> None:
+        graces.append(grace)
+
+    monkeypatch.setattr(channel._channel, "close", close)
+    channel.unanswered(channel.stub, asyncio.get_running_loop().time())
+    await asyncio.gather(*channel._old)
+    await channel.close()
+    assert graces[0] > 10.0
