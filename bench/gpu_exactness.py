@@ -1,7 +1,8 @@
 """`python -m bench.gpu_exactness`: loads models of several sizes in every precision, and runs the servers' trial.
 
-The trial checks for the same bits in any batch, place and chunking. Each model is loaded in a process of its own: after a
-CUDA error, a process cannot use the device any more. Prints a line of JSON for each; exits with 1 if one is not exact.
+The trial checks for the same bits in any batch, place and chunking. Each model is loaded in a process of its own: a
+process cannot use the device any more after a CUDA error. Prints a line of JSON for each; exits with 1 if one is not
+exact.
 """
 
 from __future__ import annotations
