@@ -1,7 +1,8 @@
 """`python -m bench.gpu_exactness`: loads models of several sizes in every precision, and runs the servers' trial.
 
-The trial checks for the same bits in any batch, place and chunking. Prints a line of JSON for each model; exits with 1
-if one is not exact.
+The trial checks for the same bits in any batch, place and chunking. Each model is loaded in a process of its own: a
+process cannot use the device any more after a CUDA error. Prints a line of JSON for each; exits with 1 if one is not
+exact.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import multiprocessing
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from cellkeeper_service.model.bundle import read_bundle
 
 from testing.bundles import make_bundle
 
+CONTEXT = multiprocessing.get_context("forkserver")
 FEATURES = 64  # and a head of one unit: then the kernels are those of bench.gpu, compiled once for both
 MODELS: dict[str, dict[str, Any]] = {
     "2x128": {"num_layers": 2, "hidden_size": 128},
@@ -40,9 +44,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=6, help="models at the same time: most of it is compilation")
     options = parser.parse_args()
     failed = False
-    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+    CONTEXT.set_forkserver_preload(["cellkeeper_service.engine.cuda.engine"])  # torch is imported once
+    with ThreadPoolExecutor(options.jobs) as threads:
         loads = [
-            pool.submit(loaded, name, precision, options.device, options.max_batch)
+            threads.submit(apart, loaded, name, precision, options.device, options.max_batch)
             for precision in PRECISIONS
             for name in MODELS
         ]
@@ -51,6 +56,26 @@ def main() -> None:
             failed |= not result["exact"]
             print(json.dumps(result), flush=True)
     sys.exit(failed)
+
+
+def apart(load: Callable[..., dict[str, Any]], name: str, precision: Precision, *more: Any) -> dict[str, Any]:
+    """Returns what `load` returns in a process of its own, or an error if that process ends without it."""
+    receiver, sender = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=send, args=(sender, load, name, precision, *more))
+    process.start()
+    sender.close()
+    try:
+        result: dict[str, Any] = receiver.recv()
+    except EOFError:
+        process.join()
+        error = f"its process ended with status {process.exitcode}"
+        result = {"model": name, "precision": precision, "exact": False, "error": error}
+    process.join()
+    return result
+
+
+def send(sender: Connection, load: Callable[..., dict[str, Any]], *more: Any) -> None:
+    sender.send(load(*more))
 
 
 def loaded(name: str, precision: Precision, device: str, max_batch: int) -> dict[str, Any]:

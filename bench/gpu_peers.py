@@ -71,7 +71,7 @@ class Peer:
         self._head = torch.nn.Linear(config.hidden_size, config.output_size)
         own = {name[4:]: torch.from_numpy(value.copy()) for name, value in bundle.tensors.items() if name[:3] == "rnn"}
         self._rnn.load_state_dict(own)
-        self._rnn = self._rnn.to(device, self._dtype)
+        self._rnn = self._rnn.to(device, self._dtype).eval()  # for training, cuDNN would keep what a gradient needs
         self._head = self._head.to(device, self._dtype)
         shape = (config.num_layers, batch, config.hidden_size)
         self._h, self._c = (torch.zeros(shape, device=device, dtype=self._dtype) for _ in range(2))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -119,6 +121,19 @@ def test_a_model_whose_batches_must_be_filled_up_is_not_exact_by_construction(
     engine = SimpleNamespace(exact=True, tolerance=1e-7, numerics=f"cuda fp32 A GPU min_batch={min_batch}")
     monkeypatch.setattr(gpu_exactness, "load_engine", lambda *_, **__: engine)
     assert gpu_exactness.loaded("1x64", "fp32", "cuda:0", 4)["exact"] is exact
+
+
+def test_a_model_whose_process_dies_is_reported_as_the_others_are() -> None:
+    """As torch ends one that frees pinned memory of a device that has failed."""
+    died = gpu_exactness.apart(dies, "2x128", "tf32")
+    error = f"its process ended with status {-signal.SIGABRT}"
+    assert died == {"model": "2x128", "precision": "tf32", "exact": False, "error": error}
+    well = gpu_exactness.apart(gpu_exactness.loaded, "1x64", "fp32", "cpu", 4)
+    assert (well["model"], well["precision"], well["exact"]) == ("1x64", "fp32", True), well
+
+
+def dies(*arguments: str) -> dict[str, Any]:
+    os.abort()
 
 
 def test_it_needs_no_more_than_a_machine_has_where_nothing_can_be_installed(tmp_path: Path) -> None:
