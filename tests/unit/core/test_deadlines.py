@@ -72,6 +72,23 @@ def test_a_callers_leaving_drops_its_step_alone() -> None:
     at_rest(world)
 
 
+def test_a_chunk_that_was_started_goes_on_when_its_caller_leaves() -> None:
+    """What was computed of it is not computed again for those who send it next."""
+    world = World()
+    position = opened(world)
+    inputs = list(range(9))  # three slices
+    reply = world.send(inputs, position)
+    until(world, "batches")
+    world.replicas[0].compute(0)
+    assert reply.request is not None
+    assert reply.request.computed == 4
+    reply.request.gone = True
+    world.settle()
+    assert reply.outputs == expected(inputs)
+    assert standing(world).position == advance(position, pack(inputs), 4)
+    at_rest(world)
+
+
 def test_an_expired_request_lets_the_next_one_start() -> None:
     world = World()
     position = opened(world)
