@@ -59,6 +59,19 @@ def test_what_was_computed_before_a_late_chunk_is_committed() -> None:
     at_rest(world)
 
 
+def test_a_deadline_before_the_first_step_of_a_session_leaves_nothing_of_it() -> None:
+    world = World()
+    reply, one = world.send([1], deadline=1.0), world.replicas[0]
+    one.collect()
+    one.load(0)
+    assert one.core.has_work
+    world.now = 1.0
+    world.settle()
+    assert reason(reply.result) == "DEADLINE_PASSED"
+    assert one.sessions == {}
+    at_rest(world)
+
+
 def test_a_callers_leaving_drops_its_step_alone() -> None:
     world = World()
     position = opened(world)
