@@ -66,6 +66,17 @@ def test_a_checkpoint_is_written_once_every_reply_before_it_is_held(acked: int |
     assert commit.log == pack([3])
 
 
+@pytest.mark.parametrize(("first", "second"), [(1, 3), (None, 1)])
+def test_a_checkpoint_waits_for_the_acknowledgements_of_all_chunks(first: int | None, second: int) -> None:
+    session = session_at([1, 2])
+    assert session.cached is not None
+    session.cached.checkpoint = Checkpoint(2, at([1, 2]).head, b"state at2", bytearray(pack([3, 4])))
+    chunks = [chunk([1, 2], [3], first), chunk([1, 2, 3], [4], second)]
+    commit = build_commit(session, chunks, now_ms=0).call
+    assert isinstance(commit, Commit)
+    assert (commit.checkpoint, commit.log) == (None, pack([3, 4]))
+
+
 def test_the_log_behind_a_checkpoint_holds_what_was_committed_before_too() -> None:
     session = session_at([1, 2])
     assert session.cached is not None

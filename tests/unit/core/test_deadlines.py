@@ -59,6 +59,19 @@ def test_what_was_computed_before_a_late_chunk_is_committed() -> None:
     at_rest(world)
 
 
+def test_a_deadline_before_the_first_step_of_a_session_leaves_nothing_of_it() -> None:
+    world = World()
+    reply, one = world.send([1], deadline=1.0), world.replicas[0]
+    one.collect()
+    one.load(0)
+    assert one.core.has_work
+    world.now = 1.0
+    world.settle()
+    assert reason(reply.result) == "DEADLINE_PASSED"
+    assert one.sessions == {}
+    at_rest(world)
+
+
 def test_a_callers_leaving_drops_its_step_alone() -> None:
     world = World()
     position = opened(world)
@@ -69,6 +82,23 @@ def test_a_callers_leaving_drops_its_step_alone() -> None:
     assert reason(gone.result) == "CALLER_GONE"
     assert stays.outputs == expected([2])
     assert standing(world).position == advance(position, pack([2]), 4)
+    at_rest(world)
+
+
+def test_a_chunk_that_was_started_goes_on_when_its_caller_leaves() -> None:
+    """What was computed of it is not computed again for those who send it next."""
+    world = World()
+    position = opened(world)
+    inputs = list(range(9))  # three slices
+    reply = world.send(inputs, position)
+    until(world, "batches")
+    world.replicas[0].compute(0)
+    assert reply.request is not None
+    assert reply.request.computed == 4
+    reply.request.gone = True
+    world.settle()
+    assert reply.outputs == expected(inputs)
+    assert standing(world).position == advance(position, pack(inputs), 4)
     at_rest(world)
 
 

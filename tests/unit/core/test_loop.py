@@ -14,7 +14,7 @@ from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.requests import Step, StepReply
 from cellkeeper_service.core.store_calls import MAX_SCANS
-from cellkeeper_service.domain.engine import Array, Computed
+from cellkeeper_service.domain.engine import Array, Computed, EngineLost
 from cellkeeper_service.domain.position import advance
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Load, Postponed, StoreError
@@ -132,6 +132,41 @@ def test_what_a_batch_has_computed_is_committed_before_the_next_one_of_the_tick(
             assert isinstance(await reply, StepReply)
         assert steps_before == [[0, 0], [1, 0]]
         await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_a_lost_engine_ends_the_loop_once_what_was_computed_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "EXPIRY_SECONDS", 3600.0)
+
+    async def test() -> None:
+        server, crashes = Server(), list[int]()
+        server.loop.start(lambda: crashes.append(server.core.unanswered))
+        places = {name: await server.open(name) for name in "abc"}
+        server.store.gate.clear()
+        computed = server.step(1, places["a"], session="a")
+        while not server.loop.store_calls.any_under_way:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+        def lost(*given: Any) -> Computed:
+            raise EngineLost("cuda:0 failed")
+
+        run = server.engine.run
+        monkeypatch.setattr(server.engine, "run", lost)
+        at_fault = server.step(2, places["b"], session="b")
+        assert (await at_fault).message.startswith("cuda:0 failed; the request was not applied")
+        assert crashes == [1]
+        monkeypatch.setattr(server.engine, "run", run)  # nothing uses it any more
+        assert (await server.step(3, places["c"], session="c")).reason is Reason.DRAINING
+        behind = advance(places["a"], pack([1]), 4)
+        assert (await server.step(4, behind, session="a")).reason is Reason.DRAINING
+        server.store.gate.set()
+        assert outputs(await computed) == expected([1])
+        while server.loop.running:  # noqa: ASYNC110 - it ends by itself
+            await asyncio.sleep(0)
+        with pytest.raises(EngineLost, match="cuda:0 failed"):
+            await server.loop.drain()
         server.loop.store_calls.close()
 
     play(test)

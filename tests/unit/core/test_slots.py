@@ -27,6 +27,16 @@ def test_more_sessions_than_slots(slots: int) -> None:
     at_rest(world)
 
 
+def test_the_session_whose_last_step_is_longest_ago_is_evicted() -> None:
+    world = World(slots=2)
+    positions = {name: world.step([1], session=name).position for name in "ab"}
+    world.step([2], positions["a"], session="a")
+    world.step([1], session="c")
+    cached = {at.session for at, session in world.replicas[0].sessions.items() if session.cached is not None}
+    assert cached == {"a", "c"}
+    at_rest(world)
+
+
 def with_a_waiting_session(world: World) -> tuple[Reply, Reply]:
     """Returns the replies to the step that occupies the only slot, and to another session's step that waits for it."""
     positions = [opened(world, name) for name in ("busy", "first")]

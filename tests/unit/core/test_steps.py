@@ -106,6 +106,24 @@ def test_other_inputs_at_an_old_step_are_a_conflict() -> None:
     assert reason(world.step([1, 2, 3], start, acked=0)) == "STEP_CONFLICT"
 
 
+def test_a_duplicate_that_came_after_the_reading_is_decided_on_another_one() -> None:
+    """It may have been sent after a reset of which that reading does not know."""
+    world = World(replicas=2)
+    start = opened(world)
+    world.step([1], start)
+    first, one = world.send([1], start, replica=1), world.replicas[1]
+    one.collect()
+    sessions, loads = one.loads.pop()
+    results = world.store.load_many(loads)
+    reset(world, start.generation)
+    second = world.send([1], start, replica=1)
+    one.core.on_loaded(sessions, results)
+    world.settle()
+    assert first.outputs == expected([1])
+    assert reason(second.result) == "GENERATION_CHANGED"
+    at_rest(world)
+
+
 def test_a_duplicate_waits_for_its_own_pending_commit() -> None:
     world = World()
     start = opened(world)
