@@ -22,6 +22,8 @@ async def call_replaying(
 ) -> Any:
     """Makes the call and returns `read` of its answer, after replaying the steps that the server lost.
 
+    Steps that are made meanwhile wait: they would change the session's position.
+
     current: returns the session's sender, of which each generation has its own. request: builds the message; called
     before each attempt, once every step is answered. timeout: seconds for all attempts together; None: the client's.
     Raises CellkeeperError.
@@ -29,12 +31,12 @@ async def call_replaying(
     loop = current().loop
     deadline = loop.time() + timeout_seconds(timeout, client.timeout)
     while True:
-        await current().drained(max(0.0, deadline - loop.time()))
-        left = deadline - loop.time()
-        try:
-            return await client._call(method, request(), current().session, left, read)
-        except StepGap as error:
-            sender = current()
-            if error.position is None or error.position.step >= sender.history.position.step:
-                raise  # the position is ahead of anything that was sent
-            sender.rewind(error, error.position)
+        async with current().held(max(0.0, deadline - loop.time())):
+            left = max(0.001, deadline - loop.time())
+            try:
+                return await client._call(method, request(), current().session, left, read)
+            except StepGap as error:
+                sender = current()
+                if error.position is None or error.position.step >= sender.history.position.step:
+                    raise  # the position is ahead of anything that was sent
+                sender.rewind(error, error.position)
