@@ -36,7 +36,8 @@ class AsyncGroup(AsyncGroupStepping):
         the last call of `settle`, oldest first. Raises GroupError for members whose late steps are not settled, with
         the reason for each; if that is DeadlineExceeded, call it again.
         """
-        errors = await self._members.drained(self._members.all, timeout)
+        async with self._members.held(self._members.all, timeout) as errors:
+            pass
         _raise_failed("settle", errors, self.ids)  # before taking what was settled, so that the next call returns it
         return self._sender.separate.take_settled()
 
@@ -76,8 +77,8 @@ class AsyncGroup(AsyncGroupStepping):
         """
         async with self._changing:
             members = self._members.named(sessions)
-            await self._members.drained(members, timeout)
-            self._members.remove(members)
+            async with self._members.held(members, timeout):
+                self._members.remove(members)
 
     async def reset(
         self, sessions: Iterable[str] | None = None, *, timeout: float | None = None
@@ -90,16 +91,16 @@ class AsyncGroup(AsyncGroupStepping):
         """
         async with self._changing:
             members = self._members.named(sessions)
-            await self._members.drained(members, timeout)
-            items = {
-                name: pb.ResetRequest.Item(session=name, generation=position.generation, request_id=request_id())
-                for name, position in self._members.positions(members)
-            }
-            results, errors = await self._members.call(
-                "Reset", lambda some: pb.ResetRequest(model=self.model.name, items=some), items, timeout
-            )
-            restarted = {name: position_of(result.position) for name, result in results.items()}
-            errors.update(await self._members.restart(restarted, timeout))
+            async with self._members.held(members, timeout):
+                items = {
+                    name: pb.ResetRequest.Item(session=name, generation=position.generation, request_id=request_id())
+                    for name, position in self._members.positions(members)
+                }
+                results, errors = await self._members.call(
+                    "Reset", lambda some: pb.ResetRequest(model=self.model.name, items=some), items, timeout
+                )
+                restarted = {name: position_of(result.position) for name, result in results.items()}
+                errors.update(await self._members.restart(restarted, timeout))
             _raise_failed("reset", errors, members.names)
             return {name: restarted[name] for name in members.names}
 
@@ -112,18 +113,16 @@ class AsyncGroup(AsyncGroupStepping):
         """
         async with self._changing:
             members = self._members.named(sessions)
-            await self._members.drained(members, timeout)
-            items = {
-                name: pb.DeleteRequest.Item(session=name, generation=position.generation)
-                for name, position in self._members.positions(members)
-            }
-            results, errors = await self._members.call(
-                "Delete", lambda some: pb.DeleteRequest(model=self.model.name, items=some), items, timeout
-            )
-            deleted = {name: bool(results[name].deleted) for name in members.names if name in results}
-            gone = self._members.of(list(deleted))
-            await self._members.drained(gone, timeout)  # steps that were submitted meanwhile
-            self._members.remove(gone)
+            async with self._members.held(members, timeout):
+                items = {
+                    name: pb.DeleteRequest.Item(session=name, generation=position.generation)
+                    for name, position in self._members.positions(members)
+                }
+                results, errors = await self._members.call(
+                    "Delete", lambda some: pb.DeleteRequest(model=self.model.name, items=some), items, timeout
+                )
+                deleted = {name: bool(results[name].deleted) for name in members.names if name in results}
+                self._members.remove(self._members.of(list(deleted)))
             _raise_failed("delete", errors, members.names)
             return deleted
 
@@ -134,7 +133,8 @@ class AsyncGroup(AsyncGroupStepping):
         each call, including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
         """
         members = self._members.named(sessions)
-        errors = await self._members.drained(members, timeout)
+        async with self._members.held(members, timeout) as errors:
+            pass  # a later step may come before the state is read, which is then that after the step
 
         async def read(name: str) -> dict[str, Array]:
             request = pb.GetStateRequest(model=self.model.name, session=name)

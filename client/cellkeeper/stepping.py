@@ -171,8 +171,8 @@ class AsyncStepping:
         """Returns what `step` would return for x now, but keeps nothing of it.
 
         x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. Returns the first of them, [...], or [T,
-        ...] if x has a time axis. timeout: seconds, including retries; None: the client's. Waits for earlier steps
-        first. Raises what `step` raises, without late steps: it is safe to repeat the call.
+        ...] if x has a time axis. timeout: seconds, including retries; None: the client's. Waits for earlier steps;
+        later ones wait for it. Raises what `step` raises, without late steps: it is safe to repeat the call.
         """
         return (await self.peek_reply(x, outputs=outputs, timeout=timeout)).output
 
@@ -204,9 +204,9 @@ class AsyncStepping:
         for token ids it is the most likely one. known: [steps, K], for each further time step the features that the
         model leaves to the caller, in the input's order, or a DataFrame with their names; for a model with several
         inputs, a dict of those that are not in `model.input_feedback`. outputs: as in `step`. timeout: seconds,
-        including retries; None: the client's. Waits for earlier steps first. Raises InvalidArgument if the model does
-        not say what to feed back, StepConflict if another client has stepped the session meanwhile, and what `peek`
-        raises.
+        including retries; None: the client's. Waits for earlier steps; later ones wait for it. Raises InvalidArgument
+        if the model does not say what to feed back, StepConflict if another client has stepped the session meanwhile,
+        and what `peek` raises.
         """
         reply = await self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
         return reply.output

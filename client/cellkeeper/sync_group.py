@@ -136,9 +136,10 @@ class Group:
     ) -> Any:
         """Returns what `step` would return for x now, but keeps nothing of it.
 
-        Waits for earlier steps, then makes one call for as many members as fit into a frame. x: [n, F] or [n, T, F], or
-        a dict of rows by id. outputs, failed: as in `step`, but only `peek_reply` tells the errors behind rows of NaN.
-        timeout: seconds, including retries; None: the client's. Raises what `step` raises.
+        Waits for earlier steps of these members; later ones wait for it. Makes one call for as many members as fit into
+        a frame. x: [n, F] or [n, T, F], or a dict of rows by id. outputs, failed: as in `step`, but only `peek_reply`
+        tells the errors behind rows of NaN. timeout: seconds, including retries; None: the client's. Raises what `step`
+        raises.
         """
         return self._thread.run(self._core.peek(x, outputs=outputs, failed=failed, timeout=timeout))
 
@@ -162,12 +163,12 @@ class Group:
     ) -> Any:
         """Runs each member ahead over its row of `inputs` and then over `steps` predictions, and keeps nothing.
 
-        Each prediction is fed back as the next input. Makes one call for each member, several at a time. inputs: as x
-        in `step`. steps: predictions to feed back, 1 or more. known: by id, [steps, K], for each further time step the
-        features that the caller supplies, in the input's order. outputs, failed: as in `step`, but only
-        `forecast_reply` tells the errors behind rows of NaN. timeout: seconds, including retries; None: the client's.
-        Returns [n, T + steps, ...] in the order of `inputs`; for a dict, a dict. Raises what `step` raises, and
-        InvalidArgument if the model does not say what to feed back.
+        Each prediction is fed back as the next input. Waits for earlier steps of these members; later ones wait for it.
+        Makes one call for each member, several at a time. inputs: as x in `step`. steps: predictions to feed back, 1 or
+        more. known: by id, [steps, K], for each further time step the features that the caller supplies, in the input's
+        order. outputs, failed: as in `step`, but only `forecast_reply` tells the errors behind rows of NaN. timeout:
+        seconds, including retries; None: the client's. Returns [n, T + steps, ...] in the order of `inputs`; for a
+        dict, a dict. Raises what `step` raises, and InvalidArgument if the model does not say what to feed back.
         """
         call = self._core.forecast(inputs, steps=steps, known=known, outputs=outputs, failed=failed, timeout=timeout)
         return self._thread.run(call)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from copy import copy
 from itertools import islice
 from typing import Protocol
@@ -17,12 +18,12 @@ from ..late_step import LateStep
 from ..types import GroupReply, StepReply
 from .chunk import Chunk
 from .deadlines import NEVER, Deadlines
-from .drains import Drains
 from .event_loop import check_loop
 from .frame_format import FrameFormat
 from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns
 from .group_history import GroupHistory, Members, Rows
 from .history import History
+from .hold import GroupHold
 from .retry import EndpointStatus, no_answer_from
 from .separate_members import SeparateMembers
 from .session_sender import SessionSender
@@ -75,9 +76,8 @@ class GroupSender:
         self.separate = SeparateMembers(history, new_sender=new_sender, adopt=routes.adopt, deadlines=deadlines)
         self._routes = routes
         self._deadlines = deadlines
-        self._waiting: deque[GroupCall] = deque()  # each until its members are free
+        self._waiting: deque[GroupCall | GroupHold] = deque()  # each until its members are free; a hold until its end
         self._active: list[GroupCall] = []
-        self._drains = Drains(loop)
         self._closed: CellkeeperError | None = None
 
     # ------------------------------------------------------------------------------------------ callers
@@ -117,10 +117,10 @@ class GroupSender:
     def expire(self, now: float) -> float:
         """Ends the calls whose deadline has passed. Returns the next deadline, infinity if no call waits."""
         self._forget_done()
-        for call in (*self._active, *self._waiting):
+        for call in self._calls():
             if call.deadline <= now:
                 self.give_up(call, self._out_of_time(call, now))
-        return min((call.deadline for call in (*self._active, *self._waiting)), default=float("inf"))
+        return min((call.deadline for call in self._calls()), default=float("inf"))
 
     def give_up(self, call: GroupCall, error_at: Callable[[EndpointStatus | None, bool], CellkeeperError]) -> None:
         """Ends the unanswered items of the call.
@@ -149,27 +149,29 @@ class GroupSender:
             outputs = {key: values[row] for key, values in reply.outputs.items()}
             self.separate.note_settled(name, (LateStep(position, steps, True, outputs),))
 
-    async def drained(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
-        """Waits until every step of these members is answered. Returns, by row, why late steps cannot be settled.
+    @asynccontextmanager
+    async def held(self, members: Members, timeout: float) -> AsyncIterator[dict[int, CellkeeperError]]:
+        """Waits until every earlier step of these members is answered, and holds later ones back while inside.
 
-        Raises DeadlineExceeded if others stay unanswered.
+        Yields, by row, why late steps cannot be settled. Raises DeadlineExceeded if others stay unanswered.
         """
         self.check()
         deadline = self.loop.time() + timeout
-        while True:
-            await self._columns_drained(members, timeout, deadline)
-            alone = [(row, sender) for row in members.rows.tolist() if (sender := self.separate.of(row)) is not None]
-            left = max(0.0, deadline - self.loop.time())
-            results = await asyncio.gather(*(sender.drained(left) for _, sender in alone), return_exceptions=True)
-            if not self._is_busy(members):  # otherwise more steps were submitted meanwhile
-                break
-        errors: dict[int, CellkeeperError] = {}
-        for (row, _), result in zip(alone, results, strict=True):
-            if isinstance(result, CellkeeperError):
-                errors[row] = result
-            elif isinstance(result, BaseException):
-                raise result
-        return errors
+        hold = GroupHold(self.loop, members)
+        self._waiting.append(hold)
+        self._start_waiting()
+        try:
+            if not hold.ready.done():
+                try:
+                    await within(timeout, hold.ready)
+                except asyncio.TimeoutError:
+                    why = "earlier steps are still unanswered"
+                    raise no_answer_from(None, timeout, timeout, None, why) from None
+            yield await self._drained_alone(members, max(0.0, deadline - self.loop.time()))
+        finally:
+            if hold in self._waiting:
+                self._waiting.remove(hold)
+            self._start_waiting()
 
     def alone(self, row: int, name: str) -> SessionSender:
         """Returns the member's own sender. Moves the member out of the columns, with what it has in flight."""
@@ -180,18 +182,30 @@ class GroupSender:
         return self.separate.of(row) or self.separate.add(row, name, self.history.take_apart(row), None)
 
     def forget(self, row: int, name: str, error: CellkeeperError) -> None:
-        """Drops the history of a member that restarts or leaves. What it has in flight ends with `error`."""
+        """Drops the history of a member that restarts or leaves. Its steps in flight end with `error`."""
         if self.history.busy[row]:
             self.alone(row, name)
         self.separate.remove(row, error)
         self._routes.forget(name)
 
+    def remove(self, row: int, name: str, error: CellkeeperError) -> None:
+        """Frees the row of a member that leaves the group. Its steps, and those that wait, end with `error`."""
+        self.forget(row, name, error)
+        for call in self._waiting:
+            if isinstance(call, GroupCall) and (item := call.members.item_of(row)) is not None:
+                call.fail(item, error)
+        self.history.remove(row)
+
     def close(self, error: CellkeeperError) -> None:
         """Ends every call with `error`; every later use raises Closed."""
         self._closed = Closed("the group was closed")
         self._deadlines.remove(self)
-        for call in (*self._active, *self._waiting):
+        for call in self._calls():
             self.give_up(call, lambda endpoint, sent: error)
+        for hold in self._waiting:
+            if isinstance(hold, GroupHold):
+                hold.grant()  # what its caller does next raises Closed
+        self._waiting.clear()
         self.separate.close(error)
 
     def disown(self, error: CellkeeperError) -> None:
@@ -240,19 +254,21 @@ class GroupSender:
 
     # ------------------------------------------------------------------------------------------ inside
 
-    def _is_busy(self, members: Members) -> bool:
-        """Returns True if one of these members has an item in flight in the columns, or a call that waits."""
-        if self.history.busy[members.rows].any():
-            return True
-        return any(np.isin(call.members.rows, members.rows).any() for call in self._waiting)
+    def _calls(self) -> list[GroupCall]:
+        """Returns the calls that were started, and those that wait."""
+        return [*self._active, *(call for call in self._waiting if isinstance(call, GroupCall))]
 
-    async def _columns_drained(self, members: Members, timeout: float, deadline: float) -> None:
-        while self._is_busy(members):
-            drained = self._drains.begin()
-            try:
-                await within(max(0.0, deadline - self.loop.time()), drained)
-            except asyncio.TimeoutError:
-                raise no_answer_from(None, timeout, timeout, None, "earlier steps are still unanswered") from None
+    async def _drained_alone(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
+        """Waits for the steps of those that have left the columns. Returns, by row, why it need not wait longer."""
+        alone = [(row, sender) for row in members.rows.tolist() if (sender := self.separate.of(row)) is not None]
+        results = await asyncio.gather(*(sender.drained(timeout) for _, sender in alone), return_exceptions=True)
+        errors: dict[int, CellkeeperError] = {}
+        for (row, _), result in zip(alone, results, strict=True):
+            if isinstance(result, CellkeeperError):
+                errors[row] = result
+            elif isinstance(result, BaseException):
+                raise result
+        return errors
 
     def _withdraw(self, part: GroupPart) -> Rows:
         """Marks the part as not to be sent. Returns its items that are in the columns; senders send the others."""
@@ -263,28 +279,39 @@ class GroupSender:
         return items
 
     def _start_waiting(self) -> None:
-        """Starts the calls whose members have nothing in flight, and none of which an earlier call waits for."""
+        """Starts the calls, and grants the holds, whose members no earlier one uses or waits for.
+
+        Holds do not wait for each other.
+        """
         if not self._waiting:
             return
-        held = self.history.busy.copy()
-        for call in list(islice(self._waiting, _LOOK_AHEAD)):
-            rows = call.members.rows
-            if held[rows].any():
+        taken = self.history.busy.copy()  # [rows]: by a call
+        held = np.zeros_like(taken)
+        for waiting in list(islice(self._waiting, _LOOK_AHEAD)):
+            rows = waiting.members.rows
+            free = not taken[rows].any()
+            if isinstance(waiting, GroupHold):
                 held[rows] = True
-                continue
-            self._waiting.remove(call)
-            self._start(call)
-            held[rows] = self.history.busy[rows]
+                if free:
+                    waiting.grant()
+            elif free and not held[rows].any():
+                self._waiting.remove(waiting)
+                self._start(waiting)
+                taken[rows] = self.history.busy[rows]
+            else:
+                taken[rows] = True
 
     def _start(self, call: GroupCall) -> None:
         self._forget_done()  # drops calls that ended through senders alone
         self._active.append(call)
         items: Rows = np.arange(len(call.members))
+        if call.errors:  # of members that have left the group
+            items = np.delete(items, list(call.errors))
         if self.separate:
             self.separate.rejoin()
             found = [(call.members.item_of(row), sender) for row, sender in self.separate]
-            apart = [(item, sender) for item, sender in found if item is not None]
-            items = np.delete(items, [item for item, _ in apart])
+            apart = [(item, sender) for item, sender in found if item is not None and item not in call.errors]
+            items = items[~np.isin(items, [item for item, _ in apart])]
             for item, sender in apart:
                 self._submit_alone(call, item, sender)
         if len(items):
@@ -358,4 +385,3 @@ class GroupSender:
         if call.done:
             self._forget_done()
         self._start_waiting()
-        self._drains.finish()

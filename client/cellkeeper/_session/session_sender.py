@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from copy import copy
+from itertools import islice
 from math import frexp
 from typing import Any
 
@@ -14,10 +16,10 @@ from ..position import Position
 from ..types import Backoff, Counters, StepReply
 from .chunk import Chunk, ChunkState
 from .deadlines import NEVER, Deadlines
-from .drains import Drains
 from .event_loop import check_loop
 from .frame_format import FrameFormat
 from .history import History
+from .hold import Hold
 from .late_steps import LateSteps
 from .retry import EndpointStatus, no_answer_from, worth_retrying
 from .retry_pause import RetryPause
@@ -74,8 +76,7 @@ class SessionSender:
         self._dispatch = dispatch
         self._counters = counters
         self._pause = RetryPause(loop, backoff)
-        self._waiting: deque[StepCall] = deque()  # beyond the window
-        self._drains = Drains(loop)
+        self._waiting: deque[StepCall | Hold] = deque()  # in their order: beyond the window, or after a hold
         self.late_steps = LateSteps(step_bytes)
         self._closed: CellkeeperError | None = None
 
@@ -113,7 +114,7 @@ class SessionSender:
     def expire(self, now: float) -> float:
         """Ends the calls whose deadline has passed. Returns the next deadline, infinity if no call waits."""
         calls = [chunk.call for chunk in self.history.unanswered if chunk.call is not None]
-        calls += self._waiting
+        calls += (call for call in self._waiting if isinstance(call, StepCall))
         for call in calls:
             if call.deadline <= now and not call.answer.done():
                 held_back = call.chunk is None and self.history.late > 0
@@ -133,11 +134,10 @@ class SessionSender:
             elif verdict.action is Action.FAIL:
                 self._fail_call(chunk, error)
         elif call in self._waiting:
-            at = self._waiting.index(call)
             others = error_of_later_steps(error)
-            while len(self._waiting) > at + 1:
-                self._waiting.pop().fail(others)
-            self._waiting.pop()
+            for other in reversed(self._take_waiting(self._waiting.index(call) + 1)):
+                other.fail(others)
+            self._waiting.remove(call)
         elif call.answer.done():
             reply, call.reply = call.reply, None
             if reply is not None and reply.position.generation == self.history.position.generation:
@@ -153,7 +153,7 @@ class SessionSender:
     @property
     def is_at_rest(self) -> bool:
         """True if it has nothing to do and no endpoint to avoid."""
-        busy = self._waiting or self._pause.active or self._drains or not self.history.idle
+        busy = self._waiting or self._pause.active or not self.history.idle
         return not busy and not any(map(self.is_not_served_at, self._not_served))
 
     def close(self, error: CellkeeperError, superseded: bool = False) -> None:
@@ -164,31 +164,43 @@ class SessionSender:
         self._closed = Closed(f"session {self.session!r} was closed")
         self.deadlines.remove(self)
         self._pause.cancel()
-        for waiting in self._waiting:
-            waiting.fail(error)
-        self._waiting.clear()
+        waiting, self._waiting = self._waiting, deque()
+        for call in waiting:
+            if superseded and isinstance(call, Hold):
+                call.grant()
+            else:
+                call.fail(error)
         for chunk in self.history.end():
             self.late_steps.ended(chunk, error)
-        if superseded:
-            self._drains.finish()
-        else:
-            self._drains.fail(error)
 
     def disown(self, error: CellkeeperError) -> None:
         """Makes every later use raise `error`. Leaves its event loop alone, which is closed or another process's."""
         self._closed = error
 
     async def drained(self, timeout: float) -> None:
-        """Waits until every step is answered. Raises DeadlineExceeded, or why a late step cannot be settled."""
+        """Waits until every earlier step is answered. Raises DeadlineExceeded, or why a late one cannot be settled."""
+        async with self.held(timeout):
+            pass
+
+    @asynccontextmanager
+    async def held(self, timeout: float) -> AsyncIterator[None]:
+        """Waits as `drained` does, and holds later steps back while the caller is inside."""
         self.check()
-        if self.history.idle and not self._waiting:
-            return
-        drained = self._drains.begin()
+        hold = Hold(self.loop)
+        self._waiting.append(hold)
         self.go_on()  # a late step is sent again only while a caller waits
         try:
-            await within(timeout, drained)
-        except asyncio.TimeoutError:
-            raise no_answer_from(self.endpoint, timeout, timeout, None, "earlier steps are still unanswered") from None
+            if not hold.ready.done():
+                try:
+                    await within(timeout, hold.ready)
+                except asyncio.TimeoutError:
+                    why = "earlier steps are still unanswered"
+                    raise no_answer_from(self.endpoint, timeout, timeout, None, why) from None
+            yield
+        finally:
+            if hold in self._waiting:
+                self._waiting.remove(hold)
+            self.go_on()
 
     def rewind(self, error: CellkeeperError, position: Position) -> None:
         """Replays the steps that another call found missing at the server. Raises HistoryChanged, HistoryLost."""
@@ -243,7 +255,7 @@ class SessionSender:
         elif verdict.action is _FAIL:
             text = f"the server is at {reply.position}, where {chunk.end} was expected"
             self._fail_calls(verdict, error_of_reason(verdict.reason, text, reply.position))
-        if history.queued or self._waiting or self._drains:
+        if history.queued or self._waiting:
             self.go_on()
 
     def refused(self, chunk: Chunk, error: CellkeeperError) -> None:
@@ -295,7 +307,7 @@ class SessionSender:
 
     def _is_awaited(self) -> bool:
         """Returns True if a call waits; late steps alone are not sent again."""
-        return bool(self._waiting or self._drains or self.history.awaited)
+        return bool(self._waiting or self.history.awaited)
 
     def _another_may_serve(self) -> bool:
         """Returns False once every endpoint has answered MODEL_CHANGED.
@@ -311,15 +323,21 @@ class SessionSender:
     def go_on(self) -> None:
         """Appends the waiting calls that fit into the window, and joins the endpoint's queue if needed."""
         history = self.history
-        while self._waiting and history.room(len(self._waiting[0].inputs) // self._step_bytes):
-            call = self._waiting.popleft()
+        while self._waiting:
+            call = self._waiting[0]
+            if isinstance(call, Hold) or not history.room(len(call.inputs) // self._step_bytes):
+                break
             call.chunk = history.append(call.inputs, call)
+            self._waiting.popleft()
         may_send = not self.queued and not self._pause.active and self._closed is None
         sends = history.queued and may_send and history.ready
         if sends and (not history.late or self._is_awaited()):
             self._dispatch(self)
-        if self._drains and history.idle and not self._waiting:
-            self._drains.finish()
+        if self._waiting and history.idle:
+            for waiting in self._waiting:
+                if not isinstance(waiting, Hold):
+                    break
+                waiting.grant()
 
     def _fail_calls(self, verdict: Verdict, error: CellkeeperError) -> None:
         """Fails the calls of these chunks: the first with the error, the others with one that says they build on it."""
@@ -329,11 +347,20 @@ class SessionSender:
         dropped = all(chunk.state is ChunkState.DROPPED for chunk in verdict.failed)
         if dropped and not told and isinstance(error, InvalidArgument):
             return  # late steps were rejected as invalid; the waiting calls do not build on them
-        while self._waiting:
-            self._waiting.popleft().fail(error_of_later_steps(error) if told else error)
+        for call in self._take_waiting():
+            call.fail(error_of_later_steps(error) if told else error)
             told = True
         if self.history.late and not dropped:  # those before a dropped chunk are still settled
-            self._drains.fail(error)
+            holds, self._waiting = self._waiting, deque()
+            for hold in holds:
+                hold.fail(error)
+
+    def _take_waiting(self, first: int = 0) -> list[StepCall]:
+        """Removes and returns the waiting calls from that place in the queue on; holds stay."""
+        taken = [call for call in islice(self._waiting, first, None) if isinstance(call, StepCall)]
+        for call in taken:
+            self._waiting.remove(call)
+        return taken
 
     def _fail_call(self, chunk: Chunk, error: CellkeeperError) -> bool:
         """Ends the chunk's call with `error`. Returns False if no caller waits for it."""

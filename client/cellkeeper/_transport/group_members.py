@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -80,11 +81,15 @@ class GroupMembers:
         """
         return None if self._rows.get(name) == row else Closed(f"session {name!r} left the group")
 
-    async def drained(self, members: Members, timeout: float | None) -> dict[str, CellkeeperError]:
-        """Waits for earlier steps. Returns, by id, the errors of late steps that cannot be settled."""
-        errors = await self._sender.drained(members, timeout_seconds(timeout, self._client.timeout))
-        names = dict(zip(members.rows.tolist(), members.names, strict=True))  # some may have left the group meanwhile
-        return {names[row]: error for row, error in errors.items()}
+    @asynccontextmanager
+    async def held(self, members: Members, timeout: float | None) -> AsyncIterator[dict[str, CellkeeperError]]:
+        """Waits for earlier steps of these members, and holds later ones back while the caller is inside.
+
+        Yields, by id, the errors of late steps that cannot be settled.
+        """
+        async with self._sender.held(members, timeout_seconds(timeout, self._client.timeout)) as errors:
+            names = dict(zip(members.rows.tolist(), members.names, strict=True))  # some may have left meanwhile
+            yield {names[row]: error for row, error in errors.items()}
 
     # ------------------------------------------------------------------------------------------ calls
 
@@ -93,8 +98,9 @@ class GroupMembers:
     ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
         """Makes a call with one item for each of some members. Returns results and errors, by id.
 
-        If all members fail with one and the same error, raises it.
+        If all members fail with one and the same error, raises it. Raises Closed.
         """
+        self._sender.check()
         most = self._model.max_frame_items or len(items)
         results, errors = await call_items(
             self._client, method, request, items, max_items=max(1, most), timeout=timeout
@@ -150,10 +156,10 @@ class GroupMembers:
         return {**errors, **await self._mismatches(opened, timeout)}
 
     def remove(self, members: Members) -> None:
-        """Removes these members from the group."""
+        """Removes these members from the group. Raises Closed."""
+        self._sender.check()  # the group may have been closed meanwhile
         for name, row in zip(members.names, members.rows.tolist(), strict=True):
-            self._sender.forget(row, name, Closed(f"session {name!r} left the group"))
-            self._sender.history.remove(row)
+            self._sender.remove(row, name, Closed(f"session {name!r} left the group"))
             del self._rows[name]
         self._changed()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,12 @@ class Peeks:
     async def peek(self, members: Members, inputs: bytes, single: bool, timeout: float) -> GroupReply:
         """Peeks in frames. A member that fails there gets its own call, after a replay of what the server lost."""
         call = self._call(members, inputs, single, timeout)
-        await self._drained(call, timeout)
+        async with self._held(call, timeout):
+            await self._peek(call, inputs, single)
+        return call.reply()
+
+    async def _peek(self, call: GroupCall, inputs: bytes, single: bool) -> None:
+        members = call.members
         item_bytes = len(inputs) // len(members)
         steps = item_bytes // self._model.input.nbytes
         most = most_items(self._model.max_frame_items or len(members), item_bytes)
@@ -71,7 +77,6 @@ class Peeks:
             for item in refused
         }
         await self._alone(call, requests, single)
-        return call.reply()
 
     async def forecast(
         self, members: Members, inputs: bytes, steps: int, known: Mapping[str, bytes], timeout: float
@@ -82,8 +87,8 @@ class Peeks:
         for item, name in enumerate(members.names):
             peek = peek_request(name, self._model, call.inputs_of(np.array([item])), self._outputs)
             requests[item] = rollout_request(peek, self._model, steps, known[name])
-        await self._drained(call, timeout)
-        await self._alone(call, {item: each for item, each in requests.items() if item not in call.errors}, False)
+        async with self._held(call, timeout):
+            await self._alone(call, {item: each for item, each in requests.items() if item not in call.errors}, False)
         return call.reply()
 
     # ------------------------------------------------------------------------------------------ inside
@@ -95,12 +100,15 @@ class Peeks:
         frame_format = self._sender.frame_format(self._outputs)
         return GroupCall(members, inputs, single, frame_format, timeout, loop.time() + timeout, loop.create_future())
 
-    async def _drained(self, call: GroupCall, timeout: float) -> None:
-        errors = await self._sender.drained(call.members, timeout)
-        for row, error in errors.items():
-            item = call.members.item_of(row)
-            if item is not None:
-                call.fail(item, error)
+    @asynccontextmanager
+    async def _held(self, call: GroupCall, timeout: float) -> AsyncIterator[None]:
+        """Waits for earlier steps of the call's members, and holds later ones back while the caller is inside."""
+        async with self._sender.held(call.members, timeout) as errors:
+            for row, error in errors.items():
+                item = call.members.item_of(row)
+                if item is not None:
+                    call.fail(item, error)
+            yield
 
     def _stays(self, call: GroupCall, item: int) -> bool:
         """Returns True if the item's member is still one; otherwise the item fails."""

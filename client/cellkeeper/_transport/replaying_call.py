@@ -23,32 +23,34 @@ async def call_replaying(
 ) -> Any:
     """Makes the call and returns `read` of its answer, after replaying the steps that the server lost.
 
-    It is made again if the session's own steps overtook it, which other tasks may submit while it is in flight: they
-    changed the position that it named, and nobody else has. current: returns the session's sender, of which each
-    generation has its own. request: builds the message; called before each attempt, once every step is answered.
-    timeout: seconds for all attempts together; None: the client's. Raises CellkeeperError.
+    Steps that are made meanwhile wait: they would change the session's position. A reset does not, and the call is made
+    again if one overtook it: nobody else has changed the session.
+
+    current: returns the session's sender, of which each generation has its own. request: builds the message; called
+    before each attempt, once every step is answered. timeout: seconds for all attempts together; None: the client's.
+    Raises CellkeeperError.
     """
     loop, seconds = current().loop, timeout_seconds(timeout, client.timeout)
     deadline = loop.time() + seconds
     overtaken: HistoryError | None = None
     sent = b""  # by the attempt that was overtaken
     while True:
-        await current().drained(max(0.0, deadline - loop.time()))
-        sender, message, left = current(), request(), deadline - loop.time()
-        if overtaken is not None and message.SerializeToString() == sent:
-            raise overtaken  # it names a position that the caller has chosen
-        if left <= 0:
-            raise no_answer_from(sender.endpoint, seconds, seconds, overtaken, "earlier steps took the time for it")
-        named = sender.history.position  # another task may have appended a step by now
-        try:
-            return await client._call(method, message, sender.session, left, read)
-        except HistoryError as error:
-            sender = current()
-            if isinstance(error, StepGap):
-                if error.position is None or error.position.step >= sender.history.position.step:
-                    raise  # the position is ahead of anything that was sent
-                sender.rewind(error, error.position)
-            elif sender.history.tail == named:
-                raise
-            else:
-                overtaken, sent = error, message.SerializeToString()
+        async with current().held(max(0.0, deadline - loop.time())):
+            sender, message, left = current(), request(), deadline - loop.time()
+            if overtaken is not None and message.SerializeToString() == sent:
+                raise overtaken  # it names a position that the caller has chosen
+            if left <= 0:
+                raise no_answer_from(sender.endpoint, seconds, seconds, overtaken, "earlier steps took the time for it")
+            named = sender.history.position
+            try:
+                return await client._call(method, message, sender.session, left, read)
+            except HistoryError as error:
+                sender = current()
+                if isinstance(error, StepGap):
+                    if error.position is None or error.position.step >= sender.history.position.step:
+                        raise  # the position is ahead of anything that was sent
+                    sender.rewind(error, error.position)
+                elif sender.history.tail == named and not sender.closed:  # what was closed says so in the next attempt
+                    raise
+                else:
+                    overtaken, sent = error, message.SerializeToString()

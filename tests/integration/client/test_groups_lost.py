@@ -331,6 +331,26 @@ async def test_closing_ends_what_waits(server: CountingServer, client: AsyncClie
     server.gate.set()
 
 
+@pytest.mark.parametrize("call", ["reset", "delete", "remove"])
+async def test_a_call_that_waits_for_a_step_does_nothing_once_the_group_is_closed(
+    server: CountingServer, group: AsyncGroup, call: str
+) -> None:
+    server.gate.clear()
+    step = asyncio.ensure_future(group.step(ONES))
+    await until(lambda: server.frames == 1)
+    waiting = asyncio.ensure_future(getattr(group, call)(["s0"]))
+    await asyncio.sleep(0)
+    before = server.records["s0"].position.generation
+    await group.close()
+    with pytest.raises(Closed):
+        await waiting
+    with pytest.raises(GroupError):
+        await step
+    assert group.ids == tuple(IDS)
+    assert server.records["s0"].position.generation == before
+    server.gate.set()
+
+
 # ---------------------------------------------------------------------------------------------- at the same time
 
 
