@@ -160,6 +160,18 @@ def keras_tokens() -> Any:
     return filled(Model(ids, L.Dense(9)(L.RMSNormalization()(L.LSTM(8)(L.Embedding(9, 5)(ids))))))
 
 
+def keras_decoder() -> Any:
+    """Returns a decoder at inference: its states are inputs and outputs, beside token ids and what it predicts."""
+    from keras import Input, Model
+    from keras import layers as L
+
+    ids = Input((None,), dtype="int32")
+    h, c, g = Input((8,), name="h"), Input((8,), name="c"), Input((6,), name="g")
+    y, *lstm = L.LSTM(8, return_sequences=True, return_state=True)(L.Embedding(9, 5)(ids), initial_state=[h, c])
+    y, gru = L.GRU(6, return_sequences=True, return_state=True)(y, initial_state=g)
+    return filled(Model([ids, h, c, g], [L.Dense(9, activation="softmax")(y), *lstm, gru]))
+
+
 def keras_trace_cases() -> list[Case]:
     """Returns the cases. Needs Keras on torch. A trace takes seconds."""
     cases = [
@@ -170,6 +182,7 @@ def keras_trace_cases() -> list[Case]:
         ("ConvLSTM2D, frames [5, 4, 2]", keras_frames(2)),
     ]
     cases.append(("two inputs, LayerNormalization, a gate", keras_two_inputs.model()))
+    cases.append(("a decoder, its states are inputs and outputs", keras_decoder()))
     return [Case("keras", f"traced: {title} (.keras)", saved(model, trace=True), slow=True) for title, model in cases]
 
 

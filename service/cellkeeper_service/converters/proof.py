@@ -36,6 +36,7 @@ WITH_ZEROS, ZERO_EVERY_STEPS = "ordinary inputs with time steps of zero", 7  # a
 SEQUENCES, STEPS = len(SIZES) + 1, LENGTHS[-1]  # for `trials`: one sequence for each size, and one that gets zeros
 STEPPED = 32  # time steps that the source takes one by one; one of LENGTHS
 COMPANY = 1e6
+SURE_STEPS = 7  # rounding errors do not grow to the tolerance within these
 SMALL_SHARE = 1e-2  # outputs below this share of ordinary outputs are compared relative to it
 Scaled = Callable[[Array, float], Array | None]
 Special = Sequence[tuple[str, Array]]
@@ -188,17 +189,40 @@ def measure(served: Array, expected: Array, tolerance: float, least: float = 0.0
     return Gap(float(gaps.max()), float(gaps.max()) / size, int(over[0]) if len(over) else 0)
 
 
+def in_the_last_digit(inputs: Array) -> Array | None:
+    """Returns the inputs, each changed by as little as possible; None if they are not floats.
+
+    A value that occurs several times may be one that the model compares with, and stays.
+    """
+    if inputs.dtype.kind != "f":
+        return None
+    _, index, counts = np.unique(inputs, return_inverse=True, return_counts=True)
+    once = counts[index.reshape(inputs.shape)] == 1
+    changed: Array = np.where(once, np.nextafter(inputs, inputs.dtype.type(np.inf)), inputs)
+    return changed
+
+
 def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[str, Array]], tolerance: float) -> str:
     """Returns what the source does that no stream can do, as far as this can be detected."""
-    at = next(number for number, trial in enumerate(tried) if trial.length == STEPPED)
-    again = source.whole(tried[at].inputs)
+    alike = [number for number, trial in enumerate(tried) if trial.length == STEPPED]
+    at, again = alike[0], run_whole(source, [tried[number].inputs for number in alike])[0]  # in one batch, as before
     for name, values in originals[at].items():
         if not np.array_equal(values, again[name], equal_nan=True):
             return (
                 "; it returns other values when it is run again: it draws random numbers, or keeps something that is "
                 "not a state from one call to the next (a counter, a buffer)"
             )
-    long = originals[next(number for number, trial in enumerate(tried) if trial.length == STEPS)]
+    longest = next(number for number, trial in enumerate(tried) if trial.length == STEPS)
+    long, changed = originals[longest], in_the_last_digit(tried[longest].inputs)
+    own = long if changed is None else source.whole(changed)
+    for name, values in long.items():
+        gap = measure(np.asarray(own[name]), np.asarray(values), tolerance)
+        if gap.step > SURE_STEPS and tolerance < gap.relative < np.inf:
+            return (
+                f"; it amplifies rounding errors: its own output changes by {gap.relative:.0e} of the largest, from "
+                f"step {gap.step} on, when its inputs change in their last digit, so no two programs agree on it; "
+                "train it with smaller recurrent weights (weight decay, a norm)"
+            )
     for name, values in originals[at].items():
         gap = measure(np.asarray(long[name][:STEPPED]), values, tolerance)
         if np.isfinite(gap.relative) and gap.relative > tolerance:

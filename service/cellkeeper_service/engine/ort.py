@@ -19,6 +19,7 @@ from cellkeeper_service.model.tensors import cell_states
 from .arena import FLOAT_BYTES, Arena, Floats, WholeRows, whole_rows
 from .finite import all_finite, finite_rows
 from .graph import build_graph
+from .half_precision import unusable_optimizers
 from .inputs import Preprocessing
 from .onnx_device import CPU_PROVIDER, GraphDevice, check_provider, cpu_device, lost
 
@@ -163,12 +164,15 @@ def open_session(model: bytes, threads: int, place: str, device: GraphDevice | N
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+    unusable = unusable_optimizers(model) if device.provider == CPU_PROVIDER else []
     providers: list[Any] = [(device.provider, dict(device.options))]
     if device.provider != CPU_PROVIDER:
         options.use_deterministic_compute = True
         providers.append(CPU_PROVIDER)
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        session = onnxruntime.InferenceSession(
+            model, options, providers=providers, enable_fallback=0, disabled_optimizers=unusable
+        )
     except Exception as error:  # onnxruntime's errors have no public base class
         failed = lost(device, error)
         if failed is not None:

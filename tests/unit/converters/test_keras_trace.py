@@ -70,7 +70,7 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
         ),
         "without time": (
             without_time,
-            r"input speaker: got shape \[None, 4\], expected \[batch, time, features \.\.\.\] with fixed sizes",
+            r"layer lstm.*: gets its initial state from an input, expected return_state=True, and its states among",
         ),
         "code": (code, "names .*(function|Lambda|lambda).*code of a model is not run"),
         "mask": (masked, r"mask \(Masking\): a mask, expected none"),
@@ -121,3 +121,48 @@ def test_the_command(keras: Any, tmp_path: Path) -> None:
         ImportRefused, match=r"not a layer that the import reads, expected one of Activation, .*; pass --trace"
     ):
         run_import(["keras", str(tmp_path / "m.keras"), str(tmp_path / "out")])
+
+
+def test_what_follows_the_last_time_step_may_change_its_shape(keras: Any, tmp_path: Path) -> None:
+    from keras import Input
+    from keras import layers as L
+
+    x = Input((None, 3))
+    model = sequential(x, L.LSTM(4), L.Dense(6), L.Reshape((3, 2), name="pairs"))
+    model.save(tmp_path / "m.keras")
+    words = r"pairs \(Reshape\): needs the whole sequence.*unless it comes after a last time step; pass --trace"
+    refused(tmp_path, words, import_keras, tmp_path / "m.keras", tmp_path / "m", **QUICK)
+    imported = import_keras(tmp_path / "m.keras", tmp_path / "m", trace=True, **QUICK)
+    assert imported.bundle.spec.outputs[0].shape == (3, 2)
+    window = sequential(Input((5, 3)), L.LSTM(4, return_sequences=True), L.Flatten(name="flat"), L.Dense(2))
+    words = r"flat \(Flatten\): needs the whole sequence"
+    refused(tmp_path, words, import_keras, window, tmp_path / "n", trace=True, **QUICK)
+
+
+def test_a_returned_state_that_is_used(keras: Any, tmp_path: Path) -> None:
+    from keras import Input, Model
+    from keras import layers as L
+
+    x = Input((None, 3))
+    _, h, c = L.LSTM(4, return_state=True)(x)
+    filled(Model(x, L.Dense(2)(L.Concatenate()([h, c])))).save(tmp_path / "m.keras")
+    words = "its returned state is used, expected its output; pass --trace"
+    refused(tmp_path, words, import_keras, tmp_path / "m.keras", tmp_path / "m", **QUICK)
+    assert import_keras(tmp_path / "m.keras", tmp_path / "m", trace=True, **QUICK).parity.relative < 1e-5
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_layers_that_compute_in_other_numbers(keras: Any, trace: bool, tmp_path: Path) -> None:
+    """onnxruntime 1.32 crashes when it opens a traced LSTM in float16."""
+    from keras import Input
+    from keras import layers as L
+
+    half = sequential(Input((None, 3)), L.LSTM(4, dtype="mixed_float16", name="half"))
+    half.save(tmp_path / "half.keras")
+    words = r"half \(LSTM\): computes in (mixed_)?float16, expected float32"
+    refused(tmp_path, words, import_keras, tmp_path / "half.keras", tmp_path / "m", trace=trace, **QUICK)
+    quantized = sequential(Input((None, 3)), L.LSTM(4), L.Dense(2, name="whole"))
+    quantized.quantize("int8")
+    quantized.save(tmp_path / "quantized.keras")
+    words = r"whole \(Dense\): quantized, expected float weights; pass the model as it was"
+    refused(tmp_path, words, import_keras, tmp_path / "quantized.keras", tmp_path / "m", trace=trace, **QUICK)

@@ -75,6 +75,14 @@ def size(inputs: Array) -> float:
     return float(np.abs(inputs).max())
 
 
+def chaotic(inputs: Array, outputs: Array) -> Array:
+    """Adds a logistic map, which doubles the rounding error of where it begins at nearly every time step."""
+    values = [abs(float(inputs[0, 0])) % 1.0]
+    while len(values) < len(outputs):
+        values.append(3.9 * values[-1] * (1.0 - values[-1]))
+    return np.asarray(outputs + np.asarray(values, outputs.dtype)[:, None])
+
+
 DRAW = np.random.default_rng(9)
 DIFFERENT: dict[str, tuple[Change, str]] = {
     "large": (
@@ -95,6 +103,7 @@ DIFFERENT: dict[str, tuple[Change, str]] = {
     ),
     "ahead": (lambda x, y: y + y.mean(axis=0), "it looks ahead: its own output at step 0 changes"),
     "reverse": (lambda x, y: y[::-1], "it looks ahead"),
+    "amplifying": (chaotic, "it amplifies rounding errors: its own output changes by"),
     "random": (lambda x, y: y + DRAW.standard_normal(y.shape), "other values when it is run again: it draws random"),
 }
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkeeper_service.model.fields import is_number
 
-from ..refusal import BACKWARD, ImportRefused, NotRead
+from ..refusal import BACKWARD, QUANTIZED, ImportRefused, NotRead
 from ..stack import (
     Activate,
     Affine,
@@ -31,6 +31,7 @@ from .topology import MERGES, KerasLayer
 from .weights import layer_weights
 
 WHOLE_SEQUENCE = "needs the whole sequence, of which a stream has only seen the past"
+SHAPING = ("Flatten", "Reshape", "Permute")  # harmless after the last time step, which has no time axis
 NOT_STREAMED = {
     "Bidirectional": BACKWARD,
     **dict.fromkeys(
@@ -41,9 +42,7 @@ NOT_STREAMED = {
             "GroupedQueryAttention",
             "GlobalAveragePooling1D",
             "GlobalMaxPooling1D",
-            "Flatten",
-            "Reshape",
-            "Permute",
+            *SHAPING,
         ),
         WHOLE_SEQUENCE,
     ),
@@ -76,11 +75,16 @@ _DTYPES = ("float32", "float64")
 
 def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     """Returns up to two layers of a stack. Scales and offsets may be single numbers, with shape []."""
+    if layer.kind in SHAPING:
+        raise NotRead(layer.place, f"{NOT_STREAMED[layer.kind]}, unless it comes after a last time step")
     if layer.kind in NOT_STREAMED and layer.kind not in _READERS:
         raise ImportRefused(layer.place, NOT_STREAMED[layer.kind])
     if layer.kind not in _READERS and layer.kind not in _IGNORED:
         known = ", ".join(sorted({*_READERS, *_IGNORED}))
         raise NotRead(layer.place, f"not a layer that the import reads, expected one of {known}")
+    policy = layer.config.get("dtype")
+    if isinstance(policy, dict) and str(policy.get("class_name")).startswith("Quantized"):
+        raise ImportRefused(layer.place, QUANTIZED.format("model"))
     dtype = _dtype(layer)
     if layer.kind not in _IGNORED and dtype not in _DTYPES:
         raise ImportRefused(layer.place, f"computes in {dtype}, expected float32")
@@ -99,7 +103,7 @@ def _dense(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     names = ["kernel", *(["bias"] if layer.config.get("use_bias", True) else [])]
     weights = layer_weights(file, layer, names)
     if layer.config.get("quantization_config"):
-        raise ImportRefused(layer.place, "quantized, expected float32 weights")
+        raise ImportRefused(layer.place, QUANTIZED.format("model"))
     weight = _matrix(layer, "kernel", weights["kernel"]).T
     return _with_activation(Dense(layer.place, weight, weights.get("bias")), file, layer)
 

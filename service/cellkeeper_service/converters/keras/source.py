@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +102,18 @@ class KerasSource:
         return values if values.ndim == 3 else values[:, None]
 
 
-def clone(keras: Any, model: Any, stateful: bool, batch: int | None = 1) -> Any:
-    """Rebuilds the model for `batch` sequences of any length, with or without a state that is kept between calls."""
+def clone(keras: Any, model: Any, stateful: bool, batch: int | None = 1, states: Collection[str] = ()) -> Any:
+    """Rebuilds the model for `batch` sequences of any length, with or without a state that is kept between calls.
+
+    states: inputs without time steps.
+    """
     config = json.loads(model.to_json())
     for entry in config["config"]["layers"]:
         entry.pop("build_config", None)
         inner = entry["config"]
         if "batch_shape" in inner:
-            inner["batch_shape"] = [batch, None, *inner["batch_shape"][2:]]
+            rest = inner["batch_shape"][1:]
+            inner["batch_shape"] = [batch, *(rest if inner.get("name") in states else [None, *rest[1:]])]
         if "stateful" in inner:
             inner["stateful"] = stateful
     config.pop("build_config", None)

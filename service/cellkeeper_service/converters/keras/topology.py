@@ -96,7 +96,7 @@ def _graph(
         name, tensor = waiting[-1]
         layer, entry = by_name[name]
         if tensor != 0:
-            raise ImportRefused(layer.place, "its returned state is used; a session's state is kept for it instead")
+            raise NotRead(layer.place, "its returned state is used, expected its output")
         if name in ordered:
             waiting.pop()
             continue

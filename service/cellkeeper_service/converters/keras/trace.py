@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from cellkeeper_service.model.fields import one_line
 
 from ..processing import Processing
-from ..refusal import ImportRefused
+from ..refusal import QUANTIZED, ImportRefused
 from ..torch.export import BATCH, Traced, WatchedCall
 from ..torch.program import INPUT
 from ..torch.watch import trace_watched
+from .decoder import carried_states, trace_decoder
 from .file import read_keras
-from .layers import NOT_STREAMED
+from .layers import NOT_STREAMED, SHAPING
 from .source import clone, computed_otherwise, custom_module, load_keras
 from .topology import FUNCTIONAL
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BACKEND = "torch"
+HALF = ("float16", "bfloat16")
 NEVER = ("Bidirectional", "Lambda")  # refused even within a time step, where layers that look over a window do no harm
 
 
@@ -58,18 +60,25 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
             raise ImportRefused(place, f"Keras cannot load it ({one_line(str(error))[:200]})") from error
     else:
         place = str(getattr(model, "name", type(model).__name__))
-    _check_layers(model, place)
+    _check_layers(model, place, but=SHAPING)
+    states: dict[str, int] = {}
     if len(getattr(model, "inputs", None) or ()) > 1:
-        _examples(model, place)  # before it is rebuilt for any length, which fails for an input without time
+        states = carried_states(keras, model, place)
+        _examples(model, place, states)  # before it is rebuilt for any length, which fails for an input without time
     try:
-        free = clone(keras, model, stateful=False, batch=None)
+        free = clone(keras, model, stateful=False, batch=None, states=states)
     except Exception as error:  # Keras may raise anything
+        _check_layers(model, place)  # which of them it is
         raise ImportRefused(
             place, f"cannot be rebuilt for any batch ({one_line(str(error))[:200]}); {FUNCTIONAL}"
         ) from error
-    inputs, vocabulary = _examples(free, place)
+    _check_layers(free, place, any_length=True)
+    inputs, vocabulary = _examples(free, place, states)
     if len(inputs) > 1 and processing.normalization is not None:
         raise ImportRefused("normalization", "got one for a model with several inputs, expected it within the model")
+    if states:
+        states = carried_states(keras, free, place)
+        return trace_decoder(keras, free, inputs, states, processing, place), vocabulary
     traced = trace_watched(
         Called(free).eval(),
         inputs,
@@ -146,7 +155,11 @@ def _suffixes(kind: str, states: int) -> tuple[str, ...]:
     return ("h", "c") if cell else tuple(f"h{number or ''}" for number in range(states))
 
 
-def _check_layers(model: Any, place: str) -> None:
+def _check_layers(model: Any, place: str, *, but: Collection[str] = (), any_length: bool = False) -> None:
+    """Raises ImportRefused for a layer that cannot be streamed.
+
+    but: kinds that are not refused. any_length: the model was rebuilt for it, so its shapes show where time is.
+    """
     within_steps = {
         id(inner)
         for layer in model._flatten_layers()
@@ -156,38 +169,56 @@ def _check_layers(model: Any, place: str) -> None:
     for layer in model._flatten_layers():
         kind = type(layer).__name__
         where = f"{place}: layer {layer.name} ({kind})"
-        if kind in NOT_STREAMED and (kind in NEVER or id(layer) not in within_steps):
+        harmless = id(layer) in within_steps or (any_length and kind in SHAPING and _after_last_step(layer))
+        if kind in NOT_STREAMED and kind not in but and (kind in NEVER or not harmless):
             raise ImportRefused(where, NOT_STREAMED[kind])
         if kind == "Masking" or getattr(layer, "mask_zero", False):
             raise ImportRefused(where, "a mask, expected none: only models whose layers are read may have masks")
+        if getattr(layer, "compute_dtype", None) in HALF:
+            raise ImportRefused(where, f"computes in {layer.compute_dtype}, expected float32")
+        if getattr(layer, "quantization_mode", None) is not None:
+            raise ImportRefused(where, QUANTIZED.format("model"))
         if getattr(layer, "go_backwards", False):
             raise ImportRefused(where, "go_backwards: it starts at the end, which a stream has not reached")
 
 
-def _examples(model: Any, place: str) -> tuple[dict[str, Tensor], int | dict[str, int]]:
-    """Returns sequences for the model by name (a single one is named INPUT), and the vocabulary of token ids."""
+def _after_last_step(layer: Any) -> bool:
+    """Returns True if the layer's input has no time axis."""
+    try:
+        return None not in layer.input.shape[1:]
+    except (AttributeError, ValueError):  # it is used several times, or not by the model itself
+        return False
+
+
+def _examples(model: Any, place: str, states: Collection[str]) -> tuple[dict[str, Tensor], int | dict[str, int]]:
+    """Returns sequences for the model by name (a single one is named INPUT), and the vocabulary of token ids.
+
+    states: inputs that are not sequences.
+    """
     import torch
 
     embeddings = [layer for layer in model._flatten_layers() if type(layer).__name__ == "Embedding"]
     found, vocabularies = {}, {}
-    for given in model.inputs:
-        name = INPUT if len(model.inputs) == 1 else given.name
+    sequences = [given for given in model.inputs if given.name not in states]
+    for given in sequences:
+        name = INPUT if len(sequences) == 1 else given.name
         # with one input, any Embedding means ids; with several, only those that an Embedding takes are ids
-        of_ids = [layer for layer in embeddings if len(model.inputs) == 1 or layer.input is given]
+        of_ids = [layer for layer in embeddings if len(sequences) == 1 or layer.input is given]
         shape = given.shape
         fits = len(shape) == 2 if of_ids else len(shape) > 2 and None not in shape[2:]
         if not fits:
             raise ImportRefused(
                 f"{place}: input {'' if name == INPUT else name}".rstrip(),
-                f"got shape {list(shape)}, expected [batch, time, features ...] with fixed sizes, or token ids; if "
-                "this is a state that goes in, export the model as ONNX, and import that",
+                f"got shape {list(shape)}, expected [batch, time, features ...] with fixed sizes, or token ids; give "
+                "a value that is the same for all time steps a time axis, too; a state must be the initial_state of a "
+                "layer",
             )
         if of_ids:
             found[name] = torch.zeros((BATCH, 1), dtype=torch.int64)
             vocabularies[name] = min(layer.input_dim for layer in of_ids)
         else:
             found[name] = torch.zeros(BATCH, 1, *shape[2:])
-    return found, vocabularies.get(INPUT, 0) if len(model.inputs) == 1 else vocabularies
+    return found, vocabularies.get(INPUT, 0) if len(sequences) == 1 else vocabularies
 
 
 def _keras() -> Any:

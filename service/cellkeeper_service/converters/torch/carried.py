@@ -16,7 +16,7 @@ from .example import arguments
 from .export import BATCH, RECIPE, Traced, exported, rows, spread, step_shape
 from .outputs import Steps, not_a_tensor, outputs_of
 from .program import INPUT, OUTPUT
-from .source import CarriedSource, output_names
+from .source import CarriedSource, output_names, source_name
 from .swapped import refuse_swapped
 from .watch import LENGTHS, stretched
 
@@ -34,25 +34,56 @@ def trace_carried(
 
     inputs: by name, with time at `axis` (None: one time step). states: of a new session, as the forward takes them.
     """
+    names, flat, call = _states_of(model, states, len(inputs), place)
+    return trace_called(model, inputs, names, flat, call, axis, processing, place)
+
+
+def trace_called(
+    model: Any,
+    inputs: Mapping[str, Tensor],
+    names: tuple[str, ...],
+    flat: Sequence[Tensor],
+    call: Callable[..., Any],
+    axis: int | None,
+    processing: Processing,
+    place: str,
+    *,
+    batch_axes: Sequence[int] | None = None,
+    name: str | None = None,
+) -> Traced:
+    """Traces a module. Raises ImportRefused.
+
+    names, flat: of the states. call: calls the module with the inputs and the states; it returns outputs, then the
+    states. batch_axes: of the states, if known. name: of the source.
+    """
     from .step import CarriedStep
 
-    names, flat, call = _states_of(model, states, len(inputs), place)
     xs = list(inputs.values())
     plain = CarriedStep(model, call, len(flat), axis, None, processing)
     first = [rows(x, axis) for x in xs]
     shape = step_shape(first, processing)
-    axes, returned = _batch_axes(plain, first, flat, xs[0].shape[1 if axis == 0 else 0], axis, place)
+    batch = xs[0].shape[1 if axis == 0 else 0]
+    possible = (
+        [[at for at, size in enumerate(value.shape) if size == batch] for value in flat]
+        if batch_axes is None
+        else [[at] for at in batch_axes]
+    )
+    if not all(possible):
+        raise ImportRefused(
+            place, f"states: got {_shapes(flat)}, but no axis of a state has the size of the batch of example, {batch}"
+        )
+    axes, returned = _batch_axes(plain, first, flat, possible, axis, place)
     kept = None if axis is None else _outputs(model, call, xs, _spread(flat, axes), axis, place)
     outputs = returned if kept is None else len(kept)
     step = CarriedStep(model, call, len(flat), axis, kept, processing)
-    for name, value, at in zip(names, flat, axes, strict=True):
+    for state, value, at in zip(names, flat, axes, strict=True):
         if not bool((value == value.select(at, 0).unsqueeze(at)).all()):
             raise ImportRefused(
-                f"{place}: state {name}", "its rows differ, expected the state of a new session in each"
+                f"{place}: state {state}", "its rows differ, expected the state of a new session in each"
             )
-    initial = {name: value.select(at, 0).detach().numpy() for name, value, at in zip(names, flat, axes, strict=True)}
+    initial = {state: value.select(at, 0).detach().numpy() for state, value, at in zip(names, flat, axes, strict=True)}
     program = exported(step, (*first, *_spread(flat, axes)), axes, place)
-    source = CarriedSource(model, call, flat, axes, axis, kept)
+    source = CarriedSource(name or source_name(), model, call, flat, axes, axis, kept)
     if axis is not None:
         refuse_swapped(source, names, _sequence(inputs), place)
     return Traced(program, names, output_names(outputs), initial, source, tuple(inputs), shape)
@@ -82,20 +113,19 @@ def _outputs(
 
 
 def _batch_axes(
-    step: Any, first: Sequence[Tensor], states: Sequence[Tensor], batch: int, axis: int | None, place: str
+    step: Any,
+    first: Sequence[Tensor],
+    states: Sequence[Tensor],
+    possible: Sequence[Sequence[int]],
+    axis: int | None,
+    place: str,
 ) -> tuple[tuple[int, ...], int]:
     """Returns the batch axis of each state, and how many outputs a step has: the only axes with which a step works.
 
-    first: the inputs of one time step. batch: of the states. axis: of time. Raises ImportRefused.
+    first: the inputs of one time step. possible: axes of each state. axis: of time. Raises ImportRefused.
     """
-    candidates = [[at for at, size in enumerate(value.shape) if size == batch] for value in states]
-    if not all(candidates):
-        raise ImportRefused(
-            place,
-            f"states: got {_shapes(states)}, but no axis of a state has the size of the batch of example, {batch}",
-        )
     found, why = [], ""
-    for axes in itertools.islice(itertools.product(*candidates), MOST_TRIED):
+    for axes in itertools.islice(itertools.product(*possible), MOST_TRIED):
         batched = _spread(states, axes)
         try:
             results = _run(step, *first, *batched)

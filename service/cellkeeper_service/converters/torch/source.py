@@ -26,6 +26,7 @@ class CarriedSource:
 
     def __init__(
         self,
+        name: str,
         model: Any,
         call: Callable[..., Any],
         states: Sequence[Tensor],
@@ -33,7 +34,7 @@ class CarriedSource:
         time_axis: int | None,
         kept: Mapping[int, Steps] | None,
     ) -> None:
-        self.name, self.windowed = source_name(), time_axis is not None
+        self.name, self.windowed = name, time_axis is not None
         self._model, self._call, self._time_axis, self._kept = model, call, time_axis, kept
         self._states = [value.narrow(axis, 0, 1).clone() for value, axis in zip(states, axes, strict=True)]
 

@@ -1,0 +1,104 @@
+"""Keras models whose recurrent layers get their states from inputs and give them as outputs: decoders at inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..processing import Processing
+from ..refusal import ImportRefused
+from ..torch.carried import trace_called
+from ..torch.export import BATCH, Traced
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def carried_states(keras: Any, model: Any, place: str) -> dict[str, int]:
+    """Returns the names of the inputs that are states, and the index of the output that is each one's next value.
+
+    The graph says which: the input is an initial state of a layer, and the output what this layer returns for it.
+    Raises ImportRefused for a state that is not an output.
+    """
+    found: dict[str, int] = {}
+    for layer in _recurrent(keras, model):
+        for node in layer._inbound_nodes:
+            arguments = node.arguments
+            initial = arguments.kwargs.get("initial_state", arguments.args[1:2])
+            for given, after in zip(keras.tree.flatten(initial), node.outputs[1:], strict=False):
+                name = next((one.name for one in model.inputs if one is given), None)
+                if name is None:
+                    continue
+                at = next((index for index, one in enumerate(model.outputs) if one is after), None)
+                if at is None or name in found:
+                    raise ImportRefused(
+                        f"{place}: input {name}",
+                        f"is an initial state of layer {layer.name}, expected the state that it returns "
+                        "(return_state=True) among the outputs of the model, once",
+                    )
+                found[name] = at
+            if len(node.outputs) < 2 and any(one is given for one in model.inputs for given in _flat(keras, initial)):
+                raise ImportRefused(
+                    f"{place}: layer {layer.name}",
+                    "gets its initial state from an input, expected return_state=True, and its states among the "
+                    "outputs of the model",
+                )
+    return found
+
+
+def trace_decoder(
+    keras: Any, model: Any, inputs: dict[str, Tensor], states: dict[str, int], processing: Processing, place: str
+) -> Traced:
+    """Traces a model of which some inputs are states. inputs: the others, with time at axis 1. states: as returned by
+    `carried_states`. Raises ImportRefused."""
+    import torch
+
+    shapes = {one.name: one.shape[1:] for one in model.inputs if one.name in states}
+    for name, shape in shapes.items():
+        if None in shape:
+            raise ImportRefused(f"{place}: input {name}", f"got shape [batch, {list(shape)}], expected fixed sizes")
+    every = [one.name for one in model.inputs]
+    others = [name for name in every if name not in states]
+
+    def call(_: Any, xs: Sequence[Tensor], flat: Sequence[Tensor]) -> list[Any]:
+        given = {**dict(zip(others, xs, strict=True)), **dict(zip(shapes, flat, strict=True))}
+        with _unrolled(keras, model, xs[0].shape[1] == 1):
+            returned = keras.tree.flatten(model([given[name] for name in every], training=False))
+        outputs = [value for index, value in enumerate(returned) if index not in states.values()]
+        return [*outputs, *(returned[states[name]] for name in shapes)]
+
+    return trace_called(
+        torch.nn.ModuleList([model]).eval(),
+        inputs,
+        tuple(shapes),
+        [torch.zeros(BATCH, *shape) for shape in shapes.values()],
+        call,
+        1,
+        processing,
+        place,
+        batch_axes=[0] * len(shapes),
+        name=f"keras {keras.__version__} ({keras.backend.backend()}, traced)",
+    )
+
+
+def _recurrent(keras: Any, model: Any) -> list[Any]:
+    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+
+
+def _flat(keras: Any, value: Any) -> list[Any]:
+    flat: list[Any] = keras.tree.flatten(value)
+    return flat
+
+
+@contextmanager
+def _unrolled(keras: Any, model: Any, unroll: bool) -> Iterator[None]:
+    """A loop over a single time step cannot be exported."""
+    layers = [(layer, layer.unroll) for layer in _recurrent(keras, model)]
+    try:
+        for layer, own in layers:
+            layer.unroll = unroll or own
+        yield
+    finally:
+        for layer, own in layers:
+            layer.unroll = own
