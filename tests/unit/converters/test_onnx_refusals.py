@@ -46,6 +46,12 @@ def test_a_graph_without_states_is_told_to_export_them(tmp_path: Path) -> None:
     refused(tmp_path, r"no input that could be a state.*forward\(x, h, c\)", import_onnx, data, tmp_path / "m")
 
 
+@pytest.mark.parametrize("vocabulary", [-1, {"x": 5, "h": -1}])
+def test_a_vocabulary_below_zero_is_refused(vocabulary: Any, tmp_path: Path) -> None:
+    data = graph([node("Tanh", "x", "y"), node("Neg", "h", "h_out")], layout="step").model
+    refused(tmp_path, "vocabulary: got -1, expected how many", import_onnx, data, tmp_path / "m", vocabulary=vocabulary)
+
+
 @pytest.mark.parametrize("unread", ["h", "x"])
 def test_an_input_that_no_node_reads_is_refused(unread: str, tmp_path: Path) -> None:
     nodes = {
