@@ -64,9 +64,13 @@ def run(words: list[str]) -> int:
         return import_model(words[1:])
     if words and words[0] == "token":
         return make_token(words[1:])
+    if words in (["--help"], ["-h"]):
+        print(USAGE)
+        return 0
     if not words or words[0] != "serve":
         print(USAGE, file=sys.stderr)
-        return 0 if words in (["--help"], ["-h"]) else 2
+        logs.say_why_it_ends(f"got {' '.join(words)[:80]!r}, expected one of the above")
+        return 2
     return serve_models(words[1:])
 
 

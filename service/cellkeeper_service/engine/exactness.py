@@ -29,6 +29,7 @@ MOST_TRUSTED = 32  # if batches of this size or more differ, sizes follow no ord
 CHUNKED_SIZES = (1, 2, 3, 4, 8, 16)  # batch sizes that take SHORT_STEPS in chunks of every power of two
 FILLED_SIZES = (2, 4, 8, 16)  # sizes to pad to, tried if even max_batch differs and is smaller than they are
 TRIAL_CALL_MS = 30_000  # limit for one call of a user's graph, which might never end
+MOST_TRIAL_CALL_MS = 2**31 - 1  # as the server's setting; a thread can wait for that long
 MOST_ROUNDING = 1e-3  # of a sequence's largest value: reordered float32 sums differ by far less, wrong values by more
 HEAD_START_STEPS = 3  # the most time steps that a session takes before the trial if it has integer states
 SMALL_SHARE = 1e-3  # of the ordinary sequences' size: the least size that a difference is taken relative to

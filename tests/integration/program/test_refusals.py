@@ -310,6 +310,14 @@ def test_usage_errors() -> None:
         ended = program(*words)
         assert (ended.status, ended.out) == (2, "")
         assert ended.err.startswith("usage: cellkeeper-server")
+    assert ended.err.endswith("cellkeeper-server: got 'start', expected one of the above\n")
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_that_is_asked_for_goes_to_stdout(word: str) -> None:
+    ended = program(word)
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.startswith("usage: cellkeeper-server serve MODEL...")
 
 
 # ------------------------------------------------------------------------------------------ stores

@@ -46,6 +46,25 @@ def test_a_graph_without_states_is_told_to_export_them(tmp_path: Path) -> None:
     refused(tmp_path, r"no input that could be a state.*forward\(x, h, c\)", import_onnx, data, tmp_path / "m")
 
 
+@pytest.mark.parametrize("limit", [0, 2**31, 10**30])
+def test_a_time_limit_that_no_thread_can_wait_for_is_refused(limit: int, tmp_path: Path) -> None:
+    data = graph([node("Tanh", "x", "y"), node("Neg", "h", "h_out")], layout="step").model
+    refused(
+        tmp_path,
+        f"trial_call_ms: got {limit}, expected 1 to 2147483647",
+        import_onnx,
+        data,
+        tmp_path / "m",
+        trial_call_ms=limit,
+    )
+
+
+@pytest.mark.parametrize("vocabulary", [-1, {"x": 5, "h": -1}])
+def test_a_vocabulary_below_zero_is_refused(vocabulary: Any, tmp_path: Path) -> None:
+    data = graph([node("Tanh", "x", "y"), node("Neg", "h", "h_out")], layout="step").model
+    refused(tmp_path, "vocabulary: got -1, expected how many", import_onnx, data, tmp_path / "m", vocabulary=vocabulary)
+
+
 @pytest.mark.parametrize("unread", ["h", "x"])
 def test_an_input_that_no_node_reads_is_refused(unread: str, tmp_path: Path) -> None:
     nodes = {

@@ -52,6 +52,9 @@ def declare(
     if states is None:
         states = guess_states(graph, place)
     check_states(graph, states, place)
+    for number in vocabulary.values() if isinstance(vocabulary, Mapping) else [vocabulary]:
+        if number < 0:
+            raise ImportRefused("vocabulary", f"got {number}, expected how many token ids there are")
     given, repeated = constants_of(graph, constants, place)
     wanted = None if input_name is None else (input_name,) if isinstance(input_name, str) else tuple(input_name)
     chosen = _inputs(graph, wanted, {*states, *given}, place)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
+from cellkeeper_service.engine.exactness import MOST_TRIAL_CALL_MS, TRIAL_CALL_MS
 from cellkeeper_service.engine.limited_session import LimitedSession
 from cellkeeper_service.engine.ort import open_session
 from cellkeeper_service.errors import StartError
@@ -148,8 +148,8 @@ def import_graph(
 
     vocabulary: of its only input. source: called with an onnxruntime session, the declaration and the initial states.
     """
-    if target.trial_call_ms < 1:
-        raise ImportRefused("trial_call_ms", f"got {target.trial_call_ms}, expected 1 or more")
+    if not 1 <= target.trial_call_ms <= MOST_TRIAL_CALL_MS:
+        raise ImportRefused("trial_call_ms", f"got {target.trial_call_ms}, expected 1 to {MOST_TRIAL_CALL_MS}")
     first = _initial(declaration, initial, place)
     if not declaration.named and (np.dtype(declaration.dtype).kind != "f") != (vocabulary > 0):
         raise ImportRefused(
