@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from cellkeeper import AsyncClient, DeadlineExceeded, StepCompacted, StepConflict
+from cellkeeper import AsyncClient, Closed, DeadlineExceeded, StepCompacted, StepConflict
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .conftest import QUICK, until
@@ -104,6 +104,21 @@ async def test_a_fork_of_a_position_that_its_caller_chose(client: AsyncClient, s
     session = await client.session("a")
     with pytest.raises(StepCompacted):
         await overtaken(server, session.fork("b", position=session.position), lambda: session.step(X))
+
+
+async def test_a_peek_of_a_session_that_is_closed_meanwhile(client: AsyncClient, server: OvertakingServer) -> None:
+    """Its own step may have been applied, and with the session the client has forgotten that."""
+    session = await client.session("a")
+
+    async def step_and_close() -> None:
+        server.lose_replies = 1
+        stepping = asyncio.ensure_future(session.step(X))
+        await until(lambda: server.applied_steps == 1)
+        await session.close()
+        await asyncio.wait([stepping])
+
+    with pytest.raises(Closed):
+        await overtaken(server, session.peek(PEEKED), step_and_close)
 
 
 async def test_another_writer_still_is_one(client: AsyncClient, server: OvertakingServer) -> None:
