@@ -50,7 +50,7 @@ async def call_replaying(
                     if error.position is None or error.position.step >= sender.history.position.step:
                         raise  # the position is ahead of anything that was sent
                     sender.rewind(error, error.position)
-                elif sender.history.tail == named and not sender.closed:  # what was closed says so in the next attempt
+                elif sender.history.tail == named:
                     raise
                 else:
                     overtaken, sent = error, message.SerializeToString()

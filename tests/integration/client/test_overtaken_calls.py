@@ -1,4 +1,7 @@
-"""Calls that name a session's position, while other tasks of the same client step the session."""
+"""Calls that name a session's position, while other tasks of the same client reset the session.
+
+Steps cannot overtake them: see test_calls_in_order.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from cellkeeper import AsyncClient, DeadlineExceeded, StepCompacted, StepConflict
+from cellkeeper import AsyncClient, AsyncSession, DeadlineExceeded, GenerationChanged, StepConflict
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .conftest import QUICK, until
@@ -18,7 +21,7 @@ PEEKED = [1.0, 7.0]
 
 
 class OvertakingServer(CountingServer):
-    """Holds peeks and forks back until that many time steps were applied. Its log is empty after each fork.
+    """Holds peeks and forks back until that many time steps were applied.
 
     held: how many it has held back.
     """
@@ -34,19 +37,12 @@ class OvertakingServer(CountingServer):
         await self.hold()
         return await super().Step(request, context)
 
-    async def StepBatch(self, request: Any, context: Any) -> Any:
-        """Refuses every item of a group's peek, which then asks for each member by itself."""
-        error = Refused("STEP_CONFLICT").wire()
-        errors = [pb.ItemError(item=item, error=error) for item in range(len(request.sessions))]
-        return pb.StepFrameReply(errors=errors, last=True)
-
     async def Fork(self, request: Any, context: Any) -> Any:
         await self.hold()
         item = request.items[0]
-        record = self.records[item.source]
-        record.compact(record.position.step)
-        if item.position.step < record.checkpoint_step:
-            error = Refused("STEP_COMPACTED", record.position).wire()
+        standing = self.records[item.source].position
+        if item.position.generation != standing.generation:
+            error = Refused("GENERATION_CHANGED", standing).wire()
             return pb.SessionResults(results=[pb.SessionResult(error=error)])
         return await super().Fork(request, context)
 
@@ -59,51 +55,47 @@ async def server() -> AsyncIterator[OvertakingServer]:
     await server.stop()
 
 
-async def overtaken(
-    server: OvertakingServer, call: Awaitable[Any], step: Callable[[], Awaitable[object]], sessions: int = 1
-) -> Any:
-    """Returns what `call` returns, which reaches the server before the step of these sessions and is answered after."""
-    server.least_steps = server.applied_steps + sessions
+async def overtaken(server: OvertakingServer, call: Awaitable[Any], others: Callable[[], Awaitable[object]]) -> Any:
+    """Returns what `call` returns, which reaches the server before the one step of `others`, and is answered after."""
+    server.least_steps = server.applied_steps + 1
     calling = asyncio.ensure_future(call)
-    await until(lambda: server.held == sessions)
-    await step()
+    await until(lambda: server.held == 1)
+    await others()
     return await calling
+
+
+def reset(session: AsyncSession) -> Callable[[], Awaitable[object]]:
+    """Resets the session, and steps it."""
+
+    async def others() -> None:
+        await session.reset()
+        await session.step(X)
+
+    return others
 
 
 async def test_a_peek_is_not_told_of_another_writer(client: AsyncClient, server: OvertakingServer) -> None:
     session = await client.session("a")
-    peeked = await overtaken(server, session.peek(PEEKED), lambda: session.step(X))
+    await session.step(X)
+    peeked = await overtaken(server, session.peek(PEEKED), reset(session))
     assert peeked.tolist() == [2, 8]  # what a step would return now
     assert session.position == server.records["a"].position
 
 
-async def test_nor_that_of_a_group(client: AsyncClient, server: OvertakingServer) -> None:
-    group = await client.group(["a", "b"])
-    peeked = await overtaken(server, group.peek([PEEKED, PEEKED]), lambda: group.step([X, X]), sessions=2)
-    assert peeked.tolist() == [[2, 8], [2, 8]]
-
-
-async def test_a_peek_across_a_reset(client: AsyncClient, server: OvertakingServer) -> None:
-    session = await client.session("a")
-    await session.step(X)
-
-    async def reset() -> None:
-        await session.reset()
-        await session.step(X)
-
-    assert (await overtaken(server, session.peek(PEEKED), reset)).tolist() == [2, 8]
-
-
 async def test_a_fork_of_the_present_position(client: AsyncClient, server: OvertakingServer) -> None:
     session = await client.session("a")
-    branch = await overtaken(server, session.fork("b"), lambda: session.step(X))
+    await session.step(X)
+    branch = await overtaken(server, session.fork("b"), reset(session))
     assert branch.position.step == 1
+    assert server.held == 2
 
 
 async def test_a_fork_of_a_position_that_its_caller_chose(client: AsyncClient, server: OvertakingServer) -> None:
     session = await client.session("a")
-    with pytest.raises(StepCompacted):
-        await overtaken(server, session.fork("b", position=session.position), lambda: session.step(X))
+    await session.step(X)
+    with pytest.raises(GenerationChanged):
+        await overtaken(server, session.fork("b", position=session.position), reset(session))
+    assert server.held == 1
 
 
 async def test_another_writer_still_is_one(client: AsyncClient, server: OvertakingServer) -> None:
