@@ -139,8 +139,10 @@ def test_masks_of_chunks() -> None:
 
 
 def test_buffers_of_several_dimensions() -> None:
-    chunk = np.arange(6, dtype="f4").reshape(2, 3)
-    for given in (memoryview(chunk), [memoryview(chunk[0]), memoryview(chunk[1])], memoryview(chunk.astype("f8"))):
+    chunk: Any = np.arange(6, dtype="f4").reshape(2, 3)
+    rows = [memoryview(row) for row in chunk]
+    buffers: list[Any] = [memoryview(chunk), rows, memoryview(chunk.astype("f8"))]
+    for given in buffers:
         assert Inputs(model()).convert(given)[0] == chunk.tobytes()
 
 

@@ -202,7 +202,7 @@ async def test_settling_goes_on_when_an_unsent_step_is_given_up(client: AsyncCli
     sent.cancel()
     await asyncio.wait([sent])
     settling = asyncio.ensure_future(session.settle())
-    await until(lambda: bool(session._sender._drains))
+    await until(lambda: bool(session._sender._waiting))
     unsent.cancel()
     await asyncio.wait([unsent])
     server.gate.set()

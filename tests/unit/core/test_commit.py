@@ -6,7 +6,7 @@ import pytest
 from cellkeeper_service.core.commit import build_commit, why_not_again
 from cellkeeper_service.core.generation_requests import Delete, Deleted
 from cellkeeper_service.core.limits import Limits
-from cellkeeper_service.core.requests import Step, Write
+from cellkeeper_service.core.requests import Request, Step, Write
 from cellkeeper_service.core.session import Checkpoint, SessionState
 from cellkeeper_service.core.state_cache import StateCache
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
@@ -71,7 +71,7 @@ def test_a_checkpoint_waits_for_the_acknowledgements_of_all_chunks(first: int | 
     session = session_at([1, 2])
     assert session.cached is not None
     session.cached.checkpoint = Checkpoint(2, at([1, 2]).head, b"state at2", bytearray(pack([3, 4])))
-    chunks = [chunk([1, 2], [3], first), chunk([1, 2, 3], [4], second)]
+    chunks: list[Request] = [chunk([1, 2], [3], first), chunk([1, 2, 3], [4], second)]
     commit = build_commit(session, chunks, now_ms=0).call
     assert isinstance(commit, Commit)
     assert (commit.checkpoint, commit.log) == (None, pack([3, 4]))

@@ -72,7 +72,7 @@ def test_what_is_no_number_is_not_fitted(data: Any) -> None:
 
 
 def test_buffers_hold_no_masks() -> None:
-    table = np.arange(6, dtype=np.float32).reshape(2, 3)
+    table: Any = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert as_numbers(memoryview(table)).tolist() == table.tolist()
 
 
