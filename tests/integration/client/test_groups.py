@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pandas
@@ -159,8 +160,12 @@ async def test_forecasts(client: AsyncClient) -> None:
     part = await group.forecast({"c": ROWS[2]}, steps=3, known={"c": known["c"]})
     assert part["c"].tolist() == reply.output[2].tolist()
     assert [position.step for position in group.positions.values()] == [2, 2, 2]
-    for lacking, row in ((None, "row 0 .session 'a'."), ({**known, "b": [[1.0]]}, "row 1 .session 'b'.")):
-        with pytest.raises(InvalidArgument, match=rf"known, {row}: got .*, expected \[3, 1\]") as caught:
+    lacks: list[tuple[Any, str]] = [
+        (None, "row 0 .session 'a'."),
+        ({**known, "b": [[1.0]]}, "row 1 .session 'b'."),
+    ]
+    for lacking, place in lacks:
+        with pytest.raises(InvalidArgument, match=rf"known, {place}: got .*, expected \[3, 1\]") as caught:
             await group.forecast(ROWS, steps=3, known=lacking)
         assert caught.value.field == "known"
     for wrong in (known["a"], [known["a"]] * 3):

@@ -131,7 +131,8 @@ def test_ids_are_never_missing(target: str) -> None:
             ):
                 list(session.stream(ids, chunk_steps=2))
         group = client.group(["g", "h"], model="words")
-        for rows in (np.ma.masked_array([3, 4], [False, True]), [3, None], pd.Series([3, pd.NA], ["g", "h"])):
+        tables: list[Any] = [np.ma.masked_array([3, 4], [False, True]), [3, None], pd.Series([3, pd.NA], ["g", "h"])]
+        for rows in tables:
             with pytest.raises(InvalidArgument, match=r"row 1 \(session 'h'\): got None|row 1 .*: got a missing value"):
                 group.step(rows)
         assert session.position.step == session.info().position.step == 0
