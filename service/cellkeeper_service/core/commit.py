@@ -91,8 +91,7 @@ def not_committed(context: Context, commit: InflightCommit, result: CommitResult
     """The commit failed, and with it everything computed after it, which is decided again on a fresh reading. So are
     the commit's own requests, unless `why_not_again` has an answer for them."""
     session = commit.session
-    # if the state was dropped while its commit was in flight, its requests are in the queue already
-    behind = context.unwind(session) if commit.cached is None or not commit.cached.dropped else []
+    behind = context.unwind(session)  # nothing, if the state was dropped while its commit was in flight
     if result.outcome is Outcome.UNKNOWN:
         leave_in_doubt(commit)
     decided = [(request, why_not_again(request, result, context.limits)) for request in commit.requests]
