@@ -71,8 +71,7 @@ def test_a_checkpoint_waits_for_the_acknowledgements_of_all_chunks(first: int | 
     session = session_at([1, 2])
     assert session.cached is not None
     session.cached.checkpoint = Checkpoint(2, at([1, 2]).head, b"state at2", bytearray(pack([3, 4])))
-    chunks = [chunk([1, 2], [3], first), chunk([1, 2, 3], [4], second)]
-    commit = build_commit(session, chunks, now_ms=0).call
+    commit = build_commit(session, [chunk([1, 2], [3], first), chunk([1, 2, 3], [4], second)], now_ms=0).call
     assert isinstance(commit, Commit)
     assert (commit.checkpoint, commit.log) == (None, pack([3, 4]))
 

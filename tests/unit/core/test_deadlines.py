@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cellkeeper_service.core.requests import Step
 from cellkeeper_service.domain.position import advance
 
 from .acts import at_rest, opened, standing, until
@@ -93,7 +94,7 @@ def test_a_chunk_that_was_started_goes_on_when_its_caller_leaves() -> None:
     reply = world.send(inputs, position)
     until(world, "batches")
     world.replicas[0].compute(0)
-    assert reply.request is not None
+    assert isinstance(reply.request, Step)
     assert reply.request.computed == 4
     reply.request.gone = True
     world.settle()
