@@ -71,6 +71,22 @@ def test_a_reset_that_is_sent_again_after_its_record_was_damaged(
     at_rest(world)
 
 
+@pytest.mark.parametrize("names_it", [False, True])
+def test_a_delete_names_the_generation_of_a_damaged_record_too(names_it: bool) -> None:
+    world = World()
+    start, one, answer = opened(world), world.replicas[0], Reply()
+    before = standing(world).header
+    generation = start.generation if names_it else b"x" * 16
+    one.core.submit(Delete(key(), FOREVER, answer, generation))
+    one.collect()
+    sessions, _ = one.loads.pop()
+    one.core.on_loaded(sessions, [DamagedRecord("cut", before)])
+    world.settle()
+    assert answer.result == Deleted(names_it)
+    assert (stands(world) is None) == names_it
+    at_rest(world)
+
+
 def test_a_reset_with_an_unknown_outcome_that_lands_late() -> None:
     world = World()
     start = opened(world)

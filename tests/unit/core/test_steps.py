@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from cellkeeper_service.core.generation_requests import Moved
 from cellkeeper_service.core.requests import GetSession, GetState, SessionReply, StateReply, StepReply
+from cellkeeper_service.domain.meter import EvictionReason, Meter
 from cellkeeper_service.domain.position import Position, advance, first_position
 
 from .acts import at_rest, opened, reset, standing, stands, until
@@ -190,3 +192,21 @@ def test_a_read_comes_after_the_steps_before_it() -> None:
     assert state.result.state == expected([1])[-1].to_bytes(8, "little")
     assert isinstance(session.result, SessionReply)
     assert session.result.header.position == state.result.position == advance(position, pack([1]), 4)
+
+
+def test_a_cached_state_that_a_reading_refutes_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[tuple[str, str]] = []
+
+    class Counting(Meter):
+        def evicted(self, model: str, reason: EvictionReason) -> None:
+            counted.append((model, reason))
+
+    world = World(replicas=2)
+    at = world.step([1], opened(world)).position
+    world.step([2], at, replica=1)
+    monkeypatch.setattr(world.replicas[0].core.context, "meter", Counting())
+    reply = Reply()
+    found = world.ask(GetSession(key(), FOREVER, reply), reply)
+    assert (found.header.position.step, found.hot) == (2, False)
+    assert counted == [("m", "stale")]
+    at_rest(world)
