@@ -26,6 +26,8 @@ from testing.forked_program import ForkedProcess
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
+WORKER_KILLED = 128 + signal.SIGKILL
+"""The exit status of a server of which a worker was killed."""
 
 Server = TypeVar("Server", bound="ServerProcess")
 Launched: TypeAlias = "subprocess.Popen[str] | ForkedProcess"

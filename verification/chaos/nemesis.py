@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from testing.server_process import WORKER_KILLED
+
 from .deployment import Deployment
 from .fault_kind import FaultKind
 from .history import Fault
@@ -186,7 +188,7 @@ class Nemesis:
             server.ending = True
             status = await asyncio.to_thread(server.kill_worker, self._draw.randrange(self._deployment.workers))
             server.ending = False
-            if status != signal.SIGKILL:
+            if status != WORKER_KILLED:
                 words = (
                     f"server {index} ended with status {status} after a SIGKILL of a worker:\n{server.output()[-4000:]}"
                 )

@@ -5,11 +5,12 @@ The tests cover how one of them or their parent is killed, and what is known of 
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from testing.server_process import WORKER_KILLED
 
 from .deployment import OPTIONS, Server
 
@@ -32,7 +33,7 @@ def runs(pid: int) -> bool:
 def test_killing_one_worker_ends_all_and_a_restart_serves_on_the_same_port(server: Server) -> None:
     port, pids = server.port, server.serving_pids
     assert len(pids) == 2
-    assert server.kill_worker(1) == signal.SIGKILL
+    assert server.kill_worker(1) == WORKER_KILLED
     assert not any(map(runs, pids))
     assert not server.is_running
     assert server.pids_if_running == []
