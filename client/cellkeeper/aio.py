@@ -26,6 +26,7 @@ from ._session.arguments import position as checked_position
 from ._session.event_loop import check_loop
 from ._session.group_sender import GroupSender
 from ._session.session_sender import SessionSender
+from ._session.time_limit import TimeLeft
 from ._transport.calls import itself
 from ._transport.connection import Connection
 from ._transport.credentials import Tls, TokenSource
@@ -192,12 +193,13 @@ class AsyncClient(AsyncAdministration):
         if expect is not None and at is not None:
             raise invalid("expect", "a Position", "None together with `at`, which checks the same")
         outputs = self.outputs if outputs is None else output_names(outputs)
+        left = TimeLeft(timeout_seconds(timeout, self.timeout))
         state = []
         if initial_state is not None:
-            state = state_messages(await self.model(model, timeout=timeout), initial_state, "initial_state")
+            state = state_messages(await self.model(model, timeout=left()), initial_state, "initial_state")
         request = open_request(session, model, ttl_ms, at or expect, state)
-        opened = await self._call("Open", request, session, timeout)
-        info = await self._served(session, model, opened.fingerprint, timeout)
+        opened = await self._call("Open", request, session, left())
+        info = await self._served(session, model, opened.fingerprint, left())
         self._limit_frames(info.max_frame_items)
         position = at or position_of(opened.position)
         return AsyncSession(self, session, info, position, opened.created, outputs)

@@ -8,9 +8,10 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from ._session.arguments import fingerprint_bytes, session_id
+from ._session.arguments import fingerprint_bytes, session_id, timeout_seconds
 from ._session.arguments import position as checked_position
 from ._session.named_inputs import inputs_of
+from ._session.time_limit import TimeLeft
 from ._transport.calls import only_result
 from ._transport.carry_over import carry_over_item
 from ._transport.replaying_call import call_replaying
@@ -36,9 +37,10 @@ class AsyncSession(AsyncStepping):
         served. timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises
         GenerationChanged if the server already has another generation, and SessionNotFound: open the session again.
         """
-        await self._drained_unless_lost(timeout)
-        position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=timeout)
-        return await self._restarted(position, timeout)
+        left = self._time_left(timeout)
+        await self._drained_unless_lost(left)
+        position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=left())
+        return await self._restarted(position, left)
 
     async def set_state(
         self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
@@ -50,10 +52,11 @@ class AsyncSession(AsyncStepping):
         including retries; None: the client's. Waits for earlier steps first. Raises InvalidArgument, which names the
         tensor, GenerationChanged and SessionNotFound.
         """
-        await self._drained(timeout)
+        left = self._time_left(timeout)
+        await self._drained(left())
         request = set_state_request(self.id, self.model, self.position, step, state)
-        result = await self._client._call("SetState", request, self.id, timeout, only_result)
-        return await self._restarted(position_of(result.position), timeout)
+        result = await self._client._call("SetState", request, self.id, left(), only_result)
+        return await self._restarted(position_of(result.position), left)
 
     async def carry_over(
         self,
@@ -72,14 +75,15 @@ class AsyncSession(AsyncStepping):
         GenerationChanged if the server has another generation, and ModelChanged if the state cannot be kept: rerun or
         reset.
         """
-        await self._drained_unless_lost(timeout)
+        left = self._time_left(timeout)
+        await self._drained_unless_lost(left)
         chosen, last = fingerprint_bytes(fingerprint), b""
         while True:
-            target = await self._client.model(self.model.name, chosen, timeout=timeout)
+            target = await self._client.model(self.model.name, chosen, timeout=left())
             item = carry_over_item(target, self.id, self.generation, policy, window)
             request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
             try:
-                result = await self._client._call("CarryOver", request, self.id, timeout, only_result)
+                result = await self._client._call("CarryOver", request, self.id, left(), only_result)
                 break
             except InvalidArgument as error:
                 # If the caller has chosen none, the version was replaced after it was read, and is no longer served.
@@ -116,8 +120,9 @@ class AsyncSession(AsyncStepping):
         timeout: seconds, including retries; None: the client's. Waits for earlier steps first. From then on the object
         raises SessionNotFound.
         """
-        await self._drained_unless_lost(timeout)
-        return await self._client.delete(self.id, self.generation, model=self.model.name, timeout=timeout)
+        left = self._time_left(timeout)
+        await self._drained_unless_lost(left)
+        return await self._client.delete(self.id, self.generation, model=self.model.name, timeout=left())
 
     # ------------------------------------------------------------------------------------------ reading
 
@@ -127,9 +132,10 @@ class AsyncSession(AsyncStepping):
         For an LSTM's h that is float32 [layers, size]. timeout: seconds, including retries; None: the client's. Waits
         for earlier steps first. Raises SessionNotFound.
         """
-        await self._drained(timeout)
+        left = self._time_left(timeout)
+        await self._drained(left())
         request = pb.GetStateRequest(model=self.model.name, session=self.id)
-        answer = await self._client._call("GetState", request, self.id, timeout)
+        answer = await self._client._call("GetState", request, self.id, left())
         return state_of(answer)
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
@@ -154,27 +160,30 @@ class AsyncSession(AsyncStepping):
 
     # ------------------------------------------------------------------------------------------ inside
 
-    async def _drained_unless_lost(self, timeout: float | None) -> None:
+    def _time_left(self, timeout: float | None) -> TimeLeft:
+        return TimeLeft(timeout_seconds(timeout, self._client.timeout))
+
+    async def _drained_unless_lost(self, left: TimeLeft) -> None:
         """Waits for earlier steps.
 
         If a late step cannot be settled because its model or history is gone, the call that ends the generation goes
         ahead without it.
         """
         try:
-            await self._drained(timeout)
+            await self._drained(left())
         except (ModelError, HistoryError):
             return
 
-    async def _restarted(self, position: Position, timeout: float | None) -> Position:
+    async def _restarted(self, position: Position, left: TimeLeft) -> Position:
         """Continues with the new generation at `position`, which may belong to another version of the model.
 
         Nothing is sent to it before its version is known; if that cannot be read, it counts as the present one.
         """
         model = self.model
         try:
-            fingerprint = (await self.info(timeout=timeout)).fingerprint
+            fingerprint = (await self.info(timeout=left())).fingerprint
             if fingerprint != model.fingerprint:
-                model = await self._client._served(self.id, model.name, fingerprint, timeout)
+                model = await self._client._served(self.id, model.name, fingerprint, left())
         finally:
             self._new_generation(model, position)
         return position

@@ -54,9 +54,10 @@ def out_of_time(
     timeout: seconds that the caller allowed. spent: seconds that passed. target: who should have answered. why, last:
     what was in the way.
     """
-    text = f"no answer from {target} within {timeout:g} s"
+    allowed = f"{timeout:.3g}" if timeout < 1000 else f"{timeout:.0f}"  # a part of a call has what is left
+    text = f"no answer from {target} within {allowed} s"
     if abs(spent - timeout) > max(0.1, timeout / 20):
-        text = f"no answer from {target} in {spent:.3g} s (timeout: {timeout:g} s)"
+        text = f"no answer from {target} in {spent:.3g} s (timeout: {allowed} s)"
     if why:
         text += f"; {why}"
     if last is not None:

@@ -1,12 +1,26 @@
-"""A time limit for what a task waits for."""
+"""Time limits: for what a task waits for, and for a call that makes several."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+class TimeLeft:
+    """The seconds that are left of a timeout, for a call that waits for steps or makes several calls one by one.
+
+    At least a millisecond: what begins too late fails by its own deadline.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+
+    def __call__(self) -> float:
+        return max(0.001, self._until - time.monotonic())
 
 
 async def within(seconds: float, wanted: Awaitable[T]) -> T:
