@@ -37,8 +37,9 @@ class AsyncSession(AsyncStepping):
         GenerationChanged if the server already has another generation, and SessionNotFound: open the session again.
         """
         await self._drained_unless_lost(timeout)
-        position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=timeout)
-        return await self._restarted(position, timeout)
+        with self._restarts.one():
+            position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=timeout)
+            return await self._restarted(position, timeout)
 
     async def set_state(
         self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
@@ -52,8 +53,9 @@ class AsyncSession(AsyncStepping):
         """
         await self._drained(timeout)
         request = set_state_request(self.id, self.model, self.position, step, state)
-        result = await self._client._call("SetState", request, self.id, timeout, only_result)
-        return await self._restarted(position_of(result.position), timeout)
+        with self._restarts.one():
+            result = await self._client._call("SetState", request, self.id, timeout, only_result)
+            return await self._restarted(position_of(result.position), timeout)
 
     async def carry_over(
         self,
@@ -79,7 +81,8 @@ class AsyncSession(AsyncStepping):
             item = carry_over_item(target, self.id, self.generation, policy, window)
             request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
             try:
-                result = await self._client._call("CarryOver", request, self.id, timeout, only_result)
+                with self._restarts.one():
+                    result = await self._client._call("CarryOver", request, self.id, timeout, only_result)
                 break
             except InvalidArgument as error:
                 # If the caller has chosen none, the version was replaced after it was read, and is no longer served.
@@ -107,7 +110,9 @@ class AsyncSession(AsyncStepping):
             item.position.CopyFrom(position_message(position or self.position))
             return pb.ForkRequest(model=self.model.name, items=[item])
 
-        result = await call_replaying(self._client, lambda: self._sender, "Fork", here, timeout, only_result)
+        result = await call_replaying(
+            self._client, lambda: self._sender, self._restarts, "Fork", here, timeout, only_result
+        )
         return AsyncSession(self._client, target, self.model, position_of(result.position), True, self._outputs)
 
     async def delete(self, *, timeout: float | None = None) -> bool:

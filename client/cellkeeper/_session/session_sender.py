@@ -183,11 +183,17 @@ class SessionSender:
             pass
 
     @asynccontextmanager
-    async def held(self, timeout: float) -> AsyncIterator[None]:
-        """Waits as `drained` does, and holds later steps back while the caller is inside."""
+    async def held(self, timeout: float, first: bool = False) -> AsyncIterator[None]:
+        """Waits as `drained` does, and holds later steps back while the caller is inside.
+
+        first: before all steps that wait, of which none is earlier than the call.
+        """
         self.check()
         hold = Hold(self.loop)
-        self._waiting.append(hold)
+        if first:
+            self._waiting.appendleft(hold)
+        else:
+            self._waiting.append(hold)
         self.go_on()  # a late step is sent again only while a caller waits
         try:
             if not hold.ready.done():
