@@ -363,9 +363,14 @@ class SessionSender:
 
     def _take_waiting(self, first: int = 0) -> list[StepCall]:
         """Removes and returns the waiting calls from that place in the queue on; holds stay."""
-        taken = [call for call in islice(self._waiting, first, None) if isinstance(call, StepCall)]
-        for call in taken:
-            self._waiting.remove(call)
+        kept: deque[StepCall | Hold] = deque(islice(self._waiting, first))
+        taken = []
+        for waiting in islice(self._waiting, first, None):
+            if isinstance(waiting, StepCall):
+                taken.append(waiting)
+            else:
+                kept.append(waiting)
+        self._waiting = kept
         return taken
 
     def _fail_call(self, chunk: Chunk, error: CellkeeperError) -> bool:
