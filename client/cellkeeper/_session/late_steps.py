@@ -6,7 +6,7 @@ from collections import deque
 
 from ..errors import CellkeeperError
 from ..late_step import LateStep
-from ..types import StepReply
+from ..types import STATE_PREFIX, StepReply
 from .chunk import Chunk, ChunkState
 from .step_call import StepCall, with_late_step
 
@@ -68,7 +68,7 @@ class LateSteps:
             self.answered(call, reply)
         else:
             outputs = {
-                name: rows if name.startswith("state.") else rows[-steps:] for name, rows in reply.outputs.items()
+                name: rows if name.startswith(STATE_PREFIX) else rows[-steps:] for name, rows in reply.outputs.items()
             }
             self._add(LateStep(reply.position, steps, True, outputs))
 
