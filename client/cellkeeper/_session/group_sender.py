@@ -265,9 +265,10 @@ class GroupSender:
         alone = [(row, sender) for row in members.rows.tolist() if (sender := self.separate.of(row)) is not None]
         results = await asyncio.gather(*(sender.drained(timeout) for _, sender in alone), return_exceptions=True)
         errors: dict[int, CellkeeperError] = {}
-        for (row, _), result in zip(alone, results, strict=True):
+        for (row, sender), result in zip(alone, results, strict=True):
             if isinstance(result, CellkeeperError):
-                errors[row] = result
+                if self.separate.of(row) is sender:  # otherwise a reset has ended it meanwhile, and what it had to do
+                    errors[row] = result
             elif isinstance(result, BaseException):
                 raise result
         return errors

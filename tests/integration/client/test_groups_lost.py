@@ -60,6 +60,14 @@ async def test_calls_that_wait_when_their_group_is_closed(server: CountingServer
         assert ("s1" in caught.value.errors) == (call is not first)
 
 
+async def test_a_read_of_a_member_that_is_reset_before_it_has_begun_to_wait(group: AsyncGroup) -> None:
+    group._sender.alone(0, "s0")  # as after a lost step
+    read = asyncio.ensure_future(group.state(["s0"]))
+    restarted = asyncio.ensure_future(group._members.restart({"s0": group.positions["s0"]}, None))
+    assert (await read)["h"].shape == (1, 1, 2)
+    assert await restarted == {}
+
+
 async def test_a_step_that_waits_for_others_when_a_member_is_deleted(server: CountingServer, group: AsyncGroup) -> None:
     """That member's error stays, though the others run out of time."""
     server.gate.clear()
