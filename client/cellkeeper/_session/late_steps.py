@@ -42,7 +42,7 @@ class LateSteps:
 
     def put_back(self, steps: tuple[LateStep, ...]) -> None:
         """Takes back what `take_settled` returned and nobody has read."""
-        self._unread.extendleft(reversed(steps))
+        self._unread = deque((*steps, *self._unread), MOST_UNREAD)
 
     def abandoned(self, call: StepCall, chunk: Chunk, error: CellkeeperError) -> CellkeeperError:
         """Records that the caller stopped waiting for a chunk that was or may have been applied. Returns its error."""
