@@ -60,7 +60,7 @@ async def test_calls_that_wait_when_their_group_is_closed(server: CountingServer
         assert ("s1" in caught.value.errors) == (call is not first)
 
 
-async def test_a_read_of_a_member_that_is_reset_before_it_has_begun_to_wait(group: AsyncGroup) -> None:
+async def test_a_read_of_a_member_that_is_reset_before_the_wait_for_it(group: AsyncGroup) -> None:
     group._sender.alone(0, "s0")  # as after a lost step
     read = asyncio.ensure_future(group.state(["s0"]))
     restarted = asyncio.ensure_future(group._members.restart({"s0": group.positions["s0"]}, None))
