@@ -49,8 +49,8 @@ async def test_calls_that_wait_when_their_group_is_closed(server: CountingServer
     first = asyncio.ensure_future(group.step({"s0": [1, 1]}))
     await until(lambda: server.frames == 1)
     row = {"s1": [1, 1]}
-    waiting = [group.step({"s0": [1, 1], **row}), group.peek(row), group.state(["s1"]), group.settle()]
-    waiting = [asyncio.ensure_future(call) for call in waiting]
+    calls: list[Any] = [group.step({"s0": [1, 1], **row}), group.peek(row), group.state(["s1"]), group.settle()]
+    waiting = [asyncio.ensure_future(call) for call in calls]
     await asyncio.sleep(0)
     await group.close()
     for call in (first, *waiting):
