@@ -96,11 +96,12 @@ class AsyncGroup(AsyncGroupStepping):
                     name: pb.ResetRequest.Item(session=name, generation=position.generation, request_id=request_id())
                     for name, position in self._members.positions(members)
                 }
-                results, errors = await self._members.call(
-                    "Reset", lambda some: pb.ResetRequest(model=self.model.name, items=some), items, timeout
-                )
-                restarted = {name: position_of(result.position) for name, result in results.items()}
-                errors.update(await self._members.restart(restarted, timeout))
+                with self._restarts.one():
+                    results, errors = await self._members.call(
+                        "Reset", lambda some: pb.ResetRequest(model=self.model.name, items=some), items, timeout
+                    )
+                    restarted = {name: position_of(result.position) for name, result in results.items()}
+                    errors.update(await self._members.restart(restarted, timeout))
             _raise_failed("reset", errors, members.names)
             return {name: restarted[name] for name in members.names}
 

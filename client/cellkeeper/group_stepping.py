@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from ._session.arguments import invalid, output_names, timeout_seconds
 from ._session.group_inputs import named_rows
 from ._session.named_inputs import group_inputs_of, known_by_id
+from ._session.restarts import Restarts
 from ._transport.caller import Caller
 from ._transport.group_members import GroupMembers
 from ._transport.group_peeks import Peeks
@@ -38,6 +39,7 @@ class AsyncGroupStepping:
         self._outputs = tuple(outputs)
         # Held by calls that change the members: they ask the server in between, and rely on which ones there are.
         self._changing = asyncio.Lock()
+        self._restarts = Restarts()
         self._use(model)
 
     def __len__(self) -> int:
@@ -245,8 +247,11 @@ class AsyncGroupStepping:
         self, x: Rows, outputs: Sequence[str] | None, timeout: float | None
     ) -> tuple[GroupReply, Sequence[str]]:
         names, raw, single = self._convert(x)
-        peeks = Peeks(self._client, self._sender, self._members, self.model, self._wanted(outputs))
-        return await peeks.peek(self._members.of(names), raw, single, self._seconds(timeout)), names
+        return await self._peeks(outputs).peek(self._members.of(names), raw, single, self._seconds(timeout)), names
+
+    def _peeks(self, outputs: Sequence[str] | None) -> Peeks:
+        wanted = self._wanted(outputs)
+        return Peeks(self._client, self._sender, self._members, self._restarts, self.model, wanted)
 
     async def _forecast(
         self,
@@ -258,9 +263,10 @@ class AsyncGroupStepping:
     ) -> tuple[GroupReply, Sequence[str]]:
         names, raw, _ = self._convert(inputs)
         steps = check_rollout(self.model, steps, len(raw) // len(names) // self.model.input.nbytes)
-        peeks = Peeks(self._client, self._sender, self._members, self.model, self._wanted(outputs))
         features = known_by_id(self.model, names, known, steps)
-        return await peeks.forecast(self._members.of(names), raw, steps, features, self._seconds(timeout)), names
+        return await self._peeks(outputs).forecast(
+            self._members.of(names), raw, steps, features, self._seconds(timeout)
+        ), names
 
     def _rows(self, what: str, reply: GroupReply, names: Sequence[str], x: Rows, failed: Failed) -> Any:
         """Returns what the caller of `what` gets for its x. Raises GroupError."""

@@ -39,8 +39,9 @@ class AsyncSession(AsyncStepping):
         """
         left = self._time_left(timeout)
         await self._drained_unless_lost(left)
-        position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=left())
-        return await self._restarted(position, left)
+        with self._restarts.one():
+            position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=left())
+            return await self._restarted(position, left)
 
     async def set_state(
         self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
@@ -55,8 +56,9 @@ class AsyncSession(AsyncStepping):
         left = self._time_left(timeout)
         await self._drained(left())
         request = set_state_request(self.id, self.model, self.position, step, state)
-        result = await self._client._call("SetState", request, self.id, left(), only_result)
-        return await self._restarted(position_of(result.position), left)
+        with self._restarts.one():
+            result = await self._client._call("SetState", request, self.id, left(), only_result)
+            return await self._restarted(position_of(result.position), left)
 
     async def carry_over(
         self,
@@ -83,7 +85,8 @@ class AsyncSession(AsyncStepping):
             item = carry_over_item(target, self.id, self.generation, policy, window)
             request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
             try:
-                result = await self._client._call("CarryOver", request, self.id, left(), only_result)
+                with self._restarts.one():
+                    result = await self._client._call("CarryOver", request, self.id, left(), only_result)
                 break
             except InvalidArgument as error:
                 # If the caller has chosen none, the version was replaced after it was read, and is no longer served.
@@ -111,7 +114,9 @@ class AsyncSession(AsyncStepping):
             item.position.CopyFrom(position_message(position or self.position))
             return pb.ForkRequest(model=self.model.name, items=[item])
 
-        result = await call_replaying(self._client, lambda: self._sender, "Fork", here, timeout, only_result)
+        result = await call_replaying(
+            self._client, lambda: self._sender, self._restarts, "Fork", here, timeout, only_result
+        )
         return AsyncSession(self._client, target, self.model, position_of(result.position), True, self._outputs)
 
     async def delete(self, *, timeout: float | None = None) -> bool:

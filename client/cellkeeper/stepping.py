@@ -11,6 +11,7 @@ from ._session.arguments import output_names, timeout_seconds
 from ._session.inputs import Inputs
 from ._session.named_inputs import NamedInputs, inputs_of
 from ._session.pipeline import Pipeline
+from ._session.restarts import Restarts
 from ._session.samples import are_at_hand
 from ._session.step_call import Answer, StepCall
 from ._transport.caller import Caller
@@ -43,6 +44,7 @@ class AsyncStepping:
         self.last_reply: StepReply | None = None
         self._client = client
         self._inputs = inputs_of(model)
+        self._restarts = Restarts()
         self._sender = client._new_sender(session, model, position)
         self._outputs = output_names(outputs)
 
@@ -235,7 +237,7 @@ class AsyncStepping:
             request.position.CopyFrom(position_message(self.position))
             return request
 
-        answer = await call_replaying(self._client, lambda: self._sender, "Step", here, timeout)
+        answer = await call_replaying(self._client, lambda: self._sender, self._restarts, "Step", here, timeout)
         return peek_reply_of(answer, request.outputs, single)
 
     # ------------------------------------------------------------------------------------------ inside

@@ -147,9 +147,9 @@ class GroupCall:
         self._count(1)
 
     def fail_all(self, error: CellkeeperError) -> None:
-        """Fails every item; call it only if nothing was sent."""
+        """Fails every item that has not failed yet; call it only if nothing was sent."""
         for item in range(len(self.members)):
-            self.errors[item] = error
+            self.errors.setdefault(item, error)
         self._count(self._left)
 
     def reply(self) -> GroupReply:

@@ -204,7 +204,7 @@ class GroupSender:
             self.give_up(call, lambda endpoint, sent: error)
         for hold in self._waiting:
             if isinstance(hold, GroupHold):
-                hold.grant()  # what its caller does next raises Closed
+                hold.grant()  # its caller finds the group closed
         self._waiting.clear()
         self.separate.close(error)
 
@@ -260,12 +260,15 @@ class GroupSender:
 
     async def _drained_alone(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
         """Waits for the steps of those that have left the columns. Returns, by row, why it need not wait longer."""
+        if self._closed is not None:  # while the caller waited
+            return {row: copy(self._closed) for row in members.rows.tolist()}
         alone = [(row, sender) for row in members.rows.tolist() if (sender := self.separate.of(row)) is not None]
         results = await asyncio.gather(*(sender.drained(timeout) for _, sender in alone), return_exceptions=True)
         errors: dict[int, CellkeeperError] = {}
-        for (row, _), result in zip(alone, results, strict=True):
+        for (row, sender), result in zip(alone, results, strict=True):
             if isinstance(result, CellkeeperError):
-                errors[row] = result
+                if self.separate.of(row) is sender:  # otherwise a reset has ended it meanwhile, and what it had to do
+                    errors[row] = result
             elif isinstance(result, BaseException):
                 raise result
         return errors

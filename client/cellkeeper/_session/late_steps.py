@@ -6,7 +6,7 @@ from collections import deque
 
 from ..errors import CellkeeperError
 from ..late_step import LateStep
-from ..types import StepReply
+from ..types import STATE_PREFIX, StepReply
 from .chunk import Chunk, ChunkState
 from .step_call import StepCall, with_late_step
 
@@ -42,7 +42,7 @@ class LateSteps:
 
     def put_back(self, steps: tuple[LateStep, ...]) -> None:
         """Takes back what `take_settled` returned and nobody has read."""
-        self._unread.extendleft(reversed(steps))
+        self._unread = deque((*steps, *self._unread), MOST_UNREAD)
 
     def abandoned(self, call: StepCall, chunk: Chunk, error: CellkeeperError) -> CellkeeperError:
         """Records that the caller stopped waiting for a chunk that was or may have been applied. Returns its error."""
@@ -68,7 +68,7 @@ class LateSteps:
             self.answered(call, reply)
         else:
             outputs = {
-                name: rows if name.startswith("state.") else rows[-steps:] for name, rows in reply.outputs.items()
+                name: rows if name.startswith(STATE_PREFIX) else rows[-steps:] for name, rows in reply.outputs.items()
             }
             self._add(LateStep(reply.position, steps, True, outputs))
 

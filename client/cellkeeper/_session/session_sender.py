@@ -183,11 +183,17 @@ class SessionSender:
             pass
 
     @asynccontextmanager
-    async def held(self, timeout: float) -> AsyncIterator[None]:
-        """Waits as `drained` does, and holds later steps back while the caller is inside."""
+    async def held(self, timeout: float, first: bool = False) -> AsyncIterator[None]:
+        """Waits as `drained` does, and holds later steps back while the caller is inside.
+
+        first: before all steps that wait, of which none is earlier than the call.
+        """
         self.check()
         hold = Hold(self.loop)
-        self._waiting.append(hold)
+        if first:
+            self._waiting.appendleft(hold)
+        else:
+            self._waiting.append(hold)
         self.go_on()  # a late step is sent again only while a caller waits
         try:
             if not hold.ready.done():
@@ -357,9 +363,14 @@ class SessionSender:
 
     def _take_waiting(self, first: int = 0) -> list[StepCall]:
         """Removes and returns the waiting calls from that place in the queue on; holds stay."""
-        taken = [call for call in islice(self._waiting, first, None) if isinstance(call, StepCall)]
-        for call in taken:
-            self._waiting.remove(call)
+        kept: deque[StepCall | Hold] = deque(islice(self._waiting, first))
+        taken = []
+        for waiting in islice(self._waiting, first, None):
+            if isinstance(waiting, StepCall):
+                taken.append(waiting)
+            else:
+                kept.append(waiting)
+        self._waiting = kept
         return taken
 
     def _fail_call(self, chunk: Chunk, error: CellkeeperError) -> bool:

@@ -39,6 +39,10 @@ class Tls:
             raise invalid("tls", "one of cert_file and key_file", "both or neither")
         ca, key, cert = [_bytes(file, "tls") for file in (self.ca_file, self.key_file, self.cert_file)]
         self._check_contents()
+        if ca == b"":
+            raise _unusable(
+                f"{os.fspath(self.ca_file)} has no certificate that can be read, expected PEM (it is empty)"
+            )
         made: grpc.ChannelCredentials = grpc.ssl_channel_credentials(ca, key, cert)
         return made
 
@@ -58,18 +62,19 @@ class Tls:
     def _check_contents(self) -> None:
         """Raises InvalidArgument for files that gRPC would report only as a handshake that fails.
 
-        It would even take an empty `ca_file` for none, and trust its own authorities.
+        It would even take an empty `ca_file` for none, and trust its own authorities. What can be read only once, such
+        as a pipe, is not looked at.
         """
         trial = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         trial.set_ciphers("ALL:@SECLEVEL=0")  # gRPC decides by itself which keys are too short
         try:
-            if self.ca_file:
+            if self.ca_file and Path(self.ca_file).is_file():
                 trial.load_verify_locations(self.ca_file)
         except OSError as error:
             why = f"{os.fspath(self.ca_file)} has no certificate that can be read, expected PEM ({error})"
             raise _unusable(why) from error
         try:
-            if self.cert_file:
+            if self.cert_file and Path(self.cert_file).is_file() and Path(self.key_file).is_file():
                 trial.load_cert_chain(self.cert_file, self.key_file, NO_PASSWORD)
         except OSError as error:
             pair = f"{os.fspath(self.cert_file)} and {os.fspath(self.key_file)}"

@@ -12,6 +12,7 @@ import numpy as np
 from .._session.group_call import GroupCall
 from .._session.group_history import Members
 from .._session.group_sender import GroupSender
+from .._session.restarts import Restarts
 from .._session.session_sender import SessionSender
 from ..errors import CellkeeperError
 from ..types import GroupReply, Model, StepReply
@@ -26,14 +27,21 @@ from .wire import peek_reply_of, position_message
 
 
 class Peeks:
-    """Makes peeks and forecasts. group: all members. outputs: those to request."""
+    """Makes peeks and forecasts. group: all members. restarts: theirs. outputs: those to request."""
 
     def __init__(
-        self, client: Caller, sender: GroupSender, group: GroupMembers, model: Model, outputs: tuple[str, ...]
+        self,
+        client: Caller,
+        sender: GroupSender,
+        group: GroupMembers,
+        restarts: Restarts,
+        model: Model,
+        outputs: tuple[str, ...],
     ) -> None:
         self._client = client
         self._sender = sender
         self._group = group
+        self._restarts = restarts
         self._model = model
         self._outputs = outputs
 
@@ -136,7 +144,7 @@ class Peeks:
                 requests[item].position.CopyFrom(position_message(history.position(row)))
                 return requests[item]
 
-            answer = await call_replaying(self._client, current, "Step", here, self._left(call))
+            answer = await call_replaying(self._client, current, self._restarts, "Step", here, self._left(call))
             return peek_reply_of(answer, self._outputs, single)
 
         replies, errors = await each(requests, one)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 from .._session.arguments import timeout_seconds
+from .._session.restarts import Restarts
 from .._session.retry import no_answer_from
 from .._session.session_sender import SessionSender
 from ..errors import HistoryError, StepGap
@@ -16,6 +18,7 @@ from .calls import itself
 async def call_replaying(
     client: Caller,
     current: Callable[[], SessionSender],
+    restarts: Restarts,
     method: str,
     request: Callable[[], Any],
     timeout: float | None,
@@ -26,19 +29,22 @@ async def call_replaying(
     Steps that are made meanwhile wait: they would change the session's position. A reset does not, and the call is made
     again if one overtook it: nobody else has changed the session.
 
-    current: returns the session's sender, of which each generation has its own. request: builds the message; called
-    before each attempt, once every step is answered. timeout: seconds for all attempts together; None: the client's.
-    Raises CellkeeperError.
+    current: returns the session's sender, of which each generation has its own. restarts: those of the session.
+    request: builds the message; called before each attempt, once every step is answered. timeout: seconds for all
+    attempts together; None: the client's. Raises CellkeeperError.
     """
     loop, seconds = current().loop, timeout_seconds(timeout, client.timeout)
     deadline = loop.time() + seconds
     overtaken: HistoryError | None = None
     sent = b""  # by the attempt that was overtaken
-    while True:
-        async with current().held(max(0.0, deadline - loop.time())):
+    first = False
+    async with AsyncExitStack() as holds:  # those of earlier attempts hold later steps back between two attempts
+        while True:
+            await holds.enter_async_context(current().held(max(0.0, deadline - loop.time()), first))
+            first = True
             sender, message, left = current(), request(), deadline - loop.time()
             if overtaken is not None and message.SerializeToString() == sent:
-                raise overtaken  # it names a position that the caller has chosen
+                raise overtaken  # it names a position that the caller has chosen, or nothing has come of the reset
             if left <= 0:
                 raise no_answer_from(sender.endpoint, seconds, seconds, overtaken, "earlier steps took the time for it")
             named = sender.history.position
@@ -50,7 +56,7 @@ async def call_replaying(
                     if error.position is None or error.position.step >= sender.history.position.step:
                         raise  # the position is ahead of anything that was sent
                     sender.rewind(error, error.position)
-                elif sender.history.tail == named:
-                    raise
-                else:
+                elif sender.history.tail != named or await restarts.over(deadline - loop.time()):
                     overtaken, sent = error, message.SerializeToString()
+                else:
+                    raise

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,25 @@ def served(server: ForkedServer, tls: Tls) -> bool:
             return bool(client.models())
     except CellkeeperError:
         return False
+
+
+def test_files_that_can_be_read_only_once(house: House) -> None:
+    """As a shell's <(command) gives them. An empty one is still no reason to trust gRPC's own authorities."""
+    names = house.tls("a client")
+    with ExitStack() as pipes:
+
+        def piped(data: bytes) -> str:
+            reader, writer = os.pipe()
+            pipes.callback(os.close, reader)
+            with open(writer, "wb") as pipe:
+                pipe.write(data)
+            return f"/dev/fd/{reader}"
+
+        given = [piped(Path(file).read_bytes()) for file in (names.ca_file, names.cert_file, names.key_file)]
+        with house.client(Tls(*given), house.token) as client:
+            assert client.models()
+        with pytest.raises(InvalidArgument, match="has no certificate that can be read"):
+            house.client(Tls(piped(b"")))
 
 
 def test_files_that_do_not_fit_together(tmp_path: Path) -> None:

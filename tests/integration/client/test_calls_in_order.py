@@ -102,6 +102,25 @@ async def test_of_members_that_leave(target: str, call: str) -> None:
         await client.delete_many(client.sessions())
 
 
+async def test_beside_a_reset(target: str) -> None:
+    """Whichever the server sees first, the session has no other writer. It may refuse a call before it answers the
+    reset."""
+    async with AsyncClient(target, timeout=10, backoff=QUICK) as client:
+        session, group = await client.session("s"), await client.group(IDS)
+        for number in range(30):
+            await session.step(ONE)
+            calls = [
+                session.reset(),
+                session.peek(OTHER),
+                session.forecast(OTHER, steps=2),
+                session.fork(f"f-{number}"),
+            ]
+            await asyncio.gather(*calls)
+            await group.step([ONE] * 3)
+            await asyncio.gather(group.reset(["a", "b"]), group.peek([OTHER] * 3), group.forecast([OTHER] * 3, steps=2))
+        await client.delete_many(client.sessions())
+
+
 def test_in_threads(target: str) -> None:
     with Client(target, timeout=10, backoff=QUICK) as client:
         session, group, left = client.session("threads"), client.group(IDS), threading.Event()

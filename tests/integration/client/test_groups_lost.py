@@ -43,6 +43,46 @@ async def counted(group: AsyncGroup, steps: int, first: int = 1) -> None:
         assert (await group.step(ONES)).tolist() == [[step, step]] * 8
 
 
+async def test_calls_that_wait_when_their_group_is_closed(server: CountingServer, group: AsyncGroup) -> None:
+    """They are not made any more, whichever of their members have steps in flight."""
+    server.gate.clear()
+    first = asyncio.ensure_future(group.step({"s0": [1, 1]}))
+    await until(lambda: server.frames == 1)
+    row = {"s1": [1, 1]}
+    calls: list[Any] = [group.step({"s0": [1, 1], **row}), group.peek(row), group.state(["s1"]), group.settle()]
+    waiting = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.sleep(0)
+    await group.close()
+    for call in (first, *waiting):
+        with pytest.raises(GroupError) as caught:
+            await call
+        assert set(map(str, caught.value.errors.values())) == {"the group was closed"}
+        assert ("s1" in caught.value.errors) == (call is not first)
+
+
+async def test_a_read_of_a_member_that_is_reset_before_the_wait_for_it(group: AsyncGroup) -> None:
+    group._sender.alone(0, "s0")  # as after a lost step
+    read = asyncio.ensure_future(group.state(["s0"]))
+    restarted = asyncio.ensure_future(group._members.restart({"s0": group.positions["s0"]}, None))
+    assert (await read)["h"].shape == (1, 1, 2)
+    assert await restarted == {}
+
+
+async def test_a_step_that_waits_for_others_when_a_member_is_deleted(server: CountingServer, group: AsyncGroup) -> None:
+    """That member's error stays, though the others run out of time."""
+    server.gate.clear()
+    first = asyncio.ensure_future(group.step({"s0": [1, 1]}))
+    await until(lambda: server.frames == 1)
+    deleted = asyncio.ensure_future(group.delete(["s1"]))
+    await asyncio.sleep(0)
+    waiting = asyncio.ensure_future(group.step_reply({"s0": [1, 1], "s1": [1, 1]}, timeout=0.5))
+    await deleted
+    errors = (await waiting).errors
+    assert [(name, type(error)) for name, error in errors.items()] == [("s0", DeadlineExceeded), ("s1", Closed)]
+    server.gate.set()
+    assert (await first)["s0"].tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("hook", ["lose_replies", "cut_frames"])
 async def test_a_lost_stream(server: CountingServer, client: AsyncClient, group: AsyncGroup, hook: str) -> None:
     await counted(group, 3)

@@ -104,6 +104,17 @@ async def test_another_writer_still_is_one(client: AsyncClient, server: Overtaki
         await overtaken(server, session.peek(PEEKED), lambda: other.step(X))
 
 
+async def test_steps_made_after_a_peek_wait_while_lost_steps_are_replayed_for_it(
+    client: AsyncClient, server: OvertakingServer
+) -> None:
+    session = await client.session("a")
+    for _ in range(3):
+        await session.step(X)
+    server.records["a"].cut(2)
+    peeked, stepped = await asyncio.gather(session.peek(PEEKED), session.step(X))
+    assert (peeked.tolist(), stepped.tolist()) == ([4, 10], [4, 4])
+
+
 async def test_earlier_steps_may_take_all_of_its_time(server: OvertakingServer) -> None:
     """Its own timeout is what is over: none of its arguments is at fault."""
     async with AsyncClient(f"127.0.0.1:{server.port}", backoff=QUICK) as client:

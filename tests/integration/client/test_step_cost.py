@@ -15,7 +15,11 @@ from typing import Any
 import cellkeeper
 import numpy as np
 import pytest
-from cellkeeper import AsyncClient, Client
+from cellkeeper import AsyncClient, Client, Closed
+from cellkeeper._session.step_call import StepCall
+
+from .conftest import until
+from .counting_server import CountingServer
 
 ONE = [1.0, 1.0]
 COUNT = 20
@@ -43,6 +47,30 @@ class Watch:
         """Returns (tasks, wake-ups) since its last call."""
         seen, self.tasks, self.wakes = (self.tasks, self.wakes), 0, 0
         return seen
+
+
+async def test_giving_up_a_step_looks_once_at_each_that_waits(
+    server: CountingServer, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those behind it end with it. Each was searched for from the beginning of the queue: with 20,000 waiting, that
+    kept the event loop for seconds."""
+    session, compared = await client.session("s"), 0
+    server.gate.clear()
+    steps = [asyncio.ensure_future(session.step(ONE)) for _ in range(600)]
+    await until(lambda: server.frames > 0)
+
+    def equal(one: object, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return one is other
+
+    monkeypatch.setattr(StepCall, "__eq__", equal)
+    steps[300].cancel()
+    for ended in await asyncio.gather(*steps[300:], return_exceptions=True):
+        assert isinstance(ended, Closed | asyncio.CancelledError)
+    assert compared < 2000
+    server.gate.set()
+    assert (await asyncio.gather(*steps[:300]))[-1].tolist() == [300, 300]
 
 
 async def test_an_asyncio_step_needs_no_task(real_target: str) -> None:

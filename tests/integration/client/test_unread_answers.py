@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from cellkeeper import AsyncClient, AsyncSession, Client, DeadlineExceeded, LateStep
+from cellkeeper import AsyncClient, AsyncSession, Client, DeadlineExceeded, LateStep, Position
 from cellkeeper._session.blocking_answer import BlockingAnswer
+from cellkeeper._session.late_steps import MOST_UNREAD, LateSteps
 
 from .conftest import QUICK, ServerThread, until
 from .counting_server import CountingServer
@@ -208,3 +209,14 @@ async def test_settling_goes_on_when_an_unsent_step_is_given_up(client: AsyncCli
     server.gate.set()
     await server.start(server.port)
     assert [(late.position.step, late.applied) for late in await settling] == [(1, True)]
+
+
+def test_the_latest_are_kept_of_more_than_can_be() -> None:
+    late = LateSteps(1)
+    steps = [LateStep(Position(bytes(16), number, bytes(8)), 1) for number in range(MOST_UNREAD + 1)]
+    late.settle(steps[0], True)
+    unread = late.take_settled()
+    for step in steps[1:]:
+        late.settle(step, True)
+    late.put_back(unread)
+    assert late.take_settled() == tuple(steps[1:])
