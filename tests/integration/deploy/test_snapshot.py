@@ -87,6 +87,6 @@ def test_a_snapshot_may_come_through_a_pipe(tmp_path: Path) -> None:
     compose, taken = tmp_path / "compose", tmp_path / "taken"
     compose.write_text(f'#!/bin/bash\n[[ $1 != exec && $1 != run ]] || echo "$1 $(cat)" >>{taken}\n')
     compose.chmod(0o755)
-    script = [ROOT / "scripts" / "restore-redis", "/dev/stdin", compose]
-    subprocess.run(script, input=b"REDIS0010", capture_output=True, check=False, timeout=60)
+    words = [str(ROOT / "scripts" / "restore-redis"), "/dev/stdin", str(compose)]
+    subprocess.run(words, input=b"REDIS0010", capture_output=True, check=False, timeout=60)
     assert taken.read_text().splitlines() == ["exec ", "run REDIS0010"]
