@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
 
-from .batch_axis.shapes import graphs_within
+from .onnx_checks import graphs_of_model, tensors_of_model
 
 FUSED = "MatmulTransposeFusion"
+HALF = onnx.TensorProto.FLOAT16
+KINDS = ("to", "dtype", "output_dtype")
+"""The attributes of operators that say of which type their result is."""
 
 
 def unusable_optimizers(model: bytes) -> Sequence[str]:
@@ -18,16 +22,16 @@ def unusable_optimizers(model: bytes) -> Sequence[str]:
     the CPU; the next optimizer reads past it (1.32.0, a segmentation fault).
     """
     try:
-        graph = onnx.load_from_string(model).graph
+        parsed = onnx.load_model_from_string(model)
     except Exception:  # noqa: BLE001 - onnxruntime says what is wrong with the model
         return []
-    return [FUSED] if any(_half(inner) for inner in graphs_within(graph)) else []
+    half = any(tensor.data_type == HALF for tensor in tensors_of_model(parsed))
+    return [FUSED] if half or any(map(_half, graphs_of_model(parsed))) else []
 
 
-def _half(graph: onnx.GraphProto) -> bool:
-    half = onnx.TensorProto.FLOAT16
-    return (
-        any(weights.data_type == half for weights in graph.initializer)
-        or any(value.type.tensor_type.elem_type == half for value in (*graph.input, *graph.value_info))
-        or any(attribute.i == half for node in graph.node if node.op_type == "Cast" for attribute in node.attribute)
+def _half(graph: Any) -> bool:
+    """graph: or a function, whose inputs are only names."""
+    values = [value for value in (*graph.input, *graph.value_info) if not isinstance(value, str)]
+    return any(value.type.tensor_type.elem_type == HALF for value in values) or any(
+        attribute.name in KINDS and attribute.i == HALF for node in graph.node for attribute in node.attribute
     )

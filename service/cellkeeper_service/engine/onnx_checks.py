@@ -104,7 +104,7 @@ def coupling_operators(model: bytes) -> list[str]:
     return sorted({node.op_type for node, _ in nodes if node.op_type in COUPLING})
 
 
-def _graphs(model: Any) -> Iterator[Any]:
+def graphs_of_model(model: Any) -> Iterator[Any]:
     """Yields the graph, the functions, and the graphs inside their nodes."""
     for graph in (model.graph, *model.functions):
         yield from graphs_within(graph)
@@ -112,12 +112,12 @@ def _graphs(model: Any) -> Iterator[Any]:
 
 def _nodes(model: Any) -> Iterator[tuple[Any, Any]]:
     """Returns every node with the graph that contains it."""
-    return ((node, graph) for graph in _graphs(model) for node in graph.node)
+    return ((node, graph) for graph in graphs_of_model(model) for node in graph.node)
 
 
 def tensors_of_model(model: Any) -> Iterator[Any]:
     """Yields every tensor whose values are in the model, wherever it is."""
-    for graph in _graphs(model):
+    for graph in graphs_of_model(model):
         yield from getattr(graph, "initializer", ())  # functions have none
         sparse = list(getattr(graph, "sparse_initializer", ()))
         for node in graph.node:

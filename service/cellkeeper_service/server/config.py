@@ -201,12 +201,12 @@ class Settings:
         """Returns the settings as words for another `cellkeeper-server serve`, whatever its environment says.
 
         The store is the exception: its URL may contain a password, and everybody on the machine can read a process's
-        arguments. It is passed in its variable. Empty settings are left out.
+        arguments. It is passed in its variable. What is empty by default and as given is left out.
         """
         words = []
         for item in setting_fields():
             value, flag = getattr(self, item.name), flag_of(item)
-            if item.name == "store" or value == "":
+            if item.name == "store" or value == item.default == "":
                 continue
             if isinstance(value, bool):
                 words.append(flag if value else f"--no-{flag[2:]}")

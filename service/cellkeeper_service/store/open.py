@@ -96,7 +96,7 @@ def _check_redis_url(url: str) -> None:
         raise StoreError(f"store: got a Redis URL without a host; expected {form}")
     read_address("host", host, DEFAULT_PORT, form)
     check_database(parts.path.removeprefix("/"), form)
-    check_options(parts)
+    check_options(parts, form)
 
 
 def _check_unix_url(url: str) -> None:
@@ -105,7 +105,7 @@ def _check_unix_url(url: str) -> None:
     parts = split_url(url, form)
     if not parts.path.strip("/") or parts.netloc.rpartition("@")[2]:
         raise StoreError(f"store: got a unix URL without an absolute path; expected {form}")
-    check_options(parts)
+    check_options(parts, form)
 
 
 def _meant(url: str) -> str:

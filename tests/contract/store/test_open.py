@@ -107,9 +107,36 @@ def test_an_option_that_redis_py_would_not_take_or_the_store_not_bear(form: str,
 
 
 @pytest.mark.parametrize("form", REDIS)
+@pytest.mark.parametrize("database", ["x", "-1"])
+def test_a_database_that_is_no_number(form: str, database: str) -> None:
+    with pytest.raises(StoreError, match=f"database '{database}', (which is not a number; )?expected"):
+        open_store(form.format(f"db={database}"))
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://host/1", "redis+cluster://host?db=1"])
+def test_a_cluster_has_one_database(url: str) -> None:
+    with pytest.raises(StoreError, match="database '1', expected none"):
+        open_store(url)
+
+
+@pytest.mark.parametrize("form", REDIS)
 def test_an_option_of_tls_without_tls(form: str) -> None:
     with pytest.raises(StoreError, match="with ssl_ca_certs, which needs TLS; expected rediss://"):
         open_store(form.format("ssl_ca_certs=ca.pem"))
+
+
+@pytest.mark.parametrize("form", REDIS)
+def test_redis_py_knows_each_option(form: str) -> None:
+    query = "db=0&username=u&password=p&client_name=c"
+    if not form.startswith("unix"):
+        query += "&socket_keepalive=yes"
+    with pytest.raises(StoreError, match=r"cannot be reached|reported"):
+        open_store(form.format(query).replace("//host", "//localhost:1")).check()
+
+
+def test_a_socket_file_is_kept_alive_by_nothing() -> None:
+    with pytest.raises(StoreError, match="with another option in its query than db, username, password, client_name "):
+        open_store("unix:///s?socket_keepalive=yes")
 
 
 @pytest.mark.parametrize("name", TLS_OPTIONS)

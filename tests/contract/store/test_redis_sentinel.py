@@ -263,6 +263,12 @@ def test_a_url_in_full() -> None:
     assert url.of_sentinel(url.sentinels[0]) == "rediss://:s%2Fs@a:26379?ssl_ca_certs=x.pem"
 
 
+def test_sentinels_have_no_database_and_do_not_get_the_servers_login() -> None:
+    url = SentinelUrl.read("redis+sentinel://a/mine?db=3&username=u&password=p&client_name=c")
+    assert url.of_sentinel(url.sentinels[0]) == "redis://a:26379?client_name=c"
+    assert url.of_server(url.sentinels[0]) == "redis://a:26379/0?db=3&username=u&password=p&client_name=c"
+
+
 def test_the_watch_begins_with_the_check(world: RedisSentinels, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server checks its store at the start, and may make no call that fails for weeks."""
     asked: list[Link] = []

@@ -80,3 +80,13 @@ def test_what_cannot_be_restored_stops_nothing(tmp_path: Path) -> None:
     snapshot.write_bytes(b"REDIS0010")
     assert "this Redis is one node of a cluster" in restored()
     assert asked.read_text().split() == ["exec"]
+
+
+def test_a_snapshot_may_come_through_a_pipe(tmp_path: Path) -> None:
+    """compose: a program in its place, which takes all that comes, as `exec` does, and notes it."""
+    compose, taken = tmp_path / "compose", tmp_path / "taken"
+    compose.write_text(f'#!/bin/bash\n[[ $1 != exec && $1 != run ]] || echo "$1 $(cat)" >>{taken}\n')
+    compose.chmod(0o755)
+    words = [str(ROOT / "scripts" / "restore-redis"), "/dev/stdin", str(compose)]
+    subprocess.run(words, input=b"REDIS0010", capture_output=True, check=False, timeout=60)
+    assert taken.read_text().splitlines() == ["exec ", "run REDIS0010"]

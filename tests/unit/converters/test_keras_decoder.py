@@ -63,6 +63,20 @@ def test_states_before_the_output_and_in_another_order(keras: Any, tmp_path: Pat
     np.testing.assert_allclose(served, stepped(keras, model, inputs, {"c": 0, "h": 2}), atol=1e-5)
 
 
+def test_inputs_without_names_and_a_layer_that_the_training_model_has_too(keras: Any, tmp_path: Path) -> None:
+    """As in Keras' own example of a translator, and not saved yet."""
+    from keras import Input, Model
+    from keras import layers as L
+
+    x, layer = Input((None, 2)), L.LSTM(8, return_sequences=True, return_state=True)
+    _, *encoded = L.LSTM(8, return_state=True)(Input((None, 3)))
+    layer(x, initial_state=encoded)
+    y, *after = layer(x, initial_state=(before := [Input((8,)), Input((8,))]))
+    imported = import_keras(filled(Model([x, *before], [L.Dense(3)(y), *after])), tmp_path / "m", **QUICK)
+    assert imported.parity.relative < 1e-5
+    assert [one.shape for one in imported.bundle.spec.states] == [(8,), (8,)]
+
+
 def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
     from keras import Input, Model
     from keras import layers as L

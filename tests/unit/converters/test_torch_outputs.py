@@ -120,8 +120,15 @@ class OneStep(LastStep):
         return self.head(y.view(x.shape[0], x.shape[1], 8)), h
 
 
+class StateAlone(LastStep):
+    def forward(self, x: Tensor, h: Tensor) -> Any:
+        return self.rnn(x, h)[1]
+
+
 def test_what_is_no_output_is_said(tmp_path: Path) -> None:
     example = {"example": torch.zeros(2, STEPS, 3), "states": torch.zeros(1, 2, 8)}
     refused(tmp_path, "returns Normal, expected tensors", import_torch, Distribution(2), tmp_path / "m", **example)
     words = "11 sequences of 5 time steps with the given states .*example without a time axis"
     refused(tmp_path, words, import_torch, OneStep(2), tmp_path / "m", **example)
+    words = "it returns 1 tensors, expected an output and 1 states"
+    refused(tmp_path, words, import_torch, StateAlone(2), tmp_path / "m", **example)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -98,6 +99,18 @@ def test_arguments_that_are_called_like_operators(tmp_path: Path) -> None:
             y, h = model(cat[None], mul[None], h)
             expected.append(y[0].numpy())
     np.testing.assert_allclose(offline(tmp_path / "m", {"cat": x[0], "mul": x[1]})["prediction"], expected, atol=1e-5)
+
+
+class Fed(Called):
+    def forward(self, x: Tensor, prediction: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(x, prediction, h)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_argument_that_is_called_like_an_output(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"example": (torch.zeros(1, 2), torch.zeros(1, 2)), "states": torch.zeros(1, 8)}
+    words = "Fed: prediction: the name of two inputs, states or outputs; rename that argument"
+    refused(tmp_path, words, import_torch, Fed(), tmp_path / "m", **options)
 
 
 def test_names_reach_into_branches() -> None:

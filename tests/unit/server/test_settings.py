@@ -1,10 +1,11 @@
-"""Settings are grouped in --help as in the code."""
+"""Settings are grouped in --help as in the code, and workers get what their parent has."""
 
 from __future__ import annotations
 
 import re
 
-from cellkeeper_service.server.config import flag_of, serve_parser, setting_fields
+import pytest
+from cellkeeper_service.server.config import Settings, flag_of, serve_parser, setting_fields
 from cellkeeper_service.server.setting import Group, setting_of
 
 
@@ -23,3 +24,10 @@ def test_the_code_lists_settings_group_by_group() -> None:
     groups = [setting_of(item).group for item in setting_fields()]
     assert list(dict.fromkeys(groups)) == list(Group)
     assert groups == sorted(groups, key=list(Group).index)
+
+
+@pytest.mark.parametrize("given", [[], ["--device="], ["--listen=", "--metrics-listen="], ["--http-listen="]])
+def test_a_worker_takes_and_refuses_what_one_server_would(given: list[str]) -> None:
+    """Most of what is empty is refused by the code that uses it, and not a default."""
+    settings = Settings.read([*given, "--workers=2", "--", "m"], {})
+    assert Settings.read(settings.words(), {}) == settings

@@ -27,7 +27,7 @@ def carried_states(keras: Any, model: Any, place: str) -> dict[str, int]:
             arguments = node.arguments
             initial = arguments.kwargs.get("initial_state", arguments.args[1:2])
             for given, after in zip(keras.tree.flatten(initial), node.outputs[1:], strict=False):
-                name = next((one.name for one in model.inputs if one is given), None)
+                name = next((input_name(one) for one in model.inputs if one is given), None)
                 if name is None:
                     continue
                 at = next((index for index, one in enumerate(model.outputs) if one is after), None)
@@ -54,11 +54,11 @@ def trace_decoder(
     `carried_states`. Raises ImportRefused."""
     import torch
 
-    shapes = {one.name: one.shape[1:] for one in model.inputs if one.name in states}
+    every = [input_name(one) for one in model.inputs]
+    shapes = {name: one.shape[1:] for name, one in zip(every, model.inputs, strict=True) if name in states}
     for name, shape in shapes.items():
         if None in shape:
             raise ImportRefused(f"{place}: input {name}", f"got shape [batch, {list(shape)}], expected fixed sizes")
-    every = [one.name for one in model.inputs]
     others = [name for name in every if name not in states]
 
     def call(_: Any, xs: Sequence[Tensor], flat: Sequence[Tensor]) -> list[Any]:
@@ -80,6 +80,11 @@ def trace_decoder(
         batch_axes=[0] * len(shapes),
         name=f"keras {keras.__version__} ({keras.backend.backend()}, traced)",
     )
+
+
+def input_name(given: Any) -> str:
+    """Returns the name of the Input layer, which its tensor does not have if it was made without one."""
+    return str(given._keras_history.operation.name)
 
 
 def _recurrent(keras: Any, model: Any) -> list[Any]:

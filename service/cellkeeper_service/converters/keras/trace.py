@@ -21,7 +21,7 @@ from ..refusal import QUANTIZED, ImportRefused
 from ..torch.export import BATCH, Traced, WatchedCall
 from ..torch.program import INPUT
 from ..torch.watch import trace_watched
-from .decoder import carried_states, trace_decoder
+from .decoder import carried_states, input_name, trace_decoder
 from .file import read_keras
 from .layers import NOT_STREAMED, SHAPING
 from .source import clone, computed_otherwise, custom_module, load_keras
@@ -199,9 +199,9 @@ def _examples(model: Any, place: str, states: Collection[str]) -> tuple[dict[str
 
     embeddings = [layer for layer in model._flatten_layers() if type(layer).__name__ == "Embedding"]
     found, vocabularies = {}, {}
-    sequences = [given for given in model.inputs if given.name not in states]
+    sequences = [given for given in model.inputs if input_name(given) not in states]
     for given in sequences:
-        name = INPUT if len(sequences) == 1 else given.name
+        name = INPUT if len(sequences) == 1 else input_name(given)
         # with one input, any Embedding means ids; with several, only those that an Embedding takes are ids
         of_ids = [layer for layer in embeddings if len(sequences) == 1 or layer.input is given]
         shape = given.shape

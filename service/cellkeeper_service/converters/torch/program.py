@@ -111,9 +111,15 @@ def program_graph(
         raise ImportRefused(place, "needs onnxscript, which is not installed; install cellkeeper[torch-export]")
     import torch
 
+    ours = [*inputs, *states, *outputs, *map(after, states)]
+    twice = next((name for name in ours if ours.count(name) > 1), None)
+    if twice is not None:
+        raise ImportRefused(
+            place, f"{twice}: the name of two inputs, states or outputs; rename that argument of forward"
+        )
     _without_aliases(program)
     program = _without_projections(program)
-    names = for_now([*inputs, *states, *outputs, *map(after, states)])
+    names = for_now(ours)
     ends = len(inputs) + len(states)
     try:
         with quiet():

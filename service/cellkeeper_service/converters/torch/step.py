@@ -109,6 +109,8 @@ class CarriedStep(nn.Module):
             inputs = tuple(value.unsqueeze(self._time_axis) for value in inputs)
         leaves = tree.tree_leaves(self._call(self.model, inputs, tensors[-self._states :]))
         outputs = leaves[: -self._states]
+        if not outputs:
+            raise ValueError(f"it returns {len(leaves)} tensors, expected an output and {self._states} states")
         if self._time_axis is not None and self._kept is not None:
             outputs = [of_one_step(outputs[index], steps, self._time_axis) for index, steps in self._kept.items()]
         return (self._around.after(outputs[0]), *outputs[1:], *leaves[-self._states :])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Lock
 from time import monotonic
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, parse_qs
 
 import redis
 
@@ -210,9 +210,10 @@ class Cluster:
 def _read_url(url: str) -> tuple[SplitResult, list[Address]]:
     """Returns a node's URL, whose host is still to be filled in, and the nodes that `url` names."""
     parts = split_url(url, FORM)
-    check_options(parts)
-    if parts.path not in ("", "/", "/0"):
-        raise StoreError(f"store: got database {parts.path[1:]!r}, expected none: a Redis Cluster has only 0")
+    check_options(parts, FORM)
+    for database in (parts.path.removeprefix("/"), *parse_qs(parts.query).get("db", ())):
+        if database not in ("", "0"):
+            raise StoreError(f"store: got database {database!r}, expected none: a Redis Cluster has only 0")
     hosts = parts.netloc.rpartition("@")[2].split(",")
     seeds = [read_address("node", host, DEFAULT_PORT, FORM) for host in hosts]
     return parts._replace(scheme=parts.scheme.partition("+")[0], path=""), seeds

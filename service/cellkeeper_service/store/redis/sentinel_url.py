@@ -6,7 +6,14 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode
 
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.redis.url import Address, check_database, check_options, read_address, split_url
+from cellkeeper_service.store.redis.url import (
+    OF_SERVERS,
+    Address,
+    check_database,
+    check_options,
+    read_address,
+    split_url,
+)
 
 FORM = "redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/SERVICE[/DB]"
 DEFAULT_PORT = 26379
@@ -17,7 +24,8 @@ class SentinelUrl(NamedTuple):
     """A parsed URL. sentinels: their addresses. service: their name for the primary and its replicas.
 
     USER:PASSWORD are those of the Redis servers. If the sentinels need a login of their own, the query has it as
-    sentinel_username and sentinel_password. The rest of the query goes to redis-py, for servers and sentinels alike.
+    sentinel_username and sentinel_password. The rest of the query goes to redis-py: OF_SERVERS for the servers alone,
+    the others for the sentinels, too.
     """
 
     sentinels: tuple[Address, ...]
@@ -29,7 +37,7 @@ class SentinelUrl(NamedTuple):
     def read(cls, url: str) -> SentinelUrl:
         """Parses a URL. Raises StoreError."""
         parts = split_url(url, FORM)
-        check_options(parts, (SENTINEL_USER, SENTINEL_PASSWORD))
+        check_options(parts, FORM, (SENTINEL_USER, SENTINEL_PASSWORD))
         service, _, database = parts.path.strip("/").partition("/")
         if not service:
             raise StoreError(f"store: got a Redis URL without the service name that the sentinels use; expected {FORM}")
@@ -40,7 +48,8 @@ class SentinelUrl(NamedTuple):
         own = f"{quote(user, safe='')}:{quote(password, safe='')}@" if password else ""
         scheme = parts.scheme.partition("+")[0]
         server = SplitResult(scheme, login + at, f"/{database or 0}", urlencode(query), "")
-        sentinel = SplitResult(scheme, own, "", urlencode(query), "")
+        common = {name: value for name, value in query.items() if name not in OF_SERVERS}
+        sentinel = SplitResult(scheme, own, "", urlencode(common), "")
         sentinels = tuple(read_address("sentinel", host, DEFAULT_PORT, FORM) for host in hosts.split(","))
         return cls(sentinels, service, server, sentinel)
 

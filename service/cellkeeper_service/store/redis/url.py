@@ -20,9 +20,10 @@ TLS_OPTIONS = (
     "ssl_check_hostname",
     "ssl_ciphers",
 )
-OPTIONS = "db", "username", "password", "client_name", "socket_keepalive"
-"""Both are what the query of a URL may set in redis-py. It has many more, of which some would undo what the store sets
-(retries, time-outs, how replies are read), and raises TypeError for one that it does not know."""
+OF_SERVERS = "db", "username", "password"
+OPTIONS = *OF_SERVERS, "client_name", "socket_keepalive"
+"""TLS_OPTIONS and these are what the query of a URL may set in redis-py. It has many more, of which some would undo
+what the store sets (retries, time-outs, how replies are read), and raises TypeError for one that it does not know."""
 
 
 class Address(NamedTuple):
@@ -50,12 +51,14 @@ def split_url(url: str, form: str) -> SplitResult:
     return parts
 
 
-def check_options(parts: SplitResult, further: Sequence[str] = ()) -> None:
-    """Raises StoreError for a query with other options than those that the URL may have. further: of this kind of URL.
+def check_options(parts: SplitResult, form: str, further: Sequence[str] = ()) -> None:
+    """Raises StoreError for a query with other options than those that the URL may have, or with a database that is not
+    a number. further: options of this kind of URL.
 
     An unknown one is not quoted: it may be what follows an & in a password.
     """
-    names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    names = [name for name, _ in query]
     with_tls = parts.scheme.startswith("rediss")
     for name in names:
         if name in TLS_OPTIONS and not with_tls:
@@ -63,12 +66,16 @@ def check_options(parts: SplitResult, further: Sequence[str] = ()) -> None:
                 f"store: got {parts.scheme}:// with {name}, which needs TLS; expected rediss://, rediss+cluster:// or "
                 "rediss+sentinel://"
             )
-    known = [*OPTIONS, *further, *(TLS_OPTIONS if with_tls else ())]
+    own = OPTIONS if parts.scheme != "unix" else [name for name in OPTIONS if name != "socket_keepalive"]
+    known = [*own, *further, *(TLS_OPTIONS if with_tls else ())]
     if not set(names) <= set(known):
         raise StoreError(
             f"store: got a Redis URL with another option in its query than {', '.join(known)} (time-outs are set by "
             "store_timeout_ms); in a user or password, write %26 instead of '&'"
         )
+    for name, value in query:
+        if name == "db":
+            check_database(value, form)
 
 
 def check_database(database: str, form: str) -> None:
