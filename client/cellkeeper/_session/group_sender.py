@@ -28,7 +28,6 @@ from .retry import EndpointStatus, no_answer_from
 from .separate_members import SeparateMembers
 from .session_sender import SessionSender
 from .step_call import StepCall
-from .time_limit import within
 
 _logger = logging.getLogger("cellkeeper")
 Tell = Callable[[SessionSender, Chunk, CellkeeperError], None]  # a method of the sender
@@ -161,12 +160,7 @@ class GroupSender:
         self._waiting.append(hold)
         self._start_waiting()
         try:
-            if not hold.ready.done():
-                try:
-                    await within(timeout, hold.ready)
-                except asyncio.TimeoutError:
-                    why = "earlier steps are still unanswered"
-                    raise no_answer_from(None, timeout, timeout, None, why) from None
+            await hold.wait(timeout, lambda: None)
             yield await self._drained_alone(members, max(0.0, deadline - self.loop.time()))
         finally:
             if hold in self._waiting:

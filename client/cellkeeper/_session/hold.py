@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from ..errors import CellkeeperError
 from .group_history import Members
+from .retry import EndpointStatus, no_answer_from
+from .time_limit import within
 
 
 class Hold:
@@ -18,6 +21,19 @@ class Hold:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.ready: asyncio.Future[None] = loop.create_future()
+
+    async def wait(self, timeout: float, endpoint: Callable[[], EndpointStatus | None]) -> None:
+        """Waits until every step before it is answered.
+
+        timeout: seconds. endpoint: returns who should answer them. Raises DeadlineExceeded, and the error of `fail`.
+        """
+        if self.ready.done():
+            return self.ready.result()
+        try:
+            await within(timeout, self.ready)
+        except asyncio.TimeoutError:
+            why = "earlier steps are still unanswered"
+            raise no_answer_from(endpoint(), timeout, timeout, None, why) from None
 
     def grant(self) -> None:
         """Tells the caller that every step before it is answered."""

@@ -24,7 +24,6 @@ from .late_steps import LateSteps
 from .retry import EndpointStatus, no_answer_from, worth_retrying
 from .retry_pause import RetryPause
 from .step_call import Answer, StepCall, error_of_later_steps, translated
-from .time_limit import within
 from .verdict import DELIVER, FINAL, LOST, Action, Verdict
 
 UNSETTLED = "it was not sent: the outcome of an earlier step is not known yet"
@@ -196,12 +195,7 @@ class SessionSender:
             self._waiting.append(hold)
         self.go_on()  # a late step is sent again only while a caller waits
         try:
-            if not hold.ready.done():
-                try:
-                    await within(timeout, hold.ready)
-                except asyncio.TimeoutError:
-                    why = "earlier steps are still unanswered"
-                    raise no_answer_from(self.endpoint, timeout, timeout, None, why) from None
+            await hold.wait(timeout, lambda: self.endpoint)
             yield
         finally:
             if hold in self._waiting:
