@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
-from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +20,7 @@ from .event_loop import check_loop
 from .frame_format import FrameFormat
 from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns
 from .group_history import GroupHistory, Members, Rows
+from .group_waiting import WaitingGroupCalls
 from .history import History
 from .hold import GroupHold
 from .retry import EndpointStatus, no_answer_from
@@ -31,7 +30,6 @@ from .step_call import StepCall
 
 _logger = logging.getLogger("cellkeeper")
 Tell = Callable[[SessionSender, Chunk, CellkeeperError], None]  # a method of the sender
-_LOOK_AHEAD = 64  # calls; further ones wait for some of these to start, so that a reply costs the same for any number
 _BUSY = "it was not sent: earlier steps of its members are still unanswered"
 
 
@@ -75,7 +73,7 @@ class GroupSender:
         self.separate = SeparateMembers(history, new_sender=new_sender, adopt=routes.adopt, deadlines=deadlines)
         self._routes = routes
         self._deadlines = deadlines
-        self._waiting: deque[GroupCall | GroupHold] = deque()  # each until its members are free; a hold until its end
+        self._waiting = WaitingGroupCalls()
         self._active: list[GroupCall] = []
         self._closed: CellkeeperError | None = None
 
@@ -185,8 +183,8 @@ class GroupSender:
     def remove(self, row: int, name: str, error: CellkeeperError) -> None:
         """Frees the row of a member that leaves the group. Its steps, and those that wait, end with `error`."""
         self.forget(row, name, error)
-        for call in self._waiting:
-            if isinstance(call, GroupCall) and (item := call.members.item_of(row)) is not None:
+        for call in self._waiting.steps:
+            if (item := call.members.item_of(row)) is not None:
                 call.fail(item, error)
         self.history.remove(row)
 
@@ -196,9 +194,7 @@ class GroupSender:
         self._deadlines.remove(self)
         for call in self._calls():
             self.give_up(call, lambda endpoint, sent: error)
-        for hold in self._waiting:
-            if isinstance(hold, GroupHold):
-                hold.grant()  # its caller finds the group closed
+        self._waiting.grant_holds()  # their callers find the group closed
         self._waiting.clear()
         self.separate.close(error)
 
@@ -250,7 +246,7 @@ class GroupSender:
 
     def _calls(self) -> list[GroupCall]:
         """Returns the calls that were started, and those that wait."""
-        return [*self._active, *(call for call in self._waiting if isinstance(call, GroupCall))]
+        return [*self._active, *self._waiting.steps]
 
     async def _drained_alone(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
         """Waits for the steps of those that have left the columns. Returns, by row, why it need not wait longer."""
@@ -276,27 +272,8 @@ class GroupSender:
         return items
 
     def _start_waiting(self) -> None:
-        """Starts the calls, and grants the holds, whose members no earlier one uses or waits for.
-
-        Holds do not wait for each other.
-        """
-        if not self._waiting:
-            return
-        taken = self.history.busy.copy()  # [rows]: by a call
-        held = np.zeros_like(taken)
-        for waiting in list(islice(self._waiting, _LOOK_AHEAD)):
-            rows = waiting.members.rows
-            free = not taken[rows].any()
-            if isinstance(waiting, GroupHold):
-                held[rows] = True
-                if free:
-                    waiting.grant()
-            elif free and not held[rows].any():
-                self._waiting.remove(waiting)
-                self._start(waiting)
-                taken[rows] = self.history.busy[rows]
-            else:
-                taken[rows] = True
+        if self._waiting:
+            self._waiting.start(self.history.busy, self._start)
 
     def _start(self, call: GroupCall) -> None:
         self._forget_done()  # drops calls that ended through senders alone

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from copy import copy
-from itertools import islice
 from math import frexp
 from typing import Any
 
@@ -25,6 +23,7 @@ from .retry import EndpointStatus, no_answer_from, worth_retrying
 from .retry_pause import RetryPause
 from .step_call import Answer, StepCall, error_of_later_steps, translated
 from .verdict import DELIVER, FINAL, LOST, Action, Verdict
+from .waiting import WaitingCalls
 
 UNSETTLED = "it was not sent: the outcome of an earlier step is not known yet"
 _FAIL = Action.FAIL
@@ -75,7 +74,7 @@ class SessionSender:
         self._dispatch = dispatch
         self._counters = counters
         self._pause = RetryPause(loop, backoff)
-        self._waiting: deque[StepCall | Hold] = deque()  # in their order: beyond the window, or after a hold
+        self._waiting = WaitingCalls()
         self.late_steps = LateSteps(step_bytes)
         self._closed: CellkeeperError | None = None
 
@@ -113,7 +112,7 @@ class SessionSender:
     def expire(self, now: float) -> float:
         """Ends the calls whose deadline has passed. Returns the next deadline, infinity if no call waits."""
         calls = [chunk.call for chunk in self.history.unanswered if chunk.call is not None]
-        calls += (call for call in self._waiting if isinstance(call, StepCall))
+        calls += self._waiting.steps
         for call in calls:
             if call.deadline <= now and not call.answer.done():
                 held_back = call.chunk is None and self.history.late > 0
@@ -134,7 +133,7 @@ class SessionSender:
                 self._fail_call(chunk, error)
         elif call in self._waiting:
             others = error_of_later_steps(error)
-            for other in reversed(self._take_waiting(self._waiting.index(call) + 1)):
+            for other in reversed(self._waiting.take_steps(self._waiting.index(call) + 1)):
                 other.fail(others)
             self._waiting.remove(call)
         elif call.answer.done():
@@ -163,7 +162,7 @@ class SessionSender:
         self._closed = Closed(f"session {self.session!r} was closed")
         self.deadlines.remove(self)
         self._pause.cancel()
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self._waiting = self._waiting, WaitingCalls()
         for call in waiting:
             if superseded and isinstance(call, Hold):
                 call.grant()
@@ -323,10 +322,7 @@ class SessionSender:
     def go_on(self) -> None:
         """Appends the waiting calls that fit into the window, and joins the endpoint's queue if needed."""
         history = self.history
-        while self._waiting:
-            call = self._waiting[0]
-            if isinstance(call, Hold) or not history.room(len(call.inputs) // self._step_bytes):
-                break
+        while (call := self._waiting.next_step) is not None and history.room(len(call.inputs) // self._step_bytes):
             call.chunk = history.append(call.inputs, call)
             self._waiting.popleft()
         may_send = not self.queued and not self._pause.active and self._closed is None
@@ -334,10 +330,7 @@ class SessionSender:
         if sends and (not history.late or self._is_awaited()):
             self._dispatch(self)
         if self._waiting and history.idle:
-            for waiting in self._waiting:
-                if not isinstance(waiting, Hold):
-                    break
-                waiting.grant()
+            self._waiting.grant_holds()
 
     def _fail_calls(self, verdict: Verdict, error: CellkeeperError) -> None:
         """Fails the calls of these chunks: the first with the error, the others with one that says they build on it."""
@@ -347,25 +340,12 @@ class SessionSender:
         dropped = all(chunk.state is ChunkState.DROPPED for chunk in verdict.failed)
         if dropped and not told and isinstance(error, InvalidArgument):
             return  # late steps were rejected as invalid; the waiting calls do not build on them
-        for call in self._take_waiting():
+        for call in self._waiting.take_steps():
             call.fail(error_of_later_steps(error) if told else error)
             told = True
         if self.history.late and not dropped:  # those before a dropped chunk are still settled
-            holds, self._waiting = self._waiting, deque()
-            for hold in holds:
-                hold.fail(error)
-
-    def _take_waiting(self, first: int = 0) -> list[StepCall]:
-        """Removes and returns the waiting calls from that place in the queue on; holds stay."""
-        kept: deque[StepCall | Hold] = deque(islice(self._waiting, first))
-        taken = []
-        for waiting in islice(self._waiting, first, None):
-            if isinstance(waiting, StepCall):
-                taken.append(waiting)
-            else:
-                kept.append(waiting)
-        self._waiting = kept
-        return taken
+            self._waiting.fail_holds(error)
+            self._waiting.clear()
 
     def _fail_call(self, chunk: Chunk, error: CellkeeperError) -> bool:
         """Ends the chunk's call with `error`. Returns False if no caller waits for it."""
