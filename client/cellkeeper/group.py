@@ -137,10 +137,12 @@ class AsyncGroup(AsyncGroupStepping):
         async with self._members.held(members, timeout) as errors:
             pass  # a later step may come before the state is read, which is then that after the step
 
+        before = dict(self._members.positions(members))
+
         async def read(name: str) -> dict[str, Array]:
             request = pb.GetStateRequest(model=self.model.name, session=name)
             answer = await self._client._call("GetState", request, name, timeout)
-            return state_of(answer)
+            return state_of(answer, self.model, before[name].generation)
 
         states, failed = await each([name for name in members.names if name not in errors], read)
         _raise_failed("state", {**errors, **failed}, members.names)

@@ -141,7 +141,7 @@ class AsyncSession(AsyncStepping):
         await self._drained(left())
         request = pb.GetStateRequest(model=self.model.name, session=self.id)
         answer = await self._client._call("GetState", request, self.id, left())
-        return state_of(answer)
+        return state_of(answer, self.model, self.generation)
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.

@@ -238,7 +238,7 @@ class AsyncStepping:
             return request
 
         answer = await call_replaying(self._client, lambda: self._sender, self._restarts, "Step", here, timeout)
-        return peek_reply_of(answer, request.outputs, single)
+        return peek_reply_of(answer, self.model, request.outputs, single)
 
     # ------------------------------------------------------------------------------------------ inside
 
