@@ -198,6 +198,8 @@ class AsyncSession(AsyncStepping):
         self._sender.check()
         if model is not self.model:
             self.model, self._inputs = model, inputs_of(model)
-        self._sender.close(Closed(ANOTHER_GENERATION), superseded=True)
+        ended = self._sender
+        ended.close(Closed(ANOTHER_GENERATION), superseded=True)
         self._sender = self._client._new_sender(self.id, model, position)
+        self._sender.late_steps.put_back(ended.late_steps.take_settled())
         return self.position

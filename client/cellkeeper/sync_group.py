@@ -214,9 +214,9 @@ class Group:
     def remove(self, sessions: Iterable[str], *, timeout: float | None = None) -> None:
         """Removes members from the group once their steps are answered; the sessions stay at the server.
 
-        Late steps that could not be settled are forgotten too. sessions: ids of members. timeout: seconds to wait;
-        None: the client's. Raises InvalidArgument for an id that is not a member's, and DeadlineExceeded, after which
-        all are still members.
+        The outcome of late steps that cannot be settled will never be known. sessions: ids of members. timeout: seconds
+        to wait; None: the client's. Raises InvalidArgument for an id that is not a member's, and DeadlineExceeded,
+        after which all are still members.
         """
         self._thread.run(self._core.remove(several_ids(sessions), timeout=timeout))
 

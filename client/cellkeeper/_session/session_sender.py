@@ -138,7 +138,7 @@ class SessionSender:
             self._waiting.remove(call)
         elif call.answer.done():
             reply, call.reply = call.reply, None
-            if reply is not None and reply.position.generation == self.history.position.generation:
+            if reply is not None:
                 self.late_steps.unread(call, reply, unread_steps)  # it was answered after its caller had gone
             return
         call.fail(error)
