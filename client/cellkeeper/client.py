@@ -169,9 +169,9 @@ class Client:
 
         Each is created, or continued after its last step. sessions: their ids, each once, in the order of the rows of
         `Group.step`. model, ttl, outputs: as in `session`, for all of them. expect: by id, a position whose history the
-        session must have. timeout: seconds for each call, including retries; None: the client's. Raises InvalidArgument
-        for invalid ids, and GroupError if some sessions cannot be opened: its `errors` says which and why, and its
-        `group` has the others.
+        session must have. timeout: seconds, including retries; None: the client's. Raises InvalidArgument for invalid
+        ids, and GroupError if some sessions cannot be opened: its `errors` says which and why, and its `group` has the
+        others.
         """
         ids = several_ids(sessions)  # in the caller's thread: the iterable may use this client
         opening = self._core.group(ids, model=model, ttl=ttl, expect=expect, outputs=outputs, timeout=timeout)

@@ -201,9 +201,9 @@ class Group:
         """Opens sessions with a few OpenMany calls and appends them to the members.
 
         sessions: their ids, none of them a member. expect: by id, a position whose history the session must have.
-        timeout: seconds for each call, including retries; None: the client's. Returns, by id, whether opening created
-        the session. Raises InvalidArgument for ids that are not strings of 1 to 256 bytes, occur twice or are already
-        members, and GroupError if some could not be opened, with the reason for each; the others are members then.
+        timeout: seconds, including retries; None: the client's. Returns, by id, whether opening created the session.
+        Raises InvalidArgument for ids that are not strings of 1 to 256 bytes, occur twice or are already members, and
+        GroupError if some could not be opened, with the reason for each; the others are members then.
         """
         try:
             return self._thread.run(self._core.add(several_ids(sessions), expect=expect, timeout=timeout))
@@ -223,26 +223,26 @@ class Group:
     def reset(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Position]:
         """Starts a new generation at step 0 for these members.
 
-        sessions: ids of members; None: all. timeout: seconds for each call, including retries; None: the client's.
-        Returns their positions by id. Raises GroupError if some failed, with the reason for each (GenerationChanged:
-        the server already has another generation; remove and add the member); the others were reset.
+        sessions: ids of members; None: all. timeout: seconds, including retries; None: the client's. Returns their
+        positions by id. Raises GroupError if some failed, with the reason for each (GenerationChanged: the server
+        already has another generation; remove and add the member); the others were reset.
         """
         return self._thread.run(self._core.reset(_ids(sessions), timeout=timeout))
 
     def delete(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, bool]:
         """Deletes these members at the server and removes them from the group.
 
-        sessions: ids of members; None: all. timeout: seconds for each call, including retries; None: the client's.
-        Returns, by id, False if the session was already gone. Raises GroupError if some failed, with the reason for
-        each; these remain members.
+        sessions: ids of members; None: all. timeout: seconds, including retries; None: the client's. Returns, by id,
+        False if the session was already gone. Raises GroupError if some failed, with the reason for each; these remain
+        members.
         """
         return self._thread.run(self._core.delete(_ids(sessions), timeout=timeout))
 
     def state(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Array]:
         """Returns the committed states of these members: named tensors [n, ...], one row per member, in their dtype.
 
-        It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds for
-        each call, including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
+        It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds,
+        including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
         """
         return self._thread.run(self._core.state(_ids(sessions), timeout=timeout))
 
