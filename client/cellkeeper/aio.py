@@ -25,6 +25,7 @@ from ._session.arguments import (
 from ._session.arguments import position as checked_position
 from ._session.event_loop import check_loop
 from ._session.group_sender import GroupSender
+from ._session.not_copied import NotCopied
 from ._session.session_sender import SessionSender
 from ._session.time_limit import TimeLeft
 from ._transport.calls import itself
@@ -48,7 +49,7 @@ __all__ = ["AsyncClient", "AsyncGroup", "AsyncSession"]
 DEFAULT_TARGET = "localhost:50051"
 
 
-class AsyncClient(AsyncAdministration):
+class AsyncClient(NotCopied, AsyncAdministration):
     """Talks to one or several Cellkeeper endpoints. Belongs to the event loop in which it is first used.
 
     target: "host:port", or several: each session prefers one of them, and uses the next one while that fails. timeout:

@@ -11,6 +11,7 @@ import grpc
 from numpy.typing import ArrayLike
 
 from ._session.arguments import several_ids
+from ._session.not_copied import NotCopied
 from ._transport.bulk_delete import listed
 from ._transport.carry_over import WindowOf
 from ._transport.credentials import Tls, TokenSource
@@ -27,7 +28,7 @@ T = TypeVar("T")
 __all__ = ["Client", "Group", "Session"]
 
 
-class Client:
+class Client(NotCopied):
     """Talks to one or several Cellkeeper endpoints. Safe to use from several threads.
 
     target: "host:port", or several: each session prefers one of them, and uses the next one while that fails. timeout:

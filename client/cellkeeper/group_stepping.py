@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from ._session.arguments import invalid, output_names, timeout_seconds
 from ._session.group_inputs import named_rows
 from ._session.named_inputs import group_inputs_of, known_by_id
+from ._session.not_copied import NotCopied
 from ._session.restarts import Restarts
 from ._session.time_limit import TimeLeft
 from ._session.turns import Turns
@@ -29,7 +30,7 @@ Failed = Literal["raise", "nan"]
 Rows = ArrayLike | Sequence[Sample] | Mapping[str, Sample]  # or a DataFrame or Series
 
 
-class AsyncGroupStepping:
+class AsyncGroupStepping(NotCopied):
     """The part of `AsyncGroup` that steps, peeks and forecasts."""
 
     model: Model

@@ -9,6 +9,7 @@ from typing import Any, overload
 from numpy.typing import ArrayLike
 
 from ._session.arguments import several_ids
+from ._session.not_copied import NotCopied
 from ._transport.loop_thread import LoopThread
 from .errors import Closed, ForkedProcess, GroupError
 from .group import AsyncGroup
@@ -18,7 +19,7 @@ from .position import Position
 from .types import Array, GroupReply, Model, Sample
 
 
-class Group:
+class Group(NotCopied):
     """Sessions of one model, stepped together, each continued after its last step. Made by `Client.group`.
 
     Safe to use from several threads. A member that fails does not hold up the others, and its error is its own.
