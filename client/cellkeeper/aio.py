@@ -25,6 +25,7 @@ from ._session.arguments import (
 from ._session.arguments import position as checked_position
 from ._session.event_loop import check_loop
 from ._session.group_sender import GroupSender
+from ._session.not_copied import NotCopied
 from ._session.session_sender import SessionSender
 from ._session.time_limit import TimeLeft
 from ._transport.calls import itself
@@ -48,7 +49,7 @@ __all__ = ["AsyncClient", "AsyncGroup", "AsyncSession"]
 DEFAULT_TARGET = "localhost:50051"
 
 
-class AsyncClient(AsyncAdministration):
+class AsyncClient(NotCopied, AsyncAdministration):
     """Talks to one or several Cellkeeper endpoints. Belongs to the event loop in which it is first used.
 
     target: "host:port", or several: each session prefers one of them, and uses the next one while that fails. timeout:
@@ -220,14 +221,15 @@ class AsyncClient(AsyncAdministration):
 
         Each is created, or continued after its last step. sessions: their ids, each once, in the order of the rows of
         `AsyncGroup.step`. model, ttl, outputs: as in `session`, for all of them. expect: by id, a position whose
-        history the session must have. timeout: seconds for each call, including retries; None: the client's. Raises
-        InvalidArgument for invalid ids, and GroupError if some sessions cannot be opened: its `errors` says which and
-        why, and its `group` has the others.
+        history the session must have. timeout: seconds, including retries; None: the client's. Raises InvalidArgument
+        for invalid ids, and GroupError if some sessions cannot be opened: its `errors` says which and why, and its
+        `group` has the others.
         """
         outputs = self.outputs if outputs is None else output_names(outputs)
-        group = AsyncGroup(self, await self.model(id_text(model, "model"), timeout=timeout), ttl, outputs)
+        left = TimeLeft(timeout_seconds(timeout, self.timeout))
+        group = AsyncGroup(self, await self.model(id_text(model, "model"), timeout=left()), ttl, outputs)
         self._limit_frames(group.model.max_frame_items)
-        await group.add(sessions, expect=expect, timeout=timeout)
+        await group.add(sessions, expect=expect, timeout=left())
         return group
 
     # ------------------------------------------------------------------------------------------ inside

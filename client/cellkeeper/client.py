@@ -11,6 +11,7 @@ import grpc
 from numpy.typing import ArrayLike
 
 from ._session.arguments import several_ids
+from ._session.not_copied import NotCopied
 from ._transport.bulk_delete import listed
 from ._transport.carry_over import WindowOf
 from ._transport.credentials import Tls, TokenSource
@@ -27,7 +28,7 @@ T = TypeVar("T")
 __all__ = ["Client", "Group", "Session"]
 
 
-class Client:
+class Client(NotCopied):
     """Talks to one or several Cellkeeper endpoints. Safe to use from several threads.
 
     target: "host:port", or several: each session prefers one of them, and uses the next one while that fails. timeout:
@@ -169,9 +170,9 @@ class Client:
 
         Each is created, or continued after its last step. sessions: their ids, each once, in the order of the rows of
         `Group.step`. model, ttl, outputs: as in `session`, for all of them. expect: by id, a position whose history the
-        session must have. timeout: seconds for each call, including retries; None: the client's. Raises InvalidArgument
-        for invalid ids, and GroupError if some sessions cannot be opened: its `errors` says which and why, and its
-        `group` has the others.
+        session must have. timeout: seconds, including retries; None: the client's. Raises InvalidArgument for invalid
+        ids, and GroupError if some sessions cannot be opened: its `errors` says which and why, and its `group` has the
+        others.
         """
         ids = several_ids(sessions)  # in the caller's thread: the iterable may use this client
         opening = self._core.group(ids, model=model, ttl=ttl, expect=expect, outputs=outputs, timeout=timeout)

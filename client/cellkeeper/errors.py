@@ -25,7 +25,7 @@
       + CommitConflict         another client wrote to the session meanwhile; retried until the deadline
       + Unavailable            no server answers, or its store does not; retried until the deadline
       + DeadlineExceeded       the deadline passed; the cause is the last error before it
-      + ServerError            the server failed in a way that it does not explain to clients
+      + ServerError            the server failed in a way that it does not explain, or its reply breaks the contract
       + GroupError             some members of a group failed; says which, and why
       + Closed                 the client or the session was closed
       + ForkedProcess          this process was forked from one that uses a client, and cannot use one itself
@@ -185,7 +185,10 @@ class DeadlineExceeded(CellkeeperError):
 
 
 class ServerError(CellkeeperError):
-    """The server failed and does not tell clients why; its log does."""
+    """The server failed and does not tell clients why (its log does), or its reply breaks the contract.
+
+    A reply without an output that was requested is such a one. field: "outputs" or "state" then.
+    """
 
 
 class GroupError(CellkeeperError):

@@ -36,7 +36,7 @@ class AsyncGroup(AsyncGroupStepping):
         the last call of `settle`, oldest first. Raises GroupError for members whose late steps are not settled, with
         the reason for each; if that is DeadlineExceeded, call it again.
         """
-        async with self._members.held(self._members.all, timeout) as errors:
+        async with self._members.held(self._members.all, self._time_left(timeout)) as errors:
             pass
         _raise_failed("settle", errors, self.ids)  # before taking what was settled, so that the next call returns it
         return self._sender.separate.take_settled()
@@ -53,31 +53,33 @@ class AsyncGroup(AsyncGroupStepping):
         """Opens sessions with a few OpenMany calls and appends them to the members.
 
         sessions: their ids, none of them a member. expect: by id, a position whose history the session must have.
-        timeout: seconds for each call, including retries; None: the client's. Returns, by id, whether opening created
-        the session. Raises InvalidArgument for ids that are not strings of 1 to 256 bytes, occur twice or are already
-        members, and GroupError if some could not be opened, with the reason for each; the others are members then.
+        timeout: seconds, including retries; None: the client's. Returns, by id, whether opening created the session.
+        Raises InvalidArgument for ids that are not strings of 1 to 256 bytes, occur twice or are already members, and
+        GroupError if some could not be opened, with the reason for each; the others are members then.
         """
-        async with self._changing:
+        left = self._time_left(timeout)
+        async with self._changes.one(left()):
             self._sender.check()
-            opened, errors = await self._members.open(sessions, positions(expect, "expect"), timeout)
+            opened, errors = await self._members.open(sessions, positions(expect, "expect"), left)
             if opened and not len(self):
                 name, first = next(iter(opened.items()))
                 if first.fingerprint != self.model.fingerprint:
-                    self._use(await self._client._served(name, self.model.name, first.fingerprint, timeout))
-            created = await self._members.take_in(opened, errors, timeout)
+                    self._use(await self._client._served(name, self.model.name, first.fingerprint, left()))
+            created = await self._members.take_in(opened, errors, left)
             _raise_failed("open", errors, list(created), group=self)
             return created
 
     async def remove(self, sessions: Iterable[str], *, timeout: float | None = None) -> None:
         """Removes members from the group once their steps are answered; the sessions stay at the server.
 
-        Late steps that could not be settled are forgotten too. sessions: ids of members. timeout: seconds to wait;
-        None: the client's. Raises InvalidArgument for an id that is not a member's, and DeadlineExceeded, after which
-        all are still members.
+        The outcome of late steps that cannot be settled will never be known. sessions: ids of members. timeout: seconds
+        to wait; None: the client's. Raises InvalidArgument for an id that is not a member's, and DeadlineExceeded,
+        after which all are still members.
         """
-        async with self._changing:
+        left = self._time_left(timeout)
+        async with self._changes.one(left()):
             members = self._members.named(sessions)
-            async with self._members.held(members, timeout):
+            async with self._members.held(members, left):
                 self._members.remove(members)
 
     async def reset(
@@ -85,42 +87,44 @@ class AsyncGroup(AsyncGroupStepping):
     ) -> dict[str, Position]:
         """Starts a new generation at step 0 for these members.
 
-        sessions: ids of members; None: all. timeout: seconds for each call, including retries; None: the client's.
-        Returns their positions by id. Raises GroupError if some failed, with the reason for each (GenerationChanged:
-        the server already has another generation; remove and add the member); the others were reset.
+        sessions: ids of members; None: all. timeout: seconds, including retries; None: the client's. Returns their
+        positions by id. Raises GroupError if some failed, with the reason for each (GenerationChanged: the server
+        already has another generation; remove and add the member); the others were reset.
         """
-        async with self._changing:
+        left = self._time_left(timeout)
+        async with self._changes.one(left()):
             members = self._members.named(sessions)
-            async with self._members.held(members, timeout):
+            async with self._members.held(members, left):
                 items = {
                     name: pb.ResetRequest.Item(session=name, generation=position.generation, request_id=request_id())
                     for name, position in self._members.positions(members)
                 }
                 with self._restarts.one():
                     results, errors = await self._members.call(
-                        "Reset", lambda some: pb.ResetRequest(model=self.model.name, items=some), items, timeout
+                        "Reset", lambda some: pb.ResetRequest(model=self.model.name, items=some), items, left
                     )
                     restarted = {name: position_of(result.position) for name, result in results.items()}
-                    errors.update(await self._members.restart(restarted, timeout))
+                    errors.update(await self._members.restart(restarted, left))
             _raise_failed("reset", errors, members.names)
             return {name: restarted[name] for name in members.names}
 
     async def delete(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, bool]:
         """Deletes these members at the server and removes them from the group.
 
-        sessions: ids of members; None: all. timeout: seconds for each call, including retries; None: the client's.
-        Returns, by id, False if the session was already gone. Raises GroupError if some failed, with the reason for
-        each; these remain members.
+        sessions: ids of members; None: all. timeout: seconds, including retries; None: the client's. Returns, by id,
+        False if the session was already gone. Raises GroupError if some failed, with the reason for each; these remain
+        members.
         """
-        async with self._changing:
+        left = self._time_left(timeout)
+        async with self._changes.one(left()):
             members = self._members.named(sessions)
-            async with self._members.held(members, timeout):
+            async with self._members.held(members, left):
                 items = {
                     name: pb.DeleteRequest.Item(session=name, generation=position.generation)
                     for name, position in self._members.positions(members)
                 }
                 results, errors = await self._members.call(
-                    "Delete", lambda some: pb.DeleteRequest(model=self.model.name, items=some), items, timeout
+                    "Delete", lambda some: pb.DeleteRequest(model=self.model.name, items=some), items, left
                 )
                 deleted = {name: bool(results[name].deleted) for name in members.names if name in results}
                 self._members.remove(self._members.of(list(deleted)))
@@ -130,17 +134,19 @@ class AsyncGroup(AsyncGroupStepping):
     async def state(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Array]:
         """Returns the committed states of these members: named tensors [n, ...], one row per member, in their dtype.
 
-        It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds for
-        each call, including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
+        It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds,
+        including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
         """
-        members = self._members.named(sessions)
-        async with self._members.held(members, timeout) as errors:
+        members, left = self._members.named(sessions), self._time_left(timeout)
+        async with self._members.held(members, left) as errors:
             pass  # a later step may come before the state is read, which is then that after the step
+
+        before = dict(self._members.positions(members))
 
         async def read(name: str) -> dict[str, Array]:
             request = pb.GetStateRequest(model=self.model.name, session=name)
-            answer = await self._client._call("GetState", request, name, timeout)
-            return state_of(answer)
+            answer = await self._client._call("GetState", request, name, left())
+            return state_of(answer, self.model, before[name].generation)
 
         states, failed = await each([name for name in members.names if name not in errors], read)
         _raise_failed("state", {**errors, **failed}, members.names)

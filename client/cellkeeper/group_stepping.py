@@ -13,7 +13,10 @@ from numpy.typing import ArrayLike
 from ._session.arguments import invalid, output_names, timeout_seconds
 from ._session.group_inputs import named_rows
 from ._session.named_inputs import group_inputs_of, known_by_id
+from ._session.not_copied import NotCopied
 from ._session.restarts import Restarts
+from ._session.time_limit import TimeLeft
+from ._session.turns import Turns
 from ._transport.caller import Caller
 from ._transport.group_members import GroupMembers
 from ._transport.group_peeks import Peeks
@@ -27,7 +30,7 @@ Failed = Literal["raise", "nan"]
 Rows = ArrayLike | Sequence[Sample] | Mapping[str, Sample]  # or a DataFrame or Series
 
 
-class AsyncGroupStepping:
+class AsyncGroupStepping(NotCopied):
     """The part of `AsyncGroup` that steps, peeks and forecasts."""
 
     model: Model
@@ -37,8 +40,8 @@ class AsyncGroupStepping:
         self._client = client
         self._ttl = ttl
         self._outputs = tuple(outputs)
-        # Held by calls that change the members: they ask the server in between, and rely on which ones there are.
-        self._changing = asyncio.Lock()
+        # Calls that change the members ask the server in between, and rely on which ones there are.
+        self._changes = Turns("changes the members")
         self._restarts = Restarts()
         self._use(model)
 
@@ -286,6 +289,9 @@ class AsyncGroupStepping:
 
     def _seconds(self, timeout: float | None) -> float:
         return timeout_seconds(timeout, self._client.timeout)
+
+    def _time_left(self, timeout: float | None) -> TimeLeft:
+        return TimeLeft(self._seconds(timeout))
 
 
 def check_failed(failed: object) -> None:

@@ -141,7 +141,7 @@ class AsyncSession(AsyncStepping):
         await self._drained(left())
         request = pb.GetStateRequest(model=self.model.name, session=self.id)
         answer = await self._client._call("GetState", request, self.id, left())
-        return state_of(answer)
+        return state_of(answer, self.model, self.generation)
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.
@@ -198,6 +198,8 @@ class AsyncSession(AsyncStepping):
         self._sender.check()
         if model is not self.model:
             self.model, self._inputs = model, inputs_of(model)
-        self._sender.close(Closed(ANOTHER_GENERATION), superseded=True)
+        ended = self._sender
+        ended.close(Closed(ANOTHER_GENERATION), superseded=True)
         self._sender = self._client._new_sender(self.id, model, position)
+        self._sender.late_steps.put_back(ended.late_steps.take_settled())
         return self.position

@@ -10,6 +10,7 @@ from ._session.answer_stream import AnswerStream
 from ._session.arguments import output_names, timeout_seconds
 from ._session.inputs import Inputs
 from ._session.named_inputs import NamedInputs, inputs_of
+from ._session.not_copied import NotCopied
 from ._session.pipeline import Pipeline
 from ._session.restarts import Restarts
 from ._session.samples import are_at_hand
@@ -26,7 +27,7 @@ from .types import Array, Model, Sample, StepReply
 ANOTHER_GENERATION = "the session started another generation"
 
 
-class AsyncStepping:
+class AsyncStepping(NotCopied):
     """How AsyncSession handles samples: steps, which count once, and peeks and forecasts, which keep nothing."""
 
     def __init__(
@@ -238,7 +239,7 @@ class AsyncStepping:
             return request
 
         answer = await call_replaying(self._client, lambda: self._sender, self._restarts, "Step", here, timeout)
-        return peek_reply_of(answer, request.outputs, single)
+        return peek_reply_of(answer, self.model, request.outputs, single)
 
     # ------------------------------------------------------------------------------------------ inside
 

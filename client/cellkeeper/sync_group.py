@@ -9,6 +9,7 @@ from typing import Any, overload
 from numpy.typing import ArrayLike
 
 from ._session.arguments import several_ids
+from ._session.not_copied import NotCopied
 from ._transport.loop_thread import LoopThread
 from .errors import Closed, ForkedProcess, GroupError
 from .group import AsyncGroup
@@ -18,7 +19,7 @@ from .position import Position
 from .types import Array, GroupReply, Model, Sample
 
 
-class Group:
+class Group(NotCopied):
     """Sessions of one model, stepped together, each continued after its last step. Made by `Client.group`.
 
     Safe to use from several threads. A member that fails does not hold up the others, and its error is its own.
@@ -201,9 +202,9 @@ class Group:
         """Opens sessions with a few OpenMany calls and appends them to the members.
 
         sessions: their ids, none of them a member. expect: by id, a position whose history the session must have.
-        timeout: seconds for each call, including retries; None: the client's. Returns, by id, whether opening created
-        the session. Raises InvalidArgument for ids that are not strings of 1 to 256 bytes, occur twice or are already
-        members, and GroupError if some could not be opened, with the reason for each; the others are members then.
+        timeout: seconds, including retries; None: the client's. Returns, by id, whether opening created the session.
+        Raises InvalidArgument for ids that are not strings of 1 to 256 bytes, occur twice or are already members, and
+        GroupError if some could not be opened, with the reason for each; the others are members then.
         """
         try:
             return self._thread.run(self._core.add(several_ids(sessions), expect=expect, timeout=timeout))
@@ -214,35 +215,35 @@ class Group:
     def remove(self, sessions: Iterable[str], *, timeout: float | None = None) -> None:
         """Removes members from the group once their steps are answered; the sessions stay at the server.
 
-        Late steps that could not be settled are forgotten too. sessions: ids of members. timeout: seconds to wait;
-        None: the client's. Raises InvalidArgument for an id that is not a member's, and DeadlineExceeded, after which
-        all are still members.
+        The outcome of late steps that cannot be settled will never be known. sessions: ids of members. timeout: seconds
+        to wait; None: the client's. Raises InvalidArgument for an id that is not a member's, and DeadlineExceeded,
+        after which all are still members.
         """
         self._thread.run(self._core.remove(several_ids(sessions), timeout=timeout))
 
     def reset(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Position]:
         """Starts a new generation at step 0 for these members.
 
-        sessions: ids of members; None: all. timeout: seconds for each call, including retries; None: the client's.
-        Returns their positions by id. Raises GroupError if some failed, with the reason for each (GenerationChanged:
-        the server already has another generation; remove and add the member); the others were reset.
+        sessions: ids of members; None: all. timeout: seconds, including retries; None: the client's. Returns their
+        positions by id. Raises GroupError if some failed, with the reason for each (GenerationChanged: the server
+        already has another generation; remove and add the member); the others were reset.
         """
         return self._thread.run(self._core.reset(_ids(sessions), timeout=timeout))
 
     def delete(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, bool]:
         """Deletes these members at the server and removes them from the group.
 
-        sessions: ids of members; None: all. timeout: seconds for each call, including retries; None: the client's.
-        Returns, by id, False if the session was already gone. Raises GroupError if some failed, with the reason for
-        each; these remain members.
+        sessions: ids of members; None: all. timeout: seconds, including retries; None: the client's. Returns, by id,
+        False if the session was already gone. Raises GroupError if some failed, with the reason for each; these remain
+        members.
         """
         return self._thread.run(self._core.delete(_ids(sessions), timeout=timeout))
 
     def state(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Array]:
         """Returns the committed states of these members: named tensors [n, ...], one row per member, in their dtype.
 
-        It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds for
-        each call, including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
+        It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds,
+        including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
         """
         return self._thread.run(self._core.state(_ids(sessions), timeout=timeout))
 

@@ -9,6 +9,7 @@ from itertools import islice
 from numpy.typing import ArrayLike
 
 from ._session.blocking_answer import BlockingAnswer
+from ._session.not_copied import NotCopied
 from ._session.step_call import StepCall
 from ._transport.loop_thread import LoopThread
 from .errors import Closed, ForkedProcess
@@ -18,7 +19,7 @@ from .session import AsyncSession
 from .types import Array, Model, Sample, SessionInfo, StepReply
 
 
-class Session:
+class Session(NotCopied):
     """A session, continued after its last step. Made by `Client.session`.
 
     Safe to use from several threads: their steps are applied in the order in which they arrive.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ..types import STATE_PREFIX
 
 CREATED, REPLAYED = 1, 2  # flags of an item in a reply
 
@@ -18,7 +21,7 @@ class InputLayout(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The model, the wire's number for its input's dtype, the shape of one time step.
+    """The model, the wire's number for its input's dtype, the shape of one time step, the names of the states.
 
     If there are several inputs, also the layout of each, and the structured dtype of a time step.
     """
@@ -26,15 +29,28 @@ class Layout(NamedTuple):
     model: str
     dtype: Any
     shape: tuple[int, ...]
+    states: tuple[str, ...] = ()
     inputs: tuple[InputLayout, ...] = ()
     packed: np.dtype[Any] | None = None
 
 
 class FrameFormat:
-    """A layout and the requested outputs. A client has one object for each pair; they are compared by identity."""
+    """A layout and the requested outputs. A client has one object for each pair; they are compared by identity.
 
-    __slots__ = ("layout", "outputs")
+    expected: the names of the outputs that a reply has, in the order of the request.
+    """
+
+    __slots__ = ("expected", "layout", "outputs")
 
     def __init__(self, layout: Layout, outputs: tuple[str, ...]) -> None:
         self.layout = layout
         self.outputs = outputs
+        self.expected = expected_outputs(outputs, layout.states)
+
+
+def expected_outputs(outputs: Sequence[str], states: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of what a reply has if these outputs are requested; "state" stands for all state tensors."""
+    names: list[str] = []
+    for output in outputs:
+        names += [f"{STATE_PREFIX}{state}" for state in states] if output == "state" else [output]
+    return tuple(dict.fromkeys(names))

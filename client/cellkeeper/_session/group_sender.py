@@ -15,8 +15,7 @@ from ..errors import CellkeeperError, Closed, Unavailable
 from ..late_step import LateStep
 from ..types import GroupReply, StepReply
 from .chunk import Chunk
-from .deadlines import NEVER, Deadlines
-from .event_loop import check_loop
+from .deadlines import Deadlines
 from .frame_format import FrameFormat
 from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns
 from .group_history import GroupHistory, Members, Rows
@@ -24,6 +23,7 @@ from .group_waiting import WaitingGroupCalls
 from .history import History
 from .hold import GroupHold
 from .retry import EndpointStatus, no_answer_from
+from .sender import Sender
 from .separate_members import SeparateMembers
 from .session_sender import SessionSender
 from .step_call import StepCall
@@ -49,7 +49,7 @@ class Routes(Protocol):
         """Drops what it knows of a session, which may come back."""
 
 
-class GroupSender:
+class GroupSender(Sender):
     """Sends a group's steps. Use it from one event loop only.
 
     frame_format: returns the format of frames with these outputs. separate: the members that have left the columns.
@@ -66,16 +66,14 @@ class GroupSender:
         deadlines: Deadlines,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        super().__init__(loop)
         self.history = history
         self.frame_format = frame_format
-        self.loop = loop
-        self.next_deadline = NEVER
         self.separate = SeparateMembers(history, new_sender=new_sender, adopt=routes.adopt, deadlines=deadlines)
         self._routes = routes
         self._deadlines = deadlines
         self._waiting = WaitingGroupCalls()
         self._active: list[GroupCall] = []
-        self._closed: CellkeeperError | None = None
 
     # ------------------------------------------------------------------------------------------ callers
 
@@ -100,16 +98,6 @@ class GroupSender:
         self._waiting.append(call)
         self._start_waiting()
         return call
-
-    def check(self) -> None:
-        """Raises WrongEventLoop, or the error it was closed with."""
-        if self._closed is not None:
-            raise copy(self._closed)
-        check_loop(self.loop)
-
-    @property
-    def closed(self) -> bool:
-        return self._closed is not None
 
     def expire(self, now: float) -> float:
         """Ends the calls whose deadline has passed. Returns the next deadline, infinity if no call waits."""
@@ -197,10 +185,6 @@ class GroupSender:
         self._waiting.grant_holds()  # their callers find the group closed
         self._waiting.clear()
         self.separate.close(error)
-
-    def disown(self, error: CellkeeperError) -> None:
-        """Makes every later use raise `error`. Leaves its event loop alone, which is closed or another process's."""
-        self._closed = error
 
     # ------------------------------------------------------------------------------------------ frames
 

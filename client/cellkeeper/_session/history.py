@@ -30,6 +30,9 @@ from .verdict import COUNTED, DELIVER, FINAL, IGNORE, NOT_APPLIED, RESEND, RETRI
 
 _QUEUED, _IN_FLIGHT, _DONE, _DROPPED = ChunkState.QUEUED, ChunkState.IN_FLIGHT, ChunkState.DONE, ChunkState.DROPPED
 
+# The record may include the chunk all the same; its position says so.
+_WITHOUT_OUTPUTS = frozenset({"STEP_COMPACTED", "INTERNAL_ERROR"})
+
 
 class History:
     """The history of one session in one generation; see the module.
@@ -149,7 +152,7 @@ class History:
             return self._again(chunk)
         if reason == "STEP_GAP":
             return self._gap(chunk, position)
-        if reason == "STEP_COMPACTED" and (chunk.held or position == chunk.end):
+        if (reason == "STEP_COMPACTED" and chunk.held) or (reason in _WITHOUT_OUTPUTS and position == chunk.end):
             return self._done(chunk)
         if reason == "ACK_BEHIND" and chunk.acked_sent < chunk.start.step:
             return self._again(chunk)  # the resend acknowledges the replies that have arrived by then

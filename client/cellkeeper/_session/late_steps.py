@@ -35,10 +35,10 @@ class LateSteps:
         """Returns those settled since the last call, oldest first; only the latest MOST_UNREAD."""
         if not self._unread:
             return ()
-        # Not in the order of the callers: a stream gives up its newest step first.
-        taken = tuple(sorted(self._unread, key=_place))
+        generations = list(dict.fromkeys(step.position.generation for step in self._unread))
+        by_step = sorted(self._unread, key=_place)  # the callers stop waiting in any order
         self._unread.clear()
-        return taken
+        return tuple(sorted(by_step, key=lambda step: generations.index(step.position.generation)))
 
     def put_back(self, steps: tuple[LateStep, ...]) -> None:
         """Takes back what `take_settled` returned and nobody has read."""

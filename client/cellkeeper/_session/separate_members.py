@@ -53,10 +53,14 @@ class SeparateMembers:
         return sender
 
     def remove(self, row: int, error: CellkeeperError) -> None:
-        """Drops a member that restarts or leaves the group. What it has in flight ends with `error`."""
+        """Drops a member that restarts or leaves the group. What it has in flight ends with `error`.
+
+        Its late steps are kept until they are taken.
+        """
         sender = self._senders.pop(row, None)
         if sender is not None:
             sender.close(error, superseded=True)
+            self.note_settled(sender.session, sender.late_steps.take_settled())
 
     def rejoin(self) -> None:
         """Returns the members with nothing left to do to the columns."""

@@ -13,14 +13,15 @@ from ..errors import CellkeeperError, Closed, InvalidArgument, QuotaExceeded, er
 from ..position import Position
 from ..types import Backoff, Counters, StepReply
 from .chunk import Chunk, ChunkState
-from .deadlines import NEVER, Deadlines
-from .event_loop import check_loop
+from .deadlines import Deadlines
 from .frame_format import FrameFormat
 from .history import History
 from .hold import Hold
 from .late_steps import LateSteps
+from .not_serving import NotServing
 from .retry import EndpointStatus, no_answer_from, worth_retrying
 from .retry_pause import RetryPause
+from .sender import Sender
 from .step_call import Answer, StepCall, error_of_later_steps, translated
 from .verdict import DELIVER, FINAL, LOST, Action, Verdict
 from .waiting import WaitingCalls
@@ -28,7 +29,6 @@ from .waiting import WaitingCalls
 UNSETTLED = "it was not sent: the outcome of an earlier step is not known yet"
 _FAIL = Action.FAIL
 _LEAST_SECONDS = 0.001
-_NOT_SERVED_SECONDS = 2.0
 
 
 # Chunks with the same key share a frame. The key is the format and the binary exponent of the seconds left.
@@ -39,7 +39,7 @@ Dispatch = Callable[["SessionSender"], None]
 """Puts a sender with something to send into the queue of an endpoint."""
 
 
-class SessionSender:
+class SessionSender(Sender):
     """Sends the steps of one session; see the module. Use it from one event loop only.
 
     frame_format: returns the format of frames with these outputs. step_bytes: bytes of one time step's input.
@@ -58,15 +58,14 @@ class SessionSender:
         backoff: Backoff,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        super().__init__(loop)
         self.session = session
         self.history = history
-        self.loop = loop
         self.deadlines = deadlines
-        self.next_deadline = NEVER
         self.queued = False  # in an endpoint's queue
         self.endpoint: EndpointStatus | None = None  # where its chunks are in flight
         self.ranked: list[Any] = []  # endpoints in order of preference; empty until the first look-up
-        self._not_served: dict[object, float] = {}  # by endpoint: until when it counts as not serving this version
+        self.not_serving = NotServing(loop)
         self._format_of = frame_format
         self._replays = frame_format(())  # their outputs are not needed
         self._frame_format = self._replays  # that of the latest call
@@ -76,15 +75,8 @@ class SessionSender:
         self._pause = RetryPause(loop, backoff)
         self._waiting = WaitingCalls()
         self.late_steps = LateSteps(step_bytes)
-        self._closed: CellkeeperError | None = None
 
     # ------------------------------------------------------------------------------------------ callers
-
-    def check(self) -> None:
-        """Raises WrongEventLoop, or the error it was closed with."""
-        if self._closed is not None:
-            raise copy(self._closed)
-        check_loop(self.loop)
 
     def submit(self, inputs: bytes, single: bool, outputs: tuple[str, ...], timeout: float, answer: Answer) -> StepCall:
         """Appends a chunk, or queues it until the window has room; `answer` receives its reply or error.
@@ -138,21 +130,16 @@ class SessionSender:
             self._waiting.remove(call)
         elif call.answer.done():
             reply, call.reply = call.reply, None
-            if reply is not None and reply.position.generation == self.history.position.generation:
+            if reply is not None:
                 self.late_steps.unread(call, reply, unread_steps)  # it was answered after its caller had gone
             return
         call.fail(error)
         self.go_on()
 
     @property
-    def closed(self) -> bool:
-        return self._closed is not None
-
-    @property
     def is_at_rest(self) -> bool:
         """True if it has nothing to do and no endpoint to avoid."""
-        busy = self._waiting or self._pause.active or not self.history.idle
-        return not busy and not any(map(self.is_not_served_at, self._not_served))
+        return not (self._waiting or self._pause.active or not self.history.idle or self.not_serving)
 
     def close(self, error: CellkeeperError, superseded: bool = False) -> None:
         """Ends every call with `error`; every later use raises Closed.
@@ -170,10 +157,6 @@ class SessionSender:
                 call.fail(error)
         for chunk in self.history.end():
             self.late_steps.ended(chunk, error)
-
-    def disown(self, error: CellkeeperError) -> None:
-        """Makes every later use raise `error`. Leaves its event loop alone, which is closed or another process's."""
-        self._closed = error
 
     async def drained(self, timeout: float) -> None:
         """Waits until every earlier step is answered. Raises DeadlineExceeded, or why a late one cannot be settled."""
@@ -272,8 +255,11 @@ class SessionSender:
 
     def _ended(self, chunk: Chunk, error: CellkeeperError, reason: str) -> None:
         reason = reason or (LOST if worth_retrying(error) else "")
-        if reason == "MODEL_CHANGED" and self._another_may_serve():
-            reason = LOST
+        if reason == "MODEL_CHANGED":
+            if self.endpoint is not None:
+                self.not_serving.add(self.endpoint)
+            if len(self.not_serving) < len(self.ranked):  # another may serve it
+                reason = LOST
         if isinstance(error, QuotaExceeded) and worth_retrying(error):
             reason = "QUEUE_FULL"
         call: StepCall | None = chunk.call
@@ -291,11 +277,6 @@ class SessionSender:
             self.late_steps.applied_without_reply(chunk, error)
         self.go_on()
 
-    def is_not_served_at(self, endpoint: object) -> bool:
-        """Returns True if the endpoint answered MODEL_CHANGED within the last two seconds."""
-        until = self._not_served.get(endpoint)
-        return until is not None and until > self.loop.time()
-
     # ------------------------------------------------------------------------------------------ inside
 
     def _out_of_time(self, call: StepCall, now: float, why: str) -> CellkeeperError:
@@ -307,17 +288,6 @@ class SessionSender:
     def _is_awaited(self) -> bool:
         """Returns True if a call waits; late steps alone are not sent again."""
         return bool(self._waiting or self.history.awaited)
-
-    def _another_may_serve(self) -> bool:
-        """Returns False once every endpoint has answered MODEL_CHANGED.
-
-        While servers are replaced or reloaded one after another, some serve a version that others do not.
-        """
-        now = self.loop.time()
-        self._not_served = {endpoint: until for endpoint, until in self._not_served.items() if until > now}
-        if self.endpoint is not None:
-            self._not_served[self.endpoint] = now + _NOT_SERVED_SECONDS
-        return len(self._not_served) < len(self.ranked)
 
     def go_on(self) -> None:
         """Appends the waiting calls that fit into the window, and joins the endpoint's queue if needed."""

@@ -29,12 +29,20 @@ async def within(seconds: float, wanted: Awaitable[T]) -> T:
     Unlike asyncio.wait_for of Python 3.10 and 3.11, it never loses a cancellation of the task that waits, even if that
     comes in the same turn of the event loop as the result.
     """
+    return (await ended(wanted, seconds)).result()
+
+
+async def ended(wanted: Awaitable[T], seconds: float | None = None) -> asyncio.Future[T]:
+    """Waits for `wanted` as `within` does, and returns it as a future that is done, maybe because it was cancelled.
+
+    A CancelledError that this raises is for the task that waits.
+    """
     waited = asyncio.ensure_future(wanted)
     try:
         await asyncio.wait([waited], timeout=seconds)
         if not waited.done():
             raise asyncio.TimeoutError
-        return waited.result()
+        return waited
     finally:
         if not waited.done():
             waited.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -12,6 +12,7 @@ from .._session.retry import out_of_time, worth_retrying
 from ..errors import CellkeeperError, DeadlineExceeded, InvalidArgument, ModelChanged, Unavailable
 from ..types import Counters
 from .closing import Closing
+from .credentials import Metadata
 from .endpoints import Endpoints
 from .settings import ClientSettings
 from .wire import error_of, from_grpc, unreadable
@@ -57,8 +58,7 @@ class Calls:
                 seconds = min(left, self._attempt_timeout)
                 stub, began_attempt = endpoint.channel.stub, loop.time()
                 try:
-                    with self._closing.ends():
-                        answer = await getattr(stub, method)(request, timeout=seconds, metadata=sent)
+                    answer = await self._closing.answer(_attempt(getattr(stub, method), request, seconds, sent))
                     self._reached = True
                     endpoint.channel.heard()
                     return read(answer)
@@ -105,6 +105,10 @@ class Calls:
         error = Unavailable(f"no server was reached in {spent:.2g} s: {last.message} ({advice})", reason="LOST")
         error.__cause__ = last
         return error
+
+
+async def _attempt(call: Callable[..., Awaitable[Any]], request: Any, timeout: float, metadata: Metadata) -> Any:
+    return await call(request, timeout=timeout, metadata=metadata)
 
 
 def _another_may_know(error: CellkeeperError) -> bool:

@@ -76,7 +76,7 @@ class Endpoints:
         ranked: list[Endpoint] = sender.ranked or self.ranked(sender.session)
         sender.ranked = ranked
         good = [endpoint for endpoint in ranked if not self._unhealthy(endpoint)]
-        return next((endpoint for endpoint in good if not sender.is_not_served_at(endpoint)), (good or ranked)[0])
+        return next((endpoint for endpoint in good if endpoint not in sender.not_serving), (good or ranked)[0])
 
     async def close(self) -> None:
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints.values()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Iterator
+from copy import copy
 from math import prod
 from typing import Any
 
@@ -18,14 +19,16 @@ from .._session.step_call import StepCall
 from ..errors import CellkeeperError
 from ..position import LAYOUT, POSITION_BYTES, Position
 from ..types import Array, StepReply
+from .inflight_frames import InflightFrame
 from .input_fields import frame_fields
-from .wire import as_requested, dtype_of, unreadable
+from .wire import as_requested, dtype_of, missing_output, unreadable
 
 _logger = logging.getLogger("cellkeeper")
 
 INDEX = np.dtype("<u4")
 MAX_FRAME_BYTES = 1 << 20  # of inputs and positions, roughly
 ITEM_BYTES = 48  # of an item in a message, besides its inputs
+_UNEVEN = "the server sent columns of different lengths"
 
 
 def most_items(limit: int, input_bytes: int) -> int:
@@ -79,6 +82,9 @@ class Frame:
         )
 
     def deliver(self, reply: Any) -> None:
+        if (missing := missing_output(reply.outputs, self.frame_format.expected)) is not None:
+            refuse_answered(self, reply, missing)
+            return
         for sender, chunk, answer in replies(self, reply):
             sender.replied(chunk, answer)
 
@@ -138,17 +144,36 @@ class Column:
         return np.array(self.values[first]) if self.scalar else self.values[first].copy()
 
 
+def refuse_answered(sent: InflightFrame, reply: Any, error: CellkeeperError) -> None:
+    """Fails the items that a reply frame answers, since it lacks an output. Each error has the item's position.
+
+    The position says that the server applied the item. Raises ServerError if the columns do not match.
+    """
+    for item, position in zip(*_answered(reply), strict=True):
+        own = copy(error)
+        own.position = Position(*position)
+        sent.refuse(item, own)
+
+
+def _answered(reply: Any) -> tuple[list[int], list[tuple[bytes, int, bytes]]]:
+    """Returns the items that a reply frame answers, and the positions after them."""
+    items = np.frombuffer(reply.items, INDEX).tolist()
+    positions = list(LAYOUT.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []
+    if len(positions) != len(items):
+        raise unreadable(_UNEVEN)
+    return items, positions
+
+
 def replies(sent: Frame, reply: Any) -> Iterator[tuple[SessionSender, Chunk, StepReply]]:
     """Yields the items of a reply frame that succeeded. Raises ServerError if its columns do not match."""
-    indices = np.frombuffer(reply.items, INDEX).tolist()
-    positions = list(LAYOUT.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []
+    indices, positions = _answered(reply)
     counts = list(reply.steps) or [1] * len(indices)
-    if len(positions) != len(indices) or len(counts) != len(indices):
-        raise unreadable("the server sent columns of different lengths")
+    if len(counts) != len(indices):
+        raise unreadable(_UNEVEN)
     senders, chunks = sent.senders, sent.chunks
     if indices and max(indices) >= len(chunks):
         raise unreadable(f"the server answered item {max(indices)} of a frame of {len(chunks)}")
-    messages = as_requested(reply.outputs, sent.frame_format.outputs)
+    messages = as_requested(reply.outputs, sent.frame_format.expected)
     columns = [Column(message, len(indices), sum(counts)) for message in messages]
     rows = [] if reply.steps else [(column.name, column.rows()) for column in columns]
     flags = reply.flags if reply.flags.strip(b"\0") else b""

@@ -15,9 +15,9 @@ from .._session.retry import EndpointStatus
 from ..errors import CellkeeperError
 from ..position import POSITION_BYTES
 from ..types import Array
-from .frame_codec import INDEX, Column
+from .frame_codec import INDEX, Column, refuse_answered
 from .input_fields import frame_fields
-from .wire import as_requested, unreadable
+from .wire import as_requested, missing_output, unreadable
 
 
 class GroupFrame:
@@ -68,7 +68,10 @@ class GroupFrame:
 
     def deliver(self, reply: Any) -> None:
         call = self._part.call
-        replies = reply_columns(reply, call.frame_format.outputs, self.items, self._part.chunk.steps, call.single)
+        if (missing := missing_output(reply.outputs, call.frame_format.expected)) is not None:
+            refuse_answered(self, reply, missing)
+            return
+        replies = reply_columns(reply, call.frame_format.expected, self.items, self._part.chunk.steps, call.single)
         if len(replies.items):
             self._sender.replied(self._part, replies)
 
@@ -100,8 +103,8 @@ def frame_message(frame_format: FrameFormat, names: Sequence[str], positions: by
 def reply_columns(reply: Any, names: Sequence[str], items: int, steps: int, single: bool) -> ReplyColumns:
     """Returns the items that succeeded, from a reply to a frame of `items` items of `steps` time steps each.
 
-    names: the requested outputs. single: the items were given without a time axis. Raises ServerError if the columns do
-    not match.
+    names: of the expected outputs. single: the items were given without a time axis. Raises ServerError if the columns
+    do not match, or lack one.
     """
     answered = np.frombuffer(reply.items, INDEX).astype(np.intp)
     count = len(answered)
@@ -111,7 +114,7 @@ def reply_columns(reply: Any, names: Sequence[str], items: int, steps: int, sing
     if len(reply.positions) != POSITION_BYTES * count or not {steps}.issuperset(reply.steps):
         raise unreadable("the server sent columns of different lengths")
     outputs: dict[str, Array] = {}
-    for message in as_requested(reply.outputs, names):
+    for message in as_requested(reply.outputs, names) if count else ():
         values = Column(message, count, count * steps).values
         if not message.per_item and not single:
             values = values.reshape(count, steps, *values.shape[1:])

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from .._session.arguments import invalid, session_id, several_ids, timeout_seconds, ttl_milliseconds
+from .._session.arguments import invalid, session_id, several_ids, ttl_milliseconds
 from .._session.group_history import Members
 from .._session.group_sender import GroupSender
+from .._session.time_limit import TimeLeft
 from ..errors import CellkeeperError, Closed, ModelChanged
 from ..position import Position
 from ..types import Model
@@ -82,19 +83,19 @@ class GroupMembers:
         return None if self._rows.get(name) == row else Closed(f"session {name!r} left the group")
 
     @asynccontextmanager
-    async def held(self, members: Members, timeout: float | None) -> AsyncIterator[dict[str, CellkeeperError]]:
+    async def held(self, members: Members, left: TimeLeft) -> AsyncIterator[dict[str, CellkeeperError]]:
         """Waits for earlier steps of these members, and holds later ones back while the caller is inside.
 
         Yields, by id, the errors of late steps that cannot be settled.
         """
-        async with self._sender.held(members, timeout_seconds(timeout, self._client.timeout)) as errors:
+        async with self._sender.held(members, left()) as errors:
             names = dict(zip(members.rows.tolist(), members.names, strict=True))  # some may have left meanwhile
             yield {names[row]: error for row, error in errors.items()}
 
     # ------------------------------------------------------------------------------------------ calls
 
     async def call(
-        self, method: str, request: Callable[[list[Any]], Any], items: Mapping[str, Any], timeout: float | None
+        self, method: str, request: Callable[[list[Any]], Any], items: Mapping[str, Any], left: TimeLeft
     ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
         """Makes a call with one item for each of some members. Returns results and errors, by id.
 
@@ -102,16 +103,14 @@ class GroupMembers:
         """
         self._sender.check()
         most = self._model.max_frame_items or len(items)
-        results, errors = await call_items(
-            self._client, method, request, items, max_items=max(1, most), timeout=timeout
-        )
+        results, errors = await call_items(self._client, method, request, items, max_items=max(1, most), timeout=left())
         causes = {id(error): error for error in errors.values()}
         if errors and len(errors) == len(items) and len(causes) == 1 and len(items) > 1:
             raise next(iter(causes.values()))
         return results, errors
 
     async def open(
-        self, names: Iterable[str], expect: Mapping[str, Position], timeout: float | None
+        self, names: Iterable[str], expect: Mapping[str, Position], left: TimeLeft
     ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
         """Opens sessions that are not members yet. Returns the OpenResponses and the errors, by id."""
         given = [session_id(name, f"sessions[{at}]") for at, name in enumerate(several_ids(names))]
@@ -122,17 +121,17 @@ class GroupMembers:
         for name in expect:
             if name not in given:
                 raise invalid("expect", f"a position for {name!r}", "positions of these `sessions`")
-        opened, errors = await self._open(given, expect, timeout)
+        opened, errors = await self._open(given, expect, left)
         return {name: opened[name] for name in given if name in opened}, errors
 
     async def take_in(
-        self, opened: Mapping[str, Any], errors: dict[str, CellkeeperError], timeout: float | None
+        self, opened: Mapping[str, Any], errors: dict[str, CellkeeperError], left: TimeLeft
     ) -> dict[str, bool]:
         """Appends opened sessions to the members. Returns, by id, whether opening created it.
 
         Adds those that do not match the group to `errors`. Raises Closed.
         """
-        errors.update(await self._mismatches(opened, timeout))
+        errors.update(await self._mismatches(opened, left))
         self._sender.check()  # the group may have been closed meanwhile
         found = [name for name in opened if name not in errors]
         rows = self._sender.history.add([position_of(opened[name].position) for name in found])
@@ -141,7 +140,7 @@ class GroupMembers:
         self._changed()
         return {name: opened[name].created for name in found}
 
-    async def restart(self, positions: Mapping[str, Position], timeout: float | None) -> dict[str, CellkeeperError]:
+    async def restart(self, positions: Mapping[str, Position], left: TimeLeft) -> dict[str, CellkeeperError]:
         """Gives these members new generations.
 
         Returns the errors of those that now belong to a version of the model with other inputs or outputs. Raises
@@ -152,8 +151,8 @@ class GroupMembers:
             row = self._rows[name]
             self._sender.forget(row, name, Closed(f"session {name!r} started another generation"))
             self._sender.history.restart(row, position)
-        opened, errors = await self._open(list(positions), positions, timeout)
-        return {**errors, **await self._mismatches(opened, timeout)}
+        opened, errors = await self._open(list(positions), positions, left)
+        return {**errors, **await self._mismatches(opened, left)}
 
     def remove(self, members: Members) -> None:
         """Removes these members from the group. Raises Closed."""
@@ -169,7 +168,7 @@ class GroupMembers:
         self.all = self._latest = Members(np.array(list(self._rows.values()), np.intp), list(self._rows))
 
     async def _open(
-        self, names: Sequence[str], expect: Mapping[str, Position], timeout: float | None
+        self, names: Sequence[str], expect: Mapping[str, Position], left: TimeLeft
     ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
         items = {
             name: pb.OpenManyRequest.Item(
@@ -181,24 +180,24 @@ class GroupMembers:
             for name in names
         }
         results, errors = await self.call(
-            "OpenMany", lambda some: pb.OpenManyRequest(model=self._model.name, items=some), items, timeout
+            "OpenMany", lambda some: pb.OpenManyRequest(model=self._model.name, items=some), items, left
         )
         return {name: result.opened for name, result in results.items()}, errors
 
-    async def _mismatches(self, opened: Mapping[str, Any], timeout: float | None) -> dict[str, CellkeeperError]:
+    async def _mismatches(self, opened: Mapping[str, Any], left: TimeLeft) -> dict[str, CellkeeperError]:
         """Returns, by id, why some of these cannot be stepped together with the others."""
         versions: dict[bytes, CellkeeperError | None] = {self._model.fingerprint: None}
         found = {}
         for name, answer in opened.items():
             if answer.fingerprint not in versions:
-                versions[answer.fingerprint] = await self._mismatch(name, answer.fingerprint, timeout)
+                versions[answer.fingerprint] = await self._mismatch(name, answer.fingerprint, left)
             if (error := versions[answer.fingerprint]) is not None:
                 found[name] = error
         return found
 
-    async def _mismatch(self, name: str, fingerprint: bytes, timeout: float | None) -> CellkeeperError | None:
+    async def _mismatch(self, name: str, fingerprint: bytes, left: TimeLeft) -> CellkeeperError | None:
         """Returns why sessions of another version cannot be stepped together with the others; None if they can."""
-        ours, theirs = self._model, await self._client._served(name, self._model.name, fingerprint, timeout)
+        ours, theirs = self._model, await self._client._served(name, self._model.name, fingerprint, left())
         for what in (
             "input",
             "inputs",

@@ -70,11 +70,11 @@ class Peeks:
             message.peek = True
             try:
                 reply = await self._client._call("StepBatch", message, some.names[0], self._left(call))
+                replies = reply_columns(reply, call.frame_format.expected, len(items), steps, single)
             except CellkeeperError as error:
                 for item in items.tolist():
                     call.fail(item, error)
                 return
-            replies = reply_columns(reply, self._outputs, len(items), steps, single)
             if len(replies.items):
                 call.take(items[replies.items], replies)
             refused.extend(items[error.item].item() for error in reply.errors)
@@ -145,7 +145,7 @@ class Peeks:
                 return requests[item]
 
             answer = await call_replaying(self._client, current, self._restarts, "Step", here, self._left(call))
-            return peek_reply_of(answer, self._outputs, single)
+            return peek_reply_of(answer, self._model, self._outputs, single)
 
         replies, errors = await each(requests, one)
         for item, reply in replies.items():

@@ -38,8 +38,7 @@ async def wait_until_ready(endpoints: Endpoints, settings: ClientSettings, closi
             sent = token.metadata()
             stub, began_attempt = endpoint.channel.stub, loop.time()
             try:
-                with closing.ends():
-                    return await within(min(left, attempt_timeout), _ask(endpoint, sent))
+                return await closing.answer(within(min(left, attempt_timeout), _ask(endpoint, sent)))
             except grpc.RpcError as error:
                 last = from_grpc(error, endpoint.target)
             except CellkeeperError as error:

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from numpy.typing import ArrayLike
 
+from .._session.frame_format import expected_outputs
 from .._session.inputs import convert_state, little_endian
 from ..errors import (
     BY_REASON,
@@ -28,6 +29,7 @@ from ..errors import (
     SessionNotFound,
     StepCompacted,
     Unavailable,
+    error_of_reason,
 )
 from ..position import Position
 from ..types import STATE_PREFIX, Array, Model, SessionInfo, StepReply, TensorSpec
@@ -63,6 +65,12 @@ def unreadable(what: str) -> ServerError:
     return ServerError(what, reason="INTERNAL_ERROR")
 
 
+def broken_contract(what: str, field: str) -> ServerError:
+    """Returns the error for a reply that lacks what was requested."""
+    text = f"{what}; this server or proxy does not keep to the contract: check what answers at the client's target"
+    return ServerError(text, reason="INTERNAL_ERROR", field=field)
+
+
 def dtype_number(name: str) -> Any:
     return _NUMBERS[name]
 
@@ -92,9 +100,22 @@ def array_of(tensor: Any) -> Array:
     return raw.astype(dtype.newbyteorder("="))
 
 
-def state_of(answer: Any) -> dict[str, Array]:
-    """Returns the tensors of a GetStateResponse by name."""
-    return {tensor.name.removeprefix(STATE_PREFIX): array_of(tensor) for tensor in answer.state}
+def state_of(answer: Any, model: Model, generation: bytes) -> dict[str, Array]:
+    """Returns the tensors of a GetStateResponse by name.
+
+    Raises GenerationChanged if they are not the model's because the session has left `generation`; otherwise
+    ServerError.
+    """
+    state = {tensor.name.removeprefix(STATE_PREFIX): array_of(tensor) for tensor in answer.state}
+    shapes = {name: values.shape for name, values in state.items()}
+    expected = {spec.name: spec.shape for spec in model.states}
+    if not expected.items() <= shapes.items():
+        text = f"state: the server sent {shapes}, expected {expected}"
+        if answer.position.generation == generation:
+            raise broken_contract(text, "state")
+        text += ": the session has another generation, of a version of the model with other states; open it again"
+        raise error_of_reason("GENERATION_CHANGED", text, position_of(answer.position))
+    return state
 
 
 def state_messages(model: Model, state: Mapping[str, ArrayLike], field: str) -> list[Any]:
@@ -136,27 +157,37 @@ def model_of(info: Any) -> Model:
     )
 
 
-def as_requested(outputs: Sequence[Any], names: Sequence[str]) -> Sequence[Any]:
+def missing_output(outputs: Sequence[Any], expected: Sequence[str]) -> ServerError | None:
+    """Returns the error for a reply that lacks one of the expected outputs; None if it has them all."""
+    if len(outputs) == len(expected) == 1 and outputs[0].name == expected[0]:  # the common case
+        return None
+    sent = [output.name for output in outputs]
+    for name in expected:
+        if name not in sent:
+            return broken_contract(f"outputs: the server sent {sent}, expected {name!r}, as requested", "outputs")
+    return None
+
+
+def as_requested(outputs: Sequence[Any], expected: Sequence[str]) -> Sequence[Any]:
     """Returns a reply's outputs in the order in which they were requested; servers have the model's order.
 
-    names: what was requested. "state" stands for all state tensors.
+    expected: their names. Raises ServerError if one is missing.
     """
+    if (missing := missing_output(outputs, expected)) is not None:
+        raise missing
     if len(outputs) < 2:
         return outputs
-    places = {name: place for place, name in reversed([*enumerate(names)])}
-    return sorted(outputs, key=lambda output: places.get(_requested_as(output.name), len(names)))
+    places = {name: place for place, name in enumerate(expected)}
+    return sorted(outputs, key=lambda output: places.get(output.name, len(places)))
 
 
-def _requested_as(name: str) -> str:
-    return "state" if name.startswith(STATE_PREFIX) else name
-
-
-def peek_reply_of(answer: Any, names: Sequence[str], single: bool) -> StepReply:
-    """Returns the reply to a peek.
+def peek_reply_of(answer: Any, model: Model, names: Sequence[str], single: bool) -> StepReply:
+    """Returns the reply to a peek. Raises ServerError if it lacks an output.
 
     names: the requested outputs. single: the input had no time axis, so the outputs have none.
     """
-    outputs = {tensor.name: array_of(tensor) for tensor in as_requested(answer.outputs, names)}
+    expected = expected_outputs(names, [spec.name for spec in model.states])
+    outputs = {tensor.name: array_of(tensor) for tensor in as_requested(answer.outputs, expected)}
     if single:
         outputs = {name: array if name.startswith(STATE_PREFIX) else array[0] for name, array in outputs.items()}
     return StepReply(

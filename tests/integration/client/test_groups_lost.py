@@ -23,6 +23,7 @@ from cellkeeper import (
     InvalidArgument,
     ModelChanged,
 )
+from cellkeeper._session.time_limit import TimeLeft
 from cellkeeper._transport.endpoints import rendezvous
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
@@ -63,7 +64,7 @@ async def test_calls_that_wait_when_their_group_is_closed(server: CountingServer
 async def test_a_read_of_a_member_that_is_reset_before_the_wait_for_it(group: AsyncGroup) -> None:
     group._sender.alone(0, "s0")  # as after a lost step
     read = asyncio.ensure_future(group.state(["s0"]))
-    restarted = asyncio.ensure_future(group._members.restart({"s0": group.positions["s0"]}, None))
+    restarted = asyncio.ensure_future(group._members.restart({"s0": group.positions["s0"]}, TimeLeft(20)))
     assert (await read)["h"].shape == (1, 1, 2)
     assert await restarted == {}
 
@@ -405,7 +406,7 @@ async def test_a_step_that_waits_for_a_member_goes_on_with_its_new_generation(
     second = asyncio.ensure_future(group.step({"s0": [1, 1]}))
     await asyncio.sleep(0)
     server.records["s0"] = fresh(b"")
-    await group._members.restart({"s0": server.records["s0"].position}, None)  # as at the end of a reset
+    await group._members.restart({"s0": server.records["s0"].position}, TimeLeft(20))  # as at the end of a reset
     assert isinstance((await first).errors["s0"], Closed)
     server.gate.set()
     assert (await second)["s0"].tolist() == [1, 1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc.aio
@@ -139,7 +138,6 @@ async def test_who_waits_for_a_connection_gets_the_one_that_takes_its_place() ->
         await server.stop(None)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 cannot say whether a task was cancelled")
 async def test_a_call_is_made_again_whose_channel_is_closed_before_its_deadline(
     relay: Relay, server: CountingServer
 ) -> None:

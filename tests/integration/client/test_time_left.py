@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from cellkeeper import AsyncClient, AsyncSession, ServerError
+from cellkeeper import AsyncClient, AsyncGroup, AsyncSession, DeadlineExceeded, GroupError, ServerError
+
+from .conftest import until
+from .counting_server import CountingServer
 
 TIMEOUT_S = 20.0
 STATE = {"h": np.zeros((1, 2), np.float32)}
@@ -54,3 +58,67 @@ async def test_each_part_has_what_is_left(name: str, client: AsyncClient, monkey
     await use(client, session)
     assert len(given) == parts + (name != "session")  # and the wait for earlier steps
     assert [TIMEOUT_S, *given] == sorted({TIMEOUT_S, *given}, reverse=True)
+
+
+GROUP_CALLS: dict[str, tuple[int, Callable[[AsyncClient, AsyncGroup], Awaitable[object]]]] = {
+    "group": (2, lambda client, _: client.group(["b"], timeout=TIMEOUT_S)),  # GetModel, OpenMany
+    "add": (1, lambda _, group: group.add(["b"], timeout=TIMEOUT_S)),
+    "add another version": (2, lambda _, group: group.add(["other"], timeout=TIMEOUT_S)),  # and GetModel
+    "settle": (1, lambda _, group: group.settle(timeout=TIMEOUT_S)),  # the wait for earlier steps, as below
+    "remove": (1, lambda _, group: group.remove(["a"], timeout=TIMEOUT_S)),
+    "reset": (3, lambda _, group: group.reset(timeout=TIMEOUT_S)),  # Reset, OpenMany
+    "state": (2, lambda _, group: group.state(timeout=TIMEOUT_S)),
+    "delete": (2, lambda _, group: group.delete(timeout=TIMEOUT_S)),
+}
+
+
+@pytest.mark.parametrize("name", GROUP_CALLS)
+async def test_each_part_of_a_groups_call_has_what_is_left(
+    name: str, client: AsyncClient, server: CountingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = await client.group(["a"])
+    await group.step([[1.0, 1.0]])
+    given: list[float] = []
+    call, held = client._call, group._sender.held
+
+    async def recorded(method: str, request: Any, session: str, timeout: float, *rest: Any) -> Any:
+        given.append(timeout)
+        return await call(method, request, session, timeout, *rest)
+
+    def recorded_wait(members: Any, timeout: float) -> Any:
+        given.append(timeout)
+        return held(members, timeout)
+
+    monkeypatch.setattr(client, "_call", recorded)
+    monkeypatch.setattr(group._sender, "held", recorded_wait)
+    server.of_other_version = {"other"}
+    parts, use = GROUP_CALLS[name]
+    if name == "add another version":
+        with pytest.raises(GroupError, match="missing_values"):
+            await use(client, group)
+    else:
+        await use(client, group)
+    assert len(given) == parts
+    assert [TIMEOUT_S, *given] == sorted({TIMEOUT_S, *given}, reverse=True)
+
+
+async def test_a_turn_that_does_not_come_in_time(client: AsyncClient, server: CountingServer) -> None:
+    """Calls that change the members run one after another; each waits for its turn within its own timeout."""
+    group = await client.group(["a", "b"])
+    server.gate.clear()
+    step = asyncio.ensure_future(group.step([[1.0, 1.0]] * 2))
+    await until(lambda: server.frames == 1)
+    removal = asyncio.ensure_future(group.remove(["a"]))
+    await asyncio.sleep(0)
+    cancelled = asyncio.ensure_future(group.add(["c"]))
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded, match="another call that changes the members is still under way"):
+        await group.reset(timeout=0.03)
+    cancelled.cancel()
+    addition = asyncio.ensure_future(group.add(["d"]))
+    await asyncio.wait([cancelled])
+    assert group.ids == ("a", "b")
+    assert not addition.done()
+    server.gate.set()
+    await asyncio.gather(step, removal, addition)
+    assert group.ids == ("b", "d")

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from cellkeeper import AsyncClient, Client, DeadlineExceeded, InvalidArgument, Unavailable
@@ -170,3 +171,37 @@ def test_the_program_says_it_too(nobody: str) -> None:
         assert done.status == 1
         assert text in done.err
         assert done.err.count("\n") == 1
+
+
+SCRIPT = "import sys; from cellkeeper.__main__ import main; sys.exit(main())"
+
+
+@pytest.fixture(params=["module", "script"])
+def command(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """How the command is started: as a module, and as the script that an installer writes."""
+    if request.param == "module":
+        return [sys.executable, "-X", "utf8", "-m", "cellkeeper"]
+    script = tmp_path / "cellkeeper"
+    script.write_text(SCRIPT)
+    return [sys.executable, str(script)]
+
+
+def errors_of(command: list[str], target: str, **variables: str) -> str:
+    """Returns what the command prints to stderr when it expects TLS of a server that has none."""
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"} | variables
+    arguments = [*command, "model", "show", "--tls", "--endpoint", target]
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=60, check=False).stderr
+
+
+def test_grpc_adds_no_lines_of_its_own(threaded: ServerThread, command: list[str]) -> None:
+    assert re.fullmatch(r"cellkeeper: Unavailable: .*requires TLS.*\n", errors_of(command, threaded.target))
+
+
+def test_the_environment_may_ask_for_them(threaded: ServerThread, command: list[str]) -> None:
+    assert "Handshake failed" in errors_of(command, threaded.target, GRPC_VERBOSITY="INFO")
+
+
+def test_what_programs_want_of_grpc_is_their_choice(threaded: ServerThread, tmp_path: Path) -> None:
+    program = tmp_path / "cellkeeper_user.py"
+    program.write_text(SCRIPT)
+    assert "Handshake failed" in errors_of([sys.executable, str(program)], threaded.target)

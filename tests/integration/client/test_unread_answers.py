@@ -127,14 +127,17 @@ async def test_what_a_stream_has_yielded_is_not_late(client: AsyncClient) -> Non
     assert await session.settle() == ()
 
 
-async def test_those_of_another_generation_are_nobodys(client: AsyncClient) -> None:
+async def test_those_of_the_generation_before(client: AsyncClient) -> None:
     session = await client.session("a")
     stream = session.stream([X] * 3)
     await anext(stream)
     await all_answered(session, 3)
+    ended = session.generation
     await session.reset()
     await stream.aclose()
-    assert await session.settle() == ()
+    late = await session.settle()
+    assert summary(late) == [(2, 1, [[2, 2]]), (3, 1, [[3, 3]])]
+    assert {step.position.generation for step in late} == {ended}
 
 
 def test_a_stream_of_threads(threaded: ServerThread) -> None:
