@@ -10,8 +10,10 @@
 # make console-pictures  the pictures of docs/console.md, made anew in a browser
 # make check        style, types, layers, generated code, documentation site
 # make dist         the sdist and the wheel of the checked out commit in dist/, built twice and checked
-# make check-dist   installs that wheel for each Python from 3.10 to 3.13 that is at hand, and serves from it: CHECK_ARGS
+# make check-dist   for each Python from 3.10 to 3.14 that is at hand: installs that wheel and serves from it; and looks
+#                   whether pip finds what the tests need in the public index alone: CHECK_ARGS
 # make check-redis-py  the tests of the Redis store with the oldest and the newest release of redis-py
+# make check-triton the tests of the GPU engine's kernels with other releases of Triton
 # make sbom         the CycloneDX bill of what a server from that wheel consists of, in dist/
 # make licences     writes docs/licences.md: the licences of what the wheel depends on
 # make proto        generates the protobuf code anew, and the pages of docs/reference
@@ -53,10 +55,11 @@
 # make check-compose  brings it up, kills a replica and Redis under a client, compares every output, takes it down
 # make clean        removes what the other targets made
 #
-# PYTHON chooses the interpreter (3.10 or newer, with venv); TEST_WORKERS and TEST_ARGS go to pytest. Three workers use two
+# PYTHON chooses the interpreter (3.10 to 3.14, with venv); TEST_WORKERS and TEST_ARGS go to pytest. Three workers use two
 # cores fully, where two wait for an eighth of the time; with more, tests with short timeouts fail.
 
 SHELL := /bin/bash
+EXTRAS := server,torch,demo,dev,docs
 PYTHON ?= python3
 STORE ?= sqlite
 SECONDS ?= 60
@@ -100,7 +103,7 @@ endif
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dist check-dist check-redis-py sbom licences triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
+.PHONY: help venv dist check-dist check-redis-py check-triton sbom licences triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-watching bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down scale roll backup restore image \
 	check-compose clean
@@ -112,7 +115,7 @@ venv: .venv/stamp
 
 .venv/stamp: pyproject.toml constraints.txt
 	@echo "== .venv: installing (a few minutes the first time)"
-	@scripts/make-venv "$(PYTHON)" .venv -e '.[server,torch,demo,dev,docs]' -c constraints.txt
+	@scripts/make-venv "$(PYTHON)" .venv -e '.[$(EXTRAS)]' -c constraints.txt
 	@touch $@
 
 # An old generator on purpose: see docs/adr/003-old-generator.md.
@@ -167,7 +170,7 @@ dist: .venv-release/stamp
 	@scripts/build-dist .venv-release/bin/python dist
 
 check-dist: .venv/stamp dist
-	@$(BIN)/python -m tests.contract.release dist/*.whl $(CHECK_ARGS)
+	@$(BIN)/python -m tests.contract.release dist/*.whl --extras "$(EXTRAS)" $(CHECK_ARGS)
 
 # Whatever pyproject.toml allows: the newest may be one that it has to allow next.
 check-redis-py: .venv/stamp
@@ -178,6 +181,16 @@ check-redis-py: .venv/stamp
 		echo "== $$(ls -d out/redis-py/redis-*.dist-info)" && \
 		PYTHONPATH=out/redis-py $(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope -p testing.distribution \
 			tests/contract/store -k redis || exit 1; \
+	done
+
+# constraints.txt has the release that torch's CUDA build requires; these are what others of its builds require.
+check-triton: .venv/stamp
+	@for release in triton==3.6.0 triton==3.8.0; do \
+		rm -rf out/triton && \
+		$(BIN)/pip install -qq --disable-pip-version-check --no-deps --target out/triton $$release && \
+		echo "== $$(ls -d out/triton/triton-*.dist-info)" && \
+		PYTHONPATH=out/triton $(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope -p testing.distribution \
+			tests/unit/kernels tests/unit/cuda || exit 1; \
 	done
 
 sbom: dist

@@ -1,6 +1,7 @@
 """`make check-dist`: installs the built wheel for every available Python, as a user does, and serves from it.
 
-For each Python from 3.10 to 3.13, checks first that the client alone installs nothing large. Then the server serves the
+For each Python from 3.10 to 3.14, checks first that pip finds what the tests need in the public index, whatever else this
+machine is configured to use, and that the client alone installs nothing large. Then the server serves the
 demo's bundle, is killed and restarted while a client steps, and must predict bit for bit what an offline run does: with
 the pins of constraints.txt, and with the oldest and the newest release of grpcio, whose core it uses.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 from tests.contract.release.continued import predictions
 from tests.contract.release.environment import Environment
 
-VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
 def main() -> None:
@@ -32,6 +33,7 @@ def main() -> None:
         default="1.71.0,newest",
         help="releases to serve with beside the pinned one, with commas between; default: %(default)s",
     )
+    parser.add_argument("--extras", default="", help="what the tests need: pip must find it in the public index")
     options = parser.parse_args()
     releases = [release for release in options.grpcio.split(",") if release]
     failed, missing = [], []
@@ -42,7 +44,7 @@ def main() -> None:
             continue
         print(f"== Python {version}", flush=True)
         try:
-            check(options.wheel.resolve(), python, releases)
+            check(options.wheel.resolve(), python, releases, options.extras)
         except (subprocess.SubprocessError, RuntimeError, ValueError) as error:
             failed.append(version)
             print(f"   failed: {error}", flush=True)
@@ -65,14 +67,17 @@ def interpreter(version: str) -> Path | None:
     return None
 
 
-def check(wheel: Path, python: Path, releases: Sequence[str]) -> None:
-    """Checks an installed wheel. releases: of grpcio, to serve with beside the pinned one.
+def check(wheel: Path, python: Path, releases: Sequence[str], extras: str) -> None:
+    """Checks an installed wheel. releases: of grpcio, to serve with beside the pinned one. extras: what the tests need.
 
     Raises ValueError if a check fails, and whatever running its programs raises.
     """
     with tempfile.TemporaryDirectory(prefix="cellkeeper-dist-") as name:
         folder = Path(name)
         environment = Environment(folder / "venv", python)
+        if extras:
+            environment.check_public(extras)
+            print("   the tests: pip finds what they need in the public index", flush=True)
         environment.install(wheel)
         client = environment.client()
         if client.installed or client.imported:
@@ -81,6 +86,9 @@ def check(wheel: Path, python: Path, releases: Sequence[str]) -> None:
         environment.install(wheel, "server")
         check_served(environment, folder / "pinned")
         for release in releases:
+            if not environment.has_grpcio(release):
+                print(f"   grpcio {release}: has no wheel for this Python, NOT CHECKED", flush=True)
+                continue
             print(f"   grpcio {environment.change_grpcio(wheel, release)}", flush=True)
             check_served(environment, folder / release)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -73,6 +74,12 @@ class Environment:
         (site,) = self.folder.glob("lib/python*/site-packages")
         (site / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
+    def has_grpcio(self, release: str) -> bool:
+        """Returns whether this release of grpcio ("newest": the newest) has a wheel for this Python."""
+        wanted = "grpcio" if release == "newest" else f"grpcio=={release}"
+        words = ["install", "--dry-run", "-qq", "--no-deps", "--only-binary", "grpcio", "--ignore-installed", wanted]
+        return subprocess.run([*self._pip, *words], capture_output=True, check=False).returncode == 0
+
     def change_grpcio(self, wheel: Path, release: str) -> str:
         """Installs another release of grpcio and its companions for the server, and returns it.
 
@@ -91,6 +98,16 @@ class Environment:
         ran = subprocess.run([self.python, "-c", _PROBE], cwd=self.folder, check=True, capture_output=True, text=True)
         place, installed, imported = json.loads(ran.stdout)
         return Client(Path(place).parents[1], installed, imported)
+
+    def check_public(self, extras: str) -> None:
+        """Checks that pip finds what this checkout needs with these extras and the pins of constraints.txt, in the
+        public index alone. Raises ValueError."""
+        words = ["install", "--dry-run", "-qq", "-e", f"{ROOT}[{extras}]", "-c", CONSTRAINTS]
+        own = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+        environment = own | {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        ran = subprocess.run([*self._pip, *words], env=environment, capture_output=True, text=True, check=False)
+        if ran.returncode:
+            raise ValueError(f"the public index lacks what the tests need:\n{ran.stderr.strip()[-2000:]}")
 
     def _install(self, *words: str | Path) -> None:
         subprocess.run([*self._pip, "install", "-qq", "--disable-pip-version-check", *words], check=True)
