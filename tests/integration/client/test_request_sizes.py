@@ -100,7 +100,7 @@ async def test_large_chunks_of_many_sessions_do_not_add_up_to_a_message_that_is_
     tmp_path: Path, websocket: bool
 ) -> None:
     options = ["--max-message-bytes", "8192", "--max-http-body-bytes", "8192"]
-    with ForkedServer([counting_bundle(tmp_path, features=4)], "memory:", options, http=True) as server:
+    with ForkedServer([counting_bundle(tmp_path / "count", features=4)], "memory:", options, http=True) as server:
         address = server.websocket if websocket else None
         async with AsyncClient(server.target, timeout=20, backoff=QUICK, websocket=address) as client:
             sessions = [await client.session(name) for name in IDS]
