@@ -201,7 +201,7 @@ class AsyncClient(NotCopied, AsyncAdministration):
         request = open_request(session, model, ttl_ms, at or expect, state)
         opened = await self._call("Open", request, session, left())
         info = await self._served(session, model, opened.fingerprint, left())
-        self._limit_frames(info.max_frame_items)
+        self._connected().endpoints.limit_frames(info)
         position = at or position_of(opened.position)
         return AsyncSession(self, session, info, position, opened.created, outputs)
 
@@ -228,7 +228,7 @@ class AsyncClient(NotCopied, AsyncAdministration):
         outputs = self.outputs if outputs is None else output_names(outputs)
         left = TimeLeft(timeout_seconds(timeout, self.timeout))
         group = AsyncGroup(self, await self.model(id_text(model, "model"), timeout=left()), ttl, outputs)
-        self._limit_frames(group.model.max_frame_items)
+        self._connected().endpoints.limit_frames(group.model)
         await group.add(sessions, expect=expect, timeout=left())
         return group
 
@@ -273,10 +273,6 @@ class AsyncClient(NotCopied, AsyncAdministration):
 
     def _endpoint_of(self, session: str) -> object:
         return self._connected().endpoints.first(session)
-
-    def _limit_frames(self, items: int) -> None:
-        if items:
-            self._connected().endpoints.limit_frames(items)
 
 
 def _left_open(connection: Connection) -> None:

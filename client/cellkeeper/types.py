@@ -204,7 +204,8 @@ class Model:
     the bits of the outputs. engine, device: what computes it. input, outputs, states: TensorSpecs. exact: the outputs
     are bitwise the same in any batch and any chunking. tolerance: the largest relative difference seen: in other
     batches if not exact; on a GPU, also from float64. vocabulary: token models take ids below it; 0: features.
-    missing_values: the model accepts NaN. max_chunk_steps, max_frame_items, max_log_steps: the server's limits.
+    missing_values: the model accepts NaN. max_chunk_steps, max_frame_items, max_log_steps, max_message_bytes: the
+    server's limits; 0: it does not say.
     feedback: for each input feature, the index of the predicted value that becomes this feature in a forecast, or -1 if
     the caller supplies it; empty for token ids (the most likely one); None: the model makes no forecasts.
     feature_names: of the input's features, in order; empty: they have none. inputs: each input of a model with several;
@@ -232,6 +233,7 @@ class Model:
     feature_names: tuple[str, ...] = ()
     inputs: tuple[TensorSpec, ...] = ()
     input_feedback: tuple[tuple[str, tuple[int, ...]], ...] | None = None
+    max_message_bytes: int = 0
 
     def __repr__(self) -> str:
         exact = "exact" if self.exact else f"within {self.tolerance:g}"

@@ -36,7 +36,7 @@ _BUSY = "it was not sent: earlier steps of its members are still unanswered"
 class Routes(Protocol):
     """Chooses where a group's items go."""
 
-    def split(self, members: Members, item_bytes: int) -> Sequence[tuple[EndpointStatus, Rows | None, Members]]:
+    def split(self, members: Members, input_bytes: int) -> Sequence[tuple[EndpointStatus, Rows | None, Members]]:
         """Splits the members into parts that fit into one frame each: endpoint, items (None: all of them), members."""
 
     def send(self, part: GroupPart, sender: GroupSender) -> None:

@@ -56,6 +56,16 @@ class Endpoint:
         self._task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     @property
+    def max_frame_bytes(self) -> int:
+        """The most bytes of a frame's items."""
+        return self._send_queue.max_bytes
+
+    def limit_frames(self, items: int, size_bytes: int) -> None:
+        """Limits frames to that many items, and these to that many bytes."""
+        self.max_frame_items = min(self.max_frame_items, items)
+        self._send_queue.max_bytes = min(self._send_queue.max_bytes, size_bytes)
+
+    @property
     def refusal(self) -> CellkeeperError | None:
         """Why steps are held back; None while they are not."""
         return None if self._stream is None else self._stream.refusal

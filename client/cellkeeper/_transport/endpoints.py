@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from .._session.session_sender import Dispatch, SessionSender
-from ..types import Counters
+from ..types import Counters, Model
 from .endpoint import Endpoint
+from .frame_codec import frame_bytes
 from .settings import ClientSettings
 
 
@@ -86,10 +87,10 @@ class Endpoints:
         for endpoint in self._endpoints.values():
             endpoint.abandon()
 
-    def limit_frames(self, items: int) -> None:
-        """Limits frames to that many items."""
+    def limit_frames(self, model: Model) -> None:
+        """Limits frames to what the model's server takes."""
         for endpoint in self._endpoints.values():
-            endpoint.max_frame_items = min(endpoint.max_frame_items, items)
+            endpoint.limit_frames(model.max_frame_items or endpoint.max_frame_items, frame_bytes(model))
 
     def _unhealthy(self, endpoint: Endpoint) -> bool:
         return endpoint.down or endpoint.avoid_until > self._loop.time()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from math import prod
 from typing import Any
@@ -18,7 +18,7 @@ from .._session.session_sender import SessionSender
 from .._session.step_call import StepCall
 from ..errors import CellkeeperError
 from ..position import LAYOUT, POSITION_BYTES, Position
-from ..types import Array, StepReply
+from ..types import Array, Model, StepReply
 from .inflight_frames import InflightFrame
 from .input_fields import frame_fields
 from .wire import as_requested, dtype_of, missing_output, unreadable
@@ -26,14 +26,24 @@ from .wire import as_requested, dtype_of, missing_output, unreadable
 _logger = logging.getLogger("cellkeeper")
 
 INDEX = np.dtype("<u4")
-MAX_FRAME_BYTES = 1 << 20  # of inputs and positions, roughly
-ITEM_BYTES = 48  # of an item in a message, besides its inputs
+MAX_FRAME_BYTES = 1 << 20  # of a frame's items
+_REST_BYTES = 4096  # of everything else in a frame
 _UNEVEN = "the server sent columns of different lengths"
 
 
-def most_items(limit: int, input_bytes: int) -> int:
-    """Returns how many items fit into one frame, at most `limit`. input_bytes: of each item."""
-    return max(1, min(limit, MAX_FRAME_BYTES // (input_bytes + ITEM_BYTES)))
+def frame_bytes(model: Model) -> int:
+    """Returns how many bytes the items of one frame take at most. An item that has more by itself is sent alone."""
+    return min(MAX_FRAME_BYTES, model.max_message_bytes - _REST_BYTES) if model.max_message_bytes else MAX_FRAME_BYTES
+
+
+def item_bytes(input_bytes: int, name: str) -> int:
+    """Returns the bytes of an item in a frame, or somewhat more: a character takes up to four."""
+    return input_bytes + 48 + 4 * len(name)
+
+
+def most_items(limit: int, max_bytes: int, input_bytes: int, names: Sequence[str]) -> int:
+    """Returns how many of these sessions fit into one frame. limit, max_bytes: of its items. input_bytes: of each."""
+    return max(1, min(limit, max_bytes // item_bytes(input_bytes, max(names, key=len, default=""))))
 
 
 class Frame:

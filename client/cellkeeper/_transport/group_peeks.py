@@ -17,7 +17,7 @@ from .._session.session_sender import SessionSender
 from ..errors import CellkeeperError
 from ..types import GroupReply, Model, StepReply
 from .caller import Caller
-from .frame_codec import most_items
+from .frame_codec import frame_bytes, most_items
 from .group_frame import frame_message, reply_columns
 from .group_members import GroupMembers
 from .item_calls import by_endpoint, each
@@ -54,9 +54,10 @@ class Peeks:
 
     async def _peek(self, call: GroupCall, inputs: bytes, single: bool) -> None:
         members = call.members
-        item_bytes = len(inputs) // len(members)
-        steps = item_bytes // self._model.input.nbytes
-        most = most_items(self._model.max_frame_items or len(members), item_bytes)
+        input_bytes = len(inputs) // len(members)
+        steps = input_bytes // self._model.input.nbytes
+        limit = self._model.max_frame_items or len(members)
+        most = most_items(limit, frame_bytes(self._model), input_bytes, members.names)
         asked = {name: item for item, name in enumerate(members.names) if item not in call.errors}
         refused: list[int] = []
 

@@ -30,18 +30,18 @@ class GroupRoutes:
         self._ranks: dict[str, NDArray[np.intp]] = {}  # by id: indices into `all`, in order of preference
         self._latest: tuple[Members, tuple[object, ...], Split] | None = None
 
-    def split(self, members: Members, item_bytes: int) -> Sequence[tuple[EndpointStatus, Rows | None, Members]]:
+    def split(self, members: Members, input_bytes: int) -> Sequence[tuple[EndpointStatus, Rows | None, Members]]:
         """Splits the members into frames. Returns the previous split if nothing has changed since."""
         healthy = self._endpoints.healthy() if len(self._all) > 1 else (True,)
-        limits = tuple(endpoint.max_frame_items for endpoint in self._all)
-        key = (healthy, limits, item_bytes)
+        limits = tuple((endpoint.max_frame_items, endpoint.max_frame_bytes) for endpoint in self._all)
+        key = (healthy, limits, input_bytes)
         if self._latest is not None and self._latest[0] is members and self._latest[1] == key:
             return self._latest[2]
         at = np.zeros(len(members), np.intp) if len(self._all) == 1 else self._preferred(members, healthy)
         split: Split = []
         for place, endpoint in enumerate(self._all):
             items = np.flatnonzero(at == place)
-            most = most_items(limits[place], item_bytes)
+            most = most_items(*limits[place], input_bytes, members.names)
             for first in range(0, len(items), most):
                 some = items[first : first + most]
                 whole = len(some) == len(members)

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from .._session.session_sender import FrameKey, SessionSender
-from .frame_codec import ITEM_BYTES, MAX_FRAME_BYTES, Frame
+from .frame_codec import MAX_FRAME_BYTES, Frame, item_bytes
 from .group_frame import GroupFrame
 
 _FOREVER = float("inf")
@@ -18,10 +18,11 @@ Sendable = SessionSender | GroupFrame
 class SendQueue:
     """What waits to be sent to one endpoint: senders of sessions, to be packed into frames, and frames of groups.
 
-    default_timeout: the seconds allowed for a frame of replays.
+    default_timeout: the seconds allowed for a frame of replays. max_bytes: of the items of one frame.
     """
 
     def __init__(self, default_timeout: float) -> None:
+        self.max_bytes = MAX_FRAME_BYTES
         self._default_timeout = default_timeout
         self._added: list[Sendable] = []  # since the last frame; sorted when the next one is made
         self._groups: dict[FrameKey | GroupFrame, deque[Any]] = {}  # by what its items share; a group's frame alone
@@ -97,9 +98,13 @@ class SendQueue:
         names: set[str] = set()
         again: list[SessionSender] = []  # have more to send
         later: list[SessionSender] = []
-        while group and len(senders) < max_items and size < MAX_FRAME_BYTES:
-            sender = group.pop() if newest_first else group.popleft()
-            name = sender.session
+        while group and len(senders) < max_items:
+            sender = group[-1] if newest_first else group[0]
+            name, upcoming = sender.session, sender.history.upcoming
+            more = 0 if upcoming is None else item_bytes(len(upcoming.inputs), name)
+            if senders and size + more > self.max_bytes:
+                break
+            group.pop() if newest_first else group.popleft()
             if name in names or (least_seconds and sender.seconds_left(now) < least_seconds):
                 later.append(sender)  # another session object with the same id, or a chunk that would be late
                 continue
@@ -111,7 +116,7 @@ class SendQueue:
             names.add(name)
             senders.append(sender)
             chunks.append(chunk)
-            size += len(chunk.inputs) + ITEM_BYTES
+            size += more
             call = chunk.call
             if call is not None and call.late is None and call.deadline < left:
                 left = call.deadline

@@ -154,6 +154,7 @@ def model_of(info: Any) -> Model:
         feature_names=tuple(info.feature_names),
         inputs=inputs,
         input_feedback=fed_back if inputs else None,
+        max_message_bytes=info.max_message_bytes,
     )
 
 

@@ -542,7 +542,7 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., vocabulary: _Optional[int] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "fingerprint", "numerics", "exact", "tolerance", "engine", "device", "input", "vocabulary", "missing_values", "outputs", "states", "max_chunk_steps", "max_frame_items", "max_log_steps", "feedback", "feature_names", "inputs")
+    __slots__ = ("name", "fingerprint", "numerics", "exact", "tolerance", "engine", "device", "input", "vocabulary", "missing_values", "outputs", "states", "max_chunk_steps", "max_frame_items", "max_log_steps", "feedback", "feature_names", "inputs", "max_message_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
@@ -561,6 +561,7 @@ class ModelInfo(_message.Message):
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     FEATURE_NAMES_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: bytes
     numerics: str
@@ -579,7 +580,8 @@ class ModelInfo(_message.Message):
     feedback: Feedback
     feature_names: _containers.RepeatedScalarFieldContainer[str]
     inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., numerics: _Optional[str] = ..., exact: bool = ..., tolerance: _Optional[float] = ..., engine: _Optional[str] = ..., device: _Optional[str] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., vocabulary: _Optional[int] = ..., missing_values: bool = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., states: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., max_chunk_steps: _Optional[int] = ..., max_frame_items: _Optional[int] = ..., max_log_steps: _Optional[int] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., feature_names: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
+    max_message_bytes: int
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., numerics: _Optional[str] = ..., exact: bool = ..., tolerance: _Optional[float] = ..., engine: _Optional[str] = ..., device: _Optional[str] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., vocabulary: _Optional[int] = ..., missing_values: bool = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., states: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., max_chunk_steps: _Optional[int] = ..., max_frame_items: _Optional[int] = ..., max_log_steps: _Optional[int] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., feature_names: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
 
 class Feedback(_message.Message):
     __slots__ = ("sources", "inputs")

@@ -68,7 +68,10 @@ class Authenticator:
 
     @contextmanager
     def open_stream(self, caller: Caller, end: Callable[[Rejection], None]) -> Iterator[None]:
-        """Registers an open stream. Calls `end` when its caller may no longer continue. Raises QUOTA_EXCEEDED."""
+        """Registers an open stream. Calls `end` when its caller may no longer continue.
+
+        `end` stops reading and answers what has been read: unanswered messages were not applied. Raises QUOTA_EXCEEDED.
+        """
         if caller.allowance is not None:
             caller.allowance.open_stream()
         self._streams[end] = caller

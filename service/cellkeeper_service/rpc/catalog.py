@@ -61,10 +61,11 @@ class WireLimits:
     def chunk_steps(self, step_bytes: int) -> int:
         """Returns the most time steps in one chunk, if each takes `step_bytes`.
 
-        A chunk must fit into the session's log. It stores inputs in the model's dtype, where they may take more bytes
-        than in the message.
+        A chunk must fit into a message, and into the session's log. It stores inputs in the model's dtype, where they
+        may take more bytes than in the message.
         """
-        return min(self.max_chunk_steps, self.max_log_bytes // step_bytes)
+        in_message = max(1, (self.max_message_bytes - REST_BYTES) // step_bytes)
+        return min(self.max_chunk_steps, in_message, self.max_log_bytes // step_bytes)
 
 
 class Catalog:

@@ -29,7 +29,7 @@ class MessageStream(ABC, Generic[In, Out]):
         self._core = core
         self._meter = meter
         self._latest = latest
-        self._out: deque[tuple[Out, bool] | Rejection] = deque()
+        self._out: deque[tuple[Out, bool]] = deque()
         self._awaits_out: asyncio.Future[None] | None = None  # asyncio.Queue takes 14 calls for each reply
         self._reader: asyncio.Task[None] | None = None
         self._unreplied = 0  # messages whose last reply has not been sent
@@ -83,8 +83,6 @@ class MessageStream(ABC, Generic[In, Out]):
                     yield ready
                     for _ in range(answered):  # only now: a client that reads no replies cannot cause more of them
                         self._release()
-                elif self._out and isinstance(end := self._out[0], Rejection):
-                    raise end
             if self._why is not None:
                 raise self._why
             if reader.done() and not reader.cancelled():
@@ -92,11 +90,6 @@ class MessageStream(ABC, Generic[In, Out]):
         finally:
             reader.cancel()
             self._abandon()
-
-    def end(self, why: Rejection) -> None:
-        """Ends the stream with this status, without waiting for pending messages."""
-        self._out.append(why)
-        self._wake()
 
     def _reply(self, reply: Out, is_last: bool = True) -> None:
         """Queues a reply. is_last: its message has no further replies."""
@@ -140,13 +133,10 @@ class MessageStream(ABC, Generic[In, Out]):
             awaited.set_result(None)
 
     def _take_ready(self) -> tuple[list[Out], int]:
-        """Returns the replies before the stream's end, and how many of them are their messages' last ones."""
-        ready: list[Out] = []
-        answered = 0
-        while self._out and isinstance(first := self._out[0], tuple):
-            self._out.popleft()
-            ready.append(first[0])
-            answered += first[1]
+        """Returns the replies that are ready, and how many of them are their messages' last ones."""
+        ready = [reply for reply, _ in self._out]
+        answered = sum(is_last for _, is_last in self._out)
+        self._out.clear()
         return ready, answered
 
     async def _read(self, messages: AsyncIterator[In | Malformed], check: Callable[[Caller], None]) -> None:

@@ -74,7 +74,7 @@ class OpenStreams:
             self._open.add(stream)
             self._none_open.clear()
             with (
-                self._authenticator.open_stream(caller, stream.end),
+                self._authenticator.open_stream(caller, stream.finish),
                 self._half_sent.counted(context.peer(), stream.finish, context.cancel) as counted,
             ):
                 messages = self._unread.messages(context, counted.arrived)

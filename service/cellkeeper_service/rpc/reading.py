@@ -88,6 +88,7 @@ def model_info(served: Version, limits: WireLimits) -> pb.ModelInfo:
         max_log_steps=min(limits.max_log_steps, limits.max_log_bytes // spec.step_bytes),
         feedback=_feedback(spec),
         feature_names=spec.feature_names,
+        max_message_bytes=limits.max_message_bytes,
     )
 
 

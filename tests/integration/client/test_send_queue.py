@@ -8,26 +8,30 @@ import pytest
 from cellkeeper import first_position
 from cellkeeper._session.chunk import Chunk
 from cellkeeper._session.frame_format import FrameFormat, Layout
-from cellkeeper._transport.frame_codec import Frame
+from cellkeeper._transport.frame_codec import Frame, item_bytes
 from cellkeeper._transport.send_queue import SendQueue
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 FORMAT = FrameFormat(Layout("m", pb.FLOAT32, (1,)), ())
 
 
-class Nothing:
-    """A history with nothing more to send."""
+class One:
+    """A history with one chunk of `count` time steps."""
 
-    queued = 0
+    queued = 0  # besides that one
+
+    def __init__(self, count: int) -> None:
+        start, inputs = first_position(bytes(16)), bytes(4 * count)
+        self.upcoming = Chunk(inputs, start, start.advance(inputs, 4), None)
 
 
 class Waiting:
     """A sender with one chunk, whose caller waits until `deadline`."""
 
-    def __init__(self, session: str, deadline: float, key: int = 0) -> None:
+    def __init__(self, session: str, deadline: float, key: int = 0, count: int = 1) -> None:
         self.session, self.deadline, self.key = session, deadline, key
         self.queued = False
-        self.history = Nothing()
+        self.history = One(count)
 
     def frame_key(self, now: float, default_seconds: float) -> Any:
         return FORMAT, self.key
@@ -36,8 +40,7 @@ class Waiting:
         return self.deadline - now
 
     def take(self, frame_format: FrameFormat) -> Chunk:
-        start, inputs = first_position(bytes(16)), bytes(4)
-        return Chunk(inputs, start, start.advance(inputs, 4), None)
+        return self.history.upcoming
 
     def go_on(self) -> None: ...
 
@@ -84,6 +87,14 @@ def test_other_kinds_are_looked_through_too(queue: SendQueue) -> None:
 def test_where_all_would_be_late_the_newest_goes_first(queue: SendQueue) -> None:
     assert sessions(queue.next_frame(0.0, 2, least_seconds=100.0)) == ["1", "2"]
     assert drained(queue) == {"3", "4", "5", "6", "7", "8", "9"}
+
+
+def test_a_frame_has_no_more_bytes_than_it_should_unless_one_chunk_has(queue: SendQueue) -> None:
+    queue.drain()
+    for session, count in (("a", 1), ("b", 1), ("c", 100), ("d", 1), ("e", 1)):
+        queue.add(Waiting(session, 9.0, count=count))  # type: ignore[arg-type]
+    queue.max_bytes = 3 * item_bytes(4, "a") - 1
+    assert [sessions(queue.next_frame(0.0, 9)) for _ in range(3)] == [["a", "b"], ["c"], ["d", "e"]]
 
 
 def test_an_empty_queue_has_no_frame() -> None:

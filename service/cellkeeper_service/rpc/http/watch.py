@@ -90,7 +90,7 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
             outputs = catalog.wanted(asked.outputs, catalog.spec(asked.model))[0] if asked.outputs else frozenset[str]()
             key, wanted = catalog.key(asked.model, asked.session), Wanted(outputs, asked.states, asked.steps)
         except Rejection as refused:
-            self.end(refused)
+            self.finish(refused)
             return
         while True:
             began = time.monotonic()
