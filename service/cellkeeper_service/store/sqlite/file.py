@@ -75,8 +75,8 @@ def refuse_second_name(path: Path) -> None:
         return  # there is none yet, or SQLite says what is wrong
     if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
         raise StoreError(
-            f"{str(path)!r} has {status.st_nlink} names (hard links), and SQLite keeps a -wal beside each that is opened, so that "
-            "servers would destroy the file; remove the other names, or use a copy of the file"
+            f"{str(path)!r} has {status.st_nlink} names (hard links), and SQLite keeps a -wal beside each that is "
+            "opened, so that servers would destroy the file; remove the other names, or use a copy of the file"
         )
 
 
