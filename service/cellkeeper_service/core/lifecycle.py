@@ -55,8 +55,11 @@ def open_session(
     created = done is not None
     if request.ttl_ms is None or request.ttl_ms == record.header.ttl_ms:
         return OpenReply(record.header, created)
+    # The whole record is written: a session that is only opened, with one TTL and another, makes no checkpoint that would
+    # drop what an append leaves in the store.
     header = record.header.replace(ttl_ms=request.ttl_ms, updated_ms=new.now_ms)
-    return Write(Commit(request.key, record.header, header, b"", None), OpenReply(header, created))
+    whole = Commit(request.key, record.header, header, record.log, record.checkpoint)
+    return Write(whole, OpenReply(header, created))
 
 
 def start_over(
