@@ -55,8 +55,8 @@ def open_session(
     created = done is not None
     if request.ttl_ms is None or request.ttl_ms == record.header.ttl_ms:
         return OpenReply(record.header, created)
-    # The whole record is written. An append would leave something in the store that only a checkpoint drops, and a session
-    # that is only opened makes none.
+    # The whole record is written: an append would leave something in the store that only a checkpoint drops, and a
+    # session that is only opened makes none.
     header = record.header.replace(ttl_ms=request.ttl_ms, updated_ms=new.now_ms)
     whole = Commit(request.key, record.header, header, record.log, record.checkpoint)
     return Write(whole, OpenReply(header, created))
