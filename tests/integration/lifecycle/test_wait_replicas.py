@@ -9,8 +9,11 @@ from testing.redis_server import RedisServer
 from tests.integration.rpc.calls import WAYS, Api, Chunk, numbers
 
 from .load import until
+from .test_readiness import ALIVE, READY, probes
 
 OPTIONS = ("--device", "cpu", "--max-batch", "64", "--wait-replicas", "1", "--store-timeout-ms", "400")
+
+NO_STORE = (503, "not ready: the store does not answer\n")
 
 
 async def test_a_retry_is_no_acknowledgement(counting_model: Path) -> None:
@@ -34,7 +37,9 @@ async def test_a_retry_is_no_acknowledgement(counting_model: Path) -> None:
                     result = api.send(way, Chunk(way, numbers(2.0), at[way]))
                     assert (result.code, result.reason) == ("UNAVAILABLE", "STORE_UNAVAILABLE"), result
                     assert "replicas" in result.message
+            await until(lambda: [probes(server)[1] for server in (one, other)] == [NO_STORE] * 2, 10)
             replica.wake()
+            await until(lambda: probes(other) == (ALIVE, READY), 10)
             for way in WAYS:
                 result = apis[1].send(way, Chunk(way, numbers(2.0), at[way]))
                 assert result.sums == [3.0]
