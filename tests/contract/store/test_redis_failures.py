@@ -261,21 +261,22 @@ def test_what_no_replica_has_is_not_told(own_redis: RedisServer, opened: Opener)
     """Another server answers a retry from the record: that would acknowledge what a fail-over loses."""
     configure(own_redis, "repl-diskless-sync-delay", "0")
     with RedisServer({"replicaof": f"127.0.0.1 {own_redis.port}"}) as replica:
-        waiting, other = (opened(own_redis.url, timeout_ms=2000, wait_replicas=1) for _ in range(2))
+        patient = opened(own_redis.url, timeout_ms=10_000, wait_replicas=1)
+        hurried = [opened(own_redis.url, timeout_ms=TIMEOUT_MS, wait_replicas=1) for _ in range(2)]
         with replica.client() as client:
             wait_for(lambda: client.info("replication")["master_link_status"] == "up")
-        header = committed(waiting, create(key()))
+        header = committed(patient, create(key()))
         replica.pause()
-        assert waiting.commit_many([append(key(), header, inputs(1))])[0].outcome is Outcome.UNKNOWN
-        for store in (waiting, other):
+        assert hurried[0].commit_many([append(key(), header, inputs(1))])[0].outcome is Outcome.UNKNOWN
+        for store in hurried:
             (found,) = store.load_many([Load(key(), False)])
             assert "replicas that have what was read: 0, expected 1" in str(found)
         replica.wake()
-        assert log_of(other, key()) == log_of(waiting, key()) == inputs(1)
+        assert log_of(patient, key()) == inputs(1)
         configure(own_redis, "min-replicas-to-write", "2")  # nothing can be written that WAIT could wait for
-        (found,) = other.load_many([Load(key(), False)])
+        (found,) = patient.load_many([Load(key(), False)])
         assert "NOREPLICAS" in str(found)
-        for store in (waiting, other):
+        for store in (patient, *hurried):
             store.close()
 
 
