@@ -38,6 +38,9 @@ def main() -> int:
         "--workers", type=int, choices=(1, 2, 3, 4), default=1, help="processes of each server, which share its port"
     )
     parser.add_argument(
+        "--wait-replicas", type=int, default=0, help="the servers' --wait-replicas; with 1, no fail-over loses a step"
+    )
+    parser.add_argument(
         "--every", type=float, default=Settings.every_s, help="seconds between two faults, on average; 0: none"
     )
     parser.add_argument("--only", default="", help="kinds of faults, separated by commas (default: all)")
@@ -50,7 +53,14 @@ def main() -> int:
     try:
         only = frozenset(filter(None, options.only.split(",")))
         settings = Settings(
-            options.seconds, seed, options.store, options.replicas, every_s, only, workers=options.workers
+            options.seconds,
+            seed,
+            options.store,
+            options.replicas,
+            every_s,
+            only,
+            workers=options.workers,
+            wait_replicas=options.wait_replicas,
         )
         outcome = run(settings)
     except HARNESS_ERRORS as error:

@@ -68,8 +68,10 @@ class Deployment:
     between each server and the store, or before each node of a Redis Cluster; none for SQLite or with sentinels.
     """
 
-    def __init__(self, bundles: Sequence[Path], store: AnyStore, replicas: int, workers: int = 1) -> None:
-        """workers: processes of each server, on one port."""
+    def __init__(
+        self, bundles: Sequence[Path], store: AnyStore, replicas: int, workers: int = 1, wait_replicas: int = 0
+    ) -> None:
+        """workers: processes of each server, on one port. wait_replicas: the servers' --wait-replicas."""
         self.store = store
         self.servers: list[Server] = []
         self.fronts: list[Proxy] = []
@@ -80,6 +82,8 @@ class Deployment:
         self._bundles = bundles
         self._replicas = replicas
         self.workers = workers
+        self.wait_replicas = wait_replicas
+        self._options = [*OPTIONS, *(["--wait-replicas", str(wait_replicas)] if wait_replicas else [])]
 
     @property
     def targets(self) -> list[str]:
@@ -101,7 +105,7 @@ class Deployment:
             await asyncio.to_thread(store.start)
         for _ in range(self._replicas):
             url = await self._way_to(store)
-            server = Server(self._bundles, url, OPTIONS, workers=self.workers, http=True)
+            server = Server(self._bundles, url, self._options, workers=self.workers, http=True)
             self.servers.append(server)
             await self.restart(server)
             self.fronts.append(await self._front(server.port))

@@ -137,7 +137,8 @@ class Nemesis:
         if isinstance(store, RedisClusterStore):
             yield from RedisClusterFaults(store, power_cuts, self._while, self._draw).kinds()
         else:
-            yield from RedisFaults(store, backs, power_cuts, self._while, self._draw).kinds()
+            replicated = self._deployment.wait_replicas > 0
+            yield from RedisFaults(store, backs, power_cuts, self._while, self._draw, replicated).kinds()
 
     async def _while(self, least_s: float, most_s: float) -> None:
         await self._workload.pause(self._draw.uniform(least_s, most_s))

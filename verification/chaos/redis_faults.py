@@ -14,24 +14,32 @@ from .stores import RedisEverysec, RedisPair, RedisStore
 
 
 class RedisFaults:
-    """Injects faults of Redis. backs: the proxies between servers and store, which a fail-over redirects."""
+    """Injects faults of Redis. backs: the proxies between servers and store, which a fail-over redirects. replicated:
+    the servers wait for the replica, so that a fail-over loses nothing that they have acknowledged."""
 
     def __init__(
-        self, store: RedisStore, backs: Sequence[Proxy], power_cuts: PowerCuts, wait: Wait, draw: random.Random
+        self,
+        store: RedisStore,
+        backs: Sequence[Proxy],
+        power_cuts: PowerCuts,
+        wait: Wait,
+        draw: random.Random,
+        replicated: bool = False,
     ) -> None:
         self._store = store
         self._backs = backs
         self._power_cuts = power_cuts
         self._wait = wait
         self._draw = draw
+        self._replicated = replicated
 
     def kinds(self) -> Iterator[FaultKind]:
         yield FaultKind("redis_pause", "store", 1.0, self._redis_pause)
         yield FaultKind("redis_full", "store", 1.0, self._redis_full)
         yield FaultKind("power_cuts", "store", 1.5, self._power_cut, loses=self._store.fsync != "always")
         if isinstance(self._store, RedisPair):
-            yield FaultKind("failover", "store", 2.0, self._failover, loses=True)
-            yield FaultKind("failover_split", "store", 1.0, self._failover_split, loses=True)
+            yield FaultKind("failover", "store", 2.0, self._failover, loses=not self._replicated)
+            yield FaultKind("failover_split", "store", 1.0, self._failover_split, loses=not self._replicated)
             return
         yield FaultKind("redis_kill", "store", 1.5, self._redis_kill, loses=self._store.fsync != "always")
 

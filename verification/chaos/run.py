@@ -46,7 +46,9 @@ def run(settings: Settings, tamper: Tamper | None = None) -> Outcome:
         bundles = counting_and_lstm(Path(folder))
         models = [model for _, model in bundles]
         with make_store(settings.store) as store:
-            deployment = Deployment([bundle for bundle, _ in bundles], store, settings.replicas, settings.workers)
+            deployment = Deployment(
+                [bundle for bundle, _ in bundles], store, settings.replicas, settings.workers, settings.wait_replicas
+            )
             with watched():
                 return asyncio.run(bounded(_rounds(settings, deployment, models, tamper)))
 

@@ -15,7 +15,8 @@ class Settings:
     frame. raw_clients: raw ones of one session. contended: sessions that two raw clients step, each without regard for
     the other. direct_clients: raw ones of one session that step only after a power cut.
     interfering: clients that change others' sessions, each every
-    interfere_s on average. workers: processes of each server.
+    interfere_s on average. workers: processes of each server. wait_replicas: replicas of Redis that must have a commit
+    before the servers acknowledge it.
     """
 
     seconds: float
@@ -37,6 +38,7 @@ class Settings:
     interfering: int = 3
     interfere_s: float = 0.5
     workers: int = 1
+    wait_replicas: int = 0
 
     def count_clients(self) -> int:
         """Counts official and raw clients."""

@@ -55,8 +55,11 @@ def open_session(
     created = done is not None
     if request.ttl_ms is None or request.ttl_ms == record.header.ttl_ms:
         return OpenReply(record.header, created)
+    # The whole record is written: an append would leave something in the store that only a checkpoint drops, and a
+    # session that is only opened makes none.
     header = record.header.replace(ttl_ms=request.ttl_ms, updated_ms=new.now_ms)
-    return Write(Commit(request.key, record.header, header, b"", None), OpenReply(header, created))
+    whole = Commit(request.key, record.header, header, record.log, record.checkpoint)
+    return Write(whole, OpenReply(header, created))
 
 
 def start_over(

@@ -46,10 +46,10 @@ class SqliteFile:
             for record, tenant, model, session, header, expires_ms in records.fetchall():
                 rows = [("header", header), ("expires", expires_ms.to_bytes(8, "little"))]
                 of_record = "WHERE record = ?", (record,)
-                for state, checksum in connection.execute(
-                    f"SELECT state, checksum FROM checkpoints {of_record[0]}", of_record[1]
+                for state, sums in connection.execute(
+                    f"SELECT state, sums FROM checkpoints {of_record[0]}", of_record[1]
                 ):
-                    rows += [("checkpoint", state), ("checksum", checksum)]
+                    rows += [("checkpoint", state), ("checksums", sums + header[:16] + header[40:56])]
                 for chunk, inputs in connection.execute(
                     f"SELECT chunk, inputs FROM chunks {of_record[0]} ORDER BY chunk", of_record[1]
                 ):
@@ -67,6 +67,9 @@ class SqliteFile:
             if data[132:] == _crc(data[:132]):
                 return header + _crc(header)
             data = header + data[132:]
+        elif what == "checksums":  # of the state; of the generation and the checkpoint's step and head, which follow
+            of = names.fix(data[8:])
+            data = data[:4] + (_crc(of) if data[4:8] == _crc(data[8:]) else data[4:8])
         elif what == "expires" and any(data):
             expires_ms = int.from_bytes(data, "little")
             if not self._started_ms <= expires_ms - TTL_MS <= now_ms():

@@ -234,6 +234,8 @@ def test_too_few_replicas_is_unknown(own_redis: RedisServer, opened: Opener) -> 
     assert result.outcome is Outcome.UNKNOWN
     assert "replicas" in result.message
     assert waiting.commit_many([create(key(), seed=2)])[0].outcome is Outcome.CONFLICT  # it was written
+    found = waiting.load_many([Load(key(), True), Load(key("missing"), False)])
+    assert all("replicas that have what was read: 0, expected 1" in str(error) for error in found), found
     waiting.close()
 
 
@@ -245,9 +247,37 @@ def test_a_replica_that_has_it(own_redis: RedisServer, opened: Opener) -> None:
             wait_for(lambda: client.info("replication")["master_link_status"] == "up")
             committed(waiting, create(key()))
             assert client.exists(redis_key(key())) == 1
+        with own_redis.client() as client:
+            before = client.lrange(redis_key(key()), 0, -1)
+            assert log_of(waiting, key()) == b""
+            assert client.lrange(redis_key(key()), 0, -1) == before
+            assert client.keys() == [redis_key(key())]  # nothing is left of what the load waited for
         with pytest.raises(StoreError, match="'slave'"):
             open_store(replica.url).check()
     waiting.close()
+
+
+def test_what_no_replica_has_is_not_told(own_redis: RedisServer, opened: Opener) -> None:
+    """Another server answers a retry from the record: that would acknowledge what a fail-over loses."""
+    configure(own_redis, "repl-diskless-sync-delay", "0")
+    with RedisServer({"replicaof": f"127.0.0.1 {own_redis.port}"}) as replica:
+        patient = opened(own_redis.url, timeout_ms=10_000, wait_replicas=1)
+        hurried = [opened(own_redis.url, timeout_ms=TIMEOUT_MS, wait_replicas=1) for _ in range(2)]
+        with replica.client() as client:
+            wait_for(lambda: client.info("replication")["master_link_status"] == "up")
+        header = committed(patient, create(key()))
+        replica.pause()
+        assert hurried[0].commit_many([append(key(), header, inputs(1))])[0].outcome is Outcome.UNKNOWN
+        for store in hurried:
+            (found,) = store.load_many([Load(key(), False)])
+            assert "replicas that have what was read: 0, expected 1" in str(found)
+        replica.wake()
+        assert log_of(patient, key()) == inputs(1)
+        configure(own_redis, "min-replicas-to-write", "2")  # nothing can be written that WAIT could wait for
+        (found,) = patient.load_many([Load(key(), False)])
+        assert "NOREPLICAS" in str(found)
+        for store in (patient, *hurried):
+            store.close()
 
 
 def test_other_types_and_damage_fail_alone(own_redis: RedisServer, own_store: Store) -> None:

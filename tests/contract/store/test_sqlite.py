@@ -296,6 +296,39 @@ def test_a_flipped_bit_of_a_header_is_damage(path: Path, sqlite_store: SqliteSto
     committed(sqlite_store, create(key()))
 
 
+@pytest.mark.parametrize("other", ["of another session", "of an earlier step", "of the generation before"])
+@pytest.mark.parametrize("many", [1, 8], ids=["alone", "many"])
+def test_the_checkpoint_of_another_header_is_damage(
+    path: Path, sqlite_store: SqliteStore, other: str, many: int
+) -> None:
+    """As in a file that was copied while a server wrote to it: its pages are of different times."""
+    keys = [key(f"pump-{number}") for number in range(many)]
+    commits = [create(one, seed, log=inputs(1)) for seed, one in enumerate(keys)]
+    assert sqlite_store.commit_many(commits) == [COMMITTED] * many
+    with closing(sqlite3.connect(path)) as connection:
+        before = connection.execute("SELECT record, state, sums FROM checkpoints").fetchall()
+    if other == "of another session":
+        committed(sqlite_store, create(key("other"), checkpoint=b"state of another", seed=100))
+    elif other == "of an earlier step":
+        commits = [replace(commit.key, commit.header, b"state 1") for commit in commits]
+        assert sqlite_store.commit_many(commits) == [COMMITTED] * many
+    else:
+        deletes = [Delete(one, generation(seed)) for seed, one in enumerate(keys)]
+        assert sqlite_store.delete_many(deletes) == [COMMITTED] * many
+        commits = [create(one, checkpoint=b"state 1", seed=seed + 50) for seed, one in enumerate(keys)]
+        assert sqlite_store.commit_many(commits) == [COMMITTED] * many
+    with closing(sqlite3.connect(path)) as connection:
+        if other == "of another session":
+            swapped = "SELECT ?, state, sums FROM checkpoints WHERE state = CAST('state of another' AS BLOB)"
+            connection.executemany(f"REPLACE INTO checkpoints {swapped}", [(record,) for record, *_ in before])
+        else:
+            connection.executemany("REPLACE INTO checkpoints VALUES (?, ?, ?)", before)
+        connection.commit()
+    found = sqlite_store.load_many([Load(one, True) for one in keys])
+    assert all(isinstance(one, DamagedRecord) for one in found), found
+    assert "its checkpoint is that of another step or session" in str(found[0])
+
+
 def test_a_new_record_among_many_does_not_hide_a_damaged_one(path: Path, sqlite_store: SqliteStore) -> None:
     """A list shows an id that is not UTF-8 as another text. No session with that text is created beside it."""
     committed(sqlite_store, create(key("pump")))
@@ -312,7 +345,7 @@ def test_a_file_of_another_layout(path: Path, sqlite_store: SqliteStore) -> None
     sqlite_store.close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {sqlite_schema.SCHEMA_VERSION + 1}")
-    with pytest.raises(StoreError, match="has layout 4, expected 3"):
+    with pytest.raises(StoreError, match="has layout 5, expected 4"):
         SqliteStore(path)
 
 
@@ -349,7 +382,7 @@ def test_a_file_of_the_layout_before_goes_on(path: Path, sqlite_store: SqliteSto
     assert results == [COMMITTED] * 8
     committed(stores[1], create(key("new")))
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM checkpoints WHERE checksum IS NULL").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM checkpoints WHERE sums IS NULL").fetchone() == (0,)
         connection.execute("UPDATE checkpoints SET state = CAST('state 2' AS BLOB) WHERE record = 1")
         connection.commit()
     first, *others = stores[0].load_many([Load(key(name), True) for name in names])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.record import Record
-from cellkeeper_service.domain.store import Load, Outcome, StoreLost
+from cellkeeper_service.domain.store import Load, Outcome, StoreError, StoreLost
 from cellkeeper_service.store.sqlite.store import SqliteStore
 
 from tests.contract.store.records import append, committed, create, inputs, key, log_of
@@ -182,6 +182,45 @@ def test_a_link_to_the_file_is_followed(linked: str, path: Path, tmp_path: Path)
         assert "was replaced by another file" in result.message
 
 
+def test_a_file_with_two_names_is_refused(path: Path, store: SqliteStore, tmp_path: Path) -> None:
+    """SQLite would keep a second -wal beside the other name, and two servers would destroy the file."""
+    header = committed(store, create(key()))
+    other = tmp_path / "other.db"
+    os.link(path, other)
+    for name in (other, path):
+        with pytest.raises(StoreError, match=r"has 2 names \(hard links\).*remove the other names"):
+            SqliteStore(name)
+    other.unlink()
+    committed(store, append(key(), header, inputs(1)))
+    with closing(SqliteStore(path)) as again:
+        assert log_of(again, key()) == inputs(1)
+
+
+_MOUNTED_ALONE = """
+import subprocess, sys
+from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.store.sqlite.store import SqliteStore
+
+folder = sys.argv[1]
+subprocess.run(["mkdir", folder + "/disk"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder + "/disk"], check=True)
+SqliteStore(folder + "/disk/s.db").close()
+open(folder + "/s.db", "x").close()
+subprocess.run(["mount", "--bind", folder + "/disk/s.db", folder + "/s.db"], check=True)
+try:
+    SqliteStore(folder + "/s.db")
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_a_file_that_is_mounted_without_its_folder_is_refused(tmp_path: Path) -> None:
+    """As with `docker run -v $PWD/s.db:/data/s.db`: the -wal would be removed with the container."""
+    (refused,) = with_mounts(_MOUNTED_ALONE, tmp_path)
+    assert "is on another file system than its folder" in refused
+    assert "mount the folder instead of the file" in refused
+
+
 _ON_READ_ONLY = """
 import subprocess, sys
 from cellkeeper_service.domain.store import Load
@@ -199,13 +238,16 @@ print(store.load_many([Load(key(), False)])[0])
 _OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
 
 
-def test_a_file_system_that_becomes_read_only(tmp_path: Path) -> None:
-    """By a mount over it: only the kernel can make open files unwritable."""
+def with_mounts(program: str, folder: Path) -> list[str]:
+    """Runs the program where it may mount, with the folder as its argument. Returns the lines that it prints."""
     if shutil.which("unshare") is None or subprocess.run([*_OWN_MOUNTS, "true"], capture_output=True).returncode:
         pytest.skip("this machine allows no mounts of one's own")
-    ended = subprocess.run(
-        [*_OWN_MOUNTS, sys.executable, "-c", _ON_READ_ONLY, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    commit, load = ended.stdout.splitlines()
+    words = [*_OWN_MOUNTS, sys.executable, "-c", program, str(folder)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_a_file_system_that_becomes_read_only(tmp_path: Path) -> None:
+    """By a mount over it: only the kernel can make open files unwritable."""
+    commit, load = with_mounts(_ON_READ_ONLY, tmp_path)
     assert "read-only; mount it for writing" in commit
     assert "read-only; mount it for writing" in load

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_service.domain.record import SessionKey
+from cellkeeper_service.store.redis.keys import redis_key
 
 from testing.bundles import counting_bundle
 from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
 
-from .calls import Api, Chunk, Refused, frame_message
+from .calls import Api, Chunk, Refused, frame_message, from_wire
 from .vault import Vault
 
 FEATURES = 512
@@ -82,3 +84,20 @@ def test_a_log_is_bounded_in_bytes(tmp_path: Path, session: str) -> None:
         assert (behind.code, behind.reason, behind.field) == ("RESOURCE_EXHAUSTED", "ACK_BEHIND", "acked")
         assert "2048" in behind.message
         assert api.send("unary", Chunk(session, chunk, at)).sums[-1] == 2304
+
+
+def test_opening_with_one_ttl_and_another_leaves_nothing_behind(
+    redis: RedisServer, counting_model: Path, session: str
+) -> None:
+    """As when two programs open an idle session in turn. Each open reads all that the others have left."""
+    key = redis_key(SessionKey("", "count", session))
+    with ForkedServer([counting_model], redis.url) as server, server.channel() as channel, redis.client() as client:
+        api = Api(server.stub(channel))
+        at = api.send("unary", Chunk(session, np.ones((3, 1), np.float32), api.open(session), acked=0)).after
+        for ttl_ms in (90_000, 80_000, 0) * 10:
+            reply = api.opened(session, ttl_ms=ttl_ms)
+            assert (reply.ttl_ms, from_wire(reply.position)) == (ttl_ms, at)
+            assert client.llen(key) < 8
+            left_ms = client.pttl(key)
+            assert left_ms == -1 if ttl_ms == 0 else 0.9 * ttl_ms <= left_ms <= ttl_ms
+        assert api.send("unary", Chunk(session, np.ones((1, 1), np.float32), at)).sums == [4]

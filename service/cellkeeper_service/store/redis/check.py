@@ -35,7 +35,7 @@ def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) ->
     replicas = int(info.get("connected_slaves", "0"))
     if replicas < wait_replicas:
         _logger.warning(
-            "Redis has %s connected replicas, expected wait_replicas (%d): every commit is unknown until they connect",
+            "Redis has %s connected replicas, expected wait_replicas (%d): nothing is acknowledged until they connect",
             replicas,
             wait_replicas,
         )

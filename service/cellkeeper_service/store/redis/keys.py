@@ -24,6 +24,10 @@ ck2 before the session's next commit (upgrade.py).
                refuses to, since it would see every session in the other layout as one that was never opened. The key
                names no session, so listings skip it. docs/adr/206.
 
+    key        ck2:{BUCKET}:replicated
+    type       list, for a moment: with --wait-replicas, a load pushes to it and unlinks it, so that WAIT has something
+               to wait for. The key names no session, either.
+
 Each script is called once for a whole tick (on a cluster, once for each slot in it). It takes one key per item and
 touches nothing else:
 
@@ -70,6 +74,11 @@ def redis_key(key: SessionKey) -> bytes:
 def old_key(name: bytes) -> bytes:
     """Returns the key of the same session's record in the previous layout."""
     return OLD_VERSION.encode() + name[3:]
+
+
+def mark_key(name: bytes) -> bytes:
+    """Returns the key that a load writes to, in the slot of a key of either layout."""
+    return b"%b%b:replicated" % (VERSION.encode(), name[3:9])
 
 
 def is_old(name: bytes) -> bool:

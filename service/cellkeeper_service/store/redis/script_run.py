@@ -17,6 +17,7 @@ import redis
 
 from cellkeeper_service.store.redis.commits import Item, Words
 from cellkeeper_service.store.redis.failures import Refused, Unknown, not_run, text_of
+from cellkeeper_service.store.redis.keys import mark_key
 from cellkeeper_service.store.redis.link import Link, Sent, bulk, packed
 from cellkeeper_service.store.redis.script import script
 from cellkeeper_service.store.redis.servers import Servers
@@ -44,8 +45,9 @@ class ScriptRun:
     """One run of the script `name`.lua over `items`.
 
     apart: each item is a call of its own.
-    wait: (replicas, milliseconds) of a WAIT after each server's writes, or None.
-    replicas: the reply to WAIT by the item's number, filled in by `answers` if `wait` was given.
+    wait: (replicas, milliseconds) of a WAIT after each server's calls, or None.
+    replicas: the reply to WAIT by the item's number, or the error that kept it from meaning anything; filled in by
+        `answers` if `wait` was given.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class ScriptRun:
         self._items = items
         self._writes = name == "write"
         self._apart = apart
-        self._wait = wait if self._writes else None
+        self._wait = wait
         self.replicas: dict[int, Any] = {}
         self._unloaded: set[Link] = set()  # servers that do not know the script
         self._answers: list[Any] = [Refused("Redis was not asked")] * len(items)
@@ -161,11 +163,19 @@ class ScriptRun:
             for item in more:
                 for words in item.after:
                     commands += [*asking, self._command(peer, [item], [words])]
+        if self._marks:
+            commands += _mark(calls[0], items[0].key)
         if self._servers.asks_role:
             commands.append(ROLE)
         if self._wait is not None:
             commands.append(packed("WAIT", *self._wait))
         return commands
+
+    @property
+    def _marks(self) -> bool:
+        """Whether a WAIT needs a write to wait for, because the calls make none: WAIT waits for its connection's own
+        last write, and so for everything before it."""
+        return self._wait is not None and not self._writes
 
     def _command(self, peer: bytes, items: list[Item], words: list[Words]) -> bytes:
         """Packs one call of the script. docs/adr/203 says which items may share a call."""
@@ -185,6 +195,9 @@ class ScriptRun:
         self._unloaded.discard(link)
         replicas = None if self._wait is None else replies[-1]
         role = replies[-1 if self._wait is None else -2] if self._servers.asks_role else PRIMARY
+        if self._marks:
+            first = len(replies) - 1 - self._servers.asks_role - (4 if calls[0].asking else 2)
+            replicas = next((reply for reply in replies[first:] if isinstance(reply, Exception)), replicas)
         for call in calls:
             apart = 2 if call.asking else 1  # replies per command: ASKING has one of its own
             more = _with_more_calls([self._items[number] for number in call.items])
@@ -232,6 +245,14 @@ class ScriptRun:
     def _settle(self, call: _Call, error: Exception) -> None:
         for number in call.items:
             self._answers[number] = error
+
+
+def _mark(call: _Call, key: bytes) -> list[bytes]:
+    """Returns writes that leave nothing behind, to a key in the slot of `key`. They are commands of their own, and
+    not a script, because Redis executes half a transaction after a crash (docs/adr/203)."""
+    mark = mark_key(key)
+    asking = [packed("ASKING")] if call.asking else []
+    return [*asking, packed("RPUSH", mark, b""), *asking, packed("UNLINK", mark)]
 
 
 def _with_more_calls(items: Sequence[Item]) -> list[Item]:

@@ -27,7 +27,7 @@ from cellkeeper_service.store.redis.commits import (
     commit_item,
     delete_item,
 )
-from cellkeeper_service.store.redis.failures import Refused, not_read
+from cellkeeper_service.store.redis.failures import Refused, Unknown, not_read
 from cellkeeper_service.store.redis.keys import OLD_VERSION, SUCCESSOR, VERSION, match_pattern, old_key, redis_key
 from cellkeeper_service.store.redis.layout import read_elements
 from cellkeeper_service.store.redis.pending_write import PendingWrite
@@ -42,7 +42,8 @@ class RedisStore:
     """Records on one Redis server, or on the servers of a cluster.
 
     wait_replicas: how many replicas must have a commit before it counts; 0: the primary alone decides. A
-        commit that fewer replicas have within half of the servers' timeout is UNKNOWN.
+        commit that fewer replicas have within half of the servers' timeout is UNKNOWN. A load of such a record fails,
+        too: what is answered from it would acknowledge the commit.
     """
 
     def __init__(self, servers: Servers, wait_replicas: int) -> None:
@@ -82,11 +83,16 @@ class RedisStore:
         touch, leave = (TOUCH, LEAVE) if len(loads) > 1 else (TOUCH_WHOLE, LEAVE_WHOLE)
         items = [Item(name, touch if load.touch else leave) for name, load in zip(names, loads, strict=True)]
         old = [Item(old_key(name), leave) for name in names]
-        answers = self._run("load", [*items, *old])
-        return [
+        run = self._script_run("load", [*items, *old], wait=self._wait)
+        answers = run.answers()
+        results = [
             self._record(load.key, name, answers[number], answers[number + len(names)])
             for number, (load, name) in enumerate(zip(loads, names, strict=True))
         ]
+        if self._wait is not None:
+            told = [[run.replicas.get(number), run.replicas.get(number + len(names))] for number in range(len(names))]
+            results = [self._replicated_load(*one) for one in zip(results, told, strict=True)]
+        return results
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         return self._write([commit_item(commit) for commit in commits])
@@ -100,7 +106,7 @@ class RedisStore:
         if link is None or wire is None:
             return None
         try:
-            run = self._script_run("write", [commit_item(commit) for commit in commits])
+            run = self._script_run("write", [commit_item(commit) for commit in commits], wait=self._wait)
             return PendingWrite(run, link, wire, self._results)
         except BaseException:
             link.put_back(wire, dirty=True)
@@ -124,7 +130,7 @@ class RedisStore:
         if self._upgrade.concerns(lambda: names):
             failed, broken = self._upgrade.before_write(names)
         written = [item for item in items if item.key not in failed]
-        results = iter(self._results(self._script_run("write", written, apart=deletes)))
+        results = iter(self._results(self._script_run("write", written, apart=deletes, wait=self._wait)))
         all_results = [_result(failed[name]) if name in failed else next(results) for name in names]
         if deletes and broken:  # the old record is gone, and there was none in the current layout
             nothing = CommitResult(Outcome.CONFLICT)
@@ -134,8 +140,10 @@ class RedisStore:
             ]
         return all_results
 
-    def _script_run(self, name: str, items: Sequence[Item], *, apart: bool = False) -> ScriptRun:
-        return ScriptRun(self._servers, name, items, apart, self._wait)
+    def _script_run(
+        self, name: str, items: Sequence[Item], *, apart: bool = False, wait: tuple[int, int] | None = None
+    ) -> ScriptRun:
+        return ScriptRun(self._servers, name, items, apart, wait)
 
     def _run(self, name: str, items: Sequence[Item], *, apart: bool = False) -> list[Any]:
         return self._script_run(name, items, apart=apart).answers() if items else []
@@ -162,11 +170,21 @@ class RedisStore:
 
     def _replicated(self, result: CommitResult, replicas: Any) -> CommitResult:
         """Turns COMMITTED into UNKNOWN if too few replicas have the commit. replicas: how many do, or an error."""
-        if result is not COMMITTED or (isinstance(replicas, int) and replicas >= self._wait_replicas):
+        if result is not COMMITTED or self._enough(replicas):
             return result
         return CommitResult(
             Outcome.UNKNOWN, message=f"replicas that have the commit: {replicas}, expected {self._wait_replicas}"
         )
+
+    def _replicated_load(self, result: Record | StoreError | None, replicas: list[Any]) -> Record | StoreError | None:
+        """Turns a record, or the news that there is none, into an error if too few replicas have it. replicas: how many
+        have what was read of either layout, or an error."""
+        if isinstance(result, StoreError) or all(map(self._enough, replicas)):
+            return result
+        return Unknown(f"replicas that have what was read: {replicas[0]}, expected {self._wait_replicas}")
+
+    def _enough(self, replicas: Any) -> bool:
+        return isinstance(replicas, int) and replicas >= self._wait_replicas
 
 
 def _result(answer: Any) -> CommitResult:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite.ids import damaged_id
-from cellkeeper_service.store.sqlite.stored_header import STORED_BYTES, checksum_of, stored_header
+from cellkeeper_service.store.sqlite.stored_header import STORED_BYTES, SUMS_BYTES, checkpoint_sums, stored_header
 
 LEAST = 4  # fewer commits are not worth it
 
@@ -39,9 +39,9 @@ _CREATE = f"""
     SELECT ?5 + item.key, ?3, ?4, {_ID}, substr(?6, 1 + {STORED_BYTES} * item.key, {STORED_BYTES}), ?7
     FROM json_each(?1) AS item
 """
-_CHECKPOINT = """
+_CHECKPOINT = f"""
     REPLACE INTO checkpoints
-    SELECT value, substr(?2, 1 + ?3 * key, ?3), substr(?4, 1 + 4 * key, 4) FROM json_each(?1)
+    SELECT value, substr(?2, 1 + ?3 * key, ?3), substr(?4, 1 + {SUMS_BYTES} * key, {SUMS_BYTES}) FROM json_each(?1)
 """
 _COMPACT = "DELETE FROM chunks WHERE record IN (SELECT value FROM json_each(?1))"
 _LOG = """
@@ -100,8 +100,9 @@ def _commit_group(connection: sqlite3.Connection, group: _Group, commits: Sequen
     if not records:
         return False
     if group.checkpoint_bytes:
-        states = b"".join([commit.checkpoint for commit in commits if commit.checkpoint is not None])
-        sums = b"".join([checksum_of(commit.checkpoint) for commit in commits if commit.checkpoint is not None])
+        written = [(commit.header.packed, commit.checkpoint) for commit in commits if commit.checkpoint is not None]
+        states = b"".join([state for _, state in written])
+        sums = b"".join([checkpoint_sums(header, state) for header, state in written])
         connection.execute(_CHECKPOINT, (records, states, group.checkpoint_bytes, sums))
         connection.execute(_COMPACT, (records,))
     if group.log_bytes:

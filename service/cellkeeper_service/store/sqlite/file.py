@@ -1,16 +1,17 @@
 """Detects that the files of a SQLite store were removed or replaced while it had them open.
 
 SQLite keeps writing to files that were unlinked, moved or replaced, because it holds them open; those commits are gone
-when the process ends.
+when the process ends. It also keeps the newest commits in a -wal beside the path by which the file was opened.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from pathlib import Path
 
-from cellkeeper_service.domain.store import StoreLost
+from cellkeeper_service.domain.store import StoreError, StoreLost
 
 _HEADER_BYTES = 100  # of a database file: a shorter one was truncated
 _WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
@@ -26,13 +27,14 @@ class SqliteFile:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         """path: as the user gave it. connection: the first one, in WAL mode, which has read the file.
 
-        Raises StoreLost if a file is already gone.
+        Raises StoreLost if a file is already gone, and StoreError if the -wal would not be kept with the database.
         """
         # SQLite resolves symbolic links, and puts the -wal and the -shm beside the target.
         self.database = database = str(connection.execute("PRAGMA database_list").fetchone()[2])
         self._path = str(path)
         self._wal = f"{database}-wal"
         found = [(name, _stat(name)) for name in (self._path, self._wal, f"{database}-shm")]
+        _refuse_apart(database, [status for _, status in found])
         self._seen = [(name, (status.st_dev, status.st_ino)) for name, status in found]
         # SQLite takes no locks on the -wal, so closing this descriptor releases none.
         self._wal_started = False
@@ -62,6 +64,29 @@ class SqliteFile:
 
     def close(self) -> None:
         os.close(self._wal_file)
+
+
+def refuse_second_name(path: Path) -> None:
+    """Raises StoreError if the file at the path has another name, too. SQLite keeps a -wal beside each name that is
+    opened, and two servers with a -wal each overwrite each other's commits."""
+    try:
+        status = path.stat()
+    except OSError:
+        return  # there is none yet, or SQLite says what is wrong
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        raise StoreError(
+            f"{str(path)!r} has {status.st_nlink} names (hard links), and SQLite keeps a -wal beside each that is "
+            "opened, so that servers would destroy the file; remove the other names, or use a copy of the file"
+        )
+
+
+def _refuse_apart(database: str, found: list[os.stat_result]) -> None:
+    """Raises StoreError if the file is mounted without its folder, where its -wal is. found: of both, and the -shm."""
+    if len({status.st_dev for status in found}) > 1:
+        raise StoreError(
+            f"{database!r} is on another file system than its folder, so that its -wal, which has the newest commits, "
+            "would not be kept with it; mount the folder instead of the file"
+        )
 
 
 def _stat(name: str) -> os.stat_result:

@@ -13,10 +13,17 @@ from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Dam
 from cellkeeper_service.store.damage import BAD_ID, damaged, read_record, reading
 from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite.ids import damaged_id
-from cellkeeper_service.store.sqlite.stored_header import checksum_of, read_stored, standing_header, stored_header
+from cellkeeper_service.store.sqlite.stored_header import (
+    checkpoint_sums,
+    checksum_of,
+    read_stored,
+    standing_header,
+    stored_header,
+)
 
 _DAMAGED = ("database disk image is malformed", "Could not decode to UTF-8")
 NO_CHECKPOINT = "a first commit without a checkpoint"
+OLD_SUMS_BYTES = 4  # layouts 2 and 3: the state's checksum alone
 
 
 def find(connection: sqlite3.Connection, key: SessionKey) -> tuple[int, bytes, int] | None:
@@ -66,13 +73,16 @@ def _load(connection: sqlite3.Connection, key: SessionKey, record: int, stored: 
     header = read_stored(key, stored)
     if isinstance(header, DamagedRecord):
         return header
-    query = "SELECT CAST(state AS BLOB), checksum FROM checkpoints WHERE record = ?"
+    query = "SELECT CAST(state AS BLOB), sums FROM checkpoints WHERE record = ?"
     row = connection.execute(query, (record,)).fetchone()
     if row is None:
         return damaged(key, "it has a header but no checkpoint", header)
-    state, checksum = row
-    if checksum is not None and checksum != checksum_of(state):
-        return damaged(key, "its checkpoint does not match its checksum", header)
+    state, sums = row
+    if sums is not None:  # otherwise it was written in layout 1
+        if not isinstance(sums, bytes) or sums[:4] != checksum_of(state):
+            return damaged(key, "its checkpoint does not match its checksum", header)
+        if sums != checkpoint_sums(header.packed, state) and len(sums) != OLD_SUMS_BYTES:
+            return damaged(key, "its checkpoint is that of another step or session", header)
     chunks = connection.execute("SELECT CAST(inputs AS BLOB) FROM chunks WHERE record = ? ORDER BY chunk", (record,))
     return read_record(key, header.packed, state, b"".join(chunk for (chunk,) in chunks))
 
@@ -95,7 +105,7 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) ->
         record, _, expires_ms = row
         _update(connection, record, header, expires_ms, next_expiry_ms(now_ms, commit.header.ttl_ms, expires_ms))
     if commit.checkpoint is not None:
-        row_of = (record, commit.checkpoint, checksum_of(commit.checkpoint))
+        row_of = (record, commit.checkpoint, checkpoint_sums(commit.header.packed, commit.checkpoint))
         connection.execute("REPLACE INTO checkpoints VALUES (?, ?, ?)", row_of)
         connection.execute("DELETE FROM chunks WHERE record = ?", (record,))
     if commit.log:

@@ -1,8 +1,8 @@
 """The tables of the SQLite store, and how a file is opened.
 
     records      one row per session: its key, its header (stored_header.py), when it expires (unix ms; 0: never)
-    checkpoints  one row per session: the state, and its CRC-32 in 4 bytes, little-endian (NULL: written before layout
-                 2); separate from the header, so that an append does not rewrite the state
+    checkpoints  one row per session: the state, and its checksums (4 bytes, of the state alone: written before layout
+                 4; NULL: before layout 2); separate from the header, so that an append does not rewrite the state
     chunks       the input log, one row per chunk, in order of `chunk`
 
 The file's application_id marks it as Cellkeeper's; its user_version is the layout.
@@ -18,7 +18,7 @@ from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.store.sqlite.stored_header import with_checksum
 
 APPLICATION_ID = 0x43656C6C
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _TABLES = (
     """CREATE TABLE records (
@@ -31,7 +31,7 @@ _TABLES = (
         UNIQUE (tenant, model, session)
     )""",
     "CREATE INDEX records_by_expiry ON records (expires_ms) WHERE expires_ms > 0",
-    "CREATE TABLE checkpoints (record INTEGER PRIMARY KEY, state BLOB NOT NULL, checksum BLOB)",
+    "CREATE TABLE checkpoints (record INTEGER PRIMARY KEY, state BLOB NOT NULL, sums BLOB)",
     """CREATE TABLE chunks (
         record INTEGER NOT NULL,
         chunk INTEGER NOT NULL,
@@ -48,6 +48,7 @@ _UPGRADES = {
         "UPDATE records SET checked_header = with_checksum(checked_header)",
         "PRAGMA user_version = 3",
     ),
+    3: ("ALTER TABLE checkpoints RENAME COLUMN checksum TO sums", "PRAGMA user_version = 4"),
 }
 """By old layout: the statements that convert it to the next one. Older versions of the service refuse to open a
 converted file, and SQLite rejects the statements of those that still have it open: stop them first."""

@@ -32,7 +32,7 @@ from cellkeeper_service.store.damage import BAD_ID, damaged
 from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite import rows
 from cellkeeper_service.store.sqlite.bulk import commit_groups
-from cellkeeper_service.store.sqlite.file import SqliteFile
+from cellkeeper_service.store.sqlite.file import SqliteFile, refuse_second_name
 from cellkeeper_service.store.sqlite.ids import is_damaged, shown
 from cellkeeper_service.store.sqlite.schema import open_file
 from cellkeeper_service.store.sqlite.space import FULL, Space
@@ -79,6 +79,7 @@ class SqliteStore:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"SQLite cannot create the folder of {str(path)!r}: {error}; name another") from error
+        refuse_second_name(self._path)
         self._connection()
 
     def check(self) -> None:

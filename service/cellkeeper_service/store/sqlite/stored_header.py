@@ -1,24 +1,34 @@
-"""Headers as rows store them: the packed header, then its CRC-32 in 4 bytes, little-endian.
+"""Checksums of what rows hold: of the header, and of the checkpoint together with the part of the header that names it.
 
 SQLite does not notice a flipped bit in a page. In a header, it could make a session expire early or appear to have
-been computed by other numerics.
+been computed by other numerics. Nor does it notice that pages are of different times, as in a file that was copied
+while a server wrote to it: a header could then have another step's checkpoint.
 """
 
 from __future__ import annotations
 
 from zlib import crc32
 
+from cellkeeper_service.domain.position import GENERATION_BYTES
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, SessionKey
 from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.store.damage import damaged, read_header
 
 STORED_BYTES = HEADER_BYTES + 4
+SUMS_BYTES = 8
+_CHECKPOINT = slice(40, 56)  # in a packed header: the checkpoint's step and head
 Value = bytes | str | int | float | None  # SQLite lets a column hold any of them
 
 
 def checksum_of(data: bytes) -> bytes:
-    """Returns the CRC-32 that headers and checkpoints are stored with."""
+    """Returns the CRC-32 in 4 bytes, little-endian."""
     return crc32(data).to_bytes(4, "little")
+
+
+def checkpoint_sums(packed: bytes, state: bytes) -> bytes:
+    """Returns what a checkpoint is stored with: its CRC-32, and that of its generation, step and head. packed: the
+    record's header."""
+    return checksum_of(state) + checksum_of(packed[:GENERATION_BYTES] + packed[_CHECKPOINT])
 
 
 def stored_header(packed: bytes) -> bytes:
