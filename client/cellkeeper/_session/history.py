@@ -14,6 +14,9 @@ The rules:
 - When a chunk is refused for good, the chunks after it fail too, since they build on it.
 - A chunk that may have been applied when its caller stops waiting is late: it stays, is sent again like any other, and
   nothing is appended until its outcome is known. So the next chunk's position never depends on a guess.
+- A late chunk that does not get through, since something in between takes no message of its size, is stuck. The next
+  chunk is appended and sent without it. If that is applied, so was the stuck one; a STEP_GAP from the stuck one's start
+  shows that it was not: both are dropped, and the next one is appended again there.
 - A History belongs to one generation; a new generation gets a new History.
 """
 
@@ -26,9 +29,23 @@ from typing import Any
 from ..position import Position
 from .chunk import Chunk, ChunkState
 from .replay_buffer import ReplayBuffer
-from .verdict import COUNTED, DELIVER, FINAL, IGNORE, NOT_APPLIED, RESEND, RETRIED, Action, Verdict
+from .verdict import (
+    COUNTED,
+    DELIVER,
+    FINAL,
+    GO_AROUND,
+    IGNORE,
+    NOT_APPLIED,
+    RESEND,
+    RETRIED,
+    STUCK,
+    TOO_LARGE,
+    Action,
+    Verdict,
+)
 
 _QUEUED, _IN_FLIGHT, _DONE, _DROPPED = ChunkState.QUEUED, ChunkState.IN_FLIGHT, ChunkState.DONE, ChunkState.DROPPED
+_STUCK = ChunkState.STUCK
 
 # The record may include the chunk all the same; its position says so.
 _WITHOUT_OUTPUTS = frozenset({"STEP_COMPACTED", "INTERNAL_ERROR"})
@@ -84,6 +101,11 @@ class History:
         return self.queued > 0 and not (self._settling and self.in_flight)
 
     @property
+    def is_stuck(self) -> bool:
+        """True if nothing is open but chunks that do not get through."""
+        return all(chunk.state is _STUCK for chunk in self._open)
+
+    @property
     def upcoming(self) -> Chunk | None:
         """The next chunk to send; None if there is none, or outcomes must arrive first."""
         queued = self.queued
@@ -103,11 +125,14 @@ class History:
         return [chunk for chunk in self._replay_buffer if chunk.start.step >= step]
 
     def room(self, steps: int) -> bool:
-        """Returns True if a chunk of that many time steps fits into the window; never while a late chunk is open."""
+        """Returns True if a chunk of that many time steps fits into the window.
+
+        Never while a late chunk is open, unless everything open is stuck.
+        """
         if not self._open:
             return True
         if self.late:
-            return False
+            return self.is_stuck
         waiting = self._open[-1].end.step - self.position.step
         return waiting == 0 or waiting + steps <= self.window_steps
 
@@ -154,9 +179,27 @@ class History:
             return self._gap(chunk, position)
         if (reason == "STEP_COMPACTED" and chunk.held) or (reason in _WITHOUT_OUTPUTS and position == chunk.end):
             return self._done(chunk)
+        if reason == TOO_LARGE and chunk.late:
+            chunk.state = _STUCK
+            return GO_AROUND
         if reason == "ACK_BEHIND" and chunk.acked_sent < chunk.start.step:
             return self._again(chunk)  # the resend acknowledges the replies that have arrived by then
         return self._fail(chunk, reason)
+
+    def applied_stuck(self) -> list[Chunk]:
+        """Returns the stuck chunks that an answer to a later one has shown to be applied; they are stuck no more."""
+        applied = [chunk for chunk in self._open if chunk.state is _STUCK and self._answered_after(chunk)]
+        for chunk in applied:
+            self._done(chunk)
+        return applied
+
+    def retry_stuck(self) -> None:
+        """Queues what is stuck once more, if nothing else is open: a caller waits for its outcome."""
+        if self.late and self.is_stuck:
+            for chunk in self._open:
+                chunk.state = _QUEUED
+            self.queued = len(self._open)
+            self._resending = True
 
     def abandon(self, chunk: Chunk, reason: str) -> Verdict:
         """Records that the chunk's caller stopped waiting.
@@ -243,6 +286,10 @@ class History:
         reason = self._reason_against(position)
         if reason:
             return self._fail(chunk, reason)
+        if self.late:
+            for stuck in self._open:
+                if stuck.state is _STUCK and position.step < stuck.end.step <= chunk.start.step:
+                    return self._fail(stuck, STUCK)._replace(action=Action.APPEND_AGAIN)
         self._again(chunk)
         return Verdict(Action.REPLAY, replayed_steps=self._reopen(position.step))
 

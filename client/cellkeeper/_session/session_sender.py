@@ -9,7 +9,7 @@ from copy import copy
 from math import frexp
 from typing import Any
 
-from ..errors import CellkeeperError, Closed, InvalidArgument, QuotaExceeded, error_of_reason
+from ..errors import CellkeeperError, Closed, InvalidArgument, QuotaExceeded, ResourceExhausted, error_of_reason
 from ..position import Position
 from ..types import Backoff, Counters, StepReply
 from .chunk import Chunk, ChunkState
@@ -23,7 +23,7 @@ from .retry import EndpointStatus, no_answer_from, worth_retrying
 from .retry_pause import RetryPause
 from .sender import Sender
 from .step_call import Answer, StepCall, error_of_later_steps, translated
-from .verdict import DELIVER, FINAL, LOST, Action, Verdict
+from .verdict import DELIVER, FINAL, LOST, TOO_LARGE, Action, Verdict
 from .waiting import WaitingCalls
 
 UNSETTLED = "it was not sent: the outcome of an earlier step is not known yet"
@@ -170,6 +170,7 @@ class SessionSender(Sender):
         first: before all steps that wait, of which none is earlier than the call.
         """
         self.check()
+        self.history.retry_stuck()
         hold = Hold(self.loop)
         if first:
             self._waiting.appendleft(hold)
@@ -224,6 +225,9 @@ class SessionSender(Sender):
         """Records the reply to a chunk that the server applied."""
         history = self.history
         verdict = history.on_reply(chunk, reply.position)
+        if history.late:
+            for stuck in history.applied_stuck():
+                self.late_steps.applied_without_reply(stuck, stuck.call.late.error)
         if verdict is DELIVER:
             call: StepCall = chunk.call
             chunk.call = call.chunk = None
@@ -247,10 +251,19 @@ class SessionSender(Sender):
     def lost(self, chunk: Chunk, error: CellkeeperError) -> None:
         """Records that the chunk's stream ended with `error` before the chunk was answered.
 
-        Its reason says nothing of the chunk, which an earlier attempt may have applied.
+        Whatever ended it says nothing of the chunk, which may have been applied.
         """
-        if error.reason == "INTERNAL_ERROR":  # of this client, perhaps while it read the answer
-            chunk.uncertain = True
+        chunk.uncertain = True
+        if isinstance(error, ResourceExhausted) and not error.reason:
+            self._ended(chunk, error, TOO_LARGE)
+        else:
+            self.not_read(chunk, error)
+
+    def not_read(self, chunk: Chunk, error: CellkeeperError) -> None:
+        """Records that the chunk's stream was refused before the server read the chunk.
+
+        The reason says nothing of the chunk, which an earlier attempt may have applied.
+        """
         self._ended(chunk, error, "" if error.reason in FINAL else error.reason)
 
     def _ended(self, chunk: Chunk, error: CellkeeperError, reason: str) -> None:
@@ -275,6 +288,10 @@ class SessionSender(Sender):
             self._fail_calls(verdict, translated(verdict.reason, error))
         elif verdict is DELIVER:
             self.late_steps.applied_without_reply(chunk, error)
+        elif verdict.action is Action.GO_AROUND:
+            chunk.call.late.error = error
+        elif verdict.action is Action.APPEND_AGAIN:
+            self._append_again(verdict.failed)
         self.go_on()
 
     # ------------------------------------------------------------------------------------------ inside
@@ -299,8 +316,11 @@ class SessionSender(Sender):
         sends = history.queued and may_send and history.ready
         if sends and (not history.late or self._is_awaited()):
             self._dispatch(self)
-        if self._waiting and history.idle:
-            self._waiting.grant_holds()
+        if self._waiting:
+            if history.idle:
+                self._waiting.grant_holds()
+            elif history.late and history.is_stuck:
+                self._waiting.fail_holds(history.unanswered[0].call.late.error)
 
     def _fail_calls(self, verdict: Verdict, error: CellkeeperError) -> None:
         """Fails the calls of these chunks: the first with the error, the others with one that says they build on it."""
@@ -316,6 +336,18 @@ class SessionSender(Sender):
         if self.history.late and not dropped:  # those before a dropped chunk are still settled
             self._waiting.fail_holds(error)
             self._waiting.clear()
+
+    def _append_again(self, dropped: tuple[Chunk, ...]) -> None:
+        """Settles the late steps among these, which were not applied. The others' calls wait for a new place."""
+        calls: list[StepCall] = []
+        for chunk in dropped:
+            call: StepCall = chunk.call
+            chunk.call = call.chunk = None
+            if call.late is None:
+                calls.append(call)
+            else:
+                self.late_steps.settle(call.late, False, call.late.error)
+        self._waiting.extendleft(reversed(calls))
 
     def _fail_call(self, chunk: Chunk, error: CellkeeperError) -> bool:
         """Ends the chunk's call with `error`. Returns False if no caller waits for it."""
