@@ -14,9 +14,9 @@ The rules:
 - When a chunk is refused for good, the chunks after it fail too, since they build on it.
 - A chunk that may have been applied when its caller stops waiting is late: it stays, is sent again like any other, and
   nothing is appended until its outcome is known. So the next chunk's position never depends on a guess.
-- A late chunk that does not get through, since something in between takes no message of its size, is stuck. The next
-  chunk is appended and sent without it. If that is applied, so was the stuck one; a STEP_GAP from the stuck one's start
-  shows that it was not: both are dropped, and the next one is appended again there.
+- Late chunks that do not get through, since something in between takes no message of their size, are set aside for a
+  smaller one, which is appended and sent without them. If that is applied, so were they; a STEP_GAP shows which of them
+  was not: it is dropped, with what follows, and the smaller one is appended again there.
 - A History belongs to one generation; a new generation gets a new History.
 """
 
@@ -33,13 +33,11 @@ from .verdict import (
     COUNTED,
     DELIVER,
     FINAL,
-    GO_AROUND,
     IGNORE,
     NOT_APPLIED,
     RESEND,
     RETRIED,
     STUCK,
-    TOO_LARGE,
     Action,
     Verdict,
 )
@@ -102,8 +100,8 @@ class History:
 
     @property
     def is_stuck(self) -> bool:
-        """True if nothing is open but chunks that do not get through."""
-        return all(chunk.state is _STUCK for chunk in self._open)
+        """True if everything open, and something is, was set aside."""
+        return self.late > 0 and all(chunk.state is _STUCK for chunk in self._open)
 
     @property
     def upcoming(self) -> Chunk | None:
@@ -127,12 +125,12 @@ class History:
     def room(self, steps: int) -> bool:
         """Returns True if a chunk of that many time steps fits into the window.
 
-        Never while a late chunk is open, unless everything open is stuck.
+        Never while a late chunk is open, unless everything open was set aside.
         """
         if not self._open:
             return True
         if self.late:
-            return self.is_stuck
+            return self.is_stuck  # whatever its size: its outcome shows theirs
         waiting = self._open[-1].end.step - self.position.step
         return waiting == 0 or waiting + steps <= self.window_steps
 
@@ -179,9 +177,6 @@ class History:
             return self._gap(chunk, position)
         if (reason == "STEP_COMPACTED" and chunk.held) or (reason in _WITHOUT_OUTPUTS and position == chunk.end):
             return self._done(chunk)
-        if reason == TOO_LARGE and chunk.late:
-            chunk.state = _STUCK
-            return GO_AROUND
         if reason == "ACK_BEHIND" and chunk.acked_sent < chunk.start.step:
             return self._again(chunk)  # the resend acknowledges the replies that have arrived by then
         return self._fail(chunk, reason)
@@ -193,13 +188,28 @@ class History:
             self._done(chunk)
         return applied
 
+    def set_aside(self, steps: int) -> bool:
+        """Sets the late chunks aside for one of `steps` time steps.
+
+        Returns False if it is no smaller than the largest of them, as it would not get through either, or if something
+        else is open.
+        """
+        late = [chunk for chunk in self._open if chunk.state is not _STUCK]
+        if any(chunk.held or not chunk.late for chunk in late) or steps >= max(
+            (chunk.steps for chunk in late), default=0
+        ):
+            return False
+        for chunk in late:
+            chunk.state = _STUCK
+        self.queued = 0
+        return True
+
     def retry_stuck(self) -> None:
-        """Queues what is stuck once more, if nothing else is open: a caller waits for its outcome."""
-        if self.late and self.is_stuck:
-            for chunk in self._open:
-                chunk.state = _QUEUED
-            self.queued = len(self._open)
-            self._resending = True
+        """Queues all that was set aside."""
+        for chunk in self._open:
+            chunk.state = _QUEUED
+        self.queued = len(self._open)
+        self._resending = True
 
     def abandon(self, chunk: Chunk, reason: str) -> Verdict:
         """Records that the chunk's caller stopped waiting.

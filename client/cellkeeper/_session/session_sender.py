@@ -170,7 +170,6 @@ class SessionSender(Sender):
         first: before all steps that wait, of which none is earlier than the call.
         """
         self.check()
-        self.history.retry_stuck()
         hold = Hold(self.loop)
         if first:
             self._waiting.appendleft(hold)
@@ -285,11 +284,10 @@ class SessionSender(Sender):
             if reason != LOST:  # the endpoint itself pauses after a lost stream
                 self._pause.begin(error, self.go_on)
         elif verdict.action is Action.FAIL:
-            self._fail_calls(verdict, translated(verdict.reason, error))
+            if reason != TOO_LARGE or not self._goes_ahead(verdict, error):
+                self._fail_calls(verdict, translated(verdict.reason, error))
         elif verdict is DELIVER:
             self.late_steps.applied_without_reply(chunk, error)
-        elif verdict.action is Action.GO_AROUND:
-            chunk.call.late.error = error
         elif verdict.action is Action.APPEND_AGAIN:
             self._append_again(verdict.failed)
         self.go_on()
@@ -312,15 +310,14 @@ class SessionSender(Sender):
         while (call := self._waiting.next_step) is not None and history.room(len(call.inputs) // self._step_bytes):
             call.chunk = history.append(call.inputs, call)
             self._waiting.popleft()
+        if self._waiting and history.is_stuck:
+            history.retry_stuck()  # a hold waits for their outcome, and no step goes ahead
         may_send = not self.queued and not self._pause.active and self._closed is None
         sends = history.queued and may_send and history.ready
         if sends and (not history.late or self._is_awaited()):
             self._dispatch(self)
-        if self._waiting:
-            if history.idle:
-                self._waiting.grant_holds()
-            elif history.late and history.is_stuck:
-                self._waiting.fail_holds(history.unanswered[0].call.late.error)
+        if self._waiting and history.idle:
+            self._waiting.grant_holds()
 
     def _fail_calls(self, verdict: Verdict, error: CellkeeperError) -> None:
         """Fails the calls of these chunks: the first with the error, the others with one that says they build on it."""
@@ -336,6 +333,22 @@ class SessionSender(Sender):
         if self.history.late and not dropped:  # those before a dropped chunk are still settled
             self._waiting.fail_holds(error)
             self._waiting.clear()
+
+    def _goes_ahead(self, verdict: Verdict, error: CellkeeperError) -> bool:
+        """Lets the next step go ahead of late ones that are too large to get through. Returns False if it cannot."""
+        chunks = verdict.failed
+        if not chunks or any(chunk.state is ChunkState.DONE or chunk.call.late is None for chunk in chunks):
+            return False
+        if self.history.in_flight:
+            return True  # their outcomes, of the same stream, come next
+        steps = self._waiting.steps
+        if not steps or not self.history.set_aside(len(steps[0].inputs) // self._step_bytes):
+            return False
+        for chunk in chunks:
+            chunk.call.late.error = error
+        while self._waiting.next_step is None:
+            self._waiting.popleft().fail(error)
+        return True
 
     def _append_again(self, dropped: tuple[Chunk, ...]) -> None:
         """Settles the late steps among these, which were not applied. The others' calls wait for a new place."""

@@ -49,7 +49,6 @@ class Action(Enum):
     RESEND = "resend"  # the same bytes at the same position, after a pause
     REPLAY = "replay"  # the server lost steps; they are sent again from its position
     FAIL = "fail"  # the chunks in `failed` are refused for good
-    GO_AROUND = "go around"  # a late chunk is stuck; the step after it shows whether it was applied
     APPEND_AGAIN = "append again"  # those in `failed` were not applied, as the first is stuck; late ones do not count
     IGNORE = "ignore"  # its caller was already told
 
@@ -72,4 +71,3 @@ DELIVER = Verdict(Action.DELIVER)
 COUNTED = Verdict(Action.COUNTED)
 RESEND = Verdict(Action.RESEND)
 IGNORE = Verdict(Action.IGNORE)
-GO_AROUND = Verdict(Action.GO_AROUND)

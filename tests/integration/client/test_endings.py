@@ -208,10 +208,10 @@ async def test_a_status_that_lasts(client: AsyncClient, server: CountingServer, 
         with pytest.raises(CellkeeperError) as caught:
             await session.step(ONE)
         late += [caught.value.late_step] if caught.value.late_step else []
-    assert session.unsettled == tuple(step for step in late if step.applied is None)
-    total = float((await session.step(ONE))[0])
-    assert total == sum(bool(step.applied) for step in late) + 1
-    assert session.unsettled == ()
+    assert session.unsettled == tuple(late)
+    assert len(late) == 1
+    assert (await session.step(ONE)).tolist() == [2, 2]
+    assert (late[0].applied, session.unsettled) == (True, ())
 
 
 # ------------------------------------------------------------------------------------------ too large in between
@@ -343,6 +343,36 @@ async def test_one_after_the_other_that_does_not_get_through(through: AsyncClien
         late += [caught.value.late_step] if caught.value.late_step else []
     assert (await session.step(ONE)).tolist() == [1, 1]
     assert [step.applied for step in late] == [False] * len(late)
+    assert session.unsettled == ()
+
+
+async def test_one_with_small_ones_behind_it(through: AsyncClient, small: SmallServer) -> None:
+    session = await through.open("a")
+    await session.step(ONE)
+    errors = await asyncio.gather(*(session.step(x) for x in (LARGE, ONE, ONE)), return_exceptions=True)
+    late = [error.late_step for error in errors if isinstance(error, CellkeeperError) and error.late_step]
+    assert late
+    assert (await session.step(ONE)).tolist() == [2, 2]
+    assert [step.applied for step in late] == [False] * len(late)
+    assert session.unsettled == ()
+
+
+async def test_a_limit_that_lasts_lets_no_more_steps_become_late_than_can_be_settled(
+    through: AsyncClient, small: SmallServer
+) -> None:
+    """A rate limit says the same as a limit of sizes."""
+    session = await through.open("a")
+    late = [await refused(session)]
+    small.most_bytes = 0
+    for _ in range(20):
+        with pytest.raises(ResourceExhausted) as caught:
+            await session.step(ONE)
+        late += [caught.value.late_step] if caught.value.late_step else []
+    assert session.unsettled == tuple(late)
+    assert len(late) == 2
+    small.most_bytes = 250
+    assert (await session.step(ONE)).tolist() == [1, 1]
+    assert [step.applied for step in late] == [False, False]
     assert session.unsettled == ()
 
 

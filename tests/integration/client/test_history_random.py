@@ -123,7 +123,21 @@ def one_run(seed: int) -> None:
 
     while to_give or not history.idle or network or answers:
         event = random.choice(
-            ("give", "send", "send", "serve", "serve", "land", "land", "lose", "break", "tail", "leave", "retry")
+            (
+                "give",
+                "send",
+                "send",
+                "serve",
+                "serve",
+                "land",
+                "land",
+                "lose",
+                "break",
+                "tail",
+                "leave",
+                "retry",
+                "aside",
+            )
         )
         calm = to_give == 0 and random.random() < 0.8
         if event == "give" and to_give and history.room(3):
@@ -156,8 +170,10 @@ def one_run(seed: int) -> None:
                     answers[index] = (chunk, ended, None)
             while network:
                 answers.append((network.popleft()[0], ended, None))
-        elif event == "retry" and (calm or random.random() < 0.1):
+        elif event == "retry" and history.is_stuck and (calm or random.random() < 0.1):
             history.retry_stuck()
+        elif event == "aside" and history.late and not history.in_flight and not history.is_stuck:
+            history.set_aside(random.randint(1, 3))
         elif event == "leave" and random.random() < 0.3:
             give_up()
         elif event == "tail" and to_give and random.random() < 0.2:
