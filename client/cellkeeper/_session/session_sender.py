@@ -340,7 +340,7 @@ class SessionSender(Sender):
         if not chunks or any(chunk.state is ChunkState.DONE or chunk.call.late is None for chunk in chunks):
             return False
         if self.history.in_flight:
-            return True  # their outcomes, of the same stream, come next
+            return True  # their outcomes, of the same stream, come next, and nothing is sent before
         steps = self._waiting.steps
         if not steps or not self.history.set_aside(len(steps[0].inputs) // self._step_bytes):
             return False
@@ -370,8 +370,8 @@ class SessionSender(Sender):
         dropped, late = chunk.state is ChunkState.DROPPED, call.late
         if late is None:
             call.fail(error if dropped else self.late_steps.abandoned(call, chunk, error))
-        elif dropped:
-            self.late_steps.settle(late, False, error)
+        elif dropped or chunk.state is ChunkState.DONE:  # a later answer has proved that it was applied
+            self.late_steps.settle(late, not dropped, error)
         else:
             late.error = error
         if dropped or chunk.state is ChunkState.DONE:

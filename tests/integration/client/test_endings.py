@@ -21,6 +21,7 @@ from cellkeeper import (
     CellkeeperError,
     DeadlineExceeded,
     GroupError,
+    InvalidArgument,
     LateStep,
     ResourceExhausted,
 )
@@ -218,14 +219,22 @@ async def test_a_status_that_lasts(client: AsyncClient, server: CountingServer, 
 
 
 class SmallServer(CountingServer):
-    """Something before it takes no frame of more than `most_bytes`; the status says nothing else."""
+    """Something before it takes no frame of more than `most_bytes`; the status says nothing else.
 
-    most_bytes = 1 << 20
+    may_refuse: such a frame waits for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most_bytes = 250
+        self.may_refuse = asyncio.Event()
+        self.may_refuse.set()
 
     async def StepStream(self, frames: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async def passed() -> AsyncIterator[Any]:
             async for frame in frames:
                 if frame.ByteSize() > self.most_bytes:
+                    await self.may_refuse.wait()
                     await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "received message larger than max")
                 yield frame
 
@@ -239,7 +248,6 @@ LARGE = [ONE] * 30
 @pytest.fixture
 async def small() -> AsyncIterator[SmallServer]:
     made = SmallServer()
-    made.most_bytes = 250
     await made.start()
     yield made
     await made.stop()
@@ -349,9 +357,16 @@ async def test_one_after_the_other_that_does_not_get_through(through: AsyncClien
 async def test_one_with_small_ones_behind_it(through: AsyncClient, small: SmallServer) -> None:
     session = await through.open("a")
     await session.step(ONE)
-    errors = await asyncio.gather(*(session.step(x) for x in (LARGE, ONE, ONE)), return_exceptions=True)
+    small.may_refuse.clear()
+    sent = through.counters.frames_sent
+    tasks = [asyncio.ensure_future(session.step(LARGE))]
+    await until(lambda: through.counters.frames_sent == sent + 1)
+    tasks += [asyncio.ensure_future(session.step(ONE))]
+    await until(lambda: through.counters.frames_sent == sent + 2)
+    small.may_refuse.set()
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
     late = [error.late_step for error in errors if isinstance(error, CellkeeperError) and error.late_step]
-    assert late
+    assert len(late) == 2
     assert (await session.step(ONE)).tolist() == [2, 2]
     assert [step.applied for step in late] == [False] * len(late)
     assert session.unsettled == ()
@@ -373,6 +388,22 @@ async def test_a_limit_that_lasts_lets_no_more_steps_become_late_than_can_be_set
     small.most_bytes = 250
     assert (await session.step(ONE)).tolist() == [1, 1]
     assert [step.applied for step in late] == [False, False]
+    assert session.unsettled == ()
+
+
+async def test_the_step_that_goes_ahead_is_invalid(through: AsyncClient, small: SmallServer) -> None:
+    session = await through.open("a")
+    small.most_bytes = 1 << 20
+    small.ending = Ending(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    with pytest.raises(ResourceExhausted) as caught:
+        await session.step(LARGE)
+    small.most_bytes = 250
+    with pytest.raises(InvalidArgument):
+        await session.step([1.0, 1e6])
+    with pytest.raises(ResourceExhausted):
+        await session.settle()
+    assert session.unsettled == (caught.value.late_step,)
+    assert (await session.step(ONE)).tolist() == [31, 31]
     assert session.unsettled == ()
 
 
