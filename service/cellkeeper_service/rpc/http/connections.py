@@ -113,9 +113,17 @@ class Connections:
 
 
 class _Connection(web.RequestHandler):
-    """An accepted connection. Bytes that are not a request are refused like any bad request."""
+    """An accepted connection. What aiohttp itself refuses is refused like any bad request."""
 
     __slots__ = ()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Sends the response, and returns it and whether the client has gone."""
+        if isinstance(resp, web.HTTPExpectationFailed):  # before any handler, whether the path exists or not
+            resp = refusal(replies.rejection(invalid("Expect", repr(request.headers["Expect"][:80]), "100-continue")))
+        return await super().finish_response(request, resp, start_time)
 
     def handle_error(
         self,
@@ -125,6 +133,8 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Returns the response to an error outside of the application. The connection is closed after it."""
+        if isinstance(exc, ConnectionError):  # the client has gone, which ends the connection without a line of the log
+            raise exc
         super().handle_error(request, status, exc, message)  # logs it; raises if a response has begun
         why = internal_error()
         if isinstance(exc, HttpProcessingError):
