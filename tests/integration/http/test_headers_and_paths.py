@@ -193,3 +193,8 @@ async def test_a_stream_takes_nothing_from_its_query(front: Front) -> None:
     async with aiohttp.ClientSession() as http, http.ws_connect(url) as one:
         error = (await one.receive_json(timeout=TIMEOUT_S))["error"]
     assert error["message"] == "query: got 'hz', expected none"
+
+
+def test_neither_do_frames(front: Front) -> None:
+    answer = front.ask("GET", "/v1/frames?x=1", headers=HANDSHAKE)
+    assert (answer.status, answer.error["message"]) == (400, "query: got 'x', expected none")

@@ -158,6 +158,7 @@ class FrameCall(HttpCall):
     async def read(self) -> Any:
         socket = self.socket
         if not socket.prepared:
+            _ = self.query  # raises a Rejection if there is one
             try:
                 await socket.prepare(self.request)
             except ConnectionError:  # the client has already gone
