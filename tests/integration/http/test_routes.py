@@ -213,7 +213,7 @@ async def test_a_token_among_subprotocols_has_no_other_characters(
     ours, token = protocols(tokens["b"])
     async with aiohttp.ClientSession() as http:
         url = f"{front.url}{front.session(MODEL).path}/watch"
-        async with http.ws_connect(url, protocols=[ours, f"{token[:30]}{added}{token[30:]}"]) as socket:
+        async with http.ws_connect(url, protocols=[ours, f"{token[:30]}{added * 4}{token[30:]}"]) as socket:
             assert (await socket.receive_json(timeout=TIMEOUT_S))["error"]["reason"] == "UNAUTHENTICATED"
 
 
