@@ -14,10 +14,13 @@ from .front import HANDSHAKE, Front, serving
 
 SESSION = "/v1/models/count/sessions/gone"
 BODY = b'{"inputs": [1]}'
+PINGS = (b"\x89\x80" + bytes(4)) * 500
 ASKED = {
     "watch": ("GET", f"{SESSION}/watch", HANDSHAKE),
     "stream": ("GET", f"{SESSION}/stream", HANDSHAKE),
     "frames": ("GET", "/v1/frames", HANDSHAKE),
+    "pings": ("GET", f"{SESSION}/stream", HANDSHAKE),
+    "pings of frames": ("GET", "/v1/frames", HANDSHAKE),
     "step": ("POST", f"{SESSION}/step", {"Content-Type": "application/json", "Content-Length": str(len(BODY))}),
     "expecting": (
         "POST",
@@ -41,7 +44,8 @@ def front(counting_model: Path) -> Iterator[Front]:
 def test_a_client_that_goes_at_once_leaves_no_traceback(front: Front, asked: str, resets: bool) -> None:
     method, path, headers = ASKED[asked]
     lines = [f"{method} {path} HTTP/1.1", f"Host: {front.place}", *(f"{name}: {headers[name]}" for name in headers)]
-    sent = "\r\n".join([*lines, "\r\n"]).encode() + (BODY if method == "POST" else b"")
+    sent = "\r\n".join([*lines, "\r\n"]).encode()
+    sent += BODY if method == "POST" else PINGS if asked.startswith("pings") else b""
     place = urlsplit(front.url)
     before = front.server.output().count("Traceback")
     for _ in range(TIMES):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import WSMessage, WSMsgType, web
@@ -183,7 +184,8 @@ async def next_message(socket: web.WebSocketResponse) -> WSMessage:
     """
     while (message := await socket.receive()).type in (WSMsgType.PING, WSMsgType.PONG):
         if message.type is WSMsgType.PING:
-            await socket.pong(message.data)
+            with suppress(ConnectionError):  # the client has gone, which ends the socket
+                await socket.pong(message.data)
         await asyncio.sleep(0)
     return message
 
