@@ -172,8 +172,7 @@ class Connections:
 async def _connected(
     protocol: asyncio.BaseProtocol, accepted: socket.socket, tls: SSLContext | None, seconds: float
 ) -> asyncio.Transport | None:
-    """Returns the connection's transport, or None if the client has gone or made no handshake in time. seconds: for
-    it."""
+    """Returns the connection's transport, or None if the client has gone or makes no handshake within `seconds`."""
     loop = asyncio.get_running_loop()
     try:
         transport, _ = await loop.connect_accepted_socket(
