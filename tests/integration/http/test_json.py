@@ -304,6 +304,27 @@ def test_states_of_every_dtype_come_back_as_they_were(tmp_path: Path) -> None:
             assert text in session.ask("PUT", "/state", body).error["message"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [
+        ("\ud800", ".shape: got '\\ud800', expected [1, 1], the shape of the data"),
+        ([1], ".shape: got a list of 1, expected [1, 1], the shape of the data"),
+        ([1, 2], ".shape: got [1, 2], expected [1, 1], the shape of the data"),
+        ([1, "\ud800"], ".shape: got '\\ud800', expected a whole number"),
+        ([1, True], ".shape: got true, expected a whole number"),
+        ([1, 1.0], ".shape: got 1.0, expected a whole number"),
+    ],
+)
+def test_a_shape_is_a_list_of_whole_numbers(front: Front, shape: Any, text: str) -> None:
+    session = front.session()
+    at = session.open()
+    body = {"generation": at["generation"], "step": 0, "states": {"h": {"data": [[1]], "shape": shape}}}
+    error = session.ask("PUT", "/state", body).error
+    assert error["details"] == {"field": "states['h'].shape"}
+    assert text in error["message"]
+    assert session.position() == at
+
+
 @pytest.mark.parametrize("one", ["[]", "{}", "[[0]]"])
 def test_a_body_of_many_lists_is_refused_before_it_is_parsed(front: Front, one: str) -> None:
     """A list takes 2 bytes of a body, but far more time of the event loop that serves everybody."""
