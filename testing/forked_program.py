@@ -27,11 +27,16 @@ _LATER = [
     "cellkeeper_service.server.app",
     "cellkeeper_service.server.listening",
     "cellkeeper_service.server.workers",
+    "cellkeeper_service.engine.graph",
+    "cellkeeper_service.engine.half_precision",
+    "cellkeeper_service.engine.inputs",
+    "cellkeeper_service.engine.numerics",
     "cellkeeper_service.rpc.http.front",
     "cellkeeper_service.store.redis.store",
+    "encodings.idna",
     "numpy.ma",  # by numpy.median
     "numpy.random",
-    "onnx",
+    "onnx.reference",
     "uvloop",
 ]
 IMPORTED = (*PROGRAMS.values(), *_LATER)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -16,3 +18,17 @@ def keras() -> Any:
     import keras
 
     return keras
+
+
+@pytest.fixture(autouse=True, scope="package")
+def exporters_tables_made_once() -> Iterator[None]:
+    """At each export, torch makes anew its table of the operators that ONNX has, with the source code of each one's
+    conversion read and parsed, and looks all its own operators up: half of an export's time. Neither depends on what
+    is exported."""
+    from torch._export import utils
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        patch.setattr(utils, "_materialize_cpp_cia_ops", cache(utils._materialize_cpp_cia_ops))
+        yield
