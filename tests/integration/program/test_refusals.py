@@ -115,7 +115,7 @@ def test_no_room_for_one_batch(tmp_path: Path) -> None:
 WITHOUT = """
 import sys
 sys.modules['safetensors'] = None
-from cellkeeper_service.__main__ import main
+from cellkeeper_service.program import main
 main()
 """
 WITH_ANOTHER_CORE = """
@@ -126,7 +126,7 @@ from grpc._cython import cygrpc
 
 names = vars(cygrpc)
 {0}
-from cellkeeper_service.__main__ import main
+from cellkeeper_service.program import main
 main()
 """
 
