@@ -26,7 +26,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from cellkeeper_service import logs
 from cellkeeper_service.errors import StartError
-from cellkeeper_service.server.as_worker import from_parent, tell_parent
+from cellkeeper_service.server.as_worker import from_parent, tell_failure, tell_parent
 from cellkeeper_service.signals import ENDING, end_at_signals, end_before_serving
 
 USAGE = """usage: cellkeeper-server serve MODEL... [--store URL] [--listen HOST:PORT] ...
@@ -103,7 +103,9 @@ def serve_models(words: list[str]) -> int:
             return serve_workers(settings)
         serve(settings, None if parent is None else partial(tell_parent, parent))
     except (StartError, EngineLost) as error:
-        if as_json:
+        if parent is not None and isinstance(error, StartError):
+            tell_failure(parent, str(error))
+        elif as_json:
             logging.getLogger(__name__).error(str(error))
         else:
             logs.say_why_it_ends(str(error))

@@ -23,7 +23,7 @@ class Interrupted(Exception):
 
 def end_by(number: int) -> int:
     """Ends the process as if it had no handler for the signal, so that a shell's loop ends, too. Returns the status
-        that a shell would show if no signal ends the process, as with the first one of a container, and on Windows."""
+    that a shell would show if no signal ends the process, as with the first one of a container, and on Windows."""
     if os.name == "posix":
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

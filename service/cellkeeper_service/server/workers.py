@@ -18,7 +18,7 @@ from cellkeeper_service.address import address_text, check_free
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MergedMetrics, MetricsServer
-from cellkeeper_service.server.as_worker import WORKER_FLAG
+from cellkeeper_service.server.as_worker import FAILED, WORKER_FLAG
 from cellkeeper_service.server.config import STORE_VARIABLE, Settings, split_address
 from cellkeeper_service.server.open_files import allow_connections
 from cellkeeper_service.signals import ENDING, end_before_serving
@@ -30,8 +30,8 @@ WHO_KILLS = "if memory ran out, the kernel sent it, and its log says so"
 
 def serve_workers(settings: Settings) -> int:
     """Starts settings.workers processes for each of settings.devices, forwards SIGTERM, SIGINT and SIGHUP to them, and
-    waits for them. Returns the exit status. Raises StartError. Ends as a server does that gets SIGTERM or SIGINT before
-    it serves, if that is how a worker ended.
+    waits for them. Returns the exit status. Raises StartError, also for what a worker could not start with. If signals
+    ended a worker before it served, they end this process in the same way.
 
     The kernel distributes the connections. Each worker serves its metrics on a free port of 127.0.0.1, which it reports
     through a pipe. Their sums are served at --metrics-listen, once all workers serve.
@@ -53,6 +53,7 @@ def serve_workers(settings: Settings) -> int:
         own = replace(settings, listen=listen, http_listen=http_listen)
         workers: list[subprocess.Popen[str]] = []
         pipes: list[int] = []
+        failures: list[str] = []
         stopping = threading.Event()
 
         def stop(number: int, frame: object) -> None:
@@ -79,8 +80,10 @@ def serve_workers(settings: Settings) -> int:
         with ThreadPoolExecutor(2 * len(workers), "output") as readers:
             for worker, pipe in zip(workers, pipes, strict=True):
                 readers.submit(_relay, worker)
-                readers.submit(_take_address, pipe, merged)
+                readers.submit(_take_address, pipe, merged, failures)
             status = _wait(workers, stopping)
+    if failures:
+        raise StartError(failures[0])
     if stopping.is_set() and status - 128 in ENDING:
         end_before_serving(status - 128)
     return status
@@ -104,11 +107,14 @@ def _relay(worker: subprocess.Popen[str]) -> None:
         print(line, end="", flush=True)
 
 
-def _take_address(pipe: int, merged: MergedMetrics) -> None:
-    """Waits for the URL of a worker's metrics. None comes if the worker ends before it serves."""
+def _take_address(pipe: int, merged: MergedMetrics, failures: list[str]) -> None:
+    """Waits for the URL of a worker's metrics, or why it does not start. Neither comes if the worker is killed."""
     with os.fdopen(pipe) as worker:
-        if line := worker.readline():
-            merged.add(line.rstrip("\n"))
+        line = worker.readline().rstrip("\n")
+    if line.startswith(FAILED):
+        failures.append(line.removeprefix(FAILED))
+    elif line:
+        merged.add(line)
 
 
 def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> int:

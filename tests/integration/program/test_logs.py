@@ -93,7 +93,8 @@ def test_why_the_store_failed_is_logged(counting_model: Path) -> None:
         server.stop()
         text = server.output()
     failed = r"^.* WARNING cellkeeper_service\.core\.store_calls: the store failed: "
-    refused = failed + r"refused: Redis: OOM command not allowed when used memory > 'maxmemory'\. call=commit$"
+    full = "OOM command not allowed when used memory > 'maxmemory'; raise its maxmemory, or delete sessions"
+    refused = failed + f"refused: Redis: {full} call=commit$"
     assert re.search(refused, text, re.MULTILINE)
     assert re.search(failed + ".*Connection.* call=probe", text, re.MULTILINE)
     assert SECRET not in text
