@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -22,12 +21,18 @@ from testing.server_process import ServerProcess
 Undo = Callable[[], object]
 
 
-def client_of(server: RedisServer, stack: ExitStack, **options: Any) -> redis.Redis:
-    return stack.enter_context(redis.Redis(host="127.0.0.1", port=server.port, socket_timeout=5.0, **options))
+def client_of(server: RedisServer, stack: ExitStack) -> redis.Redis:
+    client = redis.Redis(host="127.0.0.1", port=server.port, socket_timeout=5.0)
+    stack.callback(client.close)
+    return client
 
 
 def cut_off_others(client: redis.Redis) -> None:
-    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    send(client, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+def send(client: redis.Redis, *words: str) -> None:
+    client.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
 def full(server: RedisServer, stack: ExitStack) -> Undo:
@@ -59,8 +64,8 @@ def snapshots_fail(server: RedisServer, stack: ExitStack) -> Undo:
 
 def replica(server: RedisServer, stack: ExitStack) -> Undo:
     client = client_of(server, stack)
-    client.execute_command("REPLICAOF", "127.0.0.1", "1")
-    return lambda: client.execute_command("REPLICAOF", "NO", "ONE")
+    send(client, "REPLICAOF", "127.0.0.1", "1")
+    return lambda: send(client, "REPLICAOF", "NO", "ONE")
 
 
 def new_password(server: RedisServer, stack: ExitStack) -> Undo:
@@ -123,4 +128,5 @@ def test_a_step_counts_once_when_redis_takes_it(
             assert step.result(60) == [2.0]
         assert advice in line
         assert "did not trim" not in server.output()  # nothing was committed when it refused
-        assert (session.step([1.0]), session.position.step) == ([3.0], 3)
+        assert session.step([1.0]) == [3.0]
+        assert session.position.step == 3

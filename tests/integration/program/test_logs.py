@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,10 +25,10 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service import logs
 
 from testing.meanwhile import Meanwhile, TellingLock
-from testing.redis_server import RedisServer
+from testing.redis_server import RedisServer, free_port
 from testing.server_process import ServerProcess
 
-from .launch import serve
+from .launch import command, serve
 
 SECRET = "patient-4711"
 CALLS = 300
@@ -261,3 +263,28 @@ def test_a_line_is_written_in_one_piece(
     tell("a line")
     assert len(raw.all) == 1
     assert raw.all[0].endswith(b"a line\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
+def test_output_that_nobody_takes_is_dropped(counting_model: Path) -> None:
+    """It was a traceback for each line, such as on a full disk."""
+    ready = f"127.0.0.1:{free_port()}"
+    words = ["serve", counting_model, "--store=memory:", "--listen=127.0.0.1:0", f"--metrics-listen={ready}"]
+    with (
+        open("/dev/full", "w") as full,
+        subprocess.Popen(command(*words), stdout=full, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        while not is_ready(f"http://{ready}/readyz"):
+            assert process.poll() is None
+            time.sleep(0.01)  # between two checks of the condition
+        process.terminate()
+        assert process.stderr is not None
+        assert (process.wait(60), process.stderr.read()) == (0, "")
+
+
+def is_ready(url: str) -> bool:
+    try:
+        urlopen(url, timeout=30).close()
+    except OSError:
+        return False
+    return True
