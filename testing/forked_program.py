@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 # The server first: gRPC, which either imports, reads the server's variable then, as in a server of its own.
-PROGRAMS = {"cellkeeper-server": "cellkeeper_service.__main__", "cellkeeper": "cellkeeper.__main__"}
+PROGRAMS = {"cellkeeper-server": "cellkeeper_service.program", "cellkeeper": "cellkeeper.__main__"}
 # What a server imports later, except onnxruntime: that starts a thread, and threads do not survive a fork.
 _LATER = [
     "cellkeeper_service.server.app",

@@ -23,11 +23,13 @@ from .stack import Array
 
 MAX_JSON_BYTES = 16 << 20
 MAX_NPZ_BYTES = 1 << 28  # all arrays together: constants and one session's states
+TRITON_SETTINGS = "config.pbtxt"  # lies beside the folders of a model's versions
 BATCH_NORM = (
     "a batch normalization, which layers of weights cannot express; merge it into the layer before it, or pass the "
     "module itself with example=x, an input as its forward takes it, and the forward is traced"
 )
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "<u1", "I8": "<i1"}
+_OLD_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # how such a file begins: a pickled number
 _NESTED = ("state_dict", "model_state_dict", "model")  # keys under which training programs put the weights
 
 
@@ -54,6 +56,10 @@ def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
                 str(path),
                 "a SavedModel of TensorFlow, expected a file; load it with the Keras that wrote it, and save it with "
                 "model.save('model.keras') or model.save('model.h5')",
+            )
+        if (path / TRITON_SETTINGS).is_file():
+            raise ImportRefused(
+                str(path), "a model of a Triton repository, expected a file; give the one of a version: 1/model.onnx"
             )
         if path.is_dir():
             raise ImportRefused(str(path), "is a folder, expected a file; give the file in it")
@@ -84,6 +90,13 @@ def read_arrays(path: Path) -> dict[str, Array]:
 def read_state_dict(path: Path) -> dict[str, Array]:
     """Returns tensors by name from a safetensors file, or from a torch.save file (weights only)."""
     data = read_bytes(path)
+    if data.startswith(_OLD_TORCH):
+        raise ImportRefused(
+            str(path),
+            "a file of torch.save as PyTorch wrote it before 1.6, expected a zip file; write it again, with any newer "
+            f"PyTorch: torch.save(torch.load({path.name!r}, weights_only=True), 'new.pt'). If that refuses a whole "
+            "module, load it where its class is available, and save its state_dict()",
+        )
     return torch_tensors(path, data) if data[:2] == b"PK" else safetensors_tensors(path, data)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from errno import ELOOP
+from errno import ELOOP, ENOENT
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -116,7 +116,8 @@ def _check_folder(path: Path) -> None:
         is_file, is_link = path.is_file(), path.is_symlink()
         whole = path.absolute()
     except (OSError, ValueError) as error:  # ValueError: a zero byte
-        raise StartError(f"{one_line(str(path))}: cannot be read ({one_line(str(error))}); {_IMPORT}") from error
+        advice = "let the server read it" if isinstance(error, PermissionError) else _IMPORT
+        raise StartError(f"{one_line(str(path))}: cannot be read ({one_line(str(error))}); {advice}") from error
     if is_file:
         kind = _KINDS.get(path.suffix.lower())
         what = f"`cellkeeper-server import {kind} {path} {path.stem}` makes one from it" if kind else _IMPORT
@@ -150,7 +151,8 @@ def _read(folder: Path, name: str, most: int, seen: dict[str, FileIdentity]) -> 
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) or error.errno == ELOOP:  # RuntimeError until Python 3.13
             raise StartError(f"{path}: a link that points to itself; put the file itself there") from error
-        raise StartError(f"{path}: cannot be read ({error.strerror}); put the file there") from error
+        advice = "put the file there" if error.errno == ENOENT else "let the server read it"
+        raise StartError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
 
 
 def _check_unchanged(folder: Path, seen: Mapping[str, FileIdentity]) -> None:

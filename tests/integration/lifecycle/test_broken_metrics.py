@@ -13,7 +13,7 @@ from tests.integration.kserve import calls as kserve
 from tests.integration.rpc.calls import WAYS, Api, Chunk, numbers, placed
 
 BROKEN = """
-from cellkeeper_service.__main__ import main
+from cellkeeper_service.program import main
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.metrics import PrometheusMeter
 

@@ -77,6 +77,17 @@ def test_inputs_without_names_and_a_layer_that_the_training_model_has_too(keras:
     assert [one.shape for one in imported.bundle.spec.states] == [(8,), (8,)]
 
 
+def test_inputs_and_outputs_with_names(keras: Any, tmp_path: Path) -> None:
+    from keras import Input, Model
+    from keras import layers as L
+
+    x, h = Input((None, 2), name="x"), Input((8,), name="h")
+    y, after = L.GRU(8, return_sequences=True, return_state=True)(x, initial_state=h)
+    imported = import_keras(filled(Model({"x": x, "h": h}, {"y": L.Dense(3)(y), "h": after})), tmp_path / "m", **QUICK)
+    assert imported.parity.relative < 1e-5
+    assert [(one.name, one.shape) for one in imported.bundle.spec.states] == [("h", (8,))]
+
+
 def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
     from keras import Input, Model
     from keras import layers as L
