@@ -70,7 +70,7 @@ def test_what_is_no_bundle_is_told_apart(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("inner", ["[{}]", '{{"a": {}}}'], ids=["lists", "objects"])
-@pytest.mark.parametrize("depth", [200, 60_000, 200_000])
+@pytest.mark.parametrize("depth", [200, 60_000, 120_000])
 def test_a_config_that_is_nested_too_deeply(tmp_path: Path, inner: str, depth: int) -> None:
     """What Python's parser, and what repr() takes of it, depends on Python's version."""
     folder = make_bundle(tmp_path / "m")
