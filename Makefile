@@ -5,7 +5,8 @@
 # make silero       fetches the wheel of Silero VAD, imports each of its ONNX files, serves them and compares the bits
 # make test         every test; installs a Redis server where there is none
 # make test-fire    longer variants of tests: chaos, fuzz, overload, soak and others, with fresh seeds
-# make triton-clients  installs Triton's and KServe's clients into TRITON_CLIENTS_VENV; without, their tests are skipped
+# make triton-clients  installs Triton's and KServe's clients into TRITON_CLIENTS_VENV, which needs Python 3.10 to 3.13;
+#                   without, their tests are skipped
 # make triton-cases  the same requests to a real Triton and to this service, side by side: writes docs/triton-cases.md
 # make console-pictures  the pictures of docs/console.md, made anew in a browser
 # make check        style, types, layers, generated code, documentation site
@@ -156,6 +157,7 @@ test: .venv/stamp
 	@scripts/ensure-redis
 	@scripts/ensure-promtool
 	@scripts/ensure-browser
+	@scripts/ensure-sqlite
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope -p testing.distribution $(TEST_ARGS)
 
 test-fire: .venv/stamp

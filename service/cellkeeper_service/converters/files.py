@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 import re
+import stat
 import zipfile
 from collections.abc import Mapping
 from math import prod
@@ -17,6 +17,8 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from cellkeeper_service.model.bundle import MAX_WEIGHTS_BYTES
+from cellkeeper_service.model.file_mode import file_mode
+from cellkeeper_service.model.json_text import parse_json
 
 from .refusal import QUANTIZED, ImportRefused
 from .stack import Array
@@ -61,9 +63,10 @@ def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
             raise ImportRefused(
                 str(path), "a model of a Triton repository, expected a file; give the one of a version: 1/model.onnx"
             )
-        if path.is_dir():
+        mode = file_mode(path)
+        if stat.S_ISDIR(mode):
             raise ImportRefused(str(path), "is a folder, expected a file; give the file in it")
-        if not path.is_file():
+        if not stat.S_ISREG(mode):
             raise ImportRefused(str(path), "no such file")
         size = path.stat().st_size
         if not 0 < size <= most:
@@ -76,8 +79,8 @@ def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
 def read_json(path: Path) -> Any:
     """Returns the content of a JSON file. Raises ImportRefused."""
     try:
-        return json.loads(read_bytes(path, MAX_JSON_BYTES).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        return parse_json(read_bytes(path, MAX_JSON_BYTES))
+    except ValueError as error:
         raise ImportRefused(str(path), f"not JSON ({error})") from error
 
 

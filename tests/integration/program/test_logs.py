@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -41,6 +40,15 @@ def refused(server: ServerProcess, *metadata: tuple[str, str], calls: int = 1) -
             with pytest.raises(grpc.RpcError) as error:
                 stub.GetSession(pb.GetSessionRequest(session=SECRET), metadata=metadata)
     return error.value.code()
+
+
+def ready(server: ServerProcess) -> bool:
+    try:
+        urlopen(server.metrics_url.replace("/metrics", "/readyz"), timeout=30).close()
+    except HTTPError as refused:
+        refused.close()
+        return False
+    return True
 
 
 def test_json_lines(counting_model: Path) -> None:
@@ -88,10 +96,8 @@ def test_why_the_store_failed_is_logged(counting_model: Path) -> None:
         redis.client().config_set("maxmemory", "0")
         client.session(SECRET).step([3.0])
         redis.stop()
-        ready = server.metrics_url.replace("/metrics", "/readyz")
-        with suppress(HTTPError):
-            while True:
-                urlopen(ready, timeout=30).close()  # it may still rely on the answer to the step
+        while ready(server):  # it may still rely on the answer to the step
+            pass
         server.stop()
         text = server.output()
     failed = r"^.* WARNING cellkeeper_service\.core\.store_calls: the store failed: "

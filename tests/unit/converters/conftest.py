@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -10,6 +11,11 @@ import torch
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 torch.set_num_threads(1)
+
+free_batch = pytest.mark.skipif(
+    tuple(map(int, version("keras").split(".")[:2])) < (3, 14),
+    reason="Keras before 3.14, as for Python 3.10, makes a number of the size of the batch in much of what it traces",
+)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from verification.parity.keras_models import filled, sequential
 from verification.parity.trace_cases import keras_branches
 
+from .conftest import free_batch
 from .leftovers import refused
 from .test_keras import rewritten
 
@@ -24,6 +25,7 @@ QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # Keras' and the exporter's own
 
 
+@free_batch
 def test_a_functional_model_of_layers_that_are_not_read(keras: Any, tmp_path: Path) -> None:
     model = keras_branches()
     model.save(tmp_path / "m.keras")
@@ -159,6 +161,7 @@ def test_the_command(keras: Any, tmp_path: Path) -> None:
         run_import(["keras", str(tmp_path / "m.keras"), str(tmp_path / "out")])
 
 
+@free_batch
 def test_what_follows_the_last_time_step_may_change_its_shape(keras: Any, tmp_path: Path) -> None:
     from keras import Input
     from keras import layers as L
@@ -175,6 +178,7 @@ def test_what_follows_the_last_time_step_may_change_its_shape(keras: Any, tmp_pa
     refused(tmp_path, words, import_keras, window, tmp_path / "n", trace=True, **QUICK)
 
 
+@free_batch
 def test_a_returned_state_that_is_used(keras: Any, tmp_path: Path) -> None:
     from keras import Input, Model
     from keras import layers as L

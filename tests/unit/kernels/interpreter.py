@@ -33,6 +33,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 def install() -> None:
     """Replaces the operations. Call it once per process."""
+    # Otherwise the first launch imports it, after the patches, where Python 3.10 has no signature for what it looks at.
+    import triton.experimental.gluon  # noqa: F401
     import triton.language as tl
     from triton.runtime import interpreter
 
