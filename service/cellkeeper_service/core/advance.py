@@ -178,7 +178,7 @@ def _decide_step(context: Context, session: SessionState, step: Step, found: Fou
             session.queue.popleft()
             ends = (step.all_steps,) if step.wants_state else ()
             cached.start(step, step.data, step.all_steps, step.wanted, ends, step.all_steps - step.steps)
-        elif cached.log_fits(step):
+        elif cached.make_room(step):
             session.queue.popleft()
             start_chunk(cached, step)
         else:
