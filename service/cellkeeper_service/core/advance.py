@@ -197,7 +197,8 @@ def _lead(session: SessionState, start: Step, generation: bytes) -> None:
 def _cached_at(context: Context, session: SessionState, record: Record, acked: int) -> CachedState | None:
     """Returns the state at the record's position; None: the session waits for a slot, or for a log replay."""
     cached = session.cached
-    if cached is not None and cached.frontier == record.position:
+    # a retired version's fingerprint may be served again, by another one
+    if cached is not None and cached.frontier == record.position and not cached.version.retired:
         cached.stands_at(record.header)
         return cached
     cached = _place_record(context, session, record)
