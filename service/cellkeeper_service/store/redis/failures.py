@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import redis
 
 from cellkeeper_service.domain.record import SessionKey
@@ -60,8 +62,22 @@ class Refused(StoreError):
     """Nothing was done: the command was not sent, or the server refused it before it began."""
 
 
+class MayEvict(Refused):
+    """The server may drop records when its memory is full, so nothing is kept there."""
+
+
 class Unknown(StoreError):
     """The command was done, will be done, or never will be: there is no way to tell."""
+
+
+def check_eviction(info: Mapping[str, str]) -> None:
+    """Raises MayEvict if the server with this INFO may drop records when its memory is full."""
+    policy = info.get("maxmemory_policy")
+    if policy != "noeviction":
+        raise MayEvict(
+            f"Redis has maxmemory-policy {policy!r}, which may drop sessions, expected 'noeviction'; run "
+            "CONFIG SET maxmemory-policy noeviction, and put it into redis.conf"
+        )
 
 
 def not_run(error: Exception) -> bool:

@@ -52,7 +52,7 @@ _UPGRADES = {
     3: ("ALTER TABLE checkpoints RENAME COLUMN checksum TO sums", "PRAGMA user_version = 4"),
 }
 """By old layout: the statements that convert it to the next one. Older versions of the service refuse to open a
-converted file, and SQLite rejects the statements of those that still have it open: stop them first."""
+converted file. SQLite rejects what those that still have it open read, but not all that they write: stop them first."""
 
 
 def open_file(path: Path, timeout_ms: int, *, make: bool) -> sqlite3.Connection:
