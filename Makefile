@@ -5,7 +5,8 @@
 # make silero       fetches the wheel of Silero VAD, imports each of its ONNX files, serves them and compares the bits
 # make test         every test; installs a Redis server where there is none
 # make test-fire    longer variants of tests: chaos, fuzz, overload, soak and others, with fresh seeds
-# make triton-clients  installs Triton's and KServe's clients into TRITON_CLIENTS_VENV; without, their tests are skipped
+# make triton-clients  installs Triton's and KServe's clients into TRITON_CLIENTS_VENV, which needs Python 3.10 to 3.13;
+#                   without, their tests are skipped
 # make triton-cases  the same requests to a real Triton and to this service, side by side: writes docs/triton-cases.md
 # make console-pictures  the pictures of docs/console.md, made anew in a browser
 # make check        style, types, layers, generated code, documentation site
@@ -13,6 +14,7 @@
 # make check-dist   for each Python from 3.10 to 3.14 that is at hand: installs that wheel and serves from it; and looks
 #                   whether pip finds what the tests need in the public index alone: CHECK_ARGS
 # make check-redis-py  the tests of the Redis store with the oldest and the newest release of redis-py
+# make check-valkey the tests of the Redis store with valkey-server, which must be on the PATH
 # make check-triton the tests of the GPU engine's kernels with other releases of Triton
 # make sbom         the CycloneDX bill of what a server from that wheel consists of, in dist/
 # make licences     writes docs/licences.md: the licences of what the wheel depends on
@@ -103,7 +105,7 @@ endif
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dist check-dist check-redis-py check-triton sbom licences triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
+.PHONY: help venv dist check-dist check-redis-py check-valkey check-triton sbom licences triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-watching bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down scale roll backup restore image \
 	check-compose clean
@@ -155,6 +157,7 @@ test: .venv/stamp
 	@scripts/ensure-redis
 	@scripts/ensure-promtool
 	@scripts/ensure-browser
+	@scripts/ensure-sqlite
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope -p testing.distribution $(TEST_ARGS)
 
 test-fire: .venv/stamp
@@ -182,6 +185,10 @@ check-redis-py: .venv/stamp
 		PYTHONPATH=out/redis-py $(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope -p testing.distribution \
 			tests/contract/store -k redis || exit 1; \
 	done
+
+check-valkey: .venv/stamp
+	@REDIS_SERVER=valkey-server $(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope -p testing.distribution \
+		tests/contract/store tests/integration/lifecycle/test_wait_replicas.py -k 'redis or replicas'
 
 # constraints.txt has the release that torch's CUDA build requires; these are what others of its builds require.
 check-triton: .venv/stamp

@@ -81,8 +81,8 @@ CAUSES: dict[Reason, tuple[str, str]] = {
         "Wait `retry_delay_ms`, then send it again; send less, or add replicas.",
     ),
     Reason.REPLY_TOO_LARGE: (
-        "No message can carry the outputs. Nothing was applied.",
-        "Ask for fewer time steps or outputs in one call.",
+        "No message can carry the outputs, or the state. Nothing was applied.",
+        "Ask for fewer time steps or outputs in one call, or raise `--max-message-bytes`.",
     ),
     Reason.ACK_BEHIND: (
         "The session's input log (`--max-log-steps`, `--max-log-bytes`) is full of steps that the client has not "

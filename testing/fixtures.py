@@ -84,7 +84,7 @@ def logging_undone() -> Iterator[None]:
 def run_here(logging_undone: None) -> Iterator[Callable[[list[str]], int]]:
     """Runs a command of `cellkeeper-server` that ends by itself, in this process, whose imports are done: takes its
     words and returns its exit status. What it changes in the process is undone."""
-    from cellkeeper_service.__main__ import run
+    from cellkeeper_service.program import run
 
     handler, mask = signal.getsignal(signal.SIGHUP), signal.pthread_sigmask(signal.SIG_BLOCK, ())
     yield run

@@ -21,17 +21,22 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 # The server first: gRPC, which either imports, reads the server's variable then, as in a server of its own.
-PROGRAMS = {"cellkeeper-server": "cellkeeper_service.__main__", "cellkeeper": "cellkeeper.__main__"}
+PROGRAMS = {"cellkeeper-server": "cellkeeper_service.program", "cellkeeper": "cellkeeper.__main__"}
 # What a server imports later, except onnxruntime: that starts a thread, and threads do not survive a fork.
 _LATER = [
     "cellkeeper_service.server.app",
     "cellkeeper_service.server.listening",
     "cellkeeper_service.server.workers",
+    "cellkeeper_service.engine.graph",
+    "cellkeeper_service.engine.half_precision",
+    "cellkeeper_service.engine.inputs",
+    "cellkeeper_service.engine.numerics",
     "cellkeeper_service.rpc.http.front",
     "cellkeeper_service.store.redis.store",
+    "encodings.idna",
     "numpy.ma",  # by numpy.median
     "numpy.random",
-    "onnx",
+    "onnx.reference",
     "uvloop",
 ]
 IMPORTED = (*PROGRAMS.values(), *_LATER)

@@ -14,7 +14,7 @@ from types import TracebackType
 
 import redis
 
-from testing.redis_server import PORT_TRIES, START_TIMEOUT_S, RedisServer, free_port
+from testing.redis_server import PORT_TRIES, START_TIMEOUT_S, RedisServer, free_port, redis_program
 
 SERVICE = "records"
 SENTINELS = 3
@@ -83,10 +83,7 @@ class SentinelProcess:
 
     def _launch(self) -> bool:
         """Returns False if the port was taken."""
-        executable = shutil.which("redis-server")
-        if executable is None:
-            raise RuntimeError("redis-server is not on the PATH; install Redis >= 7.0 to run these tests")
-        command = [executable, str(self.folder / "sentinel.conf"), "--sentinel"]
+        command = [redis_program(), str(self.folder / "sentinel.conf"), "--sentinel"]
         with (self.folder / "sentinel.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + START_TIMEOUT_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -24,6 +25,15 @@ def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def redis_program() -> str:
+    """Returns the path of `redis-server`, or of the program that REDIS_SERVER names in its place."""
+    name = os.environ.get("REDIS_SERVER", "redis-server")
+    executable = shutil.which(name)
+    if executable is None:
+        raise RuntimeError(f"{name} is not on the PATH; install Redis >= 7.0 to run these tests")
+    return executable
 
 
 class RedisServer:
@@ -112,10 +122,7 @@ class RedisServer:
 
     def _launch(self) -> bool:
         """Returns False if the port was taken."""
-        executable = shutil.which("redis-server")
-        if executable is None:
-            raise RuntimeError("redis-server is not on the PATH; install Redis >= 7.0 to run these tests")
-        command = [executable, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        command = [redis_program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         for name, value in self.options.items():
             command += [f"--{name}", value]
         with (self.folder / "server.log").open("wb") as log:

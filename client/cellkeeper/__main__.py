@@ -1,12 +1,14 @@
 """The program `cellkeeper`: streams files through a session, administers sessions, carries them over, shows models.
 
-Exit codes: 0 success, 1 failure (one line on stderr says why), 2 wrong usage.
+Exit codes: 0 success, 1 failure (one line on stderr says why), 2 wrong usage. A signal that ends the program is its
+status, as if it had no handler: 130 in a shell for Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,6 +16,7 @@ from itertools import takewhile
 
 from .aio import DEFAULT_TARGET
 from .cli import access, carry_over, doctor, model, sessions, stream
+from .cli.ending import Interrupted, end_by
 from .cli.terminal import end_stdout, open_streams, printable
 from .client import Client
 from .errors import CellkeeperError
@@ -59,8 +62,17 @@ def client_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program. Returns its exit code."""
+    """Runs the program. Returns its exit code, unless a signal ends it."""
     open_streams()
+    try:
+        return _run(arguments)
+    except (KeyboardInterrupt, Interrupted) as interrupt:
+        print("cellkeeper: interrupted", file=sys.stderr)
+        end_stdout()
+        return end_by(interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = client_parser()
     words = sys.argv[1:] if arguments is None else arguments
     for word in takewhile(lambda word: word != "--", words):
@@ -79,9 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError):  # then the reader of our output has gone
             print(f"cellkeeper: {_one_line(error)}", file=sys.stderr)
         end_stdout()
-        return 1
-    except KeyboardInterrupt:
-        print("cellkeeper: interrupted", file=sys.stderr)
         return 1
     return 0
 

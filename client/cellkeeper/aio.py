@@ -38,7 +38,7 @@ from ._transport.senders import Senders
 from ._transport.settings import checked_settings
 from ._transport.wire import model_of, position_of, state_messages
 from .administration import AsyncAdministration
-from .errors import CellkeeperError, Closed, ForkedProcess
+from .errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, ModelChanged
 from .group import AsyncGroup
 from .position import Position
 from .session import AsyncSession
@@ -258,11 +258,18 @@ class AsyncClient(NotCopied, AsyncAdministration):
         return await calls.call(method, request, session=session, timeout=seconds, read=read)
 
     async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model:
-        """Asks the session's own endpoint: another server may not serve its version yet, or no longer."""
+        """Asks the session's own endpoint: another server may not serve its version yet, or no longer. Raises
+        ModelChanged if none does: the session was opened, and then its version replaced."""
         key = (name, fingerprint)
         if key not in self._models:
             request = pb.GetModelRequest(model=name, fingerprint=fingerprint)
-            self._models[key] = await self._call("GetModel", request, session, timeout, model_of)
+            try:
+                self._models[key] = await self._call("GetModel", request, session, timeout, model_of)
+            except InvalidArgument as error:
+                if error.field != "fingerprint":
+                    raise
+                text = f"session {session!r} belongs to model version {fingerprint.hex()[:12]}, which is not served now"
+                raise ModelChanged(text, reason="MODEL_CHANGED") from error
         return self._models[key]
 
     def _new_sender(self, session: str, model: Model, position: Position) -> SessionSender:

@@ -12,7 +12,7 @@ from .model import WordModel, save
 from .plot import plot
 from .serving import represent
 from .training import ROWS, WINDOW, train
-from .words import load_words, rows
+from .words import load_words, rows, write_names
 
 SEEDS = (1, 2)
 WINDOWS = 2
@@ -39,6 +39,7 @@ def experiment(out: Path) -> dict[str, Any]:
     words = load_words()
     ids = rows(words.held_out, ROWS)[: WINDOWS * WINDOW + 1]
     save(runs[0].model, out / "bundle")
+    write_names(out, words.names)
     first_row, comparison = represent(runs[0].model, out / "bundle", ids, COUNTED)
     results: dict[str, Any] = {
         "words": ids[1:, COUNTED].numel(),

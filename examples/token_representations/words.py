@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from examples.pages import load_pages
 VOCABULARY = 500  # the last id stands for any other word
 OTHER = "<other>"
 
+_NAMES_FILE = "vocabulary.txt"
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -25,14 +28,22 @@ class Words(NamedTuple):
     held_out: Tensor
 
 
-def load_words() -> Words:
+def load_words(names: Sequence[str] | None = None) -> Words:
+    """names: the words of a model that was trained before; None: the most common ones of the training text."""
     parts = [_WORD.findall(text.lower()) for text in load_pages()]
-    counts = Counter(parts[0])
-    common = sorted(counts, key=lambda word: (-counts[word], word))[: VOCABULARY - 1]
-    ids = {word: i for i, word in enumerate(common)}
-    return Words(
-        [*common, OTHER], *(torch.tensor([ids.get(word, VOCABULARY - 1) for word in words]) for words in parts)
-    )
+    if names is None:
+        counts = Counter(parts[0])
+        names = [*sorted(counts, key=lambda word: (-counts[word], word))[: VOCABULARY - 1], OTHER]
+    ids = {word: i for i, word in enumerate(names)}
+    return Words(list(names), *(torch.tensor([ids.get(word, VOCABULARY - 1) for word in words]) for words in parts))
+
+
+def read_names(folder: Path) -> list[str]:
+    return (folder / _NAMES_FILE).read_text(encoding="utf-8").splitlines()
+
+
+def write_names(folder: Path, names: Sequence[str]) -> None:
+    (folder / _NAMES_FILE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
 def rows(ids: Tensor, count: int) -> Tensor:

@@ -97,6 +97,15 @@ class SaidFormatter(logging.Formatter):
         return one_line(record.getMessage())
 
 
+class Stream(logging.StreamHandler[TextIO]):
+    """Writes records to a stream. One that takes nothing, because its disk is full or its reader has gone, is no fault
+    of the program: the server goes on without, and writes again when it can."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def one_line(text: str) -> str:
     """Escapes unprintable characters, so that a name or text from outside cannot forge a line of the log."""
     if text.isprintable():
@@ -125,11 +134,11 @@ def open_streams() -> None:
 def set_up(format: str = "text", level: str = "info") -> None:
     """Sends logs to stderr, and status messages to stdout. format, level: as the settings log_format and log_level."""
     as_json = format == "json"
-    log = logging.StreamHandler(sys.stderr)
+    log = Stream(sys.stderr)
     log.setFormatter(JsonFormatter() if as_json else TextFormatter())
     log.addFilter(Sparing())
     logging.basicConfig(level=level.upper(), handlers=[log], force=True)
-    said, logger = logging.StreamHandler(sys.stdout), logging.getLogger(SAID)
+    said, logger = Stream(sys.stdout), logging.getLogger(SAID)
     said.setFormatter(JsonFormatter() if as_json else SaidFormatter())
     logger.handlers, logger.propagate = [said], False
     logger.setLevel(logging.INFO)

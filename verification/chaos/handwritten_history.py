@@ -143,3 +143,10 @@ class HandwrittenHistory:
 def renamed(burst: Burst, session: str) -> Burst:
     """Returns the same burst as if it were another session's."""
     return replace(burst, session=session)
+
+
+def two_chunks(made: HandwrittenHistory, session: str = "a") -> tuple[Position, Position, Position]:
+    """Makes two chunks of a new session. Returns its positions before, between and after them."""
+    start = made.begin("open", session)
+    middle = made.steps(session, start, [1, 2, 3])
+    return start, middle, made.steps(session, middle, [4, 5])

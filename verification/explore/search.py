@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from cellkeeper_service.core.guarded_meter import GuardedMeter
@@ -99,6 +100,13 @@ def events_of(trace: Trace) -> list[Event]:
     return events[::-1]
 
 
+@cache
+def _frozen_before() -> bool:
+    """Returns True if the tests have frozen objects, for longer than an exploration takes. Counts them once, because
+    that takes as long as an exploration of a hundred states."""
+    return gc.get_freeze_count() > 0
+
+
 @contextmanager
 def rare_collections() -> Iterator[None]:
     """Excludes older objects from garbage collections, and makes collections rarer.
@@ -107,7 +115,7 @@ def rare_collections() -> Iterator[None]:
     worlds have left the processor's caches before their memory is used again.
     """
     thresholds = gc.get_threshold()
-    frozen_before = gc.get_freeze_count() > 0  # by the tests, for longer than this
+    frozen_before = _frozen_before()
     gc.collect()  # garbage that is frozen stays
     gc.freeze()
     gc.set_threshold(5_000, 10, 10)

@@ -197,7 +197,11 @@ class GroupMembers:
 
     async def _mismatch(self, name: str, fingerprint: bytes, left: TimeLeft) -> CellkeeperError | None:
         """Returns why sessions of another version cannot be stepped together with the others; None if they can."""
-        ours, theirs = self._model, await self._client._served(name, self._model.name, fingerprint, left())
+        ours = self._model
+        try:
+            theirs = await self._client._served(name, ours.name, fingerprint, left())
+        except ModelChanged as gone:
+            return gone
         for what in (
             "input",
             "inputs",

@@ -174,8 +174,8 @@ def _left_open(loop: asyncio.AbstractEventLoop) -> None:
 
     Runs in any thread, maybe the loop's own, so it waits for nothing.
     """
+    loop.call_soon_threadsafe(loop.stop)  # first: the warning may be an error
     warnings.warn("a Client was not closed: use `with`, or call its close()", ResourceWarning, stacklevel=2)
-    loop.call_soon_threadsafe(loop.stop)
 
 
 async def _end_tasks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -12,6 +13,23 @@ T = TypeVar("T")
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
+class Interrupted(Exception):
+    """A signal has ended a stream, and its last rows are printed. number: of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by signal {number}")
+        self.number = number
+
+
+def end_by(number: int) -> int:
+    """Ends the process as if it had no handler for the signal, so that a shell's loop ends, too. Returns the status
+    that a shell would show if no signal ends the process, as with the first one of a container, and on Windows."""
+    if os.name == "posix":
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    return 128 + number
+
+
 class _Ended(BaseException):
     """Leaves the reading of a row that may never come."""
 
@@ -19,11 +37,12 @@ class _Ended(BaseException):
 class Ending:
     """While it is entered, the first signal ends the rows instead of the program; a second one ends the program.
 
-    Signals that the program was started to ignore (nohup) stay ignored. Use it in the main thread.
+    Signals that the program was started to ignore (nohup) stay ignored. Use it in the main thread. came: the signal
+    that came; 0: none.
     """
 
     def __init__(self) -> None:
-        self.came = False
+        self.came = 0
         self._reading = False
         self._before: dict[int, Any] = {}
 
@@ -56,7 +75,7 @@ class Ending:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._restore()
-        self.came = True
+        self.came = number
         if self._reading:
             self._reading = False
             raise _Ended

@@ -17,7 +17,7 @@ from ..errors import HistoryChanged, HistoryLost
 from ..position import first_position
 from ..types import Array
 from .csv_rows import add_header, csv_rows
-from .ending import Ending
+from .ending import Ending, Interrupted
 from .json_rows import json_rows
 from .progress import Progress
 from .rows import RowError, is_file, open_rows
@@ -102,7 +102,7 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
         if rows.error is not None:
             raise rows.error
         if ending.came:
-            raise KeyboardInterrupt
+            raise Interrupted(ending.came)
 
 
 def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse.Namespace) -> Iterator[ArrayLike]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 import re
+import stat
 import zipfile
 from collections.abc import Mapping
 from math import prod
@@ -17,17 +17,21 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from cellkeeper_service.model.bundle import MAX_WEIGHTS_BYTES
+from cellkeeper_service.model.file_mode import file_mode
+from cellkeeper_service.model.json_text import parse_json
 
 from .refusal import QUANTIZED, ImportRefused
 from .stack import Array
 
 MAX_JSON_BYTES = 16 << 20
 MAX_NPZ_BYTES = 1 << 28  # all arrays together: constants and one session's states
+TRITON_SETTINGS = "config.pbtxt"  # lies beside the folders of a model's versions
 BATCH_NORM = (
     "a batch normalization, which layers of weights cannot express; merge it into the layer before it, or pass the "
     "module itself with example=x, an input as its forward takes it, and the forward is traced"
 )
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "<u1", "I8": "<i1"}
+_OLD_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # how such a file begins: a pickled number
 _NESTED = ("state_dict", "model_state_dict", "model")  # keys under which training programs put the weights
 
 
@@ -55,9 +59,14 @@ def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
                 "a SavedModel of TensorFlow, expected a file; load it with the Keras that wrote it, and save it with "
                 "model.save('model.keras') or model.save('model.h5')",
             )
-        if path.is_dir():
+        if (path / TRITON_SETTINGS).is_file():
+            raise ImportRefused(
+                str(path), "a model of a Triton repository, expected a file; give the one of a version: 1/model.onnx"
+            )
+        mode = file_mode(path)
+        if stat.S_ISDIR(mode):
             raise ImportRefused(str(path), "is a folder, expected a file; give the file in it")
-        if not path.is_file():
+        if not stat.S_ISREG(mode):
             raise ImportRefused(str(path), "no such file")
         size = path.stat().st_size
         if not 0 < size <= most:
@@ -70,8 +79,8 @@ def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
 def read_json(path: Path) -> Any:
     """Returns the content of a JSON file. Raises ImportRefused."""
     try:
-        return json.loads(read_bytes(path, MAX_JSON_BYTES).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        return parse_json(read_bytes(path, MAX_JSON_BYTES))
+    except ValueError as error:
         raise ImportRefused(str(path), f"not JSON ({error})") from error
 
 
@@ -84,6 +93,13 @@ def read_arrays(path: Path) -> dict[str, Array]:
 def read_state_dict(path: Path) -> dict[str, Array]:
     """Returns tensors by name from a safetensors file, or from a torch.save file (weights only)."""
     data = read_bytes(path)
+    if data.startswith(_OLD_TORCH):
+        raise ImportRefused(
+            str(path),
+            "a file of torch.save as PyTorch wrote it before 1.6, expected a zip file; write it again, with any newer "
+            f"PyTorch: torch.save(torch.load({path.name!r}, weights_only=True), 'new.pt'). If that refuses a whole "
+            "module, load it where its class is available, and save its state_dict()",
+        )
     return torch_tensors(path, data) if data[:2] == b"PK" else safetensors_tensors(path, data)
 
 

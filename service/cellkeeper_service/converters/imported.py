@@ -14,6 +14,7 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import Config, GraphConfig, Missing, Tokens
 from cellkeeper_service.model.feedback import Sources
+from cellkeeper_service.model.file_mode import file_mode
 from cellkeeper_service.model.named_inputs import NamedInputs
 from cellkeeper_service.model.write import write_bundle
 
@@ -76,7 +77,7 @@ def describe(config: Config) -> str:
 def check_target(folder: Path, name: str | None) -> str:
     """Returns the model's name. Checks the target before any work is done. Raises ImportRefused."""
     try:
-        if folder.exists() or folder.is_symlink():
+        if file_mode(folder, follow_links=False):
             raise ImportRefused(str(folder), "exists; remove it first or choose another name")
     except (OSError, ValueError) as error:  # ValueError: a NUL byte
         raise ImportRefused(str(folder), f"cannot be written ({error})") from error

@@ -178,7 +178,7 @@ def _decide_step(context: Context, session: SessionState, step: Step, found: Fou
             session.queue.popleft()
             ends = (step.all_steps,) if step.wants_state else ()
             cached.start(step, step.data, step.all_steps, step.wanted, ends, step.all_steps - step.steps)
-        elif cached.log_fits(step):
+        elif cached.make_room(step):
             session.queue.popleft()
             start_chunk(cached, step)
         else:
@@ -197,7 +197,8 @@ def _lead(session: SessionState, start: Step, generation: bytes) -> None:
 def _cached_at(context: Context, session: SessionState, record: Record, acked: int) -> CachedState | None:
     """Returns the state at the record's position; None: the session waits for a slot, or for a log replay."""
     cached = session.cached
-    if cached is not None and cached.frontier == record.position:
+    # a retired version's fingerprint may be served again, by another one
+    if cached is not None and cached.frontier == record.position and not cached.version.retired:
         cached.stands_at(record.header)
         return cached
     cached = _place_record(context, session, record)

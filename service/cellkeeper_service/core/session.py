@@ -97,6 +97,16 @@ class CachedState:
             start = self.log_start  # no checkpoint will be written
         return self.step + step.steps - start <= self.max_log_steps
 
+    def make_room(self, step: Step) -> bool:
+        """Returns whether the log has room, if need be with another candidate. Call it when nothing is uncommitted.
+
+        A candidate from while replies were missing may leave a log too long for the chunk. If the chunk's sender holds
+        all replies, the state at the frontier takes its place.
+        """
+        if not self.log_fits(step) and step.acked_at(self.step) >= self.step:
+            self.checkpoint = None
+        return self.log_fits(step)
+
 
 @dataclass(slots=True, eq=False)
 class InflightCommit:

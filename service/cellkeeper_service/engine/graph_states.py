@@ -56,6 +56,10 @@ class HostStates:
         self._widths = [prod(state.shape) for state in states]
         self._dtypes = [np.dtype(state.dtype).newbyteorder("<") for state in states]
         self._arena = Arena([w * dtype.itemsize for w, dtype in zip(self._widths, self._dtypes, strict=True)])
+        # the orders of the axes as the graph takes them, and as rows; np.moveaxis would find them out at each call
+        axes = [(state.batch_axis, list(range(1, len(state.shape) + 1))) for state in states]
+        self._for_graph = [(*rest[:axis], 0, *rest[axis:]) for axis, rest in axes]
+        self._for_rows = [(axis, *range(axis), *rest[axis:]) for axis, rest in axes]
 
     def reserve(self, rows: int) -> None:
         self._arena.reserve(rows)
@@ -70,14 +74,14 @@ class HostStates:
         leaves = [np.zeros((padded, width), dtype) for width, dtype in zip(self._widths, self._dtypes, strict=True)]
         self._arena.gather(rows, [whole_rows(leaf[: len(rows)]) for leaf in leaves])
         return {
-            state.input: np.ascontiguousarray(np.moveaxis(leaf.reshape(-1, *state.shape), 0, state.batch_axis))
-            for state, leaf in zip(self._states, leaves, strict=True)
+            state.input: np.ascontiguousarray(leaf.reshape(-1, *state.shape).transpose(axes))
+            for state, leaf, axes in zip(self._states, leaves, self._for_graph, strict=True)
         }
 
     def scatter(self, rows: Rows, results: Sequence[Any]) -> Array:
         leaves = []
-        for state, width, dtype, result in zip(self._states, self._widths, self._dtypes, results, strict=True):
-            values = np.moveaxis(result, state.batch_axis, 0)[: len(rows)]
+        for width, dtype, axes, result in zip(self._widths, self._dtypes, self._for_rows, results, strict=True):
+            values = result.transpose(axes)[: len(rows)]
             leaves.append(np.ascontiguousarray(values.reshape(-1, width), dtype))
         self._arena.scatter(rows, [whole_rows(leaf) for leaf in leaves])
         floats = [leaf for leaf in leaves if leaf.dtype.kind == "f"]

@@ -75,7 +75,8 @@ def tick_families() -> Families:
         Column("cellkeeper_batch_size", "Sessions in one engine call.", BATCHES),
         Column(
             "cellkeeper_computed_steps",
-            "Time steps that engine calls computed, over all their sessions: applied, replayed or dropped.",
+            "Time steps that engine calls computed, over all their sessions: applied, peeked, forecast, replayed or "
+            "dropped.",
         ),
     )
 

@@ -27,7 +27,7 @@ class StepFamilies(Collector):
         self._models: dict[str, Tally] = {}
 
     def tally(self, model: str) -> Tally:
-        """Returns the tally of a model's chunks. Its columns: the seconds of PHASES, steps applied, 1 if replayed."""
+        """Returns the tally of a model's chunks. Its columns: the seconds of PHASES, steps, 1 if replayed."""
         return self._models.setdefault(model, Tally([SECONDS] * len(PHASES) + [(), ()]))
 
     def note(self, model: str, steps: int, times: StepTimes, replayed: bool, count: int) -> None:
@@ -42,7 +42,11 @@ class StepFamilies(Collector):
             "Seconds that a chunk spent by phase: waiting for a tick (queue), load, compute, commit, and in total.",
             labels=("model", "phase"),
         )
-        steps = CounterMetricFamily("cellkeeper_steps", "Time steps applied and answered.", labels=("model",))
+        steps = CounterMetricFamily(
+            "cellkeeper_steps",
+            "Time steps of answered chunks, also of peeks; those answered from the log do not count again.",
+            labels=("model",),
+        )
         chunks = CounterMetricFamily("cellkeeper_chunks", "Chunks answered.", labels=("model",))
         replayed = CounterMetricFamily(
             "cellkeeper_duplicates_replayed",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from errno import ELOOP
+from errno import ELOOP, ENOENT
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -22,6 +22,8 @@ from cellkeeper_service.errors import StartError
 from .config import Config, Features, GraphConfig, Tokens
 from .feedback import feedback_of
 from .fields import MAX_RANK, named, one_line
+from .file_mode import file_mode
+from .json_text import parse_json
 from .parsing import parse_config
 from .tensors import Shapes, all_states, cell_states, input_spec, outputs, tensor_dtypes, tensor_shapes
 
@@ -74,8 +76,8 @@ def read_bundle(path: Path) -> Bundle:
     seen: dict[str, FileIdentity] = {}
     text = _read(path, CONFIG_FILE, MAX_CONFIG_BYTES, seen)
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text, _distinct)
+    except ValueError as error:
         raise StartError(f"{path / CONFIG_FILE}: not JSON ({error}); write the bundle again") from error
     config = parse_config(value, str(path / CONFIG_FILE))
     states = all_states(config)
@@ -106,18 +108,20 @@ def read_bundle(path: Path) -> Bundle:
 def _check_folder(path: Path) -> None:
     """Raises StartError if `path` is not a bundle, and says what to do with what it is instead."""
     try:
-        if path.is_dir():
+        mode = file_mode(path)
+        if stat.S_ISDIR(mode):
             found = sorted(item.name for item in path.iterdir())
             if {CONFIG_FILE, WEIGHTS_FILE} & set(found):
                 return
             bundles = [name for name in found if name[0] != "." and (path / name / CONFIG_FILE).is_file()]
             inside = f"name a bundle within it, such as {path / named(bundles[0])}" if bundles else _IMPORT
             raise StartError(f"{path}: not a bundle, it has no {CONFIG_FILE}; {inside}")
-        is_file, is_link = path.is_file(), path.is_symlink()
+        is_link = path.is_symlink()
         whole = path.absolute()
     except (OSError, ValueError) as error:  # ValueError: a zero byte
-        raise StartError(f"{one_line(str(path))}: cannot be read ({one_line(str(error))}); {_IMPORT}") from error
-    if is_file:
+        advice = "let the server read it" if isinstance(error, PermissionError) else _IMPORT
+        raise StartError(f"{one_line(str(path))}: cannot be read ({one_line(str(error))}); {advice}") from error
+    if stat.S_ISREG(mode):
         kind = _KINDS.get(path.suffix.lower())
         what = f"`cellkeeper-server import {kind} {path} {path.stem}` makes one from it" if kind else _IMPORT
         if path.name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -150,7 +154,8 @@ def _read(folder: Path, name: str, most: int, seen: dict[str, FileIdentity]) -> 
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) or error.errno == ELOOP:  # RuntimeError until Python 3.13
             raise StartError(f"{path}: a link that points to itself; put the file itself there") from error
-        raise StartError(f"{path}: cannot be read ({error.strerror}); put the file there") from error
+        advice = "put the file there" if error.errno == ENOENT else "let the server read it"
+        raise StartError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
 
 
 def _check_unchanged(folder: Path, seen: Mapping[str, FileIdentity]) -> None:

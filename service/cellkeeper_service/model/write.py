@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from secrets import token_hex
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from cellkeeper_service.errors import StartError
@@ -33,8 +35,8 @@ def write_bundle(
 
     config: parsed, or as in config.json. tensors: by PyTorch's names (tensors.py lists them), of any float dtype; they
     are stored as float32. A graph's initial states must have their states' dtypes if these are not float32. graph: the
-    ONNX model of a GraphConfig. Raises StartError for anything that `read_bundle` would refuse, and FileExistsError;
-    neither leaves anything behind.
+    ONNX model of a GraphConfig. Raises StartError for anything that `read_bundle` would refuse, FileExistsError, and
+    OSError if it cannot be written; none leaves anything behind.
     """
     parsed = parse_config(config) if isinstance(config, Mapping) else config
     if folder.exists():
@@ -47,7 +49,7 @@ def write_bundle(
         (partial / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
         dtypes = tensor_dtypes(parsed)
         stored = {name: _stored(name, value, dtypes.get(name)) for name, value in tensors.items()}
-        save_file(stored, str(partial / WEIGHTS_FILE))
+        _save(stored, partial / WEIGHTS_FILE)
         if isinstance(parsed, GraphConfig):
             (partial / parsed.graph).write_bytes(graph)
         # safetensors makes it for its owner alone; the umask decides who may read the other files
@@ -60,6 +62,14 @@ def write_bundle(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return read_bundle(folder)
+
+
+def _save(tensors: Mapping[str, Array], path: Path) -> None:
+    """Writes the tensors to a file. Raises OSError."""
+    try:
+        save_file(dict(tensors), str(path))
+    except SafetensorError as error:  # such as for a full disk, of which only its text tells
+        raise OSError(errno.EIO, str(error), str(path)) from error
 
 
 def _check(partial: Path, folder: Path) -> None:

@@ -143,6 +143,19 @@ class Catalog:
         size += text_bytes + (spec.state_bytes if with_state else 0)
         room = self.limits.max_message_bytes - REST_BYTES
         if size > room:
-            text = f"outputs: the reply would have {size} bytes, expected at most {room}; send shorter chunks"
+            advice = "send shorter chunks"
+            if with_state and spec.state_bytes > room:
+                advice = f"leave out {STATE_OUTPUT!r}, or raise the server's --max-message-bytes"
+            text = f"outputs: the reply would have {size} bytes, expected at most {room}; {advice}"
             raise Rejection(Reason.REPLY_TOO_LARGE, text, field="outputs")
         return size
+
+    def check_state_reply(self, size: int) -> None:
+        """Raises REPLY_TOO_LARGE if no message can carry a reply of this size with a session's state."""
+        most = self.limits.max_message_bytes
+        if size > most:
+            text = (
+                f"state: the reply would have {size} bytes, expected at most {most}; raise the server's "
+                "--max-message-bytes (to copy a session, fork it)"
+            )
+            raise Rejection(Reason.REPLY_TOO_LARGE, text, field="state")

@@ -102,7 +102,7 @@ def read_known(request: pb.StepRequest, steps: int, feedback: Feedback | NamedFe
         tensor, field = given[part.name], f"{KNOWN_FIELD}[{part.name}]"
         shape = tensors.sizes(tensor.shape)
         if shape[:1] != [steps]:
-            raise invalid(f"{field}.shape", list(shape), f"{steps} time steps, as many as rollout_steps")
+            raise invalid(f"{field}.shape", list(shape), f"{steps} time steps, as many as are forecast")
         values = tensors.read_tensor(tensor.data, tensor.dtype, shape[1:], steps, part, f"{field}.", "data")
         tensors.check_input(values, part, field)
         known[part.name] = values

@@ -98,7 +98,9 @@ class RpcServer:
             except OSError as error:
                 raise StartError(f"cannot listen on {address} ({error}); choose another with --listen") from error
         certificates = self._transport.certificates
-        port = self._listener.listen(address, None if certificates is None else certificates.credentials())
+        # gRPC takes no empty host for all addresses, as the other ports do; this it takes for those of IPv4, too
+        every = address if host else f"[::]:{asked}"
+        port = self._listener.listen(every, None if certificates is None else certificates.credentials())
         if port == 0:
             raise StartError(f"cannot listen on {address}: is the port taken? choose another with --listen")
         self._listener.start()

@@ -113,7 +113,9 @@ class Servicer(Answering):
         name, _ = call.catalog.find(request.model)
         key, until = call.catalog.key(name, request.session), call.deadline
         reply = await reply_to(self.core, lambda done: GetState(key, until, done))
-        return reading.state_response(checked(reply))
+        response = reading.state_response(checked(reply))
+        call.catalog.check_state_reply(response.ByteSize())
+        return response
 
     @answering
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.SessionInfo:

@@ -39,7 +39,7 @@ def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str, chunk_ste
     steps, room = request.rollout_steps, catalog.limits.max_chunk_steps - chunk_steps
     if steps == 0:
         came = f"{len(request.rollout_inputs)} bytes, {len(request.rollout_named_inputs)} tensors"
-        raise invalid("rollout_inputs", came, "none without rollout_steps")
+        raise invalid("rollout_inputs", came, "none: nothing is forecast")
     if not request.peek:
         raise invalid("rollout_steps", f"{steps} without peek", "peek=true: a rollout is never committed")
     if steps > room:

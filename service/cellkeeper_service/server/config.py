@@ -42,7 +42,9 @@ class Settings:
 
     models: tuple[str, ...]
 
-    listen: str = serving("127.0.0.1:50051", "host:port of the gRPC service; port 0 takes a free one")
+    listen: str = serving(
+        "127.0.0.1:50051", "host:port of the gRPC service; without a host, all addresses; port 0 takes a free one"
+    )
     metrics_listen: str = serving("127.0.0.1:9464", "host:port of /metrics, /healthz and /readyz")
     http_listen: str = serving(
         "",

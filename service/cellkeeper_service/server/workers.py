@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
@@ -18,19 +18,20 @@ from cellkeeper_service.address import address_text, check_free
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MergedMetrics, MetricsServer
+from cellkeeper_service.server.as_worker import FAILED, WORKER_FLAG
 from cellkeeper_service.server.config import STORE_VARIABLE, Settings, split_address
 from cellkeeper_service.server.open_files import allow_connections
+from cellkeeper_service.signals import ENDING, end_before_serving
 
 log = logging.getLogger(__name__)
 
-WORKER_FLAG = "--as-worker"
-"""Followed by the descriptor of a pipe, on which the worker sends its parent one line: the URL of its metrics."""
 WHO_KILLS = "if memory ran out, the kernel sent it, and its log says so"
 
 
 def serve_workers(settings: Settings) -> int:
     """Starts settings.workers processes for each of settings.devices, forwards SIGTERM, SIGINT and SIGHUP to them, and
-    waits for them. Returns the exit status. Raises StartError.
+    waits for them. Returns the exit status. Raises StartError, also for what a worker could not start with. If signals
+    ended a worker before it served, they end this process in the same way.
 
     The kernel distributes the connections. Each worker serves its metrics on a free port of 127.0.0.1, which it reports
     through a pipe. Their sums are served at --metrics-listen, once all workers serve.
@@ -52,6 +53,7 @@ def serve_workers(settings: Settings) -> int:
         own = replace(settings, listen=listen, http_listen=http_listen)
         workers: list[subprocess.Popen[str]] = []
         pipes: list[int] = []
+        failures: list[str] = []
         stopping = threading.Event()
 
         def stop(number: int, frame: object) -> None:
@@ -64,7 +66,7 @@ def serve_workers(settings: Settings) -> int:
             for worker in workers:
                 worker.send_signal(number)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ENDING:
             signal.signal(number, stop)
         signal.signal(signal.SIGHUP, reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked since this process began
@@ -78,22 +80,13 @@ def serve_workers(settings: Settings) -> int:
         with ThreadPoolExecutor(2 * len(workers), "output") as readers:
             for worker, pipe in zip(workers, pipes, strict=True):
                 readers.submit(_relay, worker)
-                readers.submit(_take_address, pipe, merged)
-            return _wait(workers, stopping)
-
-
-def from_parent(words: Sequence[str]) -> tuple[list[str], int | None]:
-    """Returns the words without WORKER_FLAG and the pipe after it; None if this process is not a worker."""
-    for at, word in enumerate(words[:-1]):
-        if word == WORKER_FLAG and words[at + 1].isdecimal():
-            return [*words[:at], *words[at + 2 :]], int(words[at + 1])
-    return list(words), None
-
-
-def tell_parent(pipe: int, metrics_url: str) -> None:
-    """Sends the URL of a worker's metrics to its parent, and closes the pipe. Called once."""
-    with os.fdopen(pipe, "w") as parent:
-        print(metrics_url, file=parent)
+                readers.submit(_take_address, pipe, merged, failures)
+            status = _wait(workers, stopping)
+    if failures:
+        raise StartError(failures[0])
+    if stopping.is_set() and status - 128 in ENDING:
+        end_before_serving(status - 128)
+    return status
 
 
 def _each_once(devices: list[str]) -> list[str]:
@@ -114,18 +107,22 @@ def _relay(worker: subprocess.Popen[str]) -> None:
         print(line, end="", flush=True)
 
 
-def _take_address(pipe: int, merged: MergedMetrics) -> None:
-    """Waits for the URL of a worker's metrics. None comes if the worker ends before it serves."""
+def _take_address(pipe: int, merged: MergedMetrics, failures: list[str]) -> None:
+    """Waits for the URL of a worker's metrics, or why it does not start. Neither comes if the worker is killed."""
     with os.fdopen(pipe) as worker:
-        if line := worker.readline():
-            merged.add(line.rstrip("\n"))
+        line = worker.readline().rstrip("\n")
+    if line.startswith(FAILED):
+        failures.append(line.removeprefix(FAILED))
+    elif line:
+        merged.add(line)
 
 
 def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> int:
     """Waits for the workers, and returns the exit status.
 
     If a worker ends on its own, for whatever reason, the others are told to end too, and its status is returned: for a
-    signal, 128 and its number, as a shell returns it. A worker says why it ends, but one that is killed cannot.
+    signal, 128 and its number, as a shell returns it. A worker says why it ends, but one that is killed cannot. One
+    that is told to end before it serves ends by that signal, and nothing is wrong.
     """
     with ThreadPoolExecutor(len(workers), "worker") as threads:
         waiting = {threads.submit(worker.wait): worker for worker in workers}
@@ -133,7 +130,7 @@ def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> in
         if stopping.is_set():
             ended, _ = wait(waiting)
         for one in ended:
-            if (number := -one.result()) > 0:
+            if (number := -one.result()) > 0 and not (stopping.is_set() and number in ENDING):
                 why = WHO_KILLS if number == signal.SIGKILL else signal.strsignal(number)
                 log.error(
                     "worker %d was killed by signal %d (%s); the other workers end, too", waiting[one].pid, number, why
@@ -150,7 +147,7 @@ def _start(settings: Settings) -> tuple[subprocess.Popen[str], int]:
     own = replace(settings, metrics_listen="127.0.0.1:0", workers=1)
     command = [sys.executable, "-m", "cellkeeper_service", "serve", WORKER_FLAG]
     environment = {**os.environ, STORE_VARIABLE: settings.store}
-    held_back = {signal.SIGHUP, signal.SIGTERM}  # they would kill a worker that has not installed its handlers yet
+    held_back = {signal.SIGHUP, *ENDING}  # they would kill a worker that has not installed its handlers yet
     signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
     told, telling = os.pipe()
     try:

@@ -23,6 +23,7 @@ from tests.contract.release.continued import STEPS, predictions
 from tests.contract.release.environment import CONSTRAINTS, ROOT, Environment
 
 PACKAGES = {"cellkeeper_proto": "proto", "cellkeeper": "client", "cellkeeper_service": "service"}  # and their folders
+COMMAND = "client/cellkeeper_command.py"  # a module of its own
 INFO = f"cellkeeper-{version('cellkeeper')}.dist-info"
 SHIPPED = {".py", ".pyi", ".proto", ".lua", ".typed", ".html", ".css", ".js", ".svg"}
 OF_WHEEL = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "licenses/NOTICE"}
@@ -64,6 +65,7 @@ def shipped_files() -> Iterator[str]:
         for path in (ROOT / root / package).rglob("*"):
             if path.suffix in SHIPPED or path.name == "py.typed":
                 yield str(path.relative_to(ROOT))
+    yield COMMAND
 
 
 def test_the_wheel_has_what_the_packages_need_and_nothing_else(wheel: Path) -> None:

@@ -1,9 +1,9 @@
 """`make check-dist`: installs the built wheel for every available Python, as a user does, and serves from it.
 
-For each Python from 3.10 to 3.14, checks first that pip finds what the tests need in the public index, whatever else this
-machine is configured to use, and that the client alone installs nothing large. Then the server serves the
-demo's bundle, is killed and restarted while a client steps, and must predict bit for bit what an offline run does: with
-the pins of constraints.txt, and with the oldest and the newest release of grpcio, whose core it uses.
+For each Python from 3.10 to 3.14, checks first that pip finds what the tests need in the public index, whatever else
+this machine is configured to use, and that the client alone installs nothing large. Then the server serves the demo's
+bundle, is killed and restarted while a client steps, and must predict bit for bit what an offline run does: with the
+pins of constraints.txt, and with the oldest and the newest release of grpcio, whose core it uses.
 """
 
 from __future__ import annotations

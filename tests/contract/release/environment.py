@@ -102,7 +102,7 @@ class Environment:
     def check_public(self, extras: str) -> None:
         """Checks that pip finds what this checkout needs with these extras and the pins of constraints.txt, in the
         public index alone. Raises ValueError."""
-        words = ["install", "--dry-run", "-qq", "-e", f"{ROOT}[{extras}]", "-c", CONSTRAINTS]
+        words: list[str | Path] = ["install", "--dry-run", "-qq", "-e", f"{ROOT}[{extras}]", "-c", CONSTRAINTS]
         own = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
         environment = own | {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         ran = subprocess.run([*self._pip, *words], env=environment, capture_output=True, text=True, check=False)

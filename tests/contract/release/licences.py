@@ -19,8 +19,9 @@ HEAD = """\
 
 What the wheel brings, by the extra that needs it, with the licence that each package's own metadata names. Cellkeeper
 itself is Apache-2.0 ([LICENSE](../LICENSE), [NOTICE](../NOTICE)). A CUDA build of torch, and the extra `onnx-cuda`,
-bring NVIDIA's libraries too, under licences of NVIDIA's own. `make licences` writes this page, a test compares it with
-what is installed, and `make sbom` makes a bill of materials with versions.
+bring NVIDIA's libraries too, under licences of NVIDIA's own. Python 3.10 gets older releases, of which some need a few
+more packages. `make licences` writes this page, a test compares it with what is installed, and `make sbom` makes a bill
+of materials with versions.
 
 | package | needed by | licence |
 |---|---|---|

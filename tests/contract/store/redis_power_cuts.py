@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from pathlib import Path
 
 from cellkeeper_service.domain.record import Header, Record, SessionKey
@@ -41,6 +42,26 @@ SESSIONS = (
     BYSTANDER,
 )
 State = Record | None
+
+
+@cache
+def keeps_half_transactions() -> bool:
+    """Returns whether a transaction that was cut within a command comes back with the next one's end.
+
+    Redis 7 and 8 keep what the file has of it, and Valkey 9 drops it.
+    """
+    half = b"*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$4\r\nhalf\r\n$1\r\n1\r\n*3\r\n$3\r\nSE"
+    with RedisServer() as server:
+        server.kill()
+        with aof(server).open("ab") as file:
+            file.write(half)
+        server.restart()
+        with server.client() as client, client.pipeline() as whole:
+            whole.set("a", 1).set("b", 1).execute()  # of one command, MULTI and EXEC are left out
+        server.kill()
+        server.restart()
+        with server.client() as client:
+            return bool(client.exists("half"))
 
 
 class Layout(Enum):

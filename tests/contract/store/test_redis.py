@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 from cellkeeper_service.domain.record import SessionKey
-from cellkeeper_service.domain.store import Load, Store, StoreError
+from cellkeeper_service.domain.store import Load, Outcome, Store, StoreError
 from cellkeeper_service.store.open import open_store
 from cellkeeper_service.store.redis.keys import BUCKETS, SUCCESSOR, redis_key, session_key
 from cellkeeper_service.store.redis.layout import fixed_of
@@ -110,6 +110,26 @@ def test_a_server_that_may_evict_is_refused(own_redis: RedisServer) -> None:
                 store.check()
         client.config_set("maxmemory-policy", "noeviction")
     store.check()
+    store.close()
+
+
+def test_a_server_that_may_evict_since_it_restarted_is_refused(own_redis: RedisServer) -> None:
+    """As after a restart with another configuration, or when another server has taken over."""
+    store = open_store(own_redis.url)
+    store.check()
+    before = committed(store, create(key()))
+    own_redis.stop()
+    own_redis.options["maxmemory-policy"] = "allkeys-lru"
+    own_redis.restart()
+    store.load_many([Load(key(), False)])  # over the connection from before the restart
+    (found,) = store.load_many([Load(key(), False)])
+    assert isinstance(found, StoreError)
+    assert "allkeys-lru" in str(found)
+    (result,) = store.commit_many([append(key(), before, inputs(1, 32))])
+    assert (result.outcome, "allkeys-lru" in result.message) == (Outcome.REFUSED, True)
+    with own_redis.client() as client:
+        client.config_set("maxmemory-policy", "noeviction")
+    committed(store, append(key(), before, inputs(1, 32)))
     store.close()
 
 

@@ -14,13 +14,15 @@ from cellkeeper_service.store.open import open_store
 from testing.redis_sentinel import wait_until
 from testing.redis_server import RedisServer
 from tests.contract.store.records import HOUR_MS, append, committed, create, inputs, key, replace
-from tests.contract.store.redis_power_cuts import aof, command_starts
+from tests.contract.store.redis_power_cuts import aof, command_starts, keeps_half_transactions
 
 OTHER = "zz"  # written after `pump-17`, so a cut takes this one
 
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
+    if not keeps_half_transactions():
+        pytest.skip("this server brings nothing back")
     with RedisServer() as server:
         yield server
 

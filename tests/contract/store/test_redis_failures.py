@@ -139,7 +139,7 @@ def test_a_full_server_refuses_and_writes_nothing(own_redis: RedisServer, own_st
     headers = {
         name: committed(own_store, create(key(name), log=inputs(1), ttl_ms=60_000)) for name in ("a", "b", "c", "d")
     }
-    configure(own_redis, "maxmemory", "1mb")  # less than an empty server uses
+    configure(own_redis, "maxmemory", "1")  # less than an empty server uses
     results = own_store.commit_many(
         [
             create(key("a"), seed=9),

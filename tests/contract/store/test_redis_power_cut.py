@@ -8,7 +8,14 @@ from itertools import cycle, pairwise
 
 import pytest
 
-from tests.contract.store.redis_power_cuts import History, Layout, Second, violations, write_history
+from tests.contract.store.redis_power_cuts import (
+    History,
+    Layout,
+    Second,
+    keeps_half_transactions,
+    violations,
+    write_history,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,5 +64,7 @@ def test_every_byte(history: History, second: Second) -> None:
 )
 def test_the_layout_before_is_damaged(old_history: History, second: Second, text: str) -> None:
     """Shows what was wrong with it, and that these tests detect it."""
+    if not keeps_half_transactions():
+        pytest.skip("this server does not do what was wrong")
     found = (one for cut in cuts(old_history) for one in violations(old_history, cut, second))
     assert any(re.search(text, one) for one in found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from cellkeeper_service.domain.non_blocking import NonBlockingStore
 from cellkeeper_service.domain.store import Delete, Load, Outcome, StoreError
 from cellkeeper_service.store.open import open_store
 
-from testing.redis_server import RedisServer, free_port
+from testing.redis_server import RedisServer, free_port, redis_program
 from tests.integration.access.certificates import Authority
 
 from .records import append, committed, create, inputs, key, replace
@@ -34,10 +33,7 @@ def acl_line() -> list[str]:
 
 def has_tls() -> bool:
     """Returns True if this redis-server was built with TLS."""
-    executable = shutil.which("redis-server")
-    if executable is None:
-        return False
-    command = [executable, "--port", "0", "--tls-port", str(free_port())]
+    command = [redis_program(), "--port", "0", "--tls-port", str(free_port())]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     return "tls-port" not in done.stdout.replace("--tls-port", "") or "Failed to configure TLS" in done.stdout
 

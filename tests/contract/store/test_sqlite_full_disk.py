@@ -210,3 +210,22 @@ def append_under_a_limit(path: str) -> None:
 
 if __name__ == "__main__":
     append_under_a_limit(sys.argv[1])
+
+
+def test_a_file_that_cannot_be_made(disk: SmallDisk, path: Path) -> None:
+    disk.fill()
+    with pytest.raises(StoreError, match=r"database or disk is full; make room on its disk \(\d+ bytes free\)$"):
+        SqliteStore(path, timeout_ms=200)
+    disk.free()
+    SqliteStore(path, timeout_ms=200).close()
+
+
+def test_a_file_whose_log_cannot_be_made(disk: SmallDisk, path: Path) -> None:
+    """At a restart: what SQLite said first used to be lost, and the advice was to name another file."""
+    SqliteStore(path, timeout_ms=200).close()
+    disk.fill()
+    with pytest.raises(StoreError, match=r"; make room on its disk \(\d+ bytes free\)(, or check it)?$"):
+        SqliteStore(path, timeout_ms=200)
+    disk.free()
+    with closing(SqliteStore(path, timeout_ms=200)) as store:
+        committed(store, create(key()))

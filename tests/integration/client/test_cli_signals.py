@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -63,7 +64,7 @@ def test_every_row_that_the_session_has_consumed_is_printed(
         printed = [process.stdout.readline() for _ in range(100)]
         process.send_signal(number)
         printed += process.stdout.readlines()
-        assert process.wait(60) == 1
+        assert process.wait(60) == -number
         assert process.stderr.read() == "cellkeeper: interrupted\n"
     with Client(real_target) as client:
         consumed = client.session(session).position.step
@@ -87,12 +88,46 @@ def test_a_row_that_never_comes_is_not_waited_for(real_target: str, number: sign
         process.stdin.flush()
         assert steps_of([process.stdout.readline()]) == [0]
         process.send_signal(number)
-        assert process.wait(60) == 1
+        assert process.wait(60) == -number
         assert process.stdout.read() == ""
         assert process.stderr is not None
         assert process.stderr.read() == "cellkeeper: interrupted\n"
     with Client(real_target) as client:
         assert client.session(session).delete()
+
+
+AT_IMPORT = """
+import os, signal, sys
+
+class AtImport:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, AtImport())
+import cellkeeper_command
+cellkeeper_command.main()
+"""
+
+
+def test_ctrl_c_while_the_program_is_imported() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_IMPORT, "sessions", "list"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_in_a_call() -> None:
+    """As with any program, a shell sees that a signal has ended it, and ends a loop around it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "cellkeeper", "sessions", "list", "--endpoint", endpoint]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            connection, _ = silent.accept()  # it calls, and gets no answer
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+            connection.close()
+    assert (process.returncode, err) == (-signal.SIGINT, "cellkeeper: interrupted\n")
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="the system does not list handled signals")

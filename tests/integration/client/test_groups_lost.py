@@ -6,8 +6,6 @@ The model sums its inputs, so every later answer reveals a lost, doubled or misp
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,24 +22,18 @@ from cellkeeper import (
     ModelChanged,
 )
 from cellkeeper._session.time_limit import TimeLeft
-from cellkeeper._transport.endpoints import rendezvous
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .conftest import QUICK, until
 from .counting_server import FINGERPRINT, OTHER_FINGERPRINT, REFUSED_VALUE, CountingServer, Refused, fresh
+from .ones import ONES, count_together
 
 IDS = [f"s{number}" for number in range(8)]
-ONES = np.ones((8, 2), np.float32)
 
 
 @pytest.fixture
 async def group(client: AsyncClient) -> AsyncGroup:
     return await client.group(IDS)
-
-
-async def counted(group: AsyncGroup, steps: int, first: int = 1) -> None:
-    for step in range(first, first + steps):
-        assert (await group.step(ONES)).tolist() == [[step, step]] * 8
 
 
 async def test_calls_that_wait_when_their_group_is_closed(server: CountingServer, group: AsyncGroup) -> None:
@@ -86,15 +78,15 @@ async def test_a_step_that_waits_for_others_when_a_member_is_deleted(server: Cou
 
 @pytest.mark.parametrize("hook", ["lose_replies", "cut_frames"])
 async def test_a_lost_stream(server: CountingServer, client: AsyncClient, group: AsyncGroup, hook: str) -> None:
-    await counted(group, 3)
+    await count_together(group, 3)
     setattr(server, hook, 2)
-    await counted(group, 1, first=4)
+    await count_together(group, 1, first=4)
     reply = group.last_reply
     assert reply is not None
     assert reply.replayed == (hook == "lose_replies",) * 8
     assert client.counters.stream_reconnects == 2
     server.frame_sizes.clear()
-    await counted(group, 3, first=5)
+    await count_together(group, 3, first=5)
     assert server.frame_sizes == [8, 8, 8]  # all are in one frame again
     assert server.applied_steps == 8 * 7
 
@@ -127,7 +119,7 @@ async def test_an_answer_that_stands_elsewhere_is_none(
     server: CountingServer, group: AsyncGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server applied the step to a history other than the member's."""
-    await counted(group, 1)
+    await count_together(group, 1)
     answer = server.answer
 
     def answers_elsewhere(frame: Any) -> Any:
@@ -165,10 +157,10 @@ async def test_integers_have_no_nan(server: CountingServer, group: AsyncGroup, m
 async def test_errors_that_pass_are_tried_again_for_the_members_that_had_them(
     server: CountingServer, group: AsyncGroup
 ) -> None:
-    await counted(group, 1)
+    await count_together(group, 1)
     server.refusals = [Refused("QUEUE_FULL"), Refused("COMMIT_CONFLICT"), Refused("STORE_UNAVAILABLE")]
     server.frame_sizes.clear()
-    await counted(group, 2, first=2)
+    await count_together(group, 2, first=2)
     assert server.frame_sizes[0] == server.frame_sizes[-1] == 8
     assert sum(server.frame_sizes[1:-1]) == 3
     assert server.applied_steps == 8 * 3
@@ -198,7 +190,7 @@ async def test_what_the_server_lost_is_sent_again(
 async def test_a_loss_beyond_what_is_kept(server: CountingServer, options: dict[str, int]) -> None:
     async with AsyncClient(f"127.0.0.1:{server.port}", backoff=QUICK, **options) as client:  # type: ignore[arg-type]
         group = await client.group(IDS)
-        await counted(group, 6)
+        await count_together(group, 6)
         server.records["s0"].cut(5)
         server.records["s1"].cut(3)
         with pytest.raises(GroupError) as caught:
@@ -209,7 +201,7 @@ async def test_a_loss_beyond_what_is_kept(server: CountingServer, options: dict[
 
 
 async def test_an_input_that_is_refused_is_one_members(server: CountingServer, group: AsyncGroup) -> None:
-    await counted(group, 2)
+    await count_together(group, 2)
     x = ONES.copy()
     x[3, 1] = REFUSED_VALUE
     with pytest.raises(GroupError) as caught:
@@ -236,7 +228,7 @@ async def test_requests_keep_their_ids_over_retries(server: CountingServer, clie
 
 
 async def test_members_leave_and_their_rows_serve_others(server: CountingServer, group: AsyncGroup) -> None:
-    await counted(group, 3)
+    await count_together(group, 3)
     await group.remove(["s2", "s4"])
     await group.add(["t", "u"])
     assert group.ids == ("s0", "s1", "s3", "s5", "s6", "s7", "t", "u")
@@ -295,7 +287,7 @@ async def test_versions_whose_features_have_another_order(
 
 
 async def test_a_deadline_makes_late_steps_which_count(server: CountingServer, group: AsyncGroup) -> None:
-    await counted(group, 1)
+    await count_together(group, 1)
     server.gate.clear()
     with pytest.raises(GroupError) as caught:
         await group.step(2 * ONES, timeout=0.05)
@@ -425,114 +417,3 @@ async def test_members_go_while_steps_wait(server: CountingServer, group: AsyncG
 
 
 # ---------------------------------------------------------------------------------------------- several endpoints
-
-
-@dataclass
-class Pair:
-    """Two servers with the same records, and a group with four members on each."""
-
-    one: CountingServer
-    two: CountingServer
-    client: AsyncClient
-    group: AsyncGroup
-
-
-@pytest.fixture
-async def pair(server: CountingServer) -> AsyncIterator[Pair]:
-    other = CountingServer(server.records)
-    await other.start()
-    targets = [f"127.0.0.1:{server.port}", f"127.0.0.1:{other.port}"]
-    names: dict[str, list[str]] = {target: [] for target in targets}
-    for number in range(1000):
-        names[rendezvous(f"s{number}", targets)[0]].append(f"s{number}")
-    ids = [name for target in targets for name in names[target][:4]]
-    async with AsyncClient(targets, timeout=20, backoff=QUICK) as client:
-        yield Pair(server, other, client, await client.group(ids))
-    await other.stop()
-
-
-async def test_a_group_is_split_over_the_endpoints(pair: Pair) -> None:
-    await counted(pair.group, 3)
-    assert pair.one.frame_sizes == pair.two.frame_sizes == [4, 4, 4]
-    assert {session for session, _, _ in pair.one.seen} == set(pair.group.ids[:4])
-    await pair.one.stop()
-    await counted(pair.group, 3, first=4)
-    assert pair.two.frame_sizes[-1] == 8
-    assert pair.one.applied_steps + pair.two.applied_steps == 8 * 6
-
-
-async def test_steps_that_wait_for_a_silent_server_hold_up_nobody(pair: Pair) -> None:
-    silent, other = {pair.group.ids[0]: [1, 1]}, {pair.group.ids[4]: [1, 1]}
-    both = {**other, **silent}
-    pair.one.gate.clear()
-    steps = [asyncio.ensure_future(pair.group.step(silent)) for _ in range(2)]
-    await until(lambda: pair.one.frames == 1)
-    assert (await pair.group.step(other))[pair.group.ids[4]].tolist() == [1, 1]
-    steps.append(asyncio.ensure_future(pair.group.step(both)))
-    steps.append(asyncio.ensure_future(pair.group.step(other)))  # after the one before, in the order of the calls
-    await asyncio.sleep(0)
-    with pytest.raises(GroupError, match="earlier steps of its members are still unanswered"):
-        await pair.group.step(other, timeout=0.05)
-    assert not any(step.done() for step in steps)
-    pair.one.gate.set()
-    results = [{name: y.tolist() for name, y in (await step).items()} for step in steps]
-    first, fifth = pair.group.ids[0], pair.group.ids[4]
-    assert results == [{first: [1, 1]}, {first: [2, 2]}, {fifth: [2, 2], first: [3, 3]}, {fifth: [3, 3]}]
-
-
-async def test_a_cancelled_step_tells_what_was_answered_before(pair: Pair) -> None:
-    pair.one.gate.clear()
-    step = asyncio.ensure_future(pair.group.step(ONES))
-    await until(lambda: all(pair.group.positions[name].step == 1 for name in pair.group.ids[4:]))
-    step.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await step
-    pair.one.gate.set()
-    settled = await pair.group.settle()
-    assert set(settled) == set(pair.group.ids)
-    for (late,) in settled.values():
-        assert (late.applied, late.position.step, late.steps) == (True, 1, 1)
-        assert late.outputs["prediction"].tolist() == [1, 1]
-
-
-async def test_members_that_come_and_go_leave_nothing_behind(pair: Pair) -> None:
-    """A group that lives for months may have millions of them, one after another."""
-    for number in range(3):
-        await pair.group.add([f"guest-{number}"])
-        await pair.group.step({f"guest-{number}": ONES[0]})
-        await pair.group.remove([f"guest-{number}"])
-    routes: Any = pair.group._sender._routes
-    assert not [name for name in routes._ranks if name not in pair.group]
-
-
-async def test_a_version_that_one_endpoint_lacks(pair: Pair) -> None:
-    await counted(pair.group, 1)
-    pair.one.refusals = [Refused("MODEL_CHANGED")] * 4
-    await counted(pair.group, 1, first=2)
-    pair.one.refusals = [Refused("MODEL_CHANGED")] * 100
-    pair.two.refusals = [Refused("MODEL_CHANGED")] * 100
-    with pytest.raises(GroupError) as caught:
-        await pair.group.step(ONES)
-    assert {type(error) for error in caught.value.errors.values()} == {ModelChanged}
-    late = [name for name, error in caught.value.errors.items() if error.late_step is not None]
-    pair.one.refusals = pair.two.refusals = []
-    y = await pair.group.step(ONES)  # a late step counts, as for a session
-    assert y[:, 0].tolist() == [3 + (name in late) for name in pair.group.ids]
-
-
-async def test_what_was_settled_is_kept_where_other_members_fail(pair: Pair) -> None:
-    """One server is silent. The call fails, but does not lose what the other server has settled."""
-    pair.one.gate.clear()
-    pair.two.gate.clear()
-    reply = await pair.group.step_reply(ONES, timeout=0.05)
-    assert (reply.ids, dict(reply.outputs)) == ((), {})
-    with pytest.raises(GroupError, match="output: 8 of 8 members failed"):
-        assert reply.output is None
-    pair.two.gate.set()
-    with pytest.raises((GroupError, DeadlineExceeded)):
-        await pair.group.settle(timeout=0.5)
-    assert set(pair.group.unsettled) == set(pair.group.ids[:4])
-    pair.one.gate.set()
-    settled = await pair.group.settle()
-    assert set(settled) == set(pair.group.ids)
-    assert [[step.applied for step in steps] for steps in settled.values()] == [[True]] * 8

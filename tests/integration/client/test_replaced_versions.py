@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from cellkeeper import AsyncClient, InvalidArgument
+from cellkeeper import AsyncClient, GroupError, InvalidArgument, ModelChanged
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .counting_server import FINGERPRINT, OTHER_FINGERPRINT, CountingServer, Refused, fresh, message_of
@@ -18,6 +18,7 @@ class ReplacingServer(CountingServer):
     current: tuple[bytes, ...] = (FINGERPRINT,)
     reads = 0
     refuses_all = False
+    forgets = False  # the versions that were replaced
 
     @property
     def served(self) -> bytes:
@@ -25,17 +26,22 @@ class ReplacingServer(CountingServer):
         return self.current[min(self.reads, len(self.current) - 1)]
 
     async def GetModel(self, request: Any, context: Any) -> Any:
+        if self.forgets and request.fingerprint not in (b"", self.served):
+            await self._refuse(request, context)
         model = self._model(request.fingerprint or self.served)
         self.reads += 1
         return model
 
     async def CarryOver(self, request: Any, context: Any) -> Any:
         if self.refuses_all or request.fingerprint != self.served:
-            text = f"fingerprint: got {request.fingerprint.hex()[:12]}, expected {self.served.hex()[:12]}"
-            await self._abort(context, Refused("INVALID_FIELD", None, text, field="fingerprint"))
+            await self._refuse(request, context)
         (item,) = request.items
         record = self.records[item.session] = fresh(item.request_id)
         return pb.SessionResults(results=[pb.SessionResult(position=message_of(record.position))])
+
+    async def _refuse(self, request: Any, context: Any) -> None:
+        text = f"fingerprint: got {request.fingerprint.hex()[:12]}, expected {self.served.hex()[:12]}"
+        await self._abort(context, Refused("INVALID_FIELD", None, text, field="fingerprint"))
 
 
 @pytest.fixture
@@ -54,6 +60,29 @@ async def test_a_session_moves_to_the_version_that_takes_new_sessions(
     await session.carry_over("reset")
     assert session.model.fingerprint == OTHER_FINGERPRINT
     assert (await session.step([1.0, 1.0])).tolist() == [1, 1]
+
+
+async def test_a_version_that_goes_while_its_session_is_opened(client: AsyncClient, server: ReplacingServer) -> None:
+    """The caller has chosen no version: an error of the argument `fingerprint` would not tell what has happened."""
+    server.current = (OTHER_FINGERPRINT,)
+    server.forgets = True
+    with pytest.raises(
+        ModelChanged, match=f"'a' belongs to model version {FINGERPRINT.hex()[:12]}, which is not served"
+    ):
+        await client.session("a")
+    server.forgets = False
+    assert (await (await client.session("a")).step([1.0, 1.0])).tolist() == [1, 1]
+
+
+async def test_a_version_that_goes_while_a_group_is_opened_is_that_members_error(
+    client: AsyncClient, server: ReplacingServer
+) -> None:
+    server.of_other_version = {"b"}
+    server.forgets = True
+    with pytest.raises(GroupError) as caught:
+        await client.group(["a", "b", "c"])
+    assert [(name, type(error)) for name, error in caught.value.errors.items()] == [("b", ModelChanged)]
+    assert caught.value.group.ids == ("a", "c")
 
 
 async def test_a_version_that_the_caller_chose_is_not_exchanged(client: AsyncClient, server: ReplacingServer) -> None:

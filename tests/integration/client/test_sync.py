@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -252,6 +253,22 @@ def test_a_loop_that_ends_with_an_open_client_in_it_ends(threaded: ServerThread)
 
     with pytest.warns(ResourceWarning, match="AsyncClient was not closed"):
         assert asyncio.run(leave_it_open()) == [1, 1]
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_the_thread_of_a_client_that_was_left_open_ends_where_warnings_are_errors(
+    threaded: ServerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: unraisable.append(what.exc_value))
+    client = Client(threaded.target)
+    client.session("a").step(ONE)
+    thread = client._thread._thread
+    del client
+    gc.collect()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert [str(error) for error in unraisable] == ["a Client was not closed: use `with`, or call its close()"]
 
 
 def test_a_finalizer_may_close_a_client_that_is_garbage_too(

@@ -42,9 +42,10 @@ class Prometheus:
         try:
             return list(self._get("query", query=expression)["result"])
         except HTTPError as error:
-            if error.code not in (400, 422):  # it is starting
-                raise
-            raise ValueError(f"{expression}: {error.read().decode()}") from error
+            with error:
+                if error.code not in (400, 422):  # it is starting
+                    raise
+                raise ValueError(f"{expression}: {error.read().decode()}") from error
 
     def value(self, expression: str) -> float:
         """Returns the only sample's value; 0 if there is none, or if Prometheus does not answer."""

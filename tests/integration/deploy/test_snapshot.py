@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -57,6 +58,22 @@ def test_what_is_no_snapshot_changes_nothing(server: RedisServer, snapshot: byte
         assert ran.returncode == 1
         assert b"the input is no snapshot of Redis; nothing was changed" in ran.stderr
         assert sorted(server.folder.iterdir()) == before
+        server.restart()
+        assert client.get("key") == b"value"
+
+
+def test_an_interruption_at_the_end_leaves_the_data_as_it_was(server: RedisServer, tmp_path: Path) -> None:
+    """A program in the place of mv fails once the data is to be replaced."""
+    (tmp_path / "mv").write_text('#!/bin/sh\n[ "$1" != restoring/appendonlydir ] && exec /bin/mv "$@"\n')
+    (tmp_path / "mv").chmod(0o755)
+    with server, redis.Redis.from_url(server.url) as client:
+        snapshot = snapshot_of(server)
+        client.set("key", "value")
+        server.kill()
+        environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        words = ["sh", str(ROOT / "scripts" / "load-snapshot"), str(server.folder)]
+        ran = subprocess.run(words, input=snapshot, capture_output=True, check=False, env=environment)
+        assert ran.returncode != 0
         server.restart()
         assert client.get("key") == b"value"
 

@@ -10,7 +10,7 @@ from examples.token_representations.mistakes import COUNTED, RIGHT, STREAMED, WA
 from examples.token_representations.model import load
 from examples.token_representations.serving import represent
 from examples.token_representations.training import WINDOW
-from examples.token_representations.words import load_words, rows
+from examples.token_representations.words import load_words, read_names, rows
 
 RESULTS = read_results(FOLDER)
 ROWS, WORDS = 16, 2 * WINDOW
@@ -30,7 +30,7 @@ def test_every_seed_has_the_finding() -> None:
 
 def test_word_by_word_is_what_the_batch_gives() -> None:
     bundle = FOLDER / "bundle"
-    model, ids = load(bundle), rows(load_words().held_out, 64)[: WORDS + 1, :ROWS]
+    model, ids = load(bundle), rows(load_words(read_names(FOLDER)).held_out, 64)[: WORDS + 1, :ROWS]
     first_row, streamed = represent(model, bundle, ids, COUNTED)
     assert first_row.h.shape == (WORDS, 2, 96)
     assert streamed["vectors"] == WORDS * (ROWS // 4) * 2

@@ -104,6 +104,13 @@ def test_a_header_that_is_not_understood_is_named(front: Front, headers: dict[st
     assert front.ask("GET", STEP.removesuffix("/step")).status == 404  # nothing was applied
 
 
+@pytest.mark.parametrize("line", ["GET /nowhere", "PATCH /v1/models", "GET /v1/models"])
+def test_so_is_an_expectation_before_anything_else(front: Front, line: str) -> None:
+    answer = sent(front, line, "Expect: 200-maybe")
+    assert (answer.status, answer.error["details"]) == (400, {"field": "Expect"})
+    assert "Content-Security-Policy" in answer.headers
+
+
 @pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf-8"'])
 def test_a_body_may_say_that_it_is_utf_8(front: Front, charset: str) -> None:
     kind = f"Content-Type: application/json; charset={charset}"
@@ -186,3 +193,8 @@ async def test_a_stream_takes_nothing_from_its_query(front: Front) -> None:
     async with aiohttp.ClientSession() as http, http.ws_connect(url) as one:
         error = (await one.receive_json(timeout=TIMEOUT_S))["error"]
     assert error["message"] == "query: got 'hz', expected none"
+
+
+def test_neither_do_frames(front: Front) -> None:
+    answer = front.ask("GET", "/v1/frames?x=1", headers=HANDSHAKE)
+    assert (answer.status, answer.error["message"]) == (400, "query: got 'x', expected none")

@@ -7,6 +7,7 @@ that is ambiguous or invalid.
 from __future__ import annotations
 
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,21 @@ def test_what_is_no_id_is_refused(front: Front, path: str, text: str) -> None:
     assert text in error["message"]
 
 
+@pytest.mark.parametrize("depth", [900, 20_000, 60_000])
+@pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")], ids=["lists", "objects"])
+@pytest.mark.parametrize("place", ["%s", '{"inputs": %s}', '{"inputs": [%s]}', '{"inputs": [1], "position": %s}'])
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "cut off"])
+def test_deep_nesting_is_refused(front: Front, place: str, begin: str, end: str, depth: int, ended: bool) -> None:
+    """How deep Python's parser goes depends on Python's version; nothing behind it follows the nesting."""
+    body = place % (begin * depth + ("1" + end * depth if ended else ""))
+    error = raw(front, body)
+    assert (error["code"], error["reason"]) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    assert len(error["message"]) < 500
+    if depth == 60_000 and sys.version_info < (3, 14):
+        assert "body: got lists or objects that are nested too deeply" in error["message"]
+    assert front.ask("GET", "/v1/models/count/sessions/raw").status == 404  # nothing was applied
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -205,7 +221,6 @@ def test_what_is_no_id_is_refused(front: Front, path: str, text: str) -> None:
         ('{"inputs": [[]]}', "inputs: got [T, 0], expected [T, 1]"),
         ('{"inputs": [[1, 2]]}', "inputs: got [T, 2], expected [T, 1]"),
         ('{"inputs": ' + "[" * 20 + "1" + "]" * 20 + "}", "inputs: got lists of different lengths or depths"),
-        ("[" * 60_000, "body: got lists or objects that are nested too deeply"),
         ('{"input": [1]}', "inputs: got nothing, expected numbers"),
         ('{"inputs": [1], "positon": {}}', "positon: got an unknown field, expected some of inputs"),
         ('{"inputs": [1], "\\ud800": 1}', "'\\ud800': got an unknown field, expected some of inputs, "),
@@ -302,6 +317,27 @@ def test_states_of_every_dtype_come_back_as_they_were(tmp_path: Path) -> None:
             states = {**before["states"], name: {**before["states"][name], "data": data}}
             body = {"generation": generation, "step": 0, "states": states}
             assert text in session.ask("PUT", "/state", body).error["message"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [
+        ("\ud800", ".shape: got '\\ud800', expected [1, 1], the shape of the data"),
+        ([1], ".shape: got a list of 1, expected [1, 1], the shape of the data"),
+        ([1, 2], ".shape: got [1, 2], expected [1, 1], the shape of the data"),
+        ([1, "\ud800"], ".shape: got '\\ud800', expected a whole number"),
+        ([1, True], ".shape: got true, expected a whole number"),
+        ([1, 1.0], ".shape: got 1.0, expected a whole number"),
+    ],
+)
+def test_a_shape_is_a_list_of_whole_numbers(front: Front, shape: Any, text: str) -> None:
+    session = front.session()
+    at = session.open()
+    body = {"generation": at["generation"], "step": 0, "states": {"h": {"data": [[1]], "shape": shape}}}
+    error = session.ask("PUT", "/state", body).error
+    assert error["details"] == {"field": "states['h'].shape"}
+    assert text in error["message"]
+    assert session.position() == at
 
 
 @pytest.mark.parametrize("one", ["[]", "{}", "[[0]]"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from testing.redis_server import RedisServer
+from tests.integration.access.certificates import Authority
 
 from .front import Front, RawSocket, serving, sums
 
@@ -155,6 +157,45 @@ def test_connections_beyond_the_most_are_told_so(counting_model: Path) -> None:
             assert time.monotonic() < until
             get = f"GET /v1/server HTTP/1.1\r\nHost: {front.place}\r\nConnection: close\r\n\r\n"
             answer = until_its_end(connected(front, get.encode()))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The authority's certificate, and the options of a server that has one from it."""
+    authority = Authority(tmp_path_factory.mktemp("tls"), "ours")
+    cert, key = authority.issue("localhost")
+    return authority.file, [f"--tls-cert={cert}", f"--tls-key={key}"]
+
+
+def status_over_tls(front: Front, trusted: Path) -> bytes:
+    place = urlsplit(front.url)
+    plain = socket.create_connection((place.hostname, place.port), 20)
+    with ssl.create_default_context(cafile=trusted).wrap_socket(plain, server_hostname="localhost") as one:
+        one.sendall(f"GET /v1/server HTTP/1.1\r\nHost: {front.place}\r\nConnection: close\r\n\r\n".encode())
+        return one.recv(12)
+
+
+def test_connections_without_a_handshake_count(counting_model: Path, certificate: tuple[Path, list[str]]) -> None:
+    """They take as many open files as others, which the store and the probes need."""
+    trusted, options = certificate
+    with serving([counting_model], options=[*options, "--max-http-connections", "4"]) as front:
+        silent = [connected(front) for _ in range(4)]
+        assert status_over_tls(front, trusted) == b"HTTP/1.1 503"
+        for one in silent:
+            one.close()
+        until = time.monotonic() + 15
+        while status_over_tls(front, trusted) != b"HTTP/1.1 200":  # until the server has seen that they closed
+            assert time.monotonic() < until
+
+
+def test_a_handshake_that_does_not_come_ends_the_connection(
+    counting_model: Path, certificate: tuple[Path, list[str]]
+) -> None:
+    _, options = certificate
+    with serving([counting_model], options=[*options, "--message-timeout-ms", "400"]) as front:
+        began = time.monotonic()
+        assert until_its_end(connected(front)) == b""
+        assert time.monotonic() - began < 15
 
 
 def test_a_message_of_a_websocket_has_the_same_bound(front: Front) -> None:

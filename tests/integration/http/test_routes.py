@@ -206,6 +206,17 @@ async def test_quotas_are_those_of_the_tenant(front: Front, tokens: dict[str, st
             assert await closing(second) == (1013, "QUOTA_EXCEEDED")
 
 
+@pytest.mark.parametrize("added", ["!", "%", ".", "*"])
+async def test_a_token_among_subprotocols_has_no_other_characters(
+    front: Front, tokens: dict[str, str], added: str
+) -> None:
+    ours, token = protocols(tokens["b"])
+    async with aiohttp.ClientSession() as http:
+        url = f"{front.url}{front.session(MODEL).path}/watch"
+        async with http.ws_connect(url, protocols=[ours, f"{token[:30]}{added * 4}{token[30:]}"]) as socket:
+            assert (await socket.receive_json(timeout=TIMEOUT_S))["error"]["reason"] == "UNAUTHENTICATED"
+
+
 def test_no_session_and_no_token_is_in_the_log(front: Front, theirs: tuple[str, Any], tokens: dict[str, str]) -> None:
     """Not even at the level debug."""
     session, at = theirs

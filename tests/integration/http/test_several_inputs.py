@@ -79,6 +79,10 @@ def test_a_forecast_takes_what_the_prediction_does_not_become(front: Front, clie
     assert given["outputs"]["prediction"] == expected.tolist()
     refused = session.ask("POST", "/forecast", {**body, "known": {}})
     assert (refused.status, refused.error["details"]["field"]) == (400, "known")
+    for steps, text in ((0, "known: got 0 bytes, 1 tensors, expected none: "), (2, "known[ids]: got [3], expected 2 ")):
+        message = session.ask("POST", "/forecast", {**body, "steps": steps}).error["message"]
+        assert message.startswith(text)
+        assert "rollout" not in message  # which is what gRPC calls it
 
 
 def test_a_window_of_a_carry_over_has_them_by_name(front: Front) -> None:

@@ -17,7 +17,7 @@ def http_request(*arguments):
     raise ZeroDivisionError("spoiled")
 
 PrometheusMeter.http_request = http_request
-from cellkeeper_service.__main__ import main
+from cellkeeper_service.program import main
 main()
 """
 

@@ -81,7 +81,10 @@ Change = Callable[[pb.StepRequest], object]
         (lambda m: m.rollout_named_inputs.add(name="audio"), "'audio' is unknown, expected each of ids once"),
         (lambda m: setattr(m, "rollout_inputs", b"1"), "rollout_inputs: got 1 bytes, expected `rollout_named_inputs`"),
         (lambda m: setattr(m, "rollout_steps", 3), "rollout_named_inputs[ids].shape: got [4], expected 3 time steps"),
-        (lambda m: setattr(m, "rollout_steps", 0), "rollout_inputs: got 0 bytes, 1 tensors, expected none without"),
+        (
+            lambda m: setattr(m, "rollout_steps", 0),
+            "rollout_inputs: got 0 bytes, 1 tensors, expected none: nothing is forecast",
+        ),
         (
             lambda m: setattr(m.rollout_named_inputs[0], "data", b"\5" + bytes(31)),
             "rollout_named_inputs[ids]: got 5 at time step 0, expected integers of 0 to 4",

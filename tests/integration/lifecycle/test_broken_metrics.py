@@ -13,7 +13,7 @@ from tests.integration.kserve import calls as kserve
 from tests.integration.rpc.calls import WAYS, Api, Chunk, numbers, placed
 
 BROKEN = """
-from cellkeeper_service.__main__ import main
+from cellkeeper_service.program import main
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.metrics import PrometheusMeter
 
@@ -43,4 +43,4 @@ def test_everybody_is_answered_as_before(counting_model: Path) -> None:
         assert session.ask("POST", "/step", {}).error["reason"] == "INVALID_FIELD"
         with pytest.raises(kserve.Refused, match="non-zero or non-empty correlation ID"):
             kserve.Api(channel).infer(kserve.numbers(1), 0)
-        assert "a metric could not be counted" in server.output()
+        server.wait_for("a metric could not be counted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from testing.forked_server import ForkedServer
 from testing.page import python_blocks
 
 from .documents import FIRST_MODEL
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """What a page leaves open, such as a database, is collected in its own test, which fails for the warning."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,5 +41,10 @@ def finds_a_server(page: Path) -> bool:
 def parameter(page: Path) -> Any:
     """Returns a parameter for the page. Cellkeeper's own code raises no warning, whatever libraries do."""
     ours = "error:::cellkeeper"
-    marks = [pytest.mark.filterwarnings("ignore", ours)] if name(page) in WARNING_LIBRARIES else []
+    marks: list[pytest.MarkDecorator] = []
+    if name(page) in WARNING_LIBRARIES:
+        marks.append(pytest.mark.filterwarnings("ignore", ours))
+    if any(block.language == "sh" and block.text.startswith("sqlite3 ") for block in blocks(page)):
+        reason = "no sqlite3 on the PATH: scripts/ensure-sqlite installs Debian's"
+        marks.append(pytest.mark.skipif(shutil.which("sqlite3") is None, reason=reason))
     return pytest.param(page, id=name(page), marks=marks)

@@ -63,3 +63,34 @@ def test_an_ipv6_address_in_use_is_named_with_brackets(
         store = f"--store=sqlite:{tmp_path / 's.db'}"
         line = serve(counting_model, store, f"--{setting}={place}", f"--workers={workers}").line
     assert f"cannot listen on {place} (" in line
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_without_a_host_it_listens_on_all_addresses(counting_model: Path, tmp_path: Path, workers: int) -> None:
+    """gRPC refused it in a line of its own, beside the server's, which asked whether the port was taken."""
+    store = f"--store=sqlite:{tmp_path / 's.db'}"
+    words = command("serve", counting_model, store, "--listen=:0", "--insecure-listen", f"--workers={workers}")
+    with subprocess.Popen(
+        [*words, "--metrics-listen=127.0.0.1:0"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            found = None
+            while found is None:
+                line = process.stdout.readline()
+                assert line, process.stderr.read()
+                found = re.fullmatch(r"listening on :(\d+)\n", line)
+            for host in ("127.0.0.1", "[::1]"):
+                with Client(f"{host}:{found.group(1)}") as client:
+                    assert client.session(host).step([1.0]).tolist() == [1.0]
+            taken = serve(counting_model, "--store=memory:", f"--listen=:{found.group(1)}", "--insecure-listen").line
+            assert taken.startswith(f"cannot listen on :{found.group(1)} (")
+        finally:
+            process.terminate()
+        process.stdout.read()
+        assert (process.wait(END_TIMEOUT_S), process.stderr.read()) == (0, "")

@@ -29,7 +29,7 @@ def test_a_fork_has_grpc_as_a_server_has_it() -> None:
     with multiprocessing.get_context("forkserver").Pool(1) as pool:
         value, loaded = pool.apply(os.getenv, ("GRPC_EXPERIMENTS",)), pool.apply(eval, (LOADED,))
     assert value not in (None, "-event_engine_client")  # the client's
-    assert loaded.index("cellkeeper_service.__main__") < loaded.index("grpc")
+    assert loaded.index("cellkeeper_service.program") < loaded.index("grpc")
 
 
 def test_a_variable_that_python_reads_is_refused(monkeypatch: pytest.MonkeyPatch, counting_model: Path) -> None:

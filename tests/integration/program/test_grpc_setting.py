@@ -13,7 +13,7 @@ from cellkeeper._transport import grpc_setting
 
 VARIABLE = "GRPC_EXPERIMENTS"
 CLIENT = "cellkeeper"
-SERVER = "cellkeeper_service.__main__"
+SERVER = "cellkeeper_service.program"
 # Prints the variable when gRPC is imported, which is when gRPC reads it and complains.
 USED = """
 import os, sys

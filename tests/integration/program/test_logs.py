@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -23,10 +24,10 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service import logs
 
 from testing.meanwhile import Meanwhile, TellingLock
-from testing.redis_server import RedisServer
+from testing.redis_server import RedisServer, free_port
 from testing.server_process import ServerProcess
 
-from .launch import serve
+from .launch import command, serve
 
 SECRET = "patient-4711"
 CALLS = 300
@@ -39,6 +40,15 @@ def refused(server: ServerProcess, *metadata: tuple[str, str], calls: int = 1) -
             with pytest.raises(grpc.RpcError) as error:
                 stub.GetSession(pb.GetSessionRequest(session=SECRET), metadata=metadata)
     return error.value.code()
+
+
+def ready(server: ServerProcess) -> bool:
+    try:
+        urlopen(server.metrics_url.replace("/metrics", "/readyz"), timeout=30).close()
+    except HTTPError as refused:
+        refused.close()
+        return False
+    return True
 
 
 def test_json_lines(counting_model: Path) -> None:
@@ -86,14 +96,13 @@ def test_why_the_store_failed_is_logged(counting_model: Path) -> None:
         redis.client().config_set("maxmemory", "0")
         client.session(SECRET).step([3.0])
         redis.stop()
-        ready = server.metrics_url.replace("/metrics", "/readyz")
-        with suppress(HTTPError):
-            while True:
-                urlopen(ready, timeout=30).close()  # it may still rely on the answer to the step
+        while ready(server):  # it may still rely on the answer to the step
+            pass
         server.stop()
         text = server.output()
     failed = r"^.* WARNING cellkeeper_service\.core\.store_calls: the store failed: "
-    refused = failed + r"refused: Redis: OOM command not allowed when used memory > 'maxmemory'\. call=commit$"
+    full = "OOM command not allowed when used memory > 'maxmemory'; raise its maxmemory, or delete sessions"
+    refused = failed + f"refused: Redis: {full} call=commit$"
     assert re.search(refused, text, re.MULTILINE)
     assert re.search(failed + ".*Connection.* call=probe", text, re.MULTILINE)
     assert SECRET not in text
@@ -260,3 +269,28 @@ def test_a_line_is_written_in_one_piece(
     tell("a line")
     assert len(raw.all) == 1
     assert raw.all[0].endswith(b"a line\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
+def test_output_that_nobody_takes_is_dropped(counting_model: Path) -> None:
+    """It was a traceback for each line, such as on a full disk."""
+    ready = f"127.0.0.1:{free_port()}"
+    words = ["serve", counting_model, "--store=memory:", "--listen=127.0.0.1:0", f"--metrics-listen={ready}"]
+    with (
+        open("/dev/full", "w") as full,
+        subprocess.Popen(command(*words), stdout=full, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        while not is_ready(f"http://{ready}/readyz"):
+            assert process.poll() is None
+            time.sleep(0.01)  # between two checks of the condition
+        process.terminate()
+        assert process.stderr is not None
+        assert (process.wait(60), process.stderr.read()) == (0, "")
+
+
+def is_ready(url: str) -> bool:
+    try:
+        urlopen(url, timeout=30).close()
+    except OSError:
+        return False
+    return True

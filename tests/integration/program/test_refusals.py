@@ -90,6 +90,17 @@ def test_a_damaged_bundle(damaged: Path, damage: Callable[[Path], None], words: 
         assert word in line
 
 
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_workers_say_once_why_they_do_not_start(damaged: Path, tmp_path: Path, log_format: str) -> None:
+    cut_config(damaged)
+    store = f"--store=sqlite:{tmp_path / 's.db'}"
+    ended = serve(damaged, store, "--workers=4", f"--log-format={log_format}")
+    (line,) = ended.err.splitlines()
+    assert ended.status == 1
+    assert f"{damaged / 'config.json'}: not JSON" in line
+    assert line.startswith("{") == (log_format == "json")
+
+
 def test_the_same_version_twice(counting_model: Path) -> None:
     line = serve(counting_model, counting_model, "--store=memory:").line
     assert line == "model count: got the same version twice; name each folder once"
@@ -115,7 +126,7 @@ def test_no_room_for_one_batch(tmp_path: Path) -> None:
 WITHOUT = """
 import sys
 sys.modules['safetensors'] = None
-from cellkeeper_service.__main__ import main
+from cellkeeper_service.program import main
 main()
 """
 WITH_ANOTHER_CORE = """
@@ -126,7 +137,7 @@ from grpc._cython import cygrpc
 
 names = vars(cygrpc)
 {0}
-from cellkeeper_service.__main__ import main
+from cellkeeper_service.program import main
 main()
 """
 

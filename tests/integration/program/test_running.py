@@ -104,10 +104,17 @@ def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Pat
 SIGNALLED = """
 import os, signal, sys
 
+def signalled():
+    os.kill(os.getpid(), signal.{0})
+
+class CalledBack:
+    def __del__(self):  # what it raises is lost, as in many callbacks
+        signalled()
+
 class AtImport:
     def find_spec(self, name, path=None, target=None):
         if name in ("cellkeeper_service.server.app", "cellkeeper_service.converters.command"):
-            os.kill(os.getpid(), signal.{0})
+            {1}()
 
 sys.meta_path.insert(0, AtImport())
 from cellkeeper_service.__main__ import main
@@ -115,9 +122,9 @@ main()
 """
 
 
-def signalled(name: str) -> tuple[str, ...]:
+def signalled(name: str, by: str = "signalled") -> tuple[str, ...]:
     """Returns the program that gets this signal while it is imported."""
-    return sys.executable, "-c", SIGNALLED.format(name)
+    return sys.executable, "-c", SIGNALLED.format(name, by)
 
 
 def test_a_reload_requested_while_the_program_is_imported(counting_model: Path) -> None:
@@ -130,29 +137,57 @@ def test_a_reload_requested_while_the_program_is_imported(counting_model: Path) 
 @pytest.mark.parametrize("words", [["serve", "bundle"], ["import", "torch", "weights", "bundle"]])
 def test_an_interrupt_before_it_serves_is_one_line(words: list[str]) -> None:
     done = subprocess.run([*signalled("SIGINT"), *words], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "cellkeeper-server: interrupted\n")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "cellkeeper-server: interrupted\n")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_before_it_serves_ends_it(counting_model: Path, tmp_path: Path, workers: int) -> None:
-    """By a handler: the first process of a container ignores signals that have none."""
     words = ["serve", str(counting_model), f"--store=sqlite:{tmp_path / 's.db'}", f"--workers={workers}"]
     done = subprocess.run([*signalled("SIGTERM"), *words], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_is_not_lost_in_a_callback(counting_model: Path, name: str) -> None:
+    """As it was if it came while uvloop or gRPC ran Python code: the server served on."""
+    program = signalled(name, by="CalledBack")
+    words = ["serve", str(counting_model), "--store=memory:", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
+    done = subprocess.run([*program, *words], capture_output=True, text=True, timeout=60, check=False)
+    expected = "cellkeeper-server: interrupted\n" if name == "SIGINT" else ""
+    assert (done.returncode, done.stdout, done.stderr) == (-getattr(signal, name), "", expected)
+
+
+def test_the_first_process_of_a_container_ends_with_the_status_of_the_signal(counting_model: Path) -> None:
+    """No signal ends it that it has no handler for."""
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("the system makes no PID namespaces")
+    done = subprocess.run([*unshare, *signalled("SIGTERM"), "serve", "bundle"], timeout=60, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not list children")
-def test_sigterm_before_workers_have_handlers_ends_them(counting_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_workers_have_handlers_ends_them(
+    counting_model: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """SIGINT as from a terminal, which sends it to all of them."""
     words = ["serve", counting_model, f"--store=sqlite:{tmp_path / 's.db'}", "--workers=2", "--listen=127.0.0.1:0"]
     with subprocess.Popen(
-        command(*words, "--metrics-listen=127.0.0.1:0"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(*words, "--metrics-listen=127.0.0.1:0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     ) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         while len(children.read_text().split()) < 2:
             time.sleep(0.001)
-        process.terminate()
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         out, _ = process.communicate(timeout=60)
-    assert (process.returncode, "Traceback" in out) == (0, False)
+    assert (process.returncode, "Traceback" in out) == (-number, False)
+    assert out.count("interrupted") == (number == signal.SIGINT)
+    assert "was killed" not in out
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -24,11 +24,11 @@ def printed(imported: str, **variables: str) -> list[str]:
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not list threads")
 def test_numpy_starts_no_threads_in_the_server() -> None:
-    assert printed("cellkeeper_service.__main__") == ["1", "1"]
+    assert printed("cellkeeper_service.program") == ["1", "1"]
 
 
 def test_the_variable_may_say_otherwise() -> None:
-    assert printed("cellkeeper_service.__main__", **{VARIABLE: "2"})[0] == "2"
+    assert printed("cellkeeper_service.program", **{VARIABLE: "2"})[0] == "2"
 
 
 def test_a_program_that_imports_the_service_decides_for_itself() -> None:

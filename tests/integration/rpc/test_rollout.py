@@ -138,7 +138,7 @@ def test_what_is_refused(stub: Any, session: str) -> None:
         (forecast(api, chunk, 63, KNOWN[:0]), "rollout_steps", "at most 62 after a chunk of 2: 64 in all"),
         (forecast(api, chunk, 2**32 - 1), "rollout_steps", "64 in all"),
         (forecast(api, chunk, 3, KNOWN[:2]), "rollout_inputs", "got 8 bytes, expected 12 bytes"),
-        (forecast(api, chunk, 0, KNOWN[:2]), "rollout_inputs", "none without rollout_steps"),
+        (forecast(api, chunk, 0, KNOWN[:2]), "rollout_inputs", "none: nothing is forecast"),
         (forecast(plain, Chunk(session, numbers(1, 2).reshape(1, 2), there), 1), "rollout_steps", '"feedback"'),
     ):
         check(result, field)

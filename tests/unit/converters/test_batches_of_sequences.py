@@ -18,6 +18,7 @@ from cellkeeper_service.model.config import Normalization
 
 from verification.parity.keras_models import filled, sequential
 
+from .conftest import free_batch
 from .leftovers import refused
 
 # Keras' own warnings while it saves
@@ -79,6 +80,7 @@ def test_keras_gives_each_sequence_of_a_batch_its_own_values(keras: Any, tmp_pat
         assert outputs["prediction"].shape == (9, 2)
 
 
+@free_batch
 @keras_warnings
 def test_a_traced_keras_model_whose_sequences_depend_on_each_other_is_refused(keras: Any, tmp_path: Path) -> None:
     """So the rest may run together in the comparison."""

@@ -175,6 +175,17 @@ def test_the_import_says_that_few_or_no_time_steps_are_masked(
     assert all(words in line for line in said)
 
 
+def test_inputs_and_outputs_with_names(keras: Any, tmp_path: Path) -> None:
+    from keras import Input
+    from keras import layers as L
+
+    x = Input((None, 3), name="x")
+    filled(keras.Model({"x": x}, {"y": L.Dense(2)(L.LSTM(4)(x))})).save(tmp_path / "m.keras")
+    imported = import_keras(tmp_path / "m.keras", tmp_path / "m", **QUICK)
+    assert imported.parity.relative < 1e-5
+    assert imported.parity.source == f"keras {keras.__version__} (torch)"
+
+
 def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
     from keras import Input, Model, Sequential, ops
     from keras import layers as L

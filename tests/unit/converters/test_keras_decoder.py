@@ -14,6 +14,7 @@ from cellkeeper_service.engine.load import offline
 from verification.parity.keras_models import filled
 from verification.parity.trace_cases import keras_decoder
 
+from .conftest import free_batch
 from .leftovers import refused
 
 QUICK: dict[str, Any] = {"max_batch": 8, "report": str, "trace": True}
@@ -37,6 +38,7 @@ def stepped(keras: Any, model: Any, inputs: Any, states: dict[str, int]) -> np.n
     return np.stack(rows)
 
 
+@free_batch
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
 def test_a_decoder_of_token_ids(keras: Any, suffix: str, tmp_path: Path) -> None:
     model, ids = keras_decoder(), np.random.default_rng(0).integers(0, 9, STEPS).astype("int32")
@@ -49,6 +51,7 @@ def test_a_decoder_of_token_ids(keras: Any, suffix: str, tmp_path: Path) -> None
     np.testing.assert_allclose(offline(tmp_path / "m", ids)["prediction"], expected, atol=1e-5)
 
 
+@free_batch
 def test_states_before_the_output_and_in_another_order(keras: Any, tmp_path: Path) -> None:
     """The graph says which output is which state. As many units as the trace has sessions are no batch."""
     from keras import Input, Model
@@ -63,6 +66,7 @@ def test_states_before_the_output_and_in_another_order(keras: Any, tmp_path: Pat
     np.testing.assert_allclose(served, stepped(keras, model, inputs, {"c": 0, "h": 2}), atol=1e-5)
 
 
+@free_batch
 def test_inputs_without_names_and_a_layer_that_the_training_model_has_too(keras: Any, tmp_path: Path) -> None:
     """As in Keras' own example of a translator, and not saved yet."""
     from keras import Input, Model
@@ -75,6 +79,17 @@ def test_inputs_without_names_and_a_layer_that_the_training_model_has_too(keras:
     imported = import_keras(filled(Model([x, *before], [L.Dense(3)(y), *after])), tmp_path / "m", **QUICK)
     assert imported.parity.relative < 1e-5
     assert [one.shape for one in imported.bundle.spec.states] == [(8,), (8,)]
+
+
+def test_inputs_and_outputs_with_names(keras: Any, tmp_path: Path) -> None:
+    from keras import Input, Model
+    from keras import layers as L
+
+    x, h = Input((None, 2), name="x"), Input((8,), name="h")
+    y, after = L.GRU(8, return_sequences=True, return_state=True)(x, initial_state=h)
+    imported = import_keras(filled(Model({"x": x, "h": h}, {"y": L.Dense(3)(y), "h": after})), tmp_path / "m", **QUICK)
+    assert imported.parity.relative < 1e-5
+    assert [(one.name, one.shape) for one in imported.bundle.spec.states] == [("h", (8,))]
 
 
 def refusals() -> dict[str, tuple[Callable[[], Any], str]]:

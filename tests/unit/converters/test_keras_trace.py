@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 from cellkeeper_service.converters import ImportRefused, import_keras
 from cellkeeper_service.converters.command import run_import
+from cellkeeper_service.model.bundle import WEIGHTS_FILE
+from safetensors.numpy import load_file
 
 from verification.parity.keras_models import filled, sequential
 from verification.parity.trace_cases import keras_branches
 
+from .conftest import free_batch
 from .leftovers import refused
 from .test_keras import rewritten
 
@@ -21,6 +25,7 @@ QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # Keras' and the exporter's own
 
 
+@free_batch
 def test_a_functional_model_of_layers_that_are_not_read(keras: Any, tmp_path: Path) -> None:
     model = keras_branches()
     model.save(tmp_path / "m.keras")
@@ -32,6 +37,39 @@ def test_a_functional_model_of_layers_that_are_not_read(keras: Any, tmp_path: Pa
     assert imported.parity.exact
     assert [output.name for output in imported.bundle.spec.outputs] == ["prediction", "output_1"]
     assert sorted(state.shape[-1] for state in imported.bundle.spec.states) == [16, 16, 16, 32, 32]
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_named_inputs_in_any_order(keras: Any, names: tuple[str, str], tmp_path: Path) -> None:
+    """Keras takes them in a dict of the same order only, and warns of anything else."""
+    from keras import Input, Model
+    from keras import layers as L
+
+    inputs = {name: Input((None, units), name=name) for name, units in zip(names, (3, 2), strict=True)}
+    model = filled(Model(inputs, {"y": L.LSTM(4)(L.Concatenate()(list(inputs.values())))}))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*structure of `inputs`")
+        imported = import_keras(model, tmp_path / "m", trace=True, **QUICK)
+    assert imported.parity.relative < 1e-5
+    assert {one.name: one.shape for one in imported.bundle.spec.inputs} == {names[0]: (3,), names[1]: (2,)}
+
+
+def test_a_layer_that_begins_with_other_states_than_zeros(keras: Any, tmp_path: Path) -> None:
+    from keras import Input, Model
+    from keras import layers as L
+
+    class Warm(L.GRU):  # type: ignore[misc]  # keras has no types
+        def get_initial_state(self, batch_size: Any) -> Any:
+            return [keras.ops.ones((batch_size, self.units))]
+
+    x = Input((None, 3))
+    model = filled(Model(x, Warm(4, name="warm")(x)))
+    words = r"layer warm \(Warm\): a class that Keras cannot rebuild.*register_keras_serializable"
+    refused(tmp_path, words, import_keras, model, tmp_path / "m", trace=True, **QUICK)
+    with keras.saving.CustomObjectScope({"tests>Warm": keras.saving.register_keras_serializable("tests")(Warm)}):
+        imported = import_keras(model, tmp_path / "m", trace=True, **QUICK)
+    assert imported.parity.relative < 1e-5
+    assert [value.tolist() for value in load_file(tmp_path / "m" / WEIGHTS_FILE).values()][:1] == [[1.0] * 4]
 
 
 def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
@@ -123,6 +161,7 @@ def test_the_command(keras: Any, tmp_path: Path) -> None:
         run_import(["keras", str(tmp_path / "m.keras"), str(tmp_path / "out")])
 
 
+@free_batch
 def test_what_follows_the_last_time_step_may_change_its_shape(keras: Any, tmp_path: Path) -> None:
     from keras import Input
     from keras import layers as L
@@ -139,6 +178,7 @@ def test_what_follows_the_last_time_step_may_change_its_shape(keras: Any, tmp_pa
     refused(tmp_path, words, import_keras, window, tmp_path / "n", trace=True, **QUICK)
 
 
+@free_batch
 def test_a_returned_state_that_is_used(keras: Any, tmp_path: Path) -> None:
     from keras import Input, Model
     from keras import layers as L

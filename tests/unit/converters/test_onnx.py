@@ -65,6 +65,23 @@ def test_what_is_certain_is_guessed(tmp_path: Path) -> None:
     assert made.constants == ("gain",)  # the integer became part of the graph
 
 
+def test_a_model_of_a_triton_repository(tmp_path: Path) -> None:
+    """Its config.pbtxt may have initial states, which would be zeros without a word."""
+    version = tmp_path / "pump" / "1"
+    version.mkdir(parents=True)
+    (version.parent / "config.pbtxt").write_text('name: "pump"')
+    (version / "model.onnx").write_bytes(carried_graph())
+    words = "a model of a Triton repository, expected a file; give the one of a version: 1/model.onnx"
+    refused(tmp_path, words, import_onnx, version.parent, tmp_path / "m")
+    lines: list[str] = []
+    import_onnx(version / "model.onnx", tmp_path / "m", max_batch=8, report=lines.append)
+    assert lines[0].startswith(f"{version.parent / 'config.pbtxt'} is not read: initial states")
+    initial = {"h0": np.ones((2, 24), np.float32), "c0": np.zeros((2, 24), np.float32)}
+    lines.clear()
+    import_onnx(version / "model.onnx", tmp_path / "n", initial=initial, max_batch=8, report=lines.append)
+    assert not any("config.pbtxt" in line for line in lines)
+
+
 def test_the_same_said_in_full(tmp_path: Path) -> None:
     states = {"peak": "peak_out", "state": "stateN"}  # not in the graph's order
     axes = {"state": 1, "peak": 0}

@@ -38,7 +38,7 @@ def saved(folder: Path, value: Any, **options: Any) -> Path:
 SOURCES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "before PyTorch 1.6": (
         lambda folder: saved(folder, weights(), _use_new_zipfile_serialization=False),
-        r"torch\.load\(file, weights_only=True\), and save the state_dict again",
+        r"torch\.save\(torch\.load\('weights\.pt', weights_only=True\), 'new\.pt'\)",
     ),
     "a checkpoint": (lambda folder: saved(folder, {"net": weights(), "epoch": 3}), r"pass checkpoint\['net'\]"),
     "batch normalization": (lambda folder: saved(folder, Normalized().state_dict()), "batch normalization.*example=x"),

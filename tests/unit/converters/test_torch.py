@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cellkeeper_service.converters import fit_normalization, fit_output, import_torch
+from cellkeeper_service.converters import ImportRefused, fit_normalization, fit_output, import_torch
 from cellkeeper_service.converters.drawn import random_sequences
 from cellkeeper_service.converters.stack import Dense, Stack
 from cellkeeper_service.engine.load import offline
@@ -309,6 +310,16 @@ def test_pickled_code_is_never_run(tmp_path: Path) -> None:
     torch.save(Forecaster(), tmp_path / "whole.pt")
     refused(tmp_path, "not only weights", import_torch, tmp_path / "whole.pt", tmp_path / "m")
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_file_of_an_old_torch_says_how_to_write_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(nn.LSTM(3, 8).state_dict(), "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(ImportRefused, match=r"as PyTorch wrote it before 1\.6") as refusal:
+        import_torch("old.pt", "m")
+    (advice,) = re.findall(r"torch\.save\(.*'new\.pt'\)", str(refusal.value))
+    exec(advice, {"torch": torch})
+    assert import_torch("new.pt", "m", max_batch=8, report=str).parity.relative < 1e-5
 
 
 def test_files_that_are_none_or_lie(tmp_path: Path) -> None:

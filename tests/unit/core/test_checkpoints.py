@@ -81,6 +81,22 @@ def test_acks_that_stay_behind_are_refused_until_they_come() -> None:
     at_rest(world)
 
 
+@pytest.mark.parametrize("steps", [2, 5])
+@pytest.mark.parametrize("acked", [10, None])
+def test_a_chunk_that_acknowledges_everything_is_never_refused(steps: int, acked: int | None) -> None:
+    """The candidate for a checkpoint is from a time when no reply was acknowledged, and leaves the log too long."""
+    world = World(limits=Limits(max_log_steps=10, **TICK), replay=1)
+    position = opened(world)
+    for value in range(10):
+        position = world.step([value], position, acked=0).position
+    chunk = list(range(10, 10 + steps))
+    assert world.step(chunk, position, acked=acked).outputs["prediction"].tolist() == expected(range(10 + steps))[10:]
+    header = standing(world).header
+    assert header.position.step - header.checkpoint_step <= 10
+    assert header.checkpoint_step <= 10
+    at_rest(world)
+
+
 def test_acks_behind_are_refused_from_a_cold_start_too() -> None:
     world = World(replicas=3, limits=Limits(max_log_steps=10, **TICK))
     position = opened(world)

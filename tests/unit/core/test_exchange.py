@@ -58,6 +58,23 @@ def test_an_old_version_comes_back() -> None:
     assert world.step([1], session="t").served is old
 
 
+def test_a_version_that_is_loaded_again_takes_over_what_is_cached() -> None:
+    """Its bundle goes and comes back before the sweep. What stayed on the old engine would keep it in memory."""
+    world = World()
+    at = world.step([1], opened(world)).position
+    exchange(world, keep=False)
+    again = exchange(world, keep=False, version=b"\1")
+    reply = world.step([2], at)
+    assert reply.outputs["prediction"].tolist() == expected([1, 2])[1:]
+    assert reply.served is again
+    cached = world.replicas[0].sessions[key()].cached
+    assert cached is not None
+    assert cached.version is again
+    swept(world)
+    assert not world.replicas[0].models.retiring
+    at_rest(world)
+
+
 def test_a_cached_session_of_a_version_that_is_gone_is_refused_like_any_other() -> None:
     world = World()
     at = world.step([1], opened(world)).position

@@ -12,7 +12,7 @@ from typing import Any
 from weakref import finalize
 
 import torch
-from cellkeeper_service import __main__
+from cellkeeper_service import program
 from cellkeeper_service.engine.cuda import device as device_module
 from cellkeeper_service.engine.cuda import engine as engine_module
 from cellkeeper_service.server import app
@@ -47,4 +47,4 @@ if sys.argv[1] == "start":
 vars(app)["announce"] = arm
 vars(device_module)["CudaDevice"] = lambda name: device
 vars(engine_module)["KernelCells"] = TorchKernelCells
-sys.exit(__main__.run(sys.argv[2:]))
+sys.exit(program.run(sys.argv[2:]))

@@ -8,6 +8,10 @@
     __index__    The original does not support a NumPy that converts only arrays without axes to an int.
     types        The original makes the types of its blocks anew at each operation, with a name and a type for each of
                  their sizes, and a table of all dtypes: three quarters of its time. Here: once per dtype and shape.
+    operands     The original compares two operands of one type with each other, too, and broadcasts them. Here: not.
+    overflow     The original computes each sum, difference and product of integers once more in int64, operation by
+                 operation, to see whether it fits: a quarter of its time. Then it does not look at the result. Here:
+                 NumPy computes it, and the launch fails if it does not fit.
 
 Thus the interpreter shows which values the kernels combine and in which order. The tensor cores' own order within a
 block (tf32, bf16) and the compiler's effects show only on a device.
@@ -29,6 +33,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 def install() -> None:
     """Replaces the operations. Call it once per process."""
+    # Otherwise the first launch imports it, after the patches, where Python 3.10 has no signature for what it looks at.
+    import triton.experimental.gluon  # noqa: F401
     import triton.language as tl
     from triton.runtime import interpreter
 
@@ -51,6 +57,7 @@ def install() -> None:
     builder.create_dot = dot
     builder.create_fp_trunc, builder.create_fp_to_fp = cast, cast_rounding
     _make_types_once()
+    _check_operands_less()
     probe = FunctionType(install.__code__, {"tl": tl, "core": tl.core})
     interpreter._patch_lang(probe)
     tl.tensor.__index__ = lambda self: int(self.handle.data.item())
@@ -104,6 +111,32 @@ def _make_types_once() -> None:
     core.tensor.__init__ = tensor
     core.tuple.__init__, core.tuple.__getattr__ = tuple_of_values, attribute
     interpreter._get_np_dtype = dtype
+
+
+def _check_operands_less() -> None:
+    from triton.language import core
+    from triton.language.semantic import TritonSemantic
+
+    own_operands = TritonSemantic.binary_op_type_checking_impl
+    operations = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
+    arithmetic = (core.float32, core.int32)  # no pointers, and nothing that a division would promote
+
+    def operands(self: Any, left: Any, right: Any, *rules: Any, **named: Any) -> Any:
+        both_tensors = isinstance(left, core.tensor) and isinstance(right, core.tensor)
+        if both_tensors and left.type is right.type and left.dtype in arithmetic:
+            return left, right
+        return own_operands(self, left, right, *rules, **named)
+
+    def overflow(self: Any, left: Any, right: Any, operation: Any) -> None:
+        if left.dtype.int_bitwidth >= 64:
+            return
+        exact = operations[operation.__name__](left.handle.data, right.handle.data, dtype=np.int64)
+        bounds = np.iinfo(left.handle.data.dtype)
+        if exact.min() < bounds.min or exact.max() > bounds.max:
+            raise OverflowError(f"{operation.__name__} of {left.dtype}: {exact.min()} to {exact.max()}")
+
+    TritonSemantic.binary_op_type_checking_impl = operands
+    TritonSemantic.binary_op_sanitize_overflow_impl = overflow
 
 
 def _dot(a: NDArray[np.float32], b: NDArray[np.float32], total: NDArray[np.float32]) -> NDArray[np.float32]:

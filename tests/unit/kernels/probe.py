@@ -1,4 +1,4 @@
-"""A kernel that applies one of the point-wise functions."""
+"""Kernels for tests: one applies a point-wise function, one multiplies two numbers."""
 
 import triton
 import triton.language as tl
@@ -18,3 +18,8 @@ def apply(source, out, size, FUNCTION: tl.constexpr, N: tl.constexpr):
     else:
         x = pointwise.activation(x, FUNCTION)
     tl.store(out + block, x, mask=block < size)
+
+
+@triton.jit
+def product(factors, out):
+    tl.store(out, tl.load(factors) * tl.load(factors + 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -337,3 +338,18 @@ def test_a_constant_of_no_shape_for_a_graph_is_refused(shape: list[int], tmp_pat
         StartError, match=r"tensor constant\.k: got shape \[.*, expected at most 8 axes, none of length"
     ):
         read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("hidden_size", [2, 64])
+def test_a_disk_that_is_too_small(hidden_size: int, tmp_path: Path) -> None:
+    """For the configuration, or for the weights, of which safetensors reports it in its own error."""
+    config = bundle_config(hidden_size=hidden_size)
+    tensors = random_tensors(config)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 if hidden_size == 2 else 4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_bundle(tmp_path / "m", config, tensors)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

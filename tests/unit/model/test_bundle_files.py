@@ -69,6 +69,19 @@ def test_what_is_no_bundle_is_told_apart(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize("inner", ["[{}]", '{{"a": {}}}'], ids=["lists", "objects"])
+@pytest.mark.parametrize("depth", [200, 60_000, 120_000])
+def test_a_config_that_is_nested_too_deeply(tmp_path: Path, inner: str, depth: int) -> None:
+    """What Python's parser, and what repr() takes of it, depends on Python's version."""
+    folder = make_bundle(tmp_path / "m")
+    config = folder / CONFIG_FILE
+    begin, end = inner.format("@").split("@")
+    config.write_text(config.read_text().replace('"lstm"', begin * depth + "1" + end * depth))
+    with pytest.raises(StartError, match=r"not JSON \(lists or objects are nested deeper than 100\)") as caught:
+        read_bundle(folder)
+    assert len(str(caught.value)) < 1000
+
+
 def change_while_reading(monkeypatch: pytest.MonkeyPatch, change: Callable[[], Any]) -> None:
     """Lets another program change the files after the config was read, and before the weights are."""
 

@@ -10,6 +10,7 @@ from ..processing import Processing
 from ..refusal import ImportRefused
 from ..torch.carried import trace_called
 from ..torch.export import BATCH, Traced
+from .source import arranged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,8 @@ def trace_decoder(
     def call(_: Any, xs: Sequence[Tensor], flat: Sequence[Tensor]) -> list[Any]:
         given = {**dict(zip(others, xs, strict=True)), **dict(zip(shapes, flat, strict=True))}
         with _unrolled(keras, model, xs[0].shape[1] == 1):
-            returned = keras.tree.flatten(model([given[name] for name in every], training=False))
+            arguments = arranged(keras, model, [given[name] for name in every])
+            returned = keras.tree.flatten(model(arguments, training=False))
         outputs = [value for index, value in enumerate(returned) if index not in states.values()]
         return [*outputs, *(returned[states[name]] for name in shapes)]
 

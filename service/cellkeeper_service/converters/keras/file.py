@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cellkeeper_service.model.bundle import MAX_WEIGHTS_BYTES
+from cellkeeper_service.model.json_text import parse_json
 
 from ..files import MAX_JSON_BYTES, read_bytes
 from ..refusal import ImportRefused
@@ -143,8 +143,8 @@ def _unpacked(path: Path, data: bytes) -> dict[str, bytes]:
 
 def _json(path: Path, data: bytes, name: str) -> dict[str, Any]:
     try:
-        value = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        value = parse_json(data)
+    except ValueError as error:
         raise ImportRefused(f"{path}: {name}", f"not JSON ({error})") from error
     if not isinstance(value, dict):
         raise ImportRefused(f"{path}: {name}", f"got {type(value).__name__}, expected an object")

@@ -98,8 +98,18 @@ class KerasSource:
 
     def _call(self, model: Any, inputs: Array) -> Array:
         """Runs [B, T, ...] -> [B, T, units], or [B, 1, units]."""
-        values: Array = np.asarray(self._keras.ops.convert_to_numpy(model(inputs, training=False)))
+        (returned,) = self._keras.tree.flatten(model(arranged(self._keras, model, [inputs]), training=False))
+        values: Array = np.asarray(self._keras.ops.convert_to_numpy(returned))
         return values if values.ndim == 3 else values[:, None]
+
+
+def arranged(keras: Any, model: Any, inputs: Sequence[Any]) -> Any:
+    """Returns the inputs, which are in the order of model.inputs, as the model takes them: one by itself, several in a
+    list, a dict or whatever it was made with."""
+    try:
+        return keras.tree.pack_sequence_as(model.input, list(inputs))
+    except (AttributeError, ValueError):  # it was not made of inputs
+        return inputs[0] if len(inputs) == 1 else list(inputs)
 
 
 def clone(keras: Any, model: Any, stateful: bool, batch: int | None = 1, states: Collection[str] = ()) -> Any:

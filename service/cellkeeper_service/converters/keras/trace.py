@@ -24,7 +24,7 @@ from ..torch.watch import trace_watched
 from .decoder import carried_states, input_name, trace_decoder
 from .file import read_keras
 from .layers import NOT_STREAMED, SHAPING
-from .source import clone, computed_otherwise, custom_module, load_keras
+from .source import arranged, clone, computed_otherwise, custom_module, load_keras
 from .topology import FUNCTIONAL
 
 if TYPE_CHECKING:
@@ -69,6 +69,13 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
         free = clone(keras, model, stateful=False, batch=None, states=states)
     except Exception as error:  # Keras may raise anything
         _check_layers(model, place)  # which of them it is
+        for layer in model._flatten_layers():
+            if layer is not model and _is_unknown(keras, type(layer)):
+                raise ImportRefused(
+                    f"{place}: layer {layer.name} ({type(layer).__name__})",
+                    "a class that Keras cannot rebuild from its name; decorate it with "
+                    "@keras.saving.register_keras_serializable(), and write get_config if it has arguments of its own",
+                ) from error
         raise ImportRefused(
             place, f"cannot be rebuilt for any batch ({one_line(str(error))[:200]}); {FUNCTIONAL}"
         ) from error
@@ -80,7 +87,7 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
         states = carried_states(keras, free, place)
         return trace_decoder(keras, free, inputs, states, processing, place), vocabulary
     traced = trace_watched(
-        Called(free).eval(),
+        Called(keras, free).eval(),
         inputs,
         1,
         processing,
@@ -92,7 +99,7 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
     return traced, vocabulary
 
 
-def Called(model: Any) -> Any:
+def Called(keras: Any, model: Any) -> Any:
     """Returns a torch module that calls the model in inference mode."""
     from torch import nn
 
@@ -102,7 +109,7 @@ def Called(model: Any) -> Any:
             self.model = model
 
         def forward(self, *inputs: Tensor) -> Any:
-            return self.model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+            return self.model(arranged(keras, self.model, inputs), training=False)
 
     return Inference()
 
@@ -180,6 +187,14 @@ def _check_layers(model: Any, place: str, *, but: Collection[str] = (), any_leng
             raise ImportRefused(where, QUANTIZED.format("model"))
         if getattr(layer, "go_backwards", False):
             raise ImportRefused(where, "go_backwards: it starts at the end, which a stream has not reached")
+
+
+def _is_unknown(keras: Any, kind: type) -> bool:
+    """Returns True for a class that is neither Keras' own nor registered with it."""
+    return (
+        kind.__module__.partition(".")[0] != "keras"
+        and keras.saving.get_registered_object(keras.saving.get_registered_name(kind)) is not kind
+    )
 
 
 def _after_last_step(layer: Any) -> bool:

@@ -21,7 +21,7 @@ from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.named_inputs import NamedInput, NamedInputs
 from cellkeeper_service.model.parsing import parse_config
 
-from ..files import file_of, read_bytes
+from ..files import TRITON_SETTINGS, file_of, read_bytes
 from ..imported import Imported, Report, Target, check_target, write_imported
 from ..lower import Lowered
 from ..parity import MAX_BATCH, TOLERANCE
@@ -121,6 +121,12 @@ def import_onnx(
         report,
         trial_call_ms,
     )
+    settings = None if beside is None else beside.parent / TRITON_SETTINGS
+    if settings is not None and settings.is_file() and not initial:
+        report(
+            f"{settings} is not read: initial states and the values of control inputs in it are to be passed as "
+            "--initial and --constant, see docs/triton.md"
+        )
     return import_graph(
         data,
         graph,

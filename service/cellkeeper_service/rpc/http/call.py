@@ -176,7 +176,7 @@ def _tokens(protocols: Sequence[str]) -> list[str]:
         if (name := name.strip()).startswith(BEARER_PROTOCOL):
             text = name.removeprefix(BEARER_PROTOCOL)
             try:
-                found.append(SCHEME + base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
+                found.append(SCHEME + base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode())
             except (binascii.Error, ValueError):
                 found.append(SCHEME)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import cast
+from ssl import SSLContext
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -16,6 +16,7 @@ from cellkeeper_service.logs import PerSecond
 from cellkeeper_service.rpc.tls import Certificates
 
 from . import replies
+from .pieces import InPieces
 from .responses import refusal, set_headers
 
 log = logging.getLogger(__name__)
@@ -25,8 +26,11 @@ FULL = (
 )
 
 LINGER_SECONDS = 0.5
-MAX_LINGERING = 64
-"""How many excess connections may linger to be read for a moment; further ones are closed at once."""
+MAX_REFUSED = 64
+"""How many excess connections at a time are told why; further ones are closed at once."""
+BACKLOG = 100
+RETRY_SECONDS = 1.0
+"""After a connection that could not be accepted, such as for lack of open files."""
 
 
 class NoRequests(logging.Filter):
@@ -56,7 +60,7 @@ _of_aiohttp.addFilter(NoRequests())
 class Connections:
     """The listener and its connections. app: handles their requests. most: connections at a time.
 
-    patience_seconds: for a request's head, on a connection that is open.
+    patience_seconds: for a TLS handshake, and for a request's head on a connection that is open.
     """
 
     def __init__(
@@ -66,7 +70,9 @@ class Connections:
         self._patience_seconds = patience_seconds
         self._most = most
         self._certificates = certificates
-        self._server: asyncio.Server | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._open: set[asyncio.Task[None]] = set()  # a task for each connection, from its handshake to its end
+        self._refused: set[asyncio.Task[None]] = set()  # of excess connections
 
     async def listen(self, host: str, port: int, *, share_port: bool) -> int:
         """Listens, and returns the port. Raises StartError."""
@@ -77,45 +83,118 @@ class Connections:
                 check_free(host, port)
             family, _, _, _, place = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM,
                                                         flags=socket.AI_PASSIVE)[0]  # fmt: skip
-            self._server = await asyncio.get_running_loop().create_server(
-                self._protocol, str(place[0]), port, family=family, ssl=tls, reuse_port=share_port or None
+            listener = socket.create_server(
+                (str(place[0]), port), family=family, backlog=BACKLOG, reuse_port=share_port
             )
         except OSError as error:
             await self._runner.cleanup()
             raise StartError(
                 f"cannot listen on {address_text(host, port)} ({error}); choose another with --http-listen"
             ) from error
-        return int(self._server.sockets[0].getsockname()[1])
+        listener.setblocking(False)
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(listener, tls), name="http accept")
+        return int(listener.getsockname()[1])
 
     async def stop_listening(self) -> None:
         """Accepts no more connections."""
-        if self._server is not None:
-            self._server.close()
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait([self._accepting])
 
     async def stop(self) -> None:
         """Ends all connections."""
         await self.stop_listening()
+        for task in (*self._open, *self._refused):
+            task.cancel()
         await self._runner.cleanup()
 
-    def _protocol(self) -> asyncio.BaseProtocol:
+    async def _accept(self, listener: socket.socket, tls: SSLContext | None) -> None:
+        """Accepts connections until it is cancelled.
+
+        A server of asyncio would report a connection only after its TLS handshake, which its client may never make.
+        """
+        loop = asyncio.get_running_loop()
+        with listener:
+            while True:
+                try:
+                    accepted, _ = await loop.sock_accept(listener)
+                except ConnectionError:  # the client has gone already
+                    continue
+                except OSError as error:
+                    log.warning("cannot accept connections: %s", error)
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                if len(self._open) < self._most:
+                    task, tasks = loop.create_task(self._serve(accepted, tls)), self._open
+                elif len(self._refused) < MAX_REFUSED:
+                    task, tasks = loop.create_task(self._refuse(accepted, tls)), self._refused
+                else:
+                    accepted.close()
+                    continue
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+
+    async def _serve(self, accepted: socket.socket, tls: SSLContext | None) -> None:
+        """Returns when the connection has ended."""
         server = self._runner.server
-        if server is None or len(server.connections) >= self._most:
-            return _Full()
-        return _Connection(
-            server,
-            loop=asyncio.get_running_loop(),
-            logger=_of_aiohttp,
-            access_log=None,  # type: ignore[arg-type]  # it would contain session ids
-            keepalive_timeout=self._patience_seconds,
-            lingering_time=1.0,
-            auto_decompress=False,
+        assert server is not None  # until `stop`
+        pieces = InPieces(
+            _Connection(
+                server,
+                loop=asyncio.get_running_loop(),
+                logger=_of_aiohttp,
+                access_log=None,  # type: ignore[arg-type]  # it would contain session ids
+                keepalive_timeout=self._patience_seconds,
+                lingering_time=1.0,
+                auto_decompress=False,
+            )
         )
+        if await _connected(pieces, accepted, tls, self._patience_seconds) is not None:
+            await pieces.ended
+
+    async def _refuse(self, accepted: socket.socket, tls: SSLContext | None) -> None:
+        """Says that there are too many connections, and reads for a moment what the client sends.
+
+        If unread bytes remain when a socket is closed, the kernel resets the connection, and the client never sees the
+        reply.
+        """
+        dropped = _Dropped()
+        transport = await _connected(dropped, accepted, tls, LINGER_SECONDS)
+        if transport is None:
+            return
+        transport.write(FULL)
+        if transport.can_write_eof():
+            transport.write_eof()
+            await asyncio.wait([dropped.ended], timeout=LINGER_SECONDS)
+        transport.close()
+
+
+async def _connected(
+    protocol: asyncio.BaseProtocol, accepted: socket.socket, tls: SSLContext | None, seconds: float
+) -> asyncio.Transport | None:
+    """Returns the connection's transport, or None if the client has gone or makes no handshake within `seconds`."""
+    loop = asyncio.get_running_loop()
+    try:
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol, accepted, ssl=tls, ssl_handshake_timeout=None if tls is None else seconds
+        )
+    except OSError:
+        return None
+    return transport
 
 
 class _Connection(web.RequestHandler):
-    """An accepted connection. Bytes that are not a request are refused like any bad request."""
+    """An accepted connection. What aiohttp itself refuses is refused like any bad request."""
 
     __slots__ = ()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Sends the response, and returns it and whether the client has gone."""
+        if isinstance(resp, web.HTTPExpectationFailed):  # before any handler, whether the path exists or not
+            resp = refusal(replies.rejection(invalid("Expect", repr(request.headers["Expect"][:80]), "100-continue")))
+        return await super().finish_response(request, resp, start_time)
 
     def handle_error(
         self,
@@ -125,6 +204,8 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Returns the response to an error outside of the application. The connection is closed after it."""
+        if isinstance(exc, ConnectionError):  # the client has gone, which ends the connection without a line of the log
+            raise exc
         super().handle_error(request, status, exc, message)  # logs it; raises if a response has begun
         why = internal_error()
         if isinstance(exc, HttpProcessingError):
@@ -137,29 +218,12 @@ class _Connection(web.RequestHandler):
         return made
 
 
-class _Full(asyncio.Protocol):
-    """A connection too many. It gets FULL, and what it sends is read for a moment.
-
-    If unread bytes remain when a socket is closed, the kernel resets the connection, and the client never sees the
-    reply.
-    """
-
-    lingering = 0  # in this process
+class _Dropped(asyncio.Protocol):
+    """Drops what arrives. ended: done once the connection is lost."""
 
     def __init__(self) -> None:
-        self._end: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        made = cast(asyncio.Transport, transport)
-        made.write(FULL)
-        if _Full.lingering >= MAX_LINGERING or not made.can_write_eof():
-            made.close()
-            return
-        made.write_eof()
-        _Full.lingering += 1
-        self._end = asyncio.get_running_loop().call_later(LINGER_SECONDS, made.close)
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._end is not None:
-            self._end.cancel()
-            _Full.lingering -= 1
+        if not self.ended.done():
+            self.ended.set_result(None)

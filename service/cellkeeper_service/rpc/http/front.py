@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from cellkeeper_service.core.guarded_meter import logs_errors
 from cellkeeper_service.core.models import Models
-from cellkeeper_service.errors import Reason, Rejection, internal_error, invalid
+from cellkeeper_service.errors import Reason, Rejection, internal_error
 from cellkeeper_service.rpc.call_log import note_refused
 from cellkeeper_service.rpc.catalog import REST_BYTES, Catalog, WireLimits
 from cellkeeper_service.rpc.status import CODES
@@ -39,7 +39,6 @@ LATE_SECONDS = 1.0
 """A request is answered when its deadline passes; after this much longer, the front stops waiting for the answer."""
 CONSOLE = "/console/"
 METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
-CONTINUE = "100-continue"
 GONE = 499
 """The status in the metrics if the client did not wait for one."""
 SOCKET_PATHS = frozenset(socket.path for socket in SOCKETS)
@@ -99,7 +98,7 @@ class HttpFront:
             ("GET", CONSOLE + "{file:.*}"): self._file,
         }
         for (method, path), handler in handlers.items():
-            app.router.add_route(method, path, handler, expect_handler=_continue)
+            app.router.add_route(method, path, handler)
         self._connections = Connections(app, self._patience, limits.max_connections, certificates)
 
     async def start(self, host: str, port: int, *, share_port: bool) -> int:
@@ -166,9 +165,10 @@ class HttpFront:
             response = await self._refusing(request, handler, route)
             await asyncio.wait_for(_write(request, response), self._patience)
             status = response.status
-        except (asyncio.TimeoutError, ConnectionError):  # the client does not read: aiohttp's further writes fail
+        except (asyncio.TimeoutError, ConnectionError):
             if request.transport is not None:
                 request.transport.abort()
+            raise ConnectionResetError("the client has gone, or does not read") from None
         finally:
             method = request.method if request.method in METHODS else "other"  # a client may send any word
             self._count(method, route, status, time.monotonic() - began)
@@ -177,7 +177,6 @@ class HttpFront:
     async def _refusing(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         try:
             self._guard.check(request, changes=route in SOCKET_PATHS)
-            _check_expectation(request)
             return await handler(request)
         except Ended as ended:
             return refusal(ended.error)
@@ -187,23 +186,11 @@ class HttpFront:
             return refusal(replies.rejection(rejection))
         except web.HTTPException as plain:
             return plain_refusal(plain)
+        except ConnectionError:  # the client has gone
+            raise
         except Exception:
             log.exception("%s %s failed", request.method, route)
             return refusal(replies.rejection(internal_error()))
-
-
-async def _continue(request: web.Request) -> None:
-    """Lets the client send its body, if it waits for that. Called before the request's handler."""
-    if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == CONTINUE:
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # nothing of the response has been sent
-
-
-def _check_expectation(request: web.Request) -> None:
-    """Raises a Rejection for what a client may not expect."""
-    expected = request.headers.get("Expect", CONTINUE)
-    if expected.lower() != CONTINUE:
-        raise invalid("Expect", repr(expected[:80]), CONTINUE)
 
 
 async def _write(request: web.Request, response: web.StreamResponse) -> None:

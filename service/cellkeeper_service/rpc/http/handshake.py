@@ -25,6 +25,7 @@ def unopened_socket(request: web.Request, most_bytes: int) -> web.WebSocketRespo
     _check_protocols(request.headers.getall(PROTOCOLS, ()))
     socket = web.WebSocketResponse(
         protocols=(PROTOCOL,),
+        autoping=False,  # socket_call.next_message answers pings
         compress=False,  # a small message could expand to a huge one
         max_msg_size=most_bytes + 1,  # aiohttp refuses messages of exactly this size
         heartbeat=HEARTBEAT_SECONDS,

@@ -6,6 +6,7 @@ Whoever calls it ends the body, which refuses the fields that the function has n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -201,11 +202,20 @@ def _states(body: Fields, field: str, spec: ModelSpec) -> list[pb.Tensor]:
         if dtype not in WIRE_DTYPES:
             raise invalid(one.name("dtype"), shown(dtype), f"one of {', '.join(WIRE_DTYPES)}")
         values = read_array(one.value("data", "numbers"), np.dtype(dtype).kind, one.name("data"), dtype)
-        if one.has("shape") and (shape := one.value("shape", "a list")) != list(values.shape):
-            raise invalid(one.name("shape"), str(shape)[:64], f"{list(values.shape)}, the shape of the data")
+        if one.has("shape"):
+            _check_shape(one.value("shape", "a list"), values, one.name("shape"))
         one.end()
         tensors.append(_tensor(fields.text(name, body.name(field)), dtype, values, one.name("data")))
     return tensors
+
+
+def _check_shape(sizes: Any, values: Array, field: str) -> None:
+    """Raises a Rejection if the sizes are not those of the values."""
+    expected = f"{list(values.shape)}, the shape of the data"
+    if type(sizes) is not list or len(sizes) != values.ndim:
+        raise invalid(field, shown(sizes), expected)
+    if [fields.integer(size, field) for size in sizes] != list(values.shape):
+        raise invalid(field, sizes, expected)
 
 
 def _tensor(name: str, dtype: str, values: Array, field: str) -> pb.Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.errors import Rejection, invalid
@@ -56,7 +57,7 @@ class SocketCall(HttpCall):
 
     async def _text(self) -> str | None:
         """Returns the next message, or None if the client has closed the socket or it broke."""
-        message = await self.socket.receive()
+        message = await next_message(self.socket)
         if message.type is WSMsgType.TEXT:
             return str(message.data)
         if message.type is WSMsgType.BINARY:
@@ -158,11 +159,12 @@ class FrameCall(HttpCall):
     async def read(self) -> Any:
         socket = self.socket
         if not socket.prepared:
+            _ = self.query  # raises a Rejection if there is one
             try:
                 await socket.prepare(self.request)
             except ConnectionError:  # the client has already gone
                 return EOF
-        message = await socket.receive()
+        message = await next_message(socket)
         if message.type is WSMsgType.BINARY:
             return self._decode(message.data) if message.data else EOF
         if message.type is WSMsgType.TEXT:
@@ -172,6 +174,20 @@ class FrameCall(HttpCall):
     async def send(self, reply: Any) -> None:
         """Returns when the reply has left. Raises ConnectionError if the client has gone."""
         await self.socket.send_bytes(self._encode(reply))
+
+
+async def next_message(socket: web.WebSocketResponse) -> WSMessage:
+    """Returns the next message that is not a ping or a pong, and answers pings.
+
+    Others get their turn after each: a client that sends nothing else, as fast as it can, would hold the event loop for
+    seconds, because reading what has arrived already does not wait.
+    """
+    while (message := await socket.receive()).type in (WSMsgType.PING, WSMsgType.PONG):
+        if message.type is WSMsgType.PING:
+            with suppress(ConnectionError):  # the client has gone, which ends the socket
+                await socket.pong(message.data)
+        await asyncio.sleep(0)
+    return message
 
 
 async def send_json(socket: web.WebSocketResponse, value: dict[str, Any]) -> None:

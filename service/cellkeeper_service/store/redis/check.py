@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from cellkeeper_service.domain.store import StoreError, StoreFacts
+from cellkeeper_service.store.redis.failures import MayEvict, check_eviction
 from cellkeeper_service.store.redis.link import Link, info_fields
 
 OLDEST_VERSION = (7, 0)  # older ones wrap every script in a transaction, even one with a single write: docs/adr/203
@@ -74,25 +75,16 @@ def check_split(link: Link, wait_replicas: int) -> None:
 def check_replicas(replicas: Mapping[str, Link]) -> None:
     """Raises StoreError if a replica may evict; logs a warning for one that does not answer. replicas: by address."""
     for address, link in replicas.items():
-        try:
-            info = server_info(link)
-        except StoreError as error:
-            _logger.warning("Redis: the replica %s does not answer: %s", address, error)
-            continue
-        try:
-            check_eviction(info)
-        except StoreError as error:
-            raise StoreError(f"replica {address}: {error}") from error
+        _check_replica(address, link)
 
 
-def check_eviction(info: Mapping[str, str]) -> None:
-    """Raises StoreError if this server may drop records when its memory is full."""
-    policy = info.get("maxmemory_policy")
-    if policy != "noeviction":
-        raise StoreError(
-            f"Redis has maxmemory-policy {policy!r}, which may drop sessions, expected 'noeviction'; run "
-            "CONFIG SET maxmemory-policy noeviction, and put it into redis.conf"
-        )
+def _check_replica(address: str, link: Link) -> None:
+    try:
+        check_eviction(server_info(link))
+    except MayEvict as error:
+        raise StoreError(f"replica {address}: {error}") from error
+    except StoreError as error:
+        _logger.warning("Redis: the replica %s does not answer: %s", address, error)
 
 
 def server_info(link: Link) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import redis
 
 from cellkeeper_service.domain.record import SessionKey
@@ -25,6 +27,21 @@ _NOT_RUN = (
 )
 _NOT_RUN_PREFIXES = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 
+_WHAT_TO_DO = {
+    "used memory > 'maxmemory'": "raise its maxmemory, or delete sessions",
+    "MISCONF": "make room on its disk, see redis-cli info persistence",
+    "read only replica": "it has become a replica; name the primary in the URL, or use redis+sentinel://",
+    "NOREPLICAS": "see its min-replicas-to-write, and redis-cli info replication",
+    "busy running a script": "another program's script runs in it; redis-cli script kill ends it",
+    "Authentication required": "name its password in the store's URL",
+    "client already authenticated": "name its password in the store's URL",
+    "invalid username-password pair": "name its present password in the store's URL, and restart the server",
+    "no permissions": "give its user this right, see docs/security.md",
+    "max number of clients": "raise its maxclients",
+    "DB index is out of range": "name one of its databases in the store's URL, or raise its setting `databases`",
+}
+"""What to do, by a part of the error reply: redis-py drops the codes of most."""
+
 CANNOT_NOW = (
     redis.exceptions.BusyLoadingError,
     redis.exceptions.ClusterDownError,
@@ -45,8 +62,22 @@ class Refused(StoreError):
     """Nothing was done: the command was not sent, or the server refused it before it began."""
 
 
+class MayEvict(Refused):
+    """The server may drop records when its memory is full, so nothing is kept there."""
+
+
 class Unknown(StoreError):
     """The command was done, will be done, or never will be: there is no way to tell."""
+
+
+def check_eviction(info: Mapping[str, str]) -> None:
+    """Raises MayEvict if the server with this INFO may drop records when its memory is full."""
+    policy = info.get("maxmemory_policy")
+    if policy != "noeviction":
+        raise MayEvict(
+            f"Redis has maxmemory-policy {policy!r}, which may drop sessions, expected 'noeviction'; run "
+            "CONFIG SET maxmemory-policy noeviction, and put it into redis.conf"
+        )
 
 
 def not_run(error: Exception) -> bool:
@@ -59,8 +90,14 @@ def not_read(key: SessionKey, text: bytes) -> StoreError:
     why = text.decode(errors="replace")
     if why.startswith("WRONGTYPE"):
         return damaged(key, f"its key in Redis is not a list ({why})")
-    return StoreError(f"Redis cannot read a record: {why}")  # the log shows this text, and no ids
+    return StoreError(f"Redis cannot read a record: {with_advice(why)}")  # the log shows this text, and no ids
 
 
 def text_of(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {with_advice(str(error))}"
+
+
+def with_advice(reply: str) -> str:
+    """Returns the text of an error reply, and what to do about it if that is known."""
+    advice = next((advice for part, advice in _WHAT_TO_DO.items() if part in reply), "")
+    return f"{reply.rstrip('.')}; {advice}" if advice else reply

@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.redis.failures import ERROR_REPLIES, Refused, Unknown, text_of
+from cellkeeper_service.store.redis.failures import ERROR_REPLIES, MayEvict, Refused, Unknown, check_eviction, text_of
 from cellkeeper_service.store.redis.runs import Runs
 from cellkeeper_service.store.redis.wire import Wire
 
@@ -109,27 +109,32 @@ class Link:
             self._idle.append(wire)
 
     def take(self) -> Wire:
-        """Returns a connection for `send` or `put_back`, a new one if none is idle. Raises Refused."""
+        """Returns a connection for `send` or `put_back`, a new one if none is idle. Raises Refused, MayEvict."""
         wire = self.take_idle()
         if wire is not None:
             return wire
         try:
             wire = Wire(self._pool.get_connection())
             self._meet(wire)
-        except (redis.RedisError, OSError) as error:
+        except (redis.RedisError, OSError, MayEvict) as error:
             if wire is not None:
                 self.put_back(wire, dirty=True)
+            if isinstance(error, MayEvict):
+                raise
             raise Refused(f"Redis cannot be reached: {text_of(error)}") from error
         return wire
 
     def _meet(self, wire: Wire) -> None:
-        """Asks the server of a new connection for its run id."""
+        """Asks the server of a new connection for its run id, and whether it may evict: it may be another server than
+        at the start, or have another configuration since it restarted."""
         if self._runs is not None and not wire.peer.is_known:
-            wire.connection.send_packed_command([packed("INFO", "server")], check_health=False)
+            wire.connection.send_packed_command([packed("INFO")], check_health=False)
             info = _reply(wire.connection)
             if isinstance(info, Exception):
                 raise info
-            run_id = info_fields(info).get("run_id", "")
+            fields = info_fields(info)
+            check_eviction(fields)
+            run_id = fields.get("run_id", "")
             wire.peer.tells(run_id)
             self._runs.saw(self._address, run_id)
 

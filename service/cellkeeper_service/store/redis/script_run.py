@@ -205,7 +205,7 @@ class ScriptRun:
             reply, after = replies[at], at + 1
             trims = any(item.trim is not None for item in more)
             at = after + apart * (trims + sum([len(item.after) for item in more]))
-            if not isinstance(reply, Exception):
+            if not isinstance(reply, Exception) and 1 in reply:  # otherwise there was no commit
                 _warn_of(replies[after + call.asking : at : apart])
             if not isinstance(reply, Exception) and (isinstance(role, Exception) or role[0] != PRIMARY[0]):
                 # A replica answers reads from what it has, and the writes that it took while still a primary are lost.

@@ -27,7 +27,7 @@ from cellkeeper_service.store.redis.commits import (
     commit_item,
     delete_item,
 )
-from cellkeeper_service.store.redis.failures import Refused, Unknown, not_read
+from cellkeeper_service.store.redis.failures import Refused, Unknown, not_read, with_advice
 from cellkeeper_service.store.redis.keys import OLD_VERSION, SUCCESSOR, VERSION, match_pattern, old_key, redis_key
 from cellkeeper_service.store.redis.layout import read_elements
 from cellkeeper_service.store.redis.pending_write import PendingWrite
@@ -200,4 +200,4 @@ def _result(answer: Any) -> CommitResult:
     kind, text = answer
     if kind == b"damaged":  # not the expected record; the load that follows a conflict finds out why
         return CommitResult(Outcome.CONFLICT)
-    return CommitResult(Outcome.REFUSED, message=f"Redis: {text.decode(errors='replace')}")
+    return CommitResult(Outcome.REFUSED, message=f"Redis: {with_advice(text.decode(errors='replace'))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, urlsplit
@@ -39,10 +40,19 @@ class Address(NamedTuple):
 def split_url(url: str, form: str) -> SplitResult:
     """Splits a URL. Raises StoreError if that is impossible, or if a password that is not percent-encoded would be cut
     in two, and its rest taken for a host, a database or a service. form: the expected one, for messages."""
+    scheme, slashes, rest = url.partition("://")
+    netloc = re.split("[/?#]", rest, maxsplit=1)[0]
+    login, at, hosts = netloc.rpartition("@")
     try:
-        parts = urlsplit(url)
+        # Each host by itself: of several, of which one has brackets, urllib accepts only some, since Python 3.14 fewer.
+        first, *others = [urlsplit(f"//{login}{at}{host}").netloc for host in hosts.split(",")]
+        parts = urlsplit(f"{scheme}{slashes}{rest[len(netloc) :]}")
     except ValueError:
-        raise StoreError(f"store: got a Redis URL whose host cannot be read; expected {form}") from None
+        raise StoreError(
+            "store: got a Redis URL whose host cannot be read; in the user and the password, write %5B or %5D instead "
+            f"of '[' or ']'; expected {form}"
+        ) from None
+    parts = parts._replace(netloc=",".join([first, *(other.rpartition("@")[2] for other in others)]))
     if "@" in parts.path + parts.fragment + parts.query.partition("=")[0]:
         raise StoreError(
             "store: got a Redis URL with a '/', '?' or '#' before its last '@'; in the user and the password, write "

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.store.sqlite.space import free_bytes, is_full, is_io_error
 from cellkeeper_service.store.sqlite.stored_header import with_checksum
 
 APPLICATION_ID = 0x43656C6C
@@ -51,7 +52,7 @@ _UPGRADES = {
     3: ("ALTER TABLE checkpoints RENAME COLUMN checksum TO sums", "PRAGMA user_version = 4"),
 }
 """By old layout: the statements that convert it to the next one. Older versions of the service refuse to open a
-converted file, and SQLite rejects the statements of those that still have it open: stop them first."""
+converted file. SQLite rejects what those that still have it open read, but not all that they write: stop them first."""
 
 
 def open_file(path: Path, timeout_ms: int, *, make: bool) -> sqlite3.Connection:
@@ -75,11 +76,23 @@ def open_file(path: Path, timeout_ms: int, *, make: bool) -> sqlite3.Connection:
         _prepare(connection, path, timeout_ms)
     except sqlite3.Error as error:
         connection.close()
-        raise StoreError(f"SQLite cannot use {str(path)!r}: {error}; name a Cellkeeper file or a new one") from error
+        raise StoreError(f"SQLite cannot use {str(path)!r}: {error}; {_what_to_do(error, path)}") from error
     except StoreError:
         connection.close()
         raise
     return connection
+
+
+def _what_to_do(error: sqlite3.Error, path: Path) -> str:
+    """Returns what to do about a file that SQLite has opened and cannot use."""
+    folder = path.absolute().parent
+    if is_full(error):
+        return f"make room on its disk ({free_bytes(folder)})"
+    if is_io_error(error):  # also that of a full disk, if the write-ahead log cannot be made
+        return f"make room on its disk ({free_bytes(folder)}), or check it"
+    if "readonly" in str(error):
+        return f"let the server write to it and to its folder, {str(folder)!r}, and mount them for writing"
+    return "name a Cellkeeper file or a new one"
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, timeout_ms: int) -> None:
@@ -87,7 +100,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, timeout_ms: int) -> Non
     try:
         version = _layout(connection, path)  # checked first, so that another program's file stays untouched
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # some errors have ended it
+            connection.execute("ROLLBACK")
     mode = _write_ahead(connection, timeout_ms)
     if mode != "wal":
         raise StoreError(f"SQLite uses journal mode {mode!r} for {str(path)!r}, expected 'wal'; use a local disk")

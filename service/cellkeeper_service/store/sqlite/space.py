@@ -15,6 +15,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 from cellkeeper_service.domain.store import StoreError
@@ -27,6 +28,25 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _STEP_BYTES = 64 * 1024
 
 _T = TypeVar("_T")
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Returns True if there was no space, and nothing of the transaction was written."""
+    return str(error).startswith(FULL)
+
+
+def is_io_error(error: sqlite3.Error) -> bool:
+    """Returns True for an error of the disk, as which SQLite may report a full one, too."""
+    return str(error).startswith(_IO_ERROR)
+
+
+def free_bytes(path: str | Path) -> str:
+    """Says how much space is left where the file or folder is."""
+    try:
+        usage = os.statvfs(path)
+    except OSError as error:
+        return f"free space unknown: {error.strerror}"
+    return f"{usage.f_bavail * usage.f_frsize} bytes free"
 
 
 class Space:
@@ -70,15 +90,15 @@ class Space:
         except sqlite3.Error as error:
             # After an I/O error, too, or a log that cannot grow would never be freed. Whether that transaction was
             # written is not certain, so it is not run again.
-            made = str(error).startswith((FULL, _IO_ERROR)) and self._make(connection, check)
-            if not _is_full(error):
+            made = (is_full(error) or is_io_error(error)) and self._make(connection, check)
+            if not is_full(error):
                 raise
             if not made:
                 raise self._full() from error
         try:
             return write()
         except sqlite3.Error as error:
-            if not _is_full(error):
+            if not is_full(error):
                 raise
             raise self._full() from error
 
@@ -113,14 +133,9 @@ class Space:
 
     def _full(self) -> StoreError:
         """Returns the error of a write for which there is no space."""
-        try:
-            usage = os.statvfs(self._database)
-            free = f"{usage.f_bavail * usage.f_frsize} bytes free"
-        except OSError as error:
-            free = f"free space unknown: {error.strerror}"
         return StoreError(
-            f"the disk of {self._database!r} is full, or a quota is reached ({free}); make room there, and writes "
-            "continue without a restart"
+            f"the disk of {self._database!r} is full, or a quota is reached ({free_bytes(self._database)}); make room "
+            "there, and writes continue without a restart"
         )
 
     def _lengthen_reserve(self, size: int) -> None:
@@ -138,11 +153,6 @@ class Space:
     def _remove_reserve(self) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self._reserve)
-
-
-def _is_full(error: sqlite3.Error) -> bool:
-    """Returns True if there was no space, and nothing of the transaction was written."""
-    return str(error).startswith(FULL)
 
 
 def _size(name: str) -> int:
