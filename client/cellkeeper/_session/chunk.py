@@ -11,7 +11,6 @@ from ..position import Position
 class ChunkState(Enum):
     QUEUED = "queued"  # to be sent, or sent again
     IN_FLIGHT = "in flight"  # sent, outcome unknown
-    STUCK = "stuck"  # late, and set aside: it does not get through
     DONE = "done"  # answered
     DROPPED = "dropped"  # its caller was told that it failed
 

@@ -14,9 +14,6 @@ The rules:
 - When a chunk is refused for good, the chunks after it fail too, since they build on it.
 - A chunk that may have been applied when its caller stops waiting is late: it stays, is sent again like any other, and
   nothing is appended until its outcome is known. So the next chunk's position never depends on a guess.
-- Late chunks that do not get through, since something in between takes no message of their size, are set aside for a
-  smaller one, which is appended and sent without them. If that is applied, so were they; a STEP_GAP shows which of them
-  was not: it is dropped, with what follows, and the smaller one is appended again there.
 - A History belongs to one generation; a new generation gets a new History.
 """
 
@@ -29,21 +26,9 @@ from typing import Any
 from ..position import Position
 from .chunk import Chunk, ChunkState
 from .replay_buffer import ReplayBuffer
-from .verdict import (
-    COUNTED,
-    DELIVER,
-    FINAL,
-    IGNORE,
-    NOT_APPLIED,
-    RESEND,
-    RETRIED,
-    STUCK,
-    Action,
-    Verdict,
-)
+from .verdict import COUNTED, DELIVER, FINAL, IGNORE, NOT_APPLIED, RESEND, RETRIED, Action, Verdict
 
 _QUEUED, _IN_FLIGHT, _DONE, _DROPPED = ChunkState.QUEUED, ChunkState.IN_FLIGHT, ChunkState.DONE, ChunkState.DROPPED
-_STUCK = ChunkState.STUCK
 
 # The record may include the chunk all the same; its position says so.
 _WITHOUT_OUTPUTS = frozenset({"STEP_COMPACTED", "INTERNAL_ERROR"})
@@ -99,11 +84,6 @@ class History:
         return self.queued > 0 and not (self._settling and self.in_flight)
 
     @property
-    def is_stuck(self) -> bool:
-        """True if everything open, and something is, was set aside."""
-        return self.late > 0 and all(chunk.state is _STUCK for chunk in self._open)
-
-    @property
     def upcoming(self) -> Chunk | None:
         """The next chunk to send; None if there is none, or outcomes must arrive first."""
         queued = self.queued
@@ -123,14 +103,11 @@ class History:
         return [chunk for chunk in self._replay_buffer if chunk.start.step >= step]
 
     def room(self, steps: int) -> bool:
-        """Returns True if a chunk of that many time steps fits into the window.
-
-        Never while a late chunk is open, unless everything open was set aside.
-        """
+        """Returns True if a chunk of that many time steps fits into the window; never while a late chunk is open."""
         if not self._open:
             return True
         if self.late:
-            return self.is_stuck  # whatever its size: its outcome shows theirs
+            return False
         waiting = self._open[-1].end.step - self.position.step
         return waiting == 0 or waiting + steps <= self.window_steps
 
@@ -180,36 +157,6 @@ class History:
         if reason == "ACK_BEHIND" and chunk.acked_sent < chunk.start.step:
             return self._again(chunk)  # the resend acknowledges the replies that have arrived by then
         return self._fail(chunk, reason)
-
-    def applied_stuck(self) -> list[Chunk]:
-        """Returns the stuck chunks that an answer to a later one has shown to be applied; they are stuck no more."""
-        applied = [chunk for chunk in self._open if chunk.state is _STUCK and self._answered_after(chunk)]
-        for chunk in applied:
-            self._done(chunk)
-        return applied
-
-    def set_aside(self, steps: int) -> bool:
-        """Sets the late chunks aside for one of `steps` time steps.
-
-        Returns False if it is no smaller than the largest of them, as it would not get through either, or if something
-        else is open.
-        """
-        late = [chunk for chunk in self._open if chunk.state is not _STUCK]
-        if any(chunk.held or not chunk.late for chunk in late) or steps >= max(
-            (chunk.steps for chunk in late), default=0
-        ):
-            return False
-        for chunk in late:
-            chunk.state = _STUCK
-        self.queued = 0
-        return True
-
-    def retry_stuck(self) -> None:
-        """Queues all that was set aside."""
-        for chunk in self._open:
-            chunk.state = _QUEUED
-        self.queued = len(self._open)
-        self._resending = True
 
     def abandon(self, chunk: Chunk, reason: str) -> Verdict:
         """Records that the chunk's caller stopped waiting.
@@ -296,10 +243,6 @@ class History:
         reason = self._reason_against(position)
         if reason:
             return self._fail(chunk, reason)
-        if self.late:
-            for stuck in self._open:
-                if stuck.state is _STUCK and position.step < stuck.end.step <= chunk.start.step:
-                    return self._fail(stuck, STUCK)._replace(action=Action.APPEND_AGAIN)
         self._again(chunk)
         return Verdict(Action.REPLAY, replayed_steps=self._reopen(position.step))
 

@@ -9,7 +9,7 @@ from copy import copy
 from math import frexp
 from typing import Any
 
-from ..errors import CellkeeperError, Closed, InvalidArgument, QuotaExceeded, ResourceExhausted, error_of_reason
+from ..errors import CellkeeperError, Closed, InvalidArgument, QuotaExceeded, error_of_reason
 from ..position import Position
 from ..types import Backoff, Counters, StepReply
 from .chunk import Chunk, ChunkState
@@ -23,7 +23,7 @@ from .retry import EndpointStatus, no_answer_from, worth_retrying
 from .retry_pause import RetryPause
 from .sender import Sender
 from .step_call import Answer, StepCall, error_of_later_steps, translated
-from .verdict import DELIVER, FINAL, LOST, TOO_LARGE, Action, Verdict
+from .verdict import DELIVER, FINAL, LOST, Action, Verdict
 from .waiting import WaitingCalls
 
 UNSETTLED = "it was not sent: the outcome of an earlier step is not known yet"
@@ -224,9 +224,6 @@ class SessionSender(Sender):
         """Records the reply to a chunk that the server applied."""
         history = self.history
         verdict = history.on_reply(chunk, reply.position)
-        if history.late:
-            for stuck in history.applied_stuck():
-                self.late_steps.applied_without_reply(stuck, stuck.call.late.error)
         if verdict is DELIVER:
             call: StepCall = chunk.call
             chunk.call = call.chunk = None
@@ -253,10 +250,7 @@ class SessionSender(Sender):
         Whatever ended it says nothing of the chunk, which may have been applied.
         """
         chunk.uncertain = True
-        if isinstance(error, ResourceExhausted) and not error.reason:
-            self._ended(chunk, error, TOO_LARGE)
-        else:
-            self.not_read(chunk, error)
+        self.not_read(chunk, error)
 
     def not_read(self, chunk: Chunk, error: CellkeeperError) -> None:
         """Records that the chunk's stream was refused before the server read the chunk.
@@ -284,12 +278,9 @@ class SessionSender(Sender):
             if reason != LOST:  # the endpoint itself pauses after a lost stream
                 self._pause.begin(error, self.go_on)
         elif verdict.action is Action.FAIL:
-            if reason != TOO_LARGE or not self._goes_ahead(verdict, error):
-                self._fail_calls(verdict, translated(verdict.reason, error))
+            self._fail_calls(verdict, translated(verdict.reason, error))
         elif verdict is DELIVER:
             self.late_steps.applied_without_reply(chunk, error)
-        elif verdict.action is Action.APPEND_AGAIN:
-            self._append_again(verdict.failed)
         self.go_on()
 
     # ------------------------------------------------------------------------------------------ inside
@@ -310,8 +301,6 @@ class SessionSender(Sender):
         while (call := self._waiting.next_step) is not None and history.room(len(call.inputs) // self._step_bytes):
             call.chunk = history.append(call.inputs, call)
             self._waiting.popleft()
-        if self._waiting and history.is_stuck:
-            history.retry_stuck()  # a hold waits for their outcome, and no step goes ahead
         may_send = not self.queued and not self._pause.active and self._closed is None
         sends = history.queued and may_send and history.ready
         if sends and (not history.late or self._is_awaited()):
@@ -333,34 +322,6 @@ class SessionSender(Sender):
         if self.history.late and not dropped:  # those before a dropped chunk are still settled
             self._waiting.fail_holds(error)
             self._waiting.clear()
-
-    def _goes_ahead(self, verdict: Verdict, error: CellkeeperError) -> bool:
-        """Lets the next step go ahead of late ones that are too large to get through. Returns False if it cannot."""
-        chunks = verdict.failed
-        if not chunks or any(chunk.state is ChunkState.DONE or chunk.call.late is None for chunk in chunks):
-            return False
-        if self.history.in_flight:
-            return True  # their outcomes, of the same stream, come next, and nothing is sent before
-        steps = self._waiting.steps
-        if not steps or not self.history.set_aside(len(steps[0].inputs) // self._step_bytes):
-            return False
-        for chunk in chunks:
-            chunk.call.late.error = error
-        while self._waiting.next_step is None:
-            self._waiting.popleft().fail(error)
-        return True
-
-    def _append_again(self, dropped: tuple[Chunk, ...]) -> None:
-        """Settles the late steps among these, which were not applied. The others' calls wait for a new place."""
-        calls: list[StepCall] = []
-        for chunk in dropped:
-            call: StepCall = chunk.call
-            chunk.call = call.chunk = None
-            if call.late is None:
-                calls.append(call)
-            else:
-                self.late_steps.settle(call.late, False, call.late.error)
-        self._waiting.extendleft(reversed(calls))
 
     def _fail_call(self, chunk: Chunk, error: CellkeeperError) -> bool:
         """Ends the chunk's call with `error`. Returns False if no caller waits for it."""

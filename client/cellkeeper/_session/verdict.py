@@ -7,10 +7,6 @@ from typing import NamedTuple
 
 from .chunk import Chunk
 
-# Reasons of this client. TOO_LARGE: the stream ended with RESOURCE_EXHAUSTED and without a reason, perhaps because
-# something in between takes no message of this size. STUCK: the chunk did not get through, and was not applied.
-TOO_LARGE, STUCK = "TOO_LARGE", "STUCK"
-
 # Retried with the same bytes at the same position. LOST comes from the transport: no answer came.
 LOST = "LOST"
 RETRIED = frozenset(
@@ -38,7 +34,6 @@ FINAL = frozenset(
         "NON_FINITE_INPUT",
         "NON_FINITE_RESULT",
         "REPLY_TOO_LARGE",
-        STUCK,
     }
 )
 
@@ -49,7 +44,6 @@ class Action(Enum):
     RESEND = "resend"  # the same bytes at the same position, after a pause
     REPLAY = "replay"  # the server lost steps; they are sent again from its position
     FAIL = "fail"  # the chunks in `failed` are refused for good
-    APPEND_AGAIN = "append again"  # those in `failed` were not applied, as the first is stuck; late ones do not count
     IGNORE = "ignore"  # its caller was already told
 
 

@@ -9,7 +9,7 @@ import pytest
 from cellkeeper import Position, first_position
 from cellkeeper._session.chunk import Chunk, ChunkState
 from cellkeeper._session.history import History
-from cellkeeper._session.verdict import LOST, TOO_LARGE, Action, Verdict
+from cellkeeper._session.verdict import LOST, Action, Verdict
 
 WIDTH = 2
 START = first_position(bytes(range(16)))
@@ -87,23 +87,16 @@ def one_run(seed: int) -> None:
     def land() -> None:
         chunk, reason, position = answers.popleft()
         if reason or position is None:
-            chunk.uncertain = chunk.uncertain or reason == TOO_LARGE
             verdict = history.on_error(chunk, reason, position)
         else:
             verdict = history.on_reply(chunk, position)
-        delivered.extend((stuck.start.step, stuck.inputs) for stuck in history.applied_stuck())
         if verdict.action is Action.DELIVER:
             assert (id(chunk) in told) == chunk.late
             told.add(id(chunk))
             delivered.append((chunk.start.step, chunk.inputs))
-        if verdict.action is Action.APPEND_AGAIN:
-            assert all(failed.state is ChunkState.DROPPED for failed in verdict.failed)
-            assert server.positions[-1].step < verdict.failed[0].end.step
-            kept.extend([history.append(failed.inputs) for failed in verdict.failed if not failed.late])
-        else:
-            tell(verdict)
+        tell(verdict)
         if verdict.action is Action.FAIL:
-            assert verdict.reason in ("NON_FINITE_RESULT", "MODEL_CHANGED", TOO_LARGE)
+            assert verdict.reason in ("NON_FINITE_RESULT", "MODEL_CHANGED")
             assert verdict.reason != "NON_FINITE_RESULT" or REFUSED in verdict.failed[0].inputs
         assert history.position.step == held_up_to(delivered)
 
@@ -123,21 +116,7 @@ def one_run(seed: int) -> None:
 
     while to_give or not history.idle or network or answers:
         event = random.choice(
-            (
-                "give",
-                "send",
-                "send",
-                "serve",
-                "serve",
-                "land",
-                "land",
-                "lose",
-                "break",
-                "tail",
-                "leave",
-                "retry",
-                "aside",
-            )
+            ("give", "send", "send", "serve", "serve", "land", "land", "lose", "break", "tail", "leave")
         )
         calm = to_give == 0 and random.random() < 0.8
         if event == "give" and to_give and history.room(3):
@@ -162,18 +141,13 @@ def one_run(seed: int) -> None:
             land()
         elif event == "lose" and network and not calm:
             chunk, _ = network.popleft()
-            answers.append((chunk, random.choice((LOST, "QUEUE_FULL", "MODEL_CHANGED", TOO_LARGE)), None))
+            answers.append((chunk, random.choice((LOST, "QUEUE_FULL", "MODEL_CHANGED")), None))
         elif event == "break" and not calm and random.random() < 0.3:
-            ended = random.choice((LOST, TOO_LARGE))
             for index, (chunk, reason, _) in enumerate(answers):
                 if not reason:
-                    answers[index] = (chunk, ended, None)
+                    answers[index] = (chunk, LOST, None)
             while network:
-                answers.append((network.popleft()[0], ended, None))
-        elif event == "retry" and history.is_stuck and (calm or random.random() < 0.1):
-            history.retry_stuck()
-        elif event == "aside" and history.late and not history.in_flight and not history.is_stuck:
-            history.set_aside(random.randint(1, 3))
+                answers.append((network.popleft()[0], LOST, None))
         elif event == "leave" and random.random() < 0.3:
             give_up()
         elif event == "tail" and to_give and random.random() < 0.2:
