@@ -17,7 +17,7 @@ from ._transport.carry_over import carry_over_item
 from ._transport.replaying_call import call_replaying
 from ._transport.requests import request_id, set_state_request
 from ._transport.wire import position_message, position_of, state_of
-from .errors import Closed, HistoryError, InvalidArgument, ModelError
+from .errors import Closed, HistoryError, InvalidArgument, ModelError, ResourceExhausted
 from .position import Position
 from .stepping import ANOTHER_GENERATION, AsyncStepping
 from .types import Array, Model, Sample, SessionInfo
@@ -171,13 +171,16 @@ class AsyncSession(AsyncStepping):
     async def _drained_unless_lost(self, left: TimeLeft) -> None:
         """Waits for earlier steps.
 
-        If a late step cannot be settled because its model or history is gone, the call that ends the generation goes
-        ahead without it.
+        If a late step cannot be settled because its model or history is gone, or because it does not get through, the
+        call that ends the generation goes ahead without it.
         """
         try:
             await self._drained(left())
         except (ModelError, HistoryError):
             return
+        except ResourceExhausted as error:
+            if error.reason:
+                raise
 
     async def _restarted(self, position: Position, left: TimeLeft) -> Position:
         """Continues with the new generation at `position`, which may belong to another version of the model.

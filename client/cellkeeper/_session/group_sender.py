@@ -222,9 +222,9 @@ class GroupSender(Sender):
         """Records that the server refused the part's frame: every item without an answer."""
         self._end_rest(part, SessionSender.refused, error)
 
-    def lost(self, part: GroupPart, error: CellkeeperError) -> None:
-        """Records that the part's stream is lost: what is unanswered will get no answer."""
-        self._end_rest(part, SessionSender.lost, error)
+    def lost(self, part: GroupPart, error: CellkeeperError, was_read: bool) -> None:
+        """Records that the part's stream is lost: what is unanswered will get no answer. was_read: it may have been."""
+        self._end_rest(part, SessionSender.lost if was_read else SessionSender.not_read, error)
 
     # ------------------------------------------------------------------------------------------ inside
 

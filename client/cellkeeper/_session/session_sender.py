@@ -247,10 +247,16 @@ class SessionSender(Sender):
     def lost(self, chunk: Chunk, error: CellkeeperError) -> None:
         """Records that the chunk's stream ended with `error` before the chunk was answered.
 
-        Its reason says nothing of the chunk, which an earlier attempt may have applied.
+        Whatever ended it says nothing of the chunk, which may have been applied.
         """
-        if error.reason == "INTERNAL_ERROR":  # of this client, perhaps while it read the answer
-            chunk.uncertain = True
+        chunk.uncertain = True
+        self.not_read(chunk, error)
+
+    def not_read(self, chunk: Chunk, error: CellkeeperError) -> None:
+        """Records that the chunk's stream was refused before the server read the chunk.
+
+        The reason says nothing of the chunk, which an earlier attempt may have applied.
+        """
         self._ended(chunk, error, "" if error.reason in FINAL else error.reason)
 
     def _ended(self, chunk: Chunk, error: CellkeeperError, reason: str) -> None:
@@ -325,8 +331,8 @@ class SessionSender(Sender):
         dropped, late = chunk.state is ChunkState.DROPPED, call.late
         if late is None:
             call.fail(error if dropped else self.late_steps.abandoned(call, chunk, error))
-        elif dropped:
-            self.late_steps.settle(late, False, error)
+        elif dropped or chunk.state is ChunkState.DONE:  # a later answer has proved that it was applied
+            self.late_steps.settle(late, not dropped, error)
         else:
             late.error = error
         if dropped or chunk.state is ChunkState.DONE:

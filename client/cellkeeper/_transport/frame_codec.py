@@ -108,8 +108,8 @@ class Frame:
     def refuse_rest(self, error: CellkeeperError) -> None:
         self._end_rest(SessionSender.refused, error)
 
-    def lost(self, error: CellkeeperError) -> None:
-        self._end_rest(SessionSender.lost, error)
+    def lost(self, error: CellkeeperError, was_read: bool) -> None:
+        self._end_rest(SessionSender.lost if was_read else SessionSender.not_read, error)
 
     def _end_rest(self, tell: Callable[[SessionSender, Chunk, CellkeeperError], None], error: CellkeeperError) -> None:
         for sender, chunk in zip(self.senders, self.chunks, strict=True):

@@ -83,8 +83,8 @@ class GroupFrame:
     def refuse_rest(self, error: CellkeeperError) -> None:
         self._sender.refused_rest(self._part, error)
 
-    def lost(self, error: CellkeeperError) -> None:
-        self._sender.lost(self._part, error)
+    def lost(self, error: CellkeeperError, was_read: bool) -> None:
+        self._sender.lost(self._part, error, was_read)
 
 
 def frame_message(frame_format: FrameFormat, names: Sequence[str], positions: bytes, inputs: bytes, steps: int) -> Any:

@@ -38,8 +38,8 @@ class InflightFrame(Protocol):
     def refuse_rest(self, error: CellkeeperError) -> None:
         """Fails every unanswered item with `error`, with which the server refused the frame."""
 
-    def lost(self, error: CellkeeperError) -> None:
-        """Fails every unanswered item with `error`, with which the stream ended."""
+    def lost(self, error: CellkeeperError, was_read: bool) -> None:
+        """Fails every unanswered item with `error`, with which the stream ended. was_read: the frame may have been."""
 
 
 class InflightFrames:

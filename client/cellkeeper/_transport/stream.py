@@ -57,6 +57,7 @@ class Stream:
         self._ending = False  # no more frames are sent
         self.silent_since: float | None = None  # when the last reply arrived, if it was ended because none followed
         self.answered = False  # something has been received
+        self._was_refused = False  # so that no frame in flight was read
         self._sleeper: asyncio.Future[None] | None = None  # the writer's, while it is idle
 
     @property
@@ -106,7 +107,7 @@ class Stream:
     def lost(self, error: CellkeeperError) -> None:
         """Fails every chunk in flight with `error`: no reply will arrive."""
         for sent in self._inflight.take_all():
-            sent.lost(error)
+            sent.lost(error, was_read=not self._was_refused)
 
     # ------------------------------------------------------------------------------------------ inside
 
@@ -156,6 +157,7 @@ class Stream:
             await call.deliver(self._handle)
         except CallEnded as ended:
             if self.silent_since is None:
+                self._was_refused = ended.is_refusal
                 return ended.error
             return Unavailable(f"{self._target} did not answer within {self._attempt_timeout:g} s", reason="LOST")
         except (ServerError, ValueError) as error:  # columns that do not match

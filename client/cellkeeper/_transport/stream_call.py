@@ -28,11 +28,16 @@ REFUSED = frozenset(
 
 
 class CallEnded(Exception):
-    """The stream has ended. error: why."""
+    """The stream has ended.
 
-    def __init__(self, error: CellkeeperError) -> None:
+    error: why. is_refusal: a server of this contract has refused it, or it was never open. Such a server answers what
+    it has read before it refuses the rest, so that nothing without an answer was applied.
+    """
+
+    def __init__(self, error: CellkeeperError, is_refusal: bool = False) -> None:
         super().__init__(error.message)
         self.error = error
+        self.is_refusal = is_refusal
 
 
 class StreamCall(Protocol):
@@ -57,9 +62,12 @@ def lost(target: str, why: str, retry_delay_ms: int = 0) -> CallEnded:
 
 
 def ended_as(code: grpc.StatusCode | None, error: CellkeeperError) -> CallEnded:
-    """Returns the error of a stream that ended with a status."""
+    """Returns the error of a stream that ended with a status.
+
+    Proxies, gateways and gRPC itself end streams with any status and at any moment, but give none of our reasons.
+    """
     if code in REFUSED:
-        return CallEnded(error)
+        return CallEnded(error, is_refusal=bool(error.reason))
     return CallEnded(Unavailable(error.message, reason="LOST", retry_delay_ms=error.retry_delay_ms))
 
 
@@ -67,16 +75,16 @@ class UnopenedCall:
     """A StreamCall that cannot be opened. error: why; it ends whatever is begun, and so the steps that wait."""
 
     def __init__(self, error: CellkeeperError) -> None:
-        self._error = error
+        self._ended = CallEnded(error, is_refusal=True)
 
     async def write(self, frame: Any) -> None:
-        raise CallEnded(self._error)
+        raise self._ended
 
     async def deliver(self, take: Callable[[Any], None]) -> NoReturn:
-        raise CallEnded(self._error)
+        raise self._ended
 
     async def done_writing(self) -> None:
-        raise CallEnded(self._error)
+        raise self._ended
 
     def cancel(self) -> None:
         """Nothing is open."""

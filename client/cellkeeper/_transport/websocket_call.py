@@ -99,7 +99,7 @@ class WebSocketCall:
         except (OSError, InvalidHandshake, InvalidMessage, ssl.SSLError) as error:
             raise lost(address.url, f"cannot be reached: {error or type(error).__name__}") from None
         except (WebSocketException, ImportError) as error:  # for example a proxy in the environment that it cannot use
-            raise CallEnded(self._unusable(str(error))) from None
+            raise CallEnded(self._unusable(str(error)), is_refusal=True) from None
         self._socket = cast(MessageConnection, socket)
         return self._socket
 
@@ -110,7 +110,7 @@ class WebSocketCall:
             pass
         if response.status_code >= 500 or response.status_code == 429:
             return lost(self._address.url, f"answered with status {response.status_code}")
-        return CallEnded(self._unusable(f"answered with status {response.status_code}"))
+        return CallEnded(self._unusable(f"answered with status {response.status_code}"), is_refusal=True)
 
     def _unusable(self, why: str) -> InvalidArgument:
         text = f"websocket: {self._address.url} {why}; expected a server's --http-listen"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,23 @@ class Refused(Exception):
         )
 
 
+@dataclass
+class Ending:
+    """How the next stream or call ends.
+
+    code: its status. reason: of this contract; empty: the status has no details, as one of a proxy or of gRPC itself.
+    moment: "unread": before a frame is read; "read": a frame was read, and is not applied; "applied": it is applied,
+    and not answered. frames: so many frames are applied and not answered, the last of them as `moment` says. times: so
+    many streams or calls.
+    """
+
+    code: grpc.StatusCode
+    reason: str = ""
+    moment: str = "applied"
+    frames: int = 1
+    times: int = 1
+
+
 def message_of(position: Position) -> Any:
     return pb.Position(generation=position.generation, step=position.step, head=position.head)
 
@@ -103,6 +120,14 @@ class Record:
         del self.positions[:gone], self.totals[:gone], self.inputs[:gone]
 
 
+def _details(code: grpc.StatusCode, reason: str, message: str, metadata: Mapping[str, str] | None = None) -> Any:
+    """Returns the trailing metadata with which a server of this contract says why it refuses."""
+    packed = any_pb2.Any()
+    packed.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="cellkeeper", metadata=metadata))
+    status = status_pb2.Status(code=code.value[0], message=message, details=[packed])
+    return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
 def fresh(origin: bytes, step: int = 0, total: np.ndarray[Any, Any] | None = None) -> Record:
     start = np.zeros(2, np.float32) if total is None else total
     return Record([first_position(os.urandom(16), step)], [start], [], origin)
@@ -113,7 +138,7 @@ class CountingServer(CellkeeperServicer):
 
     Hooks: lose_replies: so many frames are applied, but the stream is closed instead of answered. cut_frames: so many
     frames close the stream unread. refusals: what the next items are refused with. gate: frames wait for it. backwards:
-    replies have their items from the last to the first.
+    replies have their items from the last to the first. ending: how the next stream or peek ends.
     """
 
     def __init__(self, records: dict[str, Record] | None = None) -> None:
@@ -122,6 +147,7 @@ class CountingServer(CellkeeperServicer):
         self.cut_frames = 0
         self.lose_calls = 0
         self.refusals: list[Refused] = []
+        self.ending: Ending | None = None
         self.backwards = False
         self.of_other_version: set[str] = set()  # sessions
         self.gate = asyncio.Event()
@@ -216,7 +242,7 @@ class CountingServer(CellkeeperServicer):
                 taken.add(session)
                 if self.refusals:
                     raise self.refusals.pop(0)
-                position, outputs, state, flag = self.decide(session, packed, inputs)
+                position, outputs, state, flag = self.decide(session, packed, inputs, frame.peek)
             except Refused as refused:
                 errors.append(pb.ItemError(item=index, error=refused.wire()))
                 continue
@@ -254,6 +280,9 @@ class CountingServer(CellkeeperServicer):
 
     async def StepStream(self, frames: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         self.streams += 1
+        unanswered = 0
+        if self.ends("unread"):
+            await self._end(context)
         async for frame in frames:
             self.frames += 1
             self.timeouts_ms.append(frame.timeout_ms)
@@ -262,13 +291,47 @@ class CountingServer(CellkeeperServicer):
                 self.cut_frames -= 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "cut before it was read")
             await self.gate.wait()
+            unanswered += 1
+            if self.ends("read", unanswered):
+                await self._end(context)
             reply = self.answer(frame)
+            if self.ends("applied", unanswered):
+                await self._end(context)
+            if self.ending is not None:
+                continue
+            unanswered = 0
             if self.lose_replies:
                 self.lose_replies -= 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "cut before it was answered")
             yield reply
 
+    def ends(self, moment: str, frames: int = 1) -> bool:
+        """Returns True if the stream ends here."""
+        ending = self.ending
+        return ending is not None and (ending.moment, ending.frames) == (moment, frames)
+
+    def take_ending(self) -> Ending:
+        """Counts a stream or call that ends."""
+        ending = self.ending
+        assert ending is not None
+        ending.times -= 1
+        if not ending.times:
+            self.ending = None
+        return ending
+
+    async def _end(self, context: Any) -> None:
+        ending = self.take_ending()
+        details = _details(ending.code, ending.reason, "ended") if ending.reason else ()
+        await context.abort(ending.code, "ended", details)
+
+    async def StepBatch(self, request: Any, context: Any) -> Any:
+        if self.ending is not None:
+            await self._end(context)
+        return self.answer(request)
+
     async def Step(self, request: Any, context: Any) -> Any:
+        if self.ending is not None:
+            await self._end(context)
         try:
             position, outputs, _, flag = self.decide(
                 request.session, position_of(request.position).pack(), request.inputs, request.peek
@@ -463,10 +526,6 @@ class CountingServer(CellkeeperServicer):
             metadata = {"generation": where.generation.hex(), "step": str(where.step), "head": where.head.hex()}
         if refused.field:
             metadata["field"] = refused.field
-        packed = any_pb2.Any()
-        packed.Pack(error_details_pb2.ErrorInfo(reason=refused.reason, domain="cellkeeper", metadata=metadata))
-        code = _CODES[refused.reason]
-        status = status_pb2.Status(code=code, message=refused.message, details=[packed])
-        details = (("grpc-status-details-bin", status.SerializeToString()),)
-        found = next(item for item in grpc.StatusCode if item.value[0] == code)
+        found = next(code for code in grpc.StatusCode if code.value[0] == _CODES[refused.reason])
+        details = _details(found, refused.reason, refused.message, metadata)
         await context.abort(found, refused.message, details)

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from cellkeeper import (
@@ -25,6 +26,7 @@ from cellkeeper import (
     Session,
     StepConflict,
 )
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.bundles import counting_bundle
 from testing.forked_server import ForkedServer
@@ -304,6 +306,35 @@ async def test_what_cannot_be_settled_is_told_to_every_step(client: AsyncClient,
     assert isinstance(late.error, ModelChanged)
     assert (await session.step(sample(3))).tolist() == [10, 0]
     assert late.applied
+
+
+async def test_a_late_step_that_a_later_answer_proves(client: AsyncClient, server: CountingServer) -> None:
+    """It counts, though its own answer is a refusal."""
+    session = await client.open("a")
+    answered = server.answer
+
+    def unknown_once(frame: Any) -> Any:
+        server.answer = answered  # type: ignore[method-assign]
+        refused = pb.ItemError(item=0, error=Refused("STORE_UNAVAILABLE").wire())
+        answered(frame)
+        return pb.StepFrameReply(frame_id=frame.frame_id, errors=[refused], last=True)
+
+    server.answer = unknown_once  # type: ignore[method-assign]
+    server.gate.clear()
+    steps = []
+    for number in (1, 2):
+        steps.append(asyncio.ensure_future(session.step(sample(number))))
+        await until(lambda number=number: client.counters.frames_sent == number)  # type: ignore[misc]
+    steps[0].cancel()
+    await asyncio.wait(steps[:1])
+    (late,) = session.unsettled
+    server.gate.set()
+    assert (await steps[1]).tolist() == [6, 0]
+    server.refusals = [Refused("MODEL_CHANGED")]
+    assert await session.settle() == (late,)
+    assert (late.applied, session.unsettled) == (True, ())
+    assert isinstance(late.error, ModelChanged)
+    assert (await session.step(sample(3))).tolist() == [14, 0]
 
 
 async def test_the_steps_behind_a_late_one_go_on(client: AsyncClient, server: CountingServer) -> None:

@@ -187,7 +187,7 @@ async def test_a_chunk_beyond_the_servers_message_is_refused_and_its_neighbours_
         with pytest.raises(ResourceExhausted, match=r"does not accept a message of this size.*send fewer time steps"):
             await large.step(np.ones((4000, 1), np.float32))
         assert (await small.step([1.0])).tolist() == [1.0]
-        assert (await large.step([1.0])).tolist() == [1.0]
+        assert (await (await client.session("large")).step([1.0])).tolist() == [1.0]
 
 
 async def test_no_listener_there(server: ForkedServer, nobody: str) -> None:
