@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +40,5 @@ def finds_a_server(page: Path) -> bool:
 def parameter(page: Path) -> Any:
     """Returns a parameter for the page. Cellkeeper's own code raises no warning, whatever libraries do."""
     ours = "error:::cellkeeper"
-    marks: list[pytest.MarkDecorator] = []
-    if name(page) in WARNING_LIBRARIES:
-        marks.append(pytest.mark.filterwarnings("ignore", ours))
-    if any(block.language == "sh" and block.text.startswith("sqlite3 ") for block in blocks(page)):
-        reason = "no sqlite3 on the PATH: scripts/ensure-sqlite installs Debian's"
-        marks.append(pytest.mark.skipif(shutil.which("sqlite3") is None, reason=reason))
+    marks = [pytest.mark.filterwarnings("ignore", ours)] if name(page) in WARNING_LIBRARIES else []
     return pytest.param(page, id=name(page), marks=marks)

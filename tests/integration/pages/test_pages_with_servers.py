@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from testing.page import blocks
 from testing.redis_server import free_port
 
 from .documents import FIRST_MODEL, PAGES, finds_a_server, parameter
@@ -20,6 +22,8 @@ pytestmark = pytest.mark.timeout(300)
     "page", [parameter(page) for page in PAGES if not finds_a_server(page) and page != FIRST_MODEL]
 )
 def test_a_page(page: Path, reading_folder: Path) -> None:
+    if shutil.which("sqlite3") is None and any(block.text.startswith("sqlite3 ") for block in blocks(page)):
+        pytest.skip("no sqlite3 on the PATH: scripts/ensure-sqlite installs Debian's package")
     Reader(page, NO_SERVER, free_port()).read()
 
 
