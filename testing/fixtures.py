@@ -86,9 +86,11 @@ def run_here(logging_undone: None) -> Iterator[Callable[[list[str]], int]]:
     words and returns its exit status. What it changes in the process is undone."""
     from cellkeeper_service.program import run
 
-    handler, mask = signal.getsignal(signal.SIGHUP), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     yield run
-    signal.signal(signal.SIGHUP, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
