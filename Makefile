@@ -89,6 +89,8 @@ COMPOSE_PROFILES ?= $(if $(wildcard .env),,dashboards)
 BUILD_ARGS ?=
 CHECK_ARGS ?=
 TEST_WORKERS ?= 3
+# A worker that dies is a failure: xdist would replace it, and then wait for ever.
+PARALLEL = -n $(TEST_WORKERS) --dist loadscope --max-worker-restart 0 -p testing.distribution
 TEST_ARGS ?=
 
 BIN := .venv/bin
@@ -158,7 +160,7 @@ test: .venv/stamp
 	@scripts/ensure-promtool
 	@scripts/ensure-browser
 	@scripts/ensure-sqlite
-	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope -p testing.distribution $(TEST_ARGS)
+	$(BIN)/pytest $(PARALLEL) $(TEST_ARGS)
 
 test-fire: .venv/stamp
 	@scripts/ensure-redis
@@ -182,12 +184,12 @@ check-redis-py: .venv/stamp
 		rm -rf out/redis-py && \
 		$(BIN)/pip install -qq --disable-pip-version-check --no-deps --target out/redis-py $$release && \
 		echo "== $$(ls -d out/redis-py/redis-*.dist-info)" && \
-		PYTHONPATH=out/redis-py $(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope -p testing.distribution \
+		PYTHONPATH=out/redis-py $(BIN)/pytest $(PARALLEL) \
 			tests/contract/store -k redis || exit 1; \
 	done
 
 check-valkey: .venv/stamp
-	@REDIS_SERVER=valkey-server $(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope -p testing.distribution \
+	@REDIS_SERVER=valkey-server $(BIN)/pytest $(PARALLEL) \
 		tests/contract/store tests/integration/lifecycle/test_wait_replicas.py -k 'redis or replicas'
 
 # constraints.txt has the release that torch's CUDA build requires; these are what others of its builds require.
@@ -196,7 +198,7 @@ check-triton: .venv/stamp
 		rm -rf out/triton && \
 		$(BIN)/pip install -qq --disable-pip-version-check --no-deps --target out/triton $$release && \
 		echo "== $$(ls -d out/triton/triton-*.dist-info)" && \
-		PYTHONPATH=out/triton $(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope -p testing.distribution \
+		PYTHONPATH=out/triton $(BIN)/pytest $(PARALLEL) \
 			tests/unit/kernels tests/unit/cuda || exit 1; \
 	done
 
