@@ -15,7 +15,7 @@
 #                   whether pip finds what the tests need in the public index alone: CHECK_ARGS
 # make check-redis-py  the tests of the Redis store with the oldest and the newest release of redis-py
 # make check-valkey the tests of the Redis store with valkey-server, which must be on the PATH
-# make check-triton the tests of the GPU engine's kernels with other releases of Triton
+# make check-triton the tests of the GPU engine's kernels with Triton 3.6.0
 # make sbom         the CycloneDX bill of what a server from that wheel consists of, in dist/
 # make licences     writes docs/licences.md: the licences of what the wheel depends on
 # make proto        generates the protobuf code anew, and the pages of docs/reference
@@ -192,15 +192,12 @@ check-valkey: .venv/stamp
 	@REDIS_SERVER=valkey-server $(BIN)/pytest $(PARALLEL) \
 		tests/contract/store tests/integration/lifecycle/test_wait_replicas.py -k 'redis or replicas'
 
-# constraints.txt has the release that torch's CUDA build requires; these are what others of its builds require.
+# constraints.txt has the release that torch 2.13 requires; this is that of torch 2.11. Triton 3.8.0 gives a kernel of LSTMs
+# in bfloat16 112 KiB of shared memory, which devices of compute capability 8.6 and 8.9 do not have.
 check-triton: .venv/stamp
-	@for release in triton==3.6.0 triton==3.8.0; do \
-		rm -rf out/triton && \
-		$(BIN)/pip install -qq --disable-pip-version-check --no-deps --target out/triton $$release && \
-		echo "== $$(ls -d out/triton/triton-*.dist-info)" && \
-		PYTHONPATH=out/triton $(BIN)/pytest $(PARALLEL) \
-			tests/unit/kernels tests/unit/cuda || exit 1; \
-	done
+	@rm -rf out/triton
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --target out/triton triton==3.6.0
+	@PYTHONPATH=out/triton $(BIN)/pytest $(PARALLEL) tests/unit/kernels tests/unit/cuda
 
 sbom: dist
 	@scripts/make-sbom "$(PYTHON)" .venv-release/bin/python dist
