@@ -18,10 +18,10 @@ class LateStep:
     The caller's deadline passed, its task was cancelled, Ctrl-C interrupted it, it left a stream, or something between
     client and server ended the connection in a way that waiting does not mend. position: after the step, if it counts,
     that is, if it is part of the session's history. steps: how many time steps it has; of a stream's chunk that the
-    caller had begun to read, the rest. applied: True: it counts, and later steps continue from
-    its position; False: it does not count and never will; None: not known yet or, if its generation ended meanwhile,
-    never. outputs: as in StepReply, once they arrived; empty otherwise. error: why it does not count, or why the last
-    attempt to find out failed.
+    caller had begun to read, the rest. applied: True: it counts, and later steps continue from its position; False: it
+    does not count and never will; None: not known yet or, if its generation ended meanwhile, never. outputs: as in
+    StepReply, once they arrived; empty otherwise. error: why it does not count, or why the last attempt to find out
+    failed.
     """
 
     position: Position

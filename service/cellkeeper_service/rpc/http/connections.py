@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from ssl import SSLContext
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -81,8 +82,8 @@ class Connections:
         try:
             if not share_port:
                 check_free(host, port)
-            family, _, _, _, place = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM,
-                                                        flags=socket.AI_PASSIVE)[0]  # fmt: skip
+            options: Any = {"type": socket.SOCK_STREAM, "flags": socket.AI_PASSIVE}
+            family, _, _, _, place = socket.getaddrinfo(host or None, port, **options)[0]
             listener = socket.create_server(
                 (str(place[0]), port), family=family, backlog=BACKLOG, reuse_port=share_port
             )
@@ -137,7 +138,9 @@ class Connections:
     async def _serve(self, accepted: socket.socket, tls: SSLContext | None) -> None:
         """Returns when the connection has ended."""
         server = self._runner.server
-        assert server is not None  # until `stop`
+        if server is None:  # it has just stopped
+            accepted.close()
+            return
         pieces = InPieces(
             _Connection(
                 server,
