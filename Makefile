@@ -193,7 +193,7 @@ check-valkey: .venv/stamp
 		tests/contract/store tests/integration/lifecycle/test_wait_replicas.py -k 'redis or replicas'
 
 # constraints.txt has the release that torch 2.13 requires; this is that of torch 2.11. Triton 3.8.0 gives a kernel of LSTMs
-# in bfloat16 112 KiB of shared memory, which devices of compute capability 8.6 and 8.9 do not have.
+# in bfloat16 112 KiB of shared memory, which devices of compute capability 8.6, 8.9 and 12.0 do not have.
 check-triton: .venv/stamp
 	@rm -rf out/triton
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --target out/triton triton==3.6.0
