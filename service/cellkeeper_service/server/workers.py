@@ -31,7 +31,7 @@ WHO_KILLS = "if memory ran out, the kernel sent it, and its log says so"
 def serve_workers(settings: Settings) -> int:
     """Starts settings.workers processes for each of settings.devices, forwards SIGTERM, SIGINT and SIGHUP to them, and
     waits for them. Returns the exit status. Raises StartError, also for what a worker could not start with. If signals
-    ended a worker before it served, they end this process in the same way.
+    ended all workers before they served, they end this process in the same way.
 
     The kernel distributes the connections. Each worker serves its metrics on a free port of 127.0.0.1, which it reports
     through a pipe. Their sums are served at --metrics-listen, once all workers serve.
@@ -122,7 +122,7 @@ def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> in
 
     If a worker ends on its own, for whatever reason, the others are told to end too, and its status is returned: for a
     signal, 128 and its number, as a shell returns it. A worker says why it ends, but one that is killed cannot. One
-    that is told to end before it serves ends by that signal, and nothing is wrong.
+    that is told to end before it serves ends by that signal: nothing is wrong, and only if all do so, it is the status.
     """
     with ThreadPoolExecutor(len(workers), "worker") as threads:
         waiting = {threads.submit(worker.wait): worker for worker in workers}
@@ -139,7 +139,9 @@ def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> in
             for worker in workers:
                 if worker.poll() is None:
                     worker.terminate()
-        return max(status if (status := one.result()) >= 0 else 128 - status for one in ended)
+        statuses = [status if (status := one.result()) >= 0 else 128 - status for one in ended]
+        told = {128 + number for number in ENDING} if stopping.is_set() else set()
+        return max([status for status in statuses if status not in told] or statuses)
 
 
 def _start(settings: Settings) -> tuple[subprocess.Popen[str], int]:

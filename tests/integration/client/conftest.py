@@ -91,10 +91,10 @@ def target(request: pytest.FixtureRequest) -> Iterator[str]:
         yield thread.target
         return
     real: str = request.getfixturevalue("real_target")
-    yield real
-    with Client(real) as client:
+    with Client(real) as client:  # before, since tests that use that server directly leave sessions there
         for info in list(client.sessions()):
             client.delete(info.session, info.position.generation)
+    yield real
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
