@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, WebSocketException
 from websockets.http11 import Response
 
-from ..errors import InvalidArgument, ResourceExhausted
+from ..errors import AccessDenied, InvalidArgument, ResourceExhausted
 from .credentials import Metadata
 from .message_connection import MessageConnection
 from .stream_call import CallEnded, ended_as, lost
@@ -108,9 +108,13 @@ class WebSocketCall:
             return self._refused(bytes(response.body or b"").decode())
         except ValueError:
             pass
+        why = f"answered with status {response.status_code}"
         if response.status_code >= 500 or response.status_code == 429:
-            return lost(self._address.url, f"answered with status {response.status_code}")
-        return CallEnded(self._unusable(f"answered with status {response.status_code}"), is_refusal=True)
+            return lost(self._address.url, why)
+        if response.status_code in (401, 403):  # a server would have given its reason
+            text = f"websocket: {self._address.url} {why}; a proxy there does not accept the token or certificate"
+            return CallEnded(AccessDenied(text, field="websocket"), is_refusal=True)
+        return CallEnded(self._unusable(why), is_refusal=True)
 
     def _unusable(self, why: str) -> InvalidArgument:
         text = f"websocket: {self._address.url} {why}; expected a server's --http-listen"

@@ -129,6 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"try /metrics, /healthz or /readyz\n")
 
+    do_HEAD = do_GET  # monitors ask this way; _answer leaves the body out
+
     def _answer_metrics(self) -> None:
         try:
             body = self.server.exposition()
@@ -142,7 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Does nothing: scrapes are not logged."""

@@ -205,6 +205,22 @@ async def test_a_listener_that_knows_no_frames(server: ForkedServer) -> None:
             await session.step([1.0])
 
 
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+async def test_a_proxy_that_does_not_accept_the_token(server: ForkedServer, status: str) -> None:
+    """As over gRPC, which makes the same of these statuses."""
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
+        url = f"ws://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        async with AsyncClient(server.target, timeout=20, backoff=QUICK, websocket=url) as client:
+            session = await client.session("pump")
+            with pytest.raises(AccessDenied, match=f"answered with status {status[:3]}; a proxy there does not accept"):
+                await session.step([1.0])
+
+
 async def test_a_listener_that_is_no_http(server: ForkedServer) -> None:
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example.com ready\r\n")

@@ -198,3 +198,12 @@ async def test_a_stream_takes_nothing_from_its_query(front: Front) -> None:
 def test_neither_do_frames(front: Front) -> None:
     answer = front.ask("GET", "/v1/frames?x=1", headers=HANDSHAKE)
     assert (answer.status, answer.error["message"]) == (400, "query: got 'x', expected none")
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/openapi.json", "/v1/models", "/v1/models/count", "/v1/models/unknown"])
+def test_head_is_answered_as_get_without_the_body(front: Front, path: str) -> None:
+    got = front.ask("GET", path)
+    head = sent(front, f"HEAD {path}")
+    assert (head.status, head.body) == (got.status, b"")
+    for name in ("Content-Type", "Content-Length", "Cache-Control", "X-Content-Type-Options"):
+        assert head.headers[name] == got.headers[name], name

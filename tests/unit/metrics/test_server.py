@@ -33,6 +33,17 @@ def test_an_answer_comes_in_one_piece(server: MetricsServer) -> None:
     assert answer.endswith(b"ready\n")
 
 
+def test_head_is_answered_as_get_without_the_body(server: MetricsServer) -> None:
+    """Two on one connection: a body would be taken for the beginning of the next answer."""
+    connection = HTTPConnection(server.host, server.port, timeout=PATIENCE_S)
+    for path, status in (("/readyz", 200), ("/other", 404)):
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (status, b"")
+        assert int(answer.headers["Content-Length"]) > 0
+    connection.close()
+
+
 def test_a_probe_that_hangs_up_is_not_logged(server: MetricsServer, capfd: pytest.CaptureFixture[str]) -> None:
     for _ in range(3):
         with socket.create_connection((server.host, server.port)) as connection:

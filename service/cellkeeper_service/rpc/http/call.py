@@ -146,7 +146,7 @@ class JsonCall(HttpCall):
         request = self.request
         if not request.can_read_body:
             return b""
-        if request.method in ("GET", "DELETE"):
+        if request.method in ("GET", "HEAD", "DELETE"):
             raise invalid("body", "one", f"none: {request.method} takes only its path and query")
         headers = request.headers
         if request.content_type != JSON_TYPE or (request.charset or UTF_8).lower() != UTF_8:

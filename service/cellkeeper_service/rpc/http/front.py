@@ -38,7 +38,7 @@ JSON_PER_BYTE = 6
 LATE_SECONDS = 1.0
 """A request is answered when its deadline passes; after this much longer, the front stops waiting for the answer."""
 CONSOLE = "/console/"
-METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
 GONE = 499
 """The status in the metrics if the client did not wait for one."""
 SOCKET_PATHS = frozenset(socket.path for socket in SOCKETS)
@@ -99,6 +99,8 @@ class HttpFront:
         }
         for (method, path), handler in handlers.items():
             app.router.add_route(method, path, handler)
+            if method == "GET" and path not in SOCKET_PATHS:
+                app.router.add_route("HEAD", path, handler)  # aiohttp sends the headers of the reply without its body
         self._connections = Connections(app, self._patience, limits.max_connections, certificates)
 
     async def start(self, host: str, port: int, *, share_port: bool) -> int:
