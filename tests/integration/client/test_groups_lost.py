@@ -25,7 +25,10 @@ from cellkeeper._session.time_limit import TimeLeft
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .conftest import QUICK, until
-from .counting_server import FINGERPRINT, OTHER_FINGERPRINT, REFUSED_VALUE, CountingServer, Refused, fresh
+from .counting_record import REFUSED_VALUE, fresh
+from .counting_server import CountingServer
+from .counting_sessions import FINGERPRINT, OTHER_FINGERPRINT
+from .counting_wire import Refused
 from .ones import ONES, count_together
 
 IDS = [f"s{number}" for number in range(8)]

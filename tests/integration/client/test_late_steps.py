@@ -32,7 +32,8 @@ from testing.bundles import counting_bundle
 from testing.forked_server import ForkedServer
 
 from .conftest import QUICK, ServerThread, until
-from .counting_server import CountingServer, Refused
+from .counting_server import CountingServer
+from .counting_wire import Refused
 
 ONE = [1.0, 1.0]
 
