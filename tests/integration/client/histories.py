@@ -10,8 +10,6 @@ from cellkeeper._session.history import History
 from cellkeeper._session.verdict import Action
 
 WIDTH = 4
-
-
 START = first_position(bytes(range(16)))
 
 
