@@ -7,10 +7,12 @@ import pytest
 from cellkeeper_service.domain.store import Store
 from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.open import open_store
+from cellkeeper_service.store.sqlite.store import SqliteStore
 
 from testing.redis_cluster import RedisCluster
 from testing.redis_sentinel import RedisSentinels
 from testing.redis_server import RedisServer
+from tests.contract.store.cluster_records import TIMEOUT_MS
 from tests.contract.store.polled import PolledStore
 
 
@@ -42,6 +44,13 @@ def redis_cluster(shared_cluster: RedisCluster) -> RedisCluster:
     """The shared cluster, emptied."""
     shared_cluster.empty()
     return shared_cluster
+
+
+@pytest.fixture
+def cluster_store(redis_cluster: RedisCluster) -> Iterator[Store]:
+    store = open_store(redis_cluster.url, timeout_ms=TIMEOUT_MS)
+    yield store
+    store.close()
 
 
 @pytest.fixture
@@ -109,5 +118,18 @@ def durable_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def memory_store() -> Iterator[MemoryStore]:
     store = MemoryStore()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file of a SQLite store, in folders that are not there yet."""
+    return tmp_path / "deep" / "er" / "sessions.db"
+
+
+@pytest.fixture
+def sqlite_store(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path, timeout_ms=200)
     yield store
     store.close()

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from cellkeeper import AsyncClient, Backoff, Client
+from cellkeeper import AsyncClient, AsyncGroup, Backoff, Client
 
 from testing.bundles import counting_bundle
 from testing.forked_server import ForkedServer
 
 from .counting_server import CountingServer
+from .ones import IDS
 
 T = TypeVar("T")
 QUICK = Backoff(first_seconds=0.005, max_seconds=0.05)
@@ -35,6 +36,12 @@ async def server() -> AsyncIterator[CountingServer]:
 async def client(server: CountingServer) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(f"127.0.0.1:{server.port}", timeout=20, backoff=QUICK) as made:
         yield made
+
+
+@pytest.fixture
+async def group(client: AsyncClient) -> AsyncGroup:
+    """A group of eight sessions."""
+    return await client.group(IDS)
 
 
 class ServerThread:
@@ -91,10 +98,23 @@ def target(request: pytest.FixtureRequest) -> Iterator[str]:
         yield thread.target
         return
     real: str = request.getfixturevalue("real_target")
-    with Client(real) as client:  # before, since tests that use that server directly leave sessions there
+    empty(real)
+    yield real
+
+
+def empty(target: str) -> None:
+    """Deletes the sessions that other tests left on a server."""
+    with Client(target) as client:
         for info in list(client.sessions()):
             client.delete(info.session, info.position.generation)
-    yield real
+
+
+@pytest.fixture
+async def real_client(real_target: str) -> AsyncIterator[AsyncClient]:
+    """A client of a real server without sessions."""
+    empty(real_target)
+    async with AsyncClient(real_target, timeout=20, backoff=QUICK) as made:
+        yield made
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

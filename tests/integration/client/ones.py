@@ -6,6 +6,7 @@ import numpy as np
 from cellkeeper import AsyncGroup, AsyncSession
 
 ONE = [1.0, 1.0]
+IDS = [f"s{number}" for number in range(8)]
 ONES = np.ones((8, 2), np.float32)
 
 

@@ -14,7 +14,8 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from testing.forked_program import Ended, run_forked
 
 from .conftest import QUICK
-from .counting_server import CountingServer, Refused
+from .counting_server import CountingServer
+from .counting_wire import Refused
 from .terminal import at_a_terminal
 
 COUNT = 150  # more than fit into two requests

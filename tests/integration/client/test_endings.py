@@ -26,7 +26,8 @@ from cellkeeper import (
 from cellkeeper._transport.stream_call import REFUSED
 
 from .conftest import QUICK, until
-from .counting_server import CountingServer, Ending
+from .counting_server import CountingServer
+from .counting_wire import Ending
 
 ONE = [1.0, 1.0]
 MOMENTS = ["unread", "read", "applied", "answered, read", "answered, applied"]

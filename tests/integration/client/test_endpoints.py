@@ -10,7 +10,9 @@ from cellkeeper import AsyncClient, Closed, DeadlineExceeded, QueueFull, Unavail
 from cellkeeper._transport.endpoints import rendezvous
 
 from .conftest import QUICK, until
-from .counting_server import CountingServer, Record, Refused
+from .counting_record import Record
+from .counting_server import CountingServer
+from .counting_wire import Refused
 from .ones import ONE, counted, take
 
 

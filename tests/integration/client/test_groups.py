@@ -1,4 +1,4 @@
-"""Groups on a real server: shapes, order, refusals, and members that join, leave and fail."""
+"""Groups on a real server: shapes, order, outputs, forecasts."""
 
 from __future__ import annotations
 
@@ -10,27 +10,13 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from cellkeeper import (
-    AsyncClient,
-    AsyncGroup,
-    AsyncSession,
-    Client,
-    Closed,
-    GenerationChanged,
-    GroupError,
-    HistoryChanged,
-    InvalidArgument,
-    SessionNotFound,
-    StepConflict,
-)
+from cellkeeper import AsyncClient, AsyncGroup, Client, Closed, GroupError, InvalidArgument
 
 from testing.bundles import counting_bundle, make_bundle
 from testing.forked_server import ForkedServer
 
 from .conftest import QUICK
-
-IDS = ["a", "b", "c"]
-ROWS = np.array([[1, 0], [2, 0], [3, 0]], np.float32)
+from .three import IDS, ROWS
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +46,6 @@ async def client(process: ForkedServer) -> AsyncIterator[AsyncClient]:
 @pytest.fixture
 async def group(client: AsyncClient) -> AsyncGroup:
     return await client.group(IDS, model="count")
-
-
-# ---------------------------------------------------------------------------------------------- shapes and order
 
 
 async def test_rows_are_the_members_in_their_order(group: AsyncGroup, client: AsyncClient) -> None:
@@ -182,192 +165,6 @@ async def test_what_a_group_is_opened_with_holds_for_all_members(client: AsyncCl
     assert list((await group.peek_reply(ROWS)).outputs) == ["hidden", "prediction"]
     assert list((await group.step_reply(ROWS, outputs=("state",))).outputs) == ["state.h"]
     assert {info.ttl_seconds async for info in client.sessions(model="count")} == {3600}
-
-
-# ---------------------------------------------------------------------------------------------- what is refused
-
-
-@pytest.mark.parametrize(
-    ("rows", "text"),
-    [
-        (np.ones((2, 2)), "inputs: got 2 rows, expected 3, one per member"),
-        ([[1, 0], [2, 0]], "inputs: got 2 rows, expected 3"),
-        (1.0, "inputs: got float, expected 3 rows"),
-        (np.ones((3, 3)), r"row 0 \(session 'a'\): got shape \[3\], expected \[2\] or \[T, 2\]"),
-        ([[1, 0], [2, 0, 0], [3, 0]], r"row 1 \(session 'b'\): got shape \[3\]"),
-        ([[1, 0], [2, 0], [3, np.inf]], r"row 2 \(session 'c'\): got NaN or infinity at time step 0, feature 1"),
-        ([[1, 0], ["x", 0], [3, 0]], r"row 1 \(session 'b'\)"),
-        ([[1, 0], [[2, 0], [2, 0]], [3, 0]], "row 1 .* with a different number of time steps than row 0"),
-        (np.ones((3, 0, 2)), r"row 0 .*no time step"),
-        ({"a": [1, 0], "z": [1, 0]}, "inputs: got 'z' at 1, expected the id of a member"),
-        ({1: [1, 0]}, "inputs: got 1 at 0, expected the id of a member"),
-        (
-            pandas.DataFrame([[1, 0], [2, 0], [3, 0]]),
-            "inputs: got 0 at 0, expected the id of a member as a key of the dict, or in the index of the DataFrame",
-        ),
-        ({}, "inputs: got no rows"),
-        (pandas.DataFrame([[1, 0], [2, 0]], index=["a", "a"]), "inputs: got 'a' twice"),
-    ],
-)
-async def test_wrong_rows_are_refused_here(group: AsyncGroup, client: AsyncClient, rows: object, text: str) -> None:
-    with pytest.raises(InvalidArgument, match=text):
-        await group.step(rows)  # type: ignore[call-overload]
-    assert client.counters.frames_sent == 0
-
-
-@pytest.mark.parametrize(
-    ("ids", "text"),
-    [
-        ("abc", "sessions: got the str 'abc', expected several ids"),
-        (["a", 7], r"sessions\[1\]: got int 7, expected a str"),
-        (["a", ""], r"sessions\[1\]: got 0 bytes"),
-        (["a", "b", "a"], "sessions: got 'a' twice"),
-    ],
-)
-async def test_wrong_ids_are_refused_here(client: AsyncClient, ids: object, text: str) -> None:
-    with pytest.raises(InvalidArgument, match=text):
-        await client.group(ids, model="count")  # type: ignore[arg-type]
-    assert [info async for info in client.sessions(model="count")] == []
-
-
-async def test_an_empty_group_takes_members_later(client: AsyncClient) -> None:
-    group = await client.group([], model="count")
-    with pytest.raises(InvalidArgument, match="the group has no members"):
-        await group.step(np.ones((0, 2)))
-    assert await group.add(IDS) == {"a": True, "b": True, "c": True}
-    assert (await group.step(ROWS)).tolist() == ROWS.tolist()
-
-
-# ---------------------------------------------------------------------------------------------- members that fail
-
-
-async def test_a_member_that_fails_fails_alone(group: AsyncGroup, client: AsyncClient) -> None:
-    await group.step(ROWS)
-    await (await client.session("b", model="count")).reset()
-    with pytest.raises(GroupError, match="1 of 3 members failed: 'b'") as caught:
-        await group.step(ROWS)
-    error = caught.value
-    assert isinstance(error.errors["b"], GenerationChanged)
-    assert (list(error.errors), error.ids) == (["b"], ("a", "c"))
-    assert error.outputs["prediction"].tolist() == (2 * ROWS[[0, 2]]).tolist()
-    assert error.errors["b"].late_step is None
-    reply = await group.step_reply(ROWS)
-    assert reply.output.tolist() == (3 * ROWS[[0, 2]]).tolist()
-    assert isinstance(reply.errors["b"], GenerationChanged)
-    y = await group.step(ROWS, failed="nan")
-    assert y[[0, 2]].tolist() == (4 * ROWS[[0, 2]]).tolist()
-    assert np.isnan(y[1]).all()
-    with pytest.raises(GroupError, match="1 of 1 members"):  # without any row, the answer's shape is unknown
-        await group.step({"b": [1, 0]}, failed="nan")
-    with pytest.raises(InvalidArgument, match="failed: got 'zero'"):
-        await group.step(ROWS, failed="zero")  # type: ignore[call-overload]
-    with pytest.raises(InvalidArgument, match="failed: got 'zero'"):
-        await group.peek(ROWS, failed="zero")  # type: ignore[arg-type]
-    await group.remove(["b"])
-    assert await group.add(["b"]) == {"b": False}
-    assert group.ids == ("a", "c", "b")
-    assert (await group.step(np.ones((3, 2)))).tolist() == [[5, 1], [13, 1], [1, 1]]
-
-
-async def test_deleted_and_reset_members(group: AsyncGroup, client: AsyncClient) -> None:
-    await group.step(ROWS)
-    assert {name: position.step for name, position in (await group.reset(["c"])).items()} == {"c": 0}
-    assert (await group.step(ROWS)).tolist() == [[2, 0], [4, 0], [3, 0]]
-    assert await client.delete("a", group.positions["a"].generation, model="count")
-    with pytest.raises(GroupError) as caught:
-        await group.step(ROWS)
-    assert isinstance(caught.value.errors["a"], SessionNotFound)
-    with pytest.raises(GroupError) as caught:
-        await group.reset()
-    assert isinstance(caught.value.errors["a"], SessionNotFound)
-    assert caught.value.ids == ("b", "c")
-    assert [group.positions[name].step for name in IDS] == [2, 0, 0]
-    assert await group.delete() == {"a": False, "b": True, "c": True}
-    assert len(group) == 0
-    assert [info async for info in client.sessions(model="count")] == []
-
-
-async def test_opening_insists_on_a_history_item_by_item(client: AsyncClient, group: AsyncGroup) -> None:
-    await group.step(ROWS)
-    known = group.positions
-    again = await client.group(IDS, model="count", expect=known)
-    assert (await again.step(ROWS)).tolist() == (2 * ROWS).tolist()
-    wrong = {**again.positions, "b": known["b"]._replace(head=bytes(8))}
-    with pytest.raises(GroupError, match="open: 1 of 3") as caught:
-        await client.group(IDS, model="count", expect=wrong)
-    assert isinstance(caught.value.errors["b"], HistoryChanged)
-    others = caught.value.group
-    assert others.ids == ("a", "c")
-    assert (await others.step(ROWS[[0, 2]])).tolist() == (3 * ROWS[[0, 2]]).tolist()
-    with pytest.raises(InvalidArgument, match="expect: got a position for 'z'"):
-        await client.group(IDS, model="count", expect={"z": known["a"]})
-
-
-async def test_the_same_steps_of_another_group_are_replayed(group: AsyncGroup, client: AsyncClient) -> None:
-    other = await client.group(IDS, model="count")
-    await group.step({"a": ROWS[0], "c": ROWS[2]})
-    reply = await other.step_reply(ROWS)
-    assert reply.replayed == (True, False, True)
-    assert reply.output.tolist() == ROWS.tolist()
-    assert other.positions == {**group.positions, "b": other.positions["b"]}
-
-
-async def test_a_session_beside_the_group_conflicts_as_two_sessions_do(group: AsyncGroup, client: AsyncClient) -> None:
-    beside = await client.session("b", model="count")
-    await beside.step([7.0, 0.0])
-    with pytest.raises(GroupError) as caught:
-        await group.step(ROWS)
-    assert isinstance(caught.value.errors["b"], StepConflict)
-    assert (await beside.step([1.0, 0.0])).tolist() == [8, 0]
-
-
-# ---------------------------------------------------------------------------------------------- side by side
-
-
-async def test_groups_and_sessions_step_side_by_side(client: AsyncClient) -> None:
-    groups = [await client.group([f"{name}{number}" for name in IDS], model="count") for number in range(4)]
-    sessions = [await client.session(f"single-{number}", model="count") for number in range(4)]
-
-    async def many(group: AsyncGroup) -> list[list[float]]:
-        for _ in range(20):
-            y = await group.step(ROWS)
-        return list(y.tolist())
-
-    async def single(session: AsyncSession) -> list[float]:
-        replies = [y.tolist() async for y in session.stream([[1.0, 0.0]] * 20)]
-        return list(replies[-1])
-
-    results = await asyncio.gather(*map(many, groups), *map(single, sessions))
-    assert results == [(20 * ROWS).tolist()] * 4 + [[20, 0]] * 4
-    assert client.counters.stream_reconnects == 0
-
-
-async def test_a_reset_and_a_step_at_the_same_time(group: AsyncGroup, client: AsyncClient) -> None:
-    """The step is sent while the reset is in flight. Whichever comes first, the group ends at the server's position."""
-    for _ in range(5):
-        reset, reply = await asyncio.gather(group.reset(["a", "b"]), group.step_reply(ROWS))
-        assert set(reply.errors) <= {"a", "b"}
-        assert reply.ids[-1] == "c"
-        assert list(reset) == ["a", "b"]
-        assert {info.session: info.position async for info in client.sessions(model="count")} == group.positions
-        assert (await group.step_reply(ROWS)).errors == {}
-
-
-async def test_peeks_and_steps_at_the_same_time(group: AsyncGroup) -> None:
-    steps, peeks = [], []
-    for _ in range(5):
-        steps.append(asyncio.ensure_future(group.step(ROWS)))
-        peeks.append(asyncio.ensure_future(group.peek_reply(ROWS)))
-    assert [(await step).tolist() for step in steps] == [(count * ROWS).tolist() for count in range(1, 6)]
-    assert [(await peek).errors for peek in peeks] == [{}] * 5
-
-
-async def test_steps_of_one_member_keep_the_order_of_the_calls(group: AsyncGroup) -> None:
-    calls = [asyncio.ensure_future(group.step({"a": [float(10**power), 0]})) for power in range(5)]
-    calls.append(asyncio.ensure_future(group.step({"b": [1, 0]})))
-    last = asyncio.ensure_future(group.step(ROWS))
-    assert [float((await call)["a"][0]) for call in calls[:5]] == [1, 11, 111, 1111, 11111]
-    assert (await last).tolist() == [[11112, 0], [3, 0], [3, 0]]
 
 
 async def test_a_step_larger_than_a_frame_is_several(process: ForkedServer) -> None:

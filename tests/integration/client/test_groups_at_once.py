@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cellkeeper import AsyncClient, Client, Closed, GroupError, InvalidArgument, Position
+from cellkeeper import AsyncClient, AsyncGroup, AsyncSession, Client, Closed, GroupError, InvalidArgument, Position
 from cellkeeper._session.group_history import GroupHistory
 
 from testing.bundles import counting_bundle, make_bundle
 from testing.forked_server import ForkedServer
 
 from .conftest import QUICK
-
-IDS = ["a", "b", "c"]
-ROWS = np.array([[1, 0], [2, 0], [3, 0]], np.float32)
+from .three import IDS, ROWS
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +37,57 @@ async def client(process: ForkedServer) -> AsyncIterator[AsyncClient]:
         for model in ("count", "fed"):
             async for info in client.sessions(model=model):
                 await client.delete(info.session, info.position.generation, model=model)
+
+
+@pytest.fixture
+async def group(client: AsyncClient) -> AsyncGroup:
+    return await client.group(IDS, model="count")
+
+
+async def test_groups_and_sessions_step_side_by_side(client: AsyncClient) -> None:
+    groups = [await client.group([f"{name}{number}" for name in IDS], model="count") for number in range(4)]
+    sessions = [await client.session(f"single-{number}", model="count") for number in range(4)]
+
+    async def many(group: AsyncGroup) -> list[list[float]]:
+        for _ in range(20):
+            y = await group.step(ROWS)
+        return list(y.tolist())
+
+    async def single(session: AsyncSession) -> list[float]:
+        replies = [y.tolist() async for y in session.stream([[1.0, 0.0]] * 20)]
+        return list(replies[-1])
+
+    results = await asyncio.gather(*map(many, groups), *map(single, sessions))
+    assert results == [(20 * ROWS).tolist()] * 4 + [[20, 0]] * 4
+    assert client.counters.stream_reconnects == 0
+
+
+async def test_a_reset_and_a_step_at_the_same_time(group: AsyncGroup, client: AsyncClient) -> None:
+    """The step is sent while the reset is in flight. Whichever comes first, the group ends at the server's position."""
+    for _ in range(5):
+        reset, reply = await asyncio.gather(group.reset(["a", "b"]), group.step_reply(ROWS))
+        assert set(reply.errors) <= {"a", "b"}
+        assert reply.ids[-1] == "c"
+        assert list(reset) == ["a", "b"]
+        assert {info.session: info.position async for info in client.sessions(model="count")} == group.positions
+        assert (await group.step_reply(ROWS)).errors == {}
+
+
+async def test_peeks_and_steps_at_the_same_time(group: AsyncGroup) -> None:
+    steps, peeks = [], []
+    for _ in range(5):
+        steps.append(asyncio.ensure_future(group.step(ROWS)))
+        peeks.append(asyncio.ensure_future(group.peek_reply(ROWS)))
+    assert [(await step).tolist() for step in steps] == [(count * ROWS).tolist() for count in range(1, 6)]
+    assert [(await peek).errors for peek in peeks] == [{}] * 5
+
+
+async def test_steps_of_one_member_keep_the_order_of_the_calls(group: AsyncGroup) -> None:
+    calls = [asyncio.ensure_future(group.step({"a": [float(10**power), 0]})) for power in range(5)]
+    calls.append(asyncio.ensure_future(group.step({"b": [1, 0]})))
+    last = asyncio.ensure_future(group.step(ROWS))
+    assert [float((await call)["a"][0]) for call in calls[:5]] == [1, 11, 111, 1111, 11111]
+    assert (await last).tolist() == [[11112, 0], [3, 0], [3, 0]]
 
 
 async def test_a_session_is_added_once(client: AsyncClient) -> None:

@@ -12,7 +12,8 @@ from cellkeeper import AsyncClient, AsyncGroup, DeadlineExceeded, GroupError, Mo
 from cellkeeper._transport.endpoints import rendezvous
 
 from .conftest import QUICK, until
-from .counting_server import CountingServer, Refused
+from .counting_server import CountingServer
+from .counting_wire import Refused
 from .ones import ONES, count_together
 
 

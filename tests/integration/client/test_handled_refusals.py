@@ -19,7 +19,7 @@ from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
 
 from .conftest import QUICK, ServerThread
-from .counting_server import Refused
+from .counting_wire import Refused
 
 
 def test_a_window_beyond_the_servers_log_only_waits(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from cellkeeper._transport.item_window import CUT, GROWTH, HEADROOM, LEAST_ITEMS
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .conftest import until
-from .counting_server import CountingServer, Refused
+from .counting_server import CountingServer
+from .counting_wire import Refused
 
 ONE = [1.0, 1.0]
 FULL = QueueFull("the server's queue is full", reason="QUEUE_FULL")

@@ -9,7 +9,8 @@ import pytest
 from cellkeeper import AsyncClient, GroupError, InvalidArgument, ServerError, StepGap
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from .counting_server import CountingServer, Refused
+from .counting_server import CountingServer
+from .counting_wire import Refused
 from .ones import ONE, counted, take
 
 

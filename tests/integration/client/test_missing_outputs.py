@@ -17,7 +17,8 @@ from cellkeeper import (
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .conftest import QUICK
-from .counting_server import CountingServer, fresh
+from .counting_record import fresh
+from .counting_server import CountingServer
 
 ONE = [1.0, 1.0]
 BOTH = ("hidden", "prediction")

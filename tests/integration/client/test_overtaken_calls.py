@@ -14,7 +14,8 @@ from cellkeeper import AsyncClient, AsyncSession, DeadlineExceeded, GenerationCh
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .conftest import QUICK, until
-from .counting_server import CountingServer, Refused
+from .counting_server import CountingServer
+from .counting_wire import Refused
 
 X = [1.0, 1.0]
 PEEKED = [1.0, 7.0]

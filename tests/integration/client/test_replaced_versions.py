@@ -9,7 +9,10 @@ import pytest
 from cellkeeper import AsyncClient, GroupError, InvalidArgument, ModelChanged
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from .counting_server import FINGERPRINT, OTHER_FINGERPRINT, CountingServer, Refused, fresh, message_of
+from .counting_record import fresh
+from .counting_server import CountingServer
+from .counting_sessions import FINGERPRINT, OTHER_FINGERPRINT
+from .counting_wire import Refused, message_of
 
 
 class ReplacingServer(CountingServer):

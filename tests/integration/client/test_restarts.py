@@ -6,7 +6,8 @@ import pytest
 from cellkeeper import AsyncClient, GenerationChanged, HistoryChanged, HistoryLost, SessionNotFound, StepGap
 
 from .conftest import QUICK
-from .counting_server import CountingServer, Record, fresh
+from .counting_record import Record, fresh
+from .counting_server import CountingServer
 from .ones import ONE, counted, take
 
 
