@@ -58,7 +58,7 @@ class AsyncGroup(AsyncGroupStepping):
         GroupError if some could not be opened, with the reason for each; the others are members then.
         """
         left = self._time_left(timeout)
-        async with self._changes.one(left()):
+        async with self._change(left()):
             self._sender.check()
             opened, errors = await self._members.open(sessions, positions(expect, "expect"), left)
             if opened and not len(self):
@@ -77,7 +77,7 @@ class AsyncGroup(AsyncGroupStepping):
         after which all are still members.
         """
         left = self._time_left(timeout)
-        async with self._changes.one(left()):
+        async with self._change(left()):
             members = self._members.named(sessions)
             async with self._members.held(members, left):
                 self._members.remove(members)
@@ -92,7 +92,7 @@ class AsyncGroup(AsyncGroupStepping):
         already has another generation; remove and add the member); the others were reset.
         """
         left = self._time_left(timeout)
-        async with self._changes.one(left()):
+        async with self._change(left()):
             members = self._members.named(sessions)
             async with self._members.held(members, left):
                 items = {
@@ -116,7 +116,7 @@ class AsyncGroup(AsyncGroupStepping):
         members.
         """
         left = self._time_left(timeout)
-        async with self._changes.one(left()):
+        async with self._change(left()):
             members = self._members.named(sessions)
             async with self._members.held(members, left):
                 items = {

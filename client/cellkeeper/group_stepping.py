@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Literal, overload
 
@@ -292,6 +293,11 @@ class AsyncGroupStepping(NotCopied):
 
     def _time_left(self, timeout: float | None) -> TimeLeft:
         return TimeLeft(self._seconds(timeout))
+
+    def _change(self, timeout: float) -> AbstractAsyncContextManager[None]:
+        """Waits until the caller may change the members; see Turns.one. Raises Closed and WrongEventLoop at once."""
+        self._sender.check()
+        return self._changes.one(timeout)
 
 
 def check_failed(failed: object) -> None:

@@ -28,7 +28,7 @@ class Turns:
             if before is not None and not before.done():
                 await asyncio.wait([before], timeout=timeout)
                 if not before.done():
-                    why = f"another call that {self._what} is still under way"
+                    why = f"it was not sent: another call that {self._what} is still under way"
                     raise out_of_time(timeout, timeout, "the server", None, why)
             yield
         finally:

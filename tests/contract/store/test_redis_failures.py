@@ -275,9 +275,27 @@ def test_what_no_replica_has_is_not_told(own_redis: RedisServer, opened: Opener)
         assert log_of(patient, key()) == inputs(1)
         configure(own_redis, "min-replicas-to-write", "2")  # nothing can be written that WAIT could wait for
         (found,) = patient.load_many([Load(key(), False)])
-        assert "NOREPLICAS" in str(found)
+        assert "Redis does not say how many replicas have what was read: NOREPLICAS" in str(found)
+        assert "see its min-replicas-to-write" in str(found)
         for store in (patient, *hurried):
             store.close()
+
+
+def test_a_full_server_whose_replica_has_everything(own_redis: RedisServer, opened: Opener) -> None:
+    """A load that waits for the replica must write, but sessions can still be read, and deleted to make room."""
+    configure(own_redis, "repl-diskless-sync-delay", "0")
+    waiting = opened(own_redis.url, timeout_ms=5000, wait_replicas=1)
+    with RedisServer({"replicaof": f"127.0.0.1 {own_redis.port}"}) as replica:
+        with replica.client() as client:
+            wait_for(lambda: client.info("replication")["master_link_status"] == "up")
+        header = committed(waiting, create(key(), log=inputs(1)))
+        configure(own_redis, "maxmemory", "1mb")  # less than an empty server uses
+        assert waiting.load_many([Load(key(), True)]) == [Record(header, b"state 0", inputs(1))]
+        with own_redis.client() as client:
+            assert client.keys() == [redis_key(key())]
+        assert waiting.delete_many([Delete(key(), generation(1))])[0].outcome is Outcome.COMMITTED
+        assert waiting.load_many([Load(key(), False)]) == [None]
+    waiting.close()
 
 
 def test_other_types_and_damage_fail_alone(own_redis: RedisServer, own_store: Store) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cellkeeper import AsyncClient, AsyncGroup, AsyncSession, DeadlineExceeded, GroupError, ServerError
+from cellkeeper import (
+    AsyncClient,
+    AsyncGroup,
+    AsyncSession,
+    DeadlineExceeded,
+    GroupError,
+    ServerError,
+    WrongEventLoop,
+)
 
 from .conftest import until
 from .counting_server import CountingServer
@@ -122,3 +130,20 @@ async def test_a_turn_that_does_not_come_in_time(client: AsyncClient, server: Co
     server.gate.set()
     await asyncio.gather(step, removal, addition)
     assert group.ids == ("b", "d")
+
+
+async def test_a_turn_in_another_event_loop(client: AsyncClient, server: CountingServer) -> None:
+    """It is refused at once, and does not hold up the calls in the group's own loop."""
+    group = await client.group(["a", "b"])
+    server.gate.clear()
+    step = asyncio.ensure_future(group.step([[1.0, 1.0]] * 2))
+    await until(lambda: server.frames == 1)
+    removal = asyncio.ensure_future(group.remove(["a"]))
+    await asyncio.sleep(0)
+    for change in (group.add, group.remove, group.reset, group.delete):
+        with pytest.raises(WrongEventLoop):
+            await asyncio.to_thread(asyncio.run, change(["a"], timeout=1))
+    server.gate.set()
+    await asyncio.gather(step, removal)
+    await group.reset()
+    assert group.ids == ("b",)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import uvloop
+from aiohttp import web
+from cellkeeper_service.rpc.http.connections import Connections
 
 from .front import HANDSHAKE, Front, serving
 
@@ -57,3 +62,27 @@ def test_a_client_that_goes_at_once_leaves_no_traceback(front: Front, asked: str
                 one.shutdown(socket.SHUT_WR)
     assert front.ask("GET", "/v1/server").status == 200
     assert front.server.output().count("Traceback") == before
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_client_too_many_that_has_gone_leaves_no_traceback(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    told: list[str] = []
+
+    async def refuse() -> None:
+        connections = Connections(web.Application(), 1.0, 0, None)
+        port = await connections.listen("127.0.0.1", 0, share_port=False)
+        for _ in range(20):
+            socket.create_connection(("127.0.0.1", port), 20).close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        writer.close()
+        await connections.stop()
+
+    loop = new_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+    try:
+        loop.run_until_complete(refuse())
+    finally:
+        loop.close()
+    gc.collect()  # asyncio reports a task that failed when nobody can ask for its error any more
+    assert told == []

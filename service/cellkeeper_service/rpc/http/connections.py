@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from contextlib import suppress
 from ssl import SSLContext
 from typing import Any
 
@@ -165,11 +166,14 @@ class Connections:
         transport = await _connected(dropped, accepted, tls, LINGER_SECONDS)
         if transport is None:
             return
-        transport.write(FULL)
-        if transport.can_write_eof():
-            transport.write_eof()
-            await asyncio.wait([dropped.ended], timeout=LINGER_SECONDS)
-        transport.close()
+        try:
+            transport.write(FULL)
+            if transport.can_write_eof():
+                with suppress(OSError):  # of asyncio's own loop: the client has gone
+                    transport.write_eof()
+                await asyncio.wait([dropped.ended], timeout=LINGER_SECONDS)
+        finally:
+            transport.close()
 
 
 async def _connected(

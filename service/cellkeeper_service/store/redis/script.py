@@ -25,6 +25,10 @@ def script(name: str) -> Script:
     trim.lua before that."""
     here = files("cellkeeper_service.store.redis") / "lua"
     parts = ("trim", "elements", name) if name == "write" else ("elements", name)
-    text = b"".join([here.joinpath(f"{part}.lua").read_bytes() for part in parts])
+    return of_text(b"".join([here.joinpath(f"{part}.lua").read_bytes() for part in parts]))
+
+
+def of_text(text: bytes) -> Script:
+    """Returns the script with this text."""
     sha = sha1(text).hexdigest().encode()
     return Script(text, sha, bulk(sha))

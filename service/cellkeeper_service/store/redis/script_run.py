@@ -19,7 +19,7 @@ from cellkeeper_service.store.redis.commits import Item, Words
 from cellkeeper_service.store.redis.failures import Refused, Unknown, not_run, text_of
 from cellkeeper_service.store.redis.keys import mark_key
 from cellkeeper_service.store.redis.link import Link, Sent, bulk, packed
-from cellkeeper_service.store.redis.script import script
+from cellkeeper_service.store.redis.script import of_text, script
 from cellkeeper_service.store.redis.servers import Servers
 from cellkeeper_service.store.redis.wire import Wire
 
@@ -29,6 +29,7 @@ ROUNDS = 6  # a migrating slot takes five: its keys together, one by one, MOVED 
 PAUSE_S = 0.02
 ROLE, PRIMARY = packed("ROLE"), (b"master",)
 _EVALSHA = bulk(b"EVALSHA")
+_PUSH = of_text(b"#!lua flags=allow-oom\nreturn redis.call('RPUSH', KEYS[1], '')")
 
 
 class _Call(NamedTuple):
@@ -196,7 +197,7 @@ class ScriptRun:
         replicas = None if self._wait is None else replies[-1]
         role = replies[-1 if self._wait is None else -2] if self._servers.asks_role else PRIMARY
         if self._marks:
-            first = len(replies) - 1 - self._servers.asks_role - (4 if calls[0].asking else 2)
+            first = len(replies) - 1 - self._servers.asks_role - (5 if calls[0].asking else 3)
             replicas = next((reply for reply in replies[first:] if isinstance(reply, Exception)), replicas)
         for call in calls:
             apart = 2 if call.asking else 1  # replies per command: ASKING has one of its own
@@ -248,11 +249,15 @@ class ScriptRun:
 
 
 def _mark(call: _Call, key: bytes) -> list[bytes]:
-    """Returns writes that leave nothing behind, to a key in the slot of `key`. They are commands of their own, and
-    not a script, because Redis executes half a transaction after a crash (docs/adr/203)."""
+    """Returns writes that leave nothing behind, to a key in the slot of `key`.
+
+    They are two calls, because Redis executes half a transaction after a crash (docs/adr/203), and the first is a
+    script, because a server whose memory is full refuses RPUSH by itself: then sessions could not even be deleted.
+    """
     mark = mark_key(key)
     asking = [packed("ASKING")] if call.asking else []
-    return [*asking, packed("RPUSH", mark, b""), *asking, packed("UNLINK", mark)]
+    push = packed("EVALSHA", _PUSH.sha, 1, mark)
+    return [packed("SCRIPT", "LOAD", _PUSH.text), *asking, push, *asking, packed("UNLINK", mark)]
 
 
 def _with_more_calls(items: Sequence[Item]) -> list[Item]:

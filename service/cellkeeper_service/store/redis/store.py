@@ -172,19 +172,23 @@ class RedisStore:
         """Turns COMMITTED into UNKNOWN if too few replicas have the commit. replicas: how many do, or an error."""
         if result is not COMMITTED or self._enough(replicas):
             return result
-        return CommitResult(
-            Outcome.UNKNOWN, message=f"replicas that have the commit: {replicas}, expected {self._wait_replicas}"
-        )
+        return CommitResult(Outcome.UNKNOWN, message=self._too_few("the commit", replicas))
 
     def _replicated_load(self, result: Record | StoreError | None, replicas: list[Any]) -> Record | StoreError | None:
         """Turns a record, or the news that there is none, into an error if too few replicas have it. replicas: how many
         have what was read of either layout, or an error."""
-        if isinstance(result, StoreError) or all(map(self._enough, replicas)):
+        too_few = [told for told in replicas if not self._enough(told)]
+        if isinstance(result, StoreError) or not too_few:
             return result
-        return Unknown(f"replicas that have what was read: {replicas[0]}, expected {self._wait_replicas}")
+        return Unknown(self._too_few("what was read", too_few[0]))
 
     def _enough(self, replicas: Any) -> bool:
         return isinstance(replicas, int) and replicas >= self._wait_replicas
+
+    def _too_few(self, what: str, replicas: Any) -> str:
+        if isinstance(replicas, Exception):
+            return f"Redis does not say how many replicas have {what}: {with_advice(str(replicas))}"
+        return f"replicas that have {what}: {replicas}, expected {self._wait_replicas}"
 
 
 def _result(answer: Any) -> CommitResult:
