@@ -1,4 +1,8 @@
-"""What the scripts of the previous layout did to the lists, in Python: tests/contract/store/layout1."""
+"""What the scripts of the previous layout did to the lists, in Python: tests/contract/store/layout1.
+
+No server reads this layout any more. It shows what the rules of the present one prevent. A list is the packed header,
+the checkpoint, then one element per chunk.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Sequence
 
 from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete, StoreError
-from cellkeeper_service.store.redis import layout1 as redis_layout1
+from cellkeeper_service.store.damage import damaged, read_record, reading
 from cellkeeper_service.store.redis.keys import redis_key
 
 from .layout2 import Answer, Call, Calls, Peer
@@ -14,7 +18,9 @@ from .redis_lists import Command, Elements, Lists, Write
 
 
 def read(key: SessionKey, elements: Elements) -> Record | StoreError:
-    return redis_layout1.read_elements(key, elements)
+    if len(elements) < 2:
+        return damaged(key, "it has a header but no checkpoint")
+    return reading(key, None, lambda: read_record(key, elements[0], elements[1], b"".join(elements[2:])))
 
 
 def header(elements: Elements) -> Header | None:

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from cellkeeper_service.domain.record import Header, Record
+from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Store, StoreError
 from cellkeeper_service.store.open import open_store
 from cellkeeper_service.store.redis.keys import redis_key
 
 from testing.redis_server import RedisServer
-from tests.contract.store.layout1.store import OldStore, name_of
 from tests.contract.store.records import HOUR_MS, append, committed, create, generation, inputs, key, replace
 
 AT = key()
@@ -185,90 +184,3 @@ def test_a_damaged_record_is_its_own_error_alone(store: Store, client: redis.Red
     deletes = [Delete(AT, generation(1)), Delete(key("healthy"), generation(5))]
     assert [result.outcome for result in store.delete_many(deletes)] == [Outcome.COMMITTED] * 2
     assert store.load_many([Load(AT, touch=True), Load(key("healthy"), touch=True)]) == [None, None]
-
-
-class TestOldRecords:
-    """Records of the previous layout are read, and migrated before their next write."""
-
-    @pytest.fixture
-    def old(self, redis_server: RedisServer) -> Iterator[OldStore]:
-        old = OldStore(redis_server.port)
-        yield old
-        old.close()
-
-    @pytest.fixture
-    def header(self, old: OldStore) -> Header:
-        at = create(AT, log=inputs(1, 2), ttl_ms=HOUR_MS)
-        commits = [at, append(AT, at.header, inputs(3))]
-        for commit in commits:
-            assert old.commit_many([commit])[0].outcome is Outcome.COMMITTED
-        return commits[-1].header
-
-    def test_are_read_and_listed(self, store: Store, client: redis.Redis, header: Header) -> None:
-        assert loaded(store) == Record(header, b"state 0", inputs(1, 2) + inputs(3))
-        assert store.scan("", "weather", "pump", "", 10).sessions == [(AT, header)]
-        assert client.exists(NAME) == 0
-
-    @pytest.mark.parametrize("kind", ["append", "replace"])
-    def test_are_carried_over_at_the_next_commit(
-        self, store: Store, client: redis.Redis, header: Header, kind: str
-    ) -> None:
-        log = inputs(1, 2) + inputs(3)
-        assert loaded(store) == Record(header, b"state 0", log)
-        commit = append(AT, header, inputs(4)) if kind == "append" else replace(AT, header, b"state 1", inputs(4))
-        committed(store, commit)
-        expected = Record(
-            commit.header, commit.checkpoint or b"state 0", commit.log if commit.checkpoint else log + commit.log
-        )
-        assert loaded(store) == expected
-        assert client.exists(name_of(AT)) == 0
-        assert client.pttl(NAME) > 0.99 * HOUR_MS
-        committed(store, append(AT, commit.header, inputs(5)))
-
-    def test_that_were_not_loaded_conflict_once(self, store: Store, header: Header) -> None:
-        """As after any other server's write: the session's record is read, and the step decided again."""
-        commit = append(AT, header, inputs(4))
-        assert store.commit_many([commit])[0].outcome is Outcome.CONFLICT
-        assert isinstance(loaded(store), Record)
-        committed(store, commit)
-
-    def test_are_deleted(self, store: Store, client: redis.Redis, header: Header) -> None:
-        loaded(store)
-        assert store.delete_many([Delete(AT, header.position.generation)])[0].outcome is Outcome.COMMITTED
-        assert loaded(store) is None
-        assert client.exists(NAME, name_of(AT)) == 0
-
-    def test_that_cannot_be_carried_over_stay_as_they_are(
-        self, store: Store, client: redis.Redis, header: Header
-    ) -> None:
-        loaded(store)
-        commit = append(AT, header, inputs(4))
-        client.config_set("maxmemory", "1mb")  # less than an empty server uses
-        try:
-            (result,) = store.commit_many([commit])
-            assert result.outcome is Outcome.REFUSED
-            assert "OOM" in result.message
-            assert loaded(store) == Record(header, b"state 0", inputs(1, 2) + inputs(3))
-        finally:
-            client.config_set("maxmemory", "0")
-        committed(store, commit)
-
-    def test_that_stayed_behind_never_win(
-        self, store: Store, client: redis.Redis, old: OldStore, header: Header
-    ) -> None:
-        """A crash between writing the new record and deleting the old one leaves both."""
-        loaded(store)
-        at = committed(store, append(AT, header, inputs(4)))
-        assert old.commit_many([create(AT, seed=1, log=inputs(1, 2))])[0].outcome is Outcome.COMMITTED
-        record = loaded(store)
-        assert isinstance(record, Record)
-        assert record.header == at
-        assert store.scan("", "weather", "pump", "", 10).sessions == [(AT, at)]
-        assert store.delete_many([Delete(AT, at.position.generation)])[0].outcome is Outcome.COMMITTED
-        assert loaded(store) is None
-
-    def test_that_are_damaged_are_deleted(self, store: Store, client: redis.Redis, header: Header) -> None:
-        client.rpop(name_of(AT))
-        assert "damaged" in str(loaded(store))
-        assert store.delete_many([Delete(AT, header.position.generation)])[0].outcome is not Outcome.REFUSED
-        assert loaded(store) is None

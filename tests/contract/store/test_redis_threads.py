@@ -14,7 +14,6 @@ from cellkeeper_service.store.redis.freshness import Freshness
 from cellkeeper_service.store.redis.link import Link
 from cellkeeper_service.store.redis.sentinel import Sentinel
 from cellkeeper_service.store.redis.sentinel_view import View, ask_view
-from cellkeeper_service.store.redis.upgrade import Upgrade
 from cellkeeper_service.store.redis.url import Address
 
 from testing.meanwhile import Meanwhile, TellingLock
@@ -162,26 +161,6 @@ def test_a_check_is_not_failed_by_another_threads_doubt(cluster: Cluster, monkey
 
     monkeypatch.setattr(Link, "one", ask)
     assert cluster.check(0).eviction == "noeviction"
-
-
-def test_an_old_record_is_noted_while_another_thread_notes_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With as many noted as may be, each further one displaces the oldest."""
-    monkeypatch.setattr("cellkeeper_service.store.redis.upgrade.MAX_SEEN", 2)
-    lock = TellingLock()
-    upgrade = Upgrade(lambda name, items, *, apart=False: [])
-    upgrade._lock = lock  # type: ignore[assignment]
-    other = Meanwhile(lambda: upgrade.saw(b"third"), lock)
-
-    class Seen(dict[bytes, None]):
-        def __iter__(self) -> Iterator[bytes]:
-            for name in super().__iter__():
-                other.begin()
-                yield name
-
-    upgrade._seen = Seen({b"first": None, b"second": None})
-    upgrade.saw(b"fourth")
-    other.end()
-    assert set(upgrade._seen) == {b"third", b"fourth"}
 
 
 def test_only_an_answer_from_after_the_last_doubt_counts() -> None:

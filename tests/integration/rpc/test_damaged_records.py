@@ -309,18 +309,6 @@ def test_an_id_that_is_not_utf8_is_listed_as_damaged_and_can_be_deleted(
     assert shown in listed(api, session)
 
 
-def test_a_damaged_record_of_the_layout_before_can_be_deleted(
-    server: ForkedServer, api: Api, vault: Vault, session: str
-) -> None:
-    if server.store.startswith("sqlite:"):
-        pytest.skip("a layout of Redis")
-    vault.put_old(session)
-    assert refusal(lambda: api.info(session)).reason == "DATA_LOSS"
-    assert deleted(api, session, b"").deleted
-    assert not deleted(api, session, b"").deleted  # it is gone already
-    assert api.send("unary", Chunk(session, numbers(5), api.open(session))).sums == [5.0]
-
-
 @pytest.mark.parametrize("header", [7, "text", b"\xff", 1.5])
 def test_a_header_of_another_type_is_damage_like_any_other(
     server: ForkedServer, api: Api, vault: Vault, session: str, header: object

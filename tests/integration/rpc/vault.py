@@ -13,7 +13,7 @@ from cellkeeper_service.domain.position import advance, first_position
 from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, Load, Outcome
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.store.redis.keys import old_key, redis_key
+from cellkeeper_service.store.redis.keys import redis_key
 
 from .calls import Api, Array, Chunk, new_id, numbers
 
@@ -80,13 +80,6 @@ class Vault:
             elements: list[bytes] = client.lrange(name, 0, -1)
             client.delete(name)
             client.rpush(name, *change(elements))
-
-    def put_old(self, session: str) -> None:
-        """Redis: creates the session as a damaged record of the previous layout, a header without a checkpoint."""
-        name, header = redis_key(SessionKey("", self._api.model, session)), self.put(session, 1, 2)
-        with redis.Redis(port=urlsplit(self.url).port or 0) as client:
-            client.delete(name)
-            client.rpush(old_key(name), header.packed)
 
     def execute(self, statement: str, parameters: Sequence[object]) -> None:
         """SQLite: executes one statement, in which `record` is that of the session, the last parameter."""

@@ -15,9 +15,6 @@
 One key holds the whole record, so the record exists whole or not at all, and expires at one instant.
 docs/adr/201-redis-list-per-session.md says why it is a list.
 
-ck1 is the previous layout (layout1.py). Its records are read if the session has no ck2 record, and are converted to
-ck2 before the session's next commit (upgrade.py).
-
     key        ck2:{000}
     type       list, which does not exist today. A release that writes another layout pushes the name of that layout
                ("ck3", say) here before it writes its first record. A server of this release that starts after that
@@ -46,11 +43,11 @@ from zlib import crc32
 
 from cellkeeper_service.domain.record import SessionKey
 
-VERSION, OLD_VERSION = "ck2", "ck1"
+VERSION = "ck2"
 BUCKETS = 128
 SUCCESSOR = b"ck2:{000}"
 
-_KEY = re.compile(rb"ck[12]:\{[0-9]{3}\}:([^:]*):([^:]*):(.*)", re.DOTALL)
+_KEY = re.compile(rb"ck2:\{[0-9]{3}\}:([^:]*):([^:]*):(.*)", re.DOTALL)
 _GLOB = re.compile(rb"[\\*?\[\]^]")
 
 
@@ -71,23 +68,13 @@ def redis_key(key: SessionKey) -> bytes:
     return b"%b:{%03d}:%b" % (VERSION.encode(), crc32(name) % BUCKETS, name)
 
 
-def old_key(name: bytes) -> bytes:
-    """Returns the key of the same session's record in the previous layout."""
-    return OLD_VERSION.encode() + name[3:]
-
-
 def mark_key(name: bytes) -> bytes:
-    """Returns the key that a load writes to, in the slot of a key of either layout."""
+    """Returns the key that a load writes to, in the slot of a session's key."""
     return b"%b%b:replicated" % (VERSION.encode(), name[3:9])
 
 
-def is_old(name: bytes) -> bool:
-    """Returns True for the key of a record in the previous layout."""
-    return name.startswith(b"ck1:")
-
-
 def session_key(name: bytes) -> SessionKey:
-    """Returns the session of a key of either layout; the inverse of `redis_key`. Raises ValueError for other keys."""
+    """Returns the session of a key; the inverse of `redis_key`. Raises ValueError for other keys."""
     match = _KEY.fullmatch(name)
     if match is None:
         raise ValueError(f"key: got {name!r}, expected one of layout {VERSION}")
@@ -96,6 +83,6 @@ def session_key(name: bytes) -> SessionKey:
 
 
 def match_pattern(tenant: str, model: str, prefix: str) -> bytes:
-    """Returns SCAN's MATCH for the sessions of one model whose id starts with `prefix`: all buckets, both layouts."""
+    """Returns SCAN's MATCH for the sessions of one model whose id starts with `prefix`, in all buckets."""
     escaped = _GLOB.sub(rb"\\\g<0>", prefix.encode())
-    return b"ck[12]:{???}:" + _scope(tenant, model) + escaped + b"*"
+    return b"ck2:{???}:" + _scope(tenant, model) + escaped + b"*"

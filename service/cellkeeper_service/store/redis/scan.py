@@ -12,7 +12,7 @@ from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import DamagedRecord, Listed, StoreError
 from cellkeeper_service.store.damage import read_header
 from cellkeeper_service.store.redis.failures import not_read
-from cellkeeper_service.store.redis.keys import is_old, session_key
+from cellkeeper_service.store.redis.keys import session_key
 from cellkeeper_service.store.redis.link import Link
 from cellkeeper_service.store.redis.script import script
 
@@ -51,14 +51,13 @@ def headers_at(names: Sequence[bytes]) -> list[tuple[bytes | str | int, ...]]:
     """Returns the commands that read the headers of these keys, after one that loads the script. `headers_of` takes all
     their replies."""
     which = script("header")
-    reads = [("LINDEX", name, 0) if is_old(name) else ("EVALSHA", which.sha, 1, name) for name in names]
-    return [("SCRIPT", "LOAD", which.text), *reads]
+    return [("SCRIPT", "LOAD", which.text), *[("EVALSHA", which.sha, 1, name) for name in names]]
 
 
 def headers_of(names: Sequence[bytes], replies: Sequence[Any]) -> list[Listed]:
     """Returns what the commands of `headers_at` read, without keys that have expired or moved in the meantime, or that
     belong to no session."""
-    sessions: dict[SessionKey, Header | DamagedRecord] = {}
+    sessions: list[Listed] = []
     for name, reply in zip(names, replies[1:], strict=True):
         if reply is None or isinstance(reply, redis.exceptions.AskError):  # (MovedError is a subclass)
             continue
@@ -67,9 +66,8 @@ def headers_of(names: Sequence[bytes], replies: Sequence[Any]) -> list[Listed]:
         except ValueError as error:
             _logger.warning("Redis has a key that belongs to no session: %s", error)
             continue
-        if key not in sessions or not is_old(name):  # the current layout takes precedence over the previous one
-            sessions[key] = _header(key, reply)
-    return list(sessions.items())
+        sessions.append((key, _header(key, reply)))
+    return sessions
 
 
 def _header(key: SessionKey, reply: Any) -> Header | DamagedRecord:

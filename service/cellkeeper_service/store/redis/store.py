@@ -28,12 +28,11 @@ from cellkeeper_service.store.redis.commits import (
     delete_item,
 )
 from cellkeeper_service.store.redis.failures import Refused, Unknown, not_read, with_advice
-from cellkeeper_service.store.redis.keys import OLD_VERSION, SUCCESSOR, VERSION, match_pattern, old_key, redis_key
+from cellkeeper_service.store.redis.keys import SUCCESSOR, VERSION, match_pattern, redis_key
 from cellkeeper_service.store.redis.layout import read_elements
 from cellkeeper_service.store.redis.pending_write import PendingWrite
 from cellkeeper_service.store.redis.script_run import ScriptRun
 from cellkeeper_service.store.redis.servers import Servers
-from cellkeeper_service.store.redis.upgrade import Upgrade, read_old
 
 TOO_LARGE = 1  # load.lua's answer for a record too large to be read with others
 
@@ -53,13 +52,12 @@ class RedisStore:
         self._wait_replicas = wait_replicas
         wait_ms = max(1, servers.timeout_ms // 2)  # the reply to WAIT must still arrive within the timeout
         self._wait = (wait_replicas, wait_ms) if wait_replicas else None
-        self._upgrade = Upgrade(self._run)
 
     def check(self) -> None:
         """Raises StoreError if a server is unreachable, too old, a replica, or may evict, or if a later release has
         begun to write records in a layout that this one does not know."""
         facts = self._servers.check(self._wait_replicas)
-        (found,) = self._run("load", [Item(SUCCESSOR, LEAVE_WHOLE)])
+        (found,) = self._script_run("load", [Item(SUCCESSOR, LEAVE_WHOLE)]).answers()
         if isinstance(found, StoreError):
             raise found
         if isinstance(found, bytes):
@@ -69,8 +67,8 @@ class RedisStore:
         if found:
             layout = found[-1].decode(errors="replace")
             raise StoreError(
-                f"Redis has records of layout {layout!r}, expected {OLD_VERSION} and {VERSION}; start the Cellkeeper "
-                "version that wrote them, or name another database"
+                f"Redis has records of layout {layout!r}, expected {VERSION}; start the Cellkeeper version that wrote "
+                "them, or name another database"
             )
         self._facts = facts
 
@@ -79,28 +77,19 @@ class RedisStore:
         return self._facts._replace(restarts=self._servers.runs.restarts)
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
-        names = [redis_key(load.key) for load in loads]
         touch, leave = (TOUCH, LEAVE) if len(loads) > 1 else (TOUCH_WHOLE, LEAVE_WHOLE)
-        items = [Item(name, touch if load.touch else leave) for name, load in zip(names, loads, strict=True)]
-        old = [Item(old_key(name), leave) for name in names]
-        run = self._script_run("load", [*items, *old], wait=self._wait)
-        answers = run.answers()
-        results = [
-            self._record(load.key, name, answers[number], answers[number + len(names)])
-            for number, (load, name) in enumerate(zip(loads, names, strict=True))
-        ]
-        if self._wait is not None:
-            told = [[run.replicas.get(number), run.replicas.get(number + len(names))] for number in range(len(names))]
-            results = [self._replicated_load(*one) for one in zip(results, told, strict=True)]
-        return results
+        items = [Item(redis_key(load.key), touch if load.touch else leave) for load in loads]
+        run = self._script_run("load", items, wait=self._wait)
+        results = [_record(load.key, found) for load, found in zip(loads, run.answers(), strict=True)]
+        if self._wait is None:
+            return results
+        return [self._replicated_load(result, run.replicas.get(number)) for number, result in enumerate(results)]
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
-        return self._write([commit_item(commit) for commit in commits])
+        return self._results(self._script_run("write", [commit_item(commit) for commit in commits], wait=self._wait))
 
     def begin_commit(self, commits: Sequence[Commit]) -> PendingWrite | None:
         """Begins a commit, or returns None unless one known server has every record and an idle plain connection."""
-        if self._upgrade.concerns(lambda: [redis_key(commit.key) for commit in commits]):
-            return None
         link = self._servers.at_hand()
         wire = link.take_idle() if link is not None and commits else None
         if link is None or wire is None:
@@ -114,7 +103,7 @@ class RedisStore:
 
     def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
         items = [delete_item(redis_key(delete.key), delete.generation) for delete in deletes]
-        return self._write(items, deletes=True)
+        return self._results(self._script_run("write", items, apart=True, wait=self._wait))
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
         """Lists sessions as `Store.scan` says; cluster_scan.py says how on a cluster."""
@@ -123,44 +112,10 @@ class RedisStore:
     def close(self) -> None:
         self._servers.close()
 
-    def _write(self, items: Sequence[Item], *, deletes: bool = False) -> list[CommitResult]:
-        names = [item.key for item in items]
-        failed: dict[bytes, StoreError] = {}
-        broken: set[bytes] = set()
-        if self._upgrade.concerns(lambda: names):
-            failed, broken = self._upgrade.before_write(names)
-        written = [item for item in items if item.key not in failed]
-        results = iter(self._results(self._script_run("write", written, apart=deletes, wait=self._wait)))
-        all_results = [_result(failed[name]) if name in failed else next(results) for name in names]
-        if deletes and broken:  # the old record is gone, and there was none in the current layout
-            nothing = CommitResult(Outcome.CONFLICT)
-            return [
-                COMMITTED if name in broken and result == nothing else result
-                for name, result in zip(names, all_results, strict=True)
-            ]
-        return all_results
-
     def _script_run(
         self, name: str, items: Sequence[Item], *, apart: bool = False, wait: tuple[int, int] | None = None
     ) -> ScriptRun:
         return ScriptRun(self._servers, name, items, apart, wait)
-
-    def _run(self, name: str, items: Sequence[Item], *, apart: bool = False) -> list[Any]:
-        return self._script_run(name, items, apart=apart).answers() if items else []
-
-    def _record(self, key: SessionKey, name: bytes, found: Any, old: Any) -> Record | StoreError | None:
-        """Returns the record in load.lua's answers; one in the current layout takes precedence over an old one."""
-        if isinstance(found, int):
-            return Postponed(found == TOO_LARGE)
-        if old:
-            self._upgrade.saw(name)
-        if not found:
-            return Postponed(old == TOO_LARGE) if isinstance(old, int) else read_old(name, old)
-        if isinstance(found, StoreError):
-            return found
-        if isinstance(found, bytes):
-            return not_read(key, found)
-        return read_elements(key, found)
 
     def _results(self, run: ScriptRun) -> list[CommitResult]:
         results = [COMMITTED if answer == 1 else _result(answer) for answer in run.answers()]
@@ -174,13 +129,12 @@ class RedisStore:
             return result
         return CommitResult(Outcome.UNKNOWN, message=self._too_few("the commit", replicas))
 
-    def _replicated_load(self, result: Record | StoreError | None, replicas: list[Any]) -> Record | StoreError | None:
+    def _replicated_load(self, result: Record | StoreError | None, replicas: Any) -> Record | StoreError | None:
         """Turns a record, or the news that there is none, into an error if too few replicas have it. replicas: how many
-        have what was read of either layout, or an error."""
-        too_few = [told for told in replicas if not self._enough(told)]
-        if isinstance(result, StoreError) or not too_few:
+        have what was read, or an error."""
+        if isinstance(result, StoreError) or self._enough(replicas):
             return result
-        return Unknown(self._too_few("what was read", too_few[0]))
+        return Unknown(self._too_few("what was read", replicas))
 
     def _enough(self, replicas: Any) -> bool:
         return isinstance(replicas, int) and replicas >= self._wait_replicas
@@ -189,6 +143,17 @@ class RedisStore:
         if isinstance(replicas, Exception):
             return f"Redis does not say how many replicas have {what}: {with_advice(str(replicas))}"
         return f"replicas that have {what}: {replicas}, expected {self._wait_replicas}"
+
+
+def _record(key: SessionKey, found: Any) -> Record | StoreError | None:
+    """Returns the record in an answer of load.lua."""
+    if isinstance(found, int):
+        return Postponed(found == TOO_LARGE)
+    if isinstance(found, StoreError):
+        return found
+    if isinstance(found, bytes):
+        return not_read(key, found)
+    return read_elements(key, found) if found else None
 
 
 def _result(answer: Any) -> CommitResult:

@@ -1,4 +1,4 @@
-"""A store that writes layout 1, to test the migration of its records and to show what was wrong with it."""
+"""A store that writes layout 1, which no release has written, to show what was wrong with it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 import redis
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, StoreError
-from cellkeeper_service.store.redis.keys import old_key, redis_key
-from cellkeeper_service.store.redis.layout1 import read_elements
+from cellkeeper_service.store.redis.keys import redis_key
+
+from verification.explore import layout1
 
 TTL_OFFSET_BYTES = 64
 
 
 def name_of(key: SessionKey) -> bytes:
-    return old_key(redis_key(key))
+    return b"ck1" + redis_key(key)[3:]
 
 
 class OldStore:
@@ -31,7 +32,7 @@ class OldStore:
         names = [name_of(load.key) for load in loads]
         touch = [str(int(load.touch)) for load in loads]
         answers = self._call("load", names, [TTL_OFFSET_BYTES, *touch])
-        return [read_elements(load.key, found) if found else None for load, found in zip(loads, answers, strict=True)]
+        return [layout1.read(load.key, found) if found else None for load, found in zip(loads, answers, strict=True)]
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         words: list[Any] = []

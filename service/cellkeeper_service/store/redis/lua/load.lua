@@ -1,4 +1,4 @@
--- Reads many records of either layout. Keys: store/redis/keys.py; elements: store/redis/layout.py and layout1.py.
+-- Reads many records. Keys: store/redis/keys.py; elements: store/redis/layout.py.
 --
 -- KEYS[i]      the record of item i
 -- ARGV[1], [2] as in write.lua
@@ -74,7 +74,7 @@ for i, key in ipairs(KEYS) do
   else
     answers[i] = record.err or record
     local last = record[#record]
-    local tag = last and sub(key, 1, 3) ~= 'ck1' and tag_of(last)
+    local tag = last and tag_of(last)
     local unconfirmed = tag and confirm(key, last, tag)
     if unconfirmed then
       answers[i] = unconfirmed.err

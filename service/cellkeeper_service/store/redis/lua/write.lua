@@ -19,7 +19,6 @@
 --          "expire"                             sets the TTL that the header asks for
 --          "persist", moving                    removes the TTL, if the record has this header. Sent before a commit
 --                   that changes the TTL, and again after one that removes it, since others may have set it in between
---          "drop"                               deletes a record of the previous layout
 --          "repeat"                             repeats the last element, twice; see ARGV[1]
 -- Returns one answer for each item:
 --   1                    done
@@ -103,10 +102,6 @@ function one.delete(key, last, generation)
   return failed(reply) and {'refused', reply.err} or 1
 end
 
-function one.drop(key)
-  return one.delete(key, '')
-end
-
 function one.expire(key, last)
   local fixed = parts(key, last)
   if not fixed then
@@ -160,7 +155,7 @@ local function write(key, kind, a, b, c, d)
   return one[kind](key, last, a)
 end
 
-local WORDS = {append = 3, whole = 3, replace = 4, create = 3, delete = 1, expire = 0, persist = 1, drop = 0}
+local WORDS = {append = 3, whole = 3, replace = 4, create = 3, delete = 1, expire = 0, persist = 1}
 WORDS['repeat'] = 0
 
 local answers, all = {}, ARGV[2]
