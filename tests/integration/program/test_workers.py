@@ -84,14 +84,6 @@ def test_workers_end_with_the_process_that_started_them(counting_model: Path, tm
         again.wait_until_serving()
 
 
-def test_workers_that_cannot_start(tmp_path: Path) -> None:
-    ended = serve(tmp_path / "nowhere", f"--store=sqlite:{tmp_path / 's.db'}", "--workers=2")
-    assert ended.status == 1
-    assert set(ended.err.splitlines()) == {
-        f"cellkeeper-server: {tmp_path / 'nowhere'}: no such folder; give the folder of a model bundle"
-    }
-
-
 def test_workers_do_not_show_a_password_to_who_lists_processes(counting_model: Path) -> None:
     with RedisServer({"appendonly": "no"}) as redis:
         with redis.client() as client:
