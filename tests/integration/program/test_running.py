@@ -157,6 +157,13 @@ def test_a_signal_is_not_lost_in_a_callback(counting_model: Path, name: str) -> 
     assert (done.returncode, done.stdout, done.stderr) == (-getattr(signal, name), "", expected)
 
 
+@pytest.mark.parametrize("words", [["serve", "bundle"], ["import", "torch", "weights", "bundle"]])
+def test_an_interrupt_before_it_serves_where_stderr_takes_nothing(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*signalled("SIGINT"), *words], stderr=full, timeout=60, check=False)
+    assert done.returncode == -signal.SIGINT
+
+
 def test_the_first_process_of_a_container_ends_with_the_status_of_the_signal(counting_model: Path) -> None:
     """No signal ends it that it has no handler for."""
     unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
