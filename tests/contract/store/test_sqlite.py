@@ -414,6 +414,23 @@ def test_what_is_no_database(tmp_path: Path) -> None:
         SqliteStore(tmp_path)
 
 
+@pytest.mark.parametrize("transaction", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+def test_a_file_that_another_program_has_locked(path: Path, transaction: str) -> None:
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(transaction)
+        with pytest.raises(StoreError, match="database is locked; another program .* end that program"):
+            SqliteStore(path, timeout_ms=200)
+
+
+def test_a_file_that_is_damaged_from_its_beginning(path: Path) -> None:
+    SqliteStore(path).close()
+    data = path.read_bytes()
+    path.write_bytes(data[:100] + b"\xff" * 100 + data[200:])
+    with pytest.raises(StoreError, match="malformed; restore it from a backup"):
+        SqliteStore(path)
+
+
 def test_a_killed_process_leaves_what_it_acknowledged(path: Path, sqlite_store: SqliteStore) -> None:
     committed(sqlite_store, create(key()))
     acknowledged = 0
