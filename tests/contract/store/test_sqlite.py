@@ -419,7 +419,7 @@ def test_a_file_that_another_program_has_locked(path: Path, transaction: str) ->
     path.parent.mkdir(parents=True)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute(transaction)
-        with pytest.raises(StoreError, match="database is locked; another program .* end that program"):
+        with pytest.raises(StoreError, match=r"database is locked; another program .* end that program"):
             SqliteStore(path, timeout_ms=200)
 
 

@@ -106,12 +106,12 @@ def test_a_retrained_model_takes_over(versions: tuple[Path, Path], store: str) -
 def test_windows_do_not_add_up_to_a_message_that_is_refused(versions: tuple[Path, Path]) -> None:
     old, new = versions
     window = np.ones((300, 3), np.float32)  # 3,600 bytes
-    with ForkedServer([new, old], "memory:", ["--max-message-bytes", "8192"]) as server:
-        with Client(server.target) as client:
-            group = client.group([f"s{number}" for number in range(8)])
-            (other,) = [model for model in client.models() if model.fingerprint != group.model.fingerprint]
-            done = client.carry_over("rerun", window_of=lambda info: window, fingerprint=other.fingerprint)
-            assert done.counts == {"carried": 8}
+    options = ["--max-message-bytes", "8192"]
+    with ForkedServer([new, old], "memory:", options) as server, Client(server.target) as client:
+        group = client.group([f"s{number}" for number in range(8)])
+        (other,) = [model for model in client.models() if model.fingerprint != group.model.fingerprint]
+        done = client.carry_over("rerun", window_of=lambda info: window, fingerprint=other.fingerprint)
+        assert done.counts == {"carried": 8}
 
 
 @pytest.fixture
