@@ -140,13 +140,14 @@ class Catalog:
 
         text_bytes: of the rest of the reply.
         """
-        size = sum([output.nbytes for output in spec.outputs if output.name in outputs]) * steps
-        size += text_bytes + (spec.state_bytes if with_state else 0)
+        step_bytes = sum([output.nbytes for output in spec.outputs if output.name in outputs])
+        size = step_bytes * steps + text_bytes + (spec.state_bytes if with_state else 0)
         room = self.limits.max_message_bytes - REST_BYTES
         if size > room:
             advice = "send shorter chunks"
-            if with_state and spec.state_bytes > room:
-                advice = f"leave out {STATE_OUTPUT!r}, or raise the server's {self.limits.message_setting}"
+            if size - step_bytes * (steps - 1) > room:  # that of a single step, too
+                fewer = f"leave out {STATE_OUTPUT!r}" if with_state else "ask for fewer outputs"
+                advice = f"{fewer}, or raise the server's {self.limits.message_setting}"
             text = f"outputs: the reply would have {size} bytes, expected at most {room}; {advice}"
             raise Rejection(Reason.REPLY_TOO_LARGE, text, field="outputs")
         return size
