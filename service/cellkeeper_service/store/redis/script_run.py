@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import redis
 
 from cellkeeper_service.store.redis.commits import Item, Words
-from cellkeeper_service.store.redis.failures import Refused, Unknown, not_run, text_of
+from cellkeeper_service.store.redis.failures import Refused, Unknown, Unreached, not_run, refusal, text_of
 from cellkeeper_service.store.redis.keys import mark_key
 from cellkeeper_service.store.redis.link import Link, Sent, bulk, packed
 from cellkeeper_service.store.redis.script import of_text, script
@@ -62,7 +62,7 @@ class ScriptRun:
         self._wait = wait
         self.replicas: dict[int, Any] = {}
         self._unloaded: set[Link] = set()  # servers that do not know the script
-        self._answers: list[Any] = [Refused("Redis was not asked")] * len(items)
+        self._answers: list[Any] = [Unreached("Redis was not asked")] * len(items)
         self._again: list[_Call] = []
         self._pause = False
         self._rounds = 0
@@ -232,7 +232,7 @@ class ScriptRun:
     def _not_run(self, call: _Call, link: Link, error: Exception) -> None:
         """Settles the call as Refused, and schedules it again if another round may succeed."""
         unreachable = isinstance(error, Refused)
-        self._settle(call, error if unreachable else Refused(f"Redis refused: {text_of(error)}"))
+        self._settle(call, error if unreachable else refusal(error))
         detour = self._servers.detour(link, error)
         if detour is None:
             return
