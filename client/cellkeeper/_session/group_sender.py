@@ -177,8 +177,8 @@ class GroupSender(Sender):
         self.history.remove(row)
 
     def close(self, error: CellkeeperError) -> None:
-        """Ends every call with `error`; every later use raises Closed."""
-        self._closed = Closed("the group was closed")
+        """Ends every call with `error`; every later use raises it."""
+        self._closed = error
         self._deadlines.remove(self)
         for call in self._calls():
             self.give_up(call, lambda endpoint, sent: error)

@@ -65,8 +65,10 @@ class Inputs:
                 scalar = array.ndim == 0 and (given is None or array.dtype.kind not in "fiub")
                 by_name = "; values by name: a Series or a DataFrame" if isinstance(given, Mapping) else ""
                 raise self._wrong(_kind(given) if scalar else f"shape {list(array.shape)}", self._expected() + by_name)
+            if self._tokens and array.shape == (0,):  # numpy makes floats of []
+                raise self._wrong("no time step")
             if array.dtype.kind not in ("iu" if self._tokens else "fiub"):
-                raise self._wrong(self._no_number(array))
+                raise self._wrong(_kind(given) if isinstance(given, str | bytes) else self._no_number(array))
             steps = 1 if single else int(array.shape[0])
             if steps == 0:
                 raise self._wrong("no time step")
@@ -119,7 +121,8 @@ class Inputs:
             return b""
 
         def wrong(came: str) -> InvalidArgument:
-            return self._wrong(came, f"[{steps}, {features}] numbers", "known")
+            expected = f"[{steps}, {features}] numbers" if features else "None: every feature is predicted"
+            return self._wrong(came, expected, "known")
 
         if given is None:
             raise wrong("none")

@@ -142,11 +142,11 @@ class SessionSender(Sender):
         return not (self._waiting or self._pause.active or not self.history.idle or self.not_serving)
 
     def close(self, error: CellkeeperError, superseded: bool = False) -> None:
-        """Ends every call with `error`; every later use raises Closed.
+        """Ends every call with `error`; every later use raises Closed, with the same reason if `error` is one.
 
         superseded: another sender continues the session, so that those who wait for earlier steps go on.
         """
-        self._closed = Closed(f"session {self.session!r} was closed")
+        self._closed = error if isinstance(error, Closed) else Closed(f"session {self.session!r} was closed")
         self.deadlines.remove(self)
         self._pause.cancel()
         waiting, self._waiting = self._waiting, WaitingCalls()

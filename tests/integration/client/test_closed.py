@@ -76,9 +76,12 @@ async def test_those_of_asyncio(server: CountingServer) -> None:
             await session.info()
         with pytest.raises(Closed):
             await group.add(["c"])
-        again = await client.session("a")
-    assert repr(again).endswith(", closed>")
-    with pytest.raises(Closed):
+        again, others = await client.session("a"), await client.group(["b"])
+    for one in (again, others):
+        assert repr(one).endswith(", closed>")
+        with pytest.raises(Closed, match="the client was closed"):
+            await one.state()
+    with pytest.raises(Closed, match="the client was closed"):
         await again.step(X)
     with pytest.raises(Closed):
         async with client:

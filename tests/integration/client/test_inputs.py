@@ -69,6 +69,9 @@ def test_token_ids() -> None:
     for given in wrong:
         with pytest.raises(InvalidArgument, match="inputs: got"):
             inputs.convert(given)
+    for given, came in (([], "no time step"), ("seven", "str"), (b"7", "bytes"), (["a"], "dtype object: not a number")):
+        with pytest.raises(InvalidArgument, match=f"inputs: got {came}.*, expected one integer"):
+            inputs.convert(given)
 
 
 def masked(values: Any, mask: Any, dtype: str = "f8") -> Any:
@@ -211,6 +214,8 @@ def test_known_features_of_a_forecast() -> None:
         with pytest.raises(InvalidArgument, match=f"known: got {came}") as caught:
             strict.convert_known(known, steps)
         assert caught.value.field == "known"
+    with pytest.raises(InvalidArgument, match=r"known: got shape \[1, 1\], expected None: every feature is predicted"):
+        Inputs(replace(model(), feedback=(0, 1, 2))).convert_known([[1]], 1)
 
 
 @pytest.mark.parametrize(

@@ -100,3 +100,32 @@ def test_the_import_says_that_few_or_no_time_steps_are_masked(
     said = [line for line in lines if line.startswith("mask: with this normalization, ")]
     assert len(said) == bool(words)
     assert all(words in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        (Missing("constant", -10.0), []),
+        (
+            Missing("constant", -999.0),
+            ["become -999.0, which is not masked; to mask them, pass [-10.0, -10.0, -10.0] as the value"],
+        ),
+        (Missing("constant", (-10.0, -10.0, 0.0)), ["become (-10.0, -10.0, 0.0), which is not masked"]),
+        (Missing("hold", -999.0), []),
+    ],
+    ids=["the mask's value", "another", "one feature's", "hold"],
+)
+def test_without_a_normalization_the_import_says_that_missing_values_are_not_masked(
+    keras: Any, tmp_path: Path, missing: Missing, words: list[str]
+) -> None:
+    """Filled with another value than the mask's, a time step of NaN moves the state, which no comparison reveals."""
+    masked_model().save(tmp_path / "m.keras")
+    lines: list[str] = []
+    import_keras(tmp_path / "m.keras", tmp_path / "m", missing=missing, max_batch=8, report=lines.append)
+    said = [line for line in lines if line.startswith("mask: missing values (NaN) ")]
+    assert len(said) == len(words)
+    assert all(word in line for line, word in zip(said, words, strict=True))
+    x = np.ones((2, 3), np.float32)
+    x[1] = np.nan
+    served = offline(tmp_path / "m", x)["prediction"]
+    assert (served[1] == served[0]).all() == (missing == Missing("constant", -10.0))

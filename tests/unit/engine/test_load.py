@@ -105,6 +105,7 @@ def test_offline_takes_long_sequences_and_paths() -> None:
     assert whole["prediction"].shape == (700, 1)
     assert whole["state.c"].shape == (2, 24)
     np.testing.assert_array_equal(whole["hidden"][-1], whole["state.h"][-1])
+    np.testing.assert_array_equal(offline(str(bundle.path), inputs)["prediction"], whole["prediction"])
     engine = load_engine(bundle, "cpu", 4)
     np.testing.assert_array_equal(offline(engine, inputs[:300])["prediction"], whole["prediction"][:300])
 

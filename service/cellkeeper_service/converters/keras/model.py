@@ -15,7 +15,7 @@ from cellkeeper_service.model.feedback import Sources
 from ..drawn import draw_inputs
 from ..files import file_of
 from ..imported import Imported, Report, Target, check_target, write_imported
-from ..leading import leading, masked_input
+from ..leading import leading, masked_input, masks
 from ..lower import lower
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Processed, Processing, checked
@@ -56,7 +56,7 @@ def import_keras(
     normalization, missing, output: as in config.json. The model sees normalised inputs; clients see their own units.
     normalization and output may be fitted scalers (scalers.py), output one that was fitted on the targets.
     If the model begins with Masking and has a normalization, missing=Missing("constant", value) masks missing values:
-    NaN, and value itself, become the mask's value after the normalization.
+    NaN, and value itself, become the mask's value after the normalization. Without one, value must be the mask's.
     feature_names: a list, or a DataFrame with such columns; by default the names that the scaler was fitted on.
     trace: if a layer cannot be read, let Keras run the model for one time step and export that (needs keras on torch,
     and onnxscript). This loads the file's classes: only Keras' own, in safe mode. With it, model may also be a Keras
@@ -99,13 +99,19 @@ def import_keras(
 
 
 def _report_mask(stack: Stack, processing: Processing, report: Report) -> None:
-    """Reports which time steps are masked, if few or none can be because the input is scaled in front of the mask."""
+    """Reports which time steps are masked, if few or none can be because the input is scaled in front of the mask, and
+    whether missing values are filled with something that the mask does not know."""
     skipped = masked_input(stack)
     scaled = processing.normalization is not None and processing.mask_value is None
-    if not any(isinstance(layer, Mask) for layer in leading(stack)) or not (scaled or skipped is None):
+    if not any(isinstance(layer, Mask) for layer in leading(stack)):
         return
-    masked = "no time step is" if skipped is None else f"only time steps of {str(skipped.tolist())[:120]} are"
-    report(f"mask: with this normalization, {masked} masked{_MASK_MISSING if scaled else ''}")
+    if scaled or skipped is None:
+        masked = "no time step is" if skipped is None else f"only time steps of {str(skipped.tolist())[:120]} are"
+        report(f"mask: with this normalization, {masked} masked{_MASK_MISSING if scaled else ''}")
+    filled = processing.missing.value
+    if processing.missing.policy == "constant" and not masks(stack, np.broadcast_to(filled, (stack.size,))):
+        reach = "" if skipped is None else f"; to mask them, pass {str(skipped.tolist())[:120]} as the value"
+        report(f"mask: missing values (NaN) become {str(filled)[:120]}, which is not masked{reach}")
 
 
 def read_stack(path: Path) -> tuple[KerasFile, Stack]:
