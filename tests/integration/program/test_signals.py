@@ -108,29 +108,6 @@ def test_a_signal_is_not_lost_in_a_callback(counting_model: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("words", [["serve", "bundle"], ["import", "torch", "weights", "bundle"]])
-def test_an_interrupt_before_it_serves_is_one_line(words: list[str]) -> None:
-    done = subprocess.run([*signalled("SIGINT"), *words], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "cellkeeper-server: interrupted\n")
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_before_it_serves_ends_it(counting_model: Path, tmp_path: Path, workers: int) -> None:
-    words = ["serve", str(counting_model), f"--store=sqlite:{tmp_path / 's.db'}", f"--workers={workers}"]
-    done = subprocess.run([*signalled("SIGTERM"), *words], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_is_not_lost_in_a_callback(counting_model: Path, name: str) -> None:
-    """As it was if it came while uvloop or gRPC ran Python code: the server served on."""
-    program = signalled(name, by="CalledBack")
-    words = ["serve", str(counting_model), "--store=memory:", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
-    done = subprocess.run([*program, *words], capture_output=True, text=True, timeout=60, check=False)
-    expected = "cellkeeper-server: interrupted\n" if name == "SIGINT" else ""
-    assert (done.returncode, done.stdout, done.stderr) == (-getattr(signal, name), "", expected)
-
-
-@pytest.mark.parametrize("words", [["serve", "bundle"], ["import", "torch", "weights", "bundle"]])
 def test_an_interrupt_before_it_serves_where_nobody_reads_stderr(words: list[str]) -> None:
     unread, written = os.pipe()
     os.close(unread)
