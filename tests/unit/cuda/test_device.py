@@ -138,6 +138,16 @@ def test_no_two_models_share_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     own = stream_of(served)
     others = [stream_of(CudaDevice("cuda:0")) for _ in range(70)]
     assert own not in others
+    gc.disable()
+    try:
+        for _ in range(70):
+            retired: list[Any] = [CudaDevice("cuda:0")]
+            retired.append(retired)
+            assert stream_of(retired[0]) != own
+    finally:
+        gc.enable()
+    del retired
+    gc.collect()
     many = [CudaDevice("cuda:0") for _ in range(31)]
     assert len({own, *map(stream_of, many)}) == 32
     assert stream_of(CudaDevice("cuda:0")) in range(32)

@@ -140,10 +140,11 @@ class CudaDevice:
         """Returns a stream that no other model uses, as far as there are enough of them. While a model is reloaded, the
         capture of its graphs would take in what a call of another model begins on the same stream, and that call would
         fail."""
-        others = [other._stream for other in _devices]
-        for _ in range(TORCH_STREAMS):
+        for number in range(2 * TORCH_STREAMS):
+            if number == TORCH_STREAMS:
+                gc.collect()  # models that are no longer served may still be in memory
             stream = torch.cuda.Stream(self.torch_device)  # type: ignore[no-untyped-call]
-            if stream not in others:
+            if stream not in [other._stream for other in _devices]:
                 break
         return stream
 
