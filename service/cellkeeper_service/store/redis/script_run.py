@@ -216,7 +216,7 @@ class ScriptRun:
                     self.replicas.update(dict.fromkeys(call.items, replicas))
 
     def _reply_of(self, call: _Call, replies: list[Any], at: int) -> tuple[Any, int]:
-        """Returns the reply to the call's script, and where the replies to the next call begin. at: where its own do."""
+        """Returns the reply to the call's script, and where those to the next call begin. at: where its own do."""
         apart = 2 if call.asking else 1  # replies per command: ASKING has one of its own
         more = _with_more_calls([self._items[number] for number in call.items])
         at += apart * sum([len(item.before) for item in more]) + call.asking
