@@ -17,11 +17,12 @@ class LateSteps:
     """The late steps of one session.
 
     unsettled: those whose outcome is unknown, oldest first; replaced as a whole, so that any thread may read it.
-    step_bytes: bytes of one time step's input.
+    step_bytes: bytes of one time step's input. generation: the latest; steps of others are older.
     """
 
-    def __init__(self, step_bytes: int) -> None:
+    def __init__(self, step_bytes: int, generation: bytes) -> None:
         self._step_bytes = step_bytes
+        self._generation = generation
         self.unsettled: tuple[LateStep, ...] = ()
         self._unread: deque[LateStep] = deque(maxlen=MOST_UNREAD)  # settled, but not reported yet
 
@@ -36,6 +37,7 @@ class LateSteps:
         if not self._unread:
             return ()
         generations = list(dict.fromkeys(step.position.generation for step in self._unread))
+        generations.sort(key=lambda generation: generation == self._generation)
         by_step = sorted(self._unread, key=_place)  # the callers stop waiting in any order
         self._unread.clear()
         return tuple(sorted(by_step, key=lambda step: generations.index(step.position.generation)))
