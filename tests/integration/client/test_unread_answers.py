@@ -215,7 +215,7 @@ async def test_settling_goes_on_when_an_unsent_step_is_given_up(client: AsyncCli
 
 
 def test_the_latest_are_kept_of_more_than_can_be() -> None:
-    late = LateSteps(1, bytes(16))
+    late = LateSteps(bytes(16))
     steps = [LateStep(Position(bytes(16), number, bytes(8)), 1) for number in range(MOST_UNREAD + 1)]
     late.settle(steps[0], True)
     unread = late.take_settled()
