@@ -21,7 +21,7 @@ class InputLayout(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The model, the wire's number for its input's dtype, the shape and bytes of one time step, the names of the states.
+    """The model, the wire's number for its input's dtype, a time step's shape and bytes, the names of the states.
 
     If there are several inputs, also the layout of each, and the structured dtype of a time step.
     """
