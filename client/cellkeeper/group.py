@@ -185,7 +185,10 @@ class AsyncGroup(AsyncGroupStepping):
                 model = await self._client._served(name, self.model.name, fingerprint, left())
             except ModelChanged:  # an error of those members alone
                 continue
+            self._sender.check()  # the group may have been closed meanwhile
+            settled = self._sender.separate.take_settled()  # of members that have left
             self._use(model)
+            self._sender.separate.put_back(settled)
             return
 
 
