@@ -191,6 +191,26 @@ def test_ctrl_c_with_late_steps(threaded: ServerThread, monkeypatch: pytest.Monk
         assert group.settle() == {}
 
 
+def test_ctrl_c_with_late_steps_after_a_reset(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread has reset the session since `settle` began."""
+    with Client(threaded.target, backoff=QUICK) as client:
+        session = client.session("a")
+        with ctrl_c_with_the_answer(monkeypatch):
+            session.step(X)
+        settle = session._core.settle
+
+        async def overtaken(*, timeout: float | None = None) -> tuple[LateStep, ...]:
+            settled = await settle(timeout=timeout)
+            await session._core.reset()
+            return settled
+
+        with monkeypatch.context() as patched:
+            patched.setattr(session._core, "settle", overtaken)
+            with ctrl_c_with_the_answer(monkeypatch):
+                session.settle()
+        assert summary(session.settle()) == [(1, 1, [X])]
+
+
 # ---------------------------------------------------------------------------------------------- others who wait
 
 
