@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from ._session.arguments import positions
+from ._session.time_limit import TimeLeft
 from ._transport.item_calls import each
 from ._transport.requests import request_id
 from ._transport.wire import position_of, state_of
-from .errors import CellkeeperError, Closed, GroupError
+from .errors import CellkeeperError, Closed, GroupError, ModelChanged
 from .group_stepping import AsyncGroupStepping
 from .late_step import LateStep
 from .position import Position
@@ -61,10 +63,8 @@ class AsyncGroup(AsyncGroupStepping):
         async with self._change(left()):
             self._sender.check()
             opened, errors = await self._members.open(sessions, positions(expect, "expect"), left)
-            if opened and not len(self):
-                name, first = next(iter(opened.items()))
-                if first.fingerprint != self.model.fingerprint:
-                    self._use(await self._client._served(name, self.model.name, first.fingerprint, left()))
+            if not len(self):
+                await self._use_first_version(opened, left)
             created = await self._members.take_in(opened, errors, left)
             _raise_failed("open", errors, list(created), group=self)
             return created
@@ -170,6 +170,26 @@ class AsyncGroup(AsyncGroupStepping):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    async def _use_first_version(self, opened: Mapping[str, Any], left: TimeLeft) -> None:
+        """Lets the group have the version of the first of these sessions whose version is still served."""
+        names: dict[bytes, str] = {}
+        for name, answer in opened.items():
+            names.setdefault(answer.fingerprint, name)
+        for fingerprint, name in names.items():
+            if fingerprint == self.model.fingerprint:
+                return
+            try:
+                model = await self._client._served(name, self.model.name, fingerprint, left())
+            except ModelChanged:  # an error of those members alone
+                continue
+            self._sender.check()  # the group may have been closed meanwhile
+            settled = self._sender.separate.take_settled()  # of members that have left
+            self._use(model)
+            self._sender.separate.put_back(settled)
+            return
 
 
 def _raise_failed(

@@ -229,6 +229,10 @@ class AsyncGroupStepping(NotCopied):
         self.last_reply = reply
         return reply, names, steps
 
+    def _put_back(self, settled: Mapping[str, tuple[LateStep, ...]]) -> None:
+        """Takes back what `settle` returned and nobody has read."""
+        self._sender.separate.put_back(settled)
+
     def _note_unread(self, stepped: tuple[GroupReply, Sequence[str], int]) -> None:
         """Keeps what `_step` returned for the next reply, as nobody has read it."""
         reply, _, steps = stepped

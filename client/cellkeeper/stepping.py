@@ -303,5 +303,9 @@ class AsyncStepping(NotCopied):
         """Ends the step's call: its caller has stopped waiting. unread_steps: as in SessionSender.give_up."""
         self._sender.give_up(call, Closed("the caller stopped waiting"), unread_steps)
 
+    def _put_back(self, settled: tuple[LateStep, ...]) -> None:
+        """Takes back what `settle` returned and nobody has read."""
+        self._sender.late_steps.put_back(settled)
+
     async def _drained(self, timeout: float | None) -> None:
         await self._sender.drained(timeout_seconds(timeout, self._client.timeout))

@@ -130,7 +130,7 @@ class Group(NotCopied):
         the last call of `settle`, oldest first. Raises GroupError for members whose late steps are not settled, with
         the reason for each; if that is DeadlineExceeded, call it again.
         """
-        return self._thread.run(self._core.settle(timeout=timeout), unread=self._core._sender.separate.put_back)
+        return self._thread.run(self._core.settle(timeout=timeout), unread=self._core._put_back)
 
     def peek(
         self, x: Rows, *, outputs: Sequence[str] | None = None, failed: Failed = "raise", timeout: float | None = None

@@ -80,7 +80,7 @@ class Session(NotCopied):
         first. Raises DeadlineExceeded, and whatever keeps a late step from being settled (SessionNotFound, AccessDenied
         ...).
         """
-        return self._thread.run(self._core.settle(timeout=timeout), unread=self._core._sender.late_steps.put_back)
+        return self._thread.run(self._core.settle(timeout=timeout), unread=self._core._put_back)
 
     def step(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Applies x exactly once and returns the first of `outputs`.

@@ -21,7 +21,7 @@ class InputLayout(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The model, the wire's number for its input's dtype, the shape of one time step, the names of the states.
+    """The model, the wire's number for its input's dtype, a time step's shape and bytes, the names of the states.
 
     If there are several inputs, also the layout of each, and the structured dtype of a time step.
     """
@@ -29,6 +29,7 @@ class Layout(NamedTuple):
     model: str
     dtype: Any
     shape: tuple[int, ...]
+    step_bytes: int
     states: tuple[str, ...] = ()
     inputs: tuple[InputLayout, ...] = ()
     packed: np.dtype[Any] | None = None

@@ -17,11 +17,11 @@ class LateSteps:
     """The late steps of one session.
 
     unsettled: those whose outcome is unknown, oldest first; replaced as a whole, so that any thread may read it.
-    step_bytes: bytes of one time step's input.
+    generation: the latest; steps of others are older, and maybe of another version of the model.
     """
 
-    def __init__(self, step_bytes: int) -> None:
-        self._step_bytes = step_bytes
+    def __init__(self, generation: bytes) -> None:
+        self._generation = generation
         self.unsettled: tuple[LateStep, ...] = ()
         self._unread: deque[LateStep] = deque(maxlen=MOST_UNREAD)  # settled, but not reported yet
 
@@ -36,6 +36,7 @@ class LateSteps:
         if not self._unread:
             return ()
         generations = list(dict.fromkeys(step.position.generation for step in self._unread))
+        generations.sort(key=lambda generation: generation == self._generation)
         by_step = sorted(self._unread, key=_place)  # the callers stop waiting in any order
         self._unread.clear()
         return tuple(sorted(by_step, key=lambda step: generations.index(step.position.generation)))
@@ -54,7 +55,7 @@ class LateSteps:
         """Records that a step was applied whose caller has stopped waiting."""
         late = call.late
         if late is None:
-            late = call.late = LateStep(reply.position, len(call.inputs) // self._step_bytes, True)
+            late = call.late = LateStep(reply.position, call.steps, True)
             self._add(late)
         else:
             self.settle(late, True)
@@ -63,7 +64,7 @@ class LateSteps:
     def unread(self, call: StepCall, reply: StepReply, steps: int | None) -> None:
         """Records that nobody has read the reply, which may have told of late steps. steps: the chunk's last time steps
         without a reader; None: all."""
-        if steps is None or steps == len(call.inputs) // self._step_bytes:
+        if steps is None or steps == call.steps:
             self.put_back(reply.late_steps)
             self.answered(call, reply)
         else:

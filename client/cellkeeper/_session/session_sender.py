@@ -74,7 +74,7 @@ class SessionSender(Sender):
         self._counters = counters
         self._pause = RetryPause(loop, backoff)
         self._waiting = WaitingCalls()
-        self.late_steps = LateSteps(step_bytes)
+        self.late_steps = LateSteps(history.position.generation)
 
     # ------------------------------------------------------------------------------------------ callers
 

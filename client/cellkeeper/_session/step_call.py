@@ -64,6 +64,11 @@ class StepCall:
         self.reply: StepReply | None = None
         self.late: LateStep | None = None
 
+    @property
+    def steps(self) -> int:
+        """How many time steps it has."""
+        return len(self.inputs) // self.frame_format.layout.step_bytes
+
     def fail(self, error: CellkeeperError) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)

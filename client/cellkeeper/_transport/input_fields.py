@@ -14,11 +14,11 @@ from .wire import dtype_number
 
 
 def layout_of(model: Model) -> Layout:
-    states = tuple(spec.name for spec in model.states)
+    states, step_bytes = tuple(spec.name for spec in model.states), model.input.nbytes
     if not model.inputs:
-        return Layout(model.name, dtype_number(model.input.dtype), model.input.shape, states)
+        return Layout(model.name, dtype_number(model.input.dtype), model.input.shape, step_bytes, states)
     inputs = tuple(InputLayout(spec.name, dtype_number(spec.dtype), spec.shape) for spec in model.inputs)
-    return Layout(model.name, pb.DATA_TYPE_UNSPECIFIED, (), states, inputs, packed_dtype(model.inputs))
+    return Layout(model.name, pb.DATA_TYPE_UNSPECIFIED, (), step_bytes, states, inputs, packed_dtype(model.inputs))
 
 
 def frame_fields(layout: Layout, raw: bytes) -> dict[str, Any]:

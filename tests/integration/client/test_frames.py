@@ -17,7 +17,7 @@ from cellkeeper._transport.inflight_frames import LEAST_ITEMS, InflightFrames
 from cellkeeper.errors import ServerError
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-FORMAT = FrameFormat(Layout("m", pb.FLOAT32, (1,)), ())
+FORMAT = FrameFormat(Layout("m", pb.FLOAT32, (1,), 4), ())
 
 
 class Unheard:

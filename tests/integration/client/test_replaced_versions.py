@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from cellkeeper import AsyncClient, GroupError, InvalidArgument, ModelChanged
+from cellkeeper import AsyncClient, Closed, DeadlineExceeded, GroupError, InvalidArgument, ModelChanged
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from .conftest import until
 from .counting_record import fresh
 from .counting_server import CountingServer
 from .counting_sessions import FINGERPRINT, OTHER_FINGERPRINT
@@ -23,12 +25,20 @@ class ReplacingServer(CountingServer):
     refuses_all = False
     forgets = False  # the versions that were replaced
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+        self.asked_for: list[bytes] = []
+
     @property
     def served(self) -> bytes:
         """The version that replaces the one that was read last."""
         return self.current[min(self.reads, len(self.current) - 1)]
 
     async def GetModel(self, request: Any, context: Any) -> Any:
+        self.asked_for.append(request.fingerprint)
+        await self.may_read.wait()
         if self.forgets and request.fingerprint not in (b"", self.served):
             await self._refuse(request, context)
         model = self._model(request.fingerprint or self.served)
@@ -77,15 +87,45 @@ async def test_a_version_that_goes_while_its_session_is_opened(client: AsyncClie
     assert (await (await client.session("a")).step([1.0, 1.0])).tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("member", ["a", "b"])
 async def test_a_version_that_goes_while_a_group_is_opened_is_that_members_error(
-    client: AsyncClient, server: ReplacingServer
+    member: str, client: AsyncClient, server: ReplacingServer
 ) -> None:
-    server.of_other_version = {"b"}
+    server.of_other_version = {member}
     server.forgets = True
     with pytest.raises(GroupError) as caught:
         await client.group(["a", "b", "c"])
-    assert [(name, type(error)) for name, error in caught.value.errors.items()] == [("b", ModelChanged)]
-    assert caught.value.group.ids == ("a", "c")
+    assert [(name, type(error)) for name, error in caught.value.errors.items()] == [(member, ModelChanged)]
+    assert caught.value.group.ids == tuple(name for name in ("a", "b", "c") if name != member)
+
+
+async def test_a_group_that_is_closed_while_it_reads_a_version_stays_closed(
+    client: AsyncClient, server: ReplacingServer
+) -> None:
+    group = await client.group([])
+    server.of_other_version = {"a"}
+    server.may_read.clear()
+    adding = asyncio.ensure_future(group.add(["a"]))
+    await until(lambda: OTHER_FINGERPRINT in server.asked_for)
+    await group.close()
+    server.may_read.set()
+    for call in (adding, group.add(["b"])):
+        with pytest.raises(Closed):
+            await call
+
+
+async def test_late_steps_of_a_group_that_takes_another_version(client: AsyncClient, server: ReplacingServer) -> None:
+    group = await client.group(["a"])
+    server.gate.clear()
+    with pytest.raises(GroupError) as caught:
+        await group.step([[1.0, 1.0]], timeout=0.03)
+    assert isinstance(caught.value.errors["a"], DeadlineExceeded)
+    server.gate.set()
+    await group.remove(["a"])
+    server.of_other_version = {"b"}
+    await group.add(["b"])
+    assert group.model.fingerprint == OTHER_FINGERPRINT
+    assert [late.applied for late in (await group.settle())["a"]] == [True]
 
 
 async def test_a_version_that_the_caller_chose_is_not_exchanged(client: AsyncClient, server: ReplacingServer) -> None:

@@ -12,7 +12,7 @@ from cellkeeper._transport.frame_codec import Frame, item_bytes
 from cellkeeper._transport.send_queue import SendQueue
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-FORMAT = FrameFormat(Layout("m", pb.FLOAT32, (1,)), ())
+FORMAT = FrameFormat(Layout("m", pb.FLOAT32, (1,), 4), ())
 
 
 class One:

@@ -191,6 +191,26 @@ def test_ctrl_c_with_late_steps(threaded: ServerThread, monkeypatch: pytest.Monk
         assert group.settle() == {}
 
 
+def test_ctrl_c_with_late_steps_after_a_reset(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread has reset the session since `settle` began."""
+    with Client(threaded.target, backoff=QUICK) as client:
+        session = client.session("a")
+        with ctrl_c_with_the_answer(monkeypatch):
+            session.step(X)
+        settle = session._core.settle
+
+        async def overtaken(*, timeout: float | None = None) -> tuple[LateStep, ...]:
+            settled = await settle(timeout=timeout)
+            await session._core.reset()
+            return settled
+
+        with monkeypatch.context() as patched:
+            patched.setattr(session._core, "settle", overtaken)
+            with ctrl_c_with_the_answer(monkeypatch):
+                session.settle()
+        assert summary(session.settle()) == [(1, 1, [X])]
+
+
 # ---------------------------------------------------------------------------------------------- others who wait
 
 
@@ -215,7 +235,7 @@ async def test_settling_goes_on_when_an_unsent_step_is_given_up(client: AsyncCli
 
 
 def test_the_latest_are_kept_of_more_than_can_be() -> None:
-    late = LateSteps(1)
+    late = LateSteps(bytes(16))
     steps = [LateStep(Position(bytes(16), number, bytes(8)), 1) for number in range(MOST_UNREAD + 1)]
     late.settle(steps[0], True)
     unread = late.take_settled()
@@ -223,3 +243,22 @@ def test_the_latest_are_kept_of_more_than_can_be() -> None:
         late.settle(step, True)
     late.put_back(unread)
     assert late.take_settled() == tuple(steps[1:])
+
+
+async def test_a_stream_that_is_left_after_a_reset(client: AsyncClient, server: CountingServer) -> None:
+    """Its steps are older than those of the new generation, although their callers stopped waiting later."""
+    session = await client.session("a")
+    stream = session.stream([X] * 3)
+    assert (await anext(stream)).tolist() == X
+    await session.settle()
+    await session.reset()
+    server.gate.clear()
+    frames = server.frames
+    step = asyncio.ensure_future(session.step(X))
+    await until(lambda: server.frames == frames + 1)
+    step.cancel()
+    await asyncio.wait([step])
+    server.gate.set()
+    await until(lambda: session.unsettled == ())
+    await stream.aclose()
+    assert [late.position.step for late in await session.settle()] == [2, 3, 1]

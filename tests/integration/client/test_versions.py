@@ -114,6 +114,29 @@ def test_windows_do_not_add_up_to_a_message_that_is_refused(versions: tuple[Path
         assert done.counts == {"carried": 8}
 
 
+@pytest.mark.parametrize("chunk_steps", [1, 2])
+async def test_a_stream_that_is_left_after_its_version_has_other_inputs(tmp_path: Path, chunk_steps: int) -> None:
+    """What it had received counts with the version that it belongs to."""
+    new = make_bundle(tmp_path / "new", input_size=6, head=(2,))
+    server = ForkedServer([make_bundle(tmp_path / "old", head=(2,))], f"sqlite:{tmp_path / 'sessions.db'}")
+    with server:
+        async with AsyncClient(server.target) as client:
+            session = await client.session("s")
+            stream = session.stream(PAST[:4], chunk_steps=chunk_steps)
+            await anext(stream)
+            await session.settle()
+            server.stop()
+            server.bundles = [new]
+            server.restart()
+            await session.carry_over("reset")
+            assert session.model.input.shape == (6,)
+            await stream.aclose()
+            late = await session.settle()
+    assert [step.steps for step in late] == ([1, 1, 1] if chunk_steps == 1 else [1, 2])
+    shapes = [step.outputs["prediction"].shape for step in late]
+    assert shapes == ([(2,)] * 3 if chunk_steps == 1 else [(1, 2), (2, 2)])
+
+
 @pytest.fixture
 def both(versions: tuple[Path, Path]) -> Iterator[ForkedServer]:
     old, new = versions
