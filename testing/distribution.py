@@ -12,13 +12,18 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 CONVERTERS = "tests/unit/converters/"
-TOGETHER = (CONVERTERS, "tests/integration/console/")
-"""Folders whose modules are distributed as one, since they share what takes long to make: Keras and PyTorch's exporter,
-loaded, or a browser and a server of ten thousand sessions."""
+CONSOLE = "tests/integration/console/"
+TOGETHER = {
+    CONVERTERS: CONVERTERS,
+    "tests/integration/pages/test_pages_with_servers.py": CONVERTERS,
+    "tests/integration/examples/test_recipes.py": CONVERTERS,
+    CONSOLE: CONSOLE,
+}
+"""Modules and folders that are distributed as one, under a name, since they share what takes long to make: Keras and
+PyTorch's exporter, loaded and used once, or a browser and a server of ten thousand sessions."""
 
 LONG = (
     CONVERTERS,
-    "tests/integration/pages/test_pages_with_servers.py",
     "verification/chaos/test_chaos.py",
     "tests/unit/kernels/test_compiled.py",
     "tests/unit/core/test_interleavings.py",
@@ -37,7 +42,7 @@ LONG = (
 
 
 class LongestFirst(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Distributes modules, the long ones first; the modules of some folders are distributed as one."""
+    """Distributes modules, the long ones first; some of them are distributed as one."""
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         first = next((scope for scope in LONG if scope in self.workqueue), None)
@@ -46,8 +51,8 @@ class LongestFirst(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no t
         super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
-        found = next((folder for folder in TOGETHER if nodeid.startswith(folder)), None)
-        return found or str(super()._split_scope(nodeid))
+        together = next((name for start, name in TOGETHER.items() if nodeid.startswith(start)), None)
+        return together or str(super()._split_scope(nodeid))
 
 
 @pytest.hookimpl

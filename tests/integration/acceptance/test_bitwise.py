@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from testing.forked_server import ForkedServer
 from testing.server_process import ServerProcess
 from testing.wire_client import Replica
 
@@ -43,7 +44,7 @@ async def test_a_served_stream_equals_an_offline_run(
         sequence for model in models for sequence in make_sequences(model, SESSIONS.get(model.name, 16), 90, draw)
     ]
     words = ("--device", "cpu", *options)
-    with ServerProcess([bundle for bundle, _ in kinds], f"sqlite:{tmp_path / 'store.db'}", words) as server:
+    with ForkedServer([bundle for bundle, _ in kinds], f"sqlite:{tmp_path / 'store.db'}", words) as server:
         await check_models(server, models)
         crew = Crew([server.target], sequences, Habits())
         await crew.open_all(draw)

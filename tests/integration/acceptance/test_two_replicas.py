@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 
@@ -54,7 +55,7 @@ async def test_on_one_redis(mishap: str, kinds: Kinds, seed: int, own_redis: Red
 
 
 def make_server(kinds: Kinds, store: str) -> ServerProcess:
-    return ServerProcess([bundle for bundle, _ in kinds], store, OPTIONS)
+    return ForkedServer([bundle for bundle, _ in kinds], store, OPTIONS)
 
 
 async def drive(servers: list[ServerProcess], redis: RedisServer | None, mishap: str, kinds: Kinds, seed: int) -> None:

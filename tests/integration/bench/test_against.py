@@ -107,7 +107,7 @@ def test_a_commit_that_is_not_there(tmp_path: Path) -> None:
 def test_a_short_run_against_the_last_commit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "against.json"
     few = ["--stores", "redis", "--loads", "client 1,frames 256", "--model", "1x64"]
-    assert main(["HEAD", *few, "--rounds", "1", "--seconds", "1", "--json", str(out)]) == 0
+    assert main(["HEAD", *few, "--rounds", "1", "--seconds", "0.3", "--json", str(out)]) == 0
     result = json.loads(out.read_text())
     assert result["this"].removesuffix("+") == result["earlier"]
     assert [(pair["store"], pair["load"]) for pair in result["pairs"]] == [

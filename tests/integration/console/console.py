@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 from cellkeeper import Client, Session
 from cellkeeper_service.access.command import new_token, token_line
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
@@ -23,6 +24,7 @@ BUNDLE = Path(__file__).parents[3] / "examples" / "co2" / "bundle"
 MODEL = "co2"
 TOKEN_MODEL = "words"
 TOKENS = 30
+PPM = 340 + 6 * np.sin(np.arange(30) / 4).reshape(-1, 1)  # thirty steps of CO2
 NO_TOKEN_YET = "status of 401"  # the browser's own message about the first request, which no page can prevent
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from .console import MODEL, TOKEN_MODEL, Console, ConsolePage
-
-PPM = 340 + 6 * np.sin(np.arange(30) / 4).reshape(-1, 1)
+from .console import MODEL, PPM, TOKEN_MODEL, Console, ConsolePage
 
 
 def test_a_session_among_ten_thousand_is_found_opened_and_seen_to_move(page: ConsolePage, console: Console) -> None:

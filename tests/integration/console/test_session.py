@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Route, expect
 
-from .console import MODEL, TOKEN_MODEL, Console, ConsolePage
-
-PPM = 340 + 6 * np.sin(np.arange(30) / 4).reshape(-1, 1)
+from .console import MODEL, PPM, TOKEN_MODEL, Console, ConsolePage
 
 
 def test_a_peek_and_a_forecast_change_nothing(page: ConsolePage, console: Console) -> None:

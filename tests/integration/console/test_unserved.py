@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from playwright.sync_api import Browser, expect
 
-from .console import Console, ConsolePage
-
-PPM = 340 + 6 * np.sin(np.arange(30) / 4).reshape(-1, 1)
+from .console import PPM, Console, ConsolePage
 
 
 def test_a_wrong_token_is_refused_in_the_servers_words(browser: Browser, console: Console) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from .console import MODEL, Console, ConsolePage
+from .console import MODEL, PPM, Console, ConsolePage
 
-PPM = 340 + 6 * np.sin(np.arange(30) / 4).reshape(-1, 1)
 VIEWS = {  # the address, and a text of the complete view
     "sessions": (f"#/models/{MODEL}/sessions?prefix=pump-000", "10 sessions"),
     "session": (f"#/models/{MODEL}/sessions/looked-at", "norm "),

@@ -41,11 +41,11 @@ def simple(keras: Any, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="session")
 def exporters_tables_made_once() -> Iterator[None]:
     """At each export, torch makes anew its table of the operators that ONNX has, with the source code of each one's
     conversion read and parsed, and looks all its own operators up: half of an export's time. Neither depends on what
-    is exported."""
+    is exported, here or in the tests that `make test` runs in the same process."""
     from torch._export import utils
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 

@@ -76,9 +76,9 @@ def test_a_device_that_fails_ends_the_server_and_loses_nothing(tmp_path: Path, m
     assert "Traceback" not in printed
     taken = {name: len(outputs) for name, outputs in done.items()}
     assert 0 < sum(taken.values()) < STEPS * len(SESSIONS)
-    with serving(bundle, store, NEVER) as (target, _), Client(target) as client:
-        assert {name: client.session_info(name).position.step for name in SESSIONS} == taken
     with serving(bundle, store, NEVER) as (target, _):
+        with Client(target) as client:
+            assert {name: client.session_info(name).position.step for name in SESSIONS} == taken
         assert steps_until_refused(target, inputs, done) is None
     monkeypatch.setattr(engine_module, "KernelCells", TorchKernelCells)
     engine = CudaEngine(read_bundle(bundle), 4, FailingDevice())

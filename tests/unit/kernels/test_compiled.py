@@ -11,15 +11,18 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)  # the compilation takes ten seconds of CPU time
+pytestmark = pytest.mark.timeout(300)  # the first compilation takes fifteen seconds of CPU time
 
 LEAST_SHARED_BYTES = 99 * 1024  # what every device with bfloat16 gives a program: compute capability 8.6
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What the compilation printed. Triton keeps the binaries beside what pytest keeps between runs, each under a hash
+    of the kernel's source, its constants, the device and the compiler, so it compiles again only what has changed."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    cache = getattr(request.config, "cache", None)  # pytest runs without one, too
+    environment["TRITON_CACHE_DIR"] = str(cache.mkdir("triton") if cache else tmp_path_factory.mktemp("triton"))
     command = [sys.executable, "-m", "tests.unit.kernels.compiled", "90"]
     done = subprocess.run(
         command, env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False
