@@ -18,8 +18,9 @@ FOLDER = Path(cellkeeper.__file__).parent
 KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 NO_FAULT_OF_A_REQUEST = {"Closed", "ForkedProcess", "GroupError", "WrongEventLoop", "WrongThread"}
 """The service has no reason for these: they are about the caller's process, or hold other errors."""
-REFUSED_BY_TRANSPORT = {"ResourceExhausted"}
-"""A message that is too large: gRPC and WebSockets refuse it before the service sees it, without a reason."""
+REFUSED_ON_THE_WAY = {"ResourceExhausted", "AccessDenied"}
+"""What gRPC, a WebSocket or a proxy refuses before the service sees it has no reason, as docs/errors.md says: a message
+that is too large, and a handshake whose token a proxy does not accept."""
 
 
 def without_reason(source: str) -> Iterator[tuple[int, str]]:
@@ -30,7 +31,7 @@ def without_reason(source: str) -> Iterator[tuple[int, str]]:
         name = node.func.id
         reasons = [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
         lacks = not reasons or (isinstance(reasons[0], ast.Constant) and reasons[0].value not in errors.BY_REASON)
-        if lacks and name in KINDS - NO_FAULT_OF_A_REQUEST - REFUSED_BY_TRANSPORT:
+        if lacks and name in KINDS - NO_FAULT_OF_A_REQUEST - REFUSED_ON_THE_WAY:
             yield node.lineno, name
 
 
