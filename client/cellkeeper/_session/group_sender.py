@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import CellkeeperError, Closed, Unavailable
+from ..errors import CellkeeperError, Unavailable
 from ..late_step import LateStep
 from ..types import GroupReply, StepReply
 from .chunk import Chunk
