@@ -86,9 +86,7 @@ def set_state(asked: Asked) -> pb.SetStateRequest:
 
 def reset(asked: Asked) -> pb.ResetRequest:
     body = asked.body
-    item = pb.ResetRequest.Item(
-        session=asked.session, generation=body.generation(), request_id=body.request_id()
-    )
+    item = pb.ResetRequest.Item(session=asked.session, generation=body.generation(), request_id=body.request_id())
     return pb.ResetRequest(model=asked.model, items=[item])
 
 
