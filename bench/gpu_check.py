@@ -47,6 +47,7 @@ def parts(device: str, folder: Path) -> list[Part]:
 
     kernels = [f"tests/unit/kernels/test_{name}.py" for name in ("contract", "inputs", "pointwise")]
     engines = [f"tests/unit/engine/test_{name}.py" for name in ("contract", "overflow", "pytorch")]
+    engines.append("tests/unit/cuda/test_loading_on_a_device.py")
     # not the compiled peer: compiling it for every model and precision takes longer than everything else
     peers = ("--peers", "cudnn,cudnn in a graph")
     bench = (*peers, "--rounds", "2", "--seconds", "0.3", "--json", str(folder / BENCH_JSON))

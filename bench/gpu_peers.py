@@ -8,6 +8,7 @@ compiled          the cell written out, gathered and scattered under torch.compi
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -39,6 +40,7 @@ def make_peers(
     names: Sequence[str], bundle: Bundle, batch: int, device: torch.device, precision: Precision
 ) -> tuple[dict[str, Peer], dict[str, str]]:
     """Returns the available peers and, for the others, why not; these reasons also go to stderr."""
+    gc.collect()  # earlier peers: a graph that is freed while another is captured ends that capture
     peers: dict[str, Peer] = {}
     missing: dict[str, str] = {}
     for name in names:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 CONVERTERS = "tests/unit/converters/"
+TOGETHER = (CONVERTERS, "tests/integration/console/")
+"""Folders whose modules are distributed as one, since they share what takes long to make: Keras and PyTorch's exporter,
+loaded, or a browser and a server of ten thousand sessions."""
 
 LONG = (
     CONVERTERS,
@@ -34,10 +37,7 @@ LONG = (
 
 
 class LongestFirst(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Distributes modules, the long ones first; the modules of the converters are distributed as one.
-
-    Loading Keras and PyTorch's exporter takes longer than most of their tests, so only one worker does it.
-    """
+    """Distributes modules, the long ones first; the modules of some folders are distributed as one."""
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         first = next((scope for scope in LONG if scope in self.workqueue), None)
@@ -46,7 +46,8 @@ class LongestFirst(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no t
         super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
-        return CONVERTERS if nodeid.startswith(CONVERTERS) else str(super()._split_scope(nodeid))
+        found = next((folder for folder in TOGETHER if nodeid.startswith(folder)), None)
+        return found or str(super()._split_scope(nodeid))
 
 
 @pytest.hookimpl

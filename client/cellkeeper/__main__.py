@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from itertools import takewhile
 
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except (KeyboardInterrupt, Interrupted) as interrupt:
-        print("cellkeeper: interrupted", file=sys.stderr)
+        with suppress(OSError):  # the reader of stderr has gone, or its disk is full
+            print("cellkeeper: interrupted", file=sys.stderr)
         end_stdout()
         return end_by(interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
 

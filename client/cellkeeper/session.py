@@ -54,7 +54,7 @@ class AsyncSession(AsyncStepping):
         tensor, GenerationChanged and SessionNotFound.
         """
         left = self._time_left(timeout)
-        await self._drained(left())
+        await self._drained_unless_stuck(left)
         request = set_state_request(self.id, self.model, self.position, step, state)
         with self._restarts.one():
             result = await self._client._call("SetState", request, self.id, left(), only_result)
@@ -168,19 +168,23 @@ class AsyncSession(AsyncStepping):
     def _time_left(self, timeout: float | None) -> TimeLeft:
         return TimeLeft(timeout_seconds(timeout, self._client.timeout))
 
-    async def _drained_unless_lost(self, left: TimeLeft) -> None:
+    async def _drained_unless_stuck(self, left: TimeLeft) -> None:
         """Waits for earlier steps.
 
-        If a late step cannot be settled because its model or history is gone, or because it does not get through, the
-        call that ends the generation goes ahead without it.
+        If a late step does not get through, the call that ends the generation goes ahead without it.
         """
         try:
             await self._drained(left())
-        except (ModelError, HistoryError):
-            return
         except ResourceExhausted as error:
             if error.reason:
                 raise
+
+    async def _drained_unless_lost(self, left: TimeLeft) -> None:
+        """The same for calls that also go ahead if the session's model or history is gone."""
+        try:
+            await self._drained_unless_stuck(left)
+        except (ModelError, HistoryError):
+            return
 
     async def _restarted(self, position: Position, left: TimeLeft) -> Position:
         """Continues with the new generation at `position`, which may belong to another version of the model.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import NoReturn
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -34,5 +35,6 @@ def end_by(number: int) -> NoReturn:
 def end_before_serving(number: int, *, silent: bool = False) -> NoReturn:
     """Ends the process because of this signal. Says so for SIGINT, unless it is to be silent."""
     if number == signal.SIGINT and not silent:
-        os.write(2, b"cellkeeper-server: interrupted\n")  # sys.stderr may be in the middle of a line
+        with suppress(OSError):  # its reader has gone, or its disk is full
+            os.write(2, b"cellkeeper-server: interrupted\n")  # sys.stderr may be in the middle of a line
     end_by(number)

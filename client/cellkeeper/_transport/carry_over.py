@@ -12,6 +12,7 @@ from .._session.named_inputs import inputs_of
 from ..errors import CellkeeperError, InvalidArgument, error_of_reason
 from ..types import CarriedOver, Model, Sample, SessionInfo
 from .caller import Caller
+from .frame_codec import frame_bytes
 from .input_fields import chunk_fields
 from .item_calls import MAX_ITEMS, each_result, page_items
 from .requests import request_id
@@ -22,7 +23,6 @@ POLICIES: dict[str, Any] = {
     "rerun": pb.CarryOverRequest.RERUN,
     "reset": pb.CarryOverRequest.RESET,
 }
-MAX_FRAME_BYTES = 1 << 20  # of windows in one request, roughly
 
 WindowOf = Callable[[SessionInfo], "Sample | None"]
 
@@ -100,7 +100,7 @@ class CarryOver:
     async def carry(self, sessions: Iterable[tuple[SessionInfo, Sample | None]]) -> None:
         """Carries over each session, with its window if the policy is rerun; None skips that session."""
         items: dict[str, Any] = {}  # a session that was named twice is carried over once
-        held_bytes = 0
+        held_bytes, most_bytes = 0, frame_bytes(self._target)  # a request takes as much as a frame
         for info, window in sessions:
             if window is None and self._policy == "rerun":
                 self.result._count("skipped")
@@ -110,7 +110,7 @@ class CarryOver:
             except InvalidArgument as error:
                 self.result._fail(info.session, error)
                 continue
-            if items and (len(items) == page_items(self._target) or held_bytes + item.ByteSize() > MAX_FRAME_BYTES):
+            if items and (len(items) == page_items(self._target) or held_bytes + item.ByteSize() > most_bytes):
                 await self._send([*items.values()])
                 items, held_bytes = {}, 0
             items[info.session] = item

@@ -105,7 +105,7 @@ def not_committed(context: Context, commit: InflightCommit, result: CommitResult
 def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rejection | None:
     """Returns the answer to a request whose commit failed; None: it is decided again, on the record. Counts the try."""
     match result.outcome:
-        case Outcome.REFUSED:
+        case Outcome.REFUSED | Outcome.UNREACHED:
             return store_unavailable(result.message, limits)
         case Outcome.CONFLICT:
             request.conflicts += 1

@@ -13,7 +13,7 @@ from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import COMMITTED, CommitResult, DamagedRecord, Outcome, Postponed, StoreError
 
 BROKEN = "the store broke its contract"
-_FAILED = (Outcome.UNKNOWN, Outcome.REFUSED)
+_FAILED = (Outcome.UNKNOWN, Outcome.REFUSED, Outcome.UNREACHED)
 
 
 class ResultKind(NamedTuple):

@@ -87,6 +87,7 @@ class Outcome(Enum):
     COMMITTED = "committed"  # done
     CONFLICT = "conflict"  # not done: the record is not as expected, or there is none
     REFUSED = "refused"  # not done: the store refused (full, read-only)
+    UNREACHED = "unreached"  # not done: the store could not be reached, or served nothing at the time
     UNKNOWN = "unknown"  # no answer: it was done, will be done, or never will be
 
 
@@ -95,7 +96,7 @@ class CommitResult(NamedTuple):
 
     outcome: Outcome
     standing: Header | None = None  # on CONFLICT: the record's current header, if any
-    message: str = ""  # on REFUSED and UNKNOWN: why
+    message: str = ""  # on REFUSED, UNREACHED and UNKNOWN: why
 
 
 COMMITTED = CommitResult(Outcome.COMMITTED)
@@ -154,7 +155,8 @@ class Store(Protocol):
 
     def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
         """Returns one result for each, in order: COMMITTED if the record was removed; CONFLICT, with the record's
-        header if there is one, if it has another generation or is not there; REFUSED or UNKNOWN as for commits."""
+        header if there is one, if it has another generation or is not there; REFUSED, UNREACHED or UNKNOWN as for
+        commits."""
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
         """Returns about `limit` sessions whose id starts with `prefix`, in no particular order; start with cursor "".

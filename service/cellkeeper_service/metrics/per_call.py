@@ -118,7 +118,7 @@ def commit_families() -> Families:
         Column(
             "cellkeeper_commits",
             "Chunks and other changes, by the result of the commit that carried them: committed, conflict (another one "
-            "came first), refused (the store is full or read-only) or unknown (no answer).",
+            "came first), refused (the store is full or read-only), unreached (it is down) or unknown (no answer).",
         ),
     )
 

@@ -36,7 +36,7 @@ class WireLimits:
     max_chunk_steps: T of one chunk.
     max_frame_items: sessions in one frame, or items of one request.
     max_log_steps, max_log_bytes: of one session's input log.
-    max_message_bytes: of one message, in either direction.
+    max_message_bytes: of one message, in either direction. message_setting: what an operator raises for more.
     default_timeout_ms: for requests without a deadline.
     max_stream_frames: unanswered frames of one stream; further ones are not read until there is room.
     max_ttl_ms: the longest idle time that a session may ask for; 0: unlimited.
@@ -48,6 +48,7 @@ class WireLimits:
     max_log_steps: int = 4096
     max_log_bytes: int = 32 * 1024 * 1024
     max_message_bytes: int = 16 * 1024 * 1024
+    message_setting: str = "--max-message-bytes"
     default_timeout_ms: int = 30_000
     max_stream_frames: int = 64
     max_ttl_ms: int = 0
@@ -139,13 +140,14 @@ class Catalog:
 
         text_bytes: of the rest of the reply.
         """
-        size = sum([output.nbytes for output in spec.outputs if output.name in outputs]) * steps
-        size += text_bytes + (spec.state_bytes if with_state else 0)
+        step_bytes = sum([output.nbytes for output in spec.outputs if output.name in outputs])
+        size = step_bytes * steps + text_bytes + (spec.state_bytes if with_state else 0)
         room = self.limits.max_message_bytes - REST_BYTES
         if size > room:
             advice = "send shorter chunks"
-            if with_state and spec.state_bytes > room:
-                advice = f"leave out {STATE_OUTPUT!r}, or raise the server's --max-message-bytes"
+            if size - step_bytes * (steps - 1) > room:  # that of a single step, too
+                fewer = f"leave out {STATE_OUTPUT!r}" if with_state else "ask for fewer outputs"
+                advice = f"{fewer}, or raise the server's {self.limits.message_setting}"
             text = f"outputs: the reply would have {size} bytes, expected at most {room}; {advice}"
             raise Rejection(Reason.REPLY_TOO_LARGE, text, field="outputs")
         return size
@@ -156,6 +158,6 @@ class Catalog:
         if size > most:
             text = (
                 f"state: the reply would have {size} bytes, expected at most {most}; raise the server's "
-                "--max-message-bytes (to copy a session, fork it)"
+                f"{self.limits.message_setting} (to copy a session, fork it)"
             )
             raise Rejection(Reason.REPLY_TOO_LARGE, text, field="state")

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from cellkeeper_service.address import address_text, check_free
@@ -102,9 +102,10 @@ def _each_once(devices: list[str]) -> list[str]:
 
 
 def _relay(worker: subprocess.Popen[str]) -> None:
-    """Copies a worker's output to stdout."""
+    """Copies a worker's output to stdout, without the lines that it does not take: see logs.Stream."""
     for line in worker.stdout or ():
-        print(line, end="", flush=True)
+        with suppress(OSError):
+            print(line, end="", flush=True)
 
 
 def _take_address(pipe: int, merged: MergedMetrics, failures: list[str]) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from testing.distribution import LONG
+from testing.distribution import LONG, TOGETHER
 
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("scope", LONG)
+@pytest.mark.parametrize("scope", sorted({*LONG, *TOGETHER}))
 def test_each_long_module_exists(scope: str) -> None:
     assert (ROOT / scope).exists(), f"testing/distribution.py: {scope}: no such module; name what took its place"
 

@@ -66,7 +66,7 @@ def test_a_killed_node_and_its_replica() -> None:
         commits, results = append_all(store, headers, 1)
         for commit, result in zip(commits, results, strict=True):
             lost = where[commit.key.session] == 0
-            assert result.outcome in ((Outcome.REFUSED, Outcome.UNKNOWN) if lost else (Outcome.COMMITTED,))
+            assert result.outcome in ((Outcome.UNREACHED, Outcome.UNKNOWN) if lost else (Outcome.COMMITTED,))
             if result.outcome is Outcome.COMMITTED:
                 headers[commit.key.session] = commit.header
         with pytest.raises(StoreError, match=rf"{cluster.nodes[0].port}.*reached"):
@@ -143,7 +143,7 @@ def test_a_node_that_knows_no_other(redis_cluster: RedisCluster) -> None:
 def test_no_cluster_there() -> None:
     store = open_store("redis+cluster://127.0.0.1:1", timeout_ms=TIMEOUT_MS)
     (result,) = store.commit_many([create(key())])
-    assert result.outcome is Outcome.REFUSED
+    assert result.outcome is Outcome.UNREACHED
     assert "127.0.0.1:1" in result.message
     assert isinstance(store.load_many([Load(key(), touch=False)])[0], StoreError)
     for call in (store.check, lambda: store.scan("", "weather", "", "", 10)):

@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import pytest
+import redis
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Delete, Load, Outcome, Store, StoreError
 from cellkeeper_service.store.open import open_store
+from cellkeeper_service.store.redis.failures import Refused, Unreached, refusal
 from cellkeeper_service.store.redis.keys import redis_key
 
 from testing.redis_server import RedisServer
@@ -66,7 +68,7 @@ def test_a_killed_server_keeps_what_it_acknowledged(own_redis: RedisServer, open
             commit = append(key(), before, marked(1, acknowledged))
             (result,) = store.commit_many([commit])
             if result.outcome is not Outcome.COMMITTED:
-                assert result.outcome in (Outcome.UNKNOWN, Outcome.REFUSED)
+                assert result.outcome in (Outcome.UNKNOWN, Outcome.UNREACHED)
                 return acknowledged
             before, acknowledged = commit.header, acknowledged + 1
 
@@ -83,13 +85,13 @@ def test_a_killed_server_keeps_what_it_acknowledged(own_redis: RedisServer, open
     store.close()
 
 
-def test_a_server_that_is_not_there_refuses(own_redis: RedisServer, own_store: Store) -> None:
+def test_a_server_that_is_not_there_is_unreached(own_redis: RedisServer, own_store: Store) -> None:
     header = committed(own_store, create(key()))
     own_redis.kill()
     (result,) = own_store.commit_many([append(key(), header, inputs(1))])
-    assert result.outcome is Outcome.REFUSED
+    assert result.outcome is Outcome.UNREACHED
     assert "cannot be reached" in result.message
-    assert own_store.delete_many([Delete(key(), generation(1))])[0].outcome is Outcome.REFUSED
+    assert own_store.delete_many([Delete(key(), generation(1))])[0].outcome is Outcome.UNREACHED
     assert isinstance(own_store.load_many([Load(key(), False)])[0], StoreError)
     with pytest.raises(StoreError, match="cannot be reached"):
         own_store.scan("", "weather", "", "", 10)
@@ -122,17 +124,31 @@ def test_no_answer_to_a_handshake_is_not_a_commit(own_redis: RedisServer, opened
     own_redis.pause()
     (result,) = store.commit_many([create(key())])
     own_redis.wake()
-    assert result.outcome is Outcome.REFUSED  # the commit itself was never sent
+    assert result.outcome is Outcome.UNREACHED  # the commit itself was never sent
     committed(store, create(key()))
     store.close()
 
 
-def test_a_wrong_password_refuses(own_redis: RedisServer, own_store: Store) -> None:
+def test_a_wrong_password_reaches_nothing(own_redis: RedisServer, own_store: Store) -> None:
     configure(own_redis, "requirepass", "secret")
-    assert own_store.commit_many([create(key())])[0].outcome is Outcome.REFUSED
+    assert own_store.commit_many([create(key())])[0].outcome is Outcome.UNREACHED
     assert isinstance(own_store.load_many([Load(key(), False)])[0], StoreError)
     with pytest.raises(StoreError, match="Authentication"):
         own_store.check()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (redis.exceptions.BusyLoadingError("LOADING"), Unreached),
+        (redis.exceptions.ClusterDownError("CLUSTERDOWN"), Unreached),
+        (redis.exceptions.ReadOnlyError("READONLY"), Refused),
+        (redis.exceptions.OutOfMemoryError("OOM"), Refused),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.__name__,
+)
+def test_a_server_that_serves_nothing_is_not_one_that_refuses_to_write(error: Exception, kind: type[Refused]) -> None:
+    assert type(refusal(error)) is kind
 
 
 def test_a_full_server_refuses_and_writes_nothing(own_redis: RedisServer, own_store: Store) -> None:

@@ -102,3 +102,20 @@ def test_what_is_no_database(tmp_path: Path) -> None:
         SqliteStore(path / "below.db")
     with pytest.raises(StoreError, match="cannot open"):
         SqliteStore(tmp_path)
+
+
+@pytest.mark.parametrize("transaction", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+def test_a_file_that_another_program_has_locked(path: Path, transaction: str) -> None:
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(transaction)
+        with pytest.raises(StoreError, match=r"database is locked; another program .* end that program"):
+            SqliteStore(path, timeout_ms=200)
+
+
+def test_a_file_that_is_damaged_from_its_beginning(path: Path) -> None:
+    SqliteStore(path).close()
+    data = path.read_bytes()
+    path.write_bytes(data[:100] + b"\xff" * 100 + data[200:])
+    with pytest.raises(StoreError, match="malformed; restore it from a backup"):
+        SqliteStore(path)

@@ -123,11 +123,28 @@ def test_a_model_whose_batches_must_be_filled_up_is_not_exact_by_construction(
     assert gpu_exactness.loaded("1x64", "fp32", "cuda:0", 4)["exact"] is exact
 
 
+@pytest.mark.parametrize(
+    ("exact", "tolerance", "captured", "passes"),
+    [(True, 1e-6, True, True), (False, 1e-6, True, False), (True, 0.5, True, False), (True, 1e-6, False, False)],
+)
+def test_a_model_passes_if_it_is_exact_and_accurate_and_its_graphs_were_captured(
+    monkeypatch: pytest.MonkeyPatch, exact: bool, tolerance: float, captured: bool, passes: bool
+) -> None:
+    """It is served otherwise, too: with a tolerance, or slowly. Nothing else would tell."""
+    engine = SimpleNamespace(exact=exact, tolerance=tolerance, captured=captured, numerics="A GPU min_batch=1")
+    monkeypatch.setattr(gpu_exactness, "load_engine", lambda *_, **__: engine)
+    monkeypatch.setattr(gpu_exactness, "apart", lambda load, *arguments: load(*arguments))
+    monkeypatch.setattr(sys, "argv", ["gpu_exactness", "--jobs=1"])
+    with pytest.raises(SystemExit) as ended:
+        gpu_exactness.main()
+    assert ended.value.code is not passes
+
+
 def test_a_model_whose_process_dies_is_reported_as_the_others_are() -> None:
     """As torch ends one that frees pinned memory of a device that has failed."""
     died = gpu_exactness.apart(dies, "2x128", "tf32")
     error = f"its process ended with status {-signal.SIGABRT}"
-    assert died == {"model": "2x128", "precision": "tf32", "exact": False, "error": error}
+    assert died == {"model": "2x128", "precision": "tf32", "error": error} | dict.fromkeys(gpu_exactness.PASSES, False)
     well = gpu_exactness.apart(gpu_exactness.loaded, "1x64", "fp32", "cpu", 4)
     assert (well["model"], well["precision"], well["exact"]) == ("1x64", "fp32", True), well
 

@@ -50,6 +50,28 @@ def test_a_peer_that_cannot_be_compiled_is_left_out_and_named(
     assert capsys.readouterr().err == f"bench-gpu: without compiled: {why}\n"
 
 
+class Looped:
+    """A peer in a reference cycle, as those with bound methods of their own are."""
+
+    alive = 0
+
+    def __init__(self, *arguments: Any) -> None:
+        if Looped.alive:
+            raise RuntimeError("a graph that is freed now ends the capture")
+        self._itself = self
+        Looped.alive += 1
+
+    def __del__(self) -> None:
+        Looped.alive -= 1
+
+
+def test_earlier_peers_are_gone_before_a_graph_is_captured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_peers, "Peer", Looped)
+    bundle = read_bundle(make_bundle(tmp_path / "m"))
+    for _ in range(3):
+        assert make_peers(("cudnn in a graph",), bundle, 4, CPU, "fp32")[1] == {}
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_another_peer_that_fails_ends_no_bench_but_makes_it_fail(tmp_path: Path) -> None:
     bundle = read_bundle(make_bundle(tmp_path / "m"))

@@ -130,6 +130,19 @@ def test_ctrl_c_in_a_call() -> None:
     assert (process.returncode, err) == (-signal.SIGINT, "cellkeeper: interrupted\n")
 
 
+def test_ctrl_c_where_nobody_reads_stderr() -> None:
+    unread, written = os.pipe()
+    os.close(unread)
+    with socket.create_server(("127.0.0.1", 0)) as silent, os.fdopen(written, "w") as nowhere:
+        endpoint = f"127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "cellkeeper", "sessions", "list", "--endpoint", endpoint]
+        with subprocess.Popen(command, stderr=nowhere) as process:
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == -signal.SIGINT
+            connection.close()
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="the system does not list handled signals")
 def test_a_second_signal_does_not_wait_for_answers(threaded: ServerThread, tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"

@@ -7,12 +7,14 @@ the next step returns says how many steps count.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from cellkeeper import (
     AsyncClient,
@@ -21,6 +23,7 @@ from cellkeeper import (
     CellkeeperError,
     GroupError,
     LateStep,
+    Position,
     ResourceExhausted,
 )
 from cellkeeper._transport.stream_call import REFUSED
@@ -240,6 +243,7 @@ class SmallServer(CountingServer):
 
 
 LARGE = [ONE] * 30
+STATE = {"h": np.zeros((1, 2), np.float32)}
 
 
 @pytest.fixture
@@ -308,9 +312,12 @@ async def test_it_is_settled_once_it_gets_through(through: AsyncClient, small: S
     assert (await session.step(ONE)).tolist() == [31, 31]
 
 
-async def test_a_reset_goes_ahead_without_it(through: AsyncClient, small: SmallServer) -> None:
+@pytest.mark.parametrize("restart", [AsyncSession.reset, partial(AsyncSession.set_state, state=STATE)])
+async def test_a_new_generation_goes_ahead_without_it(
+    restart: Callable[[AsyncSession], Awaitable[Position]], through: AsyncClient, small: SmallServer
+) -> None:
     session = await through.open("a")
     late = await refused(session)
-    assert (await session.reset()).step == 0
+    assert (await restart(session)).step == 0
     assert (late.applied, session.unsettled) == (None, ())
     assert (await session.step(ONE)).tolist() == [1, 1]

@@ -69,7 +69,8 @@ def test_token_ids() -> None:
     for given in wrong:
         with pytest.raises(InvalidArgument, match="inputs: got"):
             inputs.convert(given)
-    for given, came in (([], "no time step"), ("seven", "str"), (b"7", "bytes"), (["a"], "dtype object: not a number")):
+    said: list[tuple[Any, str]] = [([], "no time step"), ("seven", "str"), (b"7", "bytes")]
+    for given, came in (*said, (["a"], "dtype object: not a number")):
         with pytest.raises(InvalidArgument, match=f"inputs: got {came}.*, expected one integer"):
             inputs.convert(given)
 

@@ -103,6 +103,17 @@ def test_a_retrained_model_takes_over(versions: tuple[Path, Path], store: str) -
         np.testing.assert_array_equal(client.session("b").step(NEXT[1:]), kept(old, new, PAST)[1:])
 
 
+def test_windows_do_not_add_up_to_a_message_that_is_refused(versions: tuple[Path, Path]) -> None:
+    old, new = versions
+    window = np.ones((300, 3), np.float32)  # 3,600 bytes
+    options = ["--max-message-bytes", "8192"]
+    with ForkedServer([new, old], "memory:", options) as server, Client(server.target) as client:
+        group = client.group([f"s{number}" for number in range(8)])
+        (other,) = [model for model in client.models() if model.fingerprint != group.model.fingerprint]
+        done = client.carry_over("rerun", window_of=lambda info: window, fingerprint=other.fingerprint)
+        assert done.counts == {"carried": 8}
+
+
 @pytest.fixture
 def both(versions: tuple[Path, Path]) -> Iterator[ForkedServer]:
     old, new = versions

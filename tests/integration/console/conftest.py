@@ -13,7 +13,7 @@ SESSIONS = 10_000
 WAIT_MS = 20_000  # for what is immediate on an idle machine
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     if program() is None:
         pytest.skip("no chromium on the PATH: scripts/ensure-browser installs Debian's")
@@ -22,13 +22,13 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     with served(tmp_path_factory.mktemp("console"), [f"pump-{number:04d}" for number in range(SESSIONS)]) as console:
         yield console
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def opened(browser: Browser, console: Console) -> Iterator[ConsolePage]:
     context = browser.new_context()
     opened = ConsolePage(context.new_page(), console)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from testing.bundles import make_bundle
+from testing.bundles import counting_bundle, make_bundle
+
+from .front import Front, serving
 
 
 @pytest.fixture(scope="package")
@@ -12,3 +15,19 @@ def lstm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model "lstm": three features, two layers of 8, two predicted values, and feedback."""
     folder = tmp_path_factory.mktemp("bundles") / "lstm"
     return make_bundle(folder, name="lstm", input_size=3, num_layers=2, head=(2,), feedback=[0, 1, "known"])
+
+
+@pytest.fixture(scope="package")
+def front(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """A server of "count", "lstm", "hold", for which NaN is missing, and "tokens", which takes ids below 10."""
+    folder = tmp_path_factory.mktemp("bundles")
+    missing = {"kind": "features", "missing": {"policy": "hold", "value": 0.0}}
+    tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
+    bundles = [
+        counting_model,
+        lstm_model,
+        counting_bundle(folder / "hold", name="hold", features=2, input=missing),
+        make_bundle(folder / "tokens", name="tokens", input_size=4, input=tokens),
+    ]
+    with serving(bundles, options=["--max-replay-steps", "1000"]) as made:
+        yield made

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from testing.bundles import make_bundle
 from testing.redis_server import RedisServer
 from tests.integration.access.certificates import Authority
 
@@ -96,6 +97,16 @@ def test_an_answer_that_would_be_too_large_is_refused_before_anything_is_compute
         session.ask("GET", f"/log?steps={most + 1}").error["message"] == f"steps: got {most + 1}, expected 1 to {most}"
     )
     assert len(session.ask("GET", f"/log?steps={most}").ok["inputs"]) == most
+
+
+@pytest.mark.parametrize(("output", "advice"), [("state", "leave out 'state'"), ("hidden", "ask for fewer outputs")])
+def test_what_no_answer_can_carry_names_the_setting(tmp_path: Path, output: str, advice: str) -> None:
+    options = ["--max-http-body-bytes", "6000"]
+    with serving([make_bundle(tmp_path / "m", hidden_size=256)], options=options) as front:
+        asked = {"inputs": [[1, 1, 1]], "outputs": [output]}
+        answer = front.ask("POST", "/v1/models/m/sessions/s/step", json.dumps(asked).encode())
+        expected = f"expected at most 1000; {advice}, or raise the server's --max-http-body-bytes"
+        assert answer.error["message"].endswith(expected)
 
 
 def test_a_compressed_body_is_not_taken(front: Front) -> None:

@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer, free_port
-from tests.integration.program.test_running import Workers
+from tests.integration.program.workers import Workers
 
 from .load import until
 

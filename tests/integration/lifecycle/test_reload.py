@@ -13,7 +13,7 @@ from cellkeeper.aio import AsyncClient
 
 from testing.bundles import make_bundle
 from testing.forked_server import ForkedServer
-from tests.integration.program.test_running import Workers, scraped
+from tests.integration.program.workers import Workers, scraped
 
 from .live import Live
 from .load import Load, until

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,20 @@ def keras() -> Any:
     import keras
 
     return keras
+
+
+@pytest.fixture
+def simple(keras: Any, tmp_path: Path) -> Path:
+    """Saves a small model: LSTM 8, GRU 4, Dense 1."""
+    from keras import Input
+    from keras import layers as L
+
+    from verification.parity.keras_models import sequential
+
+    model = sequential(Input((None, 3)), L.LSTM(8, return_sequences=True, name="first"), L.GRU(4), L.Dense(1))
+    path = tmp_path / "simple.keras"
+    model.save(path)
+    return path
 
 
 @pytest.fixture(autouse=True, scope="package")

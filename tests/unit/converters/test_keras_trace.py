@@ -17,8 +17,8 @@ from verification.parity.keras_models import filled, sequential
 from verification.parity.trace_cases import keras_branches
 
 from .conftest import free_batch
+from .keras_files import rewritten
 from .leftovers import refused
-from .test_keras import rewritten
 
 QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
 

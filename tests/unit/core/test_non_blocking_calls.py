@@ -156,7 +156,7 @@ def test_a_killed_server_is_unknown_at_once(server: RedisServer, patient_store: 
         server.kill()
         assert (await results)[0].outcome is Outcome.UNKNOWN
         assert watched() == before
-        assert (await commit(calls, create(key())))[0].outcome is Outcome.REFUSED
+        assert (await commit(calls, create(key())))[0].outcome is Outcome.UNREACHED
         server.restart()
         assert (await commit(calls, create(key("other")))) == [COMMITTED]
         calls.close()

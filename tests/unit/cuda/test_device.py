@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -115,6 +116,43 @@ def test_everything_runs_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch)
         stream.assert_called_once_with("a stream of cuda:0")
 
 
+def test_no_two_models_share_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch has 32 streams for a device, and gives them out in turn. A model that was reloaded 32 times would get that
+    of another one, which is still served."""
+    answer(monkeypatch)
+    numbers = count()
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: next(numbers) % 32)
+    used: list[int] = []
+
+    def enter(stream: int) -> nullcontext[None]:
+        used.append(stream)
+        return nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "stream", enter)
+    served = CudaDevice("cuda:0")
+
+    def stream_of(device: CudaDevice) -> int:
+        with device.entered():
+            return used[-1]
+
+    own = stream_of(served)
+    others = [stream_of(CudaDevice("cuda:0")) for _ in range(70)]
+    assert own not in others
+    gc.disable()
+    try:
+        for _ in range(70):
+            retired: list[Any] = [CudaDevice("cuda:0")]
+            retired.append(retired)
+            assert stream_of(retired[0]) != own
+    finally:
+        gc.enable()
+    del retired
+    gc.collect()
+    many = [CudaDevice("cuda:0") for _ in range(31)]
+    assert len({own, *map(stream_of, many)}) == 32
+    assert stream_of(CudaDevice("cuda:0")) in range(32)
+
+
 def test_a_device_that_another_process_has_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch)
     monkeypatch.setattr(torch.cuda, "get_device_name", raises(RuntimeError("CUDA error: device busy\nCompile with")))
@@ -178,6 +216,19 @@ def test_a_device_that_fails_in_the_first_launch_is_not_taken_for_a_compiler(mon
         device.compile(lambda: None)
 
 
+def test_a_failure_that_triton_s_launch_reports_is_not_taken_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a kernel fails, Triton's next launch reports it in its own words."""
+    answer(monkeypatch)
+    device = CudaDevice("cuda:0")
+    failed = SimpleNamespace(synchronize=raises(RuntimeError("CUDA error: an illegal memory access was encountered")))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: failed)
+    with (
+        pytest.raises(EngineLost, match=r"^cuda:0 A GPU failed: CUDA error: an illegal memory access"),
+        device.entered(),
+    ):
+        device.compile(raises(RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")))
+
+
 class Graph:
     """A CUDAGraph whose capture becomes invalid when a launch fails."""
 
@@ -232,3 +283,49 @@ def test_graphs_can_be_captured_after_all_before_them_are_gone(monkeypatch: pyte
     graphs.clear()
     assert set(PooledGraph.users.values()) == {0}
     device.capture(lambda: None)()
+
+
+class FragileGraph:
+    """A CUDAGraph whose capture fails if another graph is freed meanwhile, as torch's does up to 2.11."""
+
+    capturing: ClassVar[list[FragileGraph]] = []
+
+    def __init__(self) -> None:
+        self.valid = True
+
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+        self.capturing.append(self)
+
+    def capture_end(self) -> None:
+        self.capturing.remove(self)
+        if not self.valid:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    def replay(self) -> None: ...
+
+    def __del__(self) -> None:
+        for graph in self.capturing:
+            graph.valid = False
+
+
+def test_no_graph_is_freed_while_another_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's garbage collector may run at any time, and free a graph of a model that is no longer served."""
+    answer(monkeypatch)
+    device = CudaDevice("cuda:0")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FragileGraph)
+
+    def launch() -> None:
+        retired: list[Any] = [FragileGraph()]
+        retired.append(retired)
+        del retired
+        assert not gc.isenabled() or gc.collect()
+
+    try:
+        device.capture(launch)()
+        assert gc.isenabled()
+        gc.disable()
+        device.capture(launch)()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.collect()

@@ -259,6 +259,8 @@ def test_without_graphs_it_computes_all_the_same_and_says_so_once(caplog: pytest
         "model lstm: CUDA graphs cannot be captured (operation not permitted when stream is capturing); kernels are "
         "launched one by one, which is slower"
     ]
+    assert not engine.captured
+    assert new(device=FailingDevice()).captured
 
 
 @pytest.mark.usefixtures("_double")

@@ -53,6 +53,7 @@ _INSTRUCTIONS = (
     "fma.rn.f32",
     "mma.sync",
     "wgmma.mma_async",
+    "tcgen05.mma",
     "atom",
     "red",
     "div.full.f32",

@@ -47,8 +47,14 @@ def test_every_kernel_compiles_and_fits(report: Any) -> None:
 def test_products_run_where_their_precision_says(report: Any) -> None:
     """fp32 uses fused multiply-adds in the order of k; the others use tensor cores."""
     for binary in report["binaries"]:
-        tensor_cores = binary["mma.sync"] + binary["wgmma.mma_async"]
-        assert bool(tensor_cores) == (binary["precision"] in ("tf32", "bf16")), binary
+        assert bool(binary["mma.sync"]) == (binary["precision"] in ("tf32", "bf16")), binary
+
+
+def test_no_product_is_asynchronous(report: Any) -> None:
+    """Triton 3.6 overwrites the registers of an asynchronous product's operand before it is read (triton#9433), and so
+    does the ptxas of all its releases so far (triton#11781): results would be wrong, and depend on the time."""
+    for binary in report["binaries"]:
+        assert (binary["wgmma.mma_async"], binary["tcgen05.mma"]) == (0, 0), binary
 
 
 def test_no_binary_keeps_registers_in_memory(report: Any) -> None:

@@ -14,7 +14,7 @@ from cellkeeper_service.model.write import write_bundle
 
 from testing.bundles import bundle_config, random_tensors
 
-from .test_bundle import GRAPH
+from .graph_config import GRAPH
 
 
 def test_the_fingerprint_is_of_the_graph_as_well(tmp_path: Path) -> None:

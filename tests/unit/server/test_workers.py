@@ -1,14 +1,15 @@
-"""The exit status of several workers that are told to end."""
+"""The exit status of several workers that are told to end, and their output."""
 
 from __future__ import annotations
 
+import io
 import signal
 import subprocess
 import sys
 import threading
 
 import pytest
-from cellkeeper_service.server.workers import _wait
+from cellkeeper_service.server.workers import _relay, _wait
 
 STARTS = "print(flush=True); import signal; signal.pause()"
 SERVES = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit({status})); " + STARTS
@@ -37,3 +38,25 @@ def test_workers_that_are_told_to_end(programs: list[str], status: int) -> None:
     for worker in workers:
         worker.communicate()
     assert ended == status
+
+
+class FullOnce(io.StringIO):
+    """Takes no first line, as on a disk that is full until then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = True
+
+    def write(self, text: str) -> int:
+        full, self.full = self.full, False
+        if full:
+            raise OSError("No space left on device")
+        return super().write(text)
+
+
+def test_a_line_that_stdout_does_not_take_is_dropped_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", shown := FullOnce())
+    program = [sys.executable, "-c", "print('one'); print('two'); print('three')"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as worker:
+        _relay(worker)
+    assert shown.getvalue() == "two\nthree\n"

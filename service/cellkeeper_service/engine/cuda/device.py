@@ -3,8 +3,10 @@ host, so that everything else is tested without a GPU."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -15,6 +17,10 @@ from cellkeeper_service.errors import StartError
 
 LEAST_CAPABILITY = (7, 0)  # the lowest compute capability that Triton supports
 REDUCED_CAPABILITY = (8, 0)  # the lowest with tf32 and bf16
+TORCH_STREAMS = 32  # of each device: torch gives them out in turn, and then the same ones again
+
+_devices: WeakSet[CudaDevice] = WeakSet()
+"""Those in use, of all models."""
 
 
 class OutOfDeviceMemory(EngineLost):
@@ -53,7 +59,8 @@ class CudaDevice:
 
         self.versions = f"torch {torch.__version__} triton {TRITON_VERSION} cuda {torch.version.cuda} {model}"
         with self.entered():
-            self._stream = torch.cuda.Stream(self.torch_device)  # type: ignore[no-untyped-call]
+            self._stream = self._own_stream()
+        _devices.add(self)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -95,6 +102,7 @@ class CudaDevice:
         except COMPILE_ERRORS as error:
             if isinstance(error, torch.OutOfMemoryError) or "CUDA error" in str(error):
                 raise
+            self.synchronize()  # raises if the device failed, which Triton's own launches report in other words
             raise StartError(
                 f"device: Triton cannot compile or load its kernels for {self.name} ({first_line(error)}); it needs a "
                 "C compiler (CC), Python's headers and a folder that it can write to (TRITON_CACHE_DIR); or choose cpu"
@@ -107,14 +115,15 @@ class CudaDevice:
         try:
             # not torch.cuda.graph, which empties the allocator's cache before each of many graphs; and no pool for all
             # of them: they allocate nothing, and torch rejects one whose graphs have all been replaced
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                launch()
-            except RuntimeError:
-                with suppress(RuntimeError):  # says that the capture is invalid; the cause is what `launch` raised
-                    graph.capture_end()
-                raise
-            graph.capture_end()
+            with _no_garbage_collection():
+                graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    launch()
+                except RuntimeError:
+                    with suppress(RuntimeError):  # says that the capture is invalid; the cause is what `launch` raised
+                        graph.capture_end()
+                    raise
+                graph.capture_end()
         except RuntimeError as error:
             raise CaptureFailed(first_line(error)) from error
         return graph.replay
@@ -127,6 +136,18 @@ class CudaDevice:
         """Returns the memory of freed tensors to the device."""
         torch.cuda.empty_cache()
 
+    def _own_stream(self) -> torch.cuda.Stream:
+        """Returns a stream that no other model uses, as far as there are enough of them. While a model is reloaded, the
+        capture of its graphs would take in what a call of another model begins on the same stream, and that call would
+        fail."""
+        for number in range(2 * TORCH_STREAMS):
+            if number == TORCH_STREAMS:
+                gc.collect()  # models that are no longer served may still be in memory
+            stream = torch.cuda.Stream(self.torch_device)  # type: ignore[no-untyped-call]
+            if stream not in [other._stream for other in _devices]:
+                break
+        return stream
+
 
 def cuda_devices() -> int:
     """Returns how many CUDA devices torch finds."""
@@ -136,6 +157,20 @@ def cuda_devices() -> int:
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's text; CUDA's errors continue with advice on debugging kernels."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Pauses Python's garbage collector. If it freed another graph in the thread that captures one, such as that of a
+    model that is no longer served, the capture would fail: CUDA does not permit it there, and torch does not ask for an
+    exception as of 2.11."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _check_driver(device: str) -> None:

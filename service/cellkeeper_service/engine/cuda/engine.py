@@ -80,6 +80,11 @@ class CudaEngine:
     def free_bytes(self) -> int:
         return self._device.free_bytes()
 
+    @property
+    def captured(self) -> bool:
+        """True unless a graph could not be captured, so that kernels are launched one by one."""
+        return not self._capture_failed
+
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
         """Applies what exactness.settle found. The tolerance is at least the distance from float64."""
         self.min_batch, self.exact, self.tolerance = min_batch, exact, max(tolerance, self._distance)

@@ -80,7 +80,8 @@ class HttpFront:
         self._limits = limits
         self._count = logs_errors(meter.http_request)  # the response is written before it is counted
         room = limits.max_body_bytes // JSON_PER_BYTE
-        self._catalog = Catalog(models, replace(wire, max_message_bytes=room + REST_BYTES))
+        own = replace(wire, max_message_bytes=room + REST_BYTES, message_setting="--max-http-body-bytes")
+        self._catalog = Catalog(models, own)
         self._looking: asyncio.TimerHandle | None = None
         self._patience = limits.message_timeout_ms / 1000
         self._openapi = document(servicer.about.version)

@@ -11,7 +11,7 @@ import redis
 from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
 from cellkeeper_service.store.redis.check import check_cluster
 from cellkeeper_service.store.redis.cluster_scan import ClusterScan
-from cellkeeper_service.store.redis.failures import CANNOT_NOW, Refused
+from cellkeeper_service.store.redis.failures import CANNOT_NOW, Refused, Unreached
 from cellkeeper_service.store.redis.freshness import Freshness
 from cellkeeper_service.store.redis.keys import bucket_of
 from cellkeeper_service.store.redis.link import Link
@@ -62,7 +62,7 @@ class Cluster:
         address = self._slots.owners.get(group)
         if address is None:
             self._freshness.doubt()
-            raise Refused(self._nowhere(group))
+            raise Unreached(self._nowhere(group))
         return self._link_at(address)
 
     def at_hand(self) -> Link | None:

@@ -62,7 +62,11 @@ class Refused(StoreError):
     """Nothing was done: the command was not sent, or the server refused it before it began."""
 
 
-class MayEvict(Refused):
+class Unreached(Refused):
+    """Nothing was sent, or the server serves nothing at present."""
+
+
+class MayEvict(Unreached):
     """The server may drop records when its memory is full, so nothing is kept there."""
 
 
@@ -78,6 +82,12 @@ def check_eviction(info: Mapping[str, str]) -> None:
             f"Redis has maxmemory-policy {policy!r}, which may drop sessions, expected 'noeviction'; run "
             "CONFIG SET maxmemory-policy noeviction, and put it into redis.conf"
         )
+
+
+def refusal(error: Exception) -> Refused:
+    """Returns the failure for an error reply that means that nothing was done."""
+    serves_nothing = isinstance(error, CANNOT_NOW) and not isinstance(error, redis.exceptions.ReadOnlyError)
+    return (Unreached if serves_nothing else Refused)(f"Redis refused: {text_of(error)}")
 
 
 def not_run(error: Exception) -> bool:

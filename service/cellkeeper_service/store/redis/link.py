@@ -17,7 +17,15 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.redis.failures import ERROR_REPLIES, MayEvict, Refused, Unknown, check_eviction, text_of
+from cellkeeper_service.store.redis.failures import (
+    ERROR_REPLIES,
+    MayEvict,
+    Refused,
+    Unknown,
+    Unreached,
+    check_eviction,
+    text_of,
+)
 from cellkeeper_service.store.redis.runs import Runs
 from cellkeeper_service.store.redis.wire import Wire
 
@@ -109,7 +117,7 @@ class Link:
             self._idle.append(wire)
 
     def take(self) -> Wire:
-        """Returns a connection for `send` or `put_back`, a new one if none is idle. Raises Refused, MayEvict."""
+        """Returns a connection for `send` or `put_back`, a new one if none is idle. Raises Unreached, MayEvict."""
         wire = self.take_idle()
         if wire is not None:
             return wire
@@ -121,7 +129,7 @@ class Link:
                 self.put_back(wire, dirty=True)
             if isinstance(error, MayEvict):
                 raise
-            raise Refused(f"Redis cannot be reached: {text_of(error)}") from error
+            raise Unreached(f"Redis cannot be reached: {text_of(error)}") from error
         return wire
 
     def _meet(self, wire: Wire) -> None:
@@ -157,7 +165,7 @@ class Link:
     def call(self, *commands: Sequence[bytes | str | int]) -> list[Any]:
         """Sends all commands at once and returns one reply for each; error replies are returned as exceptions.
 
-        Raises Refused if nothing was sent, Unknown if something was sent and a reply did not come.
+        Raises Unreached if nothing was sent, Unknown if something was sent and a reply did not come.
         """
         replies = self.send(self.take(), *[packed(*command) for command in commands]).replies()
         if isinstance(replies[-1], Unknown):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import redis
 
 from cellkeeper_service.store.redis.commits import Item, Words
-from cellkeeper_service.store.redis.failures import Refused, Unknown, not_run, text_of
+from cellkeeper_service.store.redis.failures import Refused, Unknown, Unreached, not_run, refusal, text_of
 from cellkeeper_service.store.redis.keys import mark_key
 from cellkeeper_service.store.redis.link import Link, Sent, bulk, packed
 from cellkeeper_service.store.redis.script import of_text, script
@@ -62,7 +62,7 @@ class ScriptRun:
         self._wait = wait
         self.replicas: dict[int, Any] = {}
         self._unloaded: set[Link] = set()  # servers that do not know the script
-        self._answers: list[Any] = [Refused("Redis was not asked")] * len(items)
+        self._answers: list[Any] = [Unreached("Redis was not asked")] * len(items)
         self._again: list[_Call] = []
         self._pause = False
         self._rounds = 0
@@ -190,6 +190,7 @@ class ScriptRun:
         return b"".join(parts)
 
     def _read(self, link: Link, wire: Wire, calls: list[_Call], replies: list[Any]) -> None:
+        """Takes the replies to the commands that `_commands` returned for these calls."""
         if isinstance(replies[-1], Unknown):
             self._servers.lost(link)
         at = 1 if link in self._unloaded else 0
@@ -200,39 +201,49 @@ class ScriptRun:
             first = len(replies) - 1 - self._servers.asks_role - (5 if calls[0].asking else 3)
             replicas = next((reply for reply in replies[first:] if isinstance(reply, Exception)), replicas)
         for call in calls:
-            apart = 2 if call.asking else 1  # replies per command: ASKING has one of its own
-            more = _with_more_calls([self._items[number] for number in call.items])
-            at += apart * sum([len(item.before) for item in more]) + call.asking
-            reply, after = replies[at], at + 1
-            trims = any(item.trim is not None for item in more)
-            at = after + apart * (trims + sum([len(item.after) for item in more]))
-            if not isinstance(reply, Exception) and 1 in reply:  # otherwise there was no commit
-                _warn_of(replies[after + call.asking : at : apart])
-            if not isinstance(reply, Exception) and (isinstance(role, Exception) or role[0] != PRIMARY[0]):
+            reply, at = self._reply_of(call, replies, at)
+            if isinstance(reply, Exception):
+                self._failed(call, link, reply)
+            elif isinstance(role, Exception) or role[0] != PRIMARY[0]:
                 # A replica answers reads from what it has, and the writes that it took while still a primary are lost.
                 self._servers.lost(link)
                 self._settle(call, Unknown(f"the server did not report the role of a primary, but {role!s:.80}"))
-            elif not isinstance(reply, Exception):
+            else:
                 for number, answer in zip(call.items, reply, strict=True):
                     self._answers[number] = answer
                 wire.peer.has_written |= self._writes and not self._apart and 1 in reply
                 if self._wait is not None:
                     self.replicas.update(dict.fromkeys(call.items, replicas))
-            elif isinstance(reply, redis.exceptions.NoScriptError):
-                self._unloaded.add(link)
-                self._settle(call, Refused(f"Redis refused: {text_of(reply)}"))
-                self._again.append(call._replace(link=link))
-            elif isinstance(reply, Unknown):
-                self._settle(call, reply)
-            elif not_run(reply):
-                self._not_run(call, link, reply)
-            else:
-                self._settle(call, Unknown(f"the script failed: {text_of(reply)}"))
+
+    def _reply_of(self, call: _Call, replies: list[Any], at: int) -> tuple[Any, int]:
+        """Returns the reply to the call's script, and where those to the next call begin. at: where its own do."""
+        apart = 2 if call.asking else 1  # replies per command: ASKING has one of its own
+        more = _with_more_calls([self._items[number] for number in call.items])
+        at += apart * sum([len(item.before) for item in more]) + call.asking
+        reply, after = replies[at], at + 1
+        trims = any(item.trim is not None for item in more)
+        end = after + apart * (trims + sum([len(item.after) for item in more]))
+        if not isinstance(reply, Exception) and 1 in reply:  # otherwise there was no commit
+            _warn_of(replies[after + call.asking : end : apart])
+        return reply, end
+
+    def _failed(self, call: _Call, link: Link, error: Exception) -> None:
+        """Settles a call of which one reply was an error, and schedules it again if it did not run."""
+        if isinstance(error, redis.exceptions.NoScriptError):
+            self._unloaded.add(link)
+            self._settle(call, Refused(f"Redis refused: {text_of(error)}"))
+            self._again.append(call._replace(link=link))
+        elif isinstance(error, Unknown):
+            self._settle(call, error)
+        elif not_run(error):
+            self._not_run(call, link, error)
+        else:
+            self._settle(call, Unknown(f"the script failed: {text_of(error)}"))
 
     def _not_run(self, call: _Call, link: Link, error: Exception) -> None:
         """Settles the call as Refused, and schedules it again if another round may succeed."""
         unreachable = isinstance(error, Refused)
-        self._settle(call, error if unreachable else Refused(f"Redis refused: {text_of(error)}"))
+        self._settle(call, error if unreachable else refusal(error))
         detour = self._servers.detour(link, error)
         if detour is None:
             return

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
 from cellkeeper_service.store.cursor import bad_cursor
 from cellkeeper_service.store.redis.check import check_replicas, check_server, check_split
-from cellkeeper_service.store.redis.failures import CANNOT_NOW, Refused
+from cellkeeper_service.store.redis.failures import CANNOT_NOW, Refused, Unreached
 from cellkeeper_service.store.redis.freshness import Freshness
 from cellkeeper_service.store.redis.link import Link, info_fields
 from cellkeeper_service.store.redis.runs import Runs
@@ -79,9 +79,9 @@ class Sentinel:
     def link(self, group: int) -> Link:
         primary = self._primary
         if primary is None:
-            raise Refused(self._why)
+            raise Unreached(self._why)
         if primary.down:
-            raise Refused(
+            raise Unreached(
                 f"the sentinels of {self._url.service!r} agree that its primary {primary.address} is down; a replica "
                 "takes over, if one is in sync"
             )

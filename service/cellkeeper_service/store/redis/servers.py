@@ -43,7 +43,7 @@ class Servers(Protocol):
         """Looks up again which server has which keys, if that is known to be out of date. Never raises."""
 
     def link(self, group: int) -> Link:
-        """Returns the server that has the keys of a group. Raises Refused if there is none."""
+        """Returns the server that has the keys of a group. Raises Unreached if there is none."""
 
     def at_hand(self) -> Link | None:
         """Returns the one server that has every key, or None if that is not known without asking a server."""

@@ -27,7 +27,7 @@ from cellkeeper_service.store.redis.commits import (
     commit_item,
     delete_item,
 )
-from cellkeeper_service.store.redis.failures import Refused, Unknown, not_read, with_advice
+from cellkeeper_service.store.redis.failures import Refused, Unknown, Unreached, not_read, with_advice
 from cellkeeper_service.store.redis.keys import SUCCESSOR, VERSION, match_pattern, redis_key
 from cellkeeper_service.store.redis.layout import read_elements
 from cellkeeper_service.store.redis.pending_write import PendingWrite
@@ -159,7 +159,8 @@ def _record(key: SessionKey, found: Any) -> Record | StoreError | None:
 def _result(answer: Any) -> CommitResult:
     """Returns the result for an answer of write.lua other than "done", or for an error in place of an answer."""
     if isinstance(answer, Refused):
-        return CommitResult(Outcome.REFUSED, message=str(answer))
+        outcome = Outcome.UNREACHED if isinstance(answer, Unreached) else Outcome.REFUSED
+        return CommitResult(outcome, message=str(answer))
     if isinstance(answer, StoreError):
         return CommitResult(Outcome.UNKNOWN, message=str(answer))
     if answer == 0:

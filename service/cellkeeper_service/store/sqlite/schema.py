@@ -92,6 +92,10 @@ def _what_to_do(error: sqlite3.Error, path: Path) -> str:
         return f"make room on its disk ({free_bytes(folder)}), or check it"
     if "readonly" in str(error):
         return f"let the server write to it and to its folder, {str(folder)!r}, and mount them for writing"
+    if "locked" in str(error):
+        return "another program writes to it, or has locked it; end that program, and start again"
+    if "malformed" in str(error):
+        return "restore it from a backup, or name another"
     return "name a Cellkeeper file or a new one"
 
 

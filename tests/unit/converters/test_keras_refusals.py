@@ -1,0 +1,131 @@
+"""Layers of Keras that cannot be streamed or kept are refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cellkeeper_service.converters import import_keras
+
+from .leftovers import refused
+
+# Keras' own warnings while it saves, and those about onnxruntime's and h5py's extension types
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
+
+
+def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
+    from keras import Input, Model, Sequential, ops
+    from keras import layers as L
+
+    x = Input((None, 3))
+
+    def merged() -> Any:
+        return Model(x, L.Add(name="both")([L.LSTM(4, return_sequences=True)(x), L.GRU(4)(x)[:, None]]))
+
+    def last_and_every() -> Any:
+        last = L.GRU(4, name="ended")(x)
+        return Model(x, L.Add(name="both")([L.LSTM(4, return_sequences=True)(x), L.Dropout(0.1)(last)]))
+
+    def constant() -> Any:
+        return Model(x, L.LSTM(4)(x) + 1.0)
+
+    def over_time() -> Any:
+        y = L.LSTM(4, return_sequences=True)(x)
+        return Model(x, L.Concatenate(axis=1, name="longer")([y, y]))
+
+    def masked_branches() -> Any:
+        y = L.Masking()(x)
+        return Model(x, L.Add()([L.LSTM(3, return_sequences=True)(y), y]))
+
+    def slopes() -> Any:
+        fixed = Input((6, 3))
+        return Model(fixed, L.PReLU(name="slope")(L.LSTM(4, return_sequences=True)(fixed)))
+
+    def with_states() -> Any:
+        _, h, c = L.LSTM(4, return_state=True)(x)
+        return Model(x, L.LSTM(4, name="second")(x, initial_state=[h, c]))
+
+    def returned() -> Any:
+        return Model(x, L.LSTM(4, return_state=True, name="gives")(x)[1])
+
+    def attention() -> Any:
+        y = L.LSTM(4, return_sequences=True)(x)
+        return Model(x, L.Attention(name="look")([y, y]))
+
+    def twice() -> Any:
+        layer = L.GRU(3, return_sequences=True, name="again")
+        return Model(x, layer(layer(x)))
+
+    def other_mask() -> Any:
+        return Model(x, L.LSTM(4, name="masked")(x, mask=ops.any(ops.greater(x, 0.0), axis=-1)))
+
+    def two_inputs() -> Any:
+        a, b = Input((None, 3), name="a"), Input((None, 2), name="b")
+        return Model([a, b], L.LSTM(4)(L.Concatenate()([a, b])))
+
+    def two_outputs() -> Any:
+        y = L.LSTM(4)(x)
+        return Model(x, [L.Dense(1)(y), L.Dense(2)(y)])
+
+    def chain(*layers: Any) -> Callable[[], Any]:
+        return lambda: Sequential([Input((None, 3)), *layers])
+
+    return {
+        "bidirectional": (
+            chain(L.Bidirectional(L.LSTM(4), name="both_ways")),
+            r"both_ways \(Bidirectional\): the backward",
+        ),
+        "backwards": (chain(L.LSTM(4, go_backwards=True, name="back")), r"back \(LSTM\): go_backwards"),
+        "convolution": (chain(L.Conv1D(4, 3, name="conv"), L.LSTM(4)), r"conv \(Conv1D\): looks at a window"),
+        "convolution with steps": (
+            chain(L.Conv1D(4, 3, padding="causal", strides=2, name="conv"), L.LSTM(4)),
+            r"conv \(Conv1D\): strides: got 2, expected 1",
+        ),
+        "convolution after a mask": (
+            chain(L.Masking(), L.Conv1D(4, 3, padding="causal", name="conv"), L.LSTM(4)),
+            r"conv \(Conv1D\): a mask before a convolution",
+        ),
+        "pooling": (
+            chain(L.LSTM(4, return_sequences=True), L.GlobalAveragePooling1D(name="p")),
+            r"p \(Global.*whole sequence",
+        ),
+        "repeat": (chain(L.LSTM(4), L.RepeatVector(5, name="r"), L.LSTM(4)), r"r \(RepeatVector\): repeats"),
+        "unknown": (
+            chain(L.LSTM(4), L.GroupNormalization(2, name="gn")),
+            r"gn \(GroupNormalization\): not a layer that the import reads",
+        ),
+        "nested": (
+            chain(Sequential([L.LSTM(4)], name="inner")),
+            r"inner \(Sequential\): not a layer that the import reads",
+        ),
+        "half": (chain(L.LSTM(4, dtype="float16", name="half")), r"half \(LSTM\): computes in float16"),
+        "activation": (chain(L.LSTM(4, activation="celu", name="odd")), r"odd \(LSTM\): activation: got 'celu'"),
+        "no rnn": (chain(L.Dense(4)), "has no recurrent layer"),
+        "merged": (merged, r"\(GetItem\): not a layer that the import reads"),
+        "last": (last_and_every, r"both \(Add\): merges every time step with the last one of ended"),
+        "constant": (constant, r"\(Add\): takes \['lstm.*'\], expected two or more layers"),
+        "time": (over_time, r"longer \(Concatenate\): axis: got 1, expected -1"),
+        "masked branches": (masked_branches, "masks in a model with branches"),
+        "slopes": (slopes, r"slope \(PReLU\): alpha: got shape \[6, 4\], expected one slope for all time steps"),
+        "cell softmax": (
+            chain(L.LSTM(4, activation="softmax", name="soft")),
+            r"soft \(LSTM\): activation softmax, expected one of",
+        ),
+        "states": (with_states, r"second \(LSTM\): takes \[.*initial states from other layers"),
+        "returned": (returned, r"gives \(LSTM\): its returned state is used"),
+        "attention": (attention, r"look \(Attention\): (takes|needs the whole)"),
+        "twice": (twice, r"again \(GRU\): is used more than once, expected each layer once; pass --trace"),
+        "mask": (other_mask, "a mask that does not come from an Embedding or a Masking layer|takes"),
+        "inputs": (two_inputs, r"input_layers: got \['a', 'b'\], expected one: .*; pass --trace"),
+        "outputs": (two_outputs, r"output_layers: got \[.*\], expected one: .*; pass --trace"),
+    }
+
+
+def test_what_cannot_be_streamed_is_refused_by_name(keras: Any, tmp_path: Path) -> None:
+    for name, (make, words) in refusals().items():
+        path = tmp_path / f"{name}.keras"
+        make().save(path)
+        refused(tmp_path, words, import_keras, path, tmp_path / "m", **QUICK)
