@@ -77,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     parser = client_parser()
     words = sys.argv[1:] if arguments is None else arguments
+    option = words[0].partition("=")[0] if words else ""
+    if option.startswith("--") and not any(known.startswith(option) for known in ("--help", "--version")):
+        parser.error(f"{option}: options follow the command, as in: cellkeeper sessions list {option} ...")
     for word in takewhile(lambda word: word != "--", words):
         if word.startswith("--") and word.endswith("=--"):  # argparse would make an empty list of it, not a word
             parser.error(f"argument {word[:-3]}: got '--', expected a value")

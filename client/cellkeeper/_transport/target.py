@@ -37,7 +37,7 @@ def checked_target(target: object) -> str:
     if target.startswith(_SCHEMES):
         return target
     if re.match(r"(https?|grpcs?)://", target):
-        raise _wrong(target, "without a scheme; pass tls=True for TLS")
+        raise _wrong(target, "without a scheme; for TLS pass tls=True (--tls)")
     found = _HOST_PORT.fullmatch(_without_resolver(target))
     if found is None:
         raise _wrong(target)

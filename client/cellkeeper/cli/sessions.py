@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from ..client import Client
@@ -50,9 +51,11 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _list(client: Client, parsed: argparse.Namespace) -> None:
+    found = client.sessions(parsed.prefix, model=parsed.model)
+    first = next(found, None)  # asked for before the header is printed: an error has none
     if not parsed.json:
         print(columns("SESSION", "STEP", "IDLE", "TTL", "STATE"))
-    for info in client.sessions(parsed.prefix, model=parsed.model):
+    for info in () if first is None else chain([first], found):
         if parsed.json:
             print(_as_json(info))
         elif info.damage:

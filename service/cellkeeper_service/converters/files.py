@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
-from cellkeeper_service.model.bundle import MAX_WEIGHTS_BYTES
+from cellkeeper_service.model.bundle import FILE_KINDS, MAX_WEIGHTS_BYTES
 from cellkeeper_service.model.file_mode import file_mode
 from cellkeeper_service.model.json_text import parse_json
 
@@ -26,6 +26,11 @@ from .stack import Array
 MAX_JSON_BYTES = 16 << 20
 MAX_NPZ_BYTES = 1 << 28  # all arrays together: constants and one session's states
 TRITON_SETTINGS = "config.pbtxt"  # lies beside the folders of a model's versions
+_SAVE_WEIGHTS = "load it where its class is available, and save model.state_dict(), preferably as safetensors"
+_SAVE_AGAIN = (
+    "load it with what wrote it, such as torch.load(file, weights_only=True), and save the state_dict again, "
+    "preferably as safetensors"
+)
 BATCH_NORM = (
     "a batch normalization, which layers of weights cannot express; merge it into the layer before it, or pass the "
     "module itself with example=x, an input as its forward takes it, and the forward is traced"
@@ -48,6 +53,12 @@ def file_of(model: object, expected: str) -> Path:
     elif hasattr(model, "SerializeToString"):
         instead = "pass model.SerializeToString() to import_onnx"
     raise ImportRefused("model", f"got {kind}, expected {expected}; {instead}")
+
+
+def remedy(path: Path, kind: str, usual: str) -> str:
+    """Returns what to do about a file that the import `kind` cannot read: use another import, if its name says so."""
+    meant = FILE_KINDS.get(path.suffix.lower(), kind)
+    return usual if meant == kind else f"`cellkeeper-server import {meant}`, or import_{meant}, reads such a file"
 
 
 def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
@@ -110,9 +121,8 @@ def safetensors_tensors(path: Path, data: bytes) -> dict[str, Array]:
     except (SafetensorError, ValueError) as error:
         raise ImportRefused(
             str(path),
-            f"neither a safetensors file ({error}) nor a zip file of torch.save (PyTorch 1.6 or newer); load it with "
-            "what wrote it, such as torch.load(file, weights_only=True), and save the state_dict again, "
-            "preferably as safetensors",
+            f"neither a safetensors file ({error}) nor a zip file of torch.save (PyTorch 1.6 or newer); "
+            + remedy(path, "torch", _SAVE_AGAIN),
         ) from error
     tensors: dict[str, Array] = {}
     for name, view in found.items():
@@ -164,8 +174,8 @@ def torch_tensors(path: Path, data: bytes) -> dict[str, Array]:
         holds = f"it holds an object of {named.group(1)}" if named else type(error).__name__
         raise ImportRefused(
             str(path),
-            f"not only weights ({holds}, a whole module or other code, which is not run); load it where its class is "
-            "available, and save model.state_dict(), preferably as safetensors",
+            f"not only weights ({holds}, a whole module or other code, which is not run); "
+            + remedy(path, "torch", _SAVE_WEIGHTS),
         ) from error
     return tensors_of(value, str(path), len(data))
 

@@ -243,9 +243,9 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
 
 
 def feature_names_of(value: Any) -> tuple[str, ...]:
-    """Returns the names of a DataFrame's columns, or those of a list. Raises ImportRefused."""
-    columns: Callable[[], Any] = getattr(getattr(value, "columns", None), "tolist", lambda: value)
-    names = columns()
+    """Returns the names of a DataFrame's columns, or those of a list, an array or an Index. Raises ImportRefused."""
+    listed: Callable[[], Any] = getattr(getattr(value, "columns", value), "tolist", lambda: value)
+    names = listed()
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise ImportRefused(
             "feature_names", f"got {str(names)[:80]}, expected a list of strings, or a DataFrame with such columns"

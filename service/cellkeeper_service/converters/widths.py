@@ -124,7 +124,8 @@ def _after(layer: Layer, width: int) -> int:
     if isinstance(layer, ParametricRelu) and layer.slope.shape not in ((width,), (1,)):
         raise _shape(layer, "slope", layer.slope, f"[{width}] or [1]")
     if isinstance(layer, Convert) and isinstance(layer.transform.value, tuple) and len(layer.transform.value) != width:
-        raise ImportRefused(layer.place, f"got {len(layer.transform.value)} values, expected 1 or {width}")
+        expected = f"one, or one for each of {width} predicted values" if width > 1 else "one: the model predicts one"
+        raise ImportRefused(layer.place, f"got {len(layer.transform.value)} values, expected {expected}")
     return _recurrent(layer, width) if isinstance(layer, Recurrent) else width
 
 

@@ -108,8 +108,9 @@ def warm(engine: Engine, sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 
 def offline(model: Engine | Path | str, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
     """Runs one whole sequence offline. Returns the outputs [T, ...] by name, and the final states as "state.<name>".
 
-    model: a bundle's folder, or its engine, whose arena is cleared. inputs: [T, ...], by name if the model has several.
-    Masked elements and None are missing values, like NaN. Raises StartError for inputs that the service would refuse.
+    model: a bundle's folder, or its engine, whose arena is cleared. inputs: [T, ...], by name if the model has several;
+    a DataFrame's columns are in any order if the features have names. Masked elements and None are missing values, like
+    NaN. Raises StartError for inputs that the service would refuse.
     """
     engine = load_engine(Path(model), "cpu") if isinstance(model, str | Path) else model
     steps = offline_inputs(inputs, engine.spec)

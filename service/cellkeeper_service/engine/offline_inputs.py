@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,8 @@ def offline_inputs(inputs: Array | Mapping[str, Array], spec: ModelSpec) -> Arra
     if not isinstance(spec.input, PackedInputs):
         if isinstance(inputs, Mapping):
             raise StartError(f"inputs: got {sorted(inputs)}, expected an array: the model has one input")
-        return _checked("inputs", inputs, spec.input, spec.vocabulary, spec.missing_values)
+        ordered = _in_order(inputs, spec.feature_names)
+        return _checked("inputs", ordered, spec.input, spec.vocabulary, spec.missing_values)
     given = inputs if isinstance(inputs, Mapping) else _by_name(inputs)
     names = [part.name for part in spec.inputs]
     if sorted(given) != sorted(names):
@@ -32,6 +34,16 @@ def offline_inputs(inputs: Array | Mapping[str, Array], spec: ModelSpec) -> Arra
     if len(set(lengths.values())) > 1:
         raise StartError(f"inputs: got time steps {lengths}, expected the same number for all")
     return spec.input.pack(values)
+
+
+def _in_order(inputs: Any, names: Sequence[str]) -> Any:
+    """Puts the columns of a DataFrame into the order of the features, if these have names, as the client does."""
+    columns = getattr(inputs, "columns", None)
+    if not names or columns is None:
+        return inputs
+    if sorted(map(str, columns)) != sorted(names):
+        raise StartError(f"inputs: got columns {[*columns]}, expected {[*names]} in any order")
+    return inputs[[*names]]
 
 
 def _by_name(inputs: Array) -> dict[str, Array]:

@@ -38,9 +38,10 @@ MAX_WEIGHTS_BYTES = 1 << 34
 MAX_STATE_BYTES = 1 << 26
 
 _STORED = {"float32": "F32", "float64": "F64", "float16": "F16", "int32": "I32", "int64": "I64"}  # in safetensors
-_KINDS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".onnx": "onnx", ".pt": "torch", ".pth": "torch"} | {
-    ".bin": "torch",
-    ".safetensors": "torch",
+FILE_KINDS = {  # which import reads a file of this name
+    **dict.fromkeys((".keras", ".h5", ".hdf5"), "keras"),
+    **dict.fromkeys((".pt", ".pth", ".bin", ".safetensors"), "torch"),
+    ".onnx": "onnx",
 }
 _IMPORT = "`cellkeeper-server import --help` says how to make one from a model"
 
@@ -122,7 +123,7 @@ def _check_folder(path: Path) -> None:
         advice = "let the server read it" if isinstance(error, PermissionError) else _IMPORT
         raise StartError(f"{one_line(str(path))}: cannot be read ({one_line(str(error))}); {advice}") from error
     if stat.S_ISREG(mode):
-        kind = _KINDS.get(path.suffix.lower())
+        kind = FILE_KINDS.get(path.suffix.lower())
         what = f"`cellkeeper-server import {kind} {path} {path.stem}` makes one from it" if kind else _IMPORT
         if path.name in (CONFIG_FILE, WEIGHTS_FILE):
             what = f"give its folder, {path.parent}"

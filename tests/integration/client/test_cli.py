@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cellkeeper import Client
+from cellkeeper.__main__ import main
 
 from testing.forked_program import Ended, run_forked
 
@@ -177,3 +178,15 @@ def test_an_option_whose_value_is_what_ends_options(option: str) -> None:
 @pytest.mark.parametrize("arguments", [[], ["stream"], ["sessions"], ["sessions", "fork", "a", "b", "--at", "x"]])
 def test_wrong_usage(arguments: list[str]) -> None:
     assert "usage" in run("localhost:1", *arguments, code=2).err
+
+
+@pytest.mark.parametrize("option", [["--endpoint", "a:1"], ["--endpoint=a:1"], ["--tls"]])
+def test_an_option_before_the_command(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """argparse would take its value for the command."""
+    with pytest.raises(SystemExit, match="2"):
+        main([*option, "sessions", "list"])
+    said = capsys.readouterr().err
+    name = option[0].partition("=")[0]
+    assert f"{name}: options follow the command, as in: cellkeeper sessions list {name}" in said
+    with pytest.raises(SystemExit, match="0"):
+        main(["--vers"])

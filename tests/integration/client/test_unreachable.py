@@ -171,6 +171,7 @@ def test_the_program_says_it_too(nobody: str) -> None:
         assert done.status == 1
         assert text in done.err
         assert done.err.count("\n") == 1
+        assert done.out == ""
 
 
 SCRIPT = "import sys; from cellkeeper.__main__ import main; sys.exit(main())"

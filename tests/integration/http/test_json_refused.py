@@ -82,6 +82,13 @@ def test_what_is_not_understood_is_refused_by_its_name(front: Front, body: str, 
     assert front.ask("GET", "/v1/models/count/sessions/raw").status == 404  # nothing was applied
 
 
+@pytest.mark.parametrize(("method", "what"), [("POST", "/reset"), ("PUT", "/state"), ("DELETE", "")])
+def test_what_ends_a_generation_says_where_it_is_found(front: Front, method: str, what: str) -> None:
+    error = front.session().ask(method, what, None if method == "DELETE" else {}).error
+    wanted = "generation: got nothing, expected 32 hexadecimal digits: the generation in the session's position"
+    assert error["message"].startswith(wanted)
+
+
 @pytest.mark.parametrize(
     ("method", "what", "body", "text"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,9 @@ def test_onnx(tmp_path: Path) -> None:
 def test_refusals_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "bank.onnx").write_bytes(handmade_graph())
     (tmp_path / "p.json").write_text('{"normalisation": {}}')
+    for name in ("zip.pt", "a.keras"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("any/data.pkl", b"")
     target = tmp_path / "m"
     for words, text in (
         (["onnx", tmp_path / "bank.onnx", target], "input: ['x', 'gain', 'rate'] are neither states nor constants"),
@@ -62,12 +66,29 @@ def test_refusals_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
         (["onnx", tmp_path / "bank.onnx", target, "--constant", "rate=fast"], "--constant: rate: got 'fast'"),
         (["keras", tmp_path / "bank.onnx", target], "neither a .keras file (zip) nor a .h5 file"),
         (["torch", tmp_path / "bank.onnx", target], "neither a safetensors file"),
+        (
+            ["torch", tmp_path / "bank.onnx", target],
+            "`cellkeeper-server import onnx`, or import_onnx, reads such a file",
+        ),
+        (
+            ["keras", tmp_path / "bank.onnx", target],
+            "`cellkeeper-server import onnx`, or import_onnx, reads such a file",
+        ),
+        (["onnx", tmp_path / "zip.pt", target], "`cellkeeper-server import torch`, or import_torch, reads such a file"),
+        (
+            ["keras", tmp_path / "zip.pt", target],
+            "`cellkeeper-server import torch`, or import_torch, reads such a file",
+        ),
+        (
+            ["torch", tmp_path / "a.keras", target],
+            "`cellkeeper-server import keras`, or import_keras, reads such a file",
+        ),
         (["torch", tmp_path / "bank.onnx", target, "--processing", tmp_path / "p.json"], "normalisation: unknown key"),
     ):
         with pytest.raises(StartError) as caught:
             run_import([str(word) for word in words])
         assert text in str(caught.value)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bank.onnx", "p.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.keras", "bank.onnx", "p.json", "zip.pt"]
 
     line = program("import", "onnx", tmp_path / "bank.onnx", target).line
     assert "are neither states nor constants" in line

@@ -220,6 +220,17 @@ def test_names_are_those_of_the_features(tmp_path: Path) -> None:
     imported = import_torch(nn.GRU(3, 8), tmp_path / "m", feature_names=FRAME, **QUICK)
     assert imported.bundle.spec.feature_names == tuple(NAMES)
     assert json.loads((tmp_path / "m" / "config.json").read_text())["feature_names"] == NAMES
+    for names in (FRAME.columns, np.array(NAMES), tuple(NAMES)):
+        assert checked(None, None, (), names).feature_names == tuple(NAMES)
+    with pytest.raises(ImportRefused, match="feature_names: got 5, expected a list of strings"):
+        checked(None, None, (), np.array(5))
+
+
+def test_a_scaler_of_more_targets_than_are_predicted(tmp_path: Path) -> None:
+    for units, words in ((1, "got 2 values, expected one: the model predicts one"), (3, "one for each of 3 predicted")):
+        layers = [nn.GRU(3, 8), nn.Linear(8, units)]
+        with pytest.raises(ImportRefused, match=rf"output\[0\]: .*{words}"):
+            import_torch(layers, tmp_path / "m", output=MinMaxScaler().fit(TABLE[:, :2]), **QUICK)
 
 
 def test_the_command_takes_dicts(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from cellkeeper_service.engine.load import offline
 from cellkeeper_service.errors import StartError
 
+from testing.bundles import make_bundle
 from tests.unit.engine.cases import bundle_of, engine_of, inputs_of
 
 
@@ -32,6 +34,18 @@ from tests.unit.engine.cases import bundle_of, engine_of, inputs_of
 def test_what_the_service_refuses(case: str, inputs: Any, words: str) -> None:
     with pytest.raises(StartError, match=f"^inputs: {words}"):
         offline(engine_of("onnxruntime", case), inputs)
+
+
+def test_columns_are_taken_by_name(tmp_path: Path) -> None:
+    """The client takes them by name, too: an offline run by position would compare with other inputs."""
+    pandas: Any = pytest.importorskip("pandas")
+    bundle = make_bundle(tmp_path / "m", input_size=2, feature_names=["flow", "pressure"])
+    frame = pandas.DataFrame({"pressure": [2.0, 2.1], "flow": [0.5, 0.4]})
+    expected = offline(bundle, np.array([[0.5, 2.0], [0.4, 2.1]]))["prediction"]
+    np.testing.assert_array_equal(offline(bundle, frame)["prediction"], expected)
+    words = r"inputs: got columns \['pressure', 'q'\], expected \['flow', 'pressure'\] in any order"
+    with pytest.raises(StartError, match=words):
+        offline(bundle, frame.rename(columns={"flow": "q"}))
 
 
 @pytest.mark.parametrize("case", ["lstm", "tokens", "hold"])

@@ -19,7 +19,7 @@ import numpy as np
 from cellkeeper_service.model.bundle import MAX_WEIGHTS_BYTES
 from cellkeeper_service.model.json_text import parse_json
 
-from ..files import MAX_JSON_BYTES, read_bytes
+from ..files import MAX_JSON_BYTES, read_bytes, remedy
 from ..refusal import ImportRefused
 from ..stack import Array
 
@@ -106,7 +106,8 @@ def read_keras(path: Path) -> KerasFile:
         version = str(_json(path, parts[METADATA], METADATA).get("keras_version", ""))
         return KerasFile(path, config, _version(version), _opened(path, parts[WEIGHTS]), False)
     if data[: len(HDF5_SIGNATURE)] != HDF5_SIGNATURE:
-        raise ImportRefused(str(path), "neither a .keras file (zip) nor a .h5 file (HDF5); save it with model.save")
+        advice = remedy(path, "keras", "save it with model.save")
+        raise ImportRefused(str(path), f"neither a .keras file (zip) nor a .h5 file (HDF5); {advice}")
     file = KerasFile(path, {}, (), _opened(path, data), True)
     text = file.text("model_config")
     if not text or len(text) > MAX_JSON_BYTES:
@@ -137,7 +138,8 @@ def _unpacked(path: Path, data: bytes) -> dict[str, bytes]:
         raise ImportRefused(str(path), f"not a .keras file ({error}); it may be truncated") from error
     for name in (CONFIG, METADATA, WEIGHTS):
         if name not in parts:
-            raise ImportRefused(str(path), f"has no {name}, expected a .keras file as model.save writes it")
+            advice = remedy(path, "keras", "save it with model.save")
+            raise ImportRefused(str(path), f"has no {name}, expected a .keras file as model.save writes it; {advice}")
     return parts
 
 

@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from cellkeeper_service.engine.batch_axis.shapes import graphs_within
-from cellkeeper_service.engine.onnx_checks import read_model
 from cellkeeper_service.errors import StartError
 
+from ..files import remedy
 from ..refusal import ImportRefused
 from ..stack import Array
 from .external import load_external_data
@@ -168,7 +168,11 @@ def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:
     folder: of the file, for weights that it keeps in other files.
     """
     try:
-        model = read_model(data, place)
+        model = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        advice = remedy(Path(place), "onnx", "export it again")
+        raise ImportRefused(place, f"not an ONNX model ({error}); {advice}") from error
+    try:
         external = load_external_data(model, folder, place)
     except StartError as error:
         if isinstance(error, ImportRefused):

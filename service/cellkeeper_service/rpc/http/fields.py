@@ -13,6 +13,7 @@ from cellkeeper_service.errors import invalid
 from .json_text import shown
 
 MOST = 2**64
+GENERATION = "32 hexadecimal digits: the generation in the session's position"
 MAX_NAME = 64
 
 
@@ -63,6 +64,10 @@ class Fields:
     def request_id(self) -> bytes:
         """Returns the caller's request id, or a new one if there is none; a retry is then another request."""
         return self.raw("request_id", 16) if self.has("request_id") else os.urandom(16)
+
+    def generation(self) -> bytes:
+        """Returns the generation that the caller names."""
+        return raw(self.text("generation", GENERATION), self.name("generation"), 16)
 
     def position(self, field: str) -> pb.Position:
         fields = Fields(self.value(field, "a position"), f"{self.name(field)}.")

@@ -27,7 +27,6 @@ from .json_text import shown
 
 MAX_UINT32 = 2**32
 MAX_NAMES = 64
-GENERATION = "32 hexadecimal digits: the session's generation"
 
 
 def open_session(asked: Asked) -> pb.OpenRequest:
@@ -77,7 +76,7 @@ def set_state(asked: Asked) -> pb.SetStateRequest:
     body = asked.body
     item = pb.SetStateRequest.Item(
         session=asked.session,
-        generation=body.raw("generation", 16),
+        generation=body.generation(),
         request_id=body.request_id(),
         step=body.integer("step"),
         state=_states(body, "states", asked.spec),
@@ -87,9 +86,7 @@ def set_state(asked: Asked) -> pb.SetStateRequest:
 
 def reset(asked: Asked) -> pb.ResetRequest:
     body = asked.body
-    item = pb.ResetRequest.Item(
-        session=asked.session, generation=body.raw("generation", 16), request_id=body.request_id()
-    )
+    item = pb.ResetRequest.Item(session=asked.session, generation=body.generation(), request_id=body.request_id())
     return pb.ResetRequest(model=asked.model, items=[item])
 
 
@@ -103,7 +100,7 @@ def fork(asked: Asked) -> pb.ForkRequest:
 
 def delete(asked: Asked) -> pb.DeleteRequest:
     if "generation" not in asked.query:
-        raise invalid("generation", "nothing", f"{GENERATION}; empty for a session whose record is damaged")
+        raise invalid("generation", "nothing", f"{fields.GENERATION}; empty for a session whose record is damaged")
     given = asked.query["generation"]
     generation = fields.raw(given, "generation", 16) if given else b""
     return pb.DeleteRequest(
@@ -177,7 +174,7 @@ def _carried(body: Fields, spec: ModelSpec) -> pb.CarryOverRequest.Item:
         raise invalid(body.name("policy"), shown(policy), '"keep", "rerun" or "reset"')
     item = pb.CarryOverRequest.Item(
         session=body.text("session"),
-        generation=body.raw("generation", 16),
+        generation=body.generation(),
         request_id=body.request_id(),
         policy=policy.upper(),
     )
