@@ -178,8 +178,8 @@ def test_a_grpcio_whose_core_is_another(counting_model: Path, change: str, missi
     ("word", "line"),
     [
         ("--max-batch=0", "--max-batch: got '0', expected a whole number of 1 or more"),
-        ("--listen=localhost", "--listen: got 'localhost', expected host:port"),
-        ("--metrics-listen=9464", "--metrics-listen: got '9464', expected host:port"),
+        ("--listen=localhost", "--listen: got 'localhost', expected host:port, with a port of up to 65535"),
+        ("--metrics-listen=9464", "--metrics-listen: got '9464', expected host:port, with a port of up to 65535"),
         ("--precision=bf16", "precision: got bf16, expected fp32 for count: it runs on the CPU"),
         (
             "--device=cuda:0,cuda:0",
@@ -351,6 +351,7 @@ def test_a_redis_that_does_not_answer(counting_model: Path, nobody: str) -> None
     url = f"redis://:{PASSWORD}@{nobody}/0"
     line = serve(counting_model, f"--store={url}", "--store-timeout-ms=200").line
     assert "Redis cannot be reached" in line
+    assert line.endswith("; start Redis, or correct the store's URL")
     assert PASSWORD not in line
 
 
