@@ -122,4 +122,4 @@ def text_of(error: Exception) -> str:
 def with_advice(reply: str) -> str:
     """Returns the text of an error, and what to do about it if that is known."""
     advice = next((advice for part, advice in _WHAT_TO_DO.items() if part in reply), "")
-    return f"{reply.rstrip('.')}; {advice}" if advice else reply
+    return f"{reply.rstrip('. ')}; {advice}" if advice else reply
