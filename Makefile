@@ -315,7 +315,7 @@ image:
 
 # Returns when the proxy has replicas to send to.
 up: image
-	$(COMPOSE_PROJECT) up --detach
+	@$(COMPOSE_PROJECT) up --detach || { echo "up: its logs say why: $(COMPOSE_PROJECT) logs --tail 20" >&2; exit 1; }
 
 down:
 	$(COMPOSE_PROJECT) down --volumes --remove-orphans

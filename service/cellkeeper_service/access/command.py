@@ -10,10 +10,9 @@ from hashlib import sha256
 
 from cellkeeper_service.errors import StartError
 
-from .token_table import BadTokens, check_tenant, read_rights, read_time
+from .token_table import PREFIX, BadTokens, check_tenant, read_rights, read_time
 
 TOKEN_BYTES = 32
-PREFIX = "ck_"  # so that secret scanners recognize it
 
 
 def new_token() -> str:

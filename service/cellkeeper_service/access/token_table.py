@@ -29,6 +29,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 MAX_ENTRIES = 100_000
+PREFIX = "ck_"  # of every token, so that secret scanners recognize it
 _TENANT = re.compile(r"[A-Za-z0-9._-]{0,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _COUNT = re.compile(r"[0-9]{1,12}")  # an allowance computes with it in floats
@@ -74,6 +75,10 @@ def read_table(text: str, default: Quota) -> TokenTable:
         if len(by_digest) + len(by_name) + len(quotas) == MAX_ENTRIES:
             raise BadTokens(f"line {number}: got more than {MAX_ENTRIES} entries")
         try:
+            if any(word.startswith(PREFIX) for word in words):  # nothing of it is shown
+                raise BadTokens(
+                    "got a token itself, expected its line, which `cellkeeper-server token new` prints to stdout"
+                )
             kind, values = words[0], _values(words)
             if kind == "quota":
                 _put(quotas, values["tenant"], _quota(values, default), "tenant", values["tenant"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
+from stat import S_IWOTH
 
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.file_stamp import stamp_of
@@ -25,12 +27,19 @@ class TokenFile:
         self._path = Path(path)
         self._default = default
         self._counts_sessions = counts_sessions
+        self._mode = 0
         self._wrong = ""  # the error that was logged last
         try:
             self._seen = stamp_of(self._path)
             self.table = self._read()
         except (OSError, BadTokens, UnicodeDecodeError) as error:
-            raise StartError(f"tokens: cannot read {path}: {error}") from error
+            advice = ""
+            if isinstance(error, FileNotFoundError):
+                advice = "; `cellkeeper-server token new` prints an entry for it"
+            elif isinstance(error, PermissionError):
+                advice = "; let the server read it"
+            raise StartError(f"tokens: cannot read {path}: {error}{advice}") from error
+        self._warn()
 
     def reread(self) -> bool:
         """Reads the file if it has changed, and returns True if the table is different. Call from one thread at a time.
@@ -51,10 +60,21 @@ class TokenFile:
         changed, self.table = table != self.table, table
         if changed:
             log.info("tokens: reloaded: %d tokens, %d certificates", len(table.by_digest), len(table.by_name))
+            self._warn()
         return changed
+
+    def _warn(self) -> None:
+        if not self.table.by_digest and not self.table.by_name:
+            log.warning(
+                "tokens: %s lets nobody in; `cellkeeper-server token new` prints an entry, to be added to it",
+                self._path,
+            )
+        if self._mode & S_IWOTH:
+            log.warning("tokens: every user of this machine may add tokens to %s; chmod o-w", self._path)
 
     def _read(self) -> TokenTable:
         with self._path.open("rb") as file:
+            self._mode = os.fstat(file.fileno()).st_mode
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise BadTokens(f"got more than {MAX_FILE_BYTES} bytes")

@@ -115,9 +115,19 @@ class Certificates:
     def _new_context(self) -> ssl.SSLContext:
         cert, key, *client_ca = self._paths
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(cert, key, password=_no_password)
+        try:
+            context.load_cert_chain(cert, key, password=_no_password)
+        except ssl.SSLError as error:
+            raise ValueError(
+                f"{cert} and {key} are not a certificate and its key, expected PEM without a password ({error})"
+            ) from error
         if client_ca:
-            context.load_verify_locations(client_ca[0])
+            try:
+                context.load_verify_locations(client_ca[0])
+            except ssl.SSLError as error:
+                raise ValueError(
+                    f"{client_ca[0]} has no certificate that can be read, expected PEM ({error})"
+                ) from error
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 

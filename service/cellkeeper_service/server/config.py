@@ -222,7 +222,7 @@ def split_address(address: str, flag: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     number = whole_number(port, MOST_PORT)
     if not colon or number is None or number > MOST_PORT:
-        raise StartError(f"{flag}: got {address!r}, expected host:port")
+        raise StartError(f"{flag}: got {address!r}, expected host:port, with a port of up to {MOST_PORT}")
     bare = host.removeprefix("[").removesuffix("]")
     if ":" in bare and host != f"[{bare}]":  # gRPC would take the port for a part of the address
         raise StartError(f"{flag}: got {address!r}, expected an IPv6 address in brackets, as in [::1]:50051")

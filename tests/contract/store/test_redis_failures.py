@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -149,6 +150,36 @@ def test_a_wrong_password_reaches_nothing(own_redis: RedisServer, own_store: Sto
 )
 def test_a_server_that_serves_nothing_is_not_one_that_refuses_to_write(error: Exception, kind: type[Refused]) -> None:
     assert type(refusal(error)) is kind
+
+
+@pytest.mark.parametrize(
+    ("form", "what_to_do"),
+    [
+        ("rediss://127.0.0.1:{}/0", "rediss:// only if Redis serves TLS"),
+        ("redis://:secret@127.0.0.1:{}/0", "remove the password from the store's URL"),
+        ("redis+cluster://127.0.0.1:{}", "it is in no cluster; name it by redis://"),
+        ("redis+sentinel://127.0.0.1:{}/records", "it is no sentinel"),
+        ("unix:///nowhere.sock?db={}", "start Redis, or correct the path of its socket"),
+        ("redis://nowhere.invalid:{}", "start Redis, or correct the host"),
+    ],
+)
+def test_a_wrong_url_says_what_to_do(redis_server: RedisServer, form: str, what_to_do: str) -> None:
+    store = open_store(form.format(redis_server.port), timeout_ms=TIMEOUT_MS)
+    with pytest.raises(StoreError, match=what_to_do):
+        store.check()
+    store.close()
+
+
+def test_something_else_than_redis_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as thread:
+        store = open_store(f"redis://127.0.0.1:{listener.getsockname()[1]}", timeout_ms=5000)
+        asked = thread.submit(store.check)
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            with pytest.raises(StoreError, match="what answers there is not Redis"):
+                asked.result()
+        store.close()
 
 
 def test_a_full_server_refuses_and_writes_nothing(own_redis: RedisServer, own_store: Store) -> None:

@@ -111,18 +111,28 @@ def test_the_user_may_do_nothing_else(place: Place) -> None:
             client.execute_command("LINDEX", "someone:else", 0)
 
 
-@pytest.mark.parametrize("wrong", ["password", "authority", "plain text"])
-def test_what_is_not_let_in(place: Place, wrong: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "what_to_do"),
+    [
+        ("password", "name its present password in the store's URL"),
+        ("authority", "name Redis's authority as ssl_ca_certs"),
+        ("no file", "name files that are there as ssl_ca_certs"),
+        ("plain text", "if it serves TLS, its URL begins with rediss"),
+    ],
+)
+def test_what_is_not_let_in(place: Place, wrong: str, what_to_do: str, tmp_path: Path) -> None:
     url = place.url
     if wrong == "password":
         url = url.replace(PASSWORD, "guess")
     elif wrong == "authority":
         url = url.replace(str(place.ca_file), str(Authority(tmp_path).file))
+    elif wrong == "no file":
+        url = url.replace(str(place.ca_file), str(tmp_path / "none"))
     else:
         url = url.replace("rediss", "redis").partition("?")[0]
     store = open_store(url, timeout_ms=500)
     try:
-        with pytest.raises(StoreError):
+        with pytest.raises(StoreError, match=what_to_do):
             store.check()
     finally:
         store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -39,7 +40,9 @@ def test_a_file_of_another_layout(path: Path, sqlite_store: SqliteStore) -> None
         SqliteStore(path)
 
 
-def test_a_file_of_the_layout_before_goes_on(path: Path, sqlite_store: SqliteStore) -> None:
+def test_a_file_of_the_layout_before_goes_on(
+    path: Path, sqlite_store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
     """Checkpoints of layout 1 have no checksum: they are read as they are, and later ones get one.
 
     Headers of layouts 1 and 2 have none either: all of them get one at once.
@@ -62,7 +65,9 @@ def test_a_file_of_the_layout_before_goes_on(path: Path, sqlite_store: SqliteSto
         written = "UPDATE records SET header = header"
         older.execute(written)
         older.rollback()
-        stores = [SqliteStore(path), SqliteStore(path)]
+        with caplog.at_level(logging.INFO):
+            stores = [SqliteStore(path), SqliteStore(path)]
+        assert caplog.text.count(f"sqlite: converted '{path}' from layout 1 to 4; ") == 1  # nobody can go back
         with pytest.raises(sqlite3.OperationalError, match="no such column: header"):  # as in a running server
             older.execute(written)
     for store in stores:

@@ -69,3 +69,4 @@ def test_the_program_refuses_to_listen_for_others_by_mistake(
 def test_a_token_file_that_is_none(counting_model: Path, tmp_path: Path) -> None:
     line = serve(counting_model, "--store=memory:", f"--tokens={tmp_path / 'none'}").line
     assert line.startswith(f"tokens: cannot read {tmp_path / 'none'}: ")
+    assert line.endswith("; `cellkeeper-server token new` prints an entry for it")

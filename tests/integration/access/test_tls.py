@@ -265,10 +265,12 @@ def test_files_that_can_be_read_only_once(house: House) -> None:
 def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     (cert, key), (_, other) = authority.issue("a"), authority.issue("b")
-    for files in ((cert, other), (cert, tmp_path / "none"), (authority.file, key)):
-        with pytest.raises(StartError, match="tls: cannot use"):
+    for files in ((cert, other), (key, cert), (authority.file, key)):
+        with pytest.raises(StartError, match=f"{files[0]} and {files[1]} are not a certificate and its key"):
             Certificates(str(files[0]), str(files[1]), "")
-    with pytest.raises(StartError):
+    with pytest.raises(StartError, match=r"tls: cannot use .*No such file or directory: '.*none'"):
+        Certificates(str(cert), str(tmp_path / "none"), "")
+    with pytest.raises(StartError, match=f"{key} has no certificate that can be read, expected PEM"):
         Certificates(str(cert), str(key), str(key))
     pipe = tmp_path / "pipe"  # opening one waits for its writer
     os.mkfifo(pipe)

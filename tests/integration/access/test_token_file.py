@@ -62,6 +62,8 @@ def test_quotas_leave_to_the_default_what_they_do_not_say() -> None:
         (f"quota tenant=a inflight={'9' * 5000}", f"inflight: got '{'9' * 20}', expected a whole number of up to 12"),
         (f"token tenant=a rights=step sha256={HASH}\n" * 2, "line 2: sha256: got abababab... in two entries"),
         ("certificate tenant=a rights=step", "got no name="),
+        (f"ck_{HASH}", "got a token itself, expected its line, which `cellkeeper-server token new` prints to stdout"),
+        (f"token ck_{HASH}", "got a token itself, expected its line"),
     ],
 )
 def test_what_cannot_be_taken_is_named_with_its_line(line: str, words: str) -> None:
@@ -70,6 +72,7 @@ def test_what_cannot_be_taken_is_named_with_its_line(line: str, words: str) -> N
     assert str(caught.value).startswith("line ")
     assert words in str(caught.value)
     assert HASH not in str(caught.value)
+    assert "ck_" not in str(caught.value)
 
 
 def test_a_changed_file_is_read_again_and_a_broken_one_changes_nothing(
@@ -117,6 +120,25 @@ def test_a_named_pipe_is_no_token_file(tmp_path: Path, caplog: pytest.LogCapture
     assert tokens.table.of_token(token) is not None
     with pytest.raises(StartError, match="is not a regular file"):
         TokenFile(str(file), Quota())
+
+
+def test_a_file_that_lets_nobody_in_or_everybody_write_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("quota tenant=a inflight=5")
+    file.chmod(0o644)
+    with caplog.at_level(logging.WARNING):
+        tokens = TokenFile(str(file), Quota())
+        assert f"tokens: {file} lets nobody in" in caplog.text
+        caplog.clear()
+        file.write_text(token_line(new_token(), "a", "step"))
+        tokens.reread()
+        assert caplog.text == ""
+        file.chmod(0o666)
+        file.write_text(token_line(new_token(), "a", "step,read"))
+        tokens.reread()
+        assert f"every user of this machine may add tokens to {file}; chmod o-w" in caplog.text
 
 
 def test_a_session_quota_needs_an_end_of_sessions(tmp_path: Path) -> None:

@@ -72,6 +72,17 @@ def test_make_leaves_to_a_env_file_what_it_says(target: str, tmp_path: Path) -> 
     assert "-f docker-compose.yml" not in told
 
 
+def test_what_does_not_come_up_says_where_to_look(tmp_path: Path) -> None:
+    """Compose names a container by its number. docker, compose: programs in their places."""
+    (tmp_path / "docker").symlink_to("/bin/true")
+    command = ["make", f"--file={ROOT / 'Makefile'}", "up", "COMPOSE=false"]
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert ran.returncode != 0
+    words = "env COMPOSE_PROFILES=dashboards false -f docker-compose.yml logs --tail 20"
+    assert ran.stderr.splitlines()[0] == f"up: its logs say why: {words}"
+
+
 def test_make_takes_folders_as_a_shell_does(tmp_path: Path) -> None:
     """compose would take `pump` for the name of a volume."""
     shown = "printenv MODEL ACCESS; true"

@@ -29,6 +29,15 @@ def test_torch_and_triton_are_pinned_to_releases_that_go_together() -> None:
     assert TRITON_OF_TORCH[pins["torch"]] == pins["triton"]
 
 
+def test_what_the_page_copies_into_an_image_is_in_its_context() -> None:
+    """The clone's .dockerignore leaves out all that the service's own image does not need, such as a bundle."""
+    page = (ROOT / "docs" / "deployment.md").read_text()
+    taken = re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    copied = re.findall(r"COPY (\S+) .*\| docker build .* -f - (\S+)$", page, re.MULTILINE)
+    assert copied
+    assert [source for source, context in copied if context == "." and source not in taken] == []
+
+
 @pytest.mark.parametrize(("device", "expected"), [("cuda", {"gcc", "libc6-dev"}), ("cpu", set())])
 def test_only_the_image_for_a_gpu_has_a_c_compiler(tmp_path: Path, device: str, expected: set[str]) -> None:
     for name in ("apt-get", "rm"):

@@ -137,9 +137,13 @@ def test_least_privileges() -> None:
 
 
 def test_disruptions_leave_a_replica() -> None:
-    assert one("PodDisruptionBudget")["spec"]["maxUnavailable"] < one("StatefulSet")["spec"]["replicas"]
-    scaler = one("HorizontalPodAutoscaler")["spec"]
-    assert scaler["minReplicas"] == one("StatefulSet")["spec"]["replicas"]
+    assert one("PodDisruptionBudget")["spec"]["maxUnavailable"] < one("HorizontalPodAutoscaler")["spec"]["minReplicas"]
+
+
+def test_applying_the_manifests_again_leaves_the_number_of_replicas_to_the_autoscaler() -> None:
+    """With a number in the StatefulSet, `kubectl apply` would stop at once what the autoscaler has added."""
+    assert one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["kind"] == "StatefulSet"
+    assert "replicas" not in one("StatefulSet")["spec"]
 
 
 def test_the_autoscaler_asks_for_a_metric_that_the_adapter_serves() -> None:

@@ -96,6 +96,7 @@ def test_a_redis_that_does_not_answer(counting_model: Path, nobody: str) -> None
     url = f"redis://:{PASSWORD}@{nobody}/0"
     line = serve(counting_model, f"--store={url}", "--store-timeout-ms=200").line
     assert "Redis cannot be reached" in line
+    assert line.endswith("; start Redis, or correct the store's URL")
     assert PASSWORD not in line
 
 

@@ -18,8 +18,8 @@ from .launch import program, serve
     ("word", "line"),
     [
         ("--max-batch=0", "--max-batch: got '0', expected a whole number of 1 or more"),
-        ("--listen=localhost", "--listen: got 'localhost', expected host:port"),
-        ("--metrics-listen=9464", "--metrics-listen: got '9464', expected host:port"),
+        ("--listen=localhost", "--listen: got 'localhost', expected host:port, with a port of up to 65535"),
+        ("--metrics-listen=9464", "--metrics-listen: got '9464', expected host:port, with a port of up to 65535"),
         ("--precision=bf16", "precision: got bf16, expected fp32 for count: it runs on the CPU"),
         (
             "--device=cuda:0,cuda:0",

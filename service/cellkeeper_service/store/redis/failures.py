@@ -39,8 +39,20 @@ _WHAT_TO_DO = {
     "no permissions": "give its user this right, see docs/security.md",
     "max number of clients": "raise its maxclients",
     "DB index is out of range": "name one of its databases in the store's URL, or raise its setting `databases`",
+    "without any password configured": "remove the password from the store's URL",
+    "cluster support disabled": "it is in no cluster; name it by redis://",
+    "command 'SENTINEL'": "it is no sentinel, whose port is usually 26379; or name it by redis://",
+    "Connection refused": "start Redis, or correct the store's URL",
+    "Name or service not known": "start Redis, or correct the host in the store's URL",
+    "name resolution": "start Redis, or correct the host in the store's URL",
+    "Timeout connecting": "correct the store's URL: its host, its port, and rediss:// only if Redis serves TLS",
+    "as reply type byte": "what answers there is not Redis; correct the store's URL",
+    "CERTIFICATE_VERIFY_FAILED": "name Redis's authority as ssl_ca_certs, and the host as its certificate does",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "name a PEM file as ssl_ca_certs",
+    "connecting to /": "start Redis, or correct the path of its socket in the store's URL",
+    "Error 2 connecting": "name files that are there as ssl_ca_certs, ssl_certfile and ssl_keyfile",
 }
-"""What to do, by a part of the error reply: redis-py drops the codes of most."""
+"""What to do, by a part of the error reply, or of what redis-py says: it drops the codes of most replies."""
 
 CANNOT_NOW = (
     redis.exceptions.BusyLoadingError,
@@ -108,6 +120,6 @@ def text_of(error: Exception) -> str:
 
 
 def with_advice(reply: str) -> str:
-    """Returns the text of an error reply, and what to do about it if that is known."""
+    """Returns the text of an error, and what to do about it if that is known."""
     advice = next((advice for part, advice in _WHAT_TO_DO.items() if part in reply), "")
-    return f"{reply.rstrip('.')}; {advice}" if advice else reply
+    return f"{reply.rstrip('. ')}; {advice}" if advice else reply

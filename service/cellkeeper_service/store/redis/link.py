@@ -129,7 +129,10 @@ class Link:
                 self.put_back(wire, dirty=True)
             if isinstance(error, MayEvict):
                 raise
-            raise Unreached(f"Redis cannot be reached: {text_of(error)}") from error
+            why = text_of(error)
+            if "reset by peer" in why or "closed by server" in why:
+                why += "; if it serves TLS, its URL begins with rediss"
+            raise Unreached(f"Redis cannot be reached: {why}") from error
         return wire
 
     def _meet(self, wire: Wire) -> None:

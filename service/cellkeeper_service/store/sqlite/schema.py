@@ -10,6 +10,7 @@ The file's application_id marks it as Cellkeeper's; its user_version is the layo
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from pathlib import Path
@@ -17,6 +18,8 @@ from pathlib import Path
 from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.store.sqlite.space import free_bytes, is_full, is_io_error
 from cellkeeper_service.store.sqlite.stored_header import with_checksum
+
+_logger = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x43656C6C
 SCHEMA_VERSION = 4
@@ -115,7 +118,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, timeout_ms: int) -> Non
     connection.create_function("with_checksum", 1, with_checksum, deterministic=True)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = _layout(connection, path)  # another process may have converted it in the meantime
+        before = version = _layout(connection, path)  # another process may have converted it in the meantime
         while version != SCHEMA_VERSION:
             for statement in _UPGRADES.get(version, _TABLES):
                 connection.execute(statement)
@@ -124,6 +127,13 @@ def _prepare(connection: sqlite3.Connection, path: Path, timeout_ms: int) -> Non
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+    if before not in (0, SCHEMA_VERSION):
+        _logger.info(
+            "sqlite: converted '%s' from layout %d to %d; releases before this layout refuse it from now on",
+            path,
+            before,
+            SCHEMA_VERSION,
+        )
 
 
 def _write_ahead(connection: sqlite3.Connection, timeout_ms: int) -> str:
