@@ -220,8 +220,8 @@ def test_names_are_those_of_the_features(tmp_path: Path) -> None:
     imported = import_torch(nn.GRU(3, 8), tmp_path / "m", feature_names=FRAME, **QUICK)
     assert imported.bundle.spec.feature_names == tuple(NAMES)
     assert json.loads((tmp_path / "m" / "config.json").read_text())["feature_names"] == NAMES
-    for names in (FRAME.columns, np.array(NAMES), tuple(NAMES)):
-        assert checked(None, None, (), names).feature_names == tuple(NAMES)
+    for sequence in (FRAME.columns, np.array(NAMES), tuple(NAMES)):
+        assert checked(None, None, (), sequence).feature_names == tuple(NAMES)
     with pytest.raises(ImportRefused, match="feature_names: got 5, expected a list of strings"):
         checked(None, None, (), np.array(5))
 
