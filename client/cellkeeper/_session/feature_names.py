@@ -44,9 +44,15 @@ def wrong_columns(names: Sequence[Any], wanted: Sequence[str]) -> str:
 def _names(given: Any) -> list[Any] | None:
     """Returns the names of the columns, or of a Series' elements; None if there are none."""
     labels = getattr(given, "columns", None)
-    if labels is None and type(given).__name__ == "Series":
-        labels = getattr(given, "index", None)
+    if labels is None and is_labelled(given):
+        labels = given.index
     return None if labels is None or callable(labels) else [*labels]
+
+
+def is_labelled(given: Any) -> bool:
+    """Returns True for a DataFrame or a Series of pandas, also of a subclass or of a library that is like pandas."""
+    index = getattr(given, "index", None)  # of a list, it is a method
+    return index is not None and not callable(index) and hasattr(given, "to_numpy")
 
 
 def _ordered(given: Any, names: list[Any], wanted: Sequence[str], field: str) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ..errors import InvalidArgument
 from ..types import Array, Model
 from .arguments import invalid
-from .feature_names import in_order
+from .feature_names import in_order, is_labelled
 from .inputs import Inputs, little_endian, token_ids
 from .missing_values import accepted
 
@@ -94,12 +94,6 @@ def of_row(error: InvalidArgument, field: str, at: int, name: str) -> InvalidArg
     return InvalidArgument(text, reason=error.reason, field=error.field)
 
 
-def _kind_of_pandas(given: object) -> str:
-    """Returns the name of a pandas class, without importing pandas; empty for anything else."""
-    kind = type(given)
-    return kind.__name__ if kind.__module__.partition(".")[0] == "pandas" else ""
-
-
 def named_rows(given: Any, features: Sequence[str]) -> tuple[list[Any], Any] | None:
     """Returns the ids and rows of a dict {id: x}, or of a DataFrame or Series whose index holds ids.
 
@@ -108,9 +102,8 @@ def named_rows(given: Any, features: Sequence[str]) -> tuple[list[Any], Any] | N
     """
     if isinstance(given, Mapping):
         return list(given), list(given.values())
-    kind = _kind_of_pandas(given)
-    if kind in ("DataFrame", "Series"):
-        named = bool(features) and kind == "DataFrame"
+    if is_labelled(given):
+        named = bool(features) and hasattr(given, "columns")
         values = (in_order(given, features, "inputs") if named else given).to_numpy()
         return given.index.tolist(), values if values.dtype.kind in "fiub" else list(values)
     return None

@@ -183,12 +183,19 @@ def _unequal_steps(given: object) -> str:
     """For nested lists of unequal lengths, describes the first time step that differs; otherwise returns ""."""
     if not isinstance(given, Sequence) or isinstance(given, str | bytes):
         return ""
-    sizes = [len(step) if hasattr(step, "__len__") else None for step in given]
+    sizes = [_length(step) for step in given]
     for step, size in enumerate(sizes):
         if size != sizes[0]:
             came, first = ("a single value" if count is None else f"length {count}" for count in (size, sizes[0]))
             return f"{came} at time step {step}, {first} at time step 0"
     return ""
+
+
+def _length(step: Any) -> int | None:
+    try:
+        return len(step)
+    except TypeError:  # also of an array or a tensor without axes
+        return None
 
 
 def _what_is_no_number(steps: Array, names: Sequence[str]) -> str:

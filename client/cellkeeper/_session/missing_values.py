@@ -20,17 +20,16 @@ SCALARS = {float, int, bool, type(None)}  # known not to be sequences; checking 
 def as_numbers(given: ArrayLike) -> Array:
     """Converts to an array of numbers without a mask. Missing values become NaN, which turns integers into floats.
 
-    Returns non-numeric data unconverted: check the dtype. Raises TypeError and ValueError where numpy does.
+    Returns non-numeric data unconverted: check the dtype. Raises TypeError and ValueError where numpy does, and
+    ValueError for anything else that an object raises while it is converted, as PyTorch's tensors with gradients do.
     """
-    if isinstance(given, np.ma.MaskedArray):
-        array = _unmasked(given)
-    elif isinstance(given, Sequence) and _holds_masks(given):
-        array = np.asarray(_without_masks(given))
-    else:
-        array = np.asarray(given)
-        if array.dtype.kind in "US" and not isinstance(given, np.ndarray):
-            array = np.asarray(given, object)  # one string among numbers would turn them all into strings
-    return _from_objects(array) if array.dtype.kind == "O" else array
+    try:
+        array = _as_array(given)
+        return _from_objects(array) if array.dtype.kind == "O" else array
+    except (TypeError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def accepted(values: Array, missing: bool) -> Array:
@@ -44,6 +43,17 @@ def is_missing(value: object) -> bool:
     return (
         value is None or value is np.ma.masked or (kind.__name__ == "NAType" and kind.__module__.startswith("pandas."))
     )
+
+
+def _as_array(given: ArrayLike) -> Array:
+    if isinstance(given, np.ma.MaskedArray):
+        return _unmasked(given)
+    if isinstance(given, Sequence) and _holds_masks(given):
+        return np.asarray(_without_masks(given))
+    array = np.asarray(given)
+    if array.dtype.kind in "US" and not isinstance(given, np.ndarray):
+        return np.asarray(given, object)  # one string among numbers would turn them all into strings
+    return array
 
 
 def _from_objects(array: Array) -> Array:

@@ -21,6 +21,18 @@ FRAME = pd.DataFrame(ROWS, columns=["a", "b", "c"])
 SWAPPED = FRAME[["c", "a", "b"]]
 
 
+class OwnFrame(pd.DataFrame):  # type: ignore[misc]
+    """A subclass, such as other libraries have."""
+
+    @property
+    def _constructor_sliced(self) -> type:
+        return OwnSeries
+
+
+class OwnSeries(pd.Series):  # type: ignore[misc]
+    """The rows of an OwnFrame."""
+
+
 SPEC = TensorSpec("input", "float32", (3,))
 MODEL = Model("m", b"", "", True, 0.0, "", "", SPEC, 0, False, (), (), 8, 0, 0, feature_names=("a", "b", "c"))
 
@@ -57,6 +69,18 @@ def test_each_row_of_a_group(row: Any) -> None:
 
 def test_one_time_step() -> None:
     assert inputs().convert(SWAPPED.iloc[1]) == (ROWS[1].tobytes(), True)
+
+
+def test_subclasses_have_names_too() -> None:
+    own = OwnFrame(SWAPPED.set_axis(["t", "s"], axis=0))
+    assert type(own.iloc[1]) is OwnSeries
+    assert inputs().convert(own.iloc[1]) == (ROWS[1].tobytes(), True)
+    named = named_rows(own, ("a", "b", "c"))
+    assert named is not None
+    assert (named[0], named[1].tolist()) == (["t", "s"], ROWS.tolist())
+    tokens = named_rows(OwnSeries([7, 8], ["t", "s"]), ())
+    assert tokens is not None
+    assert (tokens[0], tokens[1].tolist()) == (["t", "s"], [7, 8])
 
 
 @pytest.mark.parametrize(
@@ -127,6 +151,9 @@ def test_a_server_gets_those_of_a_group_in_its_order(target: str) -> None:
     with Client(target) as client, client.group(by_id) as group:
         for rows in (SWAPPED.set_axis([*by_id], axis=0), [*by_id.values()]):
             assert group.peek(rows).tolist() == ROWS.tolist()
+        others = OwnFrame(SWAPPED.set_axis(["t", "s"], axis=0))  # not in the order of the members
+        assert group.step_reply(others).ids == ("t", "s")
+        group.reset()
         assert {name: y.tolist() for name, y in group.step(by_id).items()} == {"s": [0, 1, 2], "t": [3, 4, 5]}
         group.delete()
 

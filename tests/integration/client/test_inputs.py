@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cellkeeper import InvalidArgument, Model, TensorSpec
+from cellkeeper._session.group_inputs import GroupInputs
 from cellkeeper._session.inputs import Inputs, convert_state
 
 NAN, INF = float("nan"), float("inf")
@@ -195,6 +196,40 @@ def test_what_is_no_number_is_named() -> None:
 def test_what_is_no_array_of_numbers_is_named(given: Any, came: str) -> None:
     with pytest.raises(InvalidArgument, match=f"inputs: got {came}, expected"):
         Inputs(model()).convert(given)
+
+
+class Unreadable:
+    """Fails as a tensor of PyTorch does that requires gradients, and as one without axes."""
+
+    def __array__(self, *_: object, **__: object) -> Any:
+        raise RuntimeError("detach it first")
+
+    def __len__(self) -> int:
+        raise TypeError("it has no axes")
+
+
+UNREADABLE: Any = Unreadable()
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (UNREADABLE, "detach it first"),
+        ([UNREADABLE, UNREADABLE], "detach it first"),
+        ([[0, 0, 1], UNREADABLE], "a single value at time step 1, length 3 at time step 0"),
+    ],
+)
+def test_what_cannot_be_read_says_why(given: Any, why: str) -> None:
+    steps = replace(model(), feedback=(0, -1, -1), states=(TensorSpec("h", "float32", (3,)),))
+    for field, call in (
+        ("inputs", lambda: Inputs(steps).convert(given)),
+        (r"inputs, row 1 \(session 'b'\)", lambda: GroupInputs(steps).convert(["a", "b"], [[0, 0, 1], given])),
+        ("known", lambda: Inputs(steps).convert_known(given, 1)),
+    ):
+        with pytest.raises(InvalidArgument, match=f"^{field}: got .*{why}"):
+            call()
+    with pytest.raises(InvalidArgument, match=r"^state: got h: "):
+        convert_state(steps, {"h": given}, "state")
 
 
 def test_elements_of_inputs_of_several_axes_are_named() -> None:
