@@ -19,6 +19,7 @@ T = TypeVar("T")
 MAX_TIMEOUT_SECONDS = 30 * 86_400.0
 """The wire counts milliseconds in 32 bits, which is 49.7 days; longer waits are cut to this."""
 MAX_TTL_MS = 2**63 - 1
+MAX_STEP = 2**64 - 1
 MAX_ID_BYTES = 256
 _POSITION = "a Position; Position.parse() reads one from text"
 
@@ -98,7 +99,7 @@ def fingerprint_bytes(given: object) -> bytes:
 
 def position(given: object, field: str) -> Position | None:
     """Returns a Position, or None."""
-    return None if given is None else _instance(given, Position, field, _POSITION)
+    return None if given is None else _position(given, field)
 
 
 def positions(given: object, field: str) -> Mapping[str, Position]:
@@ -108,7 +109,7 @@ def positions(given: object, field: str) -> Mapping[str, Position]:
     if not isinstance(given, Mapping):
         raise invalid(field, type(given).__name__, "a mapping from ids to Positions")
     for name, each in given.items():
-        _instance(each, Position, f"{field}[{id_text(name, field)}]", _POSITION)
+        _position(each, f"{field}[{id_text(name, field)}]")
     return given
 
 
@@ -127,6 +128,22 @@ def whole_number(given: object, field: str, least: int) -> int:
     if not isinstance(given, Integral) or isinstance(given, bool) or given < least:
         raise invalid(field, repr(given), f"an integer of at least {least}")
     return int(given)
+
+
+def step_number(given: object, field: str) -> int:
+    """Returns a number of time steps, which the wire can hold: 0..2**64 - 1; the server has a limit of its own."""
+    step = whole_number(given, field, 0)
+    if step > MAX_STEP:
+        raise invalid(field, repr(given), f"0..{MAX_STEP}")
+    return step
+
+
+def _position(given: object, field: str) -> Position:
+    checked = _instance(given, Position, field, _POSITION)
+    _instance(checked.generation, bytes, f"{field}.generation", _POSITION)
+    _instance(checked.head, bytes, f"{field}.head", _POSITION)
+    step_number(checked.step, f"{field}.step")
+    return checked
 
 
 def _instance(given: object, kind: type[T], field: str, expected: str) -> T:

@@ -9,7 +9,7 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from .._session.arguments import invalid, whole_number
+from .._session.arguments import invalid, step_number, whole_number
 from .._session.inputs import Inputs
 from .._session.named_inputs import NamedInputs, known_of
 from ..position import Position
@@ -47,7 +47,7 @@ def set_state_request(
         session=session,
         generation=at.generation,
         request_id=request_id(),
-        step=at.step if step is None else whole_number(step, "step", 0),
+        step=at.step if step is None else step_number(step, "step"),
         state=state_messages(model, state, "state"),
     )
     return pb.SetStateRequest(model=model.name, items=[item])

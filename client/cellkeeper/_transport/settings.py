@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import grpc
 
@@ -80,7 +81,7 @@ def checked_settings(
         raise invalid("buffer_steps", str(buffer_steps), f"at least window_steps, {window_steps}: {why}")
     _check_kind("tls", tls, "True, False or a Tls", bool, Tls)  # a path, for instance, would otherwise mean plain text
     _check_kind("credentials", credentials, "grpc.ChannelCredentials", grpc.ChannelCredentials)
-    _check_kind("backoff", backoff, "a Backoff", Backoff)
+    _check_backoff(backoff)
     if credentials is not None and tls:
         text = "credentials, tls: got both, expected one of them"
         raise InvalidArgument(text, reason="INVALID_FIELD", field="credentials")
@@ -104,6 +105,17 @@ def checked_settings(
         token=Token(token),
         websockets=checked_addresses(websocket, targets, tls or None),
     )
+
+
+def _check_backoff(given: Backoff | None) -> None:
+    """Refuses pauses without a length, in which a client would only make attempts."""
+    _check_kind("backoff", given, "a Backoff", Backoff)
+    if given is not None:
+        for name in ("first_seconds", "max_seconds"):
+            field, seconds = f"backoff.{name}", getattr(given, name)
+            if not isinstance(seconds, Real):
+                raise invalid(field, repr(seconds), "seconds above 0")
+            timeout_seconds(seconds, 0.0, field)
 
 
 def _check_kind(field: str, given: object, expected: str, *kinds: type) -> None:

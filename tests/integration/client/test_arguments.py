@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cellkeeper import AsyncClient, CellkeeperError, Client, InvalidArgument, first_position
+from cellkeeper import AsyncClient, Backoff, CellkeeperError, Client, InvalidArgument, Position, first_position
 
 from .conftest import ServerThread
 
@@ -146,6 +146,16 @@ WRONG: list[tuple[str, str, Call]] = [
     ("expect", "session, a text", lambda client: client.session("a", expect=TEXT)),
     ("at", "session at", lambda client: client.session("a", at=ANY)),
     ("at", "session at, a text", lambda client: client.session("a", at=TEXT)),
+    ("expect.step", "session, below 0", lambda client: client.session("a", expect=Position(bytes(16), -1, bytes(8)))),
+    ("at.step", "session, not whole", lambda client: client.session("a", at=Position(bytes(16), ANY, bytes(8)))),
+    ("at.generation", "session", lambda client: client.session("a", at=Position(TEXT, 1, bytes(8)))),
+    ("at.head", "session", lambda client: client.session("a", at=Position(bytes(16), 1, TEXT))),
+    ("expect[a].step", "group", lambda client: client.group(["a"], expect={"a": Position(bytes(16), 2**64, bytes(8))})),
+    (
+        "position.step",
+        "fork",
+        lambda client: client.session("a").fork("b", position=Position(bytes(16), 2**64, bytes(8))),
+    ),
     ("model", "group", lambda client: client.group(["a"], model=ANY)),
     ("ttl", "group", lambda client: client.group(["a"], ttl=ANY)),
     ("expect", "group", lambda client: client.group(["a"], expect=ANY)),
@@ -155,6 +165,7 @@ WRONG: list[tuple[str, str, Call]] = [
     ("initial_state", "session", lambda client: client.session("a", initial_state=ANY)),
     ("state", "set_state", lambda client: client.session("a").set_state(ANY)),
     ("step", "set_state", lambda client: client.session("a").set_state({"h": [[0, 0]]}, step=ANY)),
+    ("step", "set_state, too high", lambda client: client.session("a").set_state({"h": [[0, 0]]}, step=2**64)),
     ("step", "set_state, below 0", lambda client: client.session("a").set_state({"h": [[0, 0]]}, step=-1)),
     ("outputs", "session", lambda client: client.session("a", outputs=ANY)),
     ("outputs", "step", lambda client: client.session("a").step(X, outputs=ANY)),
@@ -187,6 +198,10 @@ WRONG: list[tuple[str, str, Call]] = [
     ("tls", "Client, a path", lambda _: Client("localhost:1", tls=TEXT)),
     ("credentials", "Client", lambda _: Client("localhost:1", credentials=ANY)),
     ("backoff", "Client", lambda _: Client("localhost:1", backoff=ANY)),
+    ("backoff.first_seconds", "Client, 0", lambda _: Client("localhost:1", backoff=Backoff(first_seconds=0))),
+    ("backoff.first_seconds", "Client, a text", lambda _: Client("localhost:1", backoff=Backoff(first_seconds=TEXT))),
+    ("backoff.max_seconds", "Client, below 0", lambda _: Client("localhost:1", backoff=Backoff(max_seconds=-1))),
+    ("backoff.max_seconds", "Client, NaN", lambda _: Client("localhost:1", backoff=Backoff(max_seconds=float("nan")))),
     ("token", "Client", lambda _: Client("localhost:1", token=ANY)),
     ("connect_timeout", "Client", lambda _: Client("localhost:1", connect_timeout=ANY)),
 ]
