@@ -101,9 +101,14 @@ class Token:
 
     def metadata(self) -> Metadata:
         """Returns the header to send. Raises InvalidArgument if there is no usable token."""
+        token = self.text()
+        return () if token is None else (("authorization", f"Bearer {token}"),)
+
+    def text(self) -> str | None:
+        """Returns the token; None if none is given. Raises InvalidArgument if it cannot be used."""
         source = self._source
         if source is None:
-            return ()
+            return None
         if isinstance(source, str):
             token = source
         elif isinstance(source, os.PathLike):
@@ -113,7 +118,7 @@ class Token:
         token = token.strip()
         if not token or not token.isascii() or not token.isprintable():
             raise invalid("token", "an empty token or one that cannot be sent", "printable ASCII")
-        return (("authorization", f"Bearer {token}"),)
+        return token
 
     def replaced(self, sent: Metadata, error: CellkeeperError) -> bool:
         """Returns True if `error` says that the sent token is not accepted, and there is another token by now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -56,7 +57,7 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
 
     def window_of(info: SessionInfo) -> ArrayLike | None:
         path = parsed.windows / f"{quote(info.session, safe='')}.csv"
-        if not path.is_file():
+        if not isfile(path):  # unlike Path.is_file, false for a name that is too long for the file system, too
             return None
         with open_rows(str(path)) as lines:
             try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from .._session.arguments import timeout_seconds
+from .._transport.credentials import Token
 from ..doctor.examine import examine
 from . import access
 from .terminal import printable
@@ -29,10 +29,10 @@ def add(commands: Any) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Prints the findings. Returns the exit code. Raises InvalidArgument, and OSError for an unreadable file."""
+    """Prints the findings. Returns the exit code. Raises InvalidArgument."""
     timeout = timeout_seconds(parsed.timeout, parsed.timeout)
     credentials = access.client_access(parsed)
-    token = credentials["token"].read_text().strip() if isinstance(credentials["token"], Path) else credentials["token"]
+    token = Token(credentials["token"]).text()
     findings = examine(parsed.endpoints, parsed.metrics, parsed.model, credentials["tls"] or None, token, timeout)
     for finding in findings:
         print(printable(finding))

@@ -13,6 +13,8 @@ from ..types import Model
 from .header import is_index
 from .rows import RowError, Steps, decoded
 
+_EXACT_DIGITS = 15  # and a sign at most: as many as a float holds
+
 
 def json_rows(lines: Iterable[str], columns: Sequence[str], model: Model) -> Iterator[ArrayLike]:
     """Yields one time step for each line: a number, a list of numbers, or an object. null is missing. Raises RowError.
@@ -45,12 +47,17 @@ def _full_lines(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | li
         if blank:
             raise RowError(f"line {blank}: empty, but others follow; write null for a missing value")
         try:
-            value = json.loads(text, object_pairs_hook=_object)
+            value = json.loads(text, object_pairs_hook=_object, parse_int=_whole)
         except json.JSONDecodeError as error:
             raise RowError(f"line {number}, character {error.pos + 1}: {error.msg}") from None
         except (ValueError, RecursionError) as error:
             raise RowError(f"line {number}: {error}") from None
         yield number, value if isinstance(value, dict | list) else [value]
+
+
+def _whole(digits: str) -> int | float:
+    """Reads any number of digits, of which Python limits those of an integer."""
+    return int(digits) if len(digits) <= _EXACT_DIGITS else float(digits)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from os.path import sameopenfile
 from typing import Any, TextIO
 
 from numpy.typing import ArrayLike
@@ -51,7 +52,8 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unchecked",
         action="store_true",
-        help="with --resume: do not compare the skipped rows (after a fork, for instance)",
+        help="with --resume: do not compare the skipped rows (after a fork, for instance, or if --from-step is not "
+        "where the session started)",
     )
     parser.add_argument("--ttl", type=float, metavar="SECONDS", help="delete the session after this much idle time")
     parser.add_argument(
@@ -87,6 +89,8 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
         read = json_rows(lines, columns, model) if parsed.jsonl else csv_rows(lines, columns, model, parsed.header)
         rows = _UntilError(_from_position(session, read, parsed))
         out = sys.stdout if parsed.output == "-" else stack.enter_context(open(parsed.output, "a", encoding="utf-8"))
+        if is_file(lines) and sameopenfile(lines.fileno(), 1 if parsed.output == "-" else out.fileno()):
+            raise ValueError("--output: the predictions would go to the file that the rows come from, and become rows")
         headed = parsed.output != "-" and out.tell() > 0  # a run that continues in the same file
         writer = _Writer(out, parsed.format or ("jsonl" if parsed.jsonl else "csv"), headed)
         progress = Progress("rows")
@@ -129,6 +133,11 @@ def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse
         expected = first_position(stands.generation, first).advance(bytes(skipped), inputs.step_bytes)
         if expected != stands:
             text = "the rows to skip are not those that the session consumed; --unchecked skips them anyway"
+            if first:
+                text = (
+                    f"the rows to skip are not those that the session consumed, or it did not start at --from-step "
+                    f"{first}, so that they cannot be compared without those before; --unchecked skips them anyway"
+                )
             raise HistoryChanged(text, reason="HISTORY_CHANGED")
     return source
 

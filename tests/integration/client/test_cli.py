@@ -64,6 +64,24 @@ def test_a_run_that_broke_off_is_started_again(threaded: ServerThread, tmp_path:
     assert threaded.server.applied_steps == 10
 
 
+def test_rows_of_a_later_part_are_skipped_unchecked(target: str) -> None:
+    """A session's head is made of all of its rows: those from --from-step on do not say what it should be."""
+    arguments = ["stream", "--session", "a", "--columns", "1,2", "--header", "yes"]
+    run(target, *arguments, text=ROWS)
+    run(target, *arguments, "--from-step", "10", text=ROWS)
+    again = [*arguments, "--from-step", "10", "--resume"]
+    assert "it did not start at --from-step 10" in run(target, *again, text=ROWS, code=1).err
+    assert run(target, *again, "--unchecked", text=ROWS + "10,1,10\n").out.splitlines()[1:] == ["20,21.0,100.0"]
+
+
+def test_predictions_do_not_become_rows(target: str, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text(ROWS)
+    done = run(target, "stream", "--session", "a", "--csv", str(rows), "--output", f"{tmp_path}/./rows.csv", code=1)
+    assert "the file that the rows come from" in done.err
+    assert rows.read_text() == ROWS
+
+
 def test_sessions(threaded: ServerThread) -> None:
     with Client(threaded.target) as client:
         client.session("a").step([1.0, 0.0])
@@ -104,6 +122,8 @@ def test_models(target: str) -> None:
         (["stream", "--session", "a"], "1,2,3\n", "inputs: got shape [3]"),
         (["stream", "--session", "a", "--columns", "c"], "a,b\n1,2\n", "--columns: got 'c'"),
         (["stream", "--session", "a", "--jsonl"], "{\n", "line 1"),
+        (["doctor", "localhost:1", "--token-file", "/dev/null"], "", "token: got an empty token"),
+        (["doctor", "localhost:1", "--token-file", "absent"], "", "token: cannot read absent"),
         (["doctor", "localhost:1", "--timeout", "nan"], "", "timeout: got nan, expected seconds above 0"),
         (["stream", "--session", "a", "--resume", "--unchecked", "--from-step", "-1"], "1,2\n", "--from-step: got -1"),
     ],

@@ -229,6 +229,7 @@ JSON_TAKEN: dict[str, tuple[str, str | bytes, list[str], list[list[float]]]] = {
     "a byte order mark": ("two", b"\xef\xbb\xbf[1, 2.5]\r\n[3, 4]\r\n\r\n", [], TWO),
     "missing values": ("gaps", '{"a": 1, "b": null}\n{"b": NaN, "a": 3}\n', [], [[1, FILLED], [3, FILLED]]),
     "booleans": ("two", "[true, false]\n", [], [[1, 0]]),
+    "a whole number of many digits": ("two", "[1, 12345678901234567890]\n", [], [[1, 12345678901234567890]]),
 }
 
 JSON_REFUSED: dict[str, tuple[str, str, list[str], int, list[str]]] = {
@@ -262,6 +263,7 @@ JSON_REFUSED: dict[str, tuple[str, str, list[str], int, list[str]]] = {
     "a missing value": ("two", '{"a": 1, "b": null}\n', [], 0, ["line 1, column 'b': got a missing value"]),
     "infinity": ("gaps", "[1, 2]\n[1, -Infinity]\n", [], 1, ["line 2, column 2: got -inf"]),
     "beyond float64": ("gaps", "[1, 2]\n[1, 1" + "0" * 400 + "]\n", [], 1, ["line 2, column 2: got inf"]),
+    "of very many digits": ("gaps", "[1, 2]\n[1, -1" + "0" * 5000 + "]\n", [], 1, ["line 2, column 2: got -inf"]),
     "no JSON": ("two", "[1, 2]\n[1, 2\n", [], 1, ["line 2, character"]),
     "nested too deeply": ("two", "[" * 100_000 + "\n", [], 0, ["line 1:"]),
     "an empty line within": ("two", "[1, 2]\n\n[1, 2]\n", [], 1, ["line 2: empty, but others follow"]),

@@ -226,6 +226,9 @@ def test_the_command(both: ForkedServer, versions: tuple[Path, Path], tmp_path: 
         assert client.session_info("a/1").fingerprint == older.fingerprint
         assert run("--policy", "keep", "--model", "m")[0] == "already\t2\ncarried\t1\n"
         assert client.session_info("a/1").fingerprint == newer.fingerprint
+        client.session(f"long/{'x' * 251}")  # no file can have this name, and so none has
+        out, _ = run("--policy", "rerun", "--windows", str(tmp_path), "--prefix", "long/", "--to", digits)
+        assert out == "skipped\t1\n"
         windows = ("--policy", "rerun", "--windows", str(tmp_path), "--session", "b", "--to", digits)
         for text, options, says in (
             ("x,y,z\n1,2,-\n", (), "b.csv: line 2, column 3 ('z'): got '-'"),
