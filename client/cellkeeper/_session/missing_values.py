@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy import ma  # at once: `np.ma` is imported on its first use, and a child forked meanwhile would wait for ever
 from numpy.typing import ArrayLike
 
 from ..types import Array
@@ -40,13 +41,11 @@ def accepted(values: Array, missing: bool) -> Array:
 def is_missing(value: object) -> bool:
     """Returns True if the element marks a missing value. NaN counts as a number here."""
     kind = type(value)
-    return (
-        value is None or value is np.ma.masked or (kind.__name__ == "NAType" and kind.__module__.startswith("pandas."))
-    )
+    return value is None or value is ma.masked or (kind.__name__ == "NAType" and kind.__module__.startswith("pandas."))
 
 
 def _as_array(given: ArrayLike) -> Array:
-    if isinstance(given, np.ma.MaskedArray):
+    if isinstance(given, ma.MaskedArray):
         return _unmasked(given)
     if isinstance(given, Sequence) and _holds_masks(given):
         return np.asarray(_without_masks(given))
@@ -63,8 +62,8 @@ def _from_objects(array: Array) -> Array:
     return values.reshape(array.shape) if values.dtype.kind in "fiub" and values.ndim == 1 else array
 
 
-def _unmasked(given: np.ma.MaskedArray[Any, Any]) -> Array:
-    data, mask = np.array(given.data), np.ma.getmaskarray(given)
+def _unmasked(given: ma.MaskedArray[Any, Any]) -> Array:
+    data, mask = np.array(given.data), ma.getmaskarray(given)
     if mask.dtype.kind != "b" or not mask.any():
         return data
     if data.dtype.kind != "f":
@@ -79,7 +78,7 @@ def _holds_masks(given: Sequence[Any]) -> bool:
     kinds = set(map(type, given)) - SCALARS
     if not kinds:
         return False
-    if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):
+    if any(issubclass(kind, ma.MaskedArray) for kind in kinds):
         return True
     nested = {kind for kind in kinds if issubclass(kind, Sequence)}
     return bool(nested) and any(_holds_masks(inner) for inner in given if type(inner) in nested)
@@ -87,7 +86,7 @@ def _holds_masks(given: Sequence[Any]) -> bool:
 
 def _without_masks(given: object) -> Any:
     """Returns nested lists with None for masked elements."""
-    if isinstance(given, np.ma.MaskedArray):
+    if isinstance(given, ma.MaskedArray):
         return given.tolist(None)
     if isinstance(given, Sequence) and not isinstance(given, str | bytes | memoryview):
         return [_without_masks(inner) for inner in given]

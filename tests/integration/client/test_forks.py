@@ -63,6 +63,14 @@ loop.run_until_complete(session.step(ONE))
 loop.run_until_complete(client.close())
 """
 
+IMPORTS = """
+before = set(sys.modules)
+with Client(target) as client:
+    session, group = client.session("a"), client.group(["b"])
+    calls = session.step(ONE), session.peek(ONE), list(session.stream([ONE])), session.state(), group.step([ONE])
+print(sorted(set(sys.modules) - before))  # while a thread imports a module, a child that is forked cannot
+"""
+
 EXITS = """
 client = Client(target)
 client.session("a").step(ONE)
@@ -98,6 +106,7 @@ def run(text: str, target: str) -> list[str]:
         pytest.param(USED, ["ForkedProcess " * 6 + "nothing"], id="inherited"),
         pytest.param(CLOSED, ["ForkedProcess"] * 2, id="new after a closed one"),
         pytest.param(ASYNC, ["ForkedProcess ForkedProcess ForkedProcess"], id="asyncio"),
+        pytest.param(IMPORTS, ["[]"], id="nothing is imported at the first call"),
         pytest.param(EXITS, ["0", "[2.0, 2.0]"], id="the child ends, the parent goes on"),
         pytest.param(BEFORE, ["nothing ForkedProcess"], id="forked before anything connected"),
     ],
