@@ -180,9 +180,10 @@ class AsyncClient(NotCopied, AsyncAdministration):
         the session's own. expect: a position whose history the session must have; the session is never created then,
         and may be further on. at: as `expect`, and the object starts at this position, instead of after the session's
         last step: a step that the session already has returns its outputs again (`replayed`), or raises StepConflict
-        if its inputs differ. initial_state: tensors by name, in the shapes of `model.states` ([layers, size] for an
-        LSTM's h), for a new session only. outputs: what its steps return by default; None: the client's. timeout:
-        seconds for the call, including retries; None: the client's.
+        if its inputs differ; so does a chunk of which the session has only the beginning. initial_state: tensors by
+        name, in the shapes of `model.states` ([layers, size] for an LSTM's h), for a new session only. outputs: what
+        its steps return by default; None: the client's. timeout: seconds for the call, including retries; None: the
+        client's.
 
         With `expect` or `at`, raises SessionNotFound, GenerationChanged or HistoryChanged if there is no such history;
         StepGap if the server is behind that position (it lost steps: open without it, and send the missing ones again);

@@ -50,7 +50,18 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
     end = asked.step + step.steps
     if end <= stands.step and record.inputs(asked.step, end) == step.data:
         return Verdict.REPLAY
-    text = f"steps {asked.step}..{end - 1}: other inputs were applied there; the session is at step {stands.step}"
+    return not_those(record, asked.step, step)
+
+
+def not_those(record: Record, first: int, step: Step) -> Rejection:
+    """Refuses a chunk that begins at the earlier step `first`, and whose inputs are not all the record's."""
+    stands, end = record.position, first + step.steps
+    text = f"steps {first}..{end - 1}: other inputs were applied there; the session is at step {stands.step}"
+    if end > stands.step and step.data.startswith(record.inputs(first, stands.step)):
+        text = (
+            f"steps {first}..{end - 1}: the session has these inputs up to step {stands.step} already, and lacks the "
+            "others; send them in another chunk"
+        )
     return Rejection(Reason.STEP_CONFLICT, text, field="inputs", position=stands)
 
 

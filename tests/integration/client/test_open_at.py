@@ -73,6 +73,18 @@ def test_other_inputs_are_a_conflict(target: str) -> None:
         assert caught.value.position == session.position
 
 
+def test_a_chunk_whose_beginning_the_session_has_is_sent_in_two(target: str) -> None:
+    with Client(target) as first, Client(target) as second:
+        session = first.session("in two")
+        start = session.position
+        session.step([1])
+        again = second.session("in two", at=start)
+        with pytest.raises(StepConflict, match="has these inputs up to step 1 already, and lacks the others"):
+            again.step([[1], [2]])
+        assert again.step_reply([[1]]).replayed
+        assert not again.step_reply([[2]]).replayed
+
+
 def test_expect_alone_continues_after_the_last_step(target: str) -> None:
     with Client(target) as client:
         session = client.session("expect")

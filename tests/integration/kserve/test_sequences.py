@@ -128,7 +128,8 @@ def test_a_start_without_request_id_starts_each_time(count: Api, sequence: int) 
     ("values", "step", "code", "text"),
     [
         ([9], 1, "ABORTED", "steps 1..1: other inputs were applied there; the session is at step 3"),
-        ([3, 9], 2, "ABORTED", "steps 2..3: other inputs were applied there"),
+        ([9, 4], 2, "ABORTED", "steps 2..3: other inputs were applied there"),
+        ([3, 9], 2, "ABORTED", "steps 2..3: the session has these inputs up to step 3 already, and lacks the others"),
         ([4], 4, "FAILED_PRECONDITION", "step: got 4, but the session is at step 3"),
     ],
 )

@@ -105,7 +105,10 @@ def test_other_inputs_at_an_old_step_are_a_conflict() -> None:
     start = opened(world)
     world.step([1, 2], start, acked=0)
     assert reason(world.step([9], start, acked=0)) == "STEP_CONFLICT"
-    assert reason(world.step([1, 2, 3], start, acked=0)) == "STEP_CONFLICT"
+    for chunk, says in (([1, 2, 3], "has these inputs up to step 2 already"), ([1, 9, 3], "other inputs were applied")):
+        refused = world.step(chunk, start, acked=0)
+        assert reason(refused) == "STEP_CONFLICT"
+        assert says in refused.message
 
 
 def test_a_duplicate_that_came_after_the_reading_is_decided_on_another_one() -> None:
