@@ -31,9 +31,10 @@ def as_rows(samples: Iterable[Sample], numbers: Callable[[ArrayLike], Array]) ->
     table: Any = samples
     if hasattr(table, "columns") and hasattr(table, "to_numpy"):
         return numbers(table)
-    if not isinstance(samples, Iterable) and not hasattr(samples, "__getitem__"):
-        raise invalid("samples", type(samples).__name__, "an iterable of time steps")
-    return samples
+    try:
+        return iter(samples)
+    except TypeError as error:  # also of an array or a tensor without axes
+        raise invalid("samples", type(samples).__name__, "an iterable of time steps") from error
 
 
 def stacked(samples: Sequence[Sample], numbers: Callable[[ArrayLike], Array], first: int) -> Sample:
@@ -41,15 +42,25 @@ def stacked(samples: Sequence[Sample], numbers: Callable[[ArrayLike], Array], fi
 
     Raises InvalidArgument for a sample that differs in shape, or is not an array.
     """
-    names = [*samples[0]] if isinstance(samples[0], Mapping) else None
+    names = _input_names(samples[0])
     for number, sample in enumerate(samples, first):
-        came = [*sample] if isinstance(sample, Mapping) else None
+        came = _input_names(sample)
         if (came is None) != (names is None) or set(came or ()) != set(names or ()):
             what = type(sample).__name__ if came is None else f"the inputs {', '.join(map(repr, came))}"
             raise of_sample(invalid("inputs", what, "the same as in those before it"), number, 1)
     if names is None:
         return _stacked(samples, numbers, first, "inputs")
     return {name: _stacked([each[name] for each in samples], numbers, first, f"inputs[{name}]") for name in names}  # type: ignore[call-overload,index]
+
+
+def _input_names(sample: Sample) -> list[str] | None:
+    """Returns the names of a dict's inputs, or of the fields of a structured array; None for anything else.
+
+    Each input is stacked by itself: a whole row of a masked structured array would lose its mask.
+    """
+    if isinstance(sample, Mapping):
+        return [*sample]
+    return [*sample.dtype.names] if isinstance(sample, np.ndarray | np.void) and sample.dtype.names else None
 
 
 def _stacked(samples: Sequence[Any], numbers: Callable[[ArrayLike], Array], first: int, field: str) -> Array:

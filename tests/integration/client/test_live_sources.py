@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from cellkeeper import AsyncClient, Client, InvalidArgument
@@ -140,7 +141,7 @@ async def test_asyncio_reads_a_data_frame_by_its_rows(target: str) -> None:
         assert [y.tolist() async for y in session.stream(pd.DataFrame([[1.0, 10.0]] * 2))] == [[1, 10], [2, 20]]
 
 
-@pytest.mark.parametrize("given", [None, 5, "1,2", b"12", {"flow": [1.0, 2.0]}], ids=repr)
+@pytest.mark.parametrize("given", [None, 5, "1,2", b"12", {"flow": [1.0, 2.0]}, np.array(5.0)], ids=repr)
 def test_what_gives_no_samples_is_refused_with_its_field(target: str, given: Any) -> None:
     with Client(target) as client:
         session = client.session("a")
