@@ -97,7 +97,8 @@ def test_dicts_as_a_live_source_gives_them() -> None:
     assert inputs().convert({name: FRAME[name] for name in "cab"}) == (ROWS.tobytes(), False)
     assert GroupInputs(MODEL).convert(["s", "t"], [FIRST, LATER]) == (ROWS.tobytes(), True)
     missing = np.array([0.0, np.nan, 2.0], np.float32).tobytes()
-    for nothing in (None, pd.NA, np.ma.masked, NAN):
+    nothings: list[Any] = [None, pd.NA, np.ma.masked, NAN]
+    for nothing in nothings:
         assert inputs(missing_values="hold").convert({**FIRST, "b": nothing}) == (missing, True)
 
 
