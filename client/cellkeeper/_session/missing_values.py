@@ -63,8 +63,10 @@ def _from_objects(array: Array) -> Array:
 
 
 def _unmasked(given: ma.MaskedArray[Any, Any]) -> Array:
+    if given.dtype.names:  # its fields have masks, and are converted one by one
+        return given
     data, mask = np.array(given.data), ma.getmaskarray(given)
-    if mask.dtype.kind != "b" or not mask.any():
+    if not mask.any():
         return data
     if data.dtype.kind != "f":
         data = data.astype(object)

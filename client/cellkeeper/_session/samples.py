@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy import ma
 from numpy.typing import ArrayLike
 
 from ..errors import InvalidArgument
@@ -42,25 +43,15 @@ def stacked(samples: Sequence[Sample], numbers: Callable[[ArrayLike], Array], fi
 
     Raises InvalidArgument for a sample that differs in shape, or is not an array.
     """
-    names = _input_names(samples[0])
+    names = [*samples[0]] if isinstance(samples[0], Mapping) else None
     for number, sample in enumerate(samples, first):
-        came = _input_names(sample)
+        came = [*sample] if isinstance(sample, Mapping) else None
         if (came is None) != (names is None) or set(came or ()) != set(names or ()):
             what = type(sample).__name__ if came is None else f"the inputs {', '.join(map(repr, came))}"
             raise of_sample(invalid("inputs", what, "the same as in those before it"), number, 1)
     if names is None:
         return _stacked(samples, numbers, first, "inputs")
     return {name: _stacked([each[name] for each in samples], numbers, first, f"inputs[{name}]") for name in names}  # type: ignore[call-overload,index]
-
-
-def _input_names(sample: Sample) -> list[str] | None:
-    """Returns the names of a dict's inputs, or of the fields of a structured array; None for anything else.
-
-    Each input is stacked by itself: a whole row of a masked structured array would lose its mask.
-    """
-    if isinstance(sample, Mapping):
-        return [*sample]
-    return [*sample.dtype.names] if isinstance(sample, np.ndarray | np.void) and sample.dtype.names else None
 
 
 def _stacked(samples: Sequence[Any], numbers: Callable[[ArrayLike], Array], first: int, field: str) -> Array:
@@ -76,6 +67,9 @@ def _stacked(samples: Sequence[Any], numbers: Callable[[ArrayLike], Array], firs
         if arrays[-1].shape != arrays[0].shape:
             came, others = list(arrays[-1].shape), list(arrays[0].shape)
             raise of_sample(invalid(field, f"shape {came}", f"{others}, as before"), number, 1)
+    if any(isinstance(array, ma.MaskedArray) for array in arrays):  # structured: of others, the masks are NaN now
+        stack: Array = ma.stack(arrays)
+        return stack
     return np.stack(arrays)
 
 
