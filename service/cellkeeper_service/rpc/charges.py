@@ -80,10 +80,10 @@ def _steps_inferred(request: inference_pb2.ModelInferRequest, spec: ModelSpec) -
     parts = {part.name: part for part in spec.inputs}
     found = [0]
     for tensor in request.inputs if spec.inputs else request.inputs[:1]:
-        axes = len(parts.get(tensor.name, spec.input).shape)
-        if len(tensor.shape) == 2 + axes:
-            found.append(tensor.shape[1])
-        found.append(int(len(tensor.shape) == 1 + axes))
+        leading = len(tensor.shape) - len(parts.get(tensor.name, spec.input).shape)
+        if leading in (1, 2):  # in every layout, the last of them counts time steps, or is the batch's 1
+            found.append(tensor.shape[leading - 1])
+        found.append(int(leading == 0))
     return max(found)
 
 
