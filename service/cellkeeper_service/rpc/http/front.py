@@ -105,7 +105,8 @@ class HttpFront:
             matched = _NAME.sub(r"{\1:[^/]+}", path)
             app.router.add_route(method, matched, handler)
             if method == "GET" and path not in SOCKET_PATHS:
-                app.router.add_route("HEAD", matched, handler)  # aiohttp sends the headers of the reply without its body
+                # aiohttp sends the headers of the reply without its body
+                app.router.add_route("HEAD", matched, handler)
         self._connections = Connections(app, self._patience, limits.max_connections, certificates)
 
     async def start(self, host: str, port: int, *, share_port: bool) -> int:
