@@ -87,12 +87,12 @@ class AsyncStepping(NotCopied):
         """Applies x exactly once and returns the first of `outputs`.
 
         x: [F] or [T, F]; token ids: one integer or [T]; anything that numpy converts to the model's dtype, a DataFrame
-        or a Series. For a model with several inputs, a dict of these by name, or a structured array with a field for
-        each. Masked values, None and NA are missing values, like NaN, which not every model accepts. outputs: any of
-        "prediction", "hidden" (the top layer), "state" (every layer's tensors), and whatever else the model declares;
-        None: those the session was opened with. timeout: seconds until the answer, including retries; None: the
-        client's. Returns [...], or [T, ...] if x has a time axis, in the output's dtype. A call after an error is
-        another step, even with the same values.
+        or a Series; a dict by name if the model's features have names. For a model with several inputs, a dict of these
+        by name, or a structured array with a field for each. Masked values, None and NA are missing values, like NaN,
+        which not every model accepts. outputs: any of "prediction", "hidden" (the top layer), "state" (every layer's
+        tensors), and whatever else the model declares; None: those the session was opened with. timeout: seconds until
+        the answer, including retries; None: the client's. Returns [...], or [T, ...] if x has a time axis, in the
+        output's dtype. A call after an error is another step, even with the same values.
 
         Raises InvalidArgument, which says what is wrong with x and where: nothing was sent. Unavailable and
         DeadlineExceeded: the error's `late_step` says whether x was sent and may count; the next step settles it first.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import InvalidArgument
-from .missing_values import SCALARS
+from .missing_values import SCALARS, as_numbers
 
 SHOWN_NAMES = 20  # in an error
 
@@ -17,9 +17,11 @@ _PLAIN = {*SCALARS, np.ndarray}  # known to have no names
 
 
 def in_order(given: Any, wanted: Sequence[str], field: str) -> Any:
-    """Puts the features of a DataFrame [T, F], a Series [F] or nested lists of such into the order `wanted`.
+    """Puts the features of a DataFrame [T, F], a Series [F], a dict (of F numbers, or of F columns [T]) or nested lists
+    of such into the order `wanted`.
 
-    Returns anything else as it is. Raises InvalidArgument, which lists missing, unknown and repeated names.
+    Returns anything else as it is. Raises InvalidArgument, which lists missing, unknown and repeated names, and
+    ValueError for columns of different lengths.
     """
     names = _names(given)
     if names is not None:
@@ -42,7 +44,9 @@ def wrong_columns(names: Sequence[Any], wanted: Sequence[str]) -> str:
 
 
 def _names(given: Any) -> list[Any] | None:
-    """Returns the names of the columns, or of a Series' elements; None if there are none."""
+    """Returns the names of the columns, of a Series' elements or of a dict's; None if there are none."""
+    if isinstance(given, Mapping):
+        return [*given]
     labels = getattr(given, "columns", None)
     if labels is None and type(given).__name__ == "Series":
         labels = getattr(given, "index", None)
@@ -50,11 +54,11 @@ def _names(given: Any) -> list[Any] | None:
 
 
 def _ordered(given: Any, names: list[Any], wanted: Sequence[str], field: str) -> Any:
-    if names == [*wanted]:
-        return given
-    if wrong := wrong_columns(names, wanted):
+    if names != [*wanted] and (wrong := wrong_columns(names, wanted)):
         raise InvalidArgument(f"{field}: {wrong}", reason="INVALID_FIELD", field=field)
-    return given[[*wanted]]
+    if isinstance(given, Mapping):
+        return np.stack([as_numbers(given[name]) for name in wanted], axis=-1)
+    return given if names == [*wanted] else given[[*wanted]]
 
 
 def _shown(names: Sequence[Any]) -> str:

@@ -49,8 +49,9 @@ class Inputs:
         """Returns (raw bytes, whether the time axis was omitted).
 
         given: [F] or [T, F]; token ids: one integer or [T]. Masked elements, None and the NA of pandas are missing
-        values, like NaN. If the model's features have names, a DataFrame (or a Series for one time step) is matched by
-        name, in any order. Raises InvalidArgument, also for missing values if the model accepts none.
+        values, like NaN. If the model's features have names, a DataFrame or a dict (for one time step a Series, or a
+        dict of numbers) is matched by name, in any order. Raises InvalidArgument, also for missing values if the model
+        accepts none.
         """
         if self._alike and type(given) is np.ndarray and given.dtype == self._dtype and given.shape == self._shape:
             # The common case, in a sixth of the time. Comparing bytes is faster than numpy's all(), or a search.
@@ -63,7 +64,7 @@ class Inputs:
             single = array.ndim == self._axes
             if array.shape[array.ndim - self._axes :] != self._shape or not self._axes <= array.ndim <= self._axes + 1:
                 scalar = array.ndim == 0 and (given is None or array.dtype.kind not in "fiub")
-                by_name = "; values by name: a Series or a DataFrame" if isinstance(given, Mapping) else ""
+                by_name = "; the model's features have no names" if isinstance(given, Mapping) else ""
                 raise self._wrong(_kind(given) if scalar else f"shape {list(array.shape)}", self._expected() + by_name)
             if self._tokens and array.shape == (0,):  # numpy makes floats of []
                 raise self._wrong("no time step")

@@ -19,6 +19,7 @@ from testing.forked_server import ForkedServer
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
 FRAME = pd.DataFrame(ROWS, columns=["a", "b", "c"])
 SWAPPED = FRAME[["c", "a", "b"]]
+NAN = float("nan")
 
 
 SPEC = TensorSpec("input", "float32", (3,))
@@ -86,10 +87,41 @@ def test_an_error_names_the_row_and_the_column() -> None:
         inputs().convert(SWAPPED.assign(b=["x", "y"]))
 
 
-def test_a_dict_is_refused_with_what_takes_names() -> None:
-    says = r"inputs: got dict, expected \[3\] or \[T, 3\] of float32; values by name: a Series or a DataFrame"
+LATER: Any = {"c": 5, "a": 3.0, "b": np.float64(4)}
+FIRST: Any = {"b": 1.0, "c": 2.0, "a": 0.0}
+
+
+def test_dicts_as_a_live_source_gives_them() -> None:
+    assert inputs().convert(LATER) == (ROWS[1].tobytes(), True)
+    assert inputs().convert([FIRST, LATER]) == (ROWS.tobytes(), False)
+    assert inputs().convert({name: FRAME[name] for name in "cab"}) == (ROWS.tobytes(), False)
+    assert GroupInputs(MODEL).convert(["s", "t"], [FIRST, LATER]) == (ROWS.tobytes(), True)
+    missing = np.array([0.0, np.nan, 2.0], np.float32).tobytes()
+    nothings: list[Any] = [None, pd.NA, np.ma.masked, NAN]
+    for nothing in nothings:
+        assert inputs(missing_values="hold").convert({**FIRST, "b": nothing}) == (missing, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"a": 1.0, "b": 2.0}, r"got other columns \(missing: 'c'\), expected 'a', 'b', 'c' in any order"),
+        ([FIRST, {**FIRST, 7: 1.0}], r"got other columns \(unknown: 7\)"),
+        ({}, r"got other columns \(missing: 'a', 'b', 'c'\)"),
+        ({**FIRST, "b": "4.0"}, r"got dtype object: not a number at time step 0, feature 1 \('b'\)"),
+        ({**FIRST, "b": [1.0, 2.0]}, r"got dict \(all input arrays must have the same shape\)"),
+        ({**FIRST, "b": NAN}, r"got NaN or infinity at time step 0, feature 1 \('b'\)"),
+    ],
+)
+def test_dicts_with_errors(given: Any, says: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"inputs: {says}"):
+        inputs().convert(given)
+
+
+def test_a_dict_for_features_without_names_is_refused() -> None:
+    says = r"inputs: got dict, expected \[3\] or \[T, 3\] of float32; the model's features have no names"
     with pytest.raises(InvalidArgument, match=says):
-        inputs().convert({"a": 1.0, "b": 2.0, "c": 3.0})
+        inputs(feature_names=()).convert(FIRST)
 
 
 def test_known_features_of_a_forecast() -> None:
@@ -112,7 +144,8 @@ def test_a_server_gets_the_features_in_its_order(target: str, chunk_steps: int) 
     with Client(target) as client:
         assert client.model().feature_names == ("a", "b", "c")
         session = client.session("a")
-        for samples in (SWAPPED, [row for _, row in SWAPPED.iterrows()]):
+        rows = [row for _, row in SWAPPED.iterrows()]
+        for samples in (SWAPPED, rows, (dict(row) for row in rows)):
             assert [y.tolist() for y in session.stream(samples, chunk_steps=chunk_steps)] == expected
             session.reset()
             assert session.step(SWAPPED).tolist() == expected
@@ -125,7 +158,7 @@ def test_a_server_gets_the_features_in_its_order(target: str, chunk_steps: int) 
 def test_a_server_gets_those_of_a_group_in_its_order(target: str) -> None:
     by_id = {"s": SWAPPED.iloc[0], "t": SWAPPED.iloc[1]}
     with Client(target) as client, client.group(by_id) as group:
-        for rows in (SWAPPED.set_axis([*by_id], axis=0), [*by_id.values()]):
+        for rows in (SWAPPED.set_axis([*by_id], axis=0), [*by_id.values()], [FIRST, LATER]):
             assert group.peek(rows).tolist() == ROWS.tolist()
         assert {name: y.tolist() for name, y in group.step(by_id).items()} == {"s": [0, 1, 2], "t": [3, 4, 5]}
         group.delete()

@@ -1,4 +1,4 @@
-"""What the ledger of the interleavings lets begin twice, and what not."""
+"""What the ledger of the interleavings lets start twice, and what not."""
 
 from __future__ import annotations
 
