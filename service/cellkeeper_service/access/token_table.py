@@ -31,7 +31,7 @@ V = TypeVar("V")
 MAX_ENTRIES = 100_000
 PREFIX = "ck_"  # of every token, so that secret scanners recognize it
 _TENANT = re.compile(r"[A-Za-z0-9._-]{0,64}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _COUNT = re.compile(r"[0-9]{1,12}")  # an allowance computes with it in floats
 _WORDS = {
     "token": ({"tenant", "rights", "sha256"}, {"expires"}),
@@ -87,7 +87,7 @@ def read_table(text: str, default: Quota) -> TokenTable:
                 if not _DIGEST.fullmatch(digest):
                     raise BadTokens(f"sha256: got {len(digest)} characters, expected 64 hexadecimal digits")
                 grant = _grant(values, bytes.fromhex(digest))
-                _put(by_digest, bytes.fromhex(digest), grant, "sha256", f"{digest[:8]}...")
+                _put(by_digest, bytes.fromhex(digest), grant, "sha256", f"{digest[:8].lower()}...")
             else:
                 _put(by_name, values["name"], _grant(values, values["name"]), "name", values["name"])
         except BadTokens as error:
@@ -109,6 +109,11 @@ def _values(words: list[str]) -> dict[str, str]:
         values[name] = value
     if missing := sorted(needed - set(values)):
         raise BadTokens(f"{kind}: got no {missing[0]}=")
+    # a script may write one from a variable that is not set; certificates without a common name have the name ""
+    for name in ("name", "expires"):
+        if values.get(name) == "":
+            expected = "one" if name in needed else "one, or no such word"
+            raise BadTokens(f"{name}: got no value, expected {expected}")
     check_tenant(values["tenant"])
     return values
 

@@ -35,6 +35,9 @@ HEADROOM = 2.0
 """A request is admitted if it would finish in 1/HEADROOM of its time left: the rate is of the recent past, and the
 reply still has to travel."""
 
+MOST_CHOICES = 1024
+"""For so many choices of outputs, their bytes are remembered; a client may choose any of 2^64."""
+
 LATENCY_WINDOW_SECONDS = 0.25  # the shortest latency is that of this window and the previous one
 UNKNOWN = float("inf")
 
@@ -184,6 +187,8 @@ class AdmissionControl:
         """Returns the bytes of these outputs at one time step."""
         found = self._output_bytes.get((model, wanted))
         if found is None:
+            if len(self._output_bytes) >= MOST_CHOICES:
+                self._output_bytes.clear()
             outputs = self._models[model].default.spec.outputs
             found = sum(output.nbytes for output in outputs if output.name in wanted)
             self._output_bytes[model, wanted] = found

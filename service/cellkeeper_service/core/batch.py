@@ -69,13 +69,23 @@ class Batch:
     def halves(self) -> list[Batch]:
         """Returns two smaller batches in place of one that the engine refused; none for a single request."""
         middle = len(self.states) // 2
-        parts = (self.states[:middle], self.states[middle:]) if middle else ()
-        return [Batch(self.version, self.steps, states, False) for states in parts]
+        return [self._part(0, middle), self._part(middle, len(self.states))] if middle else []
+
+    def _part(self, first: int, last: int) -> Batch:
+        """Returns a batch of some of the states. What was computed is not computed again: after its first slice, a
+        request reads the row that it writes."""
+        part = Batch(self.version, self.steps, self.states[first:last], False)
+        if self.computed is not None:
+            finite = self.computed.finite
+            outputs = {name: values[:, first:last] for name, values in self.computed.outputs.items()}
+            part.computed = Computed(outputs, None if finite is None else finite[first:last])
+            part.states_before = {row - first: self.states_before[row] for row in self._before if first <= row < last}
+        return part
 
     def execute(self) -> None:
         """Writes the seeds, reads the states before, computes, reads the states after."""
         self._write_seeds()
-        if self.steps:
+        if self.steps and self.computed is None:
             self.states_before = self._read_states(self._before, self._read)
             self._compute()
         self.states_after = self._read_states(self._after, self._write if self.steps else self._read)

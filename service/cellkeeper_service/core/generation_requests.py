@@ -92,6 +92,8 @@ class Delete(Request):
     generation: bytes
     where: str = "generation"
 
+    touches = False
+
 
 @dataclass(frozen=True, slots=True)
 class Deleted:

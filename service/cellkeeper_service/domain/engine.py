@@ -69,5 +69,5 @@ class Engine(Protocol):
 
         inputs: [T, B, *spec.input.shape] in the input's dtype. Rows within `write` are distinct; read[i] and
         write[i] may be the same row. wanted: names of the outputs to return. 1 <= B <= max_batch. Raises EngineLost if
-        the device fails, as the other calls do.
+        the device fails, as the other calls do. A call that raises anything else is repeated, so it changes no row.
         """

@@ -55,8 +55,8 @@ class BatchCalls:
         if config.layout == "batch_first":
             values = {name: np.asarray(value.swapaxes(0, 1), order="C") for name, value in values.items()}
         calls = [values]
-        if config.layout == "step":
-            calls = [{name: value[step] for name, value in values.items()} for step in range(len(inputs))]
+        if config.layout == "step":  # copied, because a step may be unaligned in the chunk: see SingleCalls
+            calls = [{name: value[step].copy() for name, value in values.items()} for step in range(len(inputs))]
         feeds: dict[str, Any] = {**self._constants, **states}
         parts: list[list[Array]] = []
         results: list[Any] = []
@@ -86,7 +86,8 @@ class BatchCalls:
 
 class SingleCalls:
     """Implements GraphCalls for a graph that takes one session per call. A session's bits are the same in any batch,
-    because no call contains another session."""
+    because no call contains another session. What a call takes is copied: within a batch it may be unaligned, and the
+    bits of sums may depend on that."""
 
     def __init__(
         self, config: GraphConfig, constants: Mapping[str, Array], inputs: GraphInputs, device: GraphDevice
@@ -109,7 +110,10 @@ class SingleCalls:
         after = [np.zeros_like(states[state.input]) for state in config.states]
         length = steps if self._timed else 1  # of one call
         for row in range(count):
-            feeds = {**self._constants, **{state.input: states[state.input][row, ...] for state in config.states}}
+            feeds = {
+                **self._constants,
+                **{state.input: states[state.input][row, ...].copy() for state in config.states},
+            }
             results: list[Any] = []
             for start in range(0, steps, length):
                 part = slice(start, start + length)
@@ -132,9 +136,9 @@ class SingleCalls:
         """Returns one session's values [T, ...] in the layout that the graph takes."""
         steps, shape = values.shape[0], values.shape[1:]
         if not self._timed:
-            return values.reshape(*self._batch, *shape)
+            return values.reshape((*self._batch, *shape)).copy()
         lead = (*self._batch, steps) if self._config.layout == "batch_first" else (steps, *self._batch)
-        return values.reshape(*lead, *shape)
+        return values.reshape((*lead, *shape)).copy()
 
 
 def _on_host(value: Array | OrtValue) -> Array:

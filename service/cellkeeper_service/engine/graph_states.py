@@ -41,11 +41,12 @@ class GraphStates(Protocol):
         """Returns the states of rows [B] as the graph takes them, by its input names, padded with zeros to P. Raises
         IndexError for a row out of range."""
 
-    def scatter(self, rows: Rows, results: Sequence[Any]) -> Array:
-        """Stores the first B of P states from the graph's results, which are in the order of its states.
+    def join(self, results: Sequence[Any], count: int) -> tuple[Any, Array]:
+        """Returns the first `count` of P states from the graph's results, which are in the order of its states: as
+        `put` takes them, and as floats [count, N], in which a row is finite if that state is."""
 
-        Returns floats [B, N], in which a row is finite if that state is.
-        """
+    def put(self, rows: Rows, joined: Any) -> None:
+        """Stores states that `join` returned in rows [B]."""
 
 
 class HostStates:
@@ -78,14 +79,16 @@ class HostStates:
             for state, leaf, axes in zip(self._states, leaves, self._for_graph, strict=True)
         }
 
-    def scatter(self, rows: Rows, results: Sequence[Any]) -> Array:
+    def join(self, results: Sequence[Any], count: int) -> tuple[Any, Array]:
         leaves = []
         for width, dtype, axes, result in zip(self._widths, self._dtypes, self._for_rows, results, strict=True):
-            values = result.transpose(axes)[: len(rows)]
+            values = result.transpose(axes)[:count]
             leaves.append(np.ascontiguousarray(values.reshape(-1, width), dtype))
-        self._arena.scatter(rows, [whole_rows(leaf) for leaf in leaves])
         floats = [leaf for leaf in leaves if leaf.dtype.kind == "f"]
-        return np.concatenate(floats, axis=1) if floats else np.zeros((len(rows), 0), np.float32)
+        return leaves, np.concatenate(floats, axis=1) if floats else np.zeros((count, 0), np.float32)
+
+    def put(self, rows: Rows, joined: Any) -> None:
+        self._arena.scatter(rows, [whole_rows(leaf) for leaf in joined])
 
 
 class DeviceStates:
@@ -138,14 +141,15 @@ class DeviceStates:
         taken = call(self._take, self._device, {"arena": self._arena, "rows": numbers}, wanted)
         return {state.input: value for state, value in zip(self._states, taken, strict=True)}
 
-    def scatter(self, rows: Rows, results: Sequence[Any]) -> Array:
-        self._check_rows(rows)
+    def join(self, results: Sequence[Any], count: int) -> tuple[Any, Array]:
         feeds = {f"state{i}": result for i, result in enumerate(results)}
         wanted = {"whole": self._device, "finite": HOST}
-        whole, finite = call(self._pack, self._device, feeds | {"count": np.array([len(rows)])}, wanted)
-        self._store(rows, whole)
-        values: Array = finite
-        return values
+        whole, finite = call(self._pack, self._device, feeds | {"count": np.array([count])}, wanted)
+        return whole, finite
+
+    def put(self, rows: Rows, joined: Any) -> None:
+        self._check_rows(rows)
+        self._store(rows, joined)
 
     def _store(self, rows: Rows, whole: Any) -> None:
         feeds = {"arena": self._arena, "rows": rows.astype(np.int64)[:, None], "whole": whole}

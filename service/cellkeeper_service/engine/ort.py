@@ -97,12 +97,13 @@ class OnnxRuntimeEngine:
         self._arena.gather(read, call.before)
         good = self._preprocessing.fill(inputs, call.inputs, call.held)
         self._session.run_with_iobinding(call.binding)
-        self._arena.scatter(write, call.after)
         # copied, because the next call reuses the buffers
         outputs = {name: values.copy() for name, values in call.outputs.items()}
-        if good is None and all_finite(call.results):
-            return Computed(outputs, None)
-        return Computed(outputs, finite_rows(good, call.state, outputs))
+        finite = None
+        if good is not None or not all_finite(call.results):
+            finite = finite_rows(good, call.state, outputs)
+        self._arena.scatter(write, call.after)  # last: see Engine.run
+        return Computed(outputs, finite)
 
     def _prepare(self, steps: int, batch: int, wanted: frozenset[str]) -> _Call:
         if len(self._calls) >= MAX_BINDINGS:
@@ -142,10 +143,11 @@ class OnnxRuntimeEngine:
         return call
 
     def _buffer(self, name: str, shape: Sequence[int], dtype: str = "float32") -> Array:
-        """Returns a view of the buffer that all calls share for this tensor. A buffer that is too small is replaced;
-        the calls bound to the old one keep it alive."""
+        """Returns a view of the buffer that all calls share for this tensor. A buffer that is too small is replaced,
+        and the calls bound to it are prepared anew: they would keep every smaller buffer alive."""
         size = prod(shape)
         if name not in self._buffers or self._buffers[name].size < size:
+            self._calls.clear()
             self._buffers[name] = np.zeros(size, dtype)
         return self._buffers[name][:size].reshape(shape)
 

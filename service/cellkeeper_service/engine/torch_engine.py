@@ -100,9 +100,6 @@ class TorchEngine:
             if "prediction" in outputs:
                 outputs["prediction"].append(self._cells.predict(hidden))
         after = self._cells.join(states)[:batch]
-        self._arena.index_copy_(0, self._index(write), after)
-        self._held.scatter(write, held_rows)
-
         stacked = {name: torch.stack(parts)[:, :batch].contiguous() for name, parts in outputs.items()}
         finite = torch.isfinite(after).all(dim=1)
         for output in stacked.values():
@@ -110,7 +107,10 @@ class TorchEngine:
         rows = finite.numpy()
         if good is not None:
             rows &= good
-        return Computed({k: v.numpy() for k, v in stacked.items()}, None if rows.all() else rows)
+        computed = Computed({k: v.numpy() for k, v in stacked.items()}, None if rows.all() else rows)
+        self._arena.index_copy_(0, self._index(write), after)  # last: see Engine.run
+        self._held.scatter(write, held_rows)
+        return computed
 
     def _index(self, rows: Rows) -> torch.Tensor:
         return torch.from_numpy(np.asarray(rows, np.int64))

@@ -149,11 +149,13 @@ class UserGraphEngine:
         good = self._preprocessing.fill(inputs, filled[:, :batch], held)
         declared = [output for output in self._graph.outputs if output.name in wanted]
         outputs, results = self._compute(filled, before, declared)
-        after = self._states.scatter(write, results)
+        outputs = {name: values[:, :batch].copy() for name, values in outputs.items()}
+        joined, after = self._states.join(results, batch)
+        finite = finite_rows(good, after, outputs)
+        self._states.put(write, joined)  # last: see Engine.run
         if self._held is not None and held is not None:
             self._held.scatter(write, [_held_rows(held)])
-        outputs = {name: values[:, :batch].copy() for name, values in outputs.items()}
-        return Computed(outputs, finite_rows(good, after, outputs))
+        return Computed(outputs, finite)
 
     def _compute(
         self, filled: Array, before: dict[str, Any], declared: list[GraphOutput]
@@ -182,7 +184,8 @@ class UserGraphEngine:
             self._states.write(rows, np.zeros((2, self._graph_bytes), np.uint8))
             session = self._trial or self._session
             _, results = self._calls.compute(session, inputs, self._states.gather(rows, 2), declared)
-            self._states.scatter(rows, results)
+            joined, _ = self._states.join(results, len(rows))
+            self._states.put(rows, joined)
             self._states.reserve(0)
         except (StartError, EngineLost):
             raise

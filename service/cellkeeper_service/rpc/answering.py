@@ -25,6 +25,7 @@ from .caller import Caller
 from .catalog import Catalog
 from .charges import Charge
 from .decoding import Malformed
+from .model_changed import Unfit
 from .open_streams import OpenStreams
 from .status import abort
 from .unread import Unread
@@ -106,8 +107,11 @@ def answering(method: Unary[Message], *, admits: bool = False) -> Handler[Messag
                 if isinstance(request, Malformed):
                     raise request.rejection()
                 charge = caller.charge(request, entered=1)
+                call = Call(caller, until, charge)
                 try:
-                    reply = await method(self, request, Call(caller, until, charge))
+                    if isinstance(request, Unfit):
+                        raise (await self.reasons(request.why, request.model, [request.session], call))[0]
+                    reply = await method(self, request, call)
                 finally:
                     caller.release(charge)
             finally:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cellkeeper_service.access.grant import Grant
 from cellkeeper_service.access.quotas import Allowance
+from cellkeeper_service.errors import Rejection
 
 from .catalog import Catalog
 from .charges import Charge, charge_of
@@ -44,12 +45,24 @@ class Caller:
         charge = charge_of(request, self.catalog)
         charge.items = max(charge.items - entered, 0)
         self.allowance.take(charge.items, charge.steps, more=entered > 0)
-        refused = self.allowance.use(charge.model, charge.sessions)
+        refused = self._use(self.allowance, charge)
         if refused and not charge.itemized:
             self.allowance.give_back(charge.items)
             raise next(iter(refused.values()))
         charge.refused = refused
         return charge
+
+    @staticmethod
+    def _use(allowance: Allowance, charge: Charge) -> dict[int, Rejection]:
+        """Counts the charge's sessions. Returns the rejections of items beyond the quota."""
+        if not charge.sources:
+            return allowance.use(charge.model, charge.sessions)
+        refused: dict[int, Rejection] = {}
+        for item in {**charge.sources, **charge.sessions}:
+            for sessions in (charge.sources, charge.sessions):
+                if item in sessions and item not in refused:
+                    refused |= allowance.use(charge.model, {item: sessions[item]})
+        return refused
 
     def release(self, charge: Charge | None) -> None:
         """Returns the charge's requests to the quota, once the request is answered."""

@@ -23,7 +23,7 @@ class Charge:
     """What one request takes from the quota.
 
     items: requests. steps: time steps asked for, applied or not.
-    sessions: by item, those that it creates or keeps alive.
+    sessions: by item, those that it creates or keeps alive. sources: by item, those that it copies to `sessions`.
     itemized: its items can be refused one by one. refused: the items that are, with the reason.
     """
 
@@ -32,6 +32,7 @@ class Charge:
     model: str = ""
     sessions: Mapping[int, str] = field(default_factory=dict)
     itemized: bool = False
+    sources: Mapping[int, str] = field(default_factory=dict)
     refused: dict[int, Rejection] = field(default_factory=dict)
 
 
@@ -59,8 +60,10 @@ def charge_of(request: Any, catalog: Catalog) -> Charge:
             steps = sum(_steps(charged_steps(item), catalog) for item in request.items)
             return Charge(len(sessions), steps, catalog.find(request.model)[0], _sessions(sessions), itemized=True)
         case pb.ForkRequest():
+            sources = [item.source for item in request.items]  # to copy a session keeps it alive
             sessions = [item.target for item in request.items]
-            return Charge(len(sessions), 0, catalog.find(request.model)[0], _sessions(sessions), itemized=True)
+            model, _ = catalog.find(request.model)
+            return Charge(len(sessions), 0, model, _sessions(sessions), itemized=True, sources=_sessions(sources))
         case inference_pb2.ModelInferRequest() if request.model_name in catalog.models:
             steps = _steps(_steps_inferred(request, catalog.spec(request.model_name)), catalog)
             return Charge(1, steps, request.model_name, _sessions(session_named(request)))
@@ -80,10 +83,10 @@ def _steps_inferred(request: inference_pb2.ModelInferRequest, spec: ModelSpec) -
     parts = {part.name: part for part in spec.inputs}
     found = [0]
     for tensor in request.inputs if spec.inputs else request.inputs[:1]:
-        axes = len(parts.get(tensor.name, spec.input).shape)
-        if len(tensor.shape) == 2 + axes:
-            found.append(tensor.shape[1])
-        found.append(int(len(tensor.shape) == 1 + axes))
+        leading = len(tensor.shape) - len(parts.get(tensor.name, spec.input).shape)
+        if leading in (1, 2):  # in every layout, the last of them counts time steps, or is the batch's 1
+            found.append(tensor.shape[leading - 1])
+        found.append(int(leading == 0))
     return max(found)
 
 

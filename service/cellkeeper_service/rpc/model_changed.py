@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from cellkeeper_service.core.decision_table import model_changed
@@ -21,6 +22,15 @@ from .catalog import Catalog
 
 BY_MODEL = frozenset({Reason.INVALID_FIELD, Reason.NON_FINITE_INPUT, Reason.REPLY_TOO_LARGE})
 """Reasons that depend on the version: shapes, token ids, NaN, outputs and their size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Takes the place of a message about one session that could not be made, for the reason `why`."""
+
+    model: str
+    session: str
+    why: Rejection
 
 
 async def reasons(

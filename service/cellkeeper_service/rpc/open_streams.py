@@ -65,12 +65,12 @@ class OpenStreams:
         stream: MessageStream[Any, Any] | None = None
         try:
             caller = self._authenticator.enter(rpc, context)
-            if self._finishing:  # the call came just before its connection learned of the shutdown
-                return
             latest = inf
             if context.time_remaining() is not None:
                 latest = deadline(context, caller.catalog.limits.default_timeout_ms)
             stream = make(caller, latest)
+            if self._finishing:  # the call came just before its connection learned of the shutdown
+                stream.finish()
             self._open.add(stream)
             self._none_open.clear()
             with (

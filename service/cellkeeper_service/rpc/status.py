@@ -22,6 +22,8 @@ MAX_TEXT_BYTES, MAX_FIELD_BYTES = 500, 128
 in base64, and gRPC drops headers beyond 8 KiB. Without these limits, a message that quotes a long field of the request
 would cost the caller the whole status."""
 GAP = " ... "
+LONGEST_DELAY_MS = 2**32 - 1
+"""What the field of an error can hold: seven weeks. A tenant may owe more time steps than its quota allows in that."""
 
 CODES = {
     Reason.INVALID_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
@@ -67,7 +69,7 @@ def to_error(rejection: Rejection) -> pb.Error:
         message=shortened(rejection.message),
         field=shortened(rejection.field, MAX_FIELD_BYTES),
         position=None if rejection.position is None else to_position(rejection.position),
-        retry_delay_ms=rejection.retry_delay_ms,
+        retry_delay_ms=min(rejection.retry_delay_ms, LONGEST_DELAY_MS),
     )
 
 
@@ -85,7 +87,7 @@ def to_status(rejection: Rejection) -> status_pb2.Status:
     details = [_pack(info)]
     if rejection.retry_delay_ms:
         delay = duration_pb2.Duration()
-        delay.FromMilliseconds(rejection.retry_delay_ms)
+        delay.FromMilliseconds(min(rejection.retry_delay_ms, LONGEST_DELAY_MS))
         details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     code = CODES[rejection.reason].value[0]
     return status_pb2.Status(code=code, message=shortened(rejection.message), details=details)

@@ -12,12 +12,16 @@ import grpc
 import pytest
 from cellkeeper import Client, QuotaExceeded
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_service.access.grant import ANYBODY
 from cellkeeper_service.access.quotas import Allowance, Allowances, Quota
 from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.rpc.caller import Caller
+from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from google.rpc import error_details_pb2, status_pb2
 
 from testing.forked_server import ForkedServer
 from tests.integration.rpc.calls import Api, Chunk, Result, frame_message, from_wire, new_id, numbers, step_message
+from tests.unit.core.loop import Server
 
 from .tenants import MODEL, answer, bearer, entry
 
@@ -75,6 +79,18 @@ def test_a_session_counts_until_it_may_be_forgotten() -> None:
     assert list(allowance.use("m", dict(enumerate(["c", "b"])))) == [1]
     allowance.forget("m", "c")
     assert allowance.use("other", dict(enumerate(["a"]))) == {}
+
+
+def test_a_copied_session_counts_as_its_copy_does() -> None:
+    """To copy it keeps it alive."""
+    allowance = Allowance(Quota(sessions=3), WINDOW_S, Time(), 200)
+    caller = Caller(ANYBODY, Catalog(Server().models, WireLimits()), allowance)
+    forks = [("a", "b"), ("a", "c"), ("d", "e")]
+    items = [pb.ForkRequest.Item(source=source, target=target) for source, target in forks]
+    charge = caller.charge(pb.ForkRequest(items=items))
+    assert charge is not None
+    assert list(charge.refused) == [2]
+    assert list(allowance.use("m", dict(enumerate("abcde")))) == [3, 4]
 
 
 def test_a_quota_that_changes_keeps_what_was_counted() -> None:

@@ -34,6 +34,15 @@ def test_a_token_is_found_by_its_hash_alone() -> None:
     assert not read_table("", Quota()).holds(grant)
 
 
+def test_a_hash_may_have_capital_letters() -> None:
+    token = new_token()
+    line = token_line(token, "acme", "step")
+    name, _, digest = line.rpartition("=")
+    assert read_table(f"{name}={digest.upper()}", Quota()).of_token(token) is not None
+    with pytest.raises(BadTokens, match="in two entries"):
+        read_table(f"{line}\n{name}={digest.upper()}", Quota())
+
+
 @pytest.mark.parametrize("separator", [" ", "#", "\t", "\u2003", "\n"])
 def test_a_new_line_is_one_that_the_file_may_have(separator: str) -> None:
     with pytest.raises(BadTokens, match="expires: got"):
@@ -62,6 +71,8 @@ def test_quotas_leave_to_the_default_what_they_do_not_say() -> None:
         (f"quota tenant=a inflight={'9' * 5000}", f"inflight: got '{'9' * 20}', expected a whole number of up to 12"),
         (f"token tenant=a rights=step sha256={HASH}\n" * 2, "line 2: sha256: got abababab... in two entries"),
         ("certificate tenant=a rights=step", "got no name="),
+        ("certificate tenant=a rights=step name=", "name: got no value, expected one"),
+        (f"token tenant=a rights=step sha256={HASH} expires=", "expires: got no value, expected one, or no such word"),
         (f"ck_{HASH}", "got a token itself, expected its line, which `cellkeeper-server token new` prints to stdout"),
         (f"token ck_{HASH}", "got a token itself, expected its line"),
     ],

@@ -28,6 +28,8 @@ from .front import Front, sums
         "\x7f\r\n",
         '"\\',
         "..a",
+        "{x}",
+        "[(*",
         "e\u0301",
         "\u202e",
         "x" * 256,

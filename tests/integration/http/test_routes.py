@@ -39,8 +39,9 @@ TENANTS = {
     **{f"b-{right.value}": ("b", right.value, "") for right in Right},
     "expired": ("b", EVERY_RIGHT, "2020-01-01T00:00:00Z"),
     "c": ("c", EVERY_RIGHT, ""),
+    "d": ("d", EVERY_RIGHT, ""),
 }
-QUOTA = "quota tenant=c steps_per_second=5 inflight=1"
+QUOTAS = ["quota tenant=c steps_per_second=5 inflight=1", "quota tenant=d steps_per_second=1"]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def tokens() -> dict[str, str]:
 def front(lstm_model: Path, tokens: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     file = tmp_path_factory.mktemp("tokens") / "tokens"
     lines = [token_line(tokens[name], *entry) for name, entry in TENANTS.items()]
-    file.write_text("\n".join([*lines, QUOTA]))
+    file.write_text("\n".join([*lines, *QUOTAS]))
     with serving([lstm_model], options=["--tokens", str(file), "--log-level", "debug"]) as made:
         yield made
 
@@ -204,6 +205,22 @@ async def test_quotas_are_those_of_the_tenant(front: Front, tokens: dict[str, st
             assert (await first.receive_json(timeout=TIMEOUT_S))["position"]["step"] == 20
             assert (await second.receive_json(timeout=TIMEOUT_S))["error"]["reason"] == "QUOTA_EXCEEDED"
             assert await closing(second) == (1013, "QUOTA_EXCEEDED")
+
+
+async def test_a_watch_without_outputs_is_charged_nothing(front: Front, tokens: dict[str, str]) -> None:
+    """Nothing is computed for it."""
+    mine = front.of(tokens["d"])
+    session = mine.session(MODEL)
+    session.step([[1, 2, 3]] * 20)  # owes nineteen, which takes as many seconds
+    url = f"{front.url}{session.path}/watch?outputs=&states=false"
+    async with aiohttp.ClientSession() as http:
+        for _ in range(2):
+            async with http.ws_connect(url, protocols=protocols(mine.token)) as socket:
+                assert len((await socket.receive_json(timeout=TIMEOUT_S))["inputs"]) == 20
+        async with http.ws_connect(
+            url.replace("outputs=", "outputs=prediction"), protocols=protocols(mine.token)
+        ) as one:
+            assert (await one.receive_json(timeout=TIMEOUT_S))["error"]["reason"] == "QUOTA_EXCEEDED"
 
 
 @pytest.mark.parametrize("added", ["!", "%", ".", "*"])

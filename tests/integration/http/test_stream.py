@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from cellkeeper_service.domain.position import Position, advance
 
+from testing.bundles import make_bundle
 from testing.forked_server import ForkedServer
 from tests.integration.rpc.calls import Api, Chunk, numbers
 
@@ -226,3 +227,29 @@ async def test_a_server_that_ends_asks_for_no_more_and_closes(counting_model: Pa
             for socket in (watch.socket, one.socket):
                 assert await closing(socket) == (1001, "the server is shutting down")
             assert await stopping == 0
+
+
+async def test_a_version_that_is_not_served_is_told_before_what_does_not_fit_the_served_one(
+    counting_model: Path, tmp_path: Path
+) -> None:
+    """As over gRPC. The new version takes token ids, and has other outputs and states."""
+    tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
+    new = make_bundle(tmp_path / "new", name="count", input_size=4, head=(2,), input=tokens)
+    store = f"sqlite:{tmp_path / 'sessions.db'}"
+    with serving([counting_model], store) as before:
+        session = before.session()
+        at = session.step([1.0])["position"]
+        state = session.ask("GET", "/state").ok["states"]
+    with serving([new], store) as now:
+        session, fresh = now.session(name=session.name), now.session()
+        fresh.open()
+        for body in ({"inputs": [1.5], "position": at}, {"inputs": [1], "outputs": ["nope"], "position": at}):
+            for what in ("/step", "/peek"):
+                error = session.ask("POST", what, body).error
+                assert (error["reason"], error["details"]["position"]) == ("MODEL_CHANGED", at)
+                assert fresh.ask("POST", what, body).error["reason"] == "INVALID_FIELD"
+            async with line(session) as one:
+                error = (await one.ask(id=7, **body))["error"]
+                assert (error["reason"], error["details"]["position"]) == ("MODEL_CHANGED", at)
+        error = session.ask("POST", "/open", {"initial_state": {**state, "more": {"data": [1.0]}}}).error
+        assert error["reason"] == "MODEL_CHANGED"

@@ -14,6 +14,7 @@ from cellkeeper_service.rpc.kserve.layouts import LAYOUTS, read_layouts
 
 from testing.bundles import make_bundle
 from testing.forked_server import ForkedServer
+from tests.integration.access.tenants import bearer, entry
 
 from .calls import START, Api, Array, Refused, classes, request, set_parameter
 from .conftest import KSERVE
@@ -66,6 +67,21 @@ def test_one_step_has_no_time_dimension_in_the_outputs(apis: dict[str, Api], wor
     for step, shape in enumerate([(1, 1), (1,), (1, 1)]):
         came = apis["words"].infer(IDS[step].reshape(shape), sequence, START if step == 0 else {})
         np.testing.assert_array_equal(came.outputs["prediction"], outputs[step : step + 1], strict=True)
+
+
+def test_each_time_step_is_charged(lstm_model: Path, tmp_path: Path) -> None:
+    """One second's worth may come at once, and what a longer chunk takes beyond it is owed."""
+    token, line = entry("slow", "step")
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{line}\nquota tenant=slow steps_per_second=1\n")
+    options = [*KSERVE, "--kserve-layout", "lstm=no_batch", "--tokens", str(tokens)]
+    with ForkedServer([lstm_model], "memory:", options) as server, server.channel() as channel:
+        lstm = Api(channel, "lstm", bearer(token))
+        lstm.infer(np.zeros((500, 3), np.float32), 1, START)
+        with pytest.raises(Refused) as caught:
+            lstm.infer(STEPS[0], 1)
+    assert caught.value.code == "RESOURCE_EXHAUSTED"
+    assert "quota steps_per_second" in caught.value.message
 
 
 @pytest.mark.parametrize(("model", "shape"), [("lstm", [2]), ("words", [1, 2])])

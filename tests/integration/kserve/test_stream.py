@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,20 @@ from typing import Any
 import grpc
 import pytest
 from cellkeeper_proto.kserve import inference_pb2 as pb
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.rpc.answering import Answering
+from cellkeeper_service.rpc.authenticator import Authenticator
+from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.half_sent import HalfSent
+from cellkeeper_service.rpc.kserve.inference import Service
+from cellkeeper_service.rpc.kserve.servicer import About, KServeServicer
+from cellkeeper_service.rpc.kserve.statistics import Statistics
+from cellkeeper_service.rpc.listener import Listener
+from cellkeeper_service.rpc.open_streams import OpenStreams
+from cellkeeper_service.rpc.unread import Unread
 
 from testing.forked_server import ForkedServer
+from tests.unit.core.loop import Server
 
 from .calls import END, PATH, START, Api, Refused, Reply, Value, numbers, request
 from .conftest import KSERVE
@@ -132,3 +145,36 @@ def test_a_server_that_stops_answers_what_it_has_read_and_says_why(counting_mode
         box.put(None)
     assert caught.value.code == "UNAVAILABLE"
     assert "the server is shutting down" in caught.value.message
+
+
+async def test_a_stream_that_comes_while_the_server_stops_is_told_so() -> None:
+    """An OK without an answer to its request would tell its client nothing, which may then wait for it for ever."""
+    world = Server()
+    authenticator = Authenticator(Catalog(world.models, WireLimits()))
+    streams = OpenStreams(authenticator, Meter(), Unread(1000, 10, 10), HalfSent(1 << 20, 1 << 20))
+    servicer = KServeServicer(
+        Answering(authenticator, world.loop, Meter(), Unread(1000, 10, 10), streams),
+        Service({}, 0),
+        Statistics([], lambda model: 0),
+        About("", 0, ready),
+    )
+    listener = Listener(servicer.methods(WireLimits()), (), 10)
+    port = listener.listen("127.0.0.1:0", None)
+    listener.start()
+    await streams.end(0)
+
+    def call() -> list[Any]:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            return list(Api(channel).stream(iter([infer(1, 1, "", **START)])))
+
+    with pytest.raises(Refused) as caught:
+        await asyncio.to_thread(call)
+    await listener.stop(0)
+    await listener.close()
+    world.loop.store_calls.close()
+    assert caught.value.code == "UNAVAILABLE"
+    assert "the server is shutting down" in caught.value.message
+
+
+async def ready() -> str:
+    return ""

@@ -69,3 +69,12 @@ def test_what_is_not_known_is_not_there() -> None:
     info = error_details_pb2.ErrorInfo()
     status.details[0].Unpack(info)
     assert not info.metadata
+
+
+@pytest.mark.parametrize("delay_ms", [2**32 - 1, 2**32, 10**13])
+def test_a_delay_is_at_most_what_the_field_can_hold(delay_ms: int) -> None:
+    """A tenant may owe so many time steps that its quota allows them in years only."""
+    rejection = Rejection(Reason.QUOTA_EXCEEDED, "text", retry_delay_ms=delay_ms)
+    retry = error_details_pb2.RetryInfo()
+    assert to_status(rejection).details[1].Unpack(retry)
+    assert to_error(rejection).retry_delay_ms == retry.retry_delay.ToMilliseconds() == 2**32 - 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from cellkeeper_service.core.admission import FEW_REQUESTS, FREE_REQUESTS
 from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.errors import Reason
@@ -99,3 +101,18 @@ def test_bytes_are_bounded_until_the_requests_leave() -> None:
     finish(narrow, held, now=0.0)
     assert (narrow.unanswered, narrow.unanswered_bytes) == (0, 0)
     enter(narrow, 2, now=0.0)
+
+
+def test_requests_for_ever_other_outputs_do_not_fill_the_memory() -> None:
+    to = control()
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            step = request(1e9)
+            step.wanted = frozenset([f"output {number}"])
+            assert to.enter(step, 0, float(number)) is None
+            finish(to, [step], float(number))
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 2 << 20

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from cellkeeper_service.core import advance, commit, computing, core, loading
+from cellkeeper_service.core.limits import Limits
 
 from .acts import at_rest, opened, standing
 from .counting_engine import expected
-from .world import World, reason
+from .world import Replica, World, reason
 
 
 def raises_for(real: Callable[..., Any], of: Callable[..., str]) -> Callable[..., Any]:
@@ -110,6 +111,18 @@ def test_who_came_after_a_reading_that_cannot_be_taken_in_gets_one_of_its_own(mo
     at_rest(world)
 
 
+def compute_all(replica: Replica) -> None:
+    """Executes the replica's batches as the loop does: halves take the place of one that fails."""
+    while replica.batches:
+        batch = replica.batches.pop()
+        try:
+            batch.execute()
+        except (ValueError, MemoryError):
+            replica.batches += replica.core.on_failed(batch)
+        else:
+            replica.core.on_computed(batch)
+
+
 def test_an_engine_that_refuses_one_row_computes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     places = {name: opened(world, name) for name in "abc"}
@@ -125,17 +138,40 @@ def test_an_engine_that_refuses_one_row_computes_the_others(monkeypatch: pytest.
     replies = [world.send([value], places[name], session=name) for name, value in zip("abc", (1, 13, 3), strict=True)]
     one = world.replicas[0]
     one.collect()
-    batches = list(one.batches)
-    one.batches.clear()
-    while batches:
-        batch = batches.pop()
-        try:
-            batch.execute()
-        except ValueError:
-            batches += one.core.on_failed(batch)
-        else:
-            one.core.on_computed(batch)
+    compute_all(one)
     world.settle()
     assert [replies[0].outputs, replies[2].outputs] == [expected([1]), expected([3])]
     assert reason(replies[1].result) == "INTERNAL_ERROR"
+    at_rest(world)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_what_is_computed_is_not_computed_again(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no memory for more than `most` states at a time, which shows once the engine has advanced them."""
+    world = World(limits=Limits(max_slice_steps=4, max_long_steps=64))
+    places = {name: opened(world, name) for name in "abc"}
+    inputs = {name: [number] * 6 for number, name in enumerate("abc")}  # slices of 4 and 2 steps
+    one = world.replicas[0]
+    read_states = one.engine.read_states
+
+    def scarce(rows: Any) -> Any:
+        if len(rows) > most:
+            raise MemoryError
+        return read_states(rows)
+
+    monkeypatch.setattr(one.engine, "read_states", scarce)
+    replies = {name: world.send(inputs[name], places[name], session=name, wants_state=True) for name in "abc"}
+    for _ in range(4):
+        one.collect()
+        while one.loads:
+            one.load(0)
+        compute_all(one)
+    world.settle()
+    for name, reply in replies.items():
+        if most == 0:
+            assert reason(reply.result) == "INTERNAL_ERROR"
+            assert standing(world, name).position == places[name]
+        else:
+            assert reply.outputs == expected(inputs[name])
+            assert reply.result.state == expected(inputs[name])[-1].to_bytes(8, "little")
     at_rest(world)

@@ -235,6 +235,17 @@ def test_a_session_that_expired_is_not_found_though_it_is_cached() -> None:
     at_rest(world)
 
 
+def test_a_delete_of_an_ended_generation_keeps_nothing_alive() -> None:
+    world = World(limits=Limits(default_ttl_ms=1000, **TICK))
+    position = opened(world)
+    world.now = 0.9
+    reply = Reply()
+    assert world.ask(Delete(key(), FOREVER, reply, b"e" * 16), reply) == Deleted(False)
+    world.now = 1.8
+    assert reason(world.step([1], position)) == "SESSION_NOT_FOUND"
+    at_rest(world)
+
+
 def open_with_ttl(world: World, ttl_ms: int, replica: int) -> Any:
     reply = Reply()
     return world.ask(Open(key(), FOREVER, reply, b"q" * 16, None, ttl_ms, None), reply, replica)

@@ -24,8 +24,8 @@ def reference_run(config: RecurrentConfig, tensors: Mapping[str, Array], inputs:
         value = x
         for layer in range(layers):
             h[layer], c[layer] = _cell(config, weights, layer, value, h[layer], c[layer])
-            value = h[layer]
-        hidden.append(value.copy())
+            value = h[layer].copy()
+        hidden.append(value)
         prediction.append(_predict(config, weights, value))
     return {"prediction": np.array(prediction), "hidden": np.array(hidden), "h": h, "c": c}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from cellkeeper_service.engine.load import offline
 
 from testing.bundles import Array
@@ -175,3 +176,25 @@ def test_initial_state_is_a_checkpoint(kind: str, case: str) -> None:
         assert not values[:-3].any()
     else:
         assert not values.any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "broken"), [("onnxruntime", "ort.all_finite"), ("torch", "torch_engine.torch.isfinite")]
+)
+def test_a_call_that_fails_changes_no_state(kind: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is repeated, with fewer sessions, from the same rows."""
+    engine = take_engine(kind, "hold")
+    engine.reserve(2)
+    rows = np.arange(2, dtype=np.intp)
+    start_rows(engine, rows)
+    inputs = inputs_of("hold", 3, 2)
+    before = engine.read_states(rows).copy()
+
+    def no_memory(values: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"cellkeeper_service.engine.{broken}", no_memory)
+        with pytest.raises(MemoryError):
+            engine.run(inputs, rows, rows, WANTED)
+    np.testing.assert_array_equal(engine.read_states(rows), before)

@@ -83,7 +83,8 @@ def test_padding_is_not_kept_and_other_rows_stay(kept: GraphStates) -> None:
     kept.write(every[:4], new)
     taken = values_of(kept.gather(every[:4], 4))
     kept.write(every[:4], before[:4])
-    kept.scatter(np.array([5, 1], np.intp), as_given(kept, taken))
+    joined, _ = kept.join(as_given(kept, taken), 2)
+    kept.put(np.array([5, 1], np.intp), joined)
     expected = before.copy()
     expected[[5, 1]] = new[:2]
     np.testing.assert_array_equal(kept.read(every), expected)
@@ -99,7 +100,8 @@ def test_a_state_that_is_not_finite_is_told(kept: GraphStates, bad: float, place
     states[1, place] = bad
     states[2] = 3e38  # finite, but the sum is not
     kept.write(rows, states.view(np.uint8))
-    after = kept.scatter(rows, as_given(kept, values_of(kept.gather(rows, 3))))
+    joined, after = kept.join(as_given(kept, values_of(kept.gather(rows, 3))), len(rows))
+    kept.put(rows, joined)
     assert np.isfinite(after).all(axis=1).tolist() == [True, False, True]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from cellkeeper_service.engine import onnx_device
+from cellkeeper_service.engine.exactness import settle
 from cellkeeper_service.engine.load import load_engine, offline
 from cellkeeper_service.engine.onnx_device import CPU_PROVIDER, GraphDevice
 from cellkeeper_service.engine.user_graph import UserGraphEngine
@@ -114,6 +115,68 @@ def test_on_a_device_its_states_come_and_go(tmp_path: Path, monkeypatch: pytest.
     inputs = np.random.default_rng(2).standard_normal((STEPS, 3, 2)).astype(np.float32)
     on_device = offline(load_engine(bundle, "cuda:0", 4), inputs)
     np.testing.assert_array_equal(on_device["prediction"], offline(tmp_path / "m", inputs)["prediction"])
+
+
+def means(batch: str, size: int) -> bytes:
+    """mean' = mean + the mean of x, y = mean'. x: [1, size] or [size]."""
+    shape: list[Any] = [size] if batch == "none" else [{"free": "B", "one": 1}[batch], size]
+    state = [*shape[:-1], 1]
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["change"], axes=[len(shape) - 1]),
+        helper.make_node("Add", ["mean", "change"], ["mean_after"]),
+        helper.make_node("Identity", ["mean_after"], ["y"]),
+    ]
+    return model_bytes(nodes, {"x": shape, "mean": state}, {"y": state, "mean_after": state})
+
+
+@pytest.mark.parametrize("size", [5, 9, 17])
+@pytest.mark.parametrize(("batch", "max_batch"), [("one", 8), ("none", 8), ("free", 1)])
+def test_sums_do_not_depend_on_where_values_are_in_memory(
+    batch: str, max_batch: int, size: int, tmp_path: Path
+) -> None:
+    """In a batch or chunk of time steps of 5 values, only every fourth begins where 16 bytes do."""
+    features = {"kind": "features", "name": "x", "size": size}
+    shape = [1, 1] if batch == "one" else [1]
+    state = {"name": "mean", "input": "mean", "output": "mean_after", "shape": shape}
+    outputs = [{"name": "prediction", "output": "y", "shape": [1]}]
+    declared = config("step", batch, input=features, states=[state], outputs=outputs)
+    bundle = write_bundle(tmp_path / "m", declared, {}, graph=means(batch, size))
+    engine = UserGraphEngine(bundle, max_batch)
+    settle(engine)
+    engine.end_trial()
+    assert engine.exact, engine.tolerance
+    assert engine.min_batch == 1
+
+
+def scalars(several: bool) -> bytes:
+    """total' = total + the sum of the time step's inputs, y = total'; no input has an axis."""
+    names = ["x", "z"] if several else ["x"]
+    nodes = [helper.make_node("Cast", [name], [f"{name}_float"], to=TensorProto.FLOAT) for name in names]
+    nodes += [
+        helper.make_node("Sum", ["total", *(f"{name}_float" for name in names)], ["total_after"]),
+        helper.make_node("Identity", ["total_after"], ["y"]),
+    ]
+    shapes: dict[str, list[Any]] = {name: [] for name in [*names, "total"]}
+    return model_bytes(nodes, shapes, {"y": [], "total_after": []}, x=TensorProto.INT64)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_inputs_without_axes(several: bool, tmp_path: Path) -> None:
+    declared = config(
+        "step",
+        "none",
+        input={"kind": "tokens", "name": "x", "vocabulary": 9},
+        states=[{"name": "total", "input": "total", "output": "total_after", "shape": []}],
+        outputs=[{"name": "prediction", "output": "y", "shape": []}],
+    )
+    ids: Any = np.array([3, 0, 8])
+    if several:
+        del declared["input"]
+        named = {"name": "id", "input": "x", "shape": [], "dtype": "int64", "vocabulary": 9}
+        declared["inputs"] = [named, {"name": "z", "shape": [], "dtype": "float32"}]
+        ids = {"id": ids, "z": np.zeros(3)}
+    engine = load_engine(write_bundle(tmp_path / "m", declared, {}, graph=scalars(several)), "cpu", 4)
+    assert offline(engine, ids)["prediction"].tolist() == [3.0, 3.0, 11.0]
 
 
 @pytest.mark.parametrize(

@@ -279,3 +279,22 @@ def test_values_that_a_graph_s_own_dtypes_cannot_hold(batch: str, tmp_path: Path
     computed = engine.run(inputs, rows, rows, frozenset(["prediction"]))
     assert computed.finite is not None
     assert computed.finite.tolist() == [True, False, False, True]
+
+
+def test_a_call_that_fails_changes_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is repeated, with fewer sessions, from the same rows."""
+    missing = {"kind": "features", "name": "x", "size": 2, "missing": {"policy": "hold", "value": 3.0}}
+    engine = load_engine(write(tmp_path / "m", input=missing), "cpu", 2)
+    engine.reserve(2)
+    rows = np.arange(2, dtype=np.intp)
+    start_rows(engine, rows)
+    before = engine.read_states(rows).copy()
+
+    def no_memory(*values: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cellkeeper_service.engine.user_graph.finite_rows", no_memory)
+        with pytest.raises(MemoryError):
+            engine.run(np.ones((1, 2, 2), np.float32), rows, rows, frozenset(["prediction"]))
+    np.testing.assert_array_equal(engine.read_states(rows), before)

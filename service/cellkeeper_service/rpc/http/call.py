@@ -16,11 +16,14 @@ from cellkeeper_service.rpc.authenticator import HEADER, SCHEME
 from cellkeeper_service.rpc.call_context import EOF
 from cellkeeper_service.rpc.call_log import REQUEST_ID
 from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.model_changed import Unfit
 
 from . import fields, replies
 from .asked import TIMEOUT, Asked, read_body, read_path, read_query
 from .routes import Route
 
+BY_VERSION = frozenset({"Open", "Step"})
+"""RPCs whose request may be refused only because its session belongs to another version of the model."""
 JSON_TYPE, UTF_8, CHUNKED = "application/json", "utf-8", "chunked"
 PROTOCOL = "cellkeeper.v1"
 BEARER_PROTOCOL = "cellkeeper.bearer."
@@ -138,8 +141,13 @@ class JsonCall(HttpCall):
             return EOF
         query = {name: value for name, value in self.query.items() if name != TIMEOUT}
         asked = Asked(self._catalog, self.path, query, read_body(data))
-        message = self._route.read(asked)
-        asked.body.end()
+        try:
+            message = self._route.read(asked)
+            asked.body.end()
+        except Rejection as why:
+            if self._route.rpc in BY_VERSION:
+                return Unfit(asked.model, asked.session, why)
+            raise
         return message
 
     async def _body(self) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -42,6 +43,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
 GONE = 499
 """The status in the metrics if the client did not wait for one."""
 SOCKET_PATHS = frozenset(socket.path for socket in SOCKETS)
+_NAME = re.compile(r"\{(\w+)\}")
+"""In a template. aiohttp on its own would find no route for a value with a brace in it."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -99,9 +102,11 @@ class HttpFront:
             ("GET", CONSOLE + "{file:.*}"): self._file,
         }
         for (method, path), handler in handlers.items():
-            app.router.add_route(method, path, handler)
+            matched = _NAME.sub(r"{\1:[^/]+}", path)
+            app.router.add_route(method, matched, handler)
             if method == "GET" and path not in SOCKET_PATHS:
-                app.router.add_route("HEAD", path, handler)  # aiohttp sends the headers of the reply without its body
+                # aiohttp sends the headers of the reply without its body
+                app.router.add_route("HEAD", matched, handler)
         self._connections = Connections(app, self._patience, limits.max_connections, certificates)
 
     async def start(self, host: str, port: int, *, share_port: bool) -> int:

@@ -111,12 +111,13 @@ async def _computed_again(
     steps = record.position.step - first
     inputs = record.inputs(first, record.position.step)
     at = Position(record.position.generation, first, record.head_at(first))
+    sent = steps if wanted.outputs else 0
     makers: list[Maker] = []
-    if steps and wanted.outputs:
+    if sent:
         makers.append(lambda done: Step(key, until, done, inputs, steps, at, None, True, wanted.outputs, False))
     if wanted.state:
         makers.append(lambda done: GetState(key, until, done))
-    charge = caller.charge(pb.StepRequest(model=key.model, session=key.session, shape=[steps]), entered=1)
+    charge = caller.charge(pb.StepRequest(model=key.model, session=key.session, shape=[sent]), entered=1)
     try:
         results = await replies_to(core, makers)
     finally:
@@ -126,7 +127,7 @@ async def _computed_again(
     spec = caller.catalog.spec(key.model)
     logged = write_inputs(inputs, steps, spec)
     written: dict[str, Any] = {"first_step": integer(first), "inputs": logged, "outputs": {}}
-    if steps and wanted.outputs:
+    if sent:
         written["outputs"] = {name: write_array(values) for name, values in results[0].outputs.items()}
     if wanted.state:
         reply = results[-1]

@@ -20,7 +20,7 @@ from .call import HttpCall
 from .fields import MOST, Fields, text
 from .json_text import read_json, shown, write_json
 from .routes import FRAMES, STREAM, WATCH, Socket
-from .step_socket import Opened, Unfit, read_frame, write_reply
+from .step_socket import Opened, UnfitFrame, read_frame, write_reply
 from .watch import watch_asked
 
 MESSAGE = "message"
@@ -117,7 +117,8 @@ class StepCall(SocketCall):
                 self._ids[number] = _identity(body.value("id", IDENTITY))
             return read_frame(body, number, self._place["model"], self._place["session"], self._catalog)
         except Rejection as why:
-            return Unfit(number, why)
+            model, session = self._place["model"], self._place["session"]
+            return UnfitFrame(pb.StepFrame(frame_id=number, model=model, sessions=[session], steps=[0]), why)
 
     async def send(self, reply: pb.StepFrameReply) -> None:
         """Sends a frame's reply after those to the frames before it; at once if it answers none."""

@@ -12,7 +12,6 @@ from cellkeeper_service.domain.position import Position
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.fields import STATE_PREFIX
-from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.stream import Stream
 from cellkeeper_service.rpc.tensors import DTYPES
 
@@ -31,24 +30,22 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit:
-    """Stands for a message that is JSON but not a valid step."""
+class UnfitFrame:
+    """Stands for a message that is JSON but not a valid step. frame: without inputs."""
 
-    frame_id: int
+    frame: pb.StepFrame
     why: Rejection
 
 
 class StepSocket(Stream):
     """One open socket."""
 
-    def _submit(self, message: pb.StepFrame | Unfit | Opened) -> None:
+    def _submit(self, message: pb.StepFrame | UnfitFrame | Opened) -> None:
         match message:
             case Opened():
                 self._release()
-            case Unfit():
-                self._meter.rejected(message.why.reason.value)
-                error = to_error(message.why)
-                self._reply(pb.StepFrameReply(frame_id=message.frame_id, frame_error=error, last=True))
+            case UnfitFrame():
+                self._refuse(message.frame, message.why)
             case _:
                 super()._submit(message)
 
