@@ -66,6 +66,20 @@ def keras2_file(path: Path, functional: bool = False, **gru: Any) -> dict[str, A
     return {name.rpartition("/")[2].partition(":")[0] + name[:1]: value for name, value in arrays.items()}
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_layer_that_is_always_in_training_mode_is_refused(nested: bool, tmp_path: Path) -> None:
+    """Keras 2 keeps training=True of a layer's call, also when it predicts."""
+    path = tmp_path / "old.h5"
+    keras2_file(path, True)
+    with h5py.File(path, "r+") as store:
+        model = json.loads(store.attrs["model_config"])
+        tensor = ["gru", 0, 0, {"training": True}]
+        model["config"]["layers"][-1]["inbound_nodes"] = [[tensor]] if nested else [tensor]
+        store.attrs["model_config"] = json.dumps(model)
+    words = r"dense \(Dense\): is called with training=True"
+    refused(tmp_path, words, import_keras, path, tmp_path / "m", max_batch=8, report=str)
+
+
 @pytest.mark.parametrize("functional", [False, True])
 def test_a_file_of_keras_2(functional: bool, tmp_path: Path) -> None:
     """The reference follows the equations: z, r, h are Keras' gates. The config does not mention reset_after."""

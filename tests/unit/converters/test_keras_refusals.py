@@ -32,6 +32,17 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
     def constant() -> Any:
         return Model(x, L.LSTM(4)(x) + 1.0)
 
+    def given_state() -> Any:
+        return Model(x, L.GRU(4, name="begun")(x, initial_state=ops.ones((1, 4))))
+
+    def given_mask() -> Any:
+        mask = ops.convert_to_tensor([[True, False, True]])
+        return Model(x, L.GRU(4, name="begun")(x, mask=mask))
+
+    def averaged() -> Any:
+        y = L.LSTM(4, return_sequences=True)(x)
+        return Model(x, ops.average(y, axis=-1, weights=L.Dense(4)(x)))
+
     def over_time() -> Any:
         y = L.LSTM(4, return_sequences=True)(x)
         return Model(x, L.Concatenate(axis=1, name="longer")([y, y]))
@@ -107,6 +118,9 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
         "merged": (merged, r"\(GetItem\): not a layer that the import reads"),
         "last": (last_and_every, r"both \(Add\): merges every time step with the last one of ended"),
         "constant": (constant, r"\(Add\): takes \['lstm.*'\], expected two or more layers"),
+        "given state": (given_state, r"begun \(GRU\): is called with a constant as initial_state, .*; pass --trace"),
+        "given mask": (given_mask, r"begun \(GRU\): is called with a constant as mask, .*; pass --trace"),
+        "average": (averaged, r"\(Average\): the function keras.ops.average, expected the layer"),
         "time": (over_time, r"longer \(Concatenate\): axis: got 1, expected -1"),
         "masked branches": (masked_branches, "masks in a model with branches"),
         "slopes": (slopes, r"slope \(PReLU\): alpha: got shape \[6, 4\], expected one slope for all time steps"),
@@ -129,3 +143,28 @@ def test_what_cannot_be_streamed_is_refused_by_name(keras: Any, tmp_path: Path) 
         path = tmp_path / f"{name}.keras"
         make().save(path)
         refused(tmp_path, words, import_keras, path, tmp_path / "m", **QUICK)
+
+
+def test_lora_weights_that_are_not_added_are_refused(keras: Any, tmp_path: Path) -> None:
+    from keras import Input, Sequential
+    from keras import layers as L
+
+    model = Sequential([Input((None, 3)), L.LSTM(4), L.Dense(2, name="tuned")])
+    model.layers[1].enable_lora(1)
+    model.layers[1].lora_kernel_b.assign([[1.0, 2.0]])
+    model.save(tmp_path / "apart.h5")
+    words = r"tuned \(Dense\): lora_kernel_a: LoRA weights apart .*; save the model as .keras"
+    refused(tmp_path, words, import_keras, tmp_path / "apart.h5", tmp_path / "m", **QUICK)
+    model.save(tmp_path / "added.keras")
+    assert import_keras(tmp_path / "added.keras", tmp_path / "m", **QUICK).parity.relative < 1e-5
+
+
+def test_a_model_that_fails_in_keras_is_refused_in_a_line(keras: Any, tmp_path: Path) -> None:
+    """A softmax takes the mask for its own, which has other axes."""
+    from keras import Input, Sequential
+    from keras import layers as L
+
+    path = tmp_path / "masked.keras"
+    Sequential([Input((None, 3)), L.Masking(), L.GRU(4, return_sequences=True), L.Softmax()]).save(path)
+    words = r"^keras .*: fails on sequences of 1 time steps \(.*mask"
+    refused(tmp_path, words, import_keras, path, tmp_path / "m", **QUICK)

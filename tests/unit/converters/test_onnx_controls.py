@@ -87,6 +87,13 @@ def test_control_inputs_are_constants_of_every_session(
     np.testing.assert_array_equal(served, 7 * np.pad(np.cumsum(x, 0), ((0, 0), (0, 1)), constant_values=1))
 
 
+def test_control_inputs_with_the_axis_of_the_batch(tmp_path: Path) -> None:
+    """A number of shape [1, 1] for [B, 1] is that of every session."""
+    constants = {name: np.asarray(value).reshape(1, 1) for name, value in CONTROLS.items()}
+    imported = import_onnx(controlled("B", ["B", 1]), tmp_path / "m", constants=constants, **QUICK)
+    assert imported.parity.difference == 0.0
+
+
 @pytest.mark.parametrize("lead", [["B", "T"], ["T", "B"]], ids=["batch first", "time first"])
 def test_control_inputs_of_a_graph_of_any_length(lead: list[Any], tmp_path: Path) -> None:
     order = [lead.index("T"), lead.index("B"), 2]

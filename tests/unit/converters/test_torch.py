@@ -168,7 +168,7 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     rnn = nn.LSTM(3, 8)
     with torch.no_grad():
         rnn.get_parameter("weight_hh_l0")[0, 0] = float("nan")
-    refused(tmp_path, "weight_hh: holds NaN or infinity", import_torch, rnn, tmp_path / "m")
+    refused(tmp_path, "tensor weight_hh_l0: holds NaN or infinity", import_torch, rnn, tmp_path / "m")
 
 
 def test_a_model_is_left_as_it_was(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ class Everything(Confused):
 
 
 def test_a_layout_that_is_not_that_of_the_layers(tmp_path: Path) -> None:
-    words = r"rnn \(LSTM\): takes 11 of 5 time steps"
+    words = r"rnn \(LSTM\): takes the sequences of a batch for its time steps: .*; pass layout='time_first'"
     options: dict[str, Any] = {"example": EXAMPLE, "layout": "batch_first"}
     refused(tmp_path, words, import_torch, Everything(), tmp_path / "m", **options)
     import_torch(Everything(), tmp_path / "m", example=EXAMPLE, layout="time_first", **QUICK)

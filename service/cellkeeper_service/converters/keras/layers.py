@@ -82,6 +82,8 @@ def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     if layer.kind not in _READERS and layer.kind not in _IGNORED:
         known = ", ".join(sorted({*_READERS, *_IGNORED}))
         raise NotRead(layer.place, f"not a layer that the import reads, expected one of {known}")
+    if layer.constant:
+        raise NotRead(layer.place, f"is called with {layer.constant}, expected the values of layers only")
     policy = layer.config.get("dtype")
     if isinstance(policy, dict) and str(policy.get("class_name")).startswith("Quantized"):
         raise ImportRefused(layer.place, QUANTIZED.format("model"))

@@ -17,6 +17,7 @@ from cellkeeper_service.model.fields import one_line
 from ..leading import masks
 from ..processing import Float64Source
 from ..proof import Source
+from ..refusal import ImportRefused
 from ..stack import Array, Stack
 from .file import KerasFile
 
@@ -98,7 +99,14 @@ class KerasSource:
 
     def _call(self, model: Any, inputs: Array) -> Array:
         """Runs [B, T, ...] -> [B, T, units], or [B, 1, units]."""
-        (returned,) = self._keras.tree.flatten(model(arranged(self._keras, model, [inputs]), training=False))
+        try:
+            (returned,) = self._keras.tree.flatten(model(arranged(self._keras, model, [inputs]), training=False))
+        except Exception as error:  # Keras may raise anything
+            raise ImportRefused(
+                self.name,
+                f"fails on sequences of {inputs.shape[1]} time steps ({one_line(str(error))[:200]}); expected a model "
+                "that takes any length",
+            ) from error
         values: Array = np.asarray(self._keras.ops.convert_to_numpy(returned))
         return values if values.ndim == 3 else values[:, None]
 

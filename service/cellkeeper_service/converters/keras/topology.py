@@ -17,7 +17,7 @@ class KerasLayer:
     """One layer of a model.
 
     kind: the name of its class. config: as Keras writes it. number: how many layers of this class came before it.
-    sources: names of the layers whose outputs it takes.
+    sources: names of the layers whose outputs it takes. constant: what else it is called with; "" for nothing.
     For a cell within a layer: holder, that layer's class; within, the groups that lead to its weights in a .keras file;
     cell, its own name.
     """
@@ -28,6 +28,7 @@ class KerasLayer:
     config: dict[str, Any]
     number: int
     sources: tuple[str, ...] = ()
+    constant: str = ""
     holder: str = ""
     within: tuple[str, ...] = ()
     cell: str = ""
@@ -69,6 +70,8 @@ def _layer(entry: dict[str, Any], place: str, counts: dict[str, int]) -> KerasLa
     module = entry.get("module")
     if isinstance(module, str) and module.partition(".")[0] != "keras":
         raise ImportRefused(where, f"a class of {module}; code of a model is not run")
+    if kind == "Average" and "axis" in config:
+        raise NotRead(where, "the function keras.ops.average, expected the layer of that name, which joins branches")
     counts[kind] = counts.get(kind, -1) + 1
     return KerasLayer(where, name, kind, config, counts[kind])
 
@@ -110,7 +113,8 @@ def _graph(
             waiting += missing
             continue
         masks += mine
-        ordered[name] = replace(layer, sources=tuple(source for source, _ in sources))
+        constant = next(_constants(nodes[0]), "") if isinstance(nodes, list) and nodes else ""
+        ordered[name] = replace(layer, sources=tuple(source for source, _ in sources), constant=constant)
         waiting.pop()
     for mask in masks:
         _check_mask(mask, list(ordered.values()), by_name)
@@ -129,7 +133,7 @@ def _sources(
         raise ImportRefused(layer.place, f"takes {names}, expected layers of the model")
     if layer.kind in MERGES:
         if len(names) < 2:
-            raise ImportRefused(layer.place, f"takes {names}, expected two or more layers, and no constants")
+            raise NotRead(layer.place, f"takes {names}, expected two or more layers, and no constants")
     elif len(names) != 1:
         raise ImportRefused(
             layer.place,
@@ -139,6 +143,37 @@ def _sources(
     return sources
 
 
+def _constants(node: Any) -> Iterator[str]:
+    """Yields what a layer is called with besides tensors of the model.
+
+    A training=True is none in files of Keras 3, which replaces it by what the model is called with; Keras 2 keeps it.
+    """
+    if isinstance(node, dict):
+        if _is_constant(node.get("args")):
+            yield "a constant"
+        words = node.get("kwargs")
+    else:
+        whole = node if isinstance(node, list) else []
+        tensors = [whole] if whole and isinstance(whole[0], str) else whole
+        ends = [item[3] for item in tensors if isinstance(item, list) and len(item) == 4]
+        words = {key: value for end in ends if isinstance(end, dict) for key, value in end.items()}
+        if words.get("training") is True:
+            yield "training=True"
+    for key, value in words.items() if isinstance(words, dict) else ():
+        if key != "training" and _is_constant(value):
+            yield f"a constant as {key}"
+
+
+def _is_constant(value: Any, depth: int = 0) -> bool:
+    """Returns True if anything within the value is neither a tensor of the model nor a switch."""
+    if isinstance(value, dict) and "class_name" in value:
+        return bool(value["class_name"] != "__keras_tensor__")
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return depth > 16 or any(_is_constant(item, depth + 1) for item in inner)
+    return value is not None and not isinstance(value, bool)
+
+
 def _without_masks(nodes: Any) -> tuple[Any, list[str]]:
     """Returns the nodes without the mask, which Keras 3 writes as an argument of each layer, and the mask's sources."""
     if not isinstance(nodes, list) or len(nodes) != 1 or not isinstance(nodes[0], dict):
@@ -146,8 +181,9 @@ def _without_masks(nodes: Any) -> tuple[Any, list[str]]:
     kwargs = nodes[0].get("kwargs")
     if not isinstance(kwargs, dict) or "mask" not in kwargs:
         return nodes, []
-    rest = {key: value for key, value in kwargs.items() if key != "mask"}
-    return [{**nodes[0], "kwargs": rest}], [name for name, _ in _references(kwargs["mask"])]
+    taken = [name for name, _ in _references(kwargs["mask"])]
+    rest = {key: value for key, value in kwargs.items() if key != "mask" or not (taken or value is None)}
+    return [{**nodes[0], "kwargs": rest}], taken
 
 
 def _check_mask(name: str, chain: list[KerasLayer], by_name: dict[str, tuple[KerasLayer, dict[str, Any]]]) -> None:

@@ -32,6 +32,11 @@ def _from_h5(file: KerasFile, layer: KerasLayer) -> dict[str, Array]:
         name = path.rpartition("/")[2].partition(":")[0]
         if name in found:
             raise ImportRefused(layer.place, f"{name}: twice in the file")
+        if name.startswith("lora_"):
+            raise ImportRefused(
+                layer.place,
+                f"{name}: LoRA weights apart from the layer's own; save the model as .keras, which adds them",
+            )
         found[name] = file.array("model_weights", layer.name, *path.split("/"))
     return found
 

@@ -77,6 +77,7 @@ def declare(
         input_name, dtype = one.name, one.dtype
         shape = step_shape(one, input_shape, one.dtype in ("int32", "int64"), place)
         axes = find_axes(one, len(shape), carried, **how)
+    repeated |= _of_batch(graph, given, carried, axes)
     named = _outputs(graph, states, outputs, axes, place)
     dtypes = {name: value.dtype for name, value in carried.items()}
     state_bytes = sum(np.dtype(dtypes[name]).itemsize * prod(dims) for name, dims in axes.state_shapes.items())
@@ -98,6 +99,20 @@ def declare(
         batch=axes.batch,
         named=specs,
     )
+
+
+def _of_batch(graph: Graph, constants: Mapping[str, Array], states: Mapping[str, Value], axes: Axes) -> dict[str, int]:
+    """Returns the constants of one number that were passed with the batch's axis, by its name in the states."""
+    if axes.batch != "free":
+        return {}
+    batch = {str((states[name].dims or ())[axis]) for name, axis in axes.state_axes.items()} - {""}
+    return {
+        name: free[0]
+        for name, value in constants.items()
+        if value.size == 1
+        for free in [graph.inputs[name].free]
+        if len(free) == 1 and (graph.inputs[name].dims or ())[free[0]] in batch
+    }
 
 
 def _refuse_unread(graph: Graph, names: Sequence[str], place: str) -> None:

@@ -35,11 +35,15 @@ def _reach(conv: nn.Conv1d) -> int:
 
 def watched_convolution(
     name: str, conv: nn.Conv1d, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
-) -> Callable[[Tensor], Tensor]:
-    """Returns a forward that gets the previous inputs from `called` and appends those for the next step to `after`."""
+) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """Returns a _conv_forward that gets the previous inputs from `called` and appends those for the next step to
+    `after`. It takes the weight and the bias.
+
+    nn.Conv1d.forward calls it, also that of a class derived from it, which may pad in a forward of its own.
+    """
     reach, padded = _reach(conv), conv.padding != (0,)
 
-    def forward(value: Tensor) -> Tensor:
+    def forward(value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if value.ndim != 3:
             raise TypeError(f"{name} takes {value.ndim} axes, expected [B, C, T]")
         whole = F.pad(value, (reach, 0)) if padded else value
@@ -49,7 +53,7 @@ def watched_convolution(
         if begin is not None:
             whole = torch.cat([begin[0], whole[..., reach:]], -1)
         after.append((whole[..., steps:],))
-        y = F.conv1d(whole, conv.weight, conv.bias, 1, 0, conv.dilation, conv.groups)
+        y = F.conv1d(whole, weight, bias, 1, 0, conv.dilation, conv.groups)
         return F.pad(y, (0, reach)) if padded else y  # the forward cuts these off
 
     return forward

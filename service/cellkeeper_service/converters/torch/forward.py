@@ -14,6 +14,7 @@ from ..refusal import ImportRefused
 from ..stack import Array, Stack
 from .chain import ModuleChain
 from .own_forward import INSTEAD, OwnForward
+from .source import check_alone
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,6 +58,7 @@ def compare_forward(
     _refuse_arguments(own)
     _refuse_kept(own, ordinary)
     _refuse_one_of_batch(own, ordinary)
+    _refuse_mixed(own, ordinary)
     for what, inputs in _trials(stack):
         _compare(own, layers, what, inputs)
     tried: list[float] | None = None
@@ -110,6 +112,14 @@ def _refuse_one_of_batch(own: OwnForward, inputs: Array) -> None:
             "step; set batch_first=True and train again; or, if it is meant for one sequence, pass its layers as a "
             "list",
         )
+
+
+def _refuse_mixed(own: OwnForward, inputs: Array) -> None:
+    """Raises ImportRefused if what the forward returns for a sequence depends on another one in the batch."""
+    outputs = own.beside(inputs, inputs[::-1])
+    if outputs is not None:
+        alone, beside = outputs
+        check_alone(own.name, {"its output": alone}, {"its output": beside})
 
 
 def _compare(own: OwnForward, layers: ModuleChain, what: str, inputs: Array) -> None:

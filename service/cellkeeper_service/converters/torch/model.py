@@ -14,7 +14,7 @@ from ..imported import Imported, Report, Target, check_target, write_imported
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Processed, Processing, checked
 from ..refusal import ImportRefused, NotRead
-from .modules import SCRIPTED, copied, refuse_quantized, unwrapped
+from .modules import copied, refuse_nan, refuse_quantized, refuse_scripted, unwrapped
 from .own_forward import TRACED
 from .program import import_program, is_program
 from .read import read_model
@@ -147,14 +147,14 @@ def _import_traced(
 
     if initial_state is not None:
         raise ImportRefused("initial_state", "got one for a module that is traced, expected states")
-    if type(model).__module__.startswith("torch.jit"):
-        raise ImportRefused("model", SCRIPTED)
     if not hasattr(model, "named_modules"):
         raise ImportRefused(
             "example",
             f"got one with {type(model).__name__}, expected it with a torch module only; load weights into the module",
         )
+    refuse_scripted(model)
     refuse_quantized(model)
+    refuse_nan(model)
     module = copied(type(model).__name__, model)
     traced = trace(module, example, states, layout, processing)
     place = type(model).__name__

@@ -44,6 +44,7 @@ _WRAPPERS = {  # the attribute that holds the module
 }
 _WHOLE = ("MultiheadAttention", "Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder")
 SCRIPTED = "a TorchScript module, which holds code; pass its state_dict() with layers"
+NOT_FINITE = "holds NaN or infinity, expected finite float32 numbers (did its training diverge?)"
 ALLOWED = "LSTM, GRU, RNN, their cells, Embedding, Linear, LayerNorm, activations, Dropout"
 
 
@@ -156,11 +157,33 @@ def refuse_quantized(model: nn.Module) -> None:
             )
 
 
+def refuse_scripted(model: nn.Module) -> None:
+    """Refuses modules within the model that are TorchScript: their recurrent layers cannot be watched."""
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith("torch.jit"):
+            raise ImportRefused(name or "model", SCRIPTED)
+
+
+def refuse_nan(model: nn.Module) -> None:
+    """Refuses weights of NaN. Infinity may be meant, such as that of a mask."""
+    for name, value in model.named_parameters():
+        if not value.is_meta and value.is_floating_point() and bool(value.isnan().any()):
+            raise ImportRefused(f"model: tensor {name}", NOT_FINITE)
+
+
 def _refuse_normed(module: nn.Module) -> None:
-    """Refuses weight_norm, spectral_norm and the like, which compute a weight anew at each call."""
+    """Refuses weight_norm, pruning, spectral_norm and the like, which compute a weight anew at each call."""
     from torch.nn.utils.parametrize import is_parametrized
 
     hooks = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
+    pruned = [name.removesuffix("_mask") for name, _ in module.named_buffers(recurse=False) if name.endswith("_mask")]
+    for name in pruned:
+        if hasattr(module, f"{name}_orig"):
+            raise NotRead(
+                type(module).__name__,
+                f"{name} is pruned, and computed from {name}_orig at each call; make it permanent first, with "
+                f"torch.nn.utils.prune.remove(module, {name!r})",
+            )
     found = next((kind for kind in hooks if kind in ("WeightNorm", "SpectralNorm")), "")
     if found or is_parametrized(module):
         raise NotRead(
@@ -186,6 +209,8 @@ def module_parts(modules: Sequence[tuple[str, nn.Module]]) -> tuple[list[Part], 
                 came = "no values (device meta)" if value.is_meta else str(value.dtype)
                 raise ImportRefused(f"{name or 'model'}: tensor {key}", f"got {came}, expected floats with values")
             tensors[f"{prefix}.{key}"] = value.detach().cpu().float().numpy()
+            if not np.isfinite(tensors[f"{prefix}.{key}"]).all():
+                raise ImportRefused(f"{name or 'model'}: tensor {key}", NOT_FINITE)
     return parts, tensors
 
 

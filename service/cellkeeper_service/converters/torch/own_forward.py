@@ -59,6 +59,28 @@ class OwnForward:
             y = y[0]
         return tuple(y.shape) if isinstance(y, self._torch.Tensor) else ()
 
+    def beside(self, inputs: Array, other: Array) -> tuple[Array, Array] | None:
+        """Returns the outputs for a sequence, alone and in a batch with another one of its length; None if it takes no
+        such batch, or its outputs do not show which of them belong to a sequence."""
+        torch, axis = self._torch, 0 if self._batch_first else 1
+        results = []
+        for batch in ([inputs], [inputs, other]):
+            try:
+                with torch.no_grad():
+                    y: Any = self._model(torch.stack([self._tensor(one) for one in batch], axis))
+            except Exception:  # noqa: BLE001 - the user's code may raise anything
+                return None
+            while isinstance(y, tuple | list) and y:
+                y = y[0]
+            if not isinstance(y, torch.Tensor):
+                return None
+            results.append(y.float())
+        alone, both = results
+        grown = [at for at, sizes in enumerate(zip(alone.shape, both.shape, strict=False)) if sizes == (1, 2)]
+        if alone.ndim != both.ndim or len(grown) != 1 or alone.numel() * 2 != both.numel():
+            return None
+        return alone.select(grown[0], 0).numpy(), both.select(grown[0], 0).numpy()
+
     def _tensor(self, inputs: Array) -> Tensor:
         x = self._torch.from_numpy(np.array(inputs))
         return x.long() if x.dtype == self._torch.int32 else x
@@ -81,7 +103,12 @@ class OwnForward:
         finally:
             if watch is not None:
                 watch.remove()
-        tensors = [value.detach().reshape(-1) for value in fed if isinstance(value, torch.Tensor)]
+        try:
+            tensors = [value.detach().reshape(-1) for value in fed if isinstance(value, torch.Tensor)]
+        except RuntimeError as error:
+            raise ImportRefused(
+                self.name, f"calls its first layer within a function transform such as torch.vmap; {INSTEAD}"
+            ) from error
         self.fed = torch.cat(tensors).float().numpy() if tensors else None
         while isinstance(y, tuple | list) and y:
             y = y[0]

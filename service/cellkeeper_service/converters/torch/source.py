@@ -16,6 +16,13 @@ from .outputs import Steps, of_sequence
 if TYPE_CHECKING:
     from torch import Tensor
 
+MIXED = 1e-3  # relative; rounding differs between batches by far less
+MIXES = (
+    "mixes the sequences of a batch: its outputs for one sequence depend on the others (a mean or norm over the batch, "
+    "or a view or reshape where the axes were to be exchanged?), and a session has no others; compute each sequence by "
+    "itself, and exchange axes with transpose or permute"
+)
+
 
 class CarriedSource:
     """A proof.Source for a module whose forward takes its states and returns them.
@@ -36,6 +43,7 @@ class CarriedSource:
     ) -> None:
         self.name, self.windowed = name, time_axis is not None
         self._model, self._call, self._time_axis, self._kept = model, call, time_axis, kept
+        self._axes = axes
         self._states = [value.narrow(axis, 0, 1).clone() for value, axis in zip(states, axes, strict=True)]
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
@@ -43,7 +51,21 @@ class CarriedSource:
 
     def stepped(self, inputs: Array, order: Sequence[int] = ()) -> Mapping[str, Array]:
         """order: of the states that a step returns, as the next step takes them; by default unchanged."""
+        self._refuse_mixed(inputs)
         return self._advance(inputs, 1, order)
+
+    def _refuse_mixed(self, inputs: Array) -> None:
+        """Raises ImportRefused if the outputs for a sequence depend on another one in the batch."""
+        axis = self._time_axis
+        if axis is None or self._kept is None:
+            return  # the graph of one time step shows it
+        batch = [inputs, inputs[::-1]]
+        xs = _tensors(np.stack(batch, axis=1 - axis))
+        states = [value.repeat_interleave(len(batch), at) for value, at in zip(self._states, self._axes, strict=True)]
+        leaves = _leaves(lambda: self._call(self._model, xs, states), self.name, len(inputs), len(batch))
+        kept = zip(output_names(len(self._kept)), self._kept.items(), strict=True)
+        beside = {name: of_sequence(leaves[at], steps, axis, len(inputs), 0, len(batch)) for name, (at, steps) in kept}
+        check_alone(self.name, self.whole(inputs), beside)
 
     @property
     def state_shapes(self) -> list[tuple[int, ...]]:
@@ -83,12 +105,15 @@ class SequenceSource:
         return self._outputs([inputs])[0]
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
-        return self.whole(inputs)
+        """Raises ImportRefused if the outputs for a sequence depend on another one in the batch."""
+        alone = self.whole(inputs)
+        check_alone(self.name, alone, self._outputs([inputs, inputs[::-1]])[0])
+        return alone
 
     def _outputs(self, sequences: Sequence[Array]) -> list[Mapping[str, Array]]:
         """Runs sequences of one length in one call."""
         xs = _tensors(np.stack(sequences, axis=1 - self._time_axis))
-        leaves = _leaves(lambda: self._model(*xs), self.name, len(sequences[0]))
+        leaves = _leaves(lambda: self._model(*xs), self.name, len(sequences[0]), len(sequences))
         names = output_names(len(self._kept))
         return [
             {
@@ -106,21 +131,32 @@ class BatchedSequences(SequenceSource):
         return self._outputs(sequences)
 
 
-def _leaves(call: Callable[[], Any], name: str, steps: int) -> list[Any]:
-    """Returns the tensors that a forward returns for one sequence of this length. Raises ImportRefused."""
+def check_alone(name: str, alone: Mapping[str, Array], beside: Mapping[str, Array]) -> None:
+    """Raises ImportRefused if the outputs for a sequence differ beside another one in the batch."""
+    for output, expected in alone.items():
+        known = np.isfinite(expected) & np.isfinite(beside[output])
+        gap = float(np.abs(np.where(known, beside[output] - expected, 0.0)).max(initial=0.0))
+        size = float(np.abs(np.where(known, expected, 0.0)).max(initial=0.0))
+        if gap > MIXED * max(size, 1e-30):
+            raise ImportRefused(name, f"{MIXES} ({output} differs by {gap / max(size, 1e-30):.1g} of the largest)")
+
+
+def _leaves(call: Callable[[], Any], name: str, steps: int, batch: int = 1) -> list[Any]:
+    """Returns the tensors that a forward returns for sequences of this length. Raises ImportRefused."""
     import torch
 
     from .private import tree
 
+    what = "a single sequence" if batch == 1 else f"{batch} sequences"
     try:
         with torch.no_grad():
             return tree.tree_leaves(call())
     except Exception as error:  # the user's code may raise anything
         raise ImportRefused(
             name,
-            f"the forward fails on a single sequence of {steps} time steps, a batch of 1 "
-            f"({one_line(str(error))[:120]}); make it take any batch and any length, with nothing in training mode and "
-            "nothing kept from the previous call",
+            f"the forward fails on {what} of {steps} time steps, a batch of {batch} ({one_line(str(error))[:120]}); "
+            "make it take any batch and any length, with nothing in training mode and nothing kept from the previous "
+            "call",
         ) from error
 
 

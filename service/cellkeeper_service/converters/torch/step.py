@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..processing import Processing
+from ..refusal import ImportRefused
 from .conv import causal_convolutions, watched_convolution
 from .export import Watch, WatchedCall
 from .outputs import Steps, of_one_step
@@ -23,6 +24,10 @@ _WITH_VALUE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "offset": torch.add,
     "clip_min": torch.maximum,
 }
+_OWN_LAYER = (
+    "a layer with a forward of its own, whose state cannot be watched: expected forward(x, state), which returns what "
+    "torch's layer does: (output, state), or a cell's state; or write a module that holds torch's layer and calls it"
+)
 CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 
 
@@ -56,9 +61,18 @@ def watched(
             axis = 1 if isinstance(child, SEQUENCE_LAYERS) else 0
             start = called(WatchedCall(name, type(child).__name__, steps, given, zeros, axis, suffixes))
             begin = hx if start is None else start if len(start) > 1 else start[0]
-            result = forward(child, value, begin)
-            state = result[1] if isinstance(child, SEQUENCE_LAYERS) else result
-            after.append(tuple(state) if isinstance(state, tuple) else (state,))
+            own = not forward.__module__.startswith("torch.nn.")
+            try:
+                result = forward(child, value, begin)
+            except TypeError as error:
+                if not own:
+                    raise
+                raise ImportRefused(f"{name} ({type(child).__name__})", _OWN_LAYER) from error
+            state = result[1] if isinstance(child, SEQUENCE_LAYERS) and isinstance(result, tuple) else result
+            states = tuple(state) if isinstance(state, tuple) else (state,)
+            if own and [getattr(one, "shape", None) for one in states] != [zero.shape for zero in zeros]:
+                raise ImportRefused(f"{name} ({type(child).__name__})", _OWN_LAYER)
+            after.append(states)
             return result
 
         return watch
@@ -68,11 +82,13 @@ def watched(
         for name, child in children:
             child.forward = replaced(name, child)
         for name, conv in convolutions:
-            conv.forward = watched_convolution(name, conv, called, after)  # type: ignore[assignment,method-assign]
+            conv._conv_forward = watched_convolution(name, conv, called, after)  # type: ignore[assignment,method-assign]
         yield
     finally:
-        for _, child in (*children, *convolutions):
+        for _, child in children:
             child.__dict__.pop("forward", None)
+        for _, conv in convolutions:
+            conv.__dict__.pop("_conv_forward", None)
 
 
 def _zeros(child: Any, batch: int, suffixes: Sequence[str]) -> tuple[Tensor, ...]:

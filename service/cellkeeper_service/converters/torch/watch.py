@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellkeeper_service.model.fields import one_line
 
+from ..onnx.axes import LAYOUT_OF
 from ..processing import Processing
 from ..refusal import ImportRefused
 from .export import BATCH, RECIPE, Traced, Watch, WatchedCall, exported, rows, spread, step_shape
@@ -71,6 +72,8 @@ def _watched(
             calls: list[WatchedCall] = []
             with torch.no_grad(), watch(model, lambda call, calls=calls: calls.append(call), []):  # type: ignore[misc]
                 result = model(*(stretched(x, axis, steps, steps + 100 * at) for at, x in enumerate(xs)))
+        except ImportRefused as error:
+            raise ImportRefused(f"{place}: {error.place}", f"{error.reason}: {RECIPE}") from error
         except Exception as error:  # the user's code may raise anything
             raise ImportRefused(
                 place,
@@ -82,6 +85,14 @@ def _watched(
     if not seen[1]:
         raise ImportRefused(
             place, f"calls no recurrent layer or cell of its framework, expected one, or states= of its own: {RECIPE}"
+        )
+    turned = next((call for call in seen[LENGTHS[0]] if call.steps == BATCH), None)
+    if turned is not None and any(call.steps == BATCH for call in seen[LENGTHS[1]]):
+        order = LAYOUT_OF[1 - axis]
+        raise ImportRefused(
+            f"{place}: {turned.name} ({turned.kind})",
+            f"takes the sequences of a batch for its time steps: the forward takes x in the other order, {order}, and "
+            f"may exchange the axes itself; pass layout={order!r}, and an example in that order",
         )
     for length, call in [(steps, call) for steps in LENGTHS for call in seen[steps]]:
         if call.steps not in (0, length):

@@ -87,6 +87,12 @@ def refuse_wrapped(tensors: Mapping[str, Array], layers: str | None, place: str)
     for name in tensors:
         if re.search(r"(weight|bias)\w*_(g|v|orig)$", name) or "parametrizations." in name:
             base = re.sub(r"parametrizations\.|\.original\d*$|_(g|v|orig)$", "", name)
+            if base not in tensors and f"{base}_mask" in tensors:
+                raise ImportRefused(
+                    f"{place}: tensor {name}",
+                    f"a part of {base}, which is pruned; make it permanent first, with "
+                    "torch.nn.utils.prune.remove(module, name)",
+                )
             if base not in tensors:
                 raise ImportRefused(f"{place}: tensor {name}", f"a part of {base} (weight_norm?); {UNNORMED}")
 
