@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  #
 
 
 class PaddedConv(nn.Conv1d):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return torch.tanh(super().forward(F.pad(x, (2, 0))))
 
 
@@ -30,7 +30,7 @@ class CutConv(nn.Conv1d):
     def __init__(self, inputs: int, units: int, kernel: int) -> None:
         super().__init__(inputs, units, kernel, padding=kernel - 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return super().forward(x)[..., : -self.padding[0]]  # type: ignore[operator]
 
 
@@ -51,13 +51,13 @@ def test_a_class_derived_from_a_convolution(conv: nn.Conv1d, tmp_path: Path) -> 
 
 
 class Bounded(nn.LSTM):
-    def forward(self, x: Tensor, hx: Any = None) -> Any:
+    def forward(self, x: Tensor, hx: Any = None) -> Any:  # type: ignore[override]
         y, states = super().forward(x, hx)
         return torch.tanh(y), states
 
 
 class OutputOnly(nn.LSTM):
-    def forward(self, x: Tensor, hx: Any = None) -> Any:
+    def forward(self, x: Tensor, hx: Any = None) -> Any:  # type: ignore[override]
         return super().forward(x, hx)[0], None
 
 
@@ -71,7 +71,7 @@ class Around(nn.Module):
         super().__init__()
         self.rnn = rnn
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return 2 * self.rnn(x)[0]
 
 
@@ -89,13 +89,13 @@ def test_a_derived_layer_whose_state_cannot_be_watched_is_refused(kind: type[nn.
 
 def test_pruned_layers_are_refused_with_what_to_call(tmp_path: Path) -> None:
     rnn, head = nn.LSTM(3, 8), nn.Linear(8, 2)
-    prune.random_unstructured(head, "weight", 0.5)
+    prune.random_unstructured(head, "weight", 0.5)  # type: ignore[no-untyped-call]
     words = r"Linear: weight is pruned, .*torch.nn.utils.prune.remove\(module, 'weight'\)"
     refused(tmp_path, words, import_torch, [rnn, head], tmp_path / "m", **QUICK)
     weights = nn.Sequential(rnn, head).state_dict()
     words = r"tensor 1.weight_orig: a part of 1.weight, which is pruned; .*prune.remove"
     refused(tmp_path, words, import_torch, weights, tmp_path / "m", layers="lstm=0 dense=1", **QUICK)
-    prune.remove(head, "weight")
+    prune.remove(head, "weight")  # type: ignore[no-untyped-call]
     assert import_torch([rnn, head], tmp_path / "m", **QUICK).parity.relative < 1e-5
 
 
@@ -104,7 +104,7 @@ class First(nn.Module):
         super().__init__()
         self.rnn = nn.GRU(3, 3, batch_first=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.rnn(x)[0]
 
 
@@ -113,7 +113,7 @@ class Second(nn.Module):
         super().__init__()
         self.first, self.rnn = torch.jit.script(First()), nn.LSTM(3, 8, batch_first=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.rnn(self.first(x))[0]
 
 
@@ -126,7 +126,7 @@ class Mapped(nn.Module):
         super().__init__()
         self.dense, self.rnn = nn.Linear(3, 3), nn.LSTM(3, 8, batch_first=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.rnn(torch.vmap(self.dense)(x))[0]
 
 
@@ -138,8 +138,9 @@ def test_a_layer_within_a_function_transform(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"example": SEQUENCES}], ids=["read", "traced"])
 def test_weights_of_nan_are_named(options: dict[str, Any], tmp_path: Path) -> None:
-    model = Around(nn.LSTM(3, 8, batch_first=True))
+    rnn = nn.LSTM(3, 8, batch_first=True)
+    model = Around(rnn)
     with torch.no_grad():
-        model.rnn.weight_hh_l0[0, 0] = float("nan")
+        rnn.weight_hh_l0[0, 0] = float("nan")
     words = r"tensor (rnn\.)?weight_hh_l0: holds NaN or infinity, .*did its training diverge"
     refused(tmp_path, words, import_torch, model, tmp_path / "m", **options, **QUICK)

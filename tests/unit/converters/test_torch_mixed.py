@@ -26,7 +26,7 @@ class Reshaped(nn.Module):
         super().__init__()
         self.rnn, self.head = nn.LSTM(3, 8), nn.Linear(8, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         batch, steps, _ = x.shape
         return self.head(self.rnn(x.reshape(steps, batch, -1))[0].reshape(batch, steps, -1))
 
@@ -38,26 +38,26 @@ class Numbered(Reshaped):
         super().__init__()
         self.embedding = nn.Embedding(9, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return super().forward(self.embedding(x))
 
 
 class Stated(Reshaped):
     """The same, with its states as arguments."""
 
-    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> Any:
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> Any:  # type: ignore[override]
         batch, steps, _ = x.shape
         y, (h, c) = self.rnn(x.reshape(steps, batch, -1), (h, c))
         return self.head(y.reshape(batch, steps, -1)), h, c
 
 
 class Exchanged(Reshaped):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.head(self.rnn(x.transpose(0, 1))[0].transpose(0, 1))
 
 
 class ExchangedStates(Stated):
-    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> Any:
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> Any:  # type: ignore[override]
         y, (h, c) = self.rnn(x.transpose(0, 1), (h, c))
         return self.head(y.transpose(0, 1)), h, c
 
@@ -69,7 +69,7 @@ class Spread(nn.Module):
         super().__init__()
         self.rnn, self.head = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.head(self.rnn(x)[0]) * (1 + x.std(0, unbiased=False).mean())
 
 
