@@ -107,6 +107,18 @@ def counting_bundle(folder: Path, *, name: str = "count", features: int = 1, **c
     return folder
 
 
+def holding_bundle(folder: Path, name: str) -> Path:
+    """Writes a counting bundle of two features, for which NaN is missing and holds the last value."""
+    missing = {"kind": "features", "missing": {"policy": "hold", "value": 0.0}}
+    return counting_bundle(folder / name, name=name, features=2, input=missing)
+
+
+def token_bundle(folder: Path, name: str, **config_overrides: Any) -> Path:
+    """Writes a bundle that takes token ids below 10."""
+    tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
+    return make_bundle(folder / name, name=name, input_size=4, input=tokens, **config_overrides)
+
+
 def random_inputs(config: RecurrentConfig, steps: int, sessions: int, seed: int = 0) -> Array:
     """Returns inputs [steps, sessions, features] float32, or token ids [steps, sessions] int32."""
     draw = np.random.default_rng(seed)

@@ -33,5 +33,5 @@ def test_a_worker_that_dies_fails_the_run(tmp_path: Path) -> None:
     ran = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-    assert ran.returncode == 1
+    assert ran.returncode == 1, ran.stdout + ran.stderr
     assert "crashed while running 'test_2.py::test_one'" in ran.stdout

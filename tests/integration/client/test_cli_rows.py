@@ -14,7 +14,7 @@ import pytest
 from cellkeeper import Client
 from cellkeeper.__main__ import main
 
-from testing.bundles import counting_bundle, make_bundle
+from testing.bundles import counting_bundle, token_bundle
 from testing.forked_server import ForkedServer
 
 FILLED = 1000.0  # replaces a missing value in the model "gaps"
@@ -29,14 +29,13 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """
     folder = tmp_path_factory.mktemp("rows")
     filling = {"kind": "features", "missing": {"policy": "constant", "value": FILLED}}
-    tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
     bundles = [
         counting_bundle(folder / "one", name="one", features=1),
         counting_bundle(folder / "two", name="two", features=2),
         counting_bundle(folder / "three", name="three", features=3),
         counting_bundle(folder / "named", name="named", features=2, feature_names=["flow", "heat"]),
         counting_bundle(folder / "gaps", name="gaps", features=2, input=filling),
-        make_bundle(folder / "words", name="words", input_size=4, input=tokens),
+        token_bundle(folder, "words"),
     ]
     with ForkedServer(bundles, "memory:") as server:
         yield server.target

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from cellkeeper import AsyncClient, Client, InvalidArgument
 
-from testing.bundles import counting_bundle, make_bundle
+from testing.bundles import counting_bundle, token_bundle
 from testing.forked_server import ForkedServer
 
 MASKED = np.ma.masked_array([1.0, -9999.0], [False, True])
@@ -24,7 +24,6 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     words (ids below 10)."""
     folder = tmp_path_factory.mktemp("missing")
     filling = {"kind": "features", "missing": {"policy": "constant", "value": 100.0}}
-    tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
     bundles = [
         counting_bundle(folder / "fill", name="fill", features=2, input=filling, feedback=["known", "known"]),
         counting_bundle(
@@ -36,7 +35,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             feature_names=["a", "b"],
         ),
         counting_bundle(folder / "whole", name="whole", features=2),
-        make_bundle(folder / "words", name="words", input_size=4, input=tokens),
+        token_bundle(folder, "words"),
     ]
     with ForkedServer(bundles, "memory:") as server:
         yield server.target

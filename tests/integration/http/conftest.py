@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.bundles import counting_bundle, make_bundle
+from testing.bundles import holding_bundle, make_bundle, token_bundle
 
 from .front import Front, serving
 
@@ -21,13 +21,6 @@ def lstm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def front(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     """A server of "count", "lstm", "hold", for which NaN is missing, and "tokens", which takes ids below 10."""
     folder = tmp_path_factory.mktemp("bundles")
-    missing = {"kind": "features", "missing": {"policy": "hold", "value": 0.0}}
-    tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
-    bundles = [
-        counting_model,
-        lstm_model,
-        counting_bundle(folder / "hold", name="hold", features=2, input=missing),
-        make_bundle(folder / "tokens", name="tokens", input_size=4, input=tokens),
-    ]
+    bundles = [counting_model, lstm_model, holding_bundle(folder, "hold"), token_bundle(folder, "tokens")]
     with serving(bundles, options=["--max-replay-steps", "1000"]) as made:
         yield made

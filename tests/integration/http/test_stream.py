@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from cellkeeper_service.domain.position import Position, advance
 
-from testing.bundles import make_bundle
+from testing.bundles import token_bundle
 from testing.forked_server import ForkedServer
 from tests.integration.rpc.calls import Api, Chunk, numbers
 
@@ -233,8 +233,7 @@ async def test_a_version_that_is_not_served_is_told_before_what_does_not_fit_the
     counting_model: Path, tmp_path: Path
 ) -> None:
     """As over gRPC. The new version takes token ids, and has other outputs and states."""
-    tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
-    new = make_bundle(tmp_path / "new", name="count", input_size=4, head=(2,), input=tokens)
+    new = token_bundle(tmp_path / "new", "count", head=(2,))
     store = f"sqlite:{tmp_path / 'sessions.db'}"
     with serving([counting_model], store) as before:
         session = before.session()

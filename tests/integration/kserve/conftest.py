@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.bundles import counting_bundle, make_bundle
+from testing.bundles import holding_bundle, make_bundle, token_bundle
 from testing.forked_server import ForkedServer
 
 from .calls import Api
@@ -30,14 +30,7 @@ def served(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.Temp
     Y.
     """
     folder = tmp_path_factory.mktemp("served")
-    missing = {"kind": "features", "missing": {"policy": "hold", "value": 0.0}}
-    tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
-    bundles = [
-        counting_model,
-        lstm_model,
-        counting_bundle(folder / "wide", name="wide", features=2, input=missing),
-        make_bundle(folder / "tokens", name="tokens", input_size=4, input=tokens),
-    ]
+    bundles = [counting_model, lstm_model, holding_bundle(folder, "wide"), token_bundle(folder, "tokens")]
     options = [*KSERVE, "--kserve-names", "wide/X=input,wide/Y=prediction", "--default-ttl-ms", "600000"]
     with ForkedServer(bundles, "memory:", [*options, "--max-chunk-steps", "512"]) as server:
         yield server

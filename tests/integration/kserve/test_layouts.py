@@ -12,14 +12,13 @@ from cellkeeper_service.engine.load import offline
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.rpc.kserve.layouts import LAYOUTS, read_layouts
 
-from testing.bundles import make_bundle
+from testing.bundles import token_bundle
 from testing.forked_server import ForkedServer
 from tests.integration.access.tenants import bearer, entry
 
 from .calls import START, Api, Array, Refused, classes, request, set_parameter
 from .conftest import KSERVE
 
-TOKENS = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
 SAID = "[request id: <id_unknown>] unexpected shape for input 'input' for model"
 STEPS = np.random.default_rng(4).normal(size=(5, 3)).astype(np.float32)
 IDS = np.array([3, 9, 0, 3, 3], np.int64)
@@ -27,16 +26,13 @@ IDS = np.array([3, 9, 0, 3, 3], np.int64)
 
 @pytest.fixture(scope="module")
 def words_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("layouts") / "words"
-    return make_bundle(folder, name="words", input_size=4, head=(4,), input=TOKENS)
+    return token_bundle(tmp_path_factory.mktemp("layouts"), "words", head=(4,))
 
 
 @pytest.fixture(scope="module")
 def apis(lstm_model: Path, words_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Api]]:
     """Models: lstm and ids without a batch dimension, words one step at a time."""
-    ids = make_bundle(
-        tmp_path_factory.mktemp("ids") / "ids", name="ids", input_size=4, head=(4,), input=TOKENS
-    )  # the same weights as words
+    ids = token_bundle(tmp_path_factory.mktemp("ids"), "ids", head=(4,))  # the same weights as words
     options = [*KSERVE, "--kserve-layout", "lstm=no_batch,ids=no_batch, words=one_step"]
     with ForkedServer([lstm_model, words_model, ids], "memory:", options) as server, server.channel() as channel:
         yield {name: Api(channel, name) for name in ("lstm", "words", "ids")}

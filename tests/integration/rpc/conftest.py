@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cellkeeper_service.domain.position import Position
 
-from testing.bundles import counting_bundle, make_bundle
+from testing.bundles import holding_bundle, make_bundle, token_bundle
 from testing.forked_server import ForkedServer
 
 from .calls import WAYS, Api, Chunk, Way, numbers
@@ -27,14 +27,7 @@ def served(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.Temp
     Models: count, lstm, hold (two features; NaN is missing, and holds the last value), tokens (ids below 10).
     """
     folder = tmp_path_factory.mktemp("served")
-    missing = {"kind": "features", "missing": {"policy": "hold", "value": 0.0}}
-    tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
-    bundles = [
-        counting_model,
-        lstm_model,
-        counting_bundle(folder / "hold", name="hold", features=2, input=missing),
-        make_bundle(folder / "tokens", name="tokens", input_size=4, input=tokens),
-    ]
+    bundles = [counting_model, lstm_model, holding_bundle(folder, "hold"), token_bundle(folder, "tokens")]
     limits = ["--max-frame-items", "64", "--max-chunk-steps", "512", "--max-message-bytes", str(1 << 20)]
     with ForkedServer(bundles, "memory:", limits) as server:
         yield server

@@ -19,7 +19,7 @@ from cellkeeper_service.model.fit import fit_bundle
 from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.write import write_bundle
 
-from testing.bundles import bundle_config, counting_bundle, make_bundle, random_tensors
+from testing.bundles import bundle_config, counting_bundle, make_bundle, random_tensors, token_bundle
 
 NAN = float("nan")
 WHOLE = np.array([[1.0, 20.0], [2.0, 40.0], [4.0, NAN], [NAN, 80.0], [8.0, 160.0]])
@@ -86,9 +86,7 @@ def test_offline_runs_fill_by_the_models_policy_or_refuse(tmp_path: Path) -> Non
         np.testing.assert_array_equal(offline(fill, values)["prediction"], expected)
         with pytest.raises(StartError, match=r"inputs: got nan at time step 2, feature 1, expected .* none of them"):
             offline(whole, values)
-    words = make_bundle(
-        tmp_path / "words", input_size=4, input={"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
-    )
+    words = token_bundle(tmp_path, "words")
     with pytest.raises(StartError, match="inputs: got nan at time step 1, expected integers of 0 to 9"):
         offline(words, np.ma.masked_array([3, 4], [False, True]))
 
