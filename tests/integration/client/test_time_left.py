@@ -110,14 +110,20 @@ async def test_each_part_of_a_groups_call_has_what_is_left(
     assert [TIMEOUT_S, *given] == sorted({TIMEOUT_S, *given}, reverse=True)
 
 
-async def test_a_turn_that_does_not_come_in_time(client: AsyncClient, server: CountingServer) -> None:
-    """Calls that change the members run one after another; each waits for its turn within its own timeout."""
-    group = await client.group(["a", "b"])
+async def removal_behind_a_step(group: AsyncGroup, server: CountingServer) -> asyncio.Future[Any]:
+    """Returns both, under way: the removal of "a" waits for the step, which waits for the server's gate."""
     server.gate.clear()
     step = asyncio.ensure_future(group.step([[1.0, 1.0]] * 2))
     await until(lambda: server.frames == 1)
     removal = asyncio.ensure_future(group.remove(["a"]))
     await asyncio.sleep(0)
+    return asyncio.gather(step, removal)
+
+
+async def test_a_turn_that_does_not_come_in_time(client: AsyncClient, server: CountingServer) -> None:
+    """Calls that change the members run one after another; each waits for its turn within its own timeout."""
+    group = await client.group(["a", "b"])
+    under_way = await removal_behind_a_step(group, server)
     cancelled = asyncio.ensure_future(group.add(["c"]))
     await asyncio.sleep(0)
     with pytest.raises(DeadlineExceeded, match="another call that changes the members is still under way"):
@@ -128,22 +134,18 @@ async def test_a_turn_that_does_not_come_in_time(client: AsyncClient, server: Co
     assert group.ids == ("a", "b")
     assert not addition.done()
     server.gate.set()
-    await asyncio.gather(step, removal, addition)
+    await asyncio.gather(under_way, addition)
     assert group.ids == ("b", "d")
 
 
 async def test_a_turn_in_another_event_loop(client: AsyncClient, server: CountingServer) -> None:
     """It is refused at once, and does not hold up the calls in the group's own loop."""
     group = await client.group(["a", "b"])
-    server.gate.clear()
-    step = asyncio.ensure_future(group.step([[1.0, 1.0]] * 2))
-    await until(lambda: server.frames == 1)
-    removal = asyncio.ensure_future(group.remove(["a"]))
-    await asyncio.sleep(0)
+    under_way = await removal_behind_a_step(group, server)
     for change in (group.add, group.remove, group.reset, group.delete):
         with pytest.raises(WrongEventLoop):
             await asyncio.to_thread(asyncio.run, change(["a"], timeout=1))
     server.gate.set()
-    await asyncio.gather(step, removal)
+    await under_way
     await group.reset()
     assert group.ids == ("b",)

@@ -341,3 +341,23 @@ def test_with_the_kernels_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
         expected = of_sequence("gru", inputs[:, i])
         for name in WANTED:
             np.testing.assert_allclose(computed.outputs[name][:, i], expected[name], rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.usefixtures("_double")
+def test_a_call_that_lacks_memory_fails_before_its_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is repeated, with fewer sessions, from the same rows; kernels may have written these."""
+    engine = new()
+    engine.reserve(2)
+    rows = np.arange(2, dtype=np.intp)
+    start_rows(engine, rows)
+    launched: list[object] = []
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "empty", no_memory)
+        patched.setattr(TorchKernelCells, "launch", lambda *_: launched.append(_))
+        with pytest.raises(MemoryError):
+            engine.run(inputs_of("lstm", 3, 2), rows, rows, WANTED)
+    assert launched == []

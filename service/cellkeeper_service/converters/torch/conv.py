@@ -36,11 +36,8 @@ def _reach(conv: nn.Conv1d) -> int:
 def watched_convolution(
     name: str, conv: nn.Conv1d, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
 ) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """Returns a _conv_forward that gets the previous inputs from `called` and appends those for the next step to
-    `after`. It takes the weight and the bias.
-
-    nn.Conv1d.forward calls it, also that of a class derived from it, which may pad in a forward of its own.
-    """
+    """Returns what takes the place of the convolution's CONV_FORWARD (private.py). It gets the previous inputs from
+    `called` and appends those for the next step to `after`."""
     reach, padded = _reach(conv), conv.padding != (0,)
 
     def forward(value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

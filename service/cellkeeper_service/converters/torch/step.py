@@ -15,7 +15,7 @@ from ..refusal import ImportRefused
 from .conv import causal_convolutions, watched_convolution
 from .export import Watch, WatchedCall
 from .outputs import Steps, of_one_step
-from .private import tree
+from .private import CONV_FORWARD, tree
 
 SEQUENCE_LAYERS = (nn.LSTM, nn.GRU, nn.RNN)
 _CURVES: dict[str, Callable[[Tensor], Tensor]] = {"exp": torch.exp, "expm1": torch.expm1, "sinh": torch.sinh}
@@ -82,13 +82,13 @@ def watched(
         for name, child in children:
             child.forward = replaced(name, child)
         for name, conv in convolutions:
-            conv._conv_forward = watched_convolution(name, conv, called, after)  # type: ignore[assignment,method-assign]
+            setattr(conv, CONV_FORWARD, watched_convolution(name, conv, called, after))
         yield
     finally:
         for _, child in children:
             child.__dict__.pop("forward", None)
         for _, conv in convolutions:
-            conv.__dict__.pop("_conv_forward", None)
+            conv.__dict__.pop(CONV_FORWARD, None)
 
 
 def _zeros(child: Any, batch: int, suffixes: Sequence[str]) -> tuple[Tensor, ...]:

@@ -152,6 +152,12 @@ class CudaEngine:
         for number, (piece, view) in enumerate(zip(slices, views, strict=True)):
             part = inputs[piece.start : piece.start + piece.bucket.steps]
             _fill(view, part, write if number else read, write)
+        # what the call returns is allocated before the kernels write states: see Engine.run
+        finite = np.ones(batch, np.bool_)
+        outputs: dict[str, Array] = {}
+        for name in wanted:
+            values = views[0].outputs[name]
+            outputs[name] = np.empty((steps, batch, *values.shape[2:]), values.dtype)
         with self._device.entered():
             for piece in slices:
                 layout, down_bytes = piece.bucket.layout, piece.bucket.layout.wanted_bytes(wanted)
@@ -161,16 +167,10 @@ class CudaEngine:
                 target = staging.down[piece.down_at : piece.down_at + down_bytes]
                 target.copy_(self._down[:down_bytes], non_blocking=True)
             self._device.synchronize()
-        finite = np.ones(batch, np.bool_)
-        for view in views:
-            finite &= view.finite[:batch] != 0
-        # copied, because the next call reuses this memory
-        outputs = {
-            name: views[0].outputs[name][:, :batch].copy()
-            if len(views) == 1
-            else np.concatenate([view.outputs[name][:, :batch] for view in views])
-            for name in wanted
-        }
+        for piece, view in zip(slices, views, strict=True):
+            np.logical_and(finite, view.finite[:batch], out=finite)
+            for name, values in outputs.items():  # copied, because the next call reuses the staging's memory
+                values[piece.start : piece.start + piece.bucket.steps] = view.outputs[name][:, :batch]
         return Computed(outputs, None if finite.all() else finite)
 
     def bucket_launch(self, steps: int, batch: int) -> Callable[[], None]:
