@@ -350,6 +350,7 @@ def test_a_call_that_lacks_memory_fails_before_its_kernels_run(monkeypatch: pyte
     engine.reserve(2)
     rows = np.arange(2, dtype=np.intp)
     start_rows(engine, rows)
+    inputs = inputs_of("lstm", 3, 2)
     launched: list[object] = []
 
     def no_memory(*_: object) -> None:
@@ -359,5 +360,5 @@ def test_a_call_that_lacks_memory_fails_before_its_kernels_run(monkeypatch: pyte
         patched.setattr(np, "empty", no_memory)
         patched.setattr(TorchKernelCells, "launch", lambda *_: launched.append(_))
         with pytest.raises(MemoryError):
-            engine.run(inputs_of("lstm", 3, 2), rows, rows, WANTED)
+            engine.run(inputs, rows, rows, WANTED)
     assert launched == []
