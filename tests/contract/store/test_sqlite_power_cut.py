@@ -141,8 +141,8 @@ def edges(size: int, *offsets: int) -> list[int]:
 
 
 def cuts(size: int) -> list[int]:
-    """Returns the edges and every 61st byte, with a random start: over many runs, these are all bytes."""
-    return sorted({*edges(size, -1, 0, 1, 24), *range(random.randrange(61), size, 61)})
+    """Returns the edges and every 61st byte from a start that each run draws anew: over many runs, all bytes."""
+    return sorted({*edges(size, -1, 0, 1, 24), *range(random.SystemRandom().randrange(61), size, 61)})
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=(pytest.mark.fire, pytest.mark.timeout(600)))])
