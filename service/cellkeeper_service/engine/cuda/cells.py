@@ -210,28 +210,27 @@ class KernelCells:
         states = (before, int(step == 0))
         kept = (after, hidden, int(top), step * batch)
         weights = (buffers.read, product.weight, product.bias)
-        sizes: dict[str, Any] = {
-            "INPUTS": config.input_size if first else width,
-            "SOURCE_WIDTH": config.input_size if first else self.row_width,
-            "SOURCE_AT": 0 if first else (layer - 1) * width,
-            "H": config.hidden_size,
-            "ROW_WIDTH": self.row_width,
-            "H_AT": layer * width,
-            "INPUTS_DEPTH": product.depths[0],
-            "HIDDEN_DEPTH": product.depths[1],
-            **_tile_sizes(product, self._precision),
-        }
-        grid = _grid(product, batch)
+        sizes = recurrent.Layer(
+            inputs=config.input_size if first else width,
+            source_width=config.input_size if first else self.row_width,
+            source_at=0 if first else (layer - 1) * width,
+            hidden=config.hidden_size,
+            h_width=width,
+            row_width=self.row_width,
+            h_at=layer * width,
+            c_at=config.num_layers * width + layer * config.hidden_size,
+            inputs_depth=product.depths[0],
+            hidden_depth=product.depths[1],
+            padded=product.columns_padded,
+        )
+        grid, constants = _grid(product, batch), {"layer": sizes, **_tile_sizes(product, self._precision)}
         if config.cell == "lstm":
-            sizes["C_AT"] = config.num_layers * width + layer * config.hidden_size
-            sizes["H_WIDTH"] = width
-            recurrent.lstm[grid](
-                *source, *states, *kept, *weights, scratch.gates[0], batch, PROJECTED=bool(config.proj_size), **sizes
-            )
-            if config.proj_size:
+            raw, projected = scratch.gates[0], bool(config.proj_size)
+            recurrent.lstm[grid](*source, *states, *kept, *weights, raw, batch, PROJECTED=projected, **constants)
+            if projected:
                 self._launch_dense(
                     self._projections[layer],
-                    scratch.gates[0],
+                    raw,
                     config.hidden_size,
                     after,
                     batch,
@@ -240,12 +239,12 @@ class KernelCells:
                     kept=kept[1:],
                 )
         elif config.cell != "gru":
-            recurrent.rnn[grid](*source, *states, *kept, *weights, batch, RELU=config.cell == "rnn_relu", **sizes)
+            recurrent.rnn[grid](*source, *states, *kept, *weights, batch, RELU=config.cell == "rnn_relu", **constants)
         elif config.reset_after:
-            recurrent.gru[grid](*source, *states, *kept, *weights, batch, **sizes)
+            recurrent.gru[grid](*source, *states, *kept, *weights, batch, **constants)
         else:
-            recurrent.gru_gates[grid](*source, *states, *weights, *scratch.gates, batch, **sizes)
-            recurrent.gru_candidate[grid](*source, *states, *kept, *weights, *scratch.gates, batch, **sizes)
+            recurrent.gru_gates[grid](*source, *states, *weights, *scratch.gates, batch, **constants)
+            recurrent.gru_candidate[grid](*source, *states, *kept, *weights, *scratch.gates, batch, **constants)
 
     def _launch_head(self, hidden: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
         """Computes the prediction from the top layer of all time steps, alternating between the two head buffers."""
@@ -301,6 +300,7 @@ class KernelCells:
             OUT_WIDTH=product.columns if at is None else self.row_width,
             OUT_AT=at or 0,
             ACTIVATION=activation,
+            N_PADDED=product.columns_padded,
             **_tile_sizes(product, self._precision),
         )
 
@@ -340,11 +340,4 @@ def _grid(product: Product, rows: int) -> tuple[int, int]:
 
 def _tile_sizes(product: Product, precision: Precision) -> dict[str, Any]:
     tile = product.tile
-    return {
-        "N_PADDED": product.columns_padded,
-        "PRECISION": precision,
-        "M": tile.rows,
-        "N": tile.columns,
-        "K": tile.depth,
-        "num_warps": tile.warps,
-    }
+    return {"PRECISION": precision, "M": tile.rows, "N": tile.columns, "K": tile.depth, "num_warps": tile.warps}
