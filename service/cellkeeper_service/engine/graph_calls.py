@@ -13,9 +13,8 @@ from onnxruntime import OrtValue
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.model.config import GraphConfig, GraphOutput
 
-from .binding import HOST, Fetches, call
 from .graph_inputs import GraphInputs, cast
-from .onnx_device import GraphDevice
+from .onnx_device import HOST, Fetches, GraphDevice, call
 
 
 class GraphCalls(ABC):

@@ -20,9 +20,8 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.config import GraphState
 
 from .arena import FLOAT_BYTES, Arena, whole_rows
-from .binding import HOST, call
 from .graph_writer import GraphWriter, floats, integers
-from .onnx_device import GraphDevice
+from .onnx_device import HOST, GraphDevice, call
 from .ort import open_session
 
 

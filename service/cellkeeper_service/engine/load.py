@@ -17,9 +17,8 @@ from cellkeeper_service.model.config import GraphConfig
 
 from .arena import state_tensors
 from .base import BundleEngine
-from .device_missing import GraphDeviceMissing
 from .exactness import TRIAL_CALL_MS, settle
-from .nvidia import is_driver_installed
+from .nvidia import GraphDeviceMissing, is_driver_installed
 from .offline_inputs import offline_inputs
 from .precision import Precision, read_precision
 from .unstreamable import Unstreamable

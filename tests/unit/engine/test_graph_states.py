@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.engine import onnx_device
-from cellkeeper_service.engine.binding import HOST, call
 from cellkeeper_service.engine.graph_states import DeviceStates, GraphStates, HostStates
 from cellkeeper_service.engine.load import load_engine, offline
-from cellkeeper_service.engine.onnx_device import CPU_PROVIDER, GraphDevice, cpu_device
+from cellkeeper_service.engine.onnx_device import CPU_PROVIDER, HOST, GraphDevice, call, cpu_device
 from cellkeeper_service.engine.ort import open_session
 from cellkeeper_service.engine.user_graph import UserGraphEngine
 from cellkeeper_service.errors import StartError
