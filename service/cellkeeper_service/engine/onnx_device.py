@@ -109,11 +109,10 @@ def check_provider(device: GraphDevice, session: Any) -> None:
         )
 
 
-def lost(device: GraphDevice, error: Exception) -> EngineLost | None:
-    """Returns the EngineLost to raise if the error means that the device failed; None if only the call failed."""
-    if not device.keeps_states or not _DEVICE_FAILED.search(str(error)):
-        return None
-    return EngineLost(f"{device.name} failed: {' '.join(str(error).split())[:300]}")
+def raise_if_lost(device: GraphDevice, error: Exception) -> None:
+    """Raises EngineLost if the error means that the device failed, and not only the call."""
+    if device.keeps_states and _DEVICE_FAILED.search(str(error)):
+        raise EngineLost(f"{device.name} failed: {' '.join(str(error).split())[:300]}") from error
 
 
 def call(session: Any, device: GraphDevice, feeds: Mapping[str, Any], fetches: Fetches) -> list[Any]:
@@ -146,7 +145,5 @@ def call(session: Any, device: GraphDevice, feeds: Mapping[str, Any], fetches: F
             for place, result in zip(fetches.values(), binding.get_outputs(), strict=True)
         ]
     except Exception as error:  # onnxruntime's errors have no public base class
-        failed = lost(device, error)
-        if failed is not None:
-            raise failed from error
+        raise_if_lost(device, error)
         raise

@@ -18,7 +18,7 @@ from .base import HostEngine
 from .finite import all_finite, finite_rows
 from .graph import build_graph
 from .half_precision import unusable_optimizers
-from .onnx_device import CPU_PROVIDER, GraphDevice, check_provider, cpu_device, lost
+from .onnx_device import CPU_PROVIDER, GraphDevice, check_provider, cpu_device, raise_if_lost
 
 MAX_BINDINGS = 2048  # prepared call shapes; a few KB each
 
@@ -143,9 +143,7 @@ def open_session(model: bytes, threads: int, place: str, device: GraphDevice | N
             model, options, providers=providers, enable_fallback=0, disabled_optimizers=unusable
         )
     except Exception as error:  # onnxruntime's errors have no public base class
-        failed = lost(device, error)
-        if failed is not None:
-            raise failed from error
+        raise_if_lost(device, error)
         line = " ".join(str(error).split())[:300]
         raise StartError(f"{place}: onnxruntime refuses the graph ({line}); check the model") from error
     check_provider(device, session)

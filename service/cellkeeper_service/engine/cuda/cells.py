@@ -29,14 +29,13 @@ from torch import Tensor
 
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.engine.precision import Precision
-from cellkeeper_service.model.config import Features, RecurrentConfig, Tokens
+from cellkeeper_service.model.config import RecurrentConfig, Tokens
 from cellkeeper_service.model.tensors import all_states, cell_states
 
 from .buffers import Scratch, StepBuffers, check_tensor
 from .kernels import dense, finish, preprocess, recurrent, transform
-from .stretches import stretches_of
 from .tiles import Tile
-from .weights import Product, dense_product, fill_values, layer_product, projection_product
+from .weights import Product, Weights, dense_weights, fill_values, layer_weights, product_of, stretches_of
 
 __all__ = ["KernelCells", "Scratch", "StepBuffers"]
 
@@ -54,22 +53,28 @@ class KernelCells:
         self._device = device
         self._precision = precision
         layers = range(config.num_layers)
-        self._layers = [layer_product(config, tensors, layer, device, precision) for layer in layers]
-        self._projections = (
-            [projection_product(config, tensors, layer, device, precision) for layer in layers]
-            if config.proj_size
-            else []
-        )
-        self._head = [dense_product(layer, tensors, i, device, precision) for i, layer in enumerate(config.head)]
+        projections = [f"rnn.weight_hr_l{layer}" for layer in layers] if config.proj_size else []
+        head = [f"head.{i}.weight" for i in range(len(config.head))]
+
+        def product(weights: Weights) -> Product:
+            return product_of(weights, device, precision)
+
+        self._layers = [product(layer_weights(config, tensors, layer)) for layer in layers]
+        self._projections = [product(dense_weights(tensors, name)) for name in projections]
+        self._head = [product(dense_weights(tensors, name)) for name in head]
         self._stretches = stretches_of(config, device)
         self._cells_width = sum(state.nbytes for state in cell_states(config)) // 4
         self.row_width = sum(state.nbytes for state in all_states(config)) // 4
         self._embedding = self._offset = self._scale = self._fill = torch.zeros(1, device=device)
-        self._policy, self._prepares = "reject", True
-        if isinstance(config.input, Tokens):
+        self._policy, self._prepares, source = "reject", True, config.input
+        if isinstance(source, Tokens):
             self._embedding = torch.from_numpy(tensors["embedding.weight"].copy()).to(device)
         else:
-            self._take_input(config.input)
+            self._policy, self._fill = source.missing.policy, fill_values(source, device)
+            self._prepares = self._policy != "reject" or source.normalization is not None
+            if source.normalization is not None:
+                self._offset = torch.tensor(source.normalization.offset, dtype=torch.float32, device=device)
+                self._scale = torch.tensor(source.normalization.scale, dtype=torch.float32, device=device)
 
     @property
     def numerics(self) -> str:
@@ -84,19 +89,20 @@ class KernelCells:
         """
         if steps < 1 or batch < 1:
             raise ValueError(f"scratch: got {steps} time steps and a batch of {batch}, expected at least 1 of each")
-        config = self._config
+        config, empty = self._config, self._empty
         slots = (1 if self._policy == "hold" else steps) * self._preprocess_tiles()
         two_launches = bool(config.proj_size) or (config.cell == "gru" and not config.reset_after)
+        gates = (batch, config.hidden_size) if two_launches else (1,)
         widest = max([dense.units for dense in config.head] or [config.recurrent_size])
         return Scratch(
             steps,
             batch,
-            (self._empty(batch, self.row_width), self._empty(batch, self.row_width)),
-            self._empty(steps, batch, config.input_size) if self._prepares else self._empty(1),
+            (empty(batch, self.row_width), empty(batch, self.row_width)),
+            empty(steps, batch, config.input_size) if self._prepares else empty(1),
             torch.empty((slots, batch), dtype=torch.uint8, device=self._device),
-            self._empty(steps, batch, config.recurrent_size),
-            (self._pair(batch, two_launches), self._pair(batch, two_launches)),
-            (self._empty(steps, batch, widest), self._empty(steps, batch, widest)),
+            empty(steps, batch, config.recurrent_size),
+            (empty(*gates), empty(*gates)),
+            (empty(steps, batch, widest), empty(steps, batch, widest)),
         )
 
     def launch(self, arena: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
@@ -138,13 +144,6 @@ class KernelCells:
             N=_BLOCK,
             num_warps=4,
         )
-
-    def _take_input(self, source: Features) -> None:
-        self._policy, self._fill = source.missing.policy, fill_values(source, self._device)
-        self._prepares = self._policy != "reject" or source.normalization is not None
-        if source.normalization is not None:
-            self._offset = torch.tensor(source.normalization.offset, dtype=torch.float32, device=self._device)
-            self._scale = torch.tensor(source.normalization.scale, dtype=torch.float32, device=self._device)
 
     def _preprocess_tiles(self) -> int:
         return -(-self._config.input_size // _PREPROCESS.columns)
@@ -328,9 +327,6 @@ class KernelCells:
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=self._device)
-
-    def _pair(self, batch: int, needed: bool) -> Tensor:
-        return self._empty(batch, self._config.hidden_size) if needed else self._empty(1)
 
 
 def _grid(product: Product, rows: int) -> tuple[int, int]:
