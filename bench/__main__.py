@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from .contenders import Contenders
 from .machine import cpu_ticks, machine, stolen_share
 from .models import MODELS
 from .plan import GROUPS, Selection, plan
+from .results import add_json, numbers, say, write
 from .runner import run, warm
 from .table import table
 from .triton_server import TritonServer
@@ -38,7 +38,7 @@ def main() -> None:
         for name, why in contenders.missing.items():
             say(f"without {name}: {why}")
         cases = [case for case in cases if case.contender not in contenders.missing]
-        warm(cases, contenders, say)
+        warm(cases, contenders)
         rounds = run(cases, contenders, options.rounds, options.seconds)
         notes = triton.notes() if triton and any("triton" in case.contender for case in cases) else {}
     facts |= notes | {"taken by other virtual machines": stolen_share(before)}
@@ -46,9 +46,9 @@ def main() -> None:
     results = [{"key": case.key, **asdict(case), "rounds": rounds[case.key]} for case in cases]
     text = table(cases, rounds)
     print(text)
-    write(options.json, json.dumps(about | {"missing": contenders.missing, "cases": results}) + "\n")
     lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    write(options.json.with_suffix(".md"), f"{text}\n\n{options.rounds} rounds of {options.seconds:g} s\n\n{lines}\n")
+    about |= {"missing": contenders.missing, "cases": results}
+    write(options.json, about, f"{text}\n\n{options.rounds} rounds of {options.seconds:g} s\n\n{lines}")
 
 
 def parse() -> argparse.Namespace:
@@ -63,28 +63,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.8, help="seconds of each case in each round")
     parser.add_argument("--triton-venv", type=Path, default=Path(os.environ.get("TRITON_VENV", ".venv-triton")))
     parser.add_argument("--triton-compute", choices=("onnxruntime", "torch"), default="onnxruntime")
-    parser.add_argument(
-        "--json", type=Path, default=Path("out/bench.json"), help="the table is written next to it, as .md"
-    )
+    add_json(parser, "bench")
     parser.add_argument("--list", action="store_true", help="list what would be measured")
     return parser.parse_args()
 
 
 def words(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in text.split(","))
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

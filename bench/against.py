@@ -10,7 +10,6 @@ environments instead of commits.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from .comparison import SIDES, Pair, order, table
 from .load import Load
 from .machine import cpu_ticks, interpreter, machine, stolen_share
 from .models import MAIN, MODELS
+from .results import add_json, say, write
 from .side import OWN, Side
 from .triton_server import TritonServer
 from .weights import write_model
@@ -74,9 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     title = f"{about['earlier']} → {about['this']} (this over the earlier one), {options.model}"
     text = "\n".join([title, "", table(pairs), "", *(f"- {fact}" for fact in facts)])
     print(text)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({**about, "pairs": [pair.json() for pair in pairs]}, indent=1) + "\n")
-    options.json.with_suffix(".md").write_text(text + "\n")
+    write(options.json, {**about, "pairs": [pair.json() for pair in pairs]}, text)
     failed = [f"{pair.store}, {pair.load}: {error}" for pair in pairs for error in pair.errors]
     for line in failed:
         say(f"failed: {line}")
@@ -109,9 +107,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--triton-venv", type=Path, default=Path(".venv-triton"), help="the environment with Triton's client"
     )
-    parser.add_argument(
-        "--json", type=Path, default=Path("out/bench-against.json"), help="the table is written next to it"
-    )
+    add_json(parser, "bench-against")
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.seconds <= 0:
         parser.error(
@@ -213,10 +209,6 @@ def on_store(
                 pairs[name].rounds[side].append(sides[side].measure(load, seconds, contender(name)))
         say(f"{store}, round {number + 1} of {rounds}: {time.monotonic() - started:.0f} s")
     return list(pairs.values())
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import multiprocessing
 import statistics
 import sys
 import time
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from cellkeeper_service.store.redis import keys
@@ -25,6 +23,7 @@ from testing.redis_cluster import PRIMARIES, RedisCluster
 
 from .cores import cpu_seconds
 from .machine import machine
+from .results import add_json, numbers, write
 
 COUNTS = (128, 512, 1024, 4096)
 SIZES = (1, 16, 64, 256, 1024)
@@ -38,19 +37,15 @@ Found = dict[str, dict[str, list[float]]]  # "COUNT SIZE" -> part -> microsecond
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.bucket_commits", description=__doc__)
-    parser.add_argument("--counts", type=_numbers, default=COUNTS, help="numbers of buckets, separated by commas")
-    parser.add_argument("--sizes", type=_numbers, default=SIZES, help="sessions in a tick, separated by commas")
+    parser.add_argument("--counts", type=numbers, default=COUNTS, help="numbers of buckets, separated by commas")
+    parser.add_argument("--sizes", type=numbers, default=SIZES, help="sessions in a tick, separated by commas")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--json", type=Path, default=Path("out/bench-buckets.json"), help="the table is written next to it"
-    )
+    add_json(parser, "bench-buckets")
     options = parser.parse_args()
     found = measure(options.counts, options.sizes, options.rounds)
     text = table(found, options.counts, options.sizes)
     print(text)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"machine": machine(), "us_per_item": found}, indent=1) + "\n")
-    options.json.with_suffix(".md").write_text(text + "\n")
+    write(options.json, {"machine": machine(), "us_per_item": found}, text)
 
 
 def measure(counts: tuple[int, ...], sizes: tuple[int, ...], rounds: int) -> Found:
@@ -159,10 +154,6 @@ def table(found: Found, counts: tuple[int, ...], sizes: tuple[int, ...]) -> str:
                 cells.append(f"{statistics.median(mine):.1f} ({ratio:.2f})")
             lines.append(f"| {size:,} | {part} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in text.split(","))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,14 @@ class ClientProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    def measure(self, load: Load, seconds: float) -> dict[str, Any]:
+        """Returns the figures of load.Measured. Raises RuntimeError if the load failed."""
+        self.begin(load, seconds)
+        figures = self.end()
+        if "error" in figures:
+            raise RuntimeError(figures["error"])
+        return figures
+
     def begin(self, load: Load, seconds: float) -> None:
         if self._process.stdin is None:
             raise RuntimeError("the client process has no stdin")

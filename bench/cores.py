@@ -7,7 +7,6 @@ neither runs out of cores. Idle time does not count, so other work on the machin
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ from .client_process import ClientProcess
 from .load import Load
 from .machine import machine
 from .models import MODELS
+from .results import add_json, write
 from .weights import write_model
 
 CPU_TIME = 2  # with a process id, the clock of clock_getcpuclockid(3); /proc/PID/stat counts in 10 ms
@@ -42,9 +42,7 @@ def main() -> None:
     parser.add_argument("--fsync", default="everysec", help="Redis's appendfsync")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument(
-        "--json", type=Path, default=Path("out/bench-cores.json"), help="the table is written next to it"
-    )
+    add_json(parser, "bench-cores")
     options = parser.parse_args()
     found: dict[str, dict[str, list[float]]] = {}
     for model in options.models.split(","):
@@ -52,9 +50,7 @@ def main() -> None:
             found[f"{model}, {name}"] = costs
     text = table(found)
     print(text)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"machine": machine(), "cpu_us_per_step": found}, indent=1) + "\n")
-    options.json.with_suffix(".md").write_text(text + "\n")
+    write(options.json, {"machine": machine(), "cpu_us_per_step": found}, text)
 
 
 def measure(model: str, fsync: str, rounds: int, seconds: float) -> dict[str, dict[str, list[float]]]:
@@ -69,22 +65,15 @@ def measure(model: str, fsync: str, rounds: int, seconds: float) -> dict[str, di
         running.callback(client.close)
         for _ in range(rounds):
             for name, load in loads(model).items():
-                run(client, load, 0.3)  # creates its sessions
+                client.measure(load, 0.3)  # creates its sessions
                 steps = server.metric("cellkeeper_steps_total")
                 before = {part: cpu_seconds(pid) for part, pid in pids.items()}
-                run(client, load, seconds)
+                client.measure(load, seconds)
                 spent = {part: cpu_seconds(pid) - before[part] for part, pid in pids.items()}
                 steps = server.metric("cellkeeper_steps_total") - steps
                 for part in PARTS:
                     costs[name][part].append(spent[part] / steps * 1e6)
     return costs
-
-
-def run(client: ClientProcess, load: Load, seconds: float) -> None:
-    client.begin(load, seconds)
-    figures = client.end()
-    if "error" in figures:
-        raise RuntimeError(figures["error"])
 
 
 def cpu_seconds(pid: int) -> float:

@@ -13,7 +13,6 @@ The floor does not include what must be transferred between host and device in e
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from testing.bundles import make_bundle
 from .gpu_peers import PEERS, are_dispensable, make_peers
 from .latencies import counted, percentile_ms
 from .machine import machine
+from .results import write
 from .turns import rotated
 
 FEATURES = 64
@@ -96,10 +96,9 @@ def main() -> None:
                 )
                 rounds += results
                 missing += [asdict(run) | {"precision": precision, "without": without}] if without else []
-                options.json.parent.mkdir(parents=True, exist_ok=True)
                 report: dict[str, Any] = {"machine": machine(), "device": device.name, "versions": device.versions}
                 report |= {"rounds": rounds, "missing": missing}
-                options.json.write_text(json.dumps(report, indent=1) + "\n")  # what there is, in case time runs out
+                write(options.json, report)  # what there is, in case time runs out
     print(f"{device.name}\n\n{table(rounds)}")
     sys.exit(not all(are_dispensable(one["without"]) for one in missing))
 

@@ -11,7 +11,6 @@ its own.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from .latencies import percentile_ms
 from .load import Load
 from .machine import machine
 from .models import MODELS
+from .results import write
 from .turns import rotated
 from .weights import write_model
 
@@ -54,9 +54,8 @@ def main() -> None:
     rounds: list[dict[str, Any]] = []
     for model in options.models.split(","):
         rounds += measured(model, options.device, options.precision, options.items, options.rounds, options.seconds)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         report = {"machine": machine(), "flows": FLOWS, "items": options.items, "rounds": rounds}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")  # what there is, in case time runs out
+        write(options.json, report)  # what there is, in case time runs out
     print(table(rounds))
 
 
@@ -85,7 +84,7 @@ def measured(
             client = ClientProcess(f"cellkeeper {name}", server.target)
             running.callback(client.close)
             load = Load("frames", model, flows=FLOWS, items=items)
-            asked(client, load, WARM_SECONDS)
+            client.measure(load, WARM_SECONDS)
             contenders[f"frames, {name}"] = frames(server, client, load, seconds)
         for number in range(rounds):
             order = rotated(list(contenders), number)
@@ -98,7 +97,7 @@ def frames(server: ServerProcess, client: ClientProcess, load: Load, seconds: fl
 
     def measure() -> dict[str, Any]:
         steps, spent = server.metric("cellkeeper_steps_total"), cpu_seconds(server.pid)
-        figures = asked(client, load, seconds)
+        figures = client.measure(load, seconds)
         steps, spent = server.metric("cellkeeper_steps_total") - steps, cpu_seconds(server.pid) - spent
         return {
             **{name: figures[name] for name in ("steps_per_second", "p50_ms", "latencies")},
@@ -106,14 +105,6 @@ def frames(server: ServerProcess, client: ClientProcess, load: Load, seconds: fl
         }
 
     return measure
-
-
-def asked(client: ClientProcess, load: Load, seconds: float) -> dict[str, Any]:
-    client.begin(load, seconds)
-    figures = client.end()
-    if "error" in figures:
-        raise RuntimeError(figures["error"])
-    return figures
 
 
 def table(rounds: list[dict[str, Any]]) -> str:

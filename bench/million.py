@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,6 +22,7 @@ from .latencies import percentile_ms
 from .load import Load
 from .machine import machine
 from .models import MODELS
+from .results import add_json, say, write
 from .weights import write_model
 
 FRAMES, ITEMS = 2, 256
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--arena-mib", type=int, default=64, help="the server's memory for hot states")
-    parser.add_argument("--json", type=Path, default=Path("out/bench-million.json"))
+    add_json(parser, "bench-million")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cellkeeper-million-") as folder, ExitStack() as running:
         figures = measure(Path(folder), running, options)
@@ -47,9 +46,7 @@ def main() -> None:
         ["| figure | |", "|---|---:|", *(f"| {name} | {show(value)} |" for name, value in figures.items())]
     )
     print(text)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")
-    options.json.with_suffix(".md").write_text(text + "\n")
+    write(options.json, {"machine": machine(), "figures": figures}, text)
 
 
 def measure(folder: Path, running: ExitStack, options: argparse.Namespace) -> dict[str, Any]:
@@ -67,18 +64,14 @@ def measure(folder: Path, running: ExitStack, options: argparse.Namespace) -> di
     load = Load("cold", options.model, flows=FRAMES, items=ITEMS, sessions=sessions)
     say(f"creating {sessions:,} sessions")
     started = time.monotonic()
-    client.begin(load, 0.5)
-    checked(client.end())
+    client.measure(load, 0.5)
     took = time.monotonic() - started
     settle(looking)
     full_bytes = used(looking)
     say(f"created in {took:.0f} s; stepping")
 
     before = {name: server.metric(name) for name in COUNTED}
-    rounds = []
-    for _ in range(options.rounds):
-        client.begin(load, options.seconds)
-        rounds.append(checked(client.end()))
+    rounds = [client.measure(load, options.seconds) for _ in range(options.rounds)]
     counted = {name: server.metric(name) - before[name] for name in COUNTED}
     cold = server.metric(COUNTED[0], kind="cold")
     settle(looking)
@@ -118,8 +111,8 @@ def measure(folder: Path, running: ExitStack, options: argparse.Namespace) -> di
 def steadily_used(client: ClientProcess, model: str, looking: redis.Redis) -> tuple[float, float]:
     """Returns bytes per session after many steps, so that logs have any length; and the number of steps."""
     before = used(looking)
-    client.begin(Load("cold", model, flows=2 * FRAMES, items=ITEMS, sessions=STEADY_SESSIONS), STEADY_SECONDS)
-    steps = checked(client.end())["messages"] * ITEMS / STEADY_SESSIONS
+    load = Load("cold", model, flows=2 * FRAMES, items=ITEMS, sessions=STEADY_SESSIONS)
+    steps = client.measure(load, STEADY_SECONDS)["messages"] * ITEMS / STEADY_SESSIONS
     settle(looking)
     return (used(looking) - before) / STEADY_SESSIONS, steps
 
@@ -160,22 +153,12 @@ def rss_bytes(pid: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
-def checked(figures: dict[str, Any]) -> dict[str, Any]:
-    if "error" in figures:
-        raise RuntimeError(figures["error"])
-    return figures
-
-
 def show(value: Any) -> str:
     if isinstance(value, list):
         return " to ".join(show(one) for one in value)
     if isinstance(value, float):
         return f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

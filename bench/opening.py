@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import tempfile
@@ -29,6 +28,7 @@ from testing.server_process import ServerProcess
 from .cores import cpu_seconds
 from .machine import machine
 from .models import MAIN, MODELS
+from .results import add_json, numbers, write
 from .weights import write_model
 
 STORES = ("memory", "sqlite", "redis")
@@ -46,21 +46,17 @@ Figures = dict[str, float]
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.opening", description=__doc__)
     parser.add_argument("--stores", default=",".join(STORES))
-    parser.add_argument("--counts", default=",".join(map(str, COUNTS)), help="sessions")
+    parser.add_argument("--counts", type=numbers, default=COUNTS, help="sessions")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", choices=sorted(MODELS), default=MAIN)
-    parser.add_argument(
-        "--json", type=Path, default=Path("out/bench-opening.json"), help="the table is written next to it"
-    )
+    add_json(parser, "bench-opening")
     options = parser.parse_args()
     found: dict[str, Figures] = {}
     for store in options.stores.split(","):
-        found |= measure(store, [int(count) for count in options.counts.split(",")], options.rounds, options.model)
+        found |= measure(store, options.counts, options.rounds, options.model)
     text = table(found)
     print(text)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"machine": machine(), "figures": found}, indent=1) + "\n")
-    options.json.with_suffix(".md").write_text(text + "\n")
+    write(options.json, {"machine": machine(), "figures": found}, text)
 
 
 def measure(store: str, counts: Sequence[int], rounds: int, model: str) -> dict[str, Figures]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from .case import Case
 from .contenders import Contenders
+from .results import say
 from .turns import rotated
 
 Figures = dict[str, Any]
@@ -25,7 +25,7 @@ def run(cases: Sequence[Case], contenders: Contenders, rounds: int, seconds: flo
         started = time.monotonic()
         for case in turn(cases, number):
             results[case.key].append(one(case, contenders, seconds))
-        _say(f"round {number + 1} of {rounds}: {time.monotonic() - started:.0f} s")
+        say(f"round {number + 1} of {rounds}: {time.monotonic() - started:.0f} s")
     return results
 
 
@@ -48,19 +48,15 @@ def one(case: Case, contenders: Contenders, seconds: float) -> Figures:
     if beside:
         figures["beside_steps_per_second"] = beside.end().get("steps_per_second", 0.0)
     if "error" in figures:
-        _say(f"{case.key}: {figures['error']}")
+        say(f"{case.key}: {figures['error']}")
         if contenders.renew(case.contender):
-            _say(f"{case.contender}: its server had ended, and was started again")
+            say(f"{case.contender}: its server had ended, and was started again")
     return figures
 
 
-def warm(cases: Sequence[Case], contenders: Contenders, say: Callable[[str], None]) -> None:
+def warm(cases: Sequence[Case], contenders: Contenders) -> None:
     """Runs every case once, briefly, to create sessions and warm code and caches; drops the results."""
     started = time.monotonic()
     for case in cases:
         one(replace(case, load=replace(case.load, rate=0.0)), contenders, 0.1)
     say(f"warm after {time.monotonic() - started:.0f} s")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 import statistics
 import tempfile
 import time
@@ -44,6 +43,7 @@ from testing.redis_server import RedisServer
 from .clients.samples import samples
 from .machine import machine
 from .models import MAIN, MODELS
+from .results import add_json, write
 from .weights import write_model
 
 SIZES = (1, 16, 64, 256)
@@ -183,9 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.stages", description=__doc__)
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--stores", default="memory,redis")
-    parser.add_argument(
-        "--json", type=Path, default=Path("out/bench-stages.json"), help="the table is written next to it"
-    )
+    add_json(parser, "bench-stages")
     options = parser.parse_args()
     gc.freeze()  # as in the server
     gc.set_threshold(GC_THRESHOLD)
@@ -201,9 +199,7 @@ def main() -> None:
                 store.close()
     text = table(found)
     print(text)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"machine": machine(), "microseconds": found}, indent=1) + "\n")
-    options.json.with_suffix(".md").write_text(text + "\n")
+    write(options.json, {"machine": machine(), "microseconds": found}, text)
 
 
 def table(found: dict[str, dict[str, float]]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import tempfile
 import time
@@ -25,6 +24,7 @@ from testing.server_process import ServerProcess
 from .cores import cpu_seconds
 from .machine import machine
 from .models import MODELS
+from .results import write
 from .turns import rotated
 from .weights import write_model
 
@@ -49,9 +49,8 @@ def main() -> None:
         print(f"| {name} | {statistics.median(values):.2%} | {min(values):.2%} to {max(values):.2%} |")
     watched_s = options.rounds * options.seconds
     print(f"{len(updates) / watched_s:.1f} updates a second, up to step {max(updates, default=0)}")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
     result = {"machine": machine(), "options": {**vars(options), "json": str(options.json)}, "cpu_share": shares}
-    options.json.write_text(json.dumps(result, indent=1) + "\n")
+    write(options.json, result)
 
 
 async def measure(

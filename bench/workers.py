@@ -7,7 +7,6 @@ so the clients reconnect in every round. Servers with one and with more processe
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from .client_process import ClientProcess
 from .load import Load
 from .machine import machine
 from .models import MAIN
+from .results import add_json, write
 from .turns import rotated
 from .weights import write_model
 
@@ -32,9 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument(
-        "--json", type=Path, default=Path("out/bench-workers.json"), help="the table is written next to it"
-    )
+    add_json(parser, "bench-workers")
     options = parser.parse_args()
     counts = (1, options.workers)
     rates: dict[int, list[float]] = {count: [] for count in counts}
@@ -57,9 +55,7 @@ def main() -> None:
         lines.append(f"| {count} | {statistics.median(found):,.0f} | {spread} | {of_one} |")
     text = "\n".join(lines)
     print(text)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"machine": machine(), "steps_per_second": rates}, indent=1) + "\n")
-    options.json.with_suffix(".md").write_text(text + "\n")
+    write(options.json, {"machine": machine(), "steps_per_second": rates}, text)
 
 
 def measure(target: str, seconds: float) -> float:

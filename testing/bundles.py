@@ -66,31 +66,13 @@ def random_tensors(config: RecurrentConfig, seed: int = 0) -> dict[str, Array]:
     return tensors
 
 
-def make_bundle(
-    folder: Path,
-    *,
-    name: str = "m",
-    cell: str = "lstm",
-    input_size: int = 3,
-    hidden_size: int = 8,
-    num_layers: int = 1,
-    seed: int = 0,
-    head: Sequence[int | Dense] = (1,),
-    **config_overrides: Any,
-) -> Path:
+def make_bundle(folder: Path, *, seed: int = 0, **config_options: Any) -> Path:
     """Writes a model with random weights to `folder`, which must not exist yet, and returns the folder.
 
-    For token ids pass input={"kind": "tokens", "vocabulary": V, "embedding_size": input_size}.
+    config_options: as of `bundle_config`; for token ids input={"kind": "tokens", "vocabulary": V, "embedding_size":
+    input_size}.
     """
-    config = bundle_config(
-        name=name,
-        cell=cell,
-        input_size=input_size,
-        hidden_size=hidden_size,
-        num_layers=num_layers,
-        head=head,
-        **config_overrides,
-    )
+    config = bundle_config(**config_options)
     write_bundle(folder, config, random_tensors(config, seed))
     return folder
 

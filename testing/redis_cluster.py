@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
-import redis
 from redis.crc import key_slot
 
-from testing.redis_server import RedisServer, free_port
+from testing.redis_server import RedisServer, free_port, wait_until
 
 PRIMARIES = 3
 SLOTS = 16384
-WAIT_S = 20.0
 
 
 class RedisCluster:
@@ -56,12 +53,12 @@ class RedisCluster:
     def take_over(self, replica: int) -> None:
         """Makes a replica the primary without anyone's agreement, and waits until all running nodes know it."""
         self.command(replica, "CLUSTER", "FAILOVER", "TAKEOVER")
-        self._wait(lambda: all(self._is_primary(replica, seen_by) for seen_by in self._running()))
+        wait_until(lambda: all(self._is_primary(replica, seen_by) for seen_by in self._running()))
 
     def hand_over(self, replica: int) -> None:
         """Makes a replica the primary in agreement with its primary, which waits until the replica has caught up."""
         self.command(replica, "CLUSTER", "FAILOVER")
-        self._wait(lambda: all(self._is_primary(replica, seen_by) for seen_by in self._running()))
+        wait_until(lambda: all(self._is_primary(replica, seen_by) for seen_by in self._running()))
 
     def is_replica(self, number: int) -> bool:
         """Returns True if the node considers itself a replica."""
@@ -69,7 +66,7 @@ class RedisCluster:
 
     def wait_until_whole(self) -> None:
         """Waits until every node runs, takes part and has its data on disk, and every replica has caught up."""
-        self._wait(lambda: all(self._takes_part(number) for number in range(len(self.nodes))))
+        wait_until(lambda: all(self._takes_part(number) for number in range(len(self.nodes))))
 
     def begin_move(self, slot: int, source: int, target: int) -> None:
         """Starts to move a slot: it is on both nodes from now on."""
@@ -92,7 +89,7 @@ class RedisCluster:
         for number in (target, source, *others):
             self.command(number, "CLUSTER", "SETSLOT", slot, "NODE", self.ids[target])
         # Gossip of an older epoch that is still in flight would undo the next move.
-        self._wait(lambda: len({self._epoch(target, seen_by) for seen_by in self._running()}) == 1)
+        wait_until(lambda: len({self._epoch(target, seen_by) for seen_by in self._running()}) == 1)
 
     def move(self, slot: int, source: int, target: int) -> None:
         """Moves a slot with its keys, while everything runs."""
@@ -133,16 +130,14 @@ class RedisCluster:
             self.command(number, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             for other in range(number):  # gossip alone takes seconds
                 self.command(other, "CLUSTER", "MEET", "127.0.0.1", node.port, node.options["cluster-port"])
-        self._wait(lambda: all(len(self._lines(number)) == len(self.nodes) for number in self._running()))
+        wait_until(lambda: all(len(self._lines(number)) == len(self.nodes) for number in self._running()))
         for number in range(PRIMARIES, len(self.nodes)):
-            self._wait(lambda number=number: self._replicate(number))  # type: ignore[misc]
-        self._wait(lambda: all(self._ready(number) for number in self._running()))
+            wait_until(lambda number=number: self._replicate(number))  # type: ignore[misc]
+        wait_until(lambda: all(self._ready(number) for number in self._running()))
 
     def _replicate(self, number: int) -> bool:
-        try:
-            self.command(number, "CLUSTER", "REPLICATE", self.ids[number - PRIMARIES])
-        except redis.ResponseError:  # it does not know that node yet
-            return False
+        """Raises ResponseError if the node does not know its primary yet."""
+        self.command(number, "CLUSTER", "REPLICATE", self.ids[number - PRIMARIES])
         return True
 
     def _ready(self, number: int) -> bool:
@@ -161,13 +156,11 @@ class RedisCluster:
         return all(len(nodes) == len(self.nodes) // PRIMARIES for _, _, *nodes in ranges)
 
     def _takes_part(self, number: int) -> bool:
-        try:
-            if b"cluster_state:ok" not in self.command(number, "CLUSTER", "INFO"):
-                return False
-            with self.nodes[number].client() as client:
-                info = client.info()
-        except redis.RedisError:  # it is loading its data
+        """Raises RedisError if the node is loading its data."""
+        if b"cluster_state:ok" not in self.command(number, "CLUSTER", "INFO"):
             return False
+        with self.nodes[number].client() as client:
+            info = client.info()
         # After a full copy from its primary, a node has nothing on disk until it has rewritten its file.
         if info.get("aof_rewrite_in_progress") or info.get("aof_rewrite_scheduled"):
             return False
@@ -190,14 +183,6 @@ class RedisCluster:
     def _is_primary(self, number: int, seen_by: int) -> bool:
         """Returns True if `seen_by` considers node `number` the primary of some slots."""
         return any(line[0] == self.ids[number] and "master" in line[2] and line[8:] for line in self._lines(seen_by))
-
-    @staticmethod
-    def _wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the cluster did not come to agree within {WAIT_S} s")
-            time.sleep(0.01)  # between two checks of the condition
 
 
 def slot_of(name: bytes) -> int:

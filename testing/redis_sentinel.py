@@ -2,106 +2,53 @@
 
 from __future__ import annotations
 
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import redis
 
-from testing.redis_server import PORT_TRIES, START_TIMEOUT_S, RedisServer, free_port, redis_program
+from testing.redis_server import RedisServer, redis_program, wait_until
 
 SERVICE = "records"
 SENTINELS = 3
 QUORUM = 2
-WAIT_S = 60.0
 QUICK_PERIODS_MS = {"info-period": 500, "publish-period": 200, "ask-period": 200}
 """How often a sentinel asks the servers for their state (default: every ten seconds), publishes what it sees (two), and
 asks other sentinels whether a server is down (one). A replica whose last answer is older than three of the first
 periods is not eligible."""
 
 
-class SentinelProcess:
-    """One sentinel on a free port. Its folder keeps its knowledge across `kill` and `restart`."""
+class SentinelProcess(RedisServer):
+    """One sentinel. Its folder keeps its knowledge across `kill` and `restart`."""
 
     def __init__(self, periods_ms: Mapping[str, int]) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="cellkeeper-sentinel-"))
+        super().__init__()
         self._periods_ms = periods_ms
-        self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._watched: tuple[int, int] = 0, 0
 
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None
+    def watch(self, primary_port: int, down_after_ms: int) -> None:
+        """Starts on a free port."""
+        self._watched = primary_port, down_after_ms
+        self.start()
 
-    def start(self, primary_port: int, down_after_ms: int) -> None:
-        for _ in range(PORT_TRIES):
-            self.port = free_port()
-            lines = [
-                *(f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}"),
-                f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} {QUORUM}",
-                f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}",
-                f"sentinel failover-timeout {SERVICE} 2000",
-            ]
-            (self.folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
-            if self._launch():
-                return
-        raise RuntimeError(f"a sentinel found no free port in {PORT_TRIES} tries:\n{self.log()}")
+    def _configure(self) -> None:
+        primary_port, down_after_ms = self._watched
+        lines = [
+            *(f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}"),
+            f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} {QUORUM}",
+            f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}",
+            f"sentinel failover-timeout {SERVICE} 2000",
+        ]
+        (self.folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
 
-    def restart(self) -> None:
-        if not self._launch():
-            raise RuntimeError(f"port {self.port} was taken meanwhile:\n{self.log()}")
+    def _command(self) -> list[str]:
+        return [redis_program(), str(self.folder / "sentinel.conf"), "--sentinel"]
 
-    def client(self) -> redis.Redis:
-        """Returns a client for inspection; close it."""
-        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5.0)
-
-    def kill(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-            process.wait(START_TIMEOUT_S)
-
-    def send_signal(self, number: signal.Signals) -> None:
-        """SIGSTOP makes it hang, SIGCONT lets it continue."""
-        if self._process is None:
-            raise RuntimeError("the sentinel is not running")
-        self._process.send_signal(number)
-
-    def log(self) -> str:
-        return (self.folder / "sentinel.log").read_text(errors="replace")[-4000:]
-
-    def close(self) -> None:
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _launch(self) -> bool:
-        """Returns False if the port was taken."""
-        command = [redis_program(), str(self.folder / "sentinel.conf"), "--sentinel"]
-        with (self.folder / "sentinel.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                self._process = None
-                return False
-            try:
-                with self.client() as client:
-                    if int(client.info("server")["process_id"]) == self._process.pid:
-                        if self._periods_ms:
-                            client.execute_command("SENTINEL", "DEBUG", *chain.from_iterable(self._periods_ms.items()))
-                        return True
-            except redis.RedisError:
-                pass
-            time.sleep(0.01)  # between two checks of the condition
-        self.kill()
-        return False
+    def _set_up(self, client: Any) -> None:
+        if self._periods_ms:
+            client.execute_command("SENTINEL", "DEBUG", *chain.from_iterable(self._periods_ms.items()))
 
 
 class RedisSentinels:
@@ -246,7 +193,7 @@ class RedisSentinels:
                 with replica.client() as client:
                     client.execute_command("REPLICAOF", "127.0.0.1", first)
             for sentinel in self.sentinels:
-                sentinel.start(first, self.down_after_ms)
+                sentinel.watch(first, self.down_after_ms)
             self.wait_until_whole()
         except BaseException:
             self.__exit__(None, None, None)
@@ -256,22 +203,5 @@ class RedisSentinels:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for sentinel in self.sentinels:
-            sentinel.close()
-        for server in self.servers:
+        for server in (*self.sentinels, *self.servers):
             server.__exit__(kind, error, trace)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Waits until the condition is true; errors count as false."""
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        try:
-            if condition():
-                return
-        except (redis.RedisError, LookupError) as error:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"it did not come true within {WAIT_S} s: {error}") from error
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"it did not come true within {WAIT_S} s")
-        time.sleep(0.02)  # between two checks of the condition

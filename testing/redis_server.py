@@ -10,14 +10,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import redis
 
 START_TIMEOUT_S = 20.0
 PORT_TRIES = 5
+WAIT_S = 60.0
 
 
 def free_port() -> int:
@@ -34,6 +37,21 @@ def redis_program() -> str:
     if executable is None:
         raise RuntimeError(f"{name} is not on the PATH; install Redis >= 7.0 to run these tests")
     return executable
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits until the condition is true; errors count as false."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        why = ""
+        try:
+            if condition():
+                return
+        except (redis.RedisError, LookupError) as error:
+            why = f": {error}"
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"it did not come true within {WAIT_S} s{why}")
+        time.sleep(0.01)  # between two checks of the condition
 
 
 class RedisServer:
@@ -60,22 +78,21 @@ class RedisServer:
 
     @property
     def pid(self) -> int:
-        if self._process is None:
-            raise RuntimeError("the Redis server is not running")
-        return self._process.pid
+        return self._running().pid
 
     def start(self) -> None:
         """Starts on a free port and waits for an answer. Raises RuntimeError with the server's log if there is none."""
         for _ in range(PORT_TRIES):
             self.port = free_port()
+            self._configure()
             if self._launch():
                 return
-        raise RuntimeError(f"redis-server found no free port in {PORT_TRIES} tries:\n{self._log()}")
+        raise RuntimeError(f"redis-server found no free port in {PORT_TRIES} tries:\n{self.log()}")
 
     def restart(self) -> None:
         """Starts again on the same port and folder, after stop() or kill()."""
         if not self._launch():
-            raise RuntimeError(f"port {self.port} was taken meanwhile:\n{self._log()}")
+            raise RuntimeError(f"port {self.port} was taken meanwhile:\n{self.log()}")
 
     def kill(self) -> None:
         """Sends SIGKILL and waits until the process has ended."""
@@ -87,11 +104,14 @@ class RedisServer:
 
     def pause(self) -> None:
         """Sends SIGSTOP: the server accepts connections and bytes, but does not answer."""
-        self._running().send_signal(signal.SIGSTOP)
+        self.send_signal(signal.SIGSTOP)
 
     def wake(self) -> None:
         """Sends SIGCONT: the server continues, starting with what arrived meanwhile."""
-        self._running().send_signal(signal.SIGCONT)
+        self.send_signal(signal.SIGCONT)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._running().send_signal(number)
 
     @property
     def is_running(self) -> bool:
@@ -122,44 +142,53 @@ class RedisServer:
 
     def _launch(self) -> bool:
         """Returns False if the port was taken."""
-        command = [redis_program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        for name, value in self.options.items():
-            command += [f"--{name}", value]
-        with (self.folder / "server.log").open("wb") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        return self._wait_until_ready(self._process)
-
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> bool:
+        with (self.folder / "server.log").open("ab") as log:
+            process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        self._process = process
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 self._process = None
-                if "Address already in use" in self._log():
+                if "Address already in use" in self.log():
                     return False
-                raise RuntimeError(f"redis-server ended with {process.returncode}:\n{self._log()}")
+                raise RuntimeError(f"redis-server ended with {process.returncode}:\n{self.log()}")
             if self._answers(process.pid):
                 return True
             time.sleep(0.01)  # between two checks of the condition
         self.kill()
-        raise RuntimeError(f"redis-server gave no PONG within {START_TIMEOUT_S} s:\n{self._log()}")
+        raise RuntimeError(f"redis-server gave no PONG within {START_TIMEOUT_S} s:\n{self.log()}")
+
+    def _configure(self) -> None:
+        """Called when the port is known, before the first launch on it."""
+
+    def _command(self) -> list[str]:
+        options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), **self.options}
+        return [redis_program(), *chain.from_iterable((f"--{name}", value) for name, value in options.items())]
+
+    def _set_up(self, client: Any) -> None:
+        """Called when the server answers, after each launch."""
 
     def _answers(self, pid: int) -> bool:
         """Returns True if this very process answers on the port, and not another that took the port first."""
         try:
             with self.client() as client:
-                return int(client.info("server")["process_id"]) == pid
+                if int(client.info("server")["process_id"]) != pid:
+                    return False
+                self._set_up(client)
+                return True
         except redis.RedisError:
             return False
 
-    def _log(self) -> str:
-        return (self.folder / "server.log").read_text(errors="replace")[-2000:]
+    def log(self) -> str:
+        """Returns the end of what it has logged, in all its runs."""
+        return (self.folder / "server.log").read_text(errors="replace")[-4000:]
 
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
             return
         if (status := process.poll()) is not None:  # whatever failed, this is why
-            print(f"redis-server on port {self.port} ended by itself with {status}:\n{self._log()}", file=sys.stderr)
+            print(f"redis-server on port {self.port} ended by itself with {status}:\n{self.log()}", file=sys.stderr)
             return
         if number != signal.SIGKILL:  # SIGKILL needs no waking, and a paused server must not continue before it dies
             process.send_signal(signal.SIGCONT)

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from itertools import takewhile
 
@@ -62,9 +63,13 @@ def run(words: list[str]) -> int:
             logs.say_why_it_ends(f"{word[:-3]}: got '--', expected a value")
             return 2
     if words and words[0] == "import":
-        return import_model(words[1:])
+        from cellkeeper_service.converters.command import run_import  # a server loads none of the converters
+
+        return run_command(run_import, words[1:])
     if words and words[0] == "token":
-        return make_token(words[1:])
+        from cellkeeper_service.access.command import run_token
+
+        return run_command(run_token, words[1:])
     if words in (["--help"], ["-h"]):
         print(USAGE)
         return 0
@@ -123,24 +128,10 @@ def end_at_once() -> None:
     os._exit(1)
 
 
-def import_model(words: list[str]) -> int:
-    """Runs `import` and returns the exit status: 1 if the model cannot be imported."""
-    from cellkeeper_service.converters.command import run_import  # a server loads none of the converters
-
+def run_command(command: Callable[[list[str]], object], words: list[str]) -> int:
+    """Runs a command that ends by itself, and returns the exit status: 1 if it cannot do what it is to do."""
     try:
-        run_import(words)
-    except StartError as error:
-        logs.say_why_it_ends(str(error))
-        return 1
-    return 0
-
-
-def make_token(words: list[str]) -> int:
-    """Runs `token` and returns the exit status: 1 if the token cannot be made."""
-    from cellkeeper_service.access.command import run_token
-
-    try:
-        run_token(words)
+        command(words)
     except StartError as error:
         logs.say_why_it_ends(str(error))
         return 1

@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellkeeper_service.domain.engine import Array, Engine, Rows
-from cellkeeper_service.model.config import Config
+from cellkeeper_service.domain.engine import Array, Rows
 
 from .arena import state_tensors
+from .base import BundleEngine
 from .trial_sequences import LONG_SEQUENCES, LONG_STEPS, SEQUENCES, SHORT_STEPS, trial_sequences
 from .unstreamable import explain
 
@@ -35,24 +34,7 @@ HEAD_START_STEPS = 3  # the most time steps that a session takes before the tria
 SMALL_SHARE = 1e-3  # of the ordinary sequences' size: the least size that a difference is taken relative to
 
 
-class Tunable(Engine, Protocol):
-    """An engine that pads small batches, and whose settings the trial decides.
-
-    one_session_a_call: each call of its model has one session only, so that a session's bits are the same in any batch
-    by construction, and only the chunking remains to be tested.
-    """
-
-    config: Config
-    one_session_a_call: bool
-
-    def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
-        """Pads calls of fewer than `min_batch` sessions from now on; `exact` and `tolerance` are only recorded."""
-
-    def end_trial(self) -> None:
-        """Ends the trial: limits that apply only to it are lifted."""
-
-
-def settle(engine: Tunable, between: Callable[[], None] = lambda: None) -> None:
+def settle(engine: BundleEngine, between: Callable[[], None] = lambda: None) -> None:
     """Finds the engine's settings by trial and applies them. Clears the arena.
 
     between: called between engine calls; an exception that it raises ends the trial. Raises Unstreamable if results
@@ -114,7 +96,7 @@ class _Reference:
 class _Trial:
     """Runs the same sequences in batches of any size, and compares the results with those of a first run."""
 
-    def __init__(self, engine: Tunable, between: Callable[[], None], most: int) -> None:
+    def __init__(self, engine: BundleEngine, between: Callable[[], None], most: int) -> None:
         """most: how many sessions the largest batch has."""
         self._engine = engine
         self._between = between

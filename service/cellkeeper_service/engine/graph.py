@@ -19,7 +19,7 @@ from cellkeeper_service.model.config import Features, RecurrentConfig
 from cellkeeper_service.model.tensors import cell_states
 
 from .graph_functions import write_activation, write_transform
-from .graph_writer import GraphWriter, Value
+from .graph_writer import GraphWriter, Value, floats, integers
 
 
 def build_graph(bundle: Bundle) -> bytes:
@@ -33,21 +33,17 @@ def build_graph(bundle: Bundle) -> bytes:
     writer.node("Identity", [after], name="next")
     writer.node("Identity", [_prediction(writer, config, tensors, hidden)], name="prediction")
     width = sum(state.nbytes // 4 for state in cell_states(config))
-    features = isinstance(config.input, Features)
+    if isinstance(config.input, Features):
+        given = floats("input", "T", "B", config.input_size)
+    else:
+        given = integers("input", "T", "B", dtype=TensorProto.INT32)
     return writer.model(
         config.cell,
+        [given, floats("state", "B", width)],
         [
-            helper.make_tensor_value_info(
-                "input",
-                TensorProto.FLOAT if features else TensorProto.INT32,
-                ["T", "B", config.input_size] if features else ["T", "B"],
-            ),
-            helper.make_tensor_value_info("state", TensorProto.FLOAT, ["B", width]),
-        ],
-        [
-            helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ["T", "B", config.output_size]),
-            helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["T", "B", config.recurrent_size]),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["B", width]),
+            floats("prediction", "T", "B", config.output_size),
+            floats("hidden", "T", "B", config.recurrent_size),
+            floats("next", "B", width),
         ],
     )
 

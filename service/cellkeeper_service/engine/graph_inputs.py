@@ -12,19 +12,18 @@ from cellkeeper_service.model.named_inputs import NamedInputs
 
 
 class GraphInputs:
-    """Converts time steps. names: the graph's inputs that receive them."""
+    """Converts time steps."""
 
     def __init__(self, config: GraphConfig, dtypes: Mapping[str, str]) -> None:
-        """dtypes: the graph's, by input name."""
+        """dtypes: of the graph's inputs that receive them, by name."""
         self._named = config.input.inputs if isinstance(config.input, NamedInputs) else ()
         self._dtypes = dtypes
-        self.names = graph_names(config)
 
     def arrays(self, inputs: Array) -> dict[str, Array]:
         """Returns each input as [T, P, ...], by name. inputs: [T, P, ...], or [T, P] of a structured dtype."""
         if not self._named:
-            (name,) = self.names
-            return {name: cast(inputs, self._dtypes[name])}
+            ((name, dtype),) = self._dtypes.items()
+            return {name: cast(inputs, dtype)}
         # copied, because inputs within a time step may be unaligned, and the bits of products may depend on that
         return {one.input: np.array(inputs[one.name], self._dtypes[one.input], order="C") for one in self._named}
 

@@ -5,94 +5,64 @@ Either way, a row has the layout of a checkpoint: the tensors one after another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
-from typing import Any, Protocol
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from cellkeeper_service.domain.engine import Array, EngineLost, Rows
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.config import GraphState
 
 from .arena import FLOAT_BYTES, Arena, whole_rows
-from .binding import HOST, call
-from .graph_writer import GraphWriter
-from .onnx_device import GraphDevice
+from .graph_writer import GraphWriter, floats, integers
+from .onnx_device import HOST, GraphDevice, call
 from .ort import open_session
 
 
-class GraphStates(Protocol):
-    """An arena of states with rows 0..rows - 1. P in shapes is the size of the padded batch, P >= B."""
-
-    def reserve(self, rows: int) -> None:
-        """Allocates so many rows; their values are undefined. Raises StartError if there is no room."""
-
-    def write(self, rows: Rows, states: NDArray[np.uint8]) -> None:
-        """Writes whole states: uint8 [B, state_bytes]."""
-
-    def read(self, rows: Rows) -> NDArray[np.uint8]:
-        """Reads whole states: uint8 [B, state_bytes]."""
-
-    def gather(self, rows: Rows, padded: int) -> dict[str, Any]:
-        """Returns the states of rows [B] as the graph takes them, by its input names, padded with zeros to P. Raises
-        IndexError for a row out of range."""
-
-    def join(self, results: Sequence[Any], count: int) -> tuple[Any, Array]:
-        """Returns the first `count` of P states from the graph's results, which are in the order of its states: as
-        `put` takes them, and as floats [count, N], in which a row is finite if that state is."""
-
-    def put(self, rows: Rows, joined: Any) -> None:
-        """Stores states that `join` returned in rows [B]."""
-
-
-class HostStates:
-    """Implements GraphStates in host memory."""
+class HostStates(Arena):
+    """An arena of states in host memory. P in shapes is the size of the padded batch, P >= B."""
 
     def __init__(self, states: Sequence[GraphState]) -> None:
         self._states = states
-        self._widths = [prod(state.shape) for state in states]
+        self._sizes = [prod(state.shape) for state in states]
         self._dtypes = [np.dtype(state.dtype).newbyteorder("<") for state in states]
-        self._arena = Arena([w * dtype.itemsize for w, dtype in zip(self._widths, self._dtypes, strict=True)])
-        # the orders of the axes as the graph takes them, and as rows; np.moveaxis would find them out at each call
-        axes = [(state.batch_axis, list(range(1, len(state.shape) + 1))) for state in states]
-        self._for_graph = [(*rest[:axis], 0, *rest[axis:]) for axis, rest in axes]
-        self._for_rows = [(axis, *range(axis), *rest[axis:]) for axis, rest in axes]
+        super().__init__([size * dtype.itemsize for size, dtype in zip(self._sizes, self._dtypes, strict=True)])
+        # np.moveaxis would find out the orders of the axes at each call
+        self._for_graph, self._for_rows = [*map(_for_graph, states)], [*map(_for_rows, states)]
 
-    def reserve(self, rows: int) -> None:
-        self._arena.reserve(rows)
-
-    def write(self, rows: Rows, states: NDArray[np.uint8]) -> None:
-        self._arena.write(rows, states)
-
-    def read(self, rows: Rows) -> NDArray[np.uint8]:
-        return self._arena.read(rows)
-
-    def gather(self, rows: Rows, padded: int) -> dict[str, Any]:
-        leaves = [np.zeros((padded, width), dtype) for width, dtype in zip(self._widths, self._dtypes, strict=True)]
-        self._arena.gather(rows, [whole_rows(leaf[: len(rows)]) for leaf in leaves])
+    def take(self, rows: Rows, padded: int) -> dict[str, Any]:
+        """Returns the states of rows [B] as the graph takes them, by its input names, padded with zeros to P. Raises
+        IndexError for a row out of range."""
+        leaves = [np.zeros((padded, size), dtype) for size, dtype in zip(self._sizes, self._dtypes, strict=True)]
+        self.gather(rows, [whole_rows(leaf[: len(rows)]) for leaf in leaves])
         return {
             state.input: np.ascontiguousarray(leaf.reshape(-1, *state.shape).transpose(axes))
             for state, leaf, axes in zip(self._states, leaves, self._for_graph, strict=True)
         }
 
     def join(self, results: Sequence[Any], count: int) -> tuple[Any, Array]:
+        """Returns the first `count` of P states from the graph's results, which are in the order of its states: as
+        `put` takes them, and as floats [count, N], in which a row is finite if that state is."""
         leaves = []
-        for width, dtype, axes, result in zip(self._widths, self._dtypes, self._for_rows, results, strict=True):
-            values = result.transpose(axes)[:count]
-            leaves.append(np.ascontiguousarray(values.reshape(-1, width), dtype))
-        floats = [leaf for leaf in leaves if leaf.dtype.kind == "f"]
-        return leaves, np.concatenate(floats, axis=1) if floats else np.zeros((count, 0), np.float32)
+        for size, dtype, axes, result in zip(self._sizes, self._dtypes, self._for_rows, results, strict=True):
+            leaves.append(np.ascontiguousarray(result.transpose(axes)[:count].reshape(-1, size), dtype))
+        of_floats = [leaf for leaf in leaves if leaf.dtype.kind == "f"]
+        return leaves, np.concatenate(of_floats, axis=1) if of_floats else np.zeros((count, 0), np.float32)
 
     def put(self, rows: Rows, joined: Any) -> None:
-        self._arena.scatter(rows, [whole_rows(leaf) for leaf in joined])
+        """Stores states that `join` returned in rows [B]."""
+        self.scatter(rows, [whole_rows(leaf) for leaf in joined])
 
 
 class DeviceStates:
-    """Implements GraphStates in the device's memory, for float32 states: only row numbers and finiteness are copied.
+    """An arena of float32 states in the device's memory, with the methods of HostStates: only row numbers and
+    finiteness are copied.
 
     onnxruntime has no operations on rows of its values, so small graphs do the work: `take` gathers rows and splits
     them into states, `pack` joins states into rows, and `put` writes rows into the arena, which is bound as both its
@@ -107,11 +77,10 @@ class DeviceStates:
         self._make, self._take, self._pack, self._put = (
             open_session(graph, 1, place, device) for graph in (_make(), _take(states), _pack(states), _put())
         )
-        self._arena: Any = None
-        self._rows = 0
         self.reserve(0)
 
     def reserve(self, rows: int) -> None:
+        """Allocates so many rows; their values are undefined. Raises StartError if there is no room."""
         self._arena, self._rows = None, rows
         needed_mib = -(-rows * self._row_width * FLOAT_BYTES // 2**20)
         try:
@@ -124,8 +93,7 @@ class DeviceStates:
             ) from error
 
     def write(self, rows: Rows, states: NDArray[np.uint8]) -> None:
-        self._check_rows(rows)
-        self._store(rows, np.ascontiguousarray(states).view("<f4"))
+        self.put(rows, np.ascontiguousarray(states).view("<f4"))
 
     def read(self, rows: Rows) -> NDArray[np.uint8]:
         self._check_rows(rows)
@@ -133,7 +101,7 @@ class DeviceStates:
         (taken,) = call(self._take, self._device, feeds, {"whole": HOST})
         return np.ascontiguousarray(taken, "<f4").view(np.uint8)
 
-    def gather(self, rows: Rows, padded: int) -> dict[str, Any]:
+    def take(self, rows: Rows, padded: int) -> dict[str, Any]:
         self._check_rows(rows)
         numbers = np.full(padded, self._rows, np.int64)
         numbers[: len(rows)] = rows
@@ -149,19 +117,19 @@ class DeviceStates:
 
     def put(self, rows: Rows, joined: Any) -> None:
         self._check_rows(rows)
-        self._store(rows, joined)
-
-    def _store(self, rows: Rows, whole: Any) -> None:
-        feeds = {"arena": self._arena, "rows": rows.astype(np.int64)[:, None], "whole": whole}
+        feeds = {"arena": self._arena, "rows": rows.astype(np.int64)[:, None], "whole": joined}
         call(self._put, self._device, feeds, {"after": self._arena})
 
     def _new_arena(self, rows: int) -> Any:
-        (arena,) = call(
-            _Shrinking(self._make, self._device),
-            self._device,
-            {"shape": np.array([rows, self._row_width])},
-            {"arena": self._device},
+        """Makes an arena, and returns memory that the session no longer uses to the device."""
+        options, make = onnxruntime.RunOptions(), self._make
+        kind = "cpu" if self._device.kind == "cpu" else "gpu"
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"{kind}:{self._device.number}")
+        shrinking = SimpleNamespace(
+            io_binding=make.io_binding, run_with_iobinding=lambda binding: make.run_with_iobinding(binding, options)
         )
+        feeds = {"shape": np.array([rows, self._row_width])}
+        (arena,) = call(shrinking, self._device, feeds, {"arena": self._device})
         return arena
 
     def _check_rows(self, rows: Rows) -> None:
@@ -170,42 +138,40 @@ class DeviceStates:
             raise IndexError(f"rows {rows.min()}..{rows.max()}, the arena has {self._rows}")
 
 
-class _Shrinking:
-    """A session that returns unused memory to the device after each call."""
+GraphStates = HostStates | DeviceStates
 
-    def __init__(self, session: Any, device: GraphDevice) -> None:
-        self._session = session
-        self.io_binding = session.io_binding
-        self._options = onnxruntime.RunOptions()
-        kind = "cpu" if device.kind == "cpu" else "gpu"
-        self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"{kind}:{device.number}")
 
-    def run_with_iobinding(self, binding: Any) -> None:
-        self._session.run_with_iobinding(binding, self._options)
+def _for_graph(state: GraphState) -> list[int]:
+    """Returns the order of the axes in which the graph takes a state [P, ...]."""
+    axes = list(range(1, len(state.shape) + 1))
+    return [*axes[: state.batch_axis], 0, *axes[state.batch_axis :]]
+
+
+def _for_rows(state: GraphState) -> list[int]:
+    """Returns the order of the axes that makes [P, ...] of a state that the graph returns; the inverse of the other."""
+    return [state.batch_axis, *(axis for axis in range(len(state.shape) + 1) if axis != state.batch_axis)]
 
 
 def _make() -> bytes:
-    zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
-    node = helper.make_node("ConstantOfShape", ["shape"], ["arena"], value=zero)
-    return _model([node], [_ints("shape", [2])], [_floats("arena", ["R", "S"])])
+    """Builds (shape [2]) -> arena [R, S]."""
+    writer = GraphWriter()
+    writer.node("ConstantOfShape", ["shape"], "arena", value=helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]))
+    return writer.model("states", [integers("shape", 2)], [floats("arena", "R", "S")])
 
 
 def _take(states: Sequence[GraphState]) -> bytes:
     """Builds (arena [R, S], rows [P]) -> (whole [P, S], state0, state1 ... as the user's graph takes them)."""
+    writer = GraphWriter()
     parts = [f"part{i}" for i in range(len(states))]
-    nodes = [
-        helper.make_node("Gather", ["arena", "rows"], ["whole"], axis=0),
-        helper.make_node("Split", ["whole", "widths"], parts, axis=1),
-    ]
-    constants = {"widths": np.array([prod(state.shape) for state in states])}
+    widths = writer.axes(*(prod(state.shape) for state in states))
+    writer.node("Gather", ["arena", "rows"], "whole", axis=0)
+    writer.nodes.append(helper.make_node("Split", ["whole", widths], parts, axis=1))
     for i, state in enumerate(states):
-        constants[f"shape{i}"] = np.array([-1, *state.shape])
-        order = list(range(1, len(state.shape) + 1))
-        order.insert(state.batch_axis, 0)
-        nodes.append(helper.make_node("Reshape", [parts[i], f"shape{i}"], [f"whole{i}"]))
-        nodes.append(helper.make_node("Transpose", [f"whole{i}"], [f"state{i}"], perm=order))
-    given = [_floats("whole", ["P", "S"]), *(_floats(f"state{i}", _dims(state)) for i, state in enumerate(states))]
-    return _model(nodes, [_floats("arena", ["R", "S"]), _ints("rows", ["P"])], given, constants)
+        shaped = writer.node("Reshape", [parts[i], writer.axes(-1, *state.shape)])
+        writer.node("Transpose", [shaped], f"state{i}", perm=_for_graph(state))
+    return writer.model(
+        "states", [floats("arena", "R", "S"), integers("rows", "P")], [floats("whole", "P", "S"), *_values(states)]
+    )
 
 
 def _pack(states: Sequence[GraphState]) -> bytes:
@@ -213,47 +179,29 @@ def _pack(states: Sequence[GraphState]) -> bytes:
 
     x - x is 0 if x is finite and NaN otherwise, and a sum that includes a NaN is NaN.
     """
-    nodes = []
-    constants = {"zero": np.array([0]), "axis": np.array([0]), "values": np.array([1])}
+    writer, parts = GraphWriter(), []
     for i, state in enumerate(states):
-        constants[f"shape{i}"] = np.array([-1, prod(state.shape)])
-        order = [axis for axis in range(len(state.shape) + 1) if axis != state.batch_axis]
-        nodes.append(helper.make_node("Transpose", [f"state{i}"], [f"whole{i}"], perm=[state.batch_axis, *order]))
-        nodes.append(helper.make_node("Reshape", [f"whole{i}", f"shape{i}"], [f"part{i}"]))
-    nodes += [
-        helper.make_node("Concat", [f"part{i}" for i in range(len(states))], ["all"], axis=1),
-        helper.make_node("Slice", ["all", "zero", "count", "axis"], ["whole"]),
-        helper.make_node("Sub", ["whole", "whole"], ["differences"]),
-        helper.make_node("ReduceSum", ["differences", "values"], ["finite"], keepdims=1),
-    ]
-    taken = [_floats(f"state{i}", _dims(state)) for i, state in enumerate(states)]
-    given = [_floats("whole", ["B", "S"]), _floats("finite", ["B", 1])]
-    return _model(nodes, [*taken, _ints("count", [1])], given, constants)
+        turned = writer.node("Transpose", [f"state{i}"], perm=_for_rows(state))
+        parts.append(writer.node("Reshape", [turned, writer.axes(-1, prod(state.shape))]))
+    every = writer.node("Concat", parts, axis=1)
+    writer.node("Slice", [every, writer.axes(0), "count", writer.axes(0)], "whole")
+    writer.node("ReduceSum", [writer.node("Sub", ["whole", "whole"]), writer.axes(1)], "finite", keepdims=1)
+    return writer.model(
+        "states", [*_values(states), integers("count", 1)], [floats("whole", "B", "S"), floats("finite", "B", 1)]
+    )
 
 
 def _put() -> bytes:
     """Builds (arena [R, S], rows [B, 1], whole [B, S]) -> after [R, S]."""
-    node = helper.make_node("ScatterND", ["arena", "rows", "whole"], ["after"])
-    taken = [_floats("arena", ["R", "S"]), _ints("rows", ["B", 1]), _floats("whole", ["B", "S"])]
-    return _model([node], taken, [_floats("after", ["R", "S"])])
+    writer = GraphWriter()
+    writer.node("ScatterND", ["arena", "rows", "whole"], "after")
+    taken = [floats("arena", "R", "S"), integers("rows", "B", 1), floats("whole", "B", "S")]
+    return writer.model("states", taken, [floats("after", "R", "S")])
 
 
-def _dims(state: GraphState) -> list[Any]:
-    dims: list[Any] = list(state.shape)
-    dims.insert(state.batch_axis, "P")
-    return dims
-
-
-def _floats(name: str, shape: Sequence[int | str]) -> Any:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-
-def _ints(name: str, shape: Sequence[int | str]) -> Any:
-    return helper.make_tensor_value_info(name, TensorProto.INT64, shape)
-
-
-def _model(
-    nodes: Sequence[Any], taken: Sequence[Any], given: Sequence[Any], constants: Mapping[str, Array] | None = None
-) -> bytes:
-    tensors = [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
-    return GraphWriter(list(nodes), tensors).model("states", taken, given)
+def _values(states: Sequence[GraphState]) -> list[Any]:
+    """Returns state0, state1 ... as the user's graph has them."""
+    return [
+        floats(f"state{i}", *state.shape[: state.batch_axis], "P", *state.shape[state.batch_axis :])
+        for i, state in enumerate(states)
+    ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from cellkeeper_service.domain.engine import Array
 
@@ -118,3 +118,12 @@ class GraphWriter:
         opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="cellkeeper")
         return bytes(model.SerializeToString())
+
+
+def floats(name: str, *shape: int | str) -> Any:
+    """Returns an input or output of float32. shape: a text is a size that varies."""
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def integers(name: str, *shape: int | str, dtype: int = TensorProto.INT64) -> Any:
+    return helper.make_tensor_value_info(name, dtype, shape)

@@ -16,9 +16,9 @@ from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import GraphConfig
 
 from .arena import state_tensors
-from .device_missing import GraphDeviceMissing
-from .exactness import TRIAL_CALL_MS, Tunable, settle
-from .nvidia import is_driver_installed
+from .base import BundleEngine
+from .exactness import TRIAL_CALL_MS, settle
+from .nvidia import GraphDeviceMissing, is_driver_installed
 from .offline_inputs import offline_inputs
 from .precision import Precision, read_precision
 from .unstreamable import Unstreamable
@@ -55,7 +55,7 @@ def load_engine(
         )
     products = read_precision(precision)
 
-    def make(place: str) -> Tunable:
+    def make(place: str) -> BundleEngine:
         return _make(bundle, place, max_batch, threads, trial_call_ms, products)
 
     try:
@@ -170,7 +170,7 @@ def _resolve(device: str, bundle: Bundle) -> str:
     return AUTO_DEVICE if cuda_devices() else "cpu"
 
 
-def _or_on_the_cpu(make: Callable[[str], Tunable], device: str, allowed: bool) -> tuple[Tunable, str]:
+def _or_on_the_cpu(make: Callable[[str], BundleEngine], device: str, allowed: bool) -> tuple[BundleEngine, str]:
     """Returns the engine, and why a graph that was to try a GPU runs on the CPU; "" otherwise."""
     try:
         return make(device), ""
@@ -182,7 +182,7 @@ def _or_on_the_cpu(make: Callable[[str], Tunable], device: str, allowed: bool) -
 
 def _make(
     bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_ms: int, precision: Precision
-) -> Tunable:
+) -> BundleEngine:
     config = bundle.config
     if isinstance(config, GraphConfig):
         if precision != "fp32":

@@ -6,10 +6,20 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+from cellkeeper_service.errors import StartError
+
 DRIVER = "libcuda.so.1"  # comes with the driver itself
 CUDNN = "libcudnn.so.9"
 NAME_BYTES = 256
 VERSION_PARTS = (0, 1, 2)  # cublasGetProperty: major, minor, patch
+
+
+class GraphDeviceMissing(StartError):
+    """This device cannot run ONNX graphs here. why: the part of the message that does not name the requested device."""
+
+    def __init__(self, device: str, why: str, remedy: str) -> None:
+        super().__init__(f"device: got {device}, but {why}; {remedy}, or choose cpu")
+        self.why = why
 
 
 class DriverError(Exception):

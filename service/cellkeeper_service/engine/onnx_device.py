@@ -1,4 +1,4 @@
-"""Where onnxruntime runs a user's graph: on the CPU, or on a GPU through its CUDA provider."""
+"""Where and how onnxruntime runs a user's graph: on the CPU, or on a GPU through its CUDA provider."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnxruntime
+from onnxruntime import OrtValue
 
 from cellkeeper_service.domain.engine import EngineLost
 
-from .device_missing import GraphDeviceMissing
 from .numerics import instruction_set
-from .nvidia import CudaDriver, DriverError, library_versions
+from .nvidia import CudaDriver, DriverError, GraphDeviceMissing, library_versions
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -58,6 +59,10 @@ class GraphDevice:
             return self.driver.free_bytes(self.number)
         except DriverError as error:
             raise EngineLost(f"{self.name} failed: {error}") from error
+
+
+HOST = None  # fetches a result to the host
+Fetches = Mapping[str, GraphDevice | OrtValue | None]
 
 
 def cpu_device() -> GraphDevice:
@@ -104,8 +109,41 @@ def check_provider(device: GraphDevice, session: Any) -> None:
         )
 
 
-def lost(device: GraphDevice, error: Exception) -> EngineLost | None:
-    """Returns the EngineLost to raise if the error means that the device failed; None if only the call failed."""
-    if not device.keeps_states or not _DEVICE_FAILED.search(str(error)):
-        return None
-    return EngineLost(f"{device.name} failed: {' '.join(str(error).split())[:300]}")
+def raise_if_lost(device: GraphDevice, error: Exception) -> None:
+    """Raises EngineLost if the error means that the device failed, and not only the call."""
+    if device.keeps_states and _DEVICE_FAILED.search(str(error)):
+        raise EngineLost(f"{device.name} failed: {' '.join(str(error).split())[:300]}") from error
+
+
+def call(session: Any, device: GraphDevice, feeds: Mapping[str, Any], fetches: Fetches) -> list[Any]:
+    """Runs the session, and returns the results in the order of `fetches`. Raises EngineLost if the device fails.
+
+    session: on `device`. feeds: numpy arrays, which are copied to where the graph needs them, or OrtValues. fetches: by
+    output name, HOST for a numpy array, the device for an OrtValue that stays there, or an OrtValue whose memory
+    receives the result.
+    """
+    if not device.keeps_states:  # all values are on the host, and a binding costs as much as a small graph
+        results: list[Any] = session.run(list(fetches), feeds)
+        return results
+    binding = session.io_binding()
+    try:
+        for name, value in feeds.items():
+            given = value if isinstance(value, OrtValue) else OrtValue.ortvalue_from_numpy(np.asarray(value, order="C"))
+            binding.bind_ortvalue_input(name, given)
+        for name, place in fetches.items():
+            if isinstance(place, OrtValue):
+                binding.bind_ortvalue_output(name, place)
+            elif place is HOST:
+                binding.bind_output(name)
+            else:
+                binding.bind_output(name, place.kind, place.number)
+        binding.synchronize_inputs()
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return [
+            result.numpy() if place is HOST else result
+            for place, result in zip(fetches.values(), binding.get_outputs(), strict=True)
+        ]
+    except Exception as error:  # onnxruntime's errors have no public base class
+        raise_if_lost(device, error)
+        raise

@@ -10,18 +10,15 @@ import numpy as np
 import onnxruntime
 
 from cellkeeper_service.domain.engine import Array, Computed, Rows
-from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle
-from cellkeeper_service.model.config import Config
-from cellkeeper_service.model.tensors import cell_states
 
-from .arena import FLOAT_BYTES, Arena, Floats, WholeRows, whole_rows
+from .arena import Floats, WholeRows, whole_rows
+from .base import HostEngine
 from .finite import all_finite, finite_rows
 from .graph import build_graph
 from .half_precision import unusable_optimizers
-from .inputs import Preprocessing
-from .onnx_device import CPU_PROVIDER, GraphDevice, check_provider, cpu_device, lost
+from .onnx_device import CPU_PROVIDER, GraphDevice, check_provider, cpu_device, raise_if_lost
 
 MAX_BINDINGS = 2048  # prepared call shapes; a few KB each
 
@@ -40,52 +37,24 @@ class _Call(NamedTuple):
     results: Floats  # the states and outputs of all P rows, one after another
 
 
-class OnnxRuntimeEngine:
-    """Implements domain.engine.Engine for recurrent bundles without projection.
-
-    Calls of fewer than `min_batch` sessions are padded to it with rows of zeros. P in shapes is the size of the padded
-    batch.
-    """
+class OnnxRuntimeEngine(HostEngine):
+    """The engine for recurrent bundles without projection. P in shapes is the size of the padded batch."""
 
     name = "onnxruntime"
-    one_session_a_call = False
-    device = "cpu"
-    free_bytes = None
 
     def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1) -> None:
-        self.spec: ModelSpec = bundle.spec
-        self.config: Config = bundle.config
-        self.max_batch = max_batch
-        self.initial_state = bundle.initial_state
-        self._threads = threads
+        super().__init__(bundle, max_batch, threads)
         self.settle(1, False, 0.0)
         self._session = open_session(build_graph(bundle), threads, str(bundle.path))
-        self._preprocessing = Preprocessing(bundle.config)
-        self._state_width = sum(state.nbytes for state in cell_states(bundle.config)) // 4
-        self._held_width = self.spec.input.shape[0] if self._preprocessing.holds else 0
-        widths = [self._state_width, self._held_width] if self._preprocessing.holds else [self._state_width]
-        self._arena = Arena([FLOAT_BYTES * width for width in widths])
         self._held = np.zeros((max_batch, self._held_width), np.float32)
         self._buffers: dict[str, Array] = {}
-        self._output_shapes = {output.name: output.shape for output in self.spec.outputs}
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
-        """Applies what exactness.settle found."""
-        self.min_batch, self.exact, self.tolerance = min_batch, exact, tolerance
-        self.numerics = describe(self._threads, min_batch, exact)
+        super().settle(min_batch, exact, tolerance)
         self._calls: dict[tuple[int, int, frozenset[str]], _Call] = {}
 
-    def end_trial(self) -> None:
-        """Does nothing: calls of the engine's own graph have no limit."""
-
-    def reserve(self, rows: int) -> None:
-        self._arena.reserve(rows)
-
-    def write_states(self, rows: Rows, states: Array) -> None:
-        self._arena.write(rows, states)
-
-    def read_states(self, rows: Rows) -> Array:
-        return self._arena.read(rows)
+    def _numerics(self) -> str:
+        return describe(self._threads, self.min_batch, self.exact)
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         steps, batch = inputs.shape[:2]
@@ -108,15 +77,13 @@ class OnnxRuntimeEngine:
     def _prepare(self, steps: int, batch: int, wanted: frozenset[str]) -> _Call:
         if len(self._calls) >= MAX_BINDINGS:
             self._calls.clear()
-        unknown = wanted - self._output_shapes.keys()
-        if unknown:
-            raise ValueError(f"outputs: got {sorted(unknown)}, expected some of {list(self._output_shapes)}")
+        self._check_wanted(wanted)
         binding = self._session.io_binding()
         padded = max(batch, self.min_batch)
         inputs = self._buffer("input", (steps, padded, *self.spec.input.shape), self.spec.input.dtype)
         before = self._buffer("state", (padded, self._state_width))
         shapes = {"next": (padded, self._state_width)} | {
-            name: (steps, padded, *shape) for name, shape in self._output_shapes.items() if name in wanted
+            output.name: (steps, padded, *output.shape) for output in self.spec.outputs if output.name in wanted
         }
         results = self._buffer("results", (sum(map(prod, shapes.values())),))
         parts = np.split(results, np.cumsum([prod(shape) for shape in shapes.values()])[:-1])
@@ -176,9 +143,7 @@ def open_session(model: bytes, threads: int, place: str, device: GraphDevice | N
             model, options, providers=providers, enable_fallback=0, disabled_optimizers=unusable
         )
     except Exception as error:  # onnxruntime's errors have no public base class
-        failed = lost(device, error)
-        if failed is not None:
-            raise failed from error
+        raise_if_lost(device, error)
         line = " ".join(str(error).split())[:300]
         raise StartError(f"{place}: onnxruntime refuses the graph ({line}); check the model") from error
     check_provider(device, session)

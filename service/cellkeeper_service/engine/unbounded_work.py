@@ -50,20 +50,21 @@ def refuse_unbounded(model: Any, values: Iterable[str], place: str) -> None:
     states."""
     if model.functions:
         model = inliner.inline_local_functions(model)
-    _Reading(place).read(model.graph, _Known(set(values)))
+    _Scope(place, set(values)).read(model.graph)
 
 
 @dataclass
-class _Known:
+class _Scope:
     """What is known about the names in a graph. sent: those whose values depend on what clients send. constants: by
     name."""
 
+    place: str
     sent: set[str]
     constants: dict[str, Any] = field(default_factory=dict)
 
-    def within(self) -> _Known:
+    def within(self) -> _Scope:
         """Returns a copy for a graph inside a node, which sees the names around it."""
-        return _Known(set(self.sent), dict(self.constants))
+        return _Scope(self.place, set(self.sent), dict(self.constants))
 
     def take(self, name: str, sent: bool) -> None:
         """Notes a name of this graph, which hides the same name of the graph around it."""
@@ -71,77 +72,70 @@ class _Known:
         if sent:
             self.sent.add(name)
 
-
-class _Reading:
-    def __init__(self, place: str) -> None:
-        self._place = place
-
-    def read(self, graph: Any, known: _Known) -> None:
+    def read(self, graph: Any) -> None:
         """Checks the graph's nodes and notes their names, in topological order, as ONNX requires."""
-        known.constants |= {tensor.name: tensor for tensor in graph.initializer}
+        self.constants |= {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
             if node.op_type == "Loop":
-                self._loop(node, known)
+                self._loop(node)
             else:
-                self._ordinary(node, known)
+                self._ordinary(node)
 
-    def _ordinary(self, node: Any, known: _Known) -> None:
-        sent = bool(known.sent & set(node.input))
+    def _ordinary(self, node: Any) -> None:
+        sent = bool(self.sent & set(node.input))
         for body in bodies(node):
-            inner = known.within()
+            inner = self.within()
             for value in body.input:  # of Scan, which iterates over the slices of its inputs
                 inner.take(value.name, True)
-            self.read(body, inner)
+            inner.read(body)
             sent |= bool(inner.sent & {value.name for value in body.output})
         for attribute in node.attribute:
             if node.op_type == "Constant" and attribute.name == "value":
-                known.constants[node.output[0]] = attribute.t
-        deciding = [name for name in node.input[SIZED_BY.get(node.op_type, slice(0))] if name in known.sent]
+                self.constants[node.output[0]] = attribute.t
+        deciding = [name for name in node.input[SIZED_BY.get(node.op_type, slice(0))] if name in self.sent]
         if deciding:
             raise StartError(
                 f"{self._named(node)}: the size of its result, {deciding[0]}, depends on values that clients send, so "
                 "one request could take all memory; use a fixed size, or one computed from shapes"
             )
-        if node.op_type in ALIKE and node.input[0] in known.constants:
-            known.constants[node.output[0]] = known.constants[node.input[0]]
+        if node.op_type in ALIKE and node.input[0] in self.constants:
+            self.constants[node.output[0]] = self.constants[node.input[0]]
         for name in node.output:
-            known.take(name, sent and node.op_type not in SHAPES)
+            self.take(name, sent and node.op_type not in SHAPES)
 
-    def _loop(self, node: Any, known: _Known) -> None:
+    def _loop(self, node: Any) -> None:
         """Checks a Loop, whose number of iterations or condition must not depend on what clients send without bound."""
         (body,) = [attribute.g for attribute in node.attribute if attribute.name == "body"]
         turns, first = node.input[0], list(node.input[1:])  # first: the condition, then the loop-carried values
-        sent = [name in known.sent for name in first]
+        sent = [name in self.sent for name in first]
         names, results = [value.name for value in body.input], [value.name for value in body.output]
         while True:  # until an iteration makes no further value depend on what clients send
-            inner = known.within()
+            inner = self.within()
             inner.take(names[0], False)  # the iteration's number
             for name, holds in zip(names[1:], sent, strict=True):
                 inner.take(name, holds)
-            self.read(body, inner)
+            inner.read(body)
             after = [holds or result in inner.sent for holds, result in zip(sent, results, strict=False)]
             if after == sent:
                 break
             sent = after
-        self._check_turns(node, turns, known, ends_early=sent[0])
+        self._check_turns(node, turns, ends_early=sent[0])
         for name, result in zip(node.output, results[1:], strict=True):
-            known.take(name, sent[0] or turns in known.sent or result in inner.sent)
+            self.take(name, sent[0] or turns in self.sent or result in inner.sent)
 
-    def _check_turns(self, node: Any, turns: str, known: _Known, *, ends_early: bool) -> None:
+    def _check_turns(self, node: Any, turns: str, *, ends_early: bool) -> None:
         """Raises StartError if the iterations have no bound. ends_early: the condition depends on what clients send."""
-        if turns in known.sent:
+        if turns in self.sent:
             raise self._unbounded(node, f"its number of iterations, {turns}, depends on values that clients send")
         if not ends_early:
             return
         if not turns:
             raise self._unbounded(node, "its condition depends on values that clients send, and nothing else ends it")
-        if turns in known.constants:
-            most = int(numpy_helper.to_array(known.constants[turns]).reshape(-1)[0])
+        if turns in self.constants:
+            most = int(numpy_helper.to_array(self.constants[turns]).reshape(-1)[0])
             if most > MOST_TURNS:
-                why = (
-                    f"its condition depends on values that clients send, and otherwise it ends after {most} iterations"
-                )
-                raise self._unbounded(node, why)
+                why = f"and otherwise it ends after {most} iterations"
+                raise self._unbounded(node, f"its condition depends on values that clients send, {why}")
 
     def _unbounded(self, node: Any, why: str) -> StartError:
         return StartError(
@@ -150,4 +144,4 @@ class _Reading:
         )
 
     def _named(self, node: Any) -> str:
-        return f"{self._place}: node {node.name or node.output[0]!r} ({node.op_type})"
+        return f"{self.place}: node {node.name or node.output[0]!r} ({node.op_type})"

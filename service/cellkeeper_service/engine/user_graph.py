@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from cellkeeper_service.domain.engine import Array, Computed, EngineLost, Rows
-from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle
-from cellkeeper_service.model.config import Config, Features, GraphConfig, GraphOutput
+from cellkeeper_service.model.config import Features, GraphConfig, GraphOutput
 from cellkeeper_service.model.named_inputs import NamedInputs
 from cellkeeper_service.model.tensors import cell_states
 
 from .arena import FLOAT_BYTES, Arena, WholeRows, whole_rows
+from .base import BundleEngine
 from .batch_axis.analysis import independence
 from .exactness import TRIAL_CALL_MS
 from .finite import finite_rows
@@ -37,8 +37,8 @@ _FLOATS = ("float32", "float64", "float16")  # a graph's inputs and outputs; the
 _DTYPES = {f"tensor({kind})": dtype for dtype, kind in _TYPES.items()}
 
 
-class UserGraphEngine:
-    """Implements domain.engine.Engine for a user's graph. graph_calls.py decides how often the graph is called.
+class UserGraphEngine(BundleEngine):
+    """The engine for a user's graph. graph_calls.py decides how often the graph is called.
 
     On a GPU, the states of a graph with a free batch stay in the device's memory if all are float32: they are gathered,
     passed from time step to time step, and scattered there. Each call transfers inputs, wanted outputs, and any other
@@ -59,10 +59,7 @@ class UserGraphEngine:
         subclass GraphDeviceMissing if onnxruntime cannot use the device), and EngineLost if the device fails."""
         if not isinstance(bundle.config, GraphConfig):
             raise TypeError(f"{bundle.path} has no graph of its own")
-        self.spec: ModelSpec = bundle.spec
-        self.config: Config = bundle.config
-        self.max_batch = max_batch
-        self.initial_state = bundle.initial_state
+        super().__init__(bundle, max_batch)
         self._threads = threads
         self._place = device or cpu_device()
         self.device = self._place.name
@@ -85,16 +82,13 @@ class UserGraphEngine:
         stay = stay and all(state.dtype == "float32" for state in self._graph.states)
         states = self._graph.states
         self._states: GraphStates = DeviceStates(states, self._place, place) if stay else HostStates(states)
-        self._calls: GraphCalls = (
-            SingleCalls(bundle.config, constants, graph_inputs, self._place)
-            if self.one_session_a_call
-            else BatchCalls(bundle.config, constants, graph_inputs, self._place, stay=stay)
-        )
+        calls = SingleCalls if self.one_session_a_call else BatchCalls
+        self._calls: GraphCalls = calls(bundle.config, constants, graph_inputs, self._place, stay=stay)
         # held values fill missing ones in preprocessing, which runs on the host
         self._held = Arena([FLOAT_BYTES * prod(self.spec.input.shape)]) if self._preprocessing.holds else None
         self._trial: LimitedSession | None = LimitedSession(self._session, trial_call_ms, place)
         try:
-            self._try(place)
+            self._try()
             self.rows_proved = self.one_session_a_call or self._read_rows(parsed)
         except BaseException:
             self.end_trial()
@@ -114,10 +108,8 @@ class UserGraphEngine:
             self._trial.close()
             self._trial = None
 
-    def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
-        """Applies what exactness.settle found."""
-        self.min_batch, self.exact, self.tolerance = min_batch, exact, tolerance
-        self.numerics = describe(self._threads, min_batch, exact, self._place, self.one_session_a_call)
+    def _numerics(self) -> str:
+        return describe(self._threads, self.min_batch, self.exact, self._place, self.one_session_a_call)
 
     @property
     def free_bytes(self) -> int | None:
@@ -140,7 +132,7 @@ class UserGraphEngine:
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         steps, batch = inputs.shape[:2]
         padded = max(batch, self.min_batch)
-        before = self._states.gather(read, padded)
+        before = self._states.take(read, padded)
         held = None
         if self._held is not None:
             held = np.zeros((batch, *self.spec.input.shape), np.float32)
@@ -168,13 +160,10 @@ class UserGraphEngine:
         except Exception as error:  # onnxruntime's errors have no public base class
             if self._trial is None:
                 raise
-            line = " ".join(str(error).split())[:300]
-            raise StartError(
-                f"{self._name}: a trial call of the graph failed ({line}); check what config.json declares: the "
-                "vocabulary, shapes and layout"
-            ) from error
+            advice = "what config.json declares: the vocabulary, shapes and layout"
+            raise self._failed("a trial call of the graph", error, advice) from error
 
-    def _try(self, place: str) -> None:
+    def _try(self) -> None:
         """Runs one step of two sessions, so that a wrong declaration is found here and not by a client."""
         inputs = np.zeros((1, 2, *self.spec.input.shape), self.spec.input.numpy_dtype)
         declared = list(self._graph.outputs)
@@ -183,18 +172,19 @@ class UserGraphEngine:
             self._states.reserve(2)
             self._states.write(rows, np.zeros((2, self._graph_bytes), np.uint8))
             session = self._trial or self._session
-            _, results = self._calls.compute(session, inputs, self._states.gather(rows, 2), declared)
+            _, results = self._calls.compute(session, inputs, self._states.take(rows, 2), declared)
             joined, _ = self._states.join(results, len(rows))
             self._states.put(rows, joined)
             self._states.reserve(0)
         except (StartError, EngineLost):
             raise
         except Exception as error:  # onnxruntime's errors have no public base class
-            line = " ".join(str(error).split())[:300]
-            raise StartError(
-                f"{place}: a trial step of two sessions failed ({line}); check the declared shapes, batch, layout and "
-                "batch axes"
-            ) from error
+            advice = "the declared shapes, batch, layout and batch axes"
+            raise self._failed("a trial step of two sessions", error, advice) from error
+
+    def _failed(self, what: str, error: Exception, advice: str) -> StartError:
+        line = " ".join(str(error).split())[:300]
+        return StartError(f"{self._name}: {what} failed ({line}); check {advice}")
 
 
 def _held_rows(held: Array) -> WholeRows:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeGuard
+from collections.abc import Callable, Sequence
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ LONGEST_SHOWN = 80
 LONGEST_REASON = 300
 MAX_RANK = 8
 LARGEST = float(np.finfo(np.float32).max)
+Read = TypeVar("Read")
 
 
 class Fields:
@@ -95,6 +96,22 @@ class Fields:
         if not isinstance(value, list | tuple) or len(value) > longest:
             raise self.refuse(key, value, expected)
         return list(value)
+
+    def nested(self, key: str, read: Callable[[Fields], Read], default: object = _REQUIRED) -> Read:
+        """Reads an object by `read`, which asks for each of its keys."""
+        return Fields(self.any(key, "an object", default), self.place(key))._whole(read)
+
+    def nested_list(
+        self, key: str, longest: int, read: Callable[[Fields], Read], default: object = _REQUIRED
+    ) -> tuple[Read, ...]:
+        """Reads a list of objects, each by `read`."""
+        items = enumerate(self.items(key, longest, default))
+        return tuple(Fields(item, self.place(f"{key}[{i}]"))._whole(read) for i, item in items)
+
+    def _whole(self, read: Callable[[Fields], Read]) -> Read:
+        value = read(self)
+        self.done()
+        return value
 
     def shape(self, key: str, largest: int, default: object = _REQUIRED) -> tuple[int, ...]:
         expected = f"a list of at most {MAX_RANK} whole numbers from 1 to {largest}"

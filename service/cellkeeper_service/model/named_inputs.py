@@ -53,8 +53,7 @@ class NamedInputs:
 
 def parse_named_inputs(fields: Fields) -> NamedInputs:
     """Reads the key "inputs". Raises StartError."""
-    items = fields.items("inputs", MAX_INPUTS)
-    inputs = tuple(_input(Fields(item, fields.place(f"inputs[{i}]"))) for i, item in enumerate(items))
+    inputs = fields.nested_list("inputs", MAX_INPUTS, _input)
     names, graph_names = [one.name for one in inputs], [one.input for one in inputs]
     if len(inputs) < 2 or len(set(names)) < len(names) or len(set(graph_names)) < len(names):
         raise fields.refuse("inputs", names, "at least two with distinct names; give a single input as `input`")
@@ -81,12 +80,10 @@ def named_inputs_json(named: NamedInputs) -> list[dict[str, Any]]:
 def _input(fields: Fields) -> NamedInput:
     name = fields.text("name")
     dtype = fields.choice("dtype", DTYPES)
-    one = NamedInput(
+    return NamedInput(
         name,
         fields.text("input", default=name),
         fields.shape("shape", MAX_VALUES),
         dtype,
         fields.integer("vocabulary", 1, MAX_IDS) if dtype.startswith("int") else 0,
     )
-    fields.done()
-    return one

@@ -74,17 +74,12 @@ def _recurrent(fields: Fields, name: str, cell: str) -> RecurrentConfig:
     bias = fields.flag("bias", True)
     reset_after = fields.flag("reset_after", True) if cell == "gru" else True
     initial_state = fields.choice("initial_state", ("zeros", "learned"), "zeros")
-    source = _input(Fields(fields.any("input", "an object"), fields.place("input")), input_size)
+    source = fields.nested("input", lambda inner: _input(inner, input_size))
     if isinstance(source, Tokens) and source.embedding_size != input_size:
         raise fields.refuse("input_size", input_size, f"the embedding_size {source.embedding_size}")
-    head = tuple(
-        _dense(Fields(item, fields.place(f"head[{i}]"))) for i, item in enumerate(fields.items("head", 32, ()))
-    )
+    head = fields.nested_list("head", 32, _dense, ())
     width = head[-1].units if head else proj_size or hidden_size
-    output = tuple(
-        parse_transform(Fields(item, fields.place(f"output[{i}]")), width)
-        for i, item in enumerate(fields.items("output", 32, ()))
-    )
+    output = fields.nested_list("output", 32, lambda inner: parse_transform(inner, width), ())
     return RecurrentConfig(
         name=name,
         cell=cell,
@@ -112,18 +107,13 @@ def _feedback(
 
 
 def _input(fields: Fields, size: int) -> Features | Tokens:
-    source: Features | Tokens
     if fields.choice("kind", ("features", "tokens")) == "tokens":
-        vocabulary = fields.integer("vocabulary", 1, MAX_VOCABULARY)
-        source = Tokens(vocabulary, fields.integer("embedding_size", 1, MAX_SIZE))
-    else:
-        normalization = None
-        inner = fields.any("normalization", "an object or null", None)
-        if inner is not None:
-            normalization = parse_normalization(Fields(inner, fields.place("normalization")), size)
-        source = Features(size, normalization, parse_missing(fields, size))
-    fields.done()
-    return source
+        return Tokens(fields.integer("vocabulary", 1, MAX_VOCABULARY), fields.integer("embedding_size", 1, MAX_SIZE))
+    normalization = None
+    inner = fields.any("normalization", "an object or null", None)
+    if inner is not None:
+        normalization = parse_normalization(Fields(inner, fields.place("normalization")), size)
+    return Features(size, normalization, parse_missing(fields, size))
 
 
 def parse_normalization(fields: Fields, size: int) -> Normalization:
@@ -137,28 +127,22 @@ def parse_normalization(fields: Fields, size: int) -> Normalization:
 
 def parse_missing(fields: Fields, size: int) -> Missing:
     """Reads the key "missing" of an object; the default is to reject missing values. size: of a time step."""
-    inner = Fields(fields.any("missing", "an object", {"policy": "reject"}), fields.place("missing"))
-    missing = Missing(inner.choice("policy", POLICIES), inner.number_or_numbers("value", size, 0.0))
-    inner.done()
-    return missing
+
+    def read(inner: Fields) -> Missing:
+        return Missing(inner.choice("policy", POLICIES), inner.number_or_numbers("value", size, 0.0))
+
+    return fields.nested("missing", read, {"policy": "reject"})
 
 
 def _dense(fields: Fields) -> Dense:
-    dense = Dense(
-        fields.integer("units", 1, MAX_SIZE),
-        fields.choice("activation", ACTIVATIONS, "linear"),
-        fields.flag("bias", True),
-    )
-    fields.done()
-    return dense
+    units, activation = fields.integer("units", 1, MAX_SIZE), fields.choice("activation", ACTIVATIONS, "linear")
+    return Dense(units, activation, fields.flag("bias", True))
 
 
 def parse_transform(fields: Fields, width: int) -> Transform:
     """Reads an object with op and, if the op takes one, value: a number, or `width` of them."""
     op = fields.choice("op", OPS)
-    value: float | tuple[float, ...] | None = None
-    if op in OPS_WITH_VALUE:
-        value = fields.number_or_numbers("value", width)
+    value = fields.number_or_numbers("value", width) if op in OPS_WITH_VALUE else None
     fields.done()
     return Transform(op, value)
 
@@ -171,14 +155,11 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
     layout = fields.choice("layout", LAYOUTS)
     if batch == "none" and layout == "batch_first":
         raise fields.refuse("layout", layout, "step or time_first, because batch is none")
-    input_name, source = ("", parse_named_inputs(fields)) if fields.has("inputs") else _graph_input(fields)
-    states = tuple(
-        _graph_state(Fields(item, fields.place(f"states[{i}]")), batch)
-        for i, item in enumerate(fields.items("states", 256))
+    input_name, source = (
+        ("", parse_named_inputs(fields)) if fields.has("inputs") else fields.nested("input", _graph_input)
     )
-    outputs = tuple(
-        _graph_output(Fields(item, fields.place(f"outputs[{i}]"))) for i, item in enumerate(fields.items("outputs", 64))
-    )
+    states = fields.nested_list("states", 256, lambda inner: _graph_state(inner, batch))
+    outputs = fields.nested_list("outputs", 64, _graph_output)
     names = [state.name for state in states]
     if not states or len(set(names)) != len(names) or "last_input" in names:
         raise fields.refuse("states", names, "at least one, with distinct names other than last_input")
@@ -195,15 +176,10 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
 
 def _graph_input(fields: Fields) -> tuple[str, Features | Tokens]:
     """Reads the only input of a time step. Returns its name in the graph, and what it takes."""
-    inner = Fields(fields.any("input", "an object"), fields.place("input"))
-    name = inner.text("name")
-    source: Features | Tokens
-    if inner.choice("kind", ("features", "tokens")) == "tokens":
-        source = Tokens(inner.integer("vocabulary", 1, MAX_VOCABULARY), 0)
-    else:
-        source = _graph_features(inner)
-    inner.done()
-    return name, source
+    name = fields.text("name")
+    if fields.choice("kind", ("features", "tokens")) == "tokens":
+        return name, Tokens(fields.integer("vocabulary", 1, MAX_VOCABULARY), 0)
+    return name, _graph_features(fields)
 
 
 def _graph_features(fields: Fields) -> Features:
@@ -219,7 +195,7 @@ def _graph_features(fields: Fields) -> Features:
 
 def _graph_state(fields: Fields, batch: str) -> GraphState:
     shape = fields.shape("shape", MAX_SIZE)
-    state = GraphState(
+    return GraphState(
         fields.text("name"),
         fields.text("input"),
         fields.text("output"),
@@ -227,11 +203,7 @@ def _graph_state(fields: Fields, batch: str) -> GraphState:
         fields.integer("batch_axis", 0, len(shape) if batch == "free" else 0, 0),
         fields.choice("dtype", DTYPES, "float32"),
     )
-    fields.done()
-    return state
 
 
 def _graph_output(fields: Fields) -> GraphOutput:
-    output = GraphOutput(fields.text("name"), fields.text("output"), fields.shape("shape", MAX_SIZE))
-    fields.done()
-    return output
+    return GraphOutput(fields.text("name"), fields.text("output"), fields.shape("shape", MAX_SIZE))

@@ -46,10 +46,41 @@ def config_schema() -> Schema:
         "$defs": {
             **{cell: _recurrent(cell, f"a model of {text}") for cell, text in _CELL_TEXTS.items()},
             "onnx": _graph(),
-            "features": _features(),
-            "tokens": _tokens(),
-            "graph_features": _graph_features(),
-            "graph_tokens": _graph_tokens(),
+            "features": _object(
+                "a time step of input_size float32 values",
+                kind={"const": "features", "description": "float32 values"},
+                normalization={
+                    "description": "of each feature, before the model",
+                    "default": None,
+                    "anyOf": [{"$ref": "#/$defs/normalization"}, {"type": "null"}],
+                },
+                missing=_reference("missing", "what NaN means; refused by default"),
+                required=("kind",),
+            ),
+            "tokens": _object(
+                "a time step of one token id",
+                kind={"const": "tokens", "description": "token ids"},
+                vocabulary=_integer(1, MAX_VOCABULARY, "ids are below this"),
+                embedding_size=_integer(1, MAX_SIZE, "width of the embedding: input_size"),
+                required=("kind", "vocabulary", "embedding_size"),
+            ),
+            "graph_features": _object(
+                "a time step of float32 values of a graph",
+                name=_text("the graph's input"),
+                kind={"const": "features", "description": "float32 values"},
+                size=_integer(1, MAX_SIZE, "values of a time step of one axis"),
+                shape=_shape("of a time step of two axes or more, instead of `size`") | {"minItems": 2},
+                missing=_reference("missing", "what NaN means; refused by default"),
+                required=("name", "kind"),
+            )
+            | {"oneOf": [{"required": ["size"]}, {"required": ["shape"]}]},
+            "graph_tokens": _object(
+                "a time step of one token id of a graph",
+                name=_text("the graph's input"),
+                kind={"const": "tokens", "description": "token ids"},
+                vocabulary=_integer(1, MAX_VOCABULARY, "ids are below this"),
+                required=("name", "kind", "vocabulary"),
+            ),
             "named_input": _named_input(),
             "normalization": _object(
                 "x' = (x - offset) / scale, feature by feature",
@@ -194,52 +225,6 @@ def _model(text: str, cell: str, inputs: Schema, keys: Schema, required: tuple[s
         "feature_names": _names("one distinct name for each feature, or none", MAX_SIZE),
     }
     return _object(text, **shared, **keys, **last, required=("format", "name", "cell", "input", *required))
-
-
-def _features() -> Schema:
-    return _object(
-        "a time step of input_size float32 values",
-        kind={"const": "features", "description": "float32 values"},
-        normalization={
-            "description": "of each feature, before the model",
-            "default": None,
-            "anyOf": [{"$ref": "#/$defs/normalization"}, {"type": "null"}],
-        },
-        missing=_reference("missing", "what NaN means; refused by default"),
-        required=("kind",),
-    )
-
-
-def _tokens() -> Schema:
-    return _object(
-        "a time step of one token id",
-        kind={"const": "tokens", "description": "token ids"},
-        vocabulary=_integer(1, MAX_VOCABULARY, "ids are below this"),
-        embedding_size=_integer(1, MAX_SIZE, "width of the embedding: input_size"),
-        required=("kind", "vocabulary", "embedding_size"),
-    )
-
-
-def _graph_features() -> Schema:
-    return _object(
-        "a time step of float32 values of a graph",
-        name=_text("the graph's input"),
-        kind={"const": "features", "description": "float32 values"},
-        size=_integer(1, MAX_SIZE, "values of a time step of one axis"),
-        shape=_shape("of a time step of two axes or more, instead of `size`") | {"minItems": 2},
-        missing=_reference("missing", "what NaN means; refused by default"),
-        required=("name", "kind"),
-    ) | {"oneOf": [{"required": ["size"]}, {"required": ["shape"]}]}
-
-
-def _graph_tokens() -> Schema:
-    return _object(
-        "a time step of one token id of a graph",
-        name=_text("the graph's input"),
-        kind={"const": "tokens", "description": "token ids"},
-        vocabulary=_integer(1, MAX_VOCABULARY, "ids are below this"),
-        required=("name", "kind", "vocabulary"),
-    )
 
 
 def _transform() -> Schema:

@@ -11,8 +11,7 @@ from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import COMMITTED, Commit, Delete, Load, Outcome, Store
 from cellkeeper_service.store.open import open_store
 
-from testing.redis_sentinel import wait_until
-from testing.redis_server import RedisServer
+from testing.redis_server import RedisServer, wait_until
 from tests.contract.store.records import HOUR_MS, append, committed, create, inputs, key, replace
 from tests.contract.store.redis_power_cuts import aof, command_starts, keeps_half_transactions
 

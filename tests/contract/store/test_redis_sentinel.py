@@ -17,7 +17,8 @@ from cellkeeper_service.store.redis.sentinel import Sentinel
 from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
 from cellkeeper_service.store.redis.sentinel_view import View, ask_view
 
-from testing.redis_sentinel import SERVICE, RedisSentinels, wait_until
+from testing.redis_sentinel import SERVICE, RedisSentinels
+from testing.redis_server import wait_until
 from tests.contract.store.polled import PolledStore
 from tests.contract.store.records import append, committed, create, inputs, key, log_of
 from tests.contract.store.worker import marked

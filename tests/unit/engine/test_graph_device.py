@@ -12,7 +12,7 @@ import pytest
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.engine.load import load_engine
 from cellkeeper_service.engine.nvidia import is_driver_installed
-from cellkeeper_service.engine.onnx_device import CUDA_PROVIDER, GraphDevice, cuda_device, lost
+from cellkeeper_service.engine.onnx_device import CUDA_PROVIDER, GraphDevice, cuda_device, raise_if_lost
 from cellkeeper_service.errors import StartError
 
 from .driver import Cublas, Cudnn, Driver, install
@@ -177,10 +177,10 @@ def test_reduced_precision_is_refused(device: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_failure_of_the_device_is_not_one_of_the_call(text: str) -> None:
-    error = lost(DEVICE, RuntimeError(f"{text}\nand more"))
-    assert isinstance(error, EngineLost)
-    assert str(error) == f"cuda:0 A GPU failed: {text} and more"
+    with pytest.raises(EngineLost) as lost:
+        raise_if_lost(DEVICE, RuntimeError(f"{text}\nand more"))
+    assert str(lost.value) == f"cuda:0 A GPU failed: {text} and more"
 
 
 def test_a_failure_of_the_call_alone() -> None:
-    assert lost(DEVICE, RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Gather: index out of bounds")) is None
+    raise_if_lost(DEVICE, RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Gather: index out of bounds"))

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.engine import onnx_device
-from cellkeeper_service.engine.binding import HOST, call
 from cellkeeper_service.engine.graph_states import DeviceStates, GraphStates, HostStates
 from cellkeeper_service.engine.load import load_engine, offline
-from cellkeeper_service.engine.onnx_device import CPU_PROVIDER, GraphDevice, cpu_device
+from cellkeeper_service.engine.onnx_device import CPU_PROVIDER, HOST, GraphDevice, call, cpu_device
 from cellkeeper_service.engine.ort import open_session
 from cellkeeper_service.engine.user_graph import UserGraphEngine
 from cellkeeper_service.errors import StartError
@@ -64,7 +63,7 @@ def test_a_graph_gets_its_states_with_the_batch_where_it_has_it(kept: GraphState
     rows = np.array([4, 0, 5], np.intp)
     kept.write(rows, states)
     np.testing.assert_array_equal(kept.read(rows[::-1]), states[::-1])
-    taken = values_of(kept.gather(rows, 5))
+    taken = values_of(kept.take(rows, 5))
     floats = np.zeros((5, ROW_FLOATS), np.float32)
     floats[:3] = states.view("<f4")
     np.testing.assert_array_equal(taken["a"], floats[:, :3])
@@ -81,7 +80,7 @@ def test_padding_is_not_kept_and_other_rows_stay(kept: GraphStates) -> None:
     kept.write(every, before)
     new = random_states(4, seed=1)
     kept.write(every[:4], new)
-    taken = values_of(kept.gather(every[:4], 4))
+    taken = values_of(kept.take(every[:4], 4))
     kept.write(every[:4], before[:4])
     joined, _ = kept.join(as_given(kept, taken), 2)
     kept.put(np.array([5, 1], np.intp), joined)
@@ -100,7 +99,7 @@ def test_a_state_that_is_not_finite_is_told(kept: GraphStates, bad: float, place
     states[1, place] = bad
     states[2] = 3e38  # finite, but the sum is not
     kept.write(rows, states.view(np.uint8))
-    joined, after = kept.join(as_given(kept, values_of(kept.gather(rows, 3))), len(rows))
+    joined, after = kept.join(as_given(kept, values_of(kept.take(rows, 3))), len(rows))
     kept.put(rows, joined)
     assert np.isfinite(after).all(axis=1).tolist() == [True, False, True]
 
@@ -110,7 +109,7 @@ def test_a_state_that_is_not_finite_is_told(kept: GraphStates, bad: float, place
 def test_a_row_that_is_not_there(kept: GraphStates, row: int) -> None:
     kept.reserve(3)
     with pytest.raises(IndexError):
-        kept.gather(np.array([0, row], np.intp), 2)
+        kept.take(np.array([0, row], np.intp), 2)
 
 
 def test_scattering_copies_no_arena() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -109,14 +109,26 @@ class Call:
             raise CannotTell
         return axis
 
+    def only_axis(self) -> Axis:
+        """Returns `first_axis` of an operator whose other inputs hold no session's values. Raises CannotTell if one
+        does."""
+        self.expect_free(*range(1, len(self.inputs)))
+        return self.first_axis()
+
     def expect_free(self, *numbers: int) -> None:
         """Raises CannotTell if one of these inputs holds sessions' values."""
         if any(number < len(self.inputs) and not isinstance(self.inputs[number], Free) for number in numbers):
             raise CannotTell
 
-    def placed(self, axis: Axis, number: int = 0) -> Placement:
+    def placed(self, axis: Axis, output: int = 0) -> Placement:
         """Returns the placement of an output with its sessions along this axis."""
-        return rows_at(axis, self.result(number))
+        return rows_at(axis, self.result(output))
+
+    def along(self, axis: Axis, number: int | None = None) -> list[Placement]:
+        """Returns the placement of each output with its sessions along this axis. number: of the axis in the outputs,
+        if it is another there."""
+        place = axis if number is None else replace(axis, number=number)
+        return [self.placed(place, output) for output in range(len(self.made))]
 
     def one_of(self, values: Sequence[int], shape: Shape) -> set[int]:
         """Returns the axes as non-negative numbers. Raises CannotTell for one out of range."""

@@ -22,7 +22,7 @@ def reshape(call: Call) -> list[Placement]:
 def transpose(call: Call) -> list[Placement]:
     axis = call.first_axis()
     order = call.attribute("perm") or list(range(len(call.shape())))[::-1]
-    return [call.placed(Axis(list(order).index(axis.number), axis.before, axis.after))]
+    return call.along(axis, list(order).index(axis.number))
 
 
 def concat(call: Call) -> list[Placement]:
@@ -32,10 +32,10 @@ def concat(call: Call) -> list[Placement]:
     if any(axis not in (None, found) for axis in axes):
         raise Couples("joins values of different sessions: its inputs have the batch along different axes")
     if along != found.number:
-        return [call.placed(found)]
+        return call.along(found)
     if any(call.shape(number)[along] != call.shape(axes.index(found))[along] for number in range(len(axes))):
         raise Couples(f"adds other rows to the sessions: it joins along axis {along}, which is the batch")
-    return [call.placed(Axis(along, found.before * len(axes), found.after))]
+    return call.along(Axis(along, found.before * len(axes), found.after))
 
 
 def slice_(call: Call) -> list[Placement]:
@@ -46,13 +46,13 @@ def slice_(call: Call) -> list[Placement]:
     if axes is None:
         axes = list(range(len(shape) if starts is None else len(starts)))
     if axis.number not in call.one_of(axes, shape):
-        return [call.placed(axis)]
+        return call.along(axis)
     at = [value % len(shape) for value in axes].index(axis.number)
     steps = call.constant(4) if starts is None else None
     if steps is not None and steps[at] < 0:
         raise Couples(f"reverses axis {axis.number}, which is the batch")
     if call.result()[axis.number] == shape[axis.number]:
-        return [call.placed(axis)]
+        return call.along(axis)
     raise _partial(axis)
 
 
@@ -60,11 +60,11 @@ def split(call: Call) -> list[Placement]:
     axis = call.first_axis()
     (along,) = call.one_of([call.attribute("axis", 0)], call.shape())
     if along != axis.number:
-        return [call.placed(axis, number) for number in range(len(call.made))]
+        return call.along(axis)
     before, left = divmod(axis.before, len(call.made))
     if left or len({call.result(number)[along] for number in range(len(call.made))}) > 1:
         raise _partial(axis)
-    return [call.placed(Axis(along, before, axis.after), number) for number in range(len(call.made))]
+    return call.along(Axis(along, before, axis.after))
 
 
 def gather(call: Call) -> list[Placement]:
@@ -73,12 +73,11 @@ def gather(call: Call) -> list[Placement]:
     if data is not None and indices is not None:
         raise Couples("looks up values of one session by indices of another")
     if indices is not None:
-        return [call.placed(Axis(along + indices.number, indices.before, indices.after))]
+        return call.along(indices, along + indices.number)
     data = call.first_axis()
     if along != data.number:
-        number = data.number if data.number < along else data.number - 1 + len(call.shape(1))
-        return [call.placed(Axis(number, data.before, data.after))]
-    if _holds_batch(call, 1):  # an index for each session, which may be its own
+        return call.along(data, data.number if data.number < along else data.number - 1 + len(call.shape(1)))
+    if prod(call.shape(1)) % BATCH == 0:  # an index for each session, which may be its own
         raise CannotTell
     raise _partial(data)
 
@@ -90,20 +89,17 @@ def gather_elements(call: Call) -> list[Placement]:
     (along,) = call.one_of([call.attribute("axis", 0)], call.shape())
     if along == found.number or any(axis not in (None, found) for axis in axes):
         raise CannotTell
-    return [call.placed(found)]
+    return call.along(found)
 
 
 def one_hot(call: Call) -> list[Placement]:
-    call.expect_free(1, 2)
-    axis = call.first_axis()
+    axis = call.only_axis()
     (along,) = call.one_of([call.attribute("axis", -1)], call.result())
-    number = axis.number + (along <= axis.number)
-    return [call.placed(Axis(number, axis.before, axis.after))]
+    return call.along(axis, axis.number + (along <= axis.number))
 
 
 def pad(call: Call) -> list[Placement]:
-    call.expect_free(1, 2, 3)
-    axis = call.first_axis()
+    axis = call.only_axis()
     shape = call.shape()
     pads = call.numbers("pads", 1)
     axes = call.constant(3) or list(range(len(shape)))
@@ -112,30 +108,33 @@ def pad(call: Call) -> list[Placement]:
     for at, value in enumerate(axes):
         if value % len(shape) == axis.number and (pads[at] or pads[at + len(axes)]):
             raise Couples(f"shifts axis {axis.number}, which is the batch")
-    return [call.placed(axis)]
+    return call.along(axis)
 
 
 def tile(call: Call) -> list[Placement]:
     axis = call.first_axis()
     repeats = call.result()[axis.number] // call.shape()[axis.number]
-    return [call.placed(Axis(axis.number, axis.before * repeats, axis.after))]
+    return call.along(Axis(axis.number, axis.before * repeats, axis.after))
 
 
 def same_place(call: Call) -> list[Placement]:
     """For operators such as DepthToSpace, which keep axis 0 and change others."""
-    call.expect_free(*range(1, len(call.inputs)))
-    axis = call.first_axis()
+    axis = call.only_axis()
     if axis.number != 0:
         raise CannotTell
-    return [call.placed(axis)]
+    return call.along(axis)
 
 
 def resize(call: Call) -> list[Placement]:
-    call.expect_free(*range(1, len(call.inputs)))
-    axis = call.first_axis()
+    axis = call.only_axis()
     if call.result()[axis.number] != call.shape()[axis.number]:
         raise CannotTell
-    return [call.placed(axis)]
+    return call.along(axis)
+
+
+def triangle(call: Call) -> list[Placement]:
+    """For Trilu, which sets values to zero by their position."""
+    return call.along(call.only_axis())
 
 
 def reverse_sequence(call: Call) -> list[Placement]:
@@ -145,11 +144,7 @@ def reverse_sequence(call: Call) -> list[Placement]:
     lengths = call.inputs[1]
     if not isinstance(lengths, Free) and (axis.number != call.attribute("batch_axis", 1) or call.axis(1) is None):
         raise CannotTell
-    return [call.placed(axis)]
-
-
-def _holds_batch(call: Call, number: int) -> bool:
-    return prod(call.shape(number)) % BATCH == 0
+    return call.along(axis)
 
 
 def _partial(axis: Axis) -> Exception:

@@ -26,7 +26,7 @@ def mat_mul(call: Call) -> list[Placement]:
     if len(places) == 2 and (places[0] != places[1] or not places[0][3]):
         raise Couples(MEET)
     place, before, after, _ = places[0]
-    return [call.placed(Axis(len(call.result()) - place, before, after))]
+    return call.along(Axis(len(call.result()) - place, before, after))
 
 
 def gemm(call: Call) -> list[Placement]:
@@ -44,7 +44,7 @@ def gemm(call: Call) -> list[Placement]:
         found.append(Axis(added.number + 2 - len(call.shape(2)), added.before, added.after))
     if any(axis != found[0] for axis in found):
         raise Couples(MEET)
-    return [call.placed(found[0])]
+    return call.along(found[0])
 
 
 def einsum(call: Call) -> list[Placement]:
@@ -62,23 +62,21 @@ def einsum(call: Call) -> list[Placement]:
     ((letter, before, after),) = found
     if letter not in given:
         raise Couples(SUMS)
-    return [call.placed(Axis(given.index(letter), before, after))]
+    return call.along(Axis(given.index(letter), before, after))
 
 
 def convolution(call: Call) -> list[Placement]:
     """For Conv, ConvTranspose and ConvInteger: [N, C, ...]."""
     call.expect_free(*range(1, len(call.inputs)))
-    kernel = list(call.shape(1)[2:])
-    return [_windowed(call, kernel, channels_apart=False)]
+    return _windowed(call, list(call.shape(1)[2:]), channels_apart=False)
 
 
 def pooling(call: Call) -> list[Placement]:
     """For pooling of [N, C, ...], each channel by itself."""
-    kernel = [int(size) for size in call.attribute("kernel_shape", [])]
-    return [_windowed(call, kernel, channels_apart=True)] * len(call.made)
+    return _windowed(call, call.attribute("kernel_shape", []), channels_apart=True)
 
 
-def _windowed(call: Call, kernel: list[int], *, channels_apart: bool) -> Placement:
+def _windowed(call: Call, kernel: list[int], *, channels_apart: bool) -> list[Placement]:
     axis = call.first_axis()
     if axis.number == 1 and not channels_apart:
         if call.attribute("group", 1) != 1:
@@ -92,7 +90,7 @@ def _windowed(call: Call, kernel: list[int], *, channels_apart: bool) -> Placeme
             raise CannotTell
         if kernel[at] != 1 or strides[at] != 1 or pads[at] or pads[at + rank]:
             raise Couples(f"moves a window over axis {axis.number}, which is the batch")
-    return call.placed(axis)
+    return call.along(axis)
 
 
 def recurrent(call: Call) -> list[Placement]:

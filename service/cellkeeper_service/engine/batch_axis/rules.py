@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from . import elementwise, moves, products, reductions
 from .call import Call
 from .placement import Placement
+from .reductions import one_axis, over
 
 Rule = Callable[[Call], list[Placement]]
 
@@ -31,20 +32,22 @@ RULES: Mapping[str, Rule] = {
     **_all(moves.same_place, "DepthToSpace SpaceToDepth STFT"),
     **_all(moves.resize, "Resize Upsample"),
     **_all(moves.reverse_sequence, "ReverseSequence"),
+    **_all(moves.triangle, "Trilu"),
     **_all(
-        reductions.reduce,
+        over("reduces", reductions.reduced),
         "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
         "ReduceSumSquare",
     ),
-    **_all(reductions.arg_reduce, "ArgMax ArgMin"),
-    **_all(reductions.softmax, "Hardmax LogSoftmax Softmax"),
-    **_all(reductions.along_one, "LpNormalization TopK"),
-    **_all(reductions.cumulative, "CumSum"),
-    **_all(reductions.triangle, "Trilu"),
-    **_all(reductions.layer_norm, "LayerNormalization RMSNormalization"),
+    **_all(over("reduces", one_axis(0)), "ArgMax ArgMin"),
+    **_all(over("reduces", reductions.after_two), "GlobalAveragePool GlobalLpPool GlobalMaxPool"),
+    **_all(over("normalises", reductions.after_two), "InstanceNormalization"),
+    **_all(over("normalises", reductions.from_axis(-1)), "LayerNormalization RMSNormalization"),
+    **_all(over("normalises", reductions.mean_variance), "MeanVarianceNormalization"),
+    **_all(over("normalises", one_axis(-1)), "LpNormalization"),
+    **_all(over("normalises", reductions.softmax), "Hardmax LogSoftmax Softmax"),
+    **_all(over("accumulates", reductions.summed_up), "CumSum"),
+    **_all(over("sorts", one_axis(-1)), "TopK"),
     **_all(reductions.batch_norm, "BatchNormalization"),
-    **_all(reductions.over_the_rest, "GlobalAveragePool GlobalLpPool GlobalMaxPool InstanceNormalization"),
-    **_all(reductions.mean_variance, "MeanVarianceNormalization"),
     **_all(reductions.whole_tensor, "DynamicQuantizeLinear"),
     **_all(products.mat_mul, "MatMul MatMulInteger"),
     **_all(products.gemm, "Gemm"),

@@ -29,14 +29,13 @@ from torch import Tensor
 
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.engine.precision import Precision
-from cellkeeper_service.model.config import Features, RecurrentConfig, Tokens
+from cellkeeper_service.model.config import RecurrentConfig, Tokens
 from cellkeeper_service.model.tensors import all_states, cell_states
 
 from .buffers import Scratch, StepBuffers, check_tensor
 from .kernels import dense, finish, preprocess, recurrent, transform
-from .stretches import stretches_of
 from .tiles import Tile
-from .weights import Product, dense_product, fill_values, layer_product, projection_product
+from .weights import Product, Weights, dense_weights, fill_values, layer_weights, product_of, stretches_of
 
 __all__ = ["KernelCells", "Scratch", "StepBuffers"]
 
@@ -54,22 +53,28 @@ class KernelCells:
         self._device = device
         self._precision = precision
         layers = range(config.num_layers)
-        self._layers = [layer_product(config, tensors, layer, device, precision) for layer in layers]
-        self._projections = (
-            [projection_product(config, tensors, layer, device, precision) for layer in layers]
-            if config.proj_size
-            else []
-        )
-        self._head = [dense_product(layer, tensors, i, device, precision) for i, layer in enumerate(config.head)]
+        projections = [f"rnn.weight_hr_l{layer}" for layer in layers] if config.proj_size else []
+        head = [f"head.{i}.weight" for i in range(len(config.head))]
+
+        def product(weights: Weights) -> Product:
+            return product_of(weights, device, precision)
+
+        self._layers = [product(layer_weights(config, tensors, layer)) for layer in layers]
+        self._projections = [product(dense_weights(tensors, name)) for name in projections]
+        self._head = [product(dense_weights(tensors, name)) for name in head]
         self._stretches = stretches_of(config, device)
         self._cells_width = sum(state.nbytes for state in cell_states(config)) // 4
         self.row_width = sum(state.nbytes for state in all_states(config)) // 4
         self._embedding = self._offset = self._scale = self._fill = torch.zeros(1, device=device)
-        self._policy, self._prepares = "reject", True
-        if isinstance(config.input, Tokens):
+        self._policy, self._prepares, source = "reject", True, config.input
+        if isinstance(source, Tokens):
             self._embedding = torch.from_numpy(tensors["embedding.weight"].copy()).to(device)
         else:
-            self._take_input(config.input)
+            self._policy, self._fill = source.missing.policy, fill_values(source, device)
+            self._prepares = self._policy != "reject" or source.normalization is not None
+            if source.normalization is not None:
+                self._offset = torch.tensor(source.normalization.offset, dtype=torch.float32, device=device)
+                self._scale = torch.tensor(source.normalization.scale, dtype=torch.float32, device=device)
 
     @property
     def numerics(self) -> str:
@@ -84,19 +89,20 @@ class KernelCells:
         """
         if steps < 1 or batch < 1:
             raise ValueError(f"scratch: got {steps} time steps and a batch of {batch}, expected at least 1 of each")
-        config = self._config
+        config, empty = self._config, self._empty
         slots = (1 if self._policy == "hold" else steps) * self._preprocess_tiles()
         two_launches = bool(config.proj_size) or (config.cell == "gru" and not config.reset_after)
+        gates = (batch, config.hidden_size) if two_launches else (1,)
         widest = max([dense.units for dense in config.head] or [config.recurrent_size])
         return Scratch(
             steps,
             batch,
-            (self._empty(batch, self.row_width), self._empty(batch, self.row_width)),
-            self._empty(steps, batch, config.input_size) if self._prepares else self._empty(1),
+            (empty(batch, self.row_width), empty(batch, self.row_width)),
+            empty(steps, batch, config.input_size) if self._prepares else empty(1),
             torch.empty((slots, batch), dtype=torch.uint8, device=self._device),
-            self._empty(steps, batch, config.recurrent_size),
-            (self._pair(batch, two_launches), self._pair(batch, two_launches)),
-            (self._empty(steps, batch, widest), self._empty(steps, batch, widest)),
+            empty(steps, batch, config.recurrent_size),
+            (empty(*gates), empty(*gates)),
+            (empty(steps, batch, widest), empty(steps, batch, widest)),
         )
 
     def launch(self, arena: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
@@ -138,13 +144,6 @@ class KernelCells:
             N=_BLOCK,
             num_warps=4,
         )
-
-    def _take_input(self, source: Features) -> None:
-        self._policy, self._fill = source.missing.policy, fill_values(source, self._device)
-        self._prepares = self._policy != "reject" or source.normalization is not None
-        if source.normalization is not None:
-            self._offset = torch.tensor(source.normalization.offset, dtype=torch.float32, device=self._device)
-            self._scale = torch.tensor(source.normalization.scale, dtype=torch.float32, device=self._device)
 
     def _preprocess_tiles(self) -> int:
         return -(-self._config.input_size // _PREPROCESS.columns)
@@ -210,28 +209,27 @@ class KernelCells:
         states = (before, int(step == 0))
         kept = (after, hidden, int(top), step * batch)
         weights = (buffers.read, product.weight, product.bias)
-        sizes: dict[str, Any] = {
-            "INPUTS": config.input_size if first else width,
-            "SOURCE_WIDTH": config.input_size if first else self.row_width,
-            "SOURCE_AT": 0 if first else (layer - 1) * width,
-            "H": config.hidden_size,
-            "ROW_WIDTH": self.row_width,
-            "H_AT": layer * width,
-            "INPUTS_DEPTH": product.depths[0],
-            "HIDDEN_DEPTH": product.depths[1],
-            **_tile_sizes(product, self._precision),
-        }
-        grid = _grid(product, batch)
+        sizes = recurrent.Layer(
+            inputs=config.input_size if first else width,
+            source_width=config.input_size if first else self.row_width,
+            source_at=0 if first else (layer - 1) * width,
+            hidden=config.hidden_size,
+            h_width=width,
+            row_width=self.row_width,
+            h_at=layer * width,
+            c_at=config.num_layers * width + layer * config.hidden_size,
+            inputs_depth=product.depths[0],
+            hidden_depth=product.depths[1],
+            padded=product.columns_padded,
+        )
+        grid, constants = _grid(product, batch), {"layer": sizes, **_tile_sizes(product, self._precision)}
         if config.cell == "lstm":
-            sizes["C_AT"] = config.num_layers * width + layer * config.hidden_size
-            sizes["H_WIDTH"] = width
-            recurrent.lstm[grid](
-                *source, *states, *kept, *weights, scratch.gates[0], batch, PROJECTED=bool(config.proj_size), **sizes
-            )
-            if config.proj_size:
+            raw, projected = scratch.gates[0], bool(config.proj_size)
+            recurrent.lstm[grid](*source, *states, *kept, *weights, raw, batch, PROJECTED=projected, **constants)
+            if projected:
                 self._launch_dense(
                     self._projections[layer],
-                    scratch.gates[0],
+                    raw,
                     config.hidden_size,
                     after,
                     batch,
@@ -240,12 +238,12 @@ class KernelCells:
                     kept=kept[1:],
                 )
         elif config.cell != "gru":
-            recurrent.rnn[grid](*source, *states, *kept, *weights, batch, RELU=config.cell == "rnn_relu", **sizes)
+            recurrent.rnn[grid](*source, *states, *kept, *weights, batch, RELU=config.cell == "rnn_relu", **constants)
         elif config.reset_after:
-            recurrent.gru[grid](*source, *states, *kept, *weights, batch, **sizes)
+            recurrent.gru[grid](*source, *states, *kept, *weights, batch, **constants)
         else:
-            recurrent.gru_gates[grid](*source, *states, *weights, *scratch.gates, batch, **sizes)
-            recurrent.gru_candidate[grid](*source, *states, *kept, *weights, *scratch.gates, batch, **sizes)
+            recurrent.gru_gates[grid](*source, *states, *weights, *scratch.gates, batch, **constants)
+            recurrent.gru_candidate[grid](*source, *states, *kept, *weights, *scratch.gates, batch, **constants)
 
     def _launch_head(self, hidden: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
         """Computes the prediction from the top layer of all time steps, alternating between the two head buffers."""
@@ -301,6 +299,7 @@ class KernelCells:
             OUT_WIDTH=product.columns if at is None else self.row_width,
             OUT_AT=at or 0,
             ACTIVATION=activation,
+            N_PADDED=product.columns_padded,
             **_tile_sizes(product, self._precision),
         )
 
@@ -329,9 +328,6 @@ class KernelCells:
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=self._device)
 
-    def _pair(self, batch: int, needed: bool) -> Tensor:
-        return self._empty(batch, self._config.hidden_size) if needed else self._empty(1)
-
 
 def _grid(product: Product, rows: int) -> tuple[int, int]:
     """Returns the grid with row tiles first, so that neighboring programs share columns of the weights."""
@@ -340,11 +336,4 @@ def _grid(product: Product, rows: int) -> tuple[int, int]:
 
 def _tile_sizes(product: Product, precision: Precision) -> dict[str, Any]:
     tile = product.tile
-    return {
-        "N_PADDED": product.columns_padded,
-        "PRECISION": precision,
-        "M": tile.rows,
-        "N": tile.columns,
-        "K": tile.depth,
-        "num_warps": tile.warps,
-    }
+    return {"PRECISION": precision, "M": tile.rows, "N": tile.columns, "K": tile.depth, "num_warps": tile.warps}

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from cellkeeper_service.domain.engine import Array, Computed, EngineLost, Rows
-from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.engine.arena import FLOAT_BYTES
+from cellkeeper_service.engine.base import BundleEngine
 from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle
-from cellkeeper_service.model.config import Config, RecurrentConfig
+from cellkeeper_service.model.config import RecurrentConfig
 
 from .accuracy import relative_error
 from .buckets import Bucket, Layout, shapes, sliced
@@ -40,8 +40,8 @@ class _Slice:
     down_at: int
 
 
-class CudaEngine:
-    """Implements domain.engine.Engine for recurrent bundles on a device.
+class CudaEngine(BundleEngine):
+    """The engine for recurrent bundles on a device.
 
     The arena's rows are whole checkpoints: float32 [rows, state_bytes / 4]. A call is composed of buckets, whose
     graphs are captured when the arena is allocated (`reserve`); a bucket's rows beyond the batch are padding. All
@@ -51,16 +51,12 @@ class CudaEngine:
     """
 
     name = "cuda"
-    one_session_a_call = False
 
     def __init__(self, bundle: Bundle, max_batch: int, device: CudaDevice, precision: Precision = "fp32") -> None:
         if not isinstance(bundle.config, RecurrentConfig):
             raise StartError(f"{bundle.path}: ONNX graphs run on onnxruntime, not on {device.name}")
         device.check_precision(precision)
-        self.spec: ModelSpec = bundle.spec
-        self.config: Config = bundle.config
-        self.max_batch = max_batch
-        self.initial_state = bundle.initial_state
+        super().__init__(bundle, max_batch)
         self.device = device.name
         self._device = device
         self._staging = Staging(device)
@@ -86,12 +82,11 @@ class CudaEngine:
         return not self._capture_failed
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
-        """Applies what exactness.settle found. The tolerance is at least the distance from float64."""
-        self.min_batch, self.exact, self.tolerance = min_batch, exact, max(tolerance, self._distance)
-        self.numerics = f"cuda {self._cells.numerics} {self._device.versions} min_batch={min_batch}"
+        """Applies the settings. The tolerance is at least the distance from float64."""
+        super().settle(min_batch, exact, max(tolerance, self._distance))
 
-    def end_trial(self) -> None:
-        """Does nothing: calls of the engine's own kernels have no limit."""
+    def _numerics(self) -> str:
+        return f"cuda {self._cells.numerics} {self._device.versions} min_batch={self.min_batch}"
 
     def reserve(self, rows: int) -> None:
         if rows > self._arena.shape[0]:
@@ -135,9 +130,7 @@ class CudaEngine:
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         steps, batch = inputs.shape[:2]
-        unknown = wanted - self.spec.output_names
-        if unknown:
-            raise ValueError(f"outputs: got {sorted(unknown)}, expected some of {sorted(self.spec.output_names)}")
+        self._check_wanted(wanted)
         if not 1 <= batch <= self.max_batch or len(read) != batch or len(write) != batch:
             raise ValueError(
                 f"batch: got {batch} inputs, {len(read)} rows to read and {len(write)} to write, expected the same "

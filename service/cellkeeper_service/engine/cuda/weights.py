@@ -1,5 +1,5 @@
 """Converts weights for the kernels: transposed, padded with zeros to whole tiles, and rounded once to the precision.
-Values that replace missing ones are no operands of products, and stay float32."""
+Values of missing ones and of output transforms are no operands of products, and stay float32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.engine.arena import Floats
 from cellkeeper_service.engine.precision import Precision
-from cellkeeper_service.model.config import Dense, Features, RecurrentConfig
+from cellkeeper_service.model.config import Features, RecurrentConfig, Transform
 
 from .tiles import Tile, tile_of
 
@@ -33,9 +33,11 @@ class Product:
     columns_padded: int
 
 
-def layer_product(
-    config: RecurrentConfig, tensors: dict[str, Array], layer: int, device: torch.device, precision: Precision
-) -> Product:
+Weights = tuple[Sequence[Array], Sequence[Array]]
+"""The matrices [parts, columns, inputs] of each operand of a product, and its biases [columns]."""
+
+
+def layer_weights(config: RecurrentConfig, tensors: dict[str, Array], layer: int) -> Weights:
     """Returns all gates of a layer, with the rows of its inputs above those of h."""
     size, gates = config.hidden_size, config.gates
     matrices = [tensors[f"rnn.weight_{kind}_l{layer}"] for kind in ("ih", "hh")]
@@ -47,22 +49,14 @@ def layer_product(
     )
     # a GRU's new gate needs its two biases separately
     bias = [*(into + back)[:2], into[2], back[2]] if config.cell == "gru" else [*(into + back)]
-    return _product([matrix.reshape(gates, size, -1) for matrix in matrices], bias, device, precision)
+    return [matrix.reshape(gates, size, -1) for matrix in matrices], bias
 
 
-def projection_product(
-    config: RecurrentConfig, tensors: dict[str, Array], layer: int, device: torch.device, precision: Precision
-) -> Product:
-    matrix = tensors[f"rnn.weight_hr_l{layer}"]
-    return _product([matrix[None]], [np.zeros(config.proj_size, np.float32)], device, precision)
-
-
-def dense_product(
-    dense: Dense, tensors: dict[str, Array], number: int, device: torch.device, precision: Precision
-) -> Product:
-    matrix = tensors[f"head.{number}.weight"]
-    bias = tensors[f"head.{number}.bias"] if dense.bias else np.zeros(dense.units, np.float32)
-    return _product([matrix[None]], [bias], device, precision)
+def dense_weights(tensors: dict[str, Array], name: str) -> Weights:
+    """Returns a layer of the head, or a projection. name: of its weight."""
+    matrix = tensors[name]
+    bias = tensors.get(name.replace(".weight", ".bias"), np.zeros(len(matrix), np.float32))
+    return [matrix[None]], [bias]
 
 
 def fill_values(source: Features, device: torch.device) -> Tensor:
@@ -71,8 +65,8 @@ def fill_values(source: Features, device: torch.device) -> Tensor:
     return value.expand(source.size).contiguous()
 
 
-def _product(matrices: Sequence[Array], biases: Sequence[Array], device: torch.device, precision: Precision) -> Product:
-    """Builds a product. matrices: [parts, columns, inputs] for each operand; biases: [columns] each."""
+def product_of(weights: Weights, device: torch.device, precision: Precision) -> Product:
+    matrices, biases = weights
     parts, columns = matrices[0].shape[:2]
     tile = tile_of(columns, precision)
     columns_padded = tile.padded_columns(columns)
@@ -95,3 +89,34 @@ def _rounded(weight: Floats, precision: Precision) -> Tensor:
         weight = ((weight.view(np.uint32) + 0x1000) & 0xFFFFE000).view(np.float32)
     tensor = torch.from_numpy(weight)
     return tensor.to(torch.bfloat16) if precision == "bf16" else tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Transforms for one launch: a chain, and a softmax after it if `softmax`. values: float32 [operations, units]."""
+
+    ops: tuple[str, ...]
+    softmax: bool
+    values: Tensor
+
+
+def stretches_of(config: RecurrentConfig, device: torch.device) -> list[Stretch]:
+    """Returns the output transforms, split after each softmax. Without head and transforms, one stretch copies."""
+    stretches = []
+    chain: list[Transform] = []
+    for step in config.output:
+        if step.op == "softmax":
+            stretches.append(_stretch(chain, True, config.output_size, device))
+            chain = []
+        else:
+            chain.append(step)
+    if chain or not (stretches or config.head):
+        stretches.append(_stretch(chain, False, config.output_size, device))
+    return stretches
+
+
+def _stretch(chain: list[Transform], softmax: bool, units: int, device: torch.device) -> Stretch:
+    values = np.zeros((max(len(chain), 1), units), np.float32)
+    for row, step in zip(values, chain, strict=False):
+        row[:] = 0.0 if step.value is None else step.value
+    return Stretch(tuple(step.op for step in chain), softmax, torch.from_numpy(values).to(device))

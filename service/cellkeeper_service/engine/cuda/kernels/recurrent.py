@@ -1,18 +1,21 @@
-"""Computes one time step of one layer. A program computes M rows and N hidden units, with all their gates.
+"""Computes one time step of one layer. A program computes a tile of rows and hidden units, with all their gates.
 
 All kernels in this file share these arguments:
 
-    source, source_start   the layer's input: float32 rows of SOURCE_WIDTH, of which it uses INPUTS from SOURCE_AT on;
-                           row i of the batch is row source_start + i
+    source, source_start   the layer's input: row i of the batch is row source_start + i
     before, gather         the previous states: the arena, gathered by `read` (gather = 1), or the previous step's row
-                           buffer (gather = 0), with row i at row i; ROW_WIDTH floats per row: h at H_AT, c at C_AT
+                           buffer (gather = 0), with row i at row i
     after                  the row buffer of this step, never the one that is read
-    history, keep          float32 rows of H, which also receive the top layer's h if keep = 1, from history_start on
-    weight                 [INPUTS_DEPTH + HIDDEN_DEPTH, gates, N_PADDED], padded with zeros; bias [.., N_PADDED]
+    history, keep          float32 rows of `hidden`, which also receive the top layer's h if keep = 1, from
+                           history_start on
+    weight                 [inputs_depth + hidden_depth, gates, padded], padded with zeros; bias [.., padded]
+    layer, M, N, K         the sizes of a Layer; the rows and columns of a tile, and the block of a sum
 
 Every sum runs over the inputs first, then over h, in ascending blocks of K, then adds the bias. Nothing else affects
 the order: neither the batch nor the number of programs nor the time step.
 """
+
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
@@ -23,29 +26,43 @@ from .products import product, tile_of, tile_rows
 RUNTIME_INTEGERS = ["source_start", "gather", "keep", "history_start", "batch"]
 
 
-@triton.jit
-def _start_of(rows, places, gather, ROW_WIDTH: tl.constexpr):
-    """Returns where each row of the previous states begins."""
-    return tl.where(gather != 0, places, rows).to(tl.int64) * ROW_WIDTH
+class Layer(NamedTuple):
+    """The sizes of a layer, in floats.
+
+    inputs: the values of its input, which are those from source_at on of a row of source_width. row_width: of a row of
+    states, with h at h_at, and an LSTM's c at c_at. h_width: of this h; less than `hidden` if it is projected.
+    inputs_depth, hidden_depth, padded: of the weight.
+    """
+
+    inputs: int
+    source_width: int
+    source_at: int
+    hidden: int
+    h_width: int
+    row_width: int
+    h_at: int
+    c_at: int
+    inputs_depth: int
+    hidden_depth: int
+    padded: int
 
 
 @triton.jit
-def _keep_h(
-    h,
-    after,
-    history,
-    rows,
-    columns,
-    mask,
-    keep,
-    history_start,
-    H: tl.constexpr,
-    H_AT: tl.constexpr,
-    ROW_WIDTH: tl.constexpr,
-):
-    tl.store(after + rows.to(tl.int64)[:, None] * ROW_WIDTH + (H_AT + columns)[None, :], h, mask=mask)
+def _places(read, batch, gather, layer: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+    """Returns this program's rows, which of them are real, its columns, the mask of both, and where each row of the
+    previous states begins."""
+    rows, places, real = tile_rows(read, batch, M)
+    columns = tl.program_id(1) * N + tl.arange(0, N)
+    mask = real[:, None] & (columns < layer.hidden)[None, :]
+    start = tl.where(gather != 0, places, rows).to(tl.int64) * layer.row_width
+    return rows, real, columns, mask, start
+
+
+@triton.jit
+def _keep_h(h, after, history, rows, columns, mask, keep, history_start, layer: tl.constexpr):
+    tl.store(after + rows.to(tl.int64)[:, None] * layer.row_width + (layer.h_at + columns)[None, :], h, mask=mask)
     flat = (history_start + rows).to(tl.int64)
-    tl.store(history + flat[:, None] * H + columns[None, :], h, mask=mask & (keep != 0))
+    tl.store(history + flat[:, None] * layer.hidden + columns[None, :], h, mask=mask & (keep != 0))
 
 
 @triton.jit(do_not_specialize=RUNTIME_INTEGERS)
@@ -61,62 +78,49 @@ def lstm(
     read,
     weight,
     bias,
-    raw,  # float32 [batch, H]: h before the projection, if there is one
+    raw,  # float32 [batch, hidden]: h before the projection, if there is one
     batch,
-    INPUTS: tl.constexpr,
-    SOURCE_WIDTH: tl.constexpr,
-    SOURCE_AT: tl.constexpr,
-    H: tl.constexpr,
-    H_WIDTH: tl.constexpr,  # width of the h in the state: the projection's size, if there is one
-    PROJECTED: tl.constexpr,
-    ROW_WIDTH: tl.constexpr,
-    H_AT: tl.constexpr,
-    C_AT: tl.constexpr,
-    INPUTS_DEPTH: tl.constexpr,
-    HIDDEN_DEPTH: tl.constexpr,
-    N_PADDED: tl.constexpr,
+    layer: tl.constexpr,
     PRECISION: tl.constexpr,
     M: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
+    PROJECTED: tl.constexpr,
 ):
-    rows, places, real = tile_rows(read, batch, M)
-    columns = tl.program_id(1) * N + tl.arange(0, N)
-    mask = real[:, None] & (columns < H)[None, :]
-    start = _start_of(rows, places, gather, ROW_WIDTH)
+    rows, real, columns, mask, start = _places(read, batch, gather, layer, M, N)
     depth = tl.arange(0, K)
-    weights = weight + depth[:, None] * (4 * N_PADDED) + columns[None, :]
+    weights = weight + depth[:, None] * (4 * layer.padded) + columns[None, :]
     i = tl.zeros((M, N), tl.float32)
     f = tl.zeros((M, N), tl.float32)
     g = tl.zeros((M, N), tl.float32)
     o = tl.zeros((M, N), tl.float32)
-    source_at = (source_start + rows).to(tl.int64) * SOURCE_WIDTH + SOURCE_AT
-    for k in range(0, INPUTS_DEPTH, K):
-        a = tile_of(source, source_at, real, k + depth, INPUTS)
+    source_at = (source_start + rows).to(tl.int64) * layer.source_width + layer.source_at
+    for k in range(0, layer.inputs_depth, K):
+        a = tile_of(source, source_at, real, k + depth, layer.inputs)
         i = product(a, tl.load(weights), i, PRECISION)
-        f = product(a, tl.load(weights + N_PADDED), f, PRECISION)
-        g = product(a, tl.load(weights + 2 * N_PADDED), g, PRECISION)
-        o = product(a, tl.load(weights + 3 * N_PADDED), o, PRECISION)
-        weights += K * 4 * N_PADDED
-    for k in range(0, HIDDEN_DEPTH, K):
-        a = tile_of(before, start + H_AT, real, k + depth, H_WIDTH)
+        f = product(a, tl.load(weights + layer.padded), f, PRECISION)
+        g = product(a, tl.load(weights + 2 * layer.padded), g, PRECISION)
+        o = product(a, tl.load(weights + 3 * layer.padded), o, PRECISION)
+        weights += K * 4 * layer.padded
+    for k in range(0, layer.hidden_depth, K):
+        a = tile_of(before, start + layer.h_at, real, k + depth, layer.h_width)
         i = product(a, tl.load(weights), i, PRECISION)
-        f = product(a, tl.load(weights + N_PADDED), f, PRECISION)
-        g = product(a, tl.load(weights + 2 * N_PADDED), g, PRECISION)
-        o = product(a, tl.load(weights + 3 * N_PADDED), o, PRECISION)
-        weights += K * 4 * N_PADDED
+        f = product(a, tl.load(weights + layer.padded), f, PRECISION)
+        g = product(a, tl.load(weights + 2 * layer.padded), g, PRECISION)
+        o = product(a, tl.load(weights + 3 * layer.padded), o, PRECISION)
+        weights += K * 4 * layer.padded
     i = sigmoid(i + tl.load(bias + columns)[None, :])
-    f = sigmoid(f + tl.load(bias + N_PADDED + columns)[None, :])
-    g = tanh(g + tl.load(bias + 2 * N_PADDED + columns)[None, :])
-    o = sigmoid(o + tl.load(bias + 3 * N_PADDED + columns)[None, :])
-    c = tl.load(before + start[:, None] + (C_AT + columns)[None, :], mask=mask, other=0.0)
+    f = sigmoid(f + tl.load(bias + layer.padded + columns)[None, :])
+    g = tanh(g + tl.load(bias + 2 * layer.padded + columns)[None, :])
+    o = sigmoid(o + tl.load(bias + 3 * layer.padded + columns)[None, :])
+    c = tl.load(before + start[:, None] + (layer.c_at + columns)[None, :], mask=mask, other=0.0)
     c = f * c + i * g
     h = o * tanh(c)
-    tl.store(after + rows.to(tl.int64)[:, None] * ROW_WIDTH + (C_AT + columns)[None, :], c, mask=mask)
+    tl.store(after + rows.to(tl.int64)[:, None] * layer.row_width + (layer.c_at + columns)[None, :], c, mask=mask)
     if PROJECTED:
-        tl.store(raw + rows.to(tl.int64)[:, None] * H + columns[None, :], h, mask=mask)
+        tl.store(raw + rows.to(tl.int64)[:, None] * layer.hidden + columns[None, :], h, mask=mask)
     else:
-        _keep_h(h, after, history, rows, columns, mask, keep, history_start, H, H_AT, ROW_WIDTH)
+        _keep_h(h, after, history, rows, columns, mask, keep, history_start, layer)
 
 
 @triton.jit(do_not_specialize=RUNTIME_INTEGERS)
@@ -131,53 +135,42 @@ def gru(
     history_start,
     read,
     weight,
-    bias,  # [4, N_PADDED]: r and z (sums of both biases), n for the input, n for h
+    bias,  # [4, padded]: r and z (sums of both biases), n for the input, n for h
     batch,
-    INPUTS: tl.constexpr,
-    SOURCE_WIDTH: tl.constexpr,
-    SOURCE_AT: tl.constexpr,
-    H: tl.constexpr,
-    ROW_WIDTH: tl.constexpr,
-    H_AT: tl.constexpr,
-    INPUTS_DEPTH: tl.constexpr,
-    HIDDEN_DEPTH: tl.constexpr,
-    N_PADDED: tl.constexpr,
+    layer: tl.constexpr,
     PRECISION: tl.constexpr,
     M: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
 ):
     """Applies the reset gate after the product with h: n = tanh(W x + b + r (U h + b'))."""
-    rows, places, real = tile_rows(read, batch, M)
-    columns = tl.program_id(1) * N + tl.arange(0, N)
-    mask = real[:, None] & (columns < H)[None, :]
-    start = _start_of(rows, places, gather, ROW_WIDTH)
+    rows, real, columns, mask, start = _places(read, batch, gather, layer, M, N)
     depth = tl.arange(0, K)
-    weights = weight + depth[:, None] * (3 * N_PADDED) + columns[None, :]
+    weights = weight + depth[:, None] * (3 * layer.padded) + columns[None, :]
     r = tl.zeros((M, N), tl.float32)
     z = tl.zeros((M, N), tl.float32)
     n = tl.zeros((M, N), tl.float32)
     back = tl.zeros((M, N), tl.float32)
-    source_at = (source_start + rows).to(tl.int64) * SOURCE_WIDTH + SOURCE_AT
-    for k in range(0, INPUTS_DEPTH, K):
-        a = tile_of(source, source_at, real, k + depth, INPUTS)
+    source_at = (source_start + rows).to(tl.int64) * layer.source_width + layer.source_at
+    for k in range(0, layer.inputs_depth, K):
+        a = tile_of(source, source_at, real, k + depth, layer.inputs)
         r = product(a, tl.load(weights), r, PRECISION)
-        z = product(a, tl.load(weights + N_PADDED), z, PRECISION)
-        n = product(a, tl.load(weights + 2 * N_PADDED), n, PRECISION)
-        weights += K * 3 * N_PADDED
-    for k in range(0, HIDDEN_DEPTH, K):
-        a = tile_of(before, start + H_AT, real, k + depth, H)
+        z = product(a, tl.load(weights + layer.padded), z, PRECISION)
+        n = product(a, tl.load(weights + 2 * layer.padded), n, PRECISION)
+        weights += K * 3 * layer.padded
+    for k in range(0, layer.hidden_depth, K):
+        a = tile_of(before, start + layer.h_at, real, k + depth, layer.h_width)
         r = product(a, tl.load(weights), r, PRECISION)
-        z = product(a, tl.load(weights + N_PADDED), z, PRECISION)
-        back = product(a, tl.load(weights + 2 * N_PADDED), back, PRECISION)
-        weights += K * 3 * N_PADDED
+        z = product(a, tl.load(weights + layer.padded), z, PRECISION)
+        back = product(a, tl.load(weights + 2 * layer.padded), back, PRECISION)
+        weights += K * 3 * layer.padded
     r = sigmoid(r + tl.load(bias + columns)[None, :])
-    z = sigmoid(z + tl.load(bias + N_PADDED + columns)[None, :])
-    n = n + tl.load(bias + 2 * N_PADDED + columns)[None, :]
-    back = back + tl.load(bias + 3 * N_PADDED + columns)[None, :]
+    z = sigmoid(z + tl.load(bias + layer.padded + columns)[None, :])
+    n = n + tl.load(bias + 2 * layer.padded + columns)[None, :]
+    back = back + tl.load(bias + 3 * layer.padded + columns)[None, :]
     n = tanh(n + r * back)
-    h = tl.load(before + start[:, None] + (H_AT + columns)[None, :], mask=mask, other=0.0)
-    _keep_h(n + z * (h - n), after, history, rows, columns, mask, keep, history_start, H, H_AT, ROW_WIDTH)
+    h = tl.load(before + start[:, None] + (layer.h_at + columns)[None, :], mask=mask, other=0.0)
+    _keep_h(n + z * (h - n), after, history, rows, columns, mask, keep, history_start, layer)
 
 
 @triton.jit(do_not_specialize=RUNTIME_INTEGERS)
@@ -189,47 +182,36 @@ def gru_gates(
     read,
     weight,
     bias,
-    reset,  # float32 [batch, H]: r h
-    update,  # float32 [batch, H]: z
+    reset,  # float32 [batch, hidden]: r h
+    update,  # float32 [batch, hidden]: z
     batch,
-    INPUTS: tl.constexpr,
-    SOURCE_WIDTH: tl.constexpr,
-    SOURCE_AT: tl.constexpr,
-    H: tl.constexpr,
-    ROW_WIDTH: tl.constexpr,
-    H_AT: tl.constexpr,
-    INPUTS_DEPTH: tl.constexpr,
-    HIDDEN_DEPTH: tl.constexpr,
-    N_PADDED: tl.constexpr,
+    layer: tl.constexpr,
     PRECISION: tl.constexpr,
     M: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
 ):
     """Applies the reset gate before the product with h, first half: `gru_candidate` needs r h of all hidden units."""
-    rows, places, real = tile_rows(read, batch, M)
-    columns = tl.program_id(1) * N + tl.arange(0, N)
-    mask = real[:, None] & (columns < H)[None, :]
-    start = _start_of(rows, places, gather, ROW_WIDTH)
+    rows, real, columns, mask, start = _places(read, batch, gather, layer, M, N)
     depth = tl.arange(0, K)
-    weights = weight + depth[:, None] * (3 * N_PADDED) + columns[None, :]
+    weights = weight + depth[:, None] * (3 * layer.padded) + columns[None, :]
     r = tl.zeros((M, N), tl.float32)
     z = tl.zeros((M, N), tl.float32)
-    source_at = (source_start + rows).to(tl.int64) * SOURCE_WIDTH + SOURCE_AT
-    for k in range(0, INPUTS_DEPTH, K):
-        a = tile_of(source, source_at, real, k + depth, INPUTS)
+    source_at = (source_start + rows).to(tl.int64) * layer.source_width + layer.source_at
+    for k in range(0, layer.inputs_depth, K):
+        a = tile_of(source, source_at, real, k + depth, layer.inputs)
         r = product(a, tl.load(weights), r, PRECISION)
-        z = product(a, tl.load(weights + N_PADDED), z, PRECISION)
-        weights += K * 3 * N_PADDED
-    for k in range(0, HIDDEN_DEPTH, K):
-        a = tile_of(before, start + H_AT, real, k + depth, H)
+        z = product(a, tl.load(weights + layer.padded), z, PRECISION)
+        weights += K * 3 * layer.padded
+    for k in range(0, layer.hidden_depth, K):
+        a = tile_of(before, start + layer.h_at, real, k + depth, layer.h_width)
         r = product(a, tl.load(weights), r, PRECISION)
-        z = product(a, tl.load(weights + N_PADDED), z, PRECISION)
-        weights += K * 3 * N_PADDED
+        z = product(a, tl.load(weights + layer.padded), z, PRECISION)
+        weights += K * 3 * layer.padded
     r = sigmoid(r + tl.load(bias + columns)[None, :])
-    z = sigmoid(z + tl.load(bias + N_PADDED + columns)[None, :])
-    h = tl.load(before + start[:, None] + (H_AT + columns)[None, :], mask=mask, other=0.0)
-    flat = rows.to(tl.int64)[:, None] * H + columns[None, :]
+    z = sigmoid(z + tl.load(bias + layer.padded + columns)[None, :])
+    h = tl.load(before + start[:, None] + (layer.h_at + columns)[None, :], mask=mask, other=0.0)
+    flat = rows.to(tl.int64)[:, None] * layer.hidden + columns[None, :]
     tl.store(reset + flat, r * h, mask=mask)
     tl.store(update + flat, z, mask=mask)
 
@@ -250,40 +232,31 @@ def gru_candidate(
     reset,
     update,
     batch,
-    INPUTS: tl.constexpr,
-    SOURCE_WIDTH: tl.constexpr,
-    SOURCE_AT: tl.constexpr,
-    H: tl.constexpr,
-    ROW_WIDTH: tl.constexpr,
-    H_AT: tl.constexpr,
-    INPUTS_DEPTH: tl.constexpr,
-    HIDDEN_DEPTH: tl.constexpr,
-    N_PADDED: tl.constexpr,
+    layer: tl.constexpr,
     PRECISION: tl.constexpr,
     M: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
 ):
     """Computes the second half: n = tanh(W x + U (r h) + b + b')."""
-    rows, places, real = tile_rows(read, batch, M)
-    columns = tl.program_id(1) * N + tl.arange(0, N)
-    mask = real[:, None] & (columns < H)[None, :]
-    start = _start_of(rows, places, gather, ROW_WIDTH)
+    rows, real, columns, mask, start = _places(read, batch, gather, layer, M, N)
     depth = tl.arange(0, K)
-    weights = weight + depth[:, None] * (3 * N_PADDED) + (2 * N_PADDED + columns)[None, :]
+    weights = weight + depth[:, None] * (3 * layer.padded) + (2 * layer.padded + columns)[None, :]
     n = tl.zeros((M, N), tl.float32)
-    source_at = (source_start + rows).to(tl.int64) * SOURCE_WIDTH + SOURCE_AT
-    for k in range(0, INPUTS_DEPTH, K):
-        n = product(tile_of(source, source_at, real, k + depth, INPUTS), tl.load(weights), n, PRECISION)
-        weights += K * 3 * N_PADDED
-    for k in range(0, HIDDEN_DEPTH, K):
-        n = product(tile_of(reset, rows.to(tl.int64) * H, real, k + depth, H), tl.load(weights), n, PRECISION)
-        weights += K * 3 * N_PADDED
-    n = n + tl.load(bias + 2 * N_PADDED + columns)[None, :]
-    n = tanh(n + tl.load(bias + 3 * N_PADDED + columns)[None, :])
-    h = tl.load(before + start[:, None] + (H_AT + columns)[None, :], mask=mask, other=0.0)
-    z = tl.load(update + rows.to(tl.int64)[:, None] * H + columns[None, :], mask=mask, other=0.0)
-    _keep_h(n + z * (h - n), after, history, rows, columns, mask, keep, history_start, H, H_AT, ROW_WIDTH)
+    source_at = (source_start + rows).to(tl.int64) * layer.source_width + layer.source_at
+    for k in range(0, layer.inputs_depth, K):
+        a = tile_of(source, source_at, real, k + depth, layer.inputs)
+        n = product(a, tl.load(weights), n, PRECISION)
+        weights += K * 3 * layer.padded
+    for k in range(0, layer.hidden_depth, K):
+        a = tile_of(reset, rows.to(tl.int64) * layer.hidden, real, k + depth, layer.hidden)
+        n = product(a, tl.load(weights), n, PRECISION)
+        weights += K * 3 * layer.padded
+    n = n + tl.load(bias + 2 * layer.padded + columns)[None, :]
+    n = tanh(n + tl.load(bias + 3 * layer.padded + columns)[None, :])
+    h = tl.load(before + start[:, None] + (layer.h_at + columns)[None, :], mask=mask, other=0.0)
+    z = tl.load(update + rows.to(tl.int64)[:, None] * layer.hidden + columns[None, :], mask=mask, other=0.0)
+    _keep_h(n + z * (h - n), after, history, rows, columns, mask, keep, history_start, layer)
 
 
 @triton.jit(do_not_specialize=RUNTIME_INTEGERS)
@@ -300,35 +273,26 @@ def rnn(
     weight,
     bias,
     batch,
-    INPUTS: tl.constexpr,
-    SOURCE_WIDTH: tl.constexpr,
-    SOURCE_AT: tl.constexpr,
-    H: tl.constexpr,
-    ROW_WIDTH: tl.constexpr,
-    H_AT: tl.constexpr,
-    INPUTS_DEPTH: tl.constexpr,
-    HIDDEN_DEPTH: tl.constexpr,
-    N_PADDED: tl.constexpr,
-    RELU: tl.constexpr,
+    layer: tl.constexpr,
     PRECISION: tl.constexpr,
     M: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
+    RELU: tl.constexpr,
 ):
-    rows, places, real = tile_rows(read, batch, M)
-    columns = tl.program_id(1) * N + tl.arange(0, N)
-    mask = real[:, None] & (columns < H)[None, :]
-    start = _start_of(rows, places, gather, ROW_WIDTH)
+    rows, real, columns, mask, start = _places(read, batch, gather, layer, M, N)
     depth = tl.arange(0, K)
-    weights = weight + depth[:, None] * N_PADDED + columns[None, :]
+    weights = weight + depth[:, None] * layer.padded + columns[None, :]
     total = tl.zeros((M, N), tl.float32)
-    source_at = (source_start + rows).to(tl.int64) * SOURCE_WIDTH + SOURCE_AT
-    for k in range(0, INPUTS_DEPTH, K):
-        total = product(tile_of(source, source_at, real, k + depth, INPUTS), tl.load(weights), total, PRECISION)
-        weights += K * N_PADDED
-    for k in range(0, HIDDEN_DEPTH, K):
-        total = product(tile_of(before, start + H_AT, real, k + depth, H), tl.load(weights), total, PRECISION)
-        weights += K * N_PADDED
+    source_at = (source_start + rows).to(tl.int64) * layer.source_width + layer.source_at
+    for k in range(0, layer.inputs_depth, K):
+        a = tile_of(source, source_at, real, k + depth, layer.inputs)
+        total = product(a, tl.load(weights), total, PRECISION)
+        weights += K * layer.padded
+    for k in range(0, layer.hidden_depth, K):
+        a = tile_of(before, start + layer.h_at, real, k + depth, layer.h_width)
+        total = product(a, tl.load(weights), total, PRECISION)
+        weights += K * layer.padded
     total = total + tl.load(bias + columns)[None, :]
     h = relu(total) if RELU else tanh(total)
-    _keep_h(h, after, history, rows, columns, mask, keep, history_start, H, H_AT, ROW_WIDTH)
+    _keep_h(h, after, history, rows, columns, mask, keep, history_start, layer)
