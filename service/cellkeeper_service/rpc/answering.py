@@ -21,13 +21,12 @@ from cellkeeper_service.errors import Reason, Rejection, internal_error
 from . import model_changed
 from .authenticator import Authenticator
 from .call_context import EOF, CallContext
+from .call_log import abort
 from .caller import Caller
 from .catalog import Catalog
 from .charges import Charge
-from .decoding import Malformed
 from .model_changed import Unfit
 from .open_streams import OpenStreams
-from .status import abort
 from .unread import Unread
 from .waiting import deadline
 
@@ -104,8 +103,6 @@ def answering(method: Unary[Message], *, admits: bool = False) -> Handler[Messag
                 if request is EOF:
                     raise asyncio.CancelledError("the caller left before its message arrived")
                 self.authenticator.check(caller)  # again: the message may have taken a while
-                if isinstance(request, Malformed):
-                    raise request.rejection()
                 charge = caller.charge(request, entered=1)
                 call = Call(caller, until, charge)
                 try:

@@ -31,14 +31,13 @@ from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.rpc import grpc_core
 from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.catalog import Catalog
-from cellkeeper_service.rpc.decoding import CONTRACT, methods
 from cellkeeper_service.rpc.half_sent import HalfSent
 from cellkeeper_service.rpc.kserve.descriptor import contract as kserve_contract
 from cellkeeper_service.rpc.kserve.inference import Service
 from cellkeeper_service.rpc.kserve.servicer import About, KServeServicer
 from cellkeeper_service.rpc.kserve.statistics import Statistics
 from cellkeeper_service.rpc.kserve.tensor_names import TensorNames, read_names
-from cellkeeper_service.rpc.method import Method
+from cellkeeper_service.rpc.method import CONTRACT, Method, methods
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer

@@ -12,8 +12,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
-from cellkeeper_service.rpc.decoding import decoder
-from cellkeeper_service.rpc.encoding import encoder
+from cellkeeper_service.rpc.codec import decoder, encoder
 from cellkeeper_service.rpc.stream import Stream
 
 from .call import Ended
