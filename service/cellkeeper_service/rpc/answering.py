@@ -36,17 +36,15 @@ Unary = Callable[[Any, Any, "Call"], Awaitable[Message]]
 Handler = Callable[[Any, CallContext], Awaitable[Message]]
 
 
+@dataclass(eq=False)
 class Answering:
     """A servicer, with what its methods need."""
 
-    def __init__(
-        self, authenticator: Authenticator, core: CoreLoop, meter: Meter, unread: Unread, streams: OpenStreams
-    ) -> None:
-        self.authenticator = authenticator
-        self.core = core
-        self.meter = meter
-        self.unread = unread
-        self.streams = streams
+    authenticator: Authenticator
+    core: CoreLoop
+    meter: Meter
+    unread: Unread
+    streams: OpenStreams
 
     @property
     def parts(self) -> tuple[Authenticator, CoreLoop, Meter, Unread, OpenStreams]:

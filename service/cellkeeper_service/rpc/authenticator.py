@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cellkeeper_service.access.grant import ANYBODY, Grant
 from cellkeeper_service.access.quotas import Allowances
-from cellkeeper_service.access.rights import NEEDS, Right, allowed
+from cellkeeper_service.access.rights import ANYBODY, NEEDS, Grant, Right, allowed
 from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.errors import Reason, Rejection
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cellkeeper_service.access.grant import Grant
 from cellkeeper_service.access.quotas import Allowance
+from cellkeeper_service.access.rights import Grant
 from cellkeeper_service.errors import Rejection
 
 from .catalog import Catalog
