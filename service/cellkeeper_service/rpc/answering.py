@@ -95,7 +95,7 @@ def answering(method: Unary[Message], *, admits: bool = False) -> Handler[Messag
             until = deadline(context, caller.catalog.limits.default_timeout_ms)
             if admits and (full := self.core.admit(until)) is not None:
                 raise Decided(full)
-            caller.enter()
+            caller.allowance.take(1, 0)  # at once, because the message may take a while to arrive
             try:
                 request = await self.unread.read(context)
                 if request is EOF:
@@ -110,7 +110,7 @@ def answering(method: Unary[Message], *, admits: bool = False) -> Handler[Messag
                 finally:
                     caller.release(charge)
             finally:
-                caller.leave()
+                caller.allowance.give_back(1)
             if admits:
                 self.core.answered(came)
             return reply

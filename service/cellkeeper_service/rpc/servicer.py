@@ -101,7 +101,7 @@ class Servicer(Answering):
         model, _ = call.catalog.find(request.model)
         for item, result in zip(request.items, results.results, strict=True):
             if result.deleted:
-                call.caller.deleted(model, item.session)
+                call.caller.allowance.forget(model, item.session)
         return results
 
     @answering

@@ -53,7 +53,7 @@ class Fixture:
         self.left = Left()
         self.allowance = Allowance(Quota(inflight=inflight), 1.0, lambda: 0.0, 200)
         catalog = Catalog(self.server.models, WireLimits(max_stream_frames=2))
-        self.caller = Caller(ANYBODY, catalog, self.allowance if inflight else None)
+        self.caller = Caller(ANYBODY, catalog, self.allowance)
         self.stream = Stream(self.caller, self.server.loop, self.left, inf)
         self.server.loop.start()
 
