@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 
 from cellkeeper_service.errors import Reason, Rejection
 
@@ -27,6 +28,9 @@ class Quota:
 
     def __bool__(self) -> bool:
         return bool(self.sessions or self.steps_per_second or self.inflight)
+
+
+NO_QUOTA = Quota()
 
 
 class Allowance:
@@ -115,7 +119,14 @@ class Allowance:
 class Allowances:
     """Every tenant's allowance, made at its first request."""
 
-    def __init__(self, default: Quota, window_s: float, now: Callable[[], float], retry_delay_ms: int) -> None:
+    def __init__(
+        self,
+        default: Quota = NO_QUOTA,
+        window_s: float = 0.0,
+        now: Callable[[], float] = monotonic,
+        retry_delay_ms: int = 0,
+    ) -> None:
+        """default: of tenants without one of their own. The others: see Allowance."""
         self._default = default
         self._window_s = window_s
         self._now = now

@@ -1,7 +1,8 @@
-"""The rights that each RPC requires, in one table. An RPC that is not in it is refused to everybody."""
+"""Rights: what each RPC requires, in one table, and what a caller is granted. An RPC that is not in it is refused."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -60,3 +61,18 @@ In addition, the output "state" of a step requires READ (rpc/catalog.py), since 
 
 def allowed(rpc: str, rights: frozenset[Right]) -> bool:
     return not rights.isdisjoint(NEEDS.get(rpc, frozenset()))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a caller may do. entry: the token's hash, or the name in the certificate. expires: unix seconds; infinity:
+    never."""
+
+    tenant: str
+    rights: frozenset[Right]
+    entry: bytes | str = b""
+    expires: float = float("inf")
+
+
+ANYBODY = Grant("", EVERY)
+"""The grant of every caller if authentication is disabled. Their sessions belong to the tenant ""."""

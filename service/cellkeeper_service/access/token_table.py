@@ -21,9 +21,8 @@ from datetime import datetime
 from hashlib import sha256
 from typing import TypeVar
 
-from .grant import Grant
 from .quotas import Quota
-from .rights import Right
+from .rights import Grant, Right
 
 K = TypeVar("K")
 V = TypeVar("V")

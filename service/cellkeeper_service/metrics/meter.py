@@ -17,8 +17,15 @@ from cellkeeper_service.domain.meter import EvictionReason, Meter, StepTimes, St
 from cellkeeper_service.domain.store import Outcome, StoreFacts
 from cellkeeper_service.errors import Reason
 
-from .per_call import commit_families, frame_families, http_families, state_families, store_families, tick_families
-from .per_model import StepFamilies
+from .families import (
+    commit_families,
+    frame_families,
+    http_families,
+    state_families,
+    step_families,
+    store_families,
+    tick_families,
+)
 
 # A creation timestamp for every counter would double the number of series, and nobody uses it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -36,7 +43,7 @@ class PrometheusMeter(Meter):
     def __init__(self, version: str = "") -> None:
         """version: of the service, for cellkeeper_build_info."""
         self.registry = CollectorRegistry()
-        self._steps = StepFamilies()
+        self._steps = step_families()
         self._states = state_families()
         self._gauges = _Gauges(version)
         self._ticks, self._store_calls = tick_families(), store_families()
@@ -95,13 +102,15 @@ class PrometheusMeter(Meter):
     # ------------------------------------------------------------------------------------- events (Meter)
 
     def steps_done(self, model: str, steps: int, times: StepTimes, replayed: bool, count: int) -> None:
-        self._steps.note(model, steps, times, replayed, count)
+        applied = 0 if replayed else steps
+        row = times.queue, times.load, times.compute, times.commit, times.total, applied, replayed
+        self._steps.note(model, row, count)
 
     def rejected(self, reason: str) -> None:
         self._rejections(reason).inc()
 
     def tick(self, model: str, batch: int, steps: int) -> None:
-        self._ticks.note(model, batch, batch * steps)
+        self._ticks.note(model, (batch, batch * steps))
 
     def loaded(self, model: str, hot: bool) -> None:
         self._loads(model, "hot" if hot else "cold").inc()
@@ -110,7 +119,7 @@ class PrometheusMeter(Meter):
         self._rebuilt(model).inc(steps)
 
     def committed(self, outcome: str, count: int) -> None:
-        self._commits.note(outcome, count)
+        self._commits.note(outcome, (count,))
 
     def checkpointed(self, model: str) -> None:
         self._checkpoints(model).inc()
@@ -122,18 +131,18 @@ class PrometheusMeter(Meter):
         self._non_finite(model).inc()
 
     def store_call(self, call: StoreCallName, items: int, seconds: float, failed: bool) -> None:
-        self._store_calls.note(call, items, failed, seconds)
+        self._store_calls.note(call, (items, failed, seconds))
 
     def state_change(self, model: str, norm: float, relative_change: float) -> None:
-        self._states.note(model, norm, relative_change)
+        self._states.note(model, (norm, relative_change))
 
     def frame(self, direction: str, items: int) -> None:
-        self._frames.note(direction, items)
+        self._frames.note(direction, (items,))
 
     def http_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts an answered HTTP request. route: the template of its path."""
         self._http_requests(method, route, str(status)).inc()
-        self._http_seconds.note(route, seconds)
+        self._http_seconds.note(route, (seconds,))
 
     def engine_calls(self, model: str) -> int:
         """Returns how many engine calls there were for the model."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
-from .per_model import PHASES
+from .families import PHASES
 
 SAMPLE_SECONDS = 5.0
 KEPT = 120

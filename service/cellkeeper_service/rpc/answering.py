@@ -21,13 +21,12 @@ from cellkeeper_service.errors import Reason, Rejection, internal_error
 from . import model_changed
 from .authenticator import Authenticator
 from .call_context import EOF, CallContext
+from .call_log import abort
 from .caller import Caller
 from .catalog import Catalog
 from .charges import Charge
-from .decoding import Malformed
 from .model_changed import Unfit
 from .open_streams import OpenStreams
-from .status import abort
 from .unread import Unread
 from .waiting import deadline
 
@@ -37,17 +36,15 @@ Unary = Callable[[Any, Any, "Call"], Awaitable[Message]]
 Handler = Callable[[Any, CallContext], Awaitable[Message]]
 
 
+@dataclass(eq=False)
 class Answering:
     """A servicer, with what its methods need."""
 
-    def __init__(
-        self, authenticator: Authenticator, core: CoreLoop, meter: Meter, unread: Unread, streams: OpenStreams
-    ) -> None:
-        self.authenticator = authenticator
-        self.core = core
-        self.meter = meter
-        self.unread = unread
-        self.streams = streams
+    authenticator: Authenticator
+    core: CoreLoop
+    meter: Meter
+    unread: Unread
+    streams: OpenStreams
 
     @property
     def parts(self) -> tuple[Authenticator, CoreLoop, Meter, Unread, OpenStreams]:
@@ -98,14 +95,12 @@ def answering(method: Unary[Message], *, admits: bool = False) -> Handler[Messag
             until = deadline(context, caller.catalog.limits.default_timeout_ms)
             if admits and (full := self.core.admit(until)) is not None:
                 raise Decided(full)
-            caller.enter()
+            caller.allowance.take(1, 0)  # at once, because the message may take a while to arrive
             try:
                 request = await self.unread.read(context)
                 if request is EOF:
                     raise asyncio.CancelledError("the caller left before its message arrived")
                 self.authenticator.check(caller)  # again: the message may have taken a while
-                if isinstance(request, Malformed):
-                    raise request.rejection()
                 charge = caller.charge(request, entered=1)
                 call = Call(caller, until, charge)
                 try:
@@ -115,7 +110,7 @@ def answering(method: Unary[Message], *, admits: bool = False) -> Handler[Messag
                 finally:
                     caller.release(charge)
             finally:
-                caller.leave()
+                caller.allowance.give_back(1)
             if admits:
                 self.core.answered(came)
             return reply

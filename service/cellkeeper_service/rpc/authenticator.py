@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cellkeeper_service.access.grant import ANYBODY, Grant
 from cellkeeper_service.access.quotas import Allowances
-from cellkeeper_service.access.rights import NEEDS, Right, allowed
+from cellkeeper_service.access.rights import ANYBODY, NEEDS, Grant, Right, allowed
 from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.errors import Reason, Rejection
 
@@ -32,10 +31,10 @@ class Authenticator:
     """Checks who calls. Without tokens every caller is admitted, with every right, as the tenant ""."""
 
     def __init__(self, catalog: Catalog, tokens: TokenFile | None = None, allowances: Allowances | None = None) -> None:
-        """allowances: None if there are no quotas."""
+        """allowances: the tenants' quotas; None if nobody is limited."""
         self._catalog = catalog
         self._tokens = tokens
-        self._allowances = allowances
+        self._allowances = allowances or Allowances()
         self._callers: dict[Grant, Caller] = {}
         self._streams: dict[Callable[[Rejection], None], Caller] = {}
         self.renewed()
@@ -72,15 +71,13 @@ class Authenticator:
 
         `end` stops reading and answers what has been read: unanswered messages were not applied. Raises QUOTA_EXCEEDED.
         """
-        if caller.allowance is not None:
-            caller.allowance.open_stream()
+        caller.allowance.open_stream()
         self._streams[end] = caller
         try:
             yield
         finally:
             del self._streams[end]
-            if caller.allowance is not None:
-                caller.allowance.close_stream()
+            caller.allowance.close_stream()
 
     async def watch(self) -> None:
         """Rereads the token file and sweeps the streams until cancelled."""
@@ -96,7 +93,7 @@ class Authenticator:
     def renewed(self) -> None:
         """Called when the tokens have been read: drops cached callers and renews the tenants' quotas."""
         self._callers.clear()
-        if self._tokens is not None and self._allowances is not None:
+        if self._tokens is not None:
             self._allowances.renew(self._tokens.table.quotas)
 
     def sweep(self) -> None:
@@ -111,7 +108,7 @@ class Authenticator:
 
     def _caller(self, grant: Grant) -> Caller:
         catalog = self._catalog.of(grant.tenant, shows_state=Right.READ in grant.rights)
-        return Caller(grant, catalog, None if self._allowances is None else self._allowances.of(grant.tenant))
+        return Caller(grant, catalog, self._allowances.of(grant.tenant))
 
 
 def _grant(context: CallContext, tokens: TokenFile) -> Grant:

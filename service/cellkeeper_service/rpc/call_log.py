@@ -1,15 +1,16 @@
-"""Logs refused and failed calls: which, by whom, why. Never their content or a session's id."""
+"""Ends refused and failed calls, and logs them: which, by whom, why. Never their content or a session's id."""
 
 from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+from typing import Any, NoReturn
 
-from cellkeeper_service.errors import Reason
+from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.logs import PerSecond
 
 from .call_context import CallContext
+from .status import CODES
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[0-9A-Za-z._:/+=@-]{1,128}")  # nothing that could pass for another field or line
@@ -21,11 +22,18 @@ log = logging.getLogger(__name__)
 _rate = PerSecond(1)
 
 
-def note_refused(context: CallContext, method: str, reason: Reason, code: str) -> None:
+async def abort(context: CallContext, why: Rejection, method: str = "") -> NoReturn:
+    """Ends the call with the rejection's status, and logs it. method: the RPC's name for the log."""
+    note_refused(context, method, why)
+    await context.refuse(why)
+
+
+def note_refused(context: CallContext, method: str, why: Rejection) -> None:
     """Logs a refusal, at most once a second for each reason.
 
     The line counts those left out before it. A refusal that is not logged costs only the lookup.
     """
+    reason, code = why.reason, CODES[why.reason].name
     level = logging.WARNING if reason in WARNINGS else logging.INFO
     if not log.isEnabledFor(level):
         return

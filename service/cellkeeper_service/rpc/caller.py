@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cellkeeper_service.access.grant import Grant
 from cellkeeper_service.access.quotas import Allowance
+from cellkeeper_service.access.rights import Grant
 from cellkeeper_service.errors import Rejection
 
 from .catalog import Catalog
@@ -15,46 +15,34 @@ from .charges import Charge, charge_of
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller of a call. catalog: with the sessions of its tenant only. allowance: None if there are no quotas."""
+    """The caller of a call. catalog: with the sessions of its tenant only. allowance: its tenant's."""
 
     grant: Grant
     catalog: Catalog
-    allowance: Allowance | None = None
-
-    def enter(self) -> None:
-        """Begins a unary call; `leave` must follow when it has ended. Raises a Rejection.
-
-        Counts one request at once, because the message may take a while to arrive.
-        """
-        if self.allowance is not None:
-            self.allowance.take(1, 0)
-
-    def leave(self) -> None:
-        if self.allowance is not None:
-            self.allowance.give_back(1)
+    allowance: Allowance
 
     def charge(self, request: Any, *, entered: int = 0) -> Charge | None:
         """Takes what the request needs from the quota; `release` must follow. Raises a Rejection.
 
         If the items can be refused one by one, only those beyond the session quota are refused: see `Charge.refused`.
 
-        entered: how many of its items `enter` has already counted.
+        Returns None if the tenant has no quota. entered: how many of its items have been counted already.
         """
-        if self.allowance is None:
+        if not self.allowance.quota:
             return None
         charge = charge_of(request, self.catalog)
         charge.items = max(charge.items - entered, 0)
         self.allowance.take(charge.items, charge.steps, more=entered > 0)
-        refused = self._use(self.allowance, charge)
+        refused = self._use(charge)
         if refused and not charge.itemized:
             self.allowance.give_back(charge.items)
             raise next(iter(refused.values()))
         charge.refused = refused
         return charge
 
-    @staticmethod
-    def _use(allowance: Allowance, charge: Charge) -> dict[int, Rejection]:
+    def _use(self, charge: Charge) -> dict[int, Rejection]:
         """Counts the charge's sessions. Returns the rejections of items beyond the quota."""
+        allowance = self.allowance
         if not charge.sources:
             return allowance.use(charge.model, charge.sessions)
         refused: dict[int, Rejection] = {}
@@ -66,10 +54,5 @@ class Caller:
 
     def release(self, charge: Charge | None) -> None:
         """Returns the charge's requests to the quota, once the request is answered."""
-        if self.allowance is not None and charge is not None:
+        if charge is not None:
             self.allowance.give_back(charge.items)
-
-    def deleted(self, model: str, session: str) -> None:
-        """Removes a deleted session from the tenant's quota."""
-        if self.allowance is not None:
-            self.allowance.forget(model, session)

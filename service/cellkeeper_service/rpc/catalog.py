@@ -98,11 +98,15 @@ class Catalog:
         return name, models
 
     def spec(self, name: str) -> ModelSpec:
-        """Returns the spec that requests are checked against; all versions of a model share inputs and outputs."""
-        return self.models[name].default.spec
+        """Returns the spec that requests are checked against; all versions of a model share inputs and outputs.
+
+        name: as in `find`. Raises a Rejection.
+        """
+        return self.find(name)[1].default.spec
 
     def key(self, name: str, session: str, field: str = "session") -> SessionKey:
-        return SessionKey(self.tenant, name, session_id(session, field))
+        """Returns the session's key. name: of its model, as in `find`. Raises a Rejection."""
+        return SessionKey(self.tenant, self.find(name)[0], session_id(session, field))
 
     def wanted(self, names: Sequence[str], spec: ModelSpec) -> tuple[frozenset[str], bool]:
         """Returns the requested per-step outputs, and whether the state is requested. Raises a Rejection."""

@@ -1,21 +1,12 @@
-"""A service as its clients know it, and the descriptors that reflection serves."""
+"""The .proto files of the services, as their clients know them, and the descriptors that reflection serves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import Default, DescriptorPool
-
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """A service. name: its full name. file: the .proto file that defines it; this process resolves its imports."""
-
-    name: str
-    file: FileDescriptorProto
 
 
 def proto_of(file: FileDescriptor) -> FileDescriptorProto:
@@ -25,15 +16,20 @@ def proto_of(file: FileDescriptor) -> FileDescriptorProto:
     return proto
 
 
-def pool_of(contracts: Iterable[Contract]) -> DescriptorPool:
-    """Returns a separate pool with the contracts' files and their imports.
+def services_of(files: Iterable[FileDescriptorProto]) -> list[str]:
+    """Returns the full names of the services that the files define."""
+    return [f"{file.package}.{service.name}" for file in files for service in file.service]
+
+
+def pool_of(files: Iterable[FileDescriptorProto]) -> DescriptorPool:
+    """Returns a separate pool with the files and their imports, which this process resolves.
 
     In the process's default pool, client code may have registered the same names.
     """
     pool = DescriptorPool()
     added: set[str] = set()
-    for contract in contracts:
-        _add(contract.file, pool, added)
+    for file in files:
+        _add(file, pool, added)
     return pool
 
 

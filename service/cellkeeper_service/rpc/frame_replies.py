@@ -149,19 +149,13 @@ class FrameReplies:
         """Returns both lists, with an internal error in place of each item whose reply cannot be built."""
         fitting, broken = [], []
         for step in ready:
-            if self._can_reply(step):
+            try:
+                self._reply([step], [], False)
                 fitting.append(step)
-            else:
+            except Exception:  # noqa: PERF203 - each item fails on its own
+                log.exception("the reply to an item of a frame could not be built")
                 broken.append(pb.ItemError(item=step.item, error=to_error(internal_error())))
         return fitting, [*errors, *broken]
-
-    def _can_reply(self, step: Step) -> bool:
-        try:
-            self._reply([step], [], False)
-        except Exception:
-            log.exception("the reply to an item of a frame could not be built")
-            return False
-        return True
 
     def _reply(self, ready: list[Step], errors: list[pb.ItemError], last: bool) -> pb.StepFrameReply:
         counts = [step.steps for step in ready]

@@ -6,20 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from .call_context import EOF, CallContext
-from .contract import Contract, pool_of, proto_of
-from .decoding import Malformed, decoder
+from .call_log import abort
+from .codec import decoder
+from .contract import pool_of, proto_of, services_of
 from .method import Method
-from .status import abort
 from .unread import RETRY_DELAY_MS, Unread
-
-HEALTH = Contract(health.SERVICE_NAME, proto_of(health_pb2.DESCRIPTOR))
-REFLECTION = Contract(reflection.SERVICE_NAME, proto_of(reflection_pb2.DESCRIPTOR))
 
 MAX_WATCHES = 256
 """Limit on open Watch calls. They need no token and may stay open forever; each load balancer has one."""
@@ -55,11 +53,10 @@ class Public:
             f"/{health.SERVICE_NAME}/Watch": Method(self._watch, decode, encode, streams=True),
         }
 
-    def reflection_methods(self, contracts: Sequence[Contract]) -> dict[str, Method]:
-        """contracts: of the services other than health and reflection."""
-        every = [*contracts, HEALTH, REFLECTION]
-        names, pool = [contract.name for contract in every], pool_of(every)
-        servicer = reflection.aio.ReflectionServicer(names, pool)  # type: ignore[attr-defined]
+    def reflection_methods(self, contracts: Sequence[FileDescriptorProto]) -> dict[str, Method]:
+        """contracts: the files of the services other than health and reflection."""
+        every = [*contracts, proto_of(health_pb2.DESCRIPTOR), proto_of(reflection_pb2.DESCRIPTOR)]
+        servicer = reflection.aio.ReflectionServicer(services_of(every), pool_of(every))  # type: ignore[attr-defined]
         decode = _decoder(reflection_pb2.ServerReflectionRequest)
         encode = reflection_pb2.ServerReflectionResponse.SerializeToString
 
@@ -98,21 +95,18 @@ class Public:
     async def _request(self, context: CallContext) -> Any:
         """Returns the next request, or EOF. Ends the call if the request is unacceptable."""
         try:
-            request = await self._unread.read(context)
-        except Rejection as late:
-            await abort(context, late)
-        if isinstance(request, Malformed):
-            await abort(context, request.rejection())
-        return request
+            return await self._unread.read(context)
+        except Rejection as why:
+            await abort(context, why)
 
 
 def _decoder(message: Any) -> Callable[[bytes], Any]:
-    """Returns a function from bytes to the message, or to Malformed."""
+    """Returns a function from bytes to the message, which raises a Rejection if they are not one, or too many."""
     decode = decoder(message, MAX_MESSAGE_BYTES)
 
     def decode_small(data: bytes) -> Any:
         if len(data) > MAX_MESSAGE_BYTES:
-            return Malformed(f"{len(data)} bytes", f"at most {MAX_MESSAGE_BYTES}")
+            raise invalid("request", f"{len(data)} bytes", f"at most {MAX_MESSAGE_BYTES}")
         return decode(data)
 
     return decode_small

@@ -14,7 +14,6 @@ from cellkeeper_service.errors import Rejection
 
 from . import model_changed
 from .caller import Caller
-from .decoding import Malformed
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -63,14 +62,14 @@ class MessageStream(ABC, Generic[In, Out]):
             self._wake()
 
     async def replies(
-        self, messages: AsyncIterator[In | Malformed], check: Callable[[Caller], None]
+        self, messages: AsyncIterator[In], check: Callable[[Caller], None]
     ) -> AsyncGenerator[list[Out], None]:
         """Yields the replies that are ready, until every message is answered.
 
         check: raises a Rejection if the caller may not continue.
 
-        Bytes that are not a message raise a Rejection, after the replies to the messages before them, because they do
-        not say what should be answered.
+        A Rejection that ends the messages, such as that of bytes that are none, is raised after the replies to the
+        messages before them, because they do not say what should be answered.
         """
         reader = self._reader = asyncio.get_running_loop().create_task(self._read(messages, check))
         try:
@@ -139,11 +138,9 @@ class MessageStream(ABC, Generic[In, Out]):
         self._out.clear()
         return ready, answered
 
-    async def _read(self, messages: AsyncIterator[In | Malformed], check: Callable[[Caller], None]) -> None:
+    async def _read(self, messages: AsyncIterator[In], check: Callable[[Caller], None]) -> None:
         try:
             async for message in messages:
-                if isinstance(message, Malformed):
-                    raise message.rejection()
                 while self._unreplied >= self._most_unreplied:
                     self._has_room.clear()
                     await self._has_room.wait()

@@ -19,6 +19,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from . import fields
 from .catalog import Catalog
+from .waiting import settle
 
 BY_MODEL = frozenset({Reason.INVALID_FIELD, Reason.NON_FINITE_INPUT, Reason.REPLY_TOO_LARGE})
 """Reasons that depend on the version: shapes, token ids, NaN, outputs and their size."""
@@ -38,12 +39,7 @@ async def reasons(
 ) -> list[Rejection]:
     """Returns what `ask` finds."""
     future: asyncio.Future[list[Rejection]] = asyncio.get_running_loop().create_future()
-
-    def done(found: list[Rejection]) -> None:
-        if not future.done():
-            future.set_result(found)
-
-    ask(refused, core, catalog, model, sessions, until, done)
+    ask(refused, core, catalog, model, sessions, until, partial(settle, future))
     return await future
 
 

@@ -14,10 +14,10 @@ from cellkeeper_service.errors import Rejection, internal_error
 
 from .authenticator import Authenticator
 from .call_context import CallContext
+from .call_log import abort
 from .caller import Caller
 from .half_sent import HalfSent
 from .message_stream import MessageStream
-from .status import abort
 from .unread import Unread
 from .waiting import deadline
 

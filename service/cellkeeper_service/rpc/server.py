@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2
 
 from cellkeeper_service.address import check_free
 from cellkeeper_service.errors import StartError
 
-from .contract import Contract
+from .contract import services_of
 from .health import Public
 from .listener import Listener
 from .method import Method
@@ -54,13 +55,13 @@ class Transport:
 
 
 class RpcServer:
-    """Serves the methods, by their paths. contracts: those of their services, for health and reflection. streams: the
-    services' open streams, which `close` ends. Must be created on the event loop."""
+    """Serves the methods, by their paths. contracts: the files of their services, for health and reflection. streams:
+    the services' open streams, which `close` ends. Must be created on the event loop."""
 
     def __init__(
         self,
         methods: Mapping[str, Method],
-        contracts: Sequence[Contract],
+        contracts: Sequence[FileDescriptorProto],
         streams: OpenStreams,
         transport: Transport,
     ) -> None:
@@ -128,5 +129,5 @@ class RpcServer:
         await self._listener.close()
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
-        for name in ("", *(contract.name for contract in self._contracts)):
+        for name in ("", *services_of(self._contracts)):
             await self._public.set_status(name, status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -21,7 +22,7 @@ from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
 from .steps import read_step, write_step
 from .stream import Stream
-from .waiting import Maker, replies_to, reply_to
+from .waiting import Maker, replies_to, reply_to, settle
 
 Message = TypeVar("Message")
 
@@ -62,12 +63,7 @@ class Servicer(Answering):
             text = f"outputs: the reply would have {size} bytes, expected at most {room}; send fewer items"
             raise Rejection(Reason.REPLY_TOO_LARGE, text, field="outputs")
         future: asyncio.Future[pb.StepFrameReply] = asyncio.get_running_loop().create_future()
-
-        def send(reply: pb.StepFrameReply) -> None:
-            if not future.done():
-                future.set_result(reply)
-
-        replies = FrameReplies(request.frame_id, frame, send, whole=True)
+        replies = FrameReplies(request.frame_id, frame, partial(settle, future), whole=True)
         replies.submit(self.core, self.meter, call.charge.refused if call.charge else {})
         try:
             reply = await future
@@ -105,13 +101,12 @@ class Servicer(Answering):
         model, _ = call.catalog.find(request.model)
         for item, result in zip(request.items, results.results, strict=True):
             if result.deleted:
-                call.caller.deleted(model, item.session)
+                call.caller.allowance.forget(model, item.session)
         return results
 
     @answering
     async def GetState(self, request: pb.GetStateRequest, call: Call) -> pb.GetStateResponse:
-        name, _ = call.catalog.find(request.model)
-        key, until = call.catalog.key(name, request.session), call.deadline
+        key, until = call.catalog.key(request.model, request.session), call.deadline
         reply = await reply_to(self.core, lambda done: GetState(key, until, done))
         response = reading.state_response(checked(reply))
         call.catalog.check_state_reply(response.ByteSize())
@@ -119,8 +114,7 @@ class Servicer(Answering):
 
     @answering
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.SessionInfo:
-        name, _ = call.catalog.find(request.model)
-        key = call.catalog.key(name, request.session)
+        key = call.catalog.key(request.model, request.session)
         reply = await reading.read_session(self.core, key, call.deadline)
         return reading.session_info(request.session, reply.header, reply.hot)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from google.protobuf import any_pb2, duration_pb2
@@ -11,9 +9,6 @@ from google.rpc import error_details_pb2, status_pb2
 
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.errors import Reason, Rejection
-
-from .call_context import CallContext
-from .call_log import note_refused
 
 DOMAIN = "cellkeeper"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -105,12 +100,6 @@ def shortened(text: str, most_bytes: int = MAX_TEXT_BYTES) -> str:
     if half <= 0:
         return ""
     return encoded[:half].decode(errors="ignore") + GAP + encoded[-half:].decode(errors="ignore")
-
-
-async def abort(context: CallContext, rejection: Rejection, method: str = "") -> NoReturn:
-    """Ends the call with the rejection's status, and logs it. method: the RPC's name for the log."""
-    note_refused(context, method, rejection.reason, CODES[rejection.reason].name)
-    await context.refuse(rejection)
 
 
 def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:

@@ -13,10 +13,9 @@ import grpc
 from cellkeeper_service.errors import StartError
 
 from .call_log import request_id_of
-from .decoding import SERVICE
 from .kserve.descriptor import PATH as KSERVE_PATH
 from .kserve.descriptor import SERVICE as KSERVE
-from .method import Method
+from .method import SERVICE, Method
 
 INSTALL = "pip install 'cellkeeper[otel]'"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")

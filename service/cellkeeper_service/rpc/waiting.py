@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.requests import Done, Request
@@ -13,6 +13,7 @@ from cellkeeper_service.errors import Rejection
 
 from .call_context import CallContext
 
+Result = TypeVar("Result")
 Maker = Callable[[Done], Request] | Rejection
 """Builds a request around its `done`; or why there is none."""
 
@@ -60,9 +61,11 @@ async def replies_to(core: CoreLoop, makers: Sequence[Maker]) -> list[Any]:
         raise
 
 
-def _resolver(future: asyncio.Future[Any]) -> Done:
-    def resolve(requests: Sequence[Request]) -> None:
-        if not future.done():
-            future.set_result(requests[0].reply())
+def settle(future: asyncio.Future[Result], result: Result) -> None:
+    """Sets the future's result, unless whoever waited for it has gone."""
+    if not future.done():
+        future.set_result(result)
 
-    return resolve
+
+def _resolver(future: asyncio.Future[Any]) -> Done:
+    return lambda requests: settle(future, requests[0].reply())

@@ -16,7 +16,7 @@ from pathlib import Path
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.address import address_text
-from cellkeeper_service.core.core import Core, owe_nothing
+from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.guarded_meter import GuardedMeter
 from cellkeeper_service.core.limits import Clock
 from cellkeeper_service.core.loop import CoreLoop
@@ -31,14 +31,13 @@ from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.rpc import grpc_core
 from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.catalog import Catalog
-from cellkeeper_service.rpc.decoding import CONTRACT, methods
 from cellkeeper_service.rpc.half_sent import HalfSent
 from cellkeeper_service.rpc.kserve.descriptor import contract as kserve_contract
 from cellkeeper_service.rpc.kserve.inference import Service
 from cellkeeper_service.rpc.kserve.servicer import About, KServeServicer
 from cellkeeper_service.rpc.kserve.statistics import Statistics
 from cellkeeper_service.rpc.kserve.tensor_names import TensorNames, read_names
-from cellkeeper_service.rpc.method import Method
+from cellkeeper_service.rpc.method import CONTRACT, Method, methods
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
@@ -155,9 +154,9 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     models, store, meter = prepared.models, prepared.store, prepared.meter
     counted = GuardedMeter(meter)
     clock = Clock(time.monotonic, unix_ms)
-    allowances = make_allowances(prepared.tokens, settings)
-    owe = owe_nothing if allowances is None else allowances.owe
-    core = Core(models, session_limits(settings), clock, counted, owe=owe)
+    window_s, delay_ms = settings.max_ttl_ms / 1000, settings.retry_delay_ms
+    allowances = Allowances(default_quota(settings), window_s, retry_delay_ms=delay_ms)
+    core = Core(models, session_limits(settings), clock, counted, owe=allowances.owe)
     threads = 0 if store.name == "memory" else settings.store_threads
     store_calls = StoreCalls(store, threads, counted)
     loop = CoreLoop(core, store_calls, expected_cost(prepared.costs))
@@ -288,14 +287,6 @@ def read_certificates(settings: Settings) -> Certificates | None:
     if not settings.tls_cert:
         return None
     return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-
-
-def make_allowances(tokens: TokenFile | None, settings: Settings) -> Allowances | None:
-    """Returns the tenants' quotas; None if nobody is limited."""
-    default = default_quota(settings)
-    if tokens is None and not default:
-        return None
-    return Allowances(default, settings.max_ttl_ms / 1000, time.monotonic, settings.retry_delay_ms)
 
 
 def default_quota(settings: Settings) -> Quota:

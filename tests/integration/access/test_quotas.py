@@ -12,8 +12,8 @@ import grpc
 import pytest
 from cellkeeper import Client, QuotaExceeded
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from cellkeeper_service.access.grant import ANYBODY
 from cellkeeper_service.access.quotas import Allowance, Allowances, Quota
+from cellkeeper_service.access.rights import ANYBODY
 from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 import uvloop
-from cellkeeper_service.rpc.http.pieces import InPieces
+from cellkeeper_service.rpc.http.connections import InPieces
 
 SENT_BYTES = 4 * 1024 * 1024
 

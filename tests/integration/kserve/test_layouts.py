@@ -10,7 +10,7 @@ import pytest
 from cellkeeper_proto.kserve import inference_pb2 as pb
 from cellkeeper_service.engine.load import offline
 from cellkeeper_service.errors import StartError
-from cellkeeper_service.rpc.kserve.layouts import LAYOUTS, read_layouts
+from cellkeeper_service.rpc.kserve.tensor_names import LAYOUTS, read_layouts
 
 from testing.bundles import token_bundle
 from testing.forked_server import ForkedServer

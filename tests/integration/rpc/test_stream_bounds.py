@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from cellkeeper_service.access.grant import ANYBODY
 from cellkeeper_service.access.quotas import Allowance, Quota
+from cellkeeper_service.access.rights import ANYBODY
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.frame_replies import FrameReplies, refused_items
+from cellkeeper_service.rpc.http.session_log import Wanted
 from cellkeeper_service.rpc.http.watch import Watch, WatchAsked
 from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.stream import Stream
@@ -52,7 +53,7 @@ class Fixture:
         self.left = Left()
         self.allowance = Allowance(Quota(inflight=inflight), 1.0, lambda: 0.0, 200)
         catalog = Catalog(self.server.models, WireLimits(max_stream_frames=2))
-        self.caller = Caller(ANYBODY, catalog, self.allowance if inflight else None)
+        self.caller = Caller(ANYBODY, catalog, self.allowance)
         self.stream = Stream(self.caller, self.server.loop, self.left, inf)
         self.server.loop.start()
 
@@ -260,7 +261,7 @@ def test_a_session_is_not_read_again_before_its_watch_has_sent_what_was_read() -
         watch = Watch(fixture.caller, fixture.server.loop, Meter(), inf)
 
         async def asked() -> AsyncIterator[WatchAsked]:
-            yield WatchAsked("m", "s", 10**9, 8, [], False)
+            yield WatchAsked("m", "s", 10**9, Wanted(frozenset(), False, 8))
             await asyncio.Event().wait()
 
         async with aclosing(watch.replies(asked(), lambda caller: None)) as replies:

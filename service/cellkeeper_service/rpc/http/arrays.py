@@ -7,6 +7,7 @@ reader parses it to that value, which converts back to the same float32.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.errors import invalid
 
-from .json_text import SAFE_INTEGER, shown
+from .json_text import SAFE_INTEGER, integer, shown
 
 NAMED = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 MAX_RANK = 16
@@ -39,10 +40,10 @@ def write_array(values: Array) -> Any:
     if values.dtype.kind == "f":
         if np.isfinite(values).all():
             return values.tolist()
-        return _named(values.astype(np.float64).tolist())
-    if values.dtype.itemsize < 8 or not values.size or _safe(values):
+        return _written(values.astype(np.float64).tolist(), _float)
+    if values.dtype.itemsize < 8 or not values.size or -SAFE_INTEGER <= values.min() <= values.max() <= SAFE_INTEGER:
         return values.tolist()
-    return _digits(values.tolist())
+    return _written(values.tolist(), integer)
 
 
 def _leaves(value: Any, field: str) -> tuple[list[Any], list[int]]:
@@ -91,19 +92,12 @@ def _integers(leaves: list[Any], field: str) -> Array:
         raise invalid(field, "a number beyond int64", INTEGERS) from None
 
 
-def _safe(values: Array) -> bool:
-    return bool(values.min() >= -SAFE_INTEGER and values.max() <= SAFE_INTEGER)
+def _written(value: Any, write: Callable[[Any], Any]) -> Any:
+    """Writes each number of nested lists, or one number."""
+    return [_written(item, write) for item in value] if isinstance(value, list) else write(value)
 
 
-def _named(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_named(item) for item in value]
+def _float(value: float) -> float | str:
     if value != value:
         return "NaN"
     return {float("inf"): "Infinity", float("-inf"): "-Infinity"}.get(value, value)
-
-
-def _digits(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_digits(item) for item in value]
-    return value if -SAFE_INTEGER <= value <= SAFE_INTEGER else str(value)

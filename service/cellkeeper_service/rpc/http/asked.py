@@ -45,7 +45,7 @@ class Asked:
     @property
     def spec(self) -> ModelSpec:
         """The spec of the model in the path. Raises a Rejection."""
-        return self.catalog.spec(self.catalog.find(self.model)[0])
+        return self.catalog.spec(self.model)
 
 
 def read_path(template: str, raw: str) -> dict[str, str]:

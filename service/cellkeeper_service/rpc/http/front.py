@@ -17,7 +17,6 @@ from cellkeeper_service.core.models import Models
 from cellkeeper_service.errors import Reason, Rejection, internal_error
 from cellkeeper_service.rpc.call_log import note_refused
 from cellkeeper_service.rpc.catalog import REST_BYTES, Catalog, WireLimits
-from cellkeeper_service.rpc.status import CODES
 from cellkeeper_service.rpc.tls import Certificates
 
 from . import replies
@@ -190,7 +189,7 @@ class HttpFront:
             return refusal(ended.error)
         except Rejection as rejection:
             self._servicer.meter.rejected(rejection.reason.value)
-            note_refused(HttpCall(request, route, ()), route, rejection.reason, CODES[rejection.reason].name)
+            note_refused(HttpCall(request, route, ()), route, rejection)
             return refusal(replies.rejection(rejection))
         except web.HTTPException as plain:
             return plain_refusal(plain)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.tensors import DTYPES, WIRE_DTYPES
 
 from .arrays import write_array
-from .field_names import json_name
 from .json_text import integer
 
 NAMES = {wire: name for name, wire in WIRE_DTYPES.items()}
@@ -40,6 +40,36 @@ HTTP_STATUS = {
     "DEADLINE_EXCEEDED": 504,
 }
 """By the name of the gRPC code, as specified in google.rpc.Code."""
+
+ALONE = "items[0]."
+"""Before a field of a message's only item, which is the whole request in JSON."""
+_ITEM = r"((?:items\[\d+\]\.)?)"
+_NAMES = [
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (rf"{_ITEM}(?:shape|steps\[0\])", r"\1inputs"),
+        (rf"{_ITEM}named_inputs(\[.*\]|)(?:\.shape)?", r"\1inputs\2"),
+        (r"rollout_steps", "steps"),
+        (r"rollout_inputs", "known"),
+        (r"rollout_named_inputs(\[.*\]|)(?:\.shape)?", r"known\1"),
+        (r"positions\[0\](\.step|)", r"position\1"),
+        (r"acked\[0\]", "acked"),
+        (r"(?:sessions\[0\]|source)", "session"),
+        (r"state(\[.*\]|)", r"states\1"),
+    )
+]
+"""Fields of messages, which handlers refuse, and what they are called in JSON requests: HTTP clients do not see
+"positions[0]", but the `position` that they sent."""
+
+
+def json_name(field: str, *, alone: bool) -> str:
+    """Returns the name in a JSON request of a message's field. alone: the request is the message's only item."""
+    if alone:
+        field = field.removeprefix(ALONE)
+    for pattern, name in _NAMES:
+        if found := pattern.fullmatch(field):
+            return found.expand(name)
+    return field
 
 
 def error(message: pb.Error, *, alone: bool = False) -> dict[str, Any]:
@@ -73,35 +103,52 @@ def position(message: pb.Position | Position) -> dict[str, Any]:
     return {"generation": message.generation.hex(), "step": integer(message.step), "head": message.head.hex()}
 
 
-def tensor(message: pb.Tensor) -> Any:
-    """Returns the tensor's values as nested lists."""
-    return write_array(np.frombuffer(message.data, DTYPES[message.dtype]).reshape(message.shape))
-
-
-def states(tensors: Iterable[pb.Tensor], prefix: str = "") -> dict[str, Any]:
+def states(tensors: Iterable[pb.Tensor | pb.OutputColumn], prefix: str = "") -> dict[str, Any]:
     return {
         item.name.removeprefix(prefix): {
             "dtype": NAMES[item.dtype],
             "shape": list(item.shape),
-            "data": tensor(item),
+            "data": _values(item, item.shape),
         }
         for item in tensors
     }
 
 
 def step(reply: pb.StepResponse) -> dict[str, Any]:
-    """outputs: by name, [T, ...]. states: if requested."""
+    outputs = [(item, item.shape) for item in reply.outputs]
+    return applied(reply, outputs, reply.position, replayed=reply.replayed, created=reply.created)
+
+
+def applied(
+    reply: pb.StepResponse | pb.StepFrameReply,
+    outputs: Sequence[tuple[pb.Tensor | pb.OutputColumn, Sequence[int]]],
+    at: pb.Position | Position,
+    *,
+    replayed: bool,
+    created: bool,
+) -> dict[str, Any]:
+    """Describes a chunk's results. Its outputs are by name, [T, ...]; its states, if requested, are apart.
+
+    outputs: each with its shape.
+    """
     written: dict[str, Any] = {
-        "outputs": {item.name: tensor(item) for item in reply.outputs if not item.name.startswith(STATE_PREFIX)},
-        "position": position(reply.position),
-        "replayed": reply.replayed,
-        "created": reply.created,
+        "outputs": {
+            item.name: _values(item, shape) for item, shape in outputs if not item.name.startswith(STATE_PREFIX)
+        },
+        "position": position(at),
+        "replayed": replayed,
+        "created": created,
         "queued_seconds": reply.queued_seconds,
         "computed_seconds": reply.computed_seconds,
     }
-    if held := [item for item in reply.outputs if item.name.startswith(STATE_PREFIX)]:
+    if held := [item for item, _ in outputs if item.name.startswith(STATE_PREFIX)]:
         written["states"] = states(held, STATE_PREFIX)
     return written
+
+
+def _values(item: pb.Tensor | pb.OutputColumn, shape: Sequence[int]) -> Any:
+    """Returns the values as nested lists."""
+    return write_array(np.frombuffer(item.data, DTYPES[item.dtype]).reshape(shape))
 
 
 def opened(reply: pb.OpenResponse) -> dict[str, Any]:

@@ -29,17 +29,12 @@ def refusal(error: dict[str, Any]) -> web.Response:
 
 def plain_refusal(plain: web.HTTPException) -> web.Response:
     """Converts an error of aiohttp's own: no such route, or another method."""
-    code = {404: "NOT_FOUND", 405: "UNIMPLEMENTED"}.get(plain.status, "INVALID_ARGUMENT")
-    message = {
-        404: "there is no such path; /v1/openapi.json lists them",
-        405: "the path does not accept this method; see the Allow header",
+    known = {
+        404: ("NOT_FOUND", "there is no such path; /v1/openapi.json lists them"),
+        405: ("UNIMPLEMENTED", "the path does not accept this method; see the Allow header"),
     }
-    error = {
-        "code": code,
-        "reason": "REASON_UNSPECIFIED",
-        "message": message.get(plain.status, plain.reason),
-        "details": {},
-    }
+    code, message = known.get(plain.status, ("INVALID_ARGUMENT", plain.reason))
+    error = {"code": code, "reason": "REASON_UNSPECIFIED", "message": message, "details": {}}
     headers = {"Allow": plain.headers["Allow"]} if "Allow" in plain.headers else {}
     return json_response(plain.status, write_json({"error": error}), headers)
 

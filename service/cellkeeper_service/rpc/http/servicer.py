@@ -17,19 +17,18 @@ from . import replies
 from .asked import Asked
 from .fields import query as number
 from .json_text import integer
-from .session_log import Wanted, last_steps, most_steps
+from .session_log import Wanted, last_steps, outputs_asked
 
 DEFAULT_LOG_STEPS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class LogAsked:
-    """A request for a session's last steps. steps: the most to return."""
+    """A request for a session's last steps."""
 
     model: str
     session: str
-    steps: int
-    outputs: list[str]
+    wanted: Wanted
 
 
 class Recent(Protocol):
@@ -86,13 +85,9 @@ class HttpServicer(Servicer):
 
     @answering
     async def GetLog(self, request: LogAsked, call: Call) -> dict[str, Any]:
-        catalog = call.catalog
-        name, _ = catalog.find(request.model)
-        outputs, _ = catalog.wanted(request.outputs, catalog.spec(name))
-        key = catalog.key(name, request.session)
+        key = call.catalog.key(request.model, request.session)
         found = await reading.read_session(self.core, key, call.deadline)
-        wanted = Wanted(outputs, False, request.steps)
-        found, steps = await last_steps(self.core, call.caller, key, found, wanted, call.deadline)
+        found, steps = await last_steps(self.core, call.caller, key, found, request.wanted, call.deadline)
         if isinstance(steps, Rejection):
             raise steps
         step = integer(found.header.checkpoint_step)
@@ -121,12 +116,11 @@ class HttpServicer(Servicer):
 
 
 def log_asked(asked: Asked) -> LogAsked:
-    names = [name for name in asked.query.get("outputs", "").split(",") if name]
-    most = most_steps(asked.catalog, asked.spec, names)
+    outputs, most = outputs_asked(asked.query.get("outputs", ""), asked)
     steps = number(asked.query, "steps", min(DEFAULT_LOG_STEPS, most))
     if not 1 <= steps <= most:
         raise invalid("steps", steps, f"1 to {most}")
-    return LogAsked(asked.model, asked.session, steps, names)
+    return LogAsked(asked.model, asked.session, Wanted(outputs, False, steps))
 
 
 def nothing(asked: Asked) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +11,17 @@ from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.requests import GetState, SessionReply, Step
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
 from cellkeeper_service.rpc.answering import checked
 from cellkeeper_service.rpc.caller import Caller
-from cellkeeper_service.rpc.catalog import REST_BYTES, Catalog
+from cellkeeper_service.rpc.catalog import REST_BYTES
 from cellkeeper_service.rpc.reading import read_session
 from cellkeeper_service.rpc.tensors import state_tensors
 from cellkeeper_service.rpc.waiting import Maker, replies_to
 
 from . import replies
 from .arrays import write_array
+from .asked import Asked
 from .chunk import write_inputs
 from .json_text import integer
 
@@ -51,18 +50,19 @@ def first_step(record: Record, most: int, seen: Position | None) -> int:
     return max(first, at.step - most)
 
 
-def most_steps(catalog: Catalog, spec: ModelSpec, outputs: Sequence[str]) -> int:
-    """Returns how many time steps fit into one reply with their inputs and outputs.
+def outputs_asked(names: str, asked: Asked) -> tuple[frozenset[str], int]:
+    """Returns the outputs, and how many time steps fit into one reply with their inputs and outputs.
 
-    Raises a Rejection for unknown outputs. catalog: with the limits for JSON replies.
+    names: of the outputs, comma-separated; empty: the default ones. Raises a Rejection for unknown ones.
     """
-    wanted, with_state = catalog.wanted(outputs, spec)
+    spec, limits = asked.spec, asked.catalog.limits
+    outputs, with_state = asked.catalog.wanted([name for name in names.split(",") if name], spec)
     if with_state:
         raise invalid(
             "outputs", "'state'", f"some of {', '.join(sorted(spec.output_names))}: `state` has a route of its own"
         )
-    step_bytes = spec.step_bytes + sum(output.nbytes for output in spec.outputs if output.name in wanted)
-    return max(min(catalog.limits.max_chunk_steps, (catalog.limits.max_message_bytes - REST_BYTES) // step_bytes), 1)
+    step_bytes = spec.step_bytes + sum(output.nbytes for output in spec.outputs if output.name in outputs)
+    return outputs, max(min(limits.max_chunk_steps, (limits.max_message_bytes - REST_BYTES) // step_bytes), 1)
 
 
 async def last_steps(

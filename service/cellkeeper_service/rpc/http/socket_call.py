@@ -151,7 +151,7 @@ class FrameCall(HttpCall):
         decode: Callable[[bytes], Any],
         encode: Callable[[Any], bytes],
     ) -> None:
-        """decode: from a message's bytes to the frame, or to Malformed. encode: from a reply to its bytes."""
+        """decode: from a message's bytes to the frame; raises a Rejection. encode: from a reply to its bytes."""
         super().__init__(request, self.route.path, list(self.route.query))
         self.socket = socket
         self._decode = decode

@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.rpc.catalog import Catalog
-from cellkeeper_service.rpc.fields import STATE_PREFIX
 from cellkeeper_service.rpc.stream import Stream
-from cellkeeper_service.rpc.tensors import DTYPES
 
 from . import replies
-from .arrays import write_array
 from .chunk import EXPECTED, put_frame
 from .fields import Fields
 from .requests import check_reply, names
@@ -52,7 +48,7 @@ class StepSocket(Stream):
 
 def read_frame(body: Fields, frame_id: int, model: str, session: str, catalog: Catalog) -> pb.StepFrame:
     """Returns a frame of one item. Raises a Rejection. catalog: with the limits for JSON replies."""
-    spec = catalog.spec(catalog.find(model)[0])
+    spec = catalog.spec(model)
     frame = pb.StepFrame(frame_id=frame_id, model=model, sessions=[session])
     put_frame(frame, body.value("inputs", EXPECTED), spec)
     frame.outputs.extend(names(body, "outputs"))
@@ -75,21 +71,7 @@ def write_reply(reply: pb.StepFrameReply) -> dict[str, Any]:
         return {"error": replies.error(reply.frame_error)}
     if reply.errors:
         return {"error": replies.error(reply.errors[0].error)}
-    flags = reply.flags[0]
-    written: dict[str, Any] = {
-        "outputs": {},
-        "position": replies.position(Position.unpack(reply.positions)),
-        "replayed": bool(flags & REPLAYED),
-        "created": bool(flags & CREATED),
-        "queued_seconds": reply.queued_seconds,
-        "computed_seconds": reply.computed_seconds,
-    }
-    for column in reply.outputs:
-        values = np.frombuffer(column.data, DTYPES[column.dtype])
-        if column.per_item:
-            state = {"dtype": replies.NAMES[column.dtype], "shape": list(column.shape)}
-            name = column.name.removeprefix(STATE_PREFIX)
-            written.setdefault("states", {})[name] = {**state, "data": write_array(values.reshape(column.shape))}
-        else:
-            written["outputs"][column.name] = write_array(values.reshape(-1, *column.shape))
-    return written
+    flags, steps = reply.flags[0], reply.steps[0] if reply.steps else 1
+    outputs = [(column, column.shape if column.per_item else (steps, *column.shape)) for column in reply.outputs]
+    at = Position.unpack(reply.positions)
+    return replies.applied(reply, outputs, at, replayed=bool(flags & REPLAYED), created=bool(flags & CREATED))

@@ -17,12 +17,11 @@ from cellkeeper_service.errors import Reason, Rejection, internal_error, invalid
 from cellkeeper_service.rpc import reading
 from cellkeeper_service.rpc.answering import Decided
 from cellkeeper_service.rpc.caller import Caller
-from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.message_stream import MessageStream
 
 from . import fields, replies
 from .asked import Asked
-from .session_log import Wanted, last_steps, most_steps
+from .session_log import Wanted, last_steps, outputs_asked
 
 log = logging.getLogger(__name__)
 
@@ -33,32 +32,27 @@ MAX_STEPS = 256
 
 @dataclass(frozen=True, slots=True)
 class WatchAsked:
-    """What to watch.
-
-    hz: how often the record is read, at most. steps: in one update, at most. outputs: by name; if empty, nothing is
-    computed again. states: send them, unless they are too large for a message.
-    """
+    """What to watch. hz: how often the record is read, at most. wanted: of each update."""
 
     model: str
     session: str
     hz: int
-    steps: int
-    outputs: list[str]
-    states: bool
+    wanted: Wanted
 
 
 def watch_asked(asked: Asked) -> WatchAsked:
     """Reads the query of a watch. Raises a Rejection."""
-    query, catalog = asked.query, asked.catalog
+    query = asked.query
     hz = fields.query(query, "hz", DEFAULT_HZ)
     if not 1 <= hz <= MAX_HZ:
         raise invalid("hz", hz, f"1 to {MAX_HZ}")
     if (states := query.get("states", "true")) not in ("true", "false"):
         raise invalid("states", repr(states), "true or false")
-    outputs = [name for name in query.get("outputs", "prediction").split(",") if name]
-    steps = min(most_steps(catalog, asked.spec, outputs), MAX_STEPS)
-    fits = asked.spec.state_bytes <= catalog.limits.max_message_bytes
-    return WatchAsked(asked.model, asked.session, hz, steps, outputs, states == "true" and fits)
+    names = query.get("outputs", "prediction")
+    outputs, most = outputs_asked(names, asked)
+    fits = asked.spec.state_bytes <= asked.catalog.limits.max_message_bytes
+    wanted = Wanted(outputs if names.strip(",") else frozenset(), states == "true" and fits, min(most, MAX_STEPS))
+    return WatchAsked(asked.model, asked.session, hz, wanted)
 
 
 class Watch(MessageStream[WatchAsked, dict[str, Any]]):
@@ -81,24 +75,20 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
             self._task.cancel()
 
     def _submit(self, message: WatchAsked) -> None:
+        key = self._caller.catalog.key(message.model, message.session)
         self._release()  # the message itself gets no reply
-        self._task = asyncio.get_running_loop().create_task(self._watch(message), name="watch")
+        watch = self._watch(key, message.hz, message.wanted)
+        self._task = asyncio.get_running_loop().create_task(watch, name="watch")
 
-    async def _watch(self, asked: WatchAsked) -> None:
-        catalog, seen, told = self._caller.catalog, None, ""
-        try:
-            outputs = catalog.wanted(asked.outputs, catalog.spec(asked.model))[0] if asked.outputs else frozenset[str]()
-            key, wanted = catalog.key(asked.model, asked.session), Wanted(outputs, asked.states, asked.steps)
-        except Rejection as refused:
-            self.finish(refused)
-            return
+    async def _watch(self, key: SessionKey, hz: int, wanted: Wanted) -> None:
+        seen, told = None, ""
         while True:
             began = time.monotonic()
             why: Rejection | None = None
             try:
-                found = await reading.read_session(self._core, key, self._until(catalog))
+                found = await reading.read_session(self._core, key, self._until())
                 if found.record.position != seen:
-                    reached, update = await self._update(key, found, seen, wanted, catalog)
+                    reached, update = await self._update(key, found, seen, wanted)
                     await self._send(update)
                     seen, told = reached, ""
             except Rejection as refused:
@@ -111,14 +101,13 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
                 if not isinstance(why, Decided):
                     self._meter.rejected(why.reason.value)
                 await self._send({"error": replies.rejection(why)})
-            await asyncio.sleep(max(1 / asked.hz - (time.monotonic() - began), 0))
+            await asyncio.sleep(max(1 / hz - (time.monotonic() - began), 0))
 
     async def _update(
-        self, key: SessionKey, found: SessionReply, seen: Position | None, wanted: Wanted, catalog: Catalog
+        self, key: SessionKey, found: SessionReply, seen: Position | None, wanted: Wanted
     ) -> tuple[Position, dict[str, Any]]:
         """Returns the position that the update reaches, and the update."""
-        until = self._until(catalog)
-        found, steps = await last_steps(self._core, self._caller, key, found, wanted, until, seen)
+        found, steps = await last_steps(self._core, self._caller, key, found, wanted, self._until(), seen)
         if isinstance(steps, Rejection):
             if steps.reason is Reason.STORE_UNAVAILABLE:
                 raise steps
@@ -133,5 +122,5 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
         self._reply(update)
         await self._has_room.wait()
 
-    def _until(self, catalog: Catalog) -> float:
-        return time.monotonic() + catalog.limits.default_timeout_ms / 1000
+    def _until(self) -> float:
+        return time.monotonic() + self._caller.catalog.limits.default_timeout_ms / 1000

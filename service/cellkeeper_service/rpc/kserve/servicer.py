@@ -14,9 +14,8 @@ from cellkeeper_service.rpc.answering import Answering, Call, Decided, admitted,
 from cellkeeper_service.rpc.call_context import CallContext
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import WireLimits
-from cellkeeper_service.rpc.decoding import methods
 from cellkeeper_service.rpc.grpc_call import GrpcCall
-from cellkeeper_service.rpc.method import Method
+from cellkeeper_service.rpc.method import Method, methods
 from cellkeeper_service.rpc.waiting import reply_to
 
 from . import model_info

@@ -1,16 +1,48 @@
-"""What clients of this protocol call a model's tensors: as in the bundle, or as the setting says."""
+"""What clients of this protocol call a model's tensors, and which leading dimensions they give to them.
+
+Both are as in the bundle, or as the settings say.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.rpc.fields import STATE_PREFIX
 
-from .layouts import BATCH, Layout, read_layouts
+NAMES_FORM = "MODEL/NAME=TENSOR, comma-separated"
+LAYOUTS_FORM = "MODEL=LAYOUT, comma-separated"
 
-FORM = "MODEL/NAME=TENSOR, comma-separated"
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The dimensions before those of a time step. A single step needs no time dimension.
+
+    batch: tensors have a batch dimension, of size 1. timed: outputs have a time dimension if the inputs have one. If
+    not, the inputs' is 1 and the outputs have none.
+    """
+
+    batch: bool = True
+    timed: bool = True
+
+    def expected(self, step: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the shapes of an input with and without a time dimension. -1: any size."""
+        batch = (-1,) * self.batch
+        return (*batch, -1 if self.timed else 1, *step), (*batch, *step)
+
+    def declared_output(self, step: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the shape of an output as clients are told."""
+        return self.expected(step)[0 if self.timed else 1]
+
+    def leading(self, steps: int | None) -> tuple[int, ...]:
+        """Returns the dimensions of a tensor in a reply. steps: None if it has no time dimension."""
+        return (1,) * self.batch + (() if steps is None or not self.timed else (steps,))
+
+
+BATCH = Layout()
+LAYOUTS = {"batch": BATCH, "no_batch": Layout(batch=False), "one_step": Layout(timed=False)}
 
 
 class TensorNames:
@@ -43,7 +75,7 @@ def read_names(text: str, specs: Mapping[str, ModelSpec], layouts: str = "") -> 
         model, slash, rest = part.partition("/")
         name, equals, tensor = rest.partition("=")
         if not (model and slash and name and equals and tensor):
-            raise StartError(f"kserve_names: got {part!r}, expected {FORM}")
+            raise StartError(f"kserve_names: got {part!r}, expected {NAMES_FORM}")
         if model not in specs:
             raise StartError(f"kserve_names: got the model {model!r}, expected one of {', '.join(sorted(specs))}")
         spec = specs[model]
@@ -57,4 +89,21 @@ def read_names(text: str, specs: Mapping[str, ModelSpec], layouts: str = "") -> 
     for model, names in found.items():
         if len(names.outputs) < len(TensorNames(specs[model], {}).outputs):
             raise StartError(f"kserve_names: got one name for two outputs of {model}, expected one for each")
+    return found
+
+
+def read_layouts(text: str, models: Collection[str]) -> dict[str, Layout]:
+    """Returns the layouts by model. text: the setting. Raises StartError."""
+    found: dict[str, Layout] = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        model, equals, layout = part.partition("=")
+        if not (model and equals and layout):
+            raise StartError(f"kserve_layout: got {part!r}, expected {LAYOUTS_FORM}")
+        if model not in models:
+            raise StartError(f"kserve_layout: got the model {model!r}, expected one of {', '.join(sorted(models))}")
+        if layout not in LAYOUTS:
+            raise StartError(f"kserve_layout: got {layout!r} for {model}, expected one of {', '.join(LAYOUTS)}")
+        if model in found:
+            raise StartError(f"kserve_layout: got two layouts for {model}, expected one")
+        found[model] = LAYOUTS[layout]
     return found

@@ -1,4 +1,4 @@
-"""Families for every engine call, store call, message and HTTP request, and for a sample of the states."""
+"""Families for every chunk, engine call, store call, message and HTTP request, and for a sample of the states."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from prometheus_client.registry import Collector
 
 from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
 
-from .per_model import SECONDS
 from .tally import Tally
 
+PHASES = ("queue", "load", "compute", "commit", "total")
+SECONDS = (
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3,
+    50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 NORMS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 9))
 CHANGES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 5))
@@ -21,31 +25,37 @@ CHANGES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 5))
 
 class Column(NamedTuple):
     """One family of a group. bounds: of a histogram's buckets; empty: a counter, which sums the column. rows: a counter
-    of the events, without a column of its own."""
+    of the events, without a column of its own. phases: values of a further label, each with a column of its own."""
 
     name: str
     text: str
     bounds: Sequence[float] = ()
     rows: bool = False
+    phases: Sequence[str] = ()
+
+    @property
+    def further_labels(self) -> list[tuple[str, ...]]:
+        """The labels, beside the group's, of each of its columns."""
+        return [(phase,) for phase in self.phases] or [()]
 
 
 class Families(Collector):
-    """Families with the same single label, whose values are noted together, one row per event: see Tally."""
+    """Families with the same label, whose values are noted together, one row per event: see Tally."""
 
     def __init__(self, label: str, *columns: Column) -> None:
         self._label = label
         self._columns = columns
-        self._bounds = [column.bounds for column in columns if not column.rows]
+        self._bounds = [column.bounds for column in columns if not column.rows for _ in column.further_labels]
         self._tallies: dict[str, Tally] = {}
 
     def tally(self, value: str) -> Tally:
         """Returns the tally of a label's value, which is shown from now on."""
         return self._tallies.setdefault(value, Tally(self._bounds))
 
-    def note(self, value: str, *row: float) -> None:
-        """Notes an event. value: of the label. row: one number for each column without `rows`."""
+    def note(self, value: str, row: tuple[float, ...], times: int = 1) -> None:
+        """Notes `times` equal events. value: of the label. row: a number for each column, but none for `rows`."""
         tally = self._tallies.get(value) or self.tally(value)
-        tally.note(row)
+        tally.note(row, times)
 
     def rows(self, value: str) -> int:
         """Returns how many rows were noted for a label's value."""
@@ -57,16 +67,40 @@ class Families(Collector):
         number = 0
         for column in self._columns:
             family: HistogramMetricFamily | CounterMetricFamily
+            labels = (self._label, "phase") if column.phases else (self._label,)
+            places = list(enumerate(column.further_labels, number))
             if column.bounds:
-                family = HistogramMetricFamily(column.name, column.text, labels=(self._label,))
+                family = HistogramMetricFamily(column.name, column.text, labels=labels)
                 for value, tally in tallies:
-                    family.add_metric((value,), tally.buckets(number), tally.sum(number))
+                    for at, further in places:
+                        family.add_metric((value, *further), tally.buckets(at), tally.sum(at))
             else:
-                family = CounterMetricFamily(column.name, column.text, labels=(self._label,))
+                family = CounterMetricFamily(column.name, column.text, labels=labels)
                 for value, tally in tallies:
                     family.add_metric((value,), tally.rows if column.rows else tally.sum(number))
-            number += not column.rows
+            number += 0 if column.rows else len(places)
             yield family
+
+
+def step_families() -> Families:
+    return Families(
+        "model",
+        Column(
+            "cellkeeper_chunk_seconds",
+            "Seconds that a chunk spent by phase: waiting for a tick (queue), load, compute, commit, and in total.",
+            SECONDS,
+            phases=PHASES,
+        ),
+        Column(
+            "cellkeeper_steps",
+            "Time steps of answered chunks, also of peeks; those answered from the log do not count again.",
+        ),
+        Column("cellkeeper_chunks", "Chunks answered.", rows=True),
+        Column(
+            "cellkeeper_duplicates_replayed",
+            "Chunks that had been applied before and were answered from the log.",
+        ),
+    )
 
 
 def tick_families() -> Families:
