@@ -24,19 +24,16 @@ from ._session.arguments import (
 )
 from ._session.arguments import position as checked_position
 from ._session.event_loop import check_loop
-from ._session.group_sender import GroupSender
 from ._session.not_copied import NotCopied
-from ._session.session_sender import SessionSender
 from ._session.time_limit import TimeLeft
 from ._transport.calls import itself
 from ._transport.connection import Connection
 from ._transport.credentials import Tls, TokenSource
 from ._transport.forks import INHERITED, check_process, connects, disown_after_fork
 from ._transport.readiness import wait_until_ready
-from ._transport.requests import open_request
-from ._transport.senders import Senders
-from ._transport.settings import checked_settings
-from ._transport.wire import model_of, position_of, state_messages
+from ._transport.requests import request_id
+from ._transport.settings import ClientSettings
+from ._transport.wire import model_of, position_message, position_of, state_messages
 from .administration import AsyncAdministration
 from .errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, ModelChanged
 from .group import AsyncGroup
@@ -87,7 +84,7 @@ class AsyncClient(NotCopied, AsyncAdministration):
         websocket: str | Sequence[str] | None = None,
     ) -> None:
         check_process()
-        self._settings = settings = checked_settings(
+        self._settings = settings = ClientSettings(
             target,
             timeout=timeout,
             attempt_timeout=attempt_timeout,
@@ -107,7 +104,6 @@ class AsyncClient(NotCopied, AsyncAdministration):
         self.outputs = output_names(outputs)
         self.counters = Counters()
         self._models: dict[tuple[str, bytes], Model] = {}
-        self._senders = Senders(settings, self.counters)
         self._connection: Connection | None = None
         self._finalizer: finalize[Any, AsyncClient] | None = None
         self._closed: CellkeeperError | None = None
@@ -147,17 +143,17 @@ class AsyncClient(NotCopied, AsyncAdministration):
         self._closed = Closed("the client was closed")
         if self._finalizer is not None:
             self._finalizer.detach()
-        if loop_ended:  # no caller waits, and nothing can be awaited in that loop any more
-            self._senders.disown(self._closed)
-            return
-        self._senders.close(Closed("the client was closed"))
         if connection is not None:
-            await connection.close(self._closed)
+            if loop_ended:  # no caller waits, and nothing can be awaited in that loop any more
+                connection.disown(self._closed)
+            else:
+                await connection.close(Closed("the client was closed"))
 
     def disown(self) -> None:
         """Called in a forked process: the client and its sessions raise on every use from now on."""
         self._closed = ForkedProcess(INHERITED)
-        self._senders.disown(self._closed)
+        if self._connection is not None:
+            self._connection.disown(self._closed)
 
     # ------------------------------------------------------------------------------------------ sessions
 
@@ -199,7 +195,15 @@ class AsyncClient(NotCopied, AsyncAdministration):
         state = []
         if initial_state is not None:
             state = state_messages(await self.model(model, timeout=left()), initial_state, "initial_state")
-        request = open_request(session, model, ttl_ms, at or expect, state)
+        known = at or expect
+        request = pb.OpenRequest(
+            model=model,
+            session=session,
+            request_id=request_id(),
+            expect=None if known is None else position_message(known),
+            ttl_ms=ttl_ms,
+            initial_state=state,
+        )
         opened = await self._call("Open", request, session, left())
         info = await self._served(session, model, opened.fingerprint, left())
         self._connected().endpoints.limit_frames(info)
@@ -221,7 +225,7 @@ class AsyncClient(NotCopied, AsyncAdministration):
         """Opens many sessions of one model with a few calls, to be stepped as one.
 
         Each is created, or continued after its last step. sessions: their ids, each once, in the order of the rows of
-        `AsyncGroup.step`. model, ttl, outputs: as in `session`, for all of them. expect: by id, a position whose
+        the group's `step`. model, ttl, outputs: as in `session`, for all of them. expect: by id, a position whose
         history the session must have. timeout: seconds, including retries; None: the client's. Raises InvalidArgument
         for invalid ids, and GroupError if some sessions cannot be opened: its `errors` says which and why, and its
         `group` has the others.
@@ -272,15 +276,6 @@ class AsyncClient(NotCopied, AsyncAdministration):
                 text = f"session {session!r} belongs to model version {fingerprint.hex()[:12]}, which is not served now"
                 raise ModelChanged(text, reason="MODEL_CHANGED") from error
         return self._models[key]
-
-    def _new_sender(self, session: str, model: Model, position: Position) -> SessionSender:
-        return self._senders.session(self._connected(), session, model, position)
-
-    def _new_group_sender(self, model: Model) -> GroupSender:
-        return self._senders.group(self._connected(), model)
-
-    def _endpoint_of(self, session: str) -> object:
-        return self._connected().endpoints.first(session)
 
 
 def _left_open(connection: Connection) -> None:

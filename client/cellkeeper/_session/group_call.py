@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -53,6 +53,7 @@ class ReplyColumns:
         )
 
 
+@dataclass(slots=True, eq=False)
 class GroupPart:
     """The part of a call that goes to one endpoint as one frame.
 
@@ -61,16 +62,13 @@ class GroupPart:
     withdrawn: it will not be sent.
     """
 
-    __slots__ = ("alone", "call", "chunk", "endpoint", "items", "sent", "withdrawn")
-
-    def __init__(self, call: GroupCall, chunk: GroupChunk, items: Rows) -> None:
-        self.call = call
-        self.chunk = chunk
-        self.items = items
-        self.endpoint: EndpointStatus | None = None
-        self.alone: dict[int, tuple[SessionSender, Chunk]] = {}
-        self.sent = False
-        self.withdrawn = False
+    call: GroupCall
+    chunk: GroupChunk
+    items: Rows
+    endpoint: EndpointStatus | None = None
+    alone: dict[int, tuple[SessionSender, Chunk]] = field(default_factory=dict)
+    sent: bool = False
+    withdrawn: bool = False
 
 
 class GroupCall:

@@ -15,7 +15,6 @@ from ..errors import CellkeeperError, Unavailable
 from ..late_step import LateStep
 from ..types import GroupReply, StepReply
 from .chunk import Chunk
-from .deadlines import Deadlines
 from .frame_format import FrameFormat
 from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns
 from .group_history import GroupHistory, Members, Rows
@@ -23,7 +22,7 @@ from .group_waiting import WaitingGroupCalls
 from .history import History
 from .hold import GroupHold
 from .retry import EndpointStatus, no_answer_from
-from .sender import Sender
+from .sender import NEVER, Sender
 from .separate_members import SeparateMembers
 from .session_sender import SessionSender
 from .step_call import StepCall
@@ -63,15 +62,13 @@ class GroupSender(Sender):
         frame_format: Callable[[tuple[str, ...]], FrameFormat],
         new_sender: Callable[[str, History], SessionSender],
         routes: Routes,
-        deadlines: Deadlines,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(loop)
         self.history = history
         self.frame_format = frame_format
-        self.separate = SeparateMembers(history, new_sender=new_sender, adopt=routes.adopt, deadlines=deadlines)
+        self.separate = SeparateMembers(history, new_sender=new_sender, adopt=routes.adopt)
         self._routes = routes
-        self._deadlines = deadlines
         self._waiting = WaitingGroupCalls()
         self._active: list[GroupCall] = []
 
@@ -94,18 +91,17 @@ class GroupSender(Sender):
         deadline = self.loop.time() + timeout
         call = GroupCall(members, inputs, single, self.frame_format(outputs), timeout, deadline, answer)
         if deadline < self.next_deadline:
-            self._deadlines.add(self, deadline)
+            self.expire_at(deadline)
         self._waiting.append(call)
         self._start_waiting()
         return call
 
     def expire(self, now: float) -> float:
-        """Ends the calls whose deadline has passed. Returns the next deadline, infinity if no call waits."""
         self._forget_done()
         for call in self._calls():
             if call.deadline <= now:
                 self.give_up(call, self._out_of_time(call, now))
-        return min((call.deadline for call in self._calls()), default=float("inf"))
+        return min((call.deadline for call in self._calls()), default=NEVER)
 
     def give_up(self, call: GroupCall, error_at: Callable[[EndpointStatus | None, bool], CellkeeperError]) -> None:
         """Ends the unanswered items of the call.
@@ -179,7 +175,7 @@ class GroupSender(Sender):
     def close(self, error: CellkeeperError) -> None:
         """Ends every call with `error`; every later use raises it."""
         self._closed = error
-        self._deadlines.remove(self)
+        self.expire_never()
         for call in self._calls():
             self.give_up(call, lambda endpoint, sent: error)
         self._waiting.grant_holds()  # their callers find the group closed
@@ -299,7 +295,7 @@ class GroupSender(Sender):
             chunk.inputs, call.single, call.frame_format, call.timeout, call.deadline, MemberAnswer(call, at)
         )
         alone.chunk, chunk.call = chunk, alone
-        self._deadlines.add(sender, call.deadline)
+        sender.expire_at(call.deadline)
         call.alone[at] = (sender, alone)
         part.alone[item] = (sender, chunk)
         return sender, chunk

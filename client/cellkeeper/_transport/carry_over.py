@@ -13,9 +13,8 @@ from ..errors import CellkeeperError, InvalidArgument, error_of_reason
 from ..types import CarriedOver, Model, Sample, SessionInfo
 from .caller import Caller
 from .frame_codec import frame_bytes
-from .input_fields import chunk_fields
 from .item_calls import MAX_ITEMS, each_result, page_items
-from .requests import request_id
+from .requests import chunk_fields, request_id
 from .wire import session_info_of
 
 POLICIES: dict[str, Any] = {

@@ -16,7 +16,7 @@ from ..errors import CellkeeperError
 from ..position import POSITION_BYTES
 from ..types import Array
 from .frame_codec import INDEX, Column, refuse_answered
-from .input_fields import frame_fields
+from .requests import frame_fields
 from .wire import as_requested, missing_output, unreadable
 
 

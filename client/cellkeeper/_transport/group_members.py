@@ -103,7 +103,7 @@ class GroupMembers:
         """
         self._sender.check()
         most = self._model.max_frame_items or len(items)
-        results, errors = await call_items(self._client, method, request, items, max_items=max(1, most), timeout=left())
+        results, errors = await call_items(self._client, method, request, items, max_items=max(1, most), left=left)
         causes = {id(error): error for error in errors.values()}
         if errors and len(errors) == len(items) and len(causes) == 1 and len(items) > 1:
             raise next(iter(causes.values()))

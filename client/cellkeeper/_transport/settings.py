@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Real
 
 import grpc
@@ -16,7 +15,6 @@ from .target import checked_targets
 from .websocket_address import WebSocketAddress, checked_addresses
 
 
-@dataclass(frozen=True, slots=True)
 class ClientSettings:
     """The parameters of AsyncClient, which documents them; timeouts in seconds.
 
@@ -24,19 +22,53 @@ class ClientSettings:
     go over gRPC.
     """
 
-    targets: tuple[str, ...]
-    timeout: float
-    attempt_timeout: float
-    connect_timeout: float
-    window_steps: int
-    buffer_steps: int
-    buffer_bytes: int
-    max_frame_items: int
-    backoff: Backoff
-    credentials: grpc.ChannelCredentials | None
-    channel_options: tuple[tuple[str, str], ...]
-    token: Token
-    websockets: tuple[WebSocketAddress, ...]
+    def __init__(
+        self,
+        target: str | Sequence[str],
+        *,
+        timeout: float,
+        attempt_timeout: float,
+        connect_timeout: float,
+        window_steps: int,
+        buffer_steps: int,
+        buffer_bytes: int,
+        max_frame_items: int,
+        backoff: Backoff | None,
+        credentials: grpc.ChannelCredentials | None,
+        tls: Tls | bool,
+        token: TokenSource | None,
+        websocket: str | Sequence[str] | None,
+    ) -> None:
+        """Checks the parameters. Raises InvalidArgument, which names the parameter."""
+        self.targets = checked_targets(target)
+        self.timeout = timeout_seconds(timeout, 30.0)
+        self.attempt_timeout = timeout_seconds(attempt_timeout, 10.0, "attempt_timeout")
+        self.connect_timeout = seconds_from_0(connect_timeout, "connect_timeout")
+        self.window_steps = whole_number(window_steps, "window_steps", 1)
+        self.max_frame_items = whole_number(max_frame_items, "max_frame_items", 1)
+        self.buffer_steps = whole_number(buffer_steps, "buffer_steps", 1)
+        self.buffer_bytes = whole_number(buffer_bytes, "buffer_bytes", 0)
+        if self.buffer_steps < self.window_steps:
+            why = "the client must keep at least as many answered inputs as it may have unanswered ones"
+            raise invalid("buffer_steps", str(buffer_steps), f"at least window_steps, {window_steps}: {why}")
+        _check_kind(
+            "tls", tls, "True, False or a Tls", bool, Tls
+        )  # a path, for instance, would otherwise mean plain text
+        _check_kind("credentials", credentials, "grpc.ChannelCredentials", grpc.ChannelCredentials)
+        _check_backoff(backoff)
+        if credentials is not None and tls:
+            text = "credentials, tls: got both, expected one of them"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="credentials")
+        if credentials is not None and websocket is not None:
+            text = "credentials, websocket: got both, expected tls instead of credentials, which are for gRPC only"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="credentials")
+        if tls is True:
+            tls = Tls()
+        self.backoff = backoff or Backoff()
+        self.credentials = tls.credentials() if tls else credentials
+        self.channel_options = tls.options() if tls else ()
+        self.token = Token(token)
+        self.websockets = checked_addresses(websocket, self.targets, tls or None)
 
     def window_steps_for(self, max_log_steps: int) -> int:
         """Returns the most unanswered time steps of one session.
@@ -49,62 +81,6 @@ class ClientSettings:
     def websocket_of(self, target: str) -> WebSocketAddress | None:
         """Returns the address of the target's WebSocket; None: frames to that target go over gRPC."""
         return self.websockets[self.targets.index(target)] if self.websockets else None
-
-
-def checked_settings(
-    target: str | Sequence[str],
-    *,
-    timeout: float,
-    attempt_timeout: float,
-    connect_timeout: float,
-    window_steps: int,
-    buffer_steps: int,
-    buffer_bytes: int,
-    max_frame_items: int,
-    backoff: Backoff | None,
-    credentials: grpc.ChannelCredentials | None,
-    tls: Tls | bool,
-    token: TokenSource | None,
-    websocket: str | Sequence[str] | None,
-) -> ClientSettings:
-    """Checks the parameters. Raises InvalidArgument, which names the parameter."""
-    targets = checked_targets(target)
-    timeout = timeout_seconds(timeout, 30.0)
-    attempt_timeout = timeout_seconds(attempt_timeout, 10.0, "attempt_timeout")
-    connect_timeout = seconds_from_0(connect_timeout, "connect_timeout")
-    window_steps = whole_number(window_steps, "window_steps", 1)
-    max_frame_items = whole_number(max_frame_items, "max_frame_items", 1)
-    buffer_steps = whole_number(buffer_steps, "buffer_steps", 1)
-    buffer_bytes = whole_number(buffer_bytes, "buffer_bytes", 0)
-    if buffer_steps < window_steps:
-        why = "the client must keep at least as many answered inputs as it may have unanswered ones"
-        raise invalid("buffer_steps", str(buffer_steps), f"at least window_steps, {window_steps}: {why}")
-    _check_kind("tls", tls, "True, False or a Tls", bool, Tls)  # a path, for instance, would otherwise mean plain text
-    _check_kind("credentials", credentials, "grpc.ChannelCredentials", grpc.ChannelCredentials)
-    _check_backoff(backoff)
-    if credentials is not None and tls:
-        text = "credentials, tls: got both, expected one of them"
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="credentials")
-    if credentials is not None and websocket is not None:
-        text = "credentials, websocket: got both, expected tls instead of credentials, which are for gRPC only"
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="credentials")
-    if tls is True:
-        tls = Tls()
-    return ClientSettings(
-        targets=targets,
-        timeout=timeout,
-        attempt_timeout=attempt_timeout,
-        connect_timeout=connect_timeout,
-        window_steps=window_steps,
-        buffer_steps=buffer_steps,
-        buffer_bytes=buffer_bytes,
-        max_frame_items=max_frame_items,
-        backoff=backoff or Backoff(),
-        credentials=tls.credentials() if isinstance(tls, Tls) else credentials,
-        channel_options=tls.options() if isinstance(tls, Tls) else (),
-        token=Token(token),
-        websockets=checked_addresses(websocket, targets, tls or None),
-    )
 
 
 def _check_backoff(given: Backoff | None) -> None:
