@@ -45,6 +45,7 @@ def _derive(cls: Class) -> None:
             continue
         for path in filter(None, found):
             owner, _, method = path.rpartition(".")
+            _derive(cls.modules_collection[owner])  # it may be such a method itself
             source = cls.modules_collection[owner].all_members[method]
             if isinstance(member, Attribute):
                 member = Function(name, lineno=member.lineno, returns=source.returns)

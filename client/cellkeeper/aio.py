@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 from weakref import finalize
 
-import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
@@ -26,9 +25,9 @@ from ._session.arguments import position as checked_position
 from ._session.event_loop import check_loop
 from ._session.not_copied import NotCopied
 from ._session.time_limit import TimeLeft
+from ._transport.blocking import declared_as
 from ._transport.calls import itself
 from ._transport.connection import Connection
-from ._transport.credentials import Tls, TokenSource
 from ._transport.forks import INHERITED, check_process, connects, disown_after_fork
 from ._transport.readiness import wait_until_ready
 from ._transport.requests import request_id
@@ -39,11 +38,9 @@ from .errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, Mod
 from .group import AsyncGroup
 from .position import Position
 from .session import AsyncSession
-from .types import Backoff, Counters, Model
+from .types import Counters, Model
 
 __all__ = ["AsyncClient", "AsyncGroup", "AsyncSession"]
-
-DEFAULT_TARGET = "localhost:50051"
 
 
 class AsyncClient(NotCopied, AsyncAdministration):
@@ -65,43 +62,13 @@ class AsyncClient(NotCopied, AsyncAdministration):
     'cellkeeper[websocket]').
     """
 
-    def __init__(
-        self,
-        target: str | Sequence[str] = DEFAULT_TARGET,
-        *,
-        timeout: float = 30.0,
-        attempt_timeout: float = 10.0,
-        connect_timeout: float = 0.8,
-        window_steps: int = 64,
-        buffer_steps: int = 1024,
-        buffer_bytes: int = 1 << 20,
-        outputs: Sequence[str] = ("prediction",),
-        max_frame_items: int = 256,
-        backoff: Backoff | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        tls: Tls | bool = False,
-        token: TokenSource | None = None,
-        websocket: str | Sequence[str] | None = None,
-    ) -> None:
+    @declared_as(ClientSettings.__init__)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         check_process()
-        self._settings = settings = ClientSettings(
-            target,
-            timeout=timeout,
-            attempt_timeout=attempt_timeout,
-            connect_timeout=connect_timeout,
-            window_steps=window_steps,
-            buffer_steps=buffer_steps,
-            buffer_bytes=buffer_bytes,
-            max_frame_items=max_frame_items,
-            backoff=backoff,
-            credentials=credentials,
-            tls=tls,
-            token=token,
-            websocket=websocket,
-        )
+        self._settings = settings = ClientSettings(*arguments, **options)
         self.targets = settings.targets
         self.timeout = settings.timeout
-        self.outputs = output_names(outputs)
+        self.outputs = settings.outputs
         self.counters = Counters()
         self._models: dict[tuple[str, bytes], Model] = {}
         self._connection: Connection | None = None

@@ -100,9 +100,7 @@ class AsyncGroup(AsyncGroupStepping):
                     for name, position in self._members.positions(members)
                 }
                 with self._restarts.one():
-                    results, errors = await self._members.call(
-                        "Reset", lambda some: pb.ResetRequest(model=self.model.name, items=some), items, left
-                    )
+                    results, errors = await self._members.call("Reset", pb.ResetRequest, items, left)
                     restarted = {name: position_of(result.position) for name, result in results.items()}
                     errors.update(await self._members.restart(restarted, left))
             _raise_failed("reset", errors, members.names)
@@ -123,9 +121,7 @@ class AsyncGroup(AsyncGroupStepping):
                     name: pb.DeleteRequest.Item(session=name, generation=position.generation)
                     for name, position in self._members.positions(members)
                 }
-                results, errors = await self._members.call(
-                    "Delete", lambda some: pb.DeleteRequest(model=self.model.name, items=some), items, left
-                )
+                results, errors = await self._members.call("Delete", pb.DeleteRequest, items, left)
                 deleted = {name: bool(results[name].deleted) for name in members.names if name in results}
                 self._members.remove(self._members.of(list(deleted)))
             _raise_failed("delete", errors, members.names)

@@ -65,7 +65,7 @@ class GroupPart:
     call: GroupCall
     chunk: GroupChunk
     items: Rows
-    endpoint: EndpointStatus | None = None
+    endpoint: EndpointStatus | None
     alone: dict[int, tuple[SessionSender, Chunk]] = field(default_factory=dict)
     sent: bool = False
     withdrawn: bool = False

@@ -282,8 +282,7 @@ class GroupSender(Sender):
         members = call.members if len(items) == len(call.members) else call.members.take(items)
         for endpoint, chosen, some in self._routes.split(members, len(call.inputs) // len(call.members)):
             its = items if chosen is None else items[chosen]
-            part = GroupPart(call, self.history.append(some, call.inputs_of(its)), its)
-            part.endpoint = endpoint
+            part = GroupPart(call, self.history.append(some, call.inputs_of(its)), its, endpoint)
             call.parts.append(part)
             self._routes.send(part, self)
 

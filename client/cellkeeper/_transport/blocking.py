@@ -42,7 +42,7 @@ def blocking(
 def declared_as(
     method: Callable[Concatenate[Any, P], object],
 ) -> Callable[[Callable[..., R]], Callable[Concatenate[Any, P], R]]:
-    """Gives a method of a blocking class the parameters and the docstring of `method` of the asyncio class."""
+    """Gives the decorated method the parameters and the docstring of `method`, to which it passes them on."""
 
     def declare(function: Callable[..., R]) -> Callable[Concatenate[Any, P], R]:
         returned = signature(function).return_annotation

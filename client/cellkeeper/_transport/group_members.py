@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,14 +96,15 @@ class GroupMembers:
     # ------------------------------------------------------------------------------------------ calls
 
     async def call(
-        self, method: str, request: Callable[[list[Any]], Any], items: Mapping[str, Any], left: TimeLeft
+        self, method: str, message: Any, items: Mapping[str, Any], left: TimeLeft
     ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
         """Makes a call with one item for each of some members. Returns results and errors, by id.
 
-        If all members fail with one and the same error, raises it. Raises Closed.
+        message: the class of its request. If all members fail with one and the same error, raises it. Raises Closed.
         """
         self._sender.check()
         most = self._model.max_frame_items or len(items)
+        request = partial(message, model=self._model.name)
         results, errors = await call_items(self._client, method, request, items, max_items=max(1, most), left=left)
         causes = {id(error): error for error in errors.values()}
         if errors and len(errors) == len(items) and len(causes) == 1 and len(items) > 1:
@@ -179,9 +181,7 @@ class GroupMembers:
             )
             for name in names
         }
-        results, errors = await self.call(
-            "OpenMany", lambda some: pb.OpenManyRequest(model=self._model.name, items=some), items, left
-        )
+        results, errors = await self.call("OpenMany", pb.OpenManyRequest, items, left)
         return {name: result.opened for name, result in results.items()}, errors
 
     async def _mismatches(self, opened: Mapping[str, Any], left: TimeLeft) -> dict[str, CellkeeperError]:

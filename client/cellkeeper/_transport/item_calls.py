@@ -24,7 +24,7 @@ MAX_ITEMS = 64  # in one request of those that go through sessions page by page
 async def call_items(
     client: Caller,
     method: str,
-    request: Callable[[list[Any]], Any],
+    request: Callable[..., Any],
     items: Mapping[str, Any],
     *,
     max_items: int,
@@ -32,9 +32,9 @@ async def call_items(
 ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
     """Sends the items in batches. Returns results and errors, by id.
 
-    items: by id, each with its request id, which resends keep. request: builds the message for some of them. max_items:
-    items of one call. An item that fails for a transient reason, or one that another server may not have, is sent again
-    by itself. Calls to several endpoints run concurrently.
+    items: by id, each with its request id, which resends keep. request: builds the message, from `items` given by name.
+    max_items: of one call. An item that fails for a transient reason, or one that another server may not have, is sent
+    again by itself. Calls to several endpoints run concurrently.
     """
     results: dict[str, Any] = {}
     errors: dict[str, CellkeeperError] = {}
@@ -42,7 +42,7 @@ async def call_items(
 
     async def batch(names: list[str]) -> None:
         try:
-            message = request([items[name] for name in names])
+            message = request(items=[items[name] for name in names])
             answer = await client._call(method, message, names[0], left())
             answered = results_of(answer, len(names), method)
         except CellkeeperError as failed:
@@ -59,7 +59,7 @@ async def call_items(
                 errors[name] = error
 
     async def one(name: str) -> Any:
-        return await client._call(method, request([items[name]]), name, left(), only_result)
+        return await client._call(method, request(items=[items[name]]), name, left(), only_result)
 
     await asyncio.gather(*map(batch, by_endpoint(client, items, max_items)))
     found, failed = await each(again, one)
@@ -104,21 +104,21 @@ def page_items(model: Model) -> int:
 
 
 async def each_result(
-    client: Caller, method: str, request: Callable[[Sequence[Any]], Any], items: Sequence[Any], timeout: float | None
+    client: Caller, method: str, request: Callable[..., Any], items: Sequence[Any], timeout: float | None
 ) -> AsyncIterator[tuple[Any, Any]]:
     """Sends the items in one request. Yields each with its result or its CellkeeperError.
 
-    request: builds the message for some of them. One that failed for a transient reason is sent again by itself. Raises
-    what the request as a whole raises.
+    request: builds the message, from `items` given by name. One that failed for a transient reason is sent again by
+    itself. Raises what the request as a whole raises.
     """
-    answer = await client._call(method, request(items), items[0].session, timeout)
+    answer = await client._call(method, request(items=items), items[0].session, timeout)
     for item, result in zip(items, results_of(answer, len(items), method), strict=True):
         outcome = result
         if result.HasField("error"):
             outcome = error_of(result.error)
             if worth_retrying(outcome):
                 try:
-                    outcome = await client._call(method, request([item]), item.session, timeout, only_result)
+                    outcome = await client._call(method, request(items=[item]), item.session, timeout, only_result)
                 except CellkeeperError as error:
                     outcome = error
         yield item, outcome

@@ -7,39 +7,41 @@ from numbers import Real
 
 import grpc
 
-from .._session.arguments import invalid, seconds_from_0, timeout_seconds, whole_number
+from .._session.arguments import invalid, output_names, seconds_from_0, timeout_seconds, whole_number
 from ..errors import InvalidArgument
 from ..types import Backoff
 from .credentials import Tls, Token, TokenSource
 from .target import checked_targets
 from .websocket_address import WebSocketAddress, checked_addresses
 
+DEFAULT_TARGET = "localhost:50051"
+
 
 class ClientSettings:
-    """The parameters of AsyncClient, which documents them; timeouts in seconds.
+    """The parameters of the clients, which document them, checked; timeouts in seconds.
 
     credentials: None: plain text. channel_options: gRPC's. websockets: for the targets, in their order; empty: frames
-    go over gRPC.
+    go over gRPC. Raises InvalidArgument, which names the parameter.
     """
 
     def __init__(
         self,
-        target: str | Sequence[str],
+        target: str | Sequence[str] = DEFAULT_TARGET,
         *,
-        timeout: float,
-        attempt_timeout: float,
-        connect_timeout: float,
-        window_steps: int,
-        buffer_steps: int,
-        buffer_bytes: int,
-        max_frame_items: int,
-        backoff: Backoff | None,
-        credentials: grpc.ChannelCredentials | None,
-        tls: Tls | bool,
-        token: TokenSource | None,
-        websocket: str | Sequence[str] | None,
+        timeout: float = 30.0,
+        attempt_timeout: float = 10.0,
+        connect_timeout: float = 0.8,
+        window_steps: int = 64,
+        buffer_steps: int = 1024,
+        buffer_bytes: int = 1 << 20,
+        outputs: Sequence[str] = ("prediction",),
+        max_frame_items: int = 256,
+        backoff: Backoff | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | bool = False,
+        token: TokenSource | None = None,
+        websocket: str | Sequence[str] | None = None,
     ) -> None:
-        """Checks the parameters. Raises InvalidArgument, which names the parameter."""
         self.targets = checked_targets(target)
         self.timeout = timeout_seconds(timeout, 30.0)
         self.attempt_timeout = timeout_seconds(attempt_timeout, 10.0, "attempt_timeout")
@@ -69,6 +71,7 @@ class ClientSettings:
         self.channel_options = tls.options() if tls else ()
         self.token = Token(token)
         self.websockets = checked_addresses(websocket, self.targets, tls or None)
+        self.outputs = output_names(outputs)
 
     def window_steps_for(self, max_log_steps: int) -> int:
         """Returns the most unanswered time steps of one session.
