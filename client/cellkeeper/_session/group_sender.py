@@ -131,10 +131,10 @@ class GroupSender(Sender):
             self.separate.note_settled(name, (LateStep(position, steps, True, outputs),))
 
     @asynccontextmanager
-    async def held(self, members: Members, timeout: float) -> AsyncIterator[dict[int, CellkeeperError]]:
+    async def held(self, members: Members, timeout: float) -> AsyncIterator[dict[str, CellkeeperError]]:
         """Waits until every earlier step of these members is answered, and holds later ones back while inside.
 
-        Yields, by row, why late steps cannot be settled. Raises DeadlineExceeded if others stay unanswered.
+        Yields, by id, why late steps cannot be settled. Raises DeadlineExceeded if others stay unanswered.
         """
         self.check()
         deadline = self.loop.time() + timeout
@@ -228,17 +228,18 @@ class GroupSender(Sender):
         """Returns the calls that were started, and those that wait."""
         return [*self._active, *self._waiting.steps]
 
-    async def _drained_alone(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
-        """Waits for the steps of those that have left the columns. Returns, by row, why it need not wait longer."""
+    async def _drained_alone(self, members: Members, timeout: float) -> dict[str, CellkeeperError]:
+        """Waits for the steps of those that have left the columns. Returns, by id, why it need not wait longer."""
         if self._closed is not None:  # while the caller waited
-            return {row: copy(self._closed) for row in members.rows.tolist()}
-        alone = [(row, sender) for row in members.rows.tolist() if (sender := self.separate.of(row)) is not None]
-        results = await asyncio.gather(*(sender.drained(timeout) for _, sender in alone), return_exceptions=True)
-        errors: dict[int, CellkeeperError] = {}
-        for (row, sender), result in zip(alone, results, strict=True):
+            return {name: copy(self._closed) for name in members.names}
+        rows = zip(members.names, members.rows.tolist(), strict=True)
+        alone = [(name, row, sender) for name, row in rows if (sender := self.separate.of(row)) is not None]
+        results = await asyncio.gather(*(sender.drained(timeout) for *_, sender in alone), return_exceptions=True)
+        errors: dict[str, CellkeeperError] = {}
+        for (name, row, sender), result in zip(alone, results, strict=True):
             if isinstance(result, CellkeeperError):
                 if self.separate.of(row) is sender:  # otherwise a reset has ended it meanwhile, and what it had to do
-                    errors[row] = result
+                    errors[name] = result
             elif isinstance(result, BaseException):
                 raise result
         return errors

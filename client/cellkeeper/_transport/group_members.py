@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -82,16 +81,6 @@ class GroupMembers:
         Whatever awaits something between two uses of a row must ask again.
         """
         return None if self._rows.get(name) == row else Closed(f"session {name!r} left the group")
-
-    @asynccontextmanager
-    async def held(self, members: Members, left: TimeLeft) -> AsyncIterator[dict[str, CellkeeperError]]:
-        """Waits for earlier steps of these members, and holds later ones back while the caller is inside.
-
-        Yields, by id, the errors of late steps that cannot be settled.
-        """
-        async with self._sender.held(members, left()) as errors:
-            names = dict(zip(members.rows.tolist(), members.names, strict=True))  # some may have left meanwhile
-            yield {names[row]: error for row, error in errors.items()}
 
     # ------------------------------------------------------------------------------------------ calls
 
