@@ -10,7 +10,7 @@ import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .._session.arguments import invalid, whole_number
-from .._session.frame_format import InputLayout, Layout
+from .._session.frame_format import Layout
 from .._session.named_inputs import known_of, packed_dtype
 from ..types import Model
 from .wire import dtype_number
@@ -23,13 +23,8 @@ def request_id() -> bytes:
 
 def peek_request(session: str, model: Model, raw: bytes, outputs: Sequence[str]) -> Any:
     """Returns a StepRequest that keeps nothing, without its position. raw: inputs, as converted by Inputs."""
-    return pb.StepRequest(
-        model=model.name,
-        session=session,
-        peek=True,
-        outputs=outputs,
-        **chunk_fields(model, raw),
-    )
+    fields = chunk_fields(model, raw)
+    return pb.StepRequest(model=model.name, session=session, peek=True, outputs=outputs, **fields)
 
 
 def check_rollout(model: Model, steps: object, given: int) -> int:
@@ -63,8 +58,8 @@ def layout_of(model: Model) -> Layout:
     states, step_bytes = tuple(spec.name for spec in model.states), model.input.nbytes
     if not model.inputs:
         return Layout(model.name, dtype_number(model.input.dtype), model.input.shape, step_bytes, states)
-    inputs = tuple(InputLayout(spec.name, dtype_number(spec.dtype), spec.shape) for spec in model.inputs)
-    return Layout(model.name, pb.DATA_TYPE_UNSPECIFIED, (), step_bytes, states, inputs, packed_dtype(model.inputs))
+    packed = packed_dtype(model.inputs)
+    return Layout(model.name, pb.DATA_TYPE_UNSPECIFIED, (), step_bytes, states, model.inputs, packed)
 
 
 def frame_fields(layout: Layout, raw: bytes) -> dict[str, Any]:
@@ -74,7 +69,9 @@ def frame_fields(layout: Layout, raw: bytes) -> dict[str, Any]:
     table = np.frombuffer(raw, layout.packed)
     return {
         "named_inputs": [
-            pb.InputColumn(name=one.name, dtype=one.dtype, shape=one.shape, data=table[one.name].tobytes())
+            pb.InputColumn(
+                name=one.name, dtype=dtype_number(one.dtype), shape=one.shape, data=table[one.name].tobytes()
+            )
             for one in layout.inputs
         ]
     }
@@ -88,7 +85,9 @@ def chunk_fields(model: Model, raw: bytes) -> dict[str, Any]:
     table = np.frombuffer(raw, layout.packed)
     return {
         "named_inputs": [
-            pb.Tensor(name=one.name, dtype=one.dtype, shape=(steps, *one.shape), data=table[one.name].tobytes())
+            pb.Tensor(
+                name=one.name, dtype=dtype_number(one.dtype), shape=(steps, *one.shape), data=table[one.name].tobytes()
+            )
             for one in layout.inputs
         ]
     }
