@@ -15,7 +15,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from itertools import takewhile
 
-from .aio import DEFAULT_TARGET
+from ._transport.settings import DEFAULT_TARGET
 from .cli import access, carry_over, doctor, model, sessions, stream
 from .cli.ending import Interrupted, end_by
 from .cli.terminal import end_stdout, open_streams, printable

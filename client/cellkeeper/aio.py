@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 from weakref import finalize
 
-import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
@@ -24,29 +23,24 @@ from ._session.arguments import (
 )
 from ._session.arguments import position as checked_position
 from ._session.event_loop import check_loop
-from ._session.group_sender import GroupSender
 from ._session.not_copied import NotCopied
-from ._session.session_sender import SessionSender
 from ._session.time_limit import TimeLeft
+from ._transport.blocking import declared_as
 from ._transport.calls import itself
 from ._transport.connection import Connection
-from ._transport.credentials import Tls, TokenSource
 from ._transport.forks import INHERITED, check_process, connects, disown_after_fork
 from ._transport.readiness import wait_until_ready
-from ._transport.requests import open_request
-from ._transport.senders import Senders
-from ._transport.settings import checked_settings
-from ._transport.wire import model_of, position_of, state_messages
+from ._transport.requests import request_id
+from ._transport.settings import ClientSettings
+from ._transport.wire import model_of, position_message, position_of, state_messages
 from .administration import AsyncAdministration
 from .errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, ModelChanged
 from .group import AsyncGroup
 from .position import Position
 from .session import AsyncSession
-from .types import Backoff, Counters, Model
+from .types import Counters, Model
 
 __all__ = ["AsyncClient", "AsyncGroup", "AsyncSession"]
-
-DEFAULT_TARGET = "localhost:50051"
 
 
 class AsyncClient(NotCopied, AsyncAdministration):
@@ -68,46 +62,15 @@ class AsyncClient(NotCopied, AsyncAdministration):
     'cellkeeper[websocket]').
     """
 
-    def __init__(
-        self,
-        target: str | Sequence[str] = DEFAULT_TARGET,
-        *,
-        timeout: float = 30.0,
-        attempt_timeout: float = 10.0,
-        connect_timeout: float = 0.8,
-        window_steps: int = 64,
-        buffer_steps: int = 1024,
-        buffer_bytes: int = 1 << 20,
-        outputs: Sequence[str] = ("prediction",),
-        max_frame_items: int = 256,
-        backoff: Backoff | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        tls: Tls | bool = False,
-        token: TokenSource | None = None,
-        websocket: str | Sequence[str] | None = None,
-    ) -> None:
+    @declared_as(ClientSettings.__init__)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         check_process()
-        self._settings = settings = checked_settings(
-            target,
-            timeout=timeout,
-            attempt_timeout=attempt_timeout,
-            connect_timeout=connect_timeout,
-            window_steps=window_steps,
-            buffer_steps=buffer_steps,
-            buffer_bytes=buffer_bytes,
-            max_frame_items=max_frame_items,
-            backoff=backoff,
-            credentials=credentials,
-            tls=tls,
-            token=token,
-            websocket=websocket,
-        )
+        self._settings = settings = ClientSettings(*arguments, **options)
         self.targets = settings.targets
         self.timeout = settings.timeout
-        self.outputs = output_names(outputs)
+        self.outputs = settings.outputs
         self.counters = Counters()
         self._models: dict[tuple[str, bytes], Model] = {}
-        self._senders = Senders(settings, self.counters)
         self._connection: Connection | None = None
         self._finalizer: finalize[Any, AsyncClient] | None = None
         self._closed: CellkeeperError | None = None
@@ -147,17 +110,17 @@ class AsyncClient(NotCopied, AsyncAdministration):
         self._closed = Closed("the client was closed")
         if self._finalizer is not None:
             self._finalizer.detach()
-        if loop_ended:  # no caller waits, and nothing can be awaited in that loop any more
-            self._senders.disown(self._closed)
-            return
-        self._senders.close(Closed("the client was closed"))
         if connection is not None:
-            await connection.close(self._closed)
+            if loop_ended:  # no caller waits, and nothing can be awaited in that loop any more
+                connection.disown(self._closed)
+            else:
+                await connection.close(Closed("the client was closed"))
 
     def disown(self) -> None:
         """Called in a forked process: the client and its sessions raise on every use from now on."""
         self._closed = ForkedProcess(INHERITED)
-        self._senders.disown(self._closed)
+        if self._connection is not None:
+            self._connection.disown(self._closed)
 
     # ------------------------------------------------------------------------------------------ sessions
 
@@ -199,7 +162,15 @@ class AsyncClient(NotCopied, AsyncAdministration):
         state = []
         if initial_state is not None:
             state = state_messages(await self.model(model, timeout=left()), initial_state, "initial_state")
-        request = open_request(session, model, ttl_ms, at or expect, state)
+        known = at or expect
+        request = pb.OpenRequest(
+            model=model,
+            session=session,
+            request_id=request_id(),
+            expect=None if known is None else position_message(known),
+            ttl_ms=ttl_ms,
+            initial_state=state,
+        )
         opened = await self._call("Open", request, session, left())
         info = await self._served(session, model, opened.fingerprint, left())
         self._connected().endpoints.limit_frames(info)
@@ -221,7 +192,7 @@ class AsyncClient(NotCopied, AsyncAdministration):
         """Opens many sessions of one model with a few calls, to be stepped as one.
 
         Each is created, or continued after its last step. sessions: their ids, each once, in the order of the rows of
-        `AsyncGroup.step`. model, ttl, outputs: as in `session`, for all of them. expect: by id, a position whose
+        the group's `step`. model, ttl, outputs: as in `session`, for all of them. expect: by id, a position whose
         history the session must have. timeout: seconds, including retries; None: the client's. Raises InvalidArgument
         for invalid ids, and GroupError if some sessions cannot be opened: its `errors` says which and why, and its
         `group` has the others.
@@ -272,15 +243,6 @@ class AsyncClient(NotCopied, AsyncAdministration):
                 text = f"session {session!r} belongs to model version {fingerprint.hex()[:12]}, which is not served now"
                 raise ModelChanged(text, reason="MODEL_CHANGED") from error
         return self._models[key]
-
-    def _new_sender(self, session: str, model: Model, position: Position) -> SessionSender:
-        return self._senders.session(self._connected(), session, model, position)
-
-    def _new_group_sender(self, model: Model) -> GroupSender:
-        return self._senders.group(self._connected(), model)
-
-    def _endpoint_of(self, session: str) -> object:
-        return self._connected().endpoints.first(session)
 
 
 def _left_open(connection: Connection) -> None:

@@ -38,7 +38,7 @@ class AsyncGroup(AsyncGroupStepping):
         the last call of `settle`, oldest first. Raises GroupError for members whose late steps are not settled, with
         the reason for each; if that is DeadlineExceeded, call it again.
         """
-        async with self._members.held(self._members.all, self._time_left(timeout)) as errors:
+        async with self._sender.held(self._members.all, self._time_left(timeout)()) as errors:
             pass
         _raise_failed("settle", errors, self.ids)  # before taking what was settled, so that the next call returns it
         return self._sender.separate.take_settled()
@@ -79,7 +79,7 @@ class AsyncGroup(AsyncGroupStepping):
         left = self._time_left(timeout)
         async with self._change(left()):
             members = self._members.named(sessions)
-            async with self._members.held(members, left):
+            async with self._sender.held(members, left()):
                 self._members.remove(members)
 
     async def reset(
@@ -94,15 +94,13 @@ class AsyncGroup(AsyncGroupStepping):
         left = self._time_left(timeout)
         async with self._change(left()):
             members = self._members.named(sessions)
-            async with self._members.held(members, left):
+            async with self._sender.held(members, left()):
                 items = {
                     name: pb.ResetRequest.Item(session=name, generation=position.generation, request_id=request_id())
                     for name, position in self._members.positions(members)
                 }
                 with self._restarts.one():
-                    results, errors = await self._members.call(
-                        "Reset", lambda some: pb.ResetRequest(model=self.model.name, items=some), items, left
-                    )
+                    results, errors = await self._members.call("Reset", pb.ResetRequest, items, left)
                     restarted = {name: position_of(result.position) for name, result in results.items()}
                     errors.update(await self._members.restart(restarted, left))
             _raise_failed("reset", errors, members.names)
@@ -118,14 +116,12 @@ class AsyncGroup(AsyncGroupStepping):
         left = self._time_left(timeout)
         async with self._change(left()):
             members = self._members.named(sessions)
-            async with self._members.held(members, left):
+            async with self._sender.held(members, left()):
                 items = {
                     name: pb.DeleteRequest.Item(session=name, generation=position.generation)
                     for name, position in self._members.positions(members)
                 }
-                results, errors = await self._members.call(
-                    "Delete", lambda some: pb.DeleteRequest(model=self.model.name, items=some), items, left
-                )
+                results, errors = await self._members.call("Delete", pb.DeleteRequest, items, left)
                 deleted = {name: bool(results[name].deleted) for name in members.names if name in results}
                 self._members.remove(self._members.of(list(deleted)))
             _raise_failed("delete", errors, members.names)
@@ -138,7 +134,7 @@ class AsyncGroup(AsyncGroupStepping):
         including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
         """
         members, left = self._members.named(sessions), self._time_left(timeout)
-        async with self._members.held(members, left) as errors:
+        async with self._sender.held(members, left()) as errors:
             pass  # a later step may come before the state is read, which is then that after the step
 
         before = dict(self._members.positions(members))

@@ -201,7 +201,7 @@ class AsyncGroupStepping(NotCopied):
     def _use(self, model: Model) -> None:
         """Adopts this model version; the group must have no members yet."""
         self.model = model
-        self._sender = self._client._new_group_sender(model)
+        self._sender = self._client._connected().group_sender(model)
         self._members = GroupMembers(self._client, model, self._sender, self._ttl)
         self._inputs = group_inputs_of(model)
 

@@ -8,15 +8,15 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from ._session.arguments import fingerprint_bytes, session_id, timeout_seconds
+from ._session.arguments import fingerprint_bytes, session_id, step_number, timeout_seconds
 from ._session.arguments import position as checked_position
 from ._session.named_inputs import inputs_of
 from ._session.time_limit import TimeLeft
 from ._transport.calls import only_result
 from ._transport.carry_over import carry_over_item
 from ._transport.replaying_call import call_replaying
-from ._transport.requests import request_id, set_state_request
-from ._transport.wire import position_message, position_of, state_of
+from ._transport.requests import request_id
+from ._transport.wire import position_message, position_of, state_messages, state_of
 from .errors import Closed, HistoryError, InvalidArgument, ModelError, ResourceExhausted
 from .position import Position
 from .stepping import ANOTHER_GENERATION, AsyncStepping
@@ -55,7 +55,14 @@ class AsyncSession(AsyncStepping):
         """
         left = self._time_left(timeout)
         await self._drained_unless_stuck(left)
-        request = set_state_request(self.id, self.model, self.position, step, state)
+        item = pb.SetStateRequest.Item(
+            session=self.id,
+            generation=self.generation,
+            request_id=request_id(),
+            step=self.position.step if step is None else step_number(step, "step"),
+            state=state_messages(self.model, state, "state"),
+        )
+        request = pb.SetStateRequest(model=self.model.name, items=[item])
         with self._restarts.one():
             result = await self._client._call("SetState", request, self.id, left(), only_result)
             return await self._restarted(position_of(result.position), left)
@@ -207,6 +214,6 @@ class AsyncSession(AsyncStepping):
             self.model, self._inputs = model, inputs_of(model)
         ended = self._sender
         ended.close(Closed(ANOTHER_GENERATION), superseded=True)
-        self._sender = self._client._new_sender(self.id, model, position)
+        self._sender = self._client._connected().session_sender(self.id, model, position)
         self._sender.late_steps.put_back(ended.late_steps.take_settled())
         return self.position

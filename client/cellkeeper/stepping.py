@@ -17,7 +17,7 @@ from ._session.samples import are_at_hand
 from ._session.step_call import Answer, StepCall
 from ._transport.caller import Caller
 from ._transport.replaying_call import call_replaying
-from ._transport.requests import forecast_request, peek_request
+from ._transport.requests import check_rollout, peek_request, rollout_request
 from ._transport.wire import peek_reply_of, position_message
 from .errors import Closed
 from .late_step import LateStep
@@ -46,7 +46,7 @@ class AsyncStepping(NotCopied):
         self._client = client
         self._inputs = inputs_of(model)
         self._restarts = Restarts()
-        self._sender = client._new_sender(session, model, position)
+        self._sender = client._connected().session_sender(session, model, position)
         self._outputs = output_names(outputs)
 
     def __repr__(self) -> str:
@@ -230,8 +230,11 @@ class AsyncStepping(NotCopied):
         retries; None: the client's. Raises what `forecast` raises.
         """
         wanted = self._wanted(outputs)
-        request = forecast_request(self.id, self.model, self._inputs, inputs, steps, known, wanted)
-        return await self._peek(request, False, timeout)
+        raw, _ = self._inputs.convert(inputs)
+        steps = check_rollout(self.model, steps, len(raw) // self.model.input.nbytes)
+        features = self._inputs.convert_known(known, steps)
+        peek = peek_request(self.id, self.model, raw, wanted)
+        return await self._peek(rollout_request(peek, self.model, steps, features), False, timeout)
 
     async def _peek(self, request: Any, single: bool, timeout: float | None) -> StepReply:
         def here() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -15,6 +16,7 @@ class ChunkState(Enum):
     DROPPED = "dropped"  # its caller was told that it failed
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Chunk:
     """Consecutive time steps of one session, sent together.
 
@@ -24,34 +26,20 @@ class Chunk:
     have been applied. late: its caller stopped waiting. call: the StepCall that it belongs to; None for a replay.
     """
 
-    __slots__ = (
-        "acked_sent",
-        "call",
-        "counted",
-        "end",
-        "held",
-        "inputs",
-        "late",
-        "sent",
-        "start",
-        "state",
-        "steps",
-        "uncertain",
-    )
+    inputs: bytes
+    start: Position
+    end: Position
+    call: Any = None
+    state: ChunkState = ChunkState.QUEUED
+    held: bool = False
+    counted: bool = False  # as one of those in flight
+    acked_sent: int = 0
+    uncertain: bool = False
+    late: bool = False
+    steps: int = field(init=False)
 
-    def __init__(self, inputs: bytes, start: Position, end: Position, call: Any = None) -> None:
-        self.inputs = inputs
-        self.start = start
-        self.end = end
-        self.steps = end[1] - start[1]
-        self.call = call
-        self.state = ChunkState.QUEUED
-        self.held = False
-        self.sent = False
-        self.counted = False  # as one of those in flight
-        self.acked_sent = 0
-        self.uncertain = False
-        self.late = False
+    def __post_init__(self) -> None:
+        self.steps = self.end[1] - self.start[1]
 
     @property
     def may_be_applied(self) -> bool:

@@ -7,23 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..types import STATE_PREFIX
+from ..types import STATE_PREFIX, TensorSpec
 
 CREATED, REPLAYED = 1, 2  # flags of an item in a reply
-
-
-class InputLayout(NamedTuple):
-    """One of several inputs: its name, the wire's number for its dtype, the shape of one time step."""
-
-    name: str
-    dtype: Any
-    shape: tuple[int, ...]
 
 
 class Layout(NamedTuple):
     """The model, the wire's number for its input's dtype, a time step's shape and bytes, the names of the states.
 
-    If there are several inputs, also the layout of each, and the structured dtype of a time step.
+    If there are several inputs, also each of them, and the structured dtype of a time step.
     """
 
     model: str
@@ -31,7 +23,7 @@ class Layout(NamedTuple):
     shape: tuple[int, ...]
     step_bytes: int
     states: tuple[str, ...] = ()
-    inputs: tuple[InputLayout, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
     packed: np.dtype[Any] | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -53,6 +53,7 @@ class ReplyColumns:
         )
 
 
+@dataclass(slots=True, eq=False)
 class GroupPart:
     """The part of a call that goes to one endpoint as one frame.
 
@@ -61,18 +62,16 @@ class GroupPart:
     withdrawn: it will not be sent.
     """
 
-    __slots__ = ("alone", "call", "chunk", "endpoint", "items", "sent", "withdrawn")
-
-    def __init__(self, call: GroupCall, chunk: GroupChunk, items: Rows) -> None:
-        self.call = call
-        self.chunk = chunk
-        self.items = items
-        self.endpoint: EndpointStatus | None = None
-        self.alone: dict[int, tuple[SessionSender, Chunk]] = {}
-        self.sent = False
-        self.withdrawn = False
+    call: GroupCall
+    chunk: GroupChunk
+    items: Rows
+    endpoint: EndpointStatus | None
+    alone: dict[int, tuple[SessionSender, Chunk]] = field(default_factory=dict)
+    sent: bool = False
+    withdrawn: bool = False
 
 
+@dataclass(eq=False, repr=False)
 class GroupCall:
     """members: those to step. inputs: raw, item by item. single: given without a time axis. timeout: seconds. deadline:
     on the event loop's clock. answer: receives the GroupReply once every member has a reply or an error.
@@ -81,34 +80,25 @@ class GroupCall:
     columns. errors: by item.
     """
 
-    def __init__(
-        self,
-        members: Members,
-        inputs: bytes,
-        single: bool,
-        frame_format: FrameFormat,
-        timeout: float,
-        deadline: float,
-        answer: asyncio.Future[GroupReply],
-    ) -> None:
-        self.members = members
-        self.inputs = inputs
-        self.single = single
-        self.frame_format = frame_format
-        self.timeout = timeout
-        self.deadline = deadline
-        self.answer = answer
-        self.parts: list[GroupPart] = []
-        self.alone: dict[int, tuple[SessionSender, StepCall]] = {}
-        self.errors: dict[int, CellkeeperError] = {}
-        self.late_steps: dict[str, tuple[LateStep, ...]] = {}
-        self.done = False
-        self._left = len(members)
+    members: Members
+    inputs: bytes
+    single: bool
+    frame_format: FrameFormat
+    timeout: float
+    deadline: float
+    answer: asyncio.Future[GroupReply]
+    parts: list[GroupPart] = field(default_factory=list)
+    alone: dict[int, tuple[SessionSender, StepCall]] = field(default_factory=dict)
+    errors: dict[int, CellkeeperError] = field(default_factory=dict)
+    late_steps: dict[str, tuple[LateStep, ...]] = field(default_factory=dict)
+    done: bool = False
+
+    def __post_init__(self) -> None:
+        self._left = len(self.members)
         self._outputs: dict[str, Array] = {}
-        self._positions = np.zeros((len(members), POSITION_BYTES), np.uint8)
-        self._flags = bytearray(len(members))
-        self._queued_seconds = 0.0
-        self._computed_seconds = 0.0
+        self._positions = np.zeros((self._left, POSITION_BYTES), np.uint8)
+        self._flags = bytearray(self._left)
+        self._queued_seconds = self._computed_seconds = 0.0
 
     def inputs_of(self, items: Rows) -> bytes:
         if len(items) == len(self.members):

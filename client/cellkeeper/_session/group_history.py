@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 
@@ -56,6 +57,7 @@ class Members:
         return Members(self.rows[items], [names[item] for item in items.tolist()])
 
 
+@dataclass(eq=False)
 class GroupChunk:
     """`steps` consecutive time steps for each of some members, sent as one frame.
 
@@ -64,19 +66,16 @@ class GroupChunk:
     the columns.
     """
 
-    __slots__ = ("answered", "ends", "inputs", "members", "open", "serial", "starts", "steps")
+    members: Members
+    starts: Positions
+    ends: Positions
+    inputs: bytes
+    steps: int
+    serial: int
 
-    def __init__(
-        self, members: Members, starts: Positions, ends: Positions, inputs: bytes, steps: int, serial: int
-    ) -> None:
-        self.members = members
-        self.starts = starts
-        self.ends = ends
-        self.inputs = inputs
-        self.steps = steps
-        self.serial = serial
-        self.open = np.ones(len(members), bool)
-        self.answered = np.zeros(len(members), bool)
+    def __post_init__(self) -> None:
+        self.open = np.ones(len(self.members), bool)
+        self.answered = np.zeros(len(self.members), bool)
 
     def inputs_of(self, item: int) -> bytes:
         size = len(self.inputs) // len(self.members)

@@ -15,7 +15,6 @@ from ..errors import CellkeeperError, Unavailable
 from ..late_step import LateStep
 from ..types import GroupReply, StepReply
 from .chunk import Chunk
-from .deadlines import Deadlines
 from .frame_format import FrameFormat
 from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns
 from .group_history import GroupHistory, Members, Rows
@@ -23,7 +22,7 @@ from .group_waiting import WaitingGroupCalls
 from .history import History
 from .hold import GroupHold
 from .retry import EndpointStatus, no_answer_from
-from .sender import Sender
+from .sender import NEVER, Sender
 from .separate_members import SeparateMembers
 from .session_sender import SessionSender
 from .step_call import StepCall
@@ -63,15 +62,13 @@ class GroupSender(Sender):
         frame_format: Callable[[tuple[str, ...]], FrameFormat],
         new_sender: Callable[[str, History], SessionSender],
         routes: Routes,
-        deadlines: Deadlines,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(loop)
         self.history = history
         self.frame_format = frame_format
-        self.separate = SeparateMembers(history, new_sender=new_sender, adopt=routes.adopt, deadlines=deadlines)
+        self.separate = SeparateMembers(history, new_sender=new_sender, adopt=routes.adopt)
         self._routes = routes
-        self._deadlines = deadlines
         self._waiting = WaitingGroupCalls()
         self._active: list[GroupCall] = []
 
@@ -94,18 +91,17 @@ class GroupSender(Sender):
         deadline = self.loop.time() + timeout
         call = GroupCall(members, inputs, single, self.frame_format(outputs), timeout, deadline, answer)
         if deadline < self.next_deadline:
-            self._deadlines.add(self, deadline)
+            self.expire_at(deadline)
         self._waiting.append(call)
         self._start_waiting()
         return call
 
     def expire(self, now: float) -> float:
-        """Ends the calls whose deadline has passed. Returns the next deadline, infinity if no call waits."""
         self._forget_done()
         for call in self._calls():
             if call.deadline <= now:
                 self.give_up(call, self._out_of_time(call, now))
-        return min((call.deadline for call in self._calls()), default=float("inf"))
+        return min((call.deadline for call in self._calls()), default=NEVER)
 
     def give_up(self, call: GroupCall, error_at: Callable[[EndpointStatus | None, bool], CellkeeperError]) -> None:
         """Ends the unanswered items of the call.
@@ -135,10 +131,10 @@ class GroupSender(Sender):
             self.separate.note_settled(name, (LateStep(position, steps, True, outputs),))
 
     @asynccontextmanager
-    async def held(self, members: Members, timeout: float) -> AsyncIterator[dict[int, CellkeeperError]]:
+    async def held(self, members: Members, timeout: float) -> AsyncIterator[dict[str, CellkeeperError]]:
         """Waits until every earlier step of these members is answered, and holds later ones back while inside.
 
-        Yields, by row, why late steps cannot be settled. Raises DeadlineExceeded if others stay unanswered.
+        Yields, by id, why late steps cannot be settled. Raises DeadlineExceeded if others stay unanswered.
         """
         self.check()
         deadline = self.loop.time() + timeout
@@ -179,7 +175,7 @@ class GroupSender(Sender):
     def close(self, error: CellkeeperError) -> None:
         """Ends every call with `error`; every later use raises it."""
         self._closed = error
-        self._deadlines.remove(self)
+        self.expire_never()
         for call in self._calls():
             self.give_up(call, lambda endpoint, sent: error)
         self._waiting.grant_holds()  # their callers find the group closed
@@ -232,17 +228,18 @@ class GroupSender(Sender):
         """Returns the calls that were started, and those that wait."""
         return [*self._active, *self._waiting.steps]
 
-    async def _drained_alone(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
-        """Waits for the steps of those that have left the columns. Returns, by row, why it need not wait longer."""
+    async def _drained_alone(self, members: Members, timeout: float) -> dict[str, CellkeeperError]:
+        """Waits for the steps of those that have left the columns. Returns, by id, why it need not wait longer."""
         if self._closed is not None:  # while the caller waited
-            return {row: copy(self._closed) for row in members.rows.tolist()}
-        alone = [(row, sender) for row in members.rows.tolist() if (sender := self.separate.of(row)) is not None]
-        results = await asyncio.gather(*(sender.drained(timeout) for _, sender in alone), return_exceptions=True)
-        errors: dict[int, CellkeeperError] = {}
-        for (row, sender), result in zip(alone, results, strict=True):
+            return {name: copy(self._closed) for name in members.names}
+        rows = zip(members.names, members.rows.tolist(), strict=True)
+        alone = [(name, row, sender) for name, row in rows if (sender := self.separate.of(row)) is not None]
+        results = await asyncio.gather(*(sender.drained(timeout) for *_, sender in alone), return_exceptions=True)
+        errors: dict[str, CellkeeperError] = {}
+        for (name, row, sender), result in zip(alone, results, strict=True):
             if isinstance(result, CellkeeperError):
                 if self.separate.of(row) is sender:  # otherwise a reset has ended it meanwhile, and what it had to do
-                    errors[row] = result
+                    errors[name] = result
             elif isinstance(result, BaseException):
                 raise result
         return errors
@@ -286,8 +283,7 @@ class GroupSender(Sender):
         members = call.members if len(items) == len(call.members) else call.members.take(items)
         for endpoint, chosen, some in self._routes.split(members, len(call.inputs) // len(call.members)):
             its = items if chosen is None else items[chosen]
-            part = GroupPart(call, self.history.append(some, call.inputs_of(its)), its)
-            part.endpoint = endpoint
+            part = GroupPart(call, self.history.append(some, call.inputs_of(its)), its, endpoint)
             call.parts.append(part)
             self._routes.send(part, self)
 
@@ -299,7 +295,7 @@ class GroupSender(Sender):
             chunk.inputs, call.single, call.frame_format, call.timeout, call.deadline, MemberAnswer(call, at)
         )
         alone.chunk, chunk.call = chunk, alone
-        self._deadlines.add(sender, call.deadline)
+        sender.expire_at(call.deadline)
         call.alone[at] = (sender, alone)
         part.alone[item] = (sender, chunk)
         return sender, chunk

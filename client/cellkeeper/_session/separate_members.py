@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import CellkeeperError
 from ..late_step import LateStep
-from .deadlines import Deadlines
 from .group_history import GroupHistory
 from .history import History
 from .late_steps import MOST_UNREAD
@@ -26,12 +25,10 @@ class SeparateMembers:
         *,
         new_sender: Callable[[str, History], SessionSender],
         adopt: Callable[[SessionSender, EndpointStatus | None], None],
-        deadlines: Deadlines,
     ) -> None:
         self._history = history
         self._new_sender = new_sender
         self._adopt = adopt
-        self._deadlines = deadlines
         self._senders: dict[int, SessionSender] = {}
         self._settled: dict[str, tuple[LateStep, ...]] = {}  # also of members that have rejoined the columns since
 
@@ -67,7 +64,7 @@ class SeparateMembers:
         for row, sender in self:
             if sender.is_at_rest:
                 self.note_settled(sender.session, sender.late_steps.take_settled())
-                self._deadlines.remove(sender)
+                sender.expire_never()
                 self._history.rejoin(row)
                 del self._senders[row]
 

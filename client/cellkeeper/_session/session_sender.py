@@ -13,15 +13,13 @@ from ..errors import CellkeeperError, Closed, InvalidArgument, QuotaExceeded, er
 from ..position import Position
 from ..types import Backoff, Counters, StepReply
 from .chunk import Chunk, ChunkState
-from .deadlines import Deadlines
 from .frame_format import FrameFormat
 from .history import History
 from .hold import Hold
 from .late_steps import LateSteps
 from .not_serving import NotServing
-from .retry import EndpointStatus, no_answer_from, worth_retrying
-from .retry_pause import RetryPause
-from .sender import Sender
+from .retry import EndpointStatus, RetryPause, no_answer_from, worth_retrying
+from .sender import NEVER, Sender
 from .step_call import Answer, StepCall, error_of_later_steps, translated
 from .verdict import DELIVER, FINAL, LOST, Action, Verdict
 from .waiting import WaitingCalls
@@ -53,7 +51,6 @@ class SessionSender(Sender):
         frame_format: Callable[[tuple[str, ...]], FrameFormat],
         step_bytes: int,
         dispatch: Dispatch,
-        deadlines: Deadlines,
         counters: Counters,
         backoff: Backoff,
         loop: asyncio.AbstractEventLoop,
@@ -61,7 +58,6 @@ class SessionSender(Sender):
         super().__init__(loop)
         self.session = session
         self.history = history
-        self.deadlines = deadlines
         self.queued = False  # in an endpoint's queue
         self.endpoint: EndpointStatus | None = None  # where its chunks are in flight
         self.ranked: list[Any] = []  # endpoints in order of preference; empty until the first look-up
@@ -91,7 +87,7 @@ class SessionSender(Sender):
         deadline = self.loop.time() + timeout
         call = StepCall(inputs, single, self._frame_format, timeout, deadline, answer)
         if deadline < self.next_deadline:
-            self.deadlines.add(self, deadline)
+            self.expire_at(deadline)
         busy = history.queued or history.in_flight
         if self._waiting or (busy and not history.room(len(inputs) // self._step_bytes)):
             self._waiting.append(call)
@@ -102,14 +98,13 @@ class SessionSender(Sender):
         return call
 
     def expire(self, now: float) -> float:
-        """Ends the calls whose deadline has passed. Returns the next deadline, infinity if no call waits."""
         calls = [chunk.call for chunk in self.history.unanswered if chunk.call is not None]
         calls += self._waiting.steps
         for call in calls:
             if call.deadline <= now and not call.answer.done():
                 held_back = call.chunk is None and self.history.late > 0
                 self.give_up(call, self._out_of_time(call, now, UNSETTLED if held_back else ""))
-        return min((call.deadline for call in calls if not call.answer.done()), default=float("inf"))
+        return min((call.deadline for call in calls if not call.answer.done()), default=NEVER)
 
     def give_up(self, call: StepCall, error: CellkeeperError, unread_steps: int | None = None) -> None:
         """Ends the call with `error`. If it was not sent, the calls after it end too, since they build on it.
@@ -147,7 +142,7 @@ class SessionSender(Sender):
         superseded: another sender continues the session, so that those who wait for earlier steps go on.
         """
         self._closed = error if isinstance(error, Closed) else Closed(f"session {self.session!r} was closed")
-        self.deadlines.remove(self)
+        self.expire_never()
         self._pause.cancel()
         waiting, self._waiting = self._waiting, WaitingCalls()
         for call in waiting:
@@ -209,7 +204,7 @@ class SessionSender(Sender):
         """Returns the time until the deadline of its next chunk; infinity where nobody waits for it."""
         chunk = self.history.upcoming
         call: StepCall | None = None if chunk is None else chunk.call
-        return float("inf") if call is None or call.late is not None else call.deadline - now
+        return NEVER if call is None or call.late is not None else call.deadline - now
 
     def take(self, frame_format: FrameFormat) -> Chunk | None:
         """Returns its next chunk and marks it as in flight; None if it has none of that format."""

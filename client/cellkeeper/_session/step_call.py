@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import CellkeeperError, Closed, DeadlineExceeded, HistoryError, ModelError, StepGap, error_of_reason
@@ -24,6 +25,7 @@ class Answer(Protocol):
     def exception(self) -> BaseException | None: ...
 
 
+@dataclass(slots=True, eq=False)
 class StepCall:
     """inputs: raw bytes. single: given without a time axis. timeout: seconds. deadline: on the event loop's clock.
 
@@ -31,38 +33,16 @@ class StepCall:
     waiting after it was sent.
     """
 
-    __slots__ = (
-        "answer",
-        "chunk",
-        "deadline",
-        "frame_format",
-        "inputs",
-        "last_error",
-        "late",
-        "reply",
-        "single",
-        "timeout",
-    )
-
-    def __init__(
-        self,
-        inputs: bytes,
-        single: bool,
-        frame_format: FrameFormat,
-        timeout: float,
-        deadline: float,
-        answer: Answer,
-    ) -> None:
-        self.inputs = inputs
-        self.single = single
-        self.frame_format = frame_format
-        self.timeout = timeout
-        self.deadline = deadline
-        self.answer = answer
-        self.chunk: Chunk | None = None
-        self.last_error: CellkeeperError | None = None
-        self.reply: StepReply | None = None
-        self.late: LateStep | None = None
+    inputs: bytes
+    single: bool
+    frame_format: FrameFormat
+    timeout: float
+    deadline: float
+    answer: Answer
+    chunk: Chunk | None = None
+    last_error: CellkeeperError | None = None
+    reply: StepReply | None = None
+    late: LateStep | None = None
 
     @property
     def steps(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -28,7 +29,7 @@ class BulkDelete:
         self.result = Deleted()
         self.room = page_items(model)  # sessions in one call of `delete`
         self._client = client
-        self._model = model.name
+        self._request = partial(pb.DeleteRequest, model=model.name)
         self._timeout = timeout
 
     async def delete(self, sessions: Sequence[SessionInfo]) -> None:
@@ -42,9 +43,6 @@ class BulkDelete:
                 self.result._fail(item.session, outcome)
             else:
                 self.result._count(deleted=outcome.deleted)
-
-    def _request(self, items: Sequence[Any]) -> Any:
-        return pb.DeleteRequest(model=self._model, items=items)
 
 
 def _wrong(given: object) -> InvalidArgument:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .._session.group_sender import GroupSender
-from .._session.session_sender import SessionSender
 from ..position import Position
 from ..types import Model, SessionInfo
 from .calls import itself
+from .connection import Connection
 
 
 class Caller(Protocol):
@@ -23,12 +22,7 @@ class Caller(Protocol):
 
     async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model: ...
 
-    def _new_sender(self, session: str, model: Model, position: Position) -> SessionSender: ...
-
-    def _new_group_sender(self, model: Model) -> GroupSender: ...
-
-    def _endpoint_of(self, session: str) -> object:
-        """Returns the endpoint that a call for that session goes to first."""
+    def _connected(self) -> Connection: ...
 
     async def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model: ...
 

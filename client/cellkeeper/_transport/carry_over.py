@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -13,9 +14,8 @@ from ..errors import CellkeeperError, InvalidArgument, error_of_reason
 from ..types import CarriedOver, Model, Sample, SessionInfo
 from .caller import Caller
 from .frame_codec import frame_bytes
-from .input_fields import chunk_fields
 from .item_calls import MAX_ITEMS, each_result, page_items
-from .requests import request_id
+from .requests import chunk_fields, request_id
 from .wire import session_info_of
 
 POLICIES: dict[str, Any] = {
@@ -52,6 +52,7 @@ class CarryOver:
         self.result = CarriedOver()
         self._client = client
         self._target = target
+        self._request = partial(pb.CarryOverRequest, model=target.name, fingerprint=target.fingerprint)
         self._policy = policy
         self._timeout = timeout
         self._prefix = ""
@@ -124,6 +125,3 @@ class CarryOver:
                 self.result._fail(item.session, outcome)
             else:
                 self.result._count("already" if outcome.position.generation == item.generation else "carried")
-
-    def _request(self, items: Sequence[Any]) -> Any:
-        return pb.CarryOverRequest(model=self._target.name, items=items, fingerprint=self._target.fingerprint)

@@ -35,7 +35,6 @@ class Endpoint:
         self.target = target
         self.down = False
         self.avoid_until = 0.0  # it is draining until then, on the event loop's clock
-        self.max_frame_items = settings.max_frame_items
         self.last_error: CellkeeperError | None = None
         self.channel = Channel(target, settings.credentials, settings.channel_options, settings.attempt_timeout)
         self._token = settings.token
@@ -45,7 +44,7 @@ class Endpoint:
         self._counters = counters
         self._on_up = on_up
         self._failures = 0
-        self._send_queue = SendQueue(settings.timeout)
+        self.send_queue = SendQueue(settings.timeout, settings.max_frame_items)
         self._loop = asyncio.get_running_loop()
         self._stream: Stream | None = None
         self._something = asyncio.Event()  # set when the queue gets an item while there is no stream
@@ -56,16 +55,6 @@ class Endpoint:
         self._task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     @property
-    def max_frame_bytes(self) -> int:
-        """The most bytes of a frame's items."""
-        return self._send_queue.max_bytes
-
-    def limit_frames(self, items: int, size_bytes: int) -> None:
-        """Limits frames to that many items, and these to that many bytes."""
-        self.max_frame_items = min(self.max_frame_items, items)
-        self._send_queue.max_bytes = min(self._send_queue.max_bytes, size_bytes)
-
-    @property
     def refusal(self) -> CellkeeperError | None:
         """Why steps are held back; None while they are not."""
         return None if self._stream is None else self._stream.refusal
@@ -73,7 +62,7 @@ class Endpoint:
     def enqueue(self, sender: Sendable) -> None:
         """Queues a sender, or a group's frame, to be sent to this endpoint."""
         sender.endpoint = self
-        if self._send_queue.add(sender):  # otherwise the writer is already awake, or waits for room
+        if self.send_queue.add(sender):  # otherwise the writer is already awake, or waits for room
             if self._stream is not None:
                 self._stream.wake()
             else:
@@ -86,7 +75,7 @@ class Endpoint:
 
     def reroute(self) -> None:
         """Empties the queue; what was in it chooses an endpoint anew."""
-        for sender in self._send_queue.drain():
+        for sender in self.send_queue.drain():
             sender.go_on()
 
     async def close(self) -> None:
@@ -129,14 +118,21 @@ class Endpoint:
                 await asyncio.sleep(self._backoff.wait_seconds(self._failures))
 
     async def _one_stream(self) -> None:
-        while not self._send_queue:
+        while not self.send_queue:
             self._something.clear()
             await self._something.wait()
         if self._streams:
             self._counters.stream_reconnects += 1
         self._streams += 1
-        stream, stub = self._new_stream(), self.channel.stub
-        self._stream = stream
+        self._stream = stream = Stream(
+            self.target,
+            self.send_queue,
+            attempt_timeout=self._attempt_timeout,
+            counters=self._counters,
+            on_heard=self._heard,
+            on_draining=self.draining,
+        )
+        stub = self.channel.stub
         error = await self._serve(stream)
         if self._closing:
             return
@@ -172,17 +168,6 @@ class Endpoint:
         from .websocket_call import WebSocketCall  # an optional dependency
 
         return WebSocketCall(self._websocket, metadata)
-
-    def _new_stream(self) -> Stream:
-        return Stream(
-            self.target,
-            self._send_queue,
-            attempt_timeout=self._attempt_timeout,
-            max_frame_items=lambda: self.max_frame_items,
-            counters=self._counters,
-            on_heard=self._heard,
-            on_draining=self.draining,
-        )
 
     async def _reconnected(self) -> None:
         while True:

@@ -90,7 +90,8 @@ class Endpoints:
     def limit_frames(self, model: Model) -> None:
         """Limits frames to what the model's server takes."""
         for endpoint in self._endpoints.values():
-            endpoint.limit_frames(model.max_frame_items or endpoint.max_frame_items, frame_bytes(model))
+            queue = endpoint.send_queue
+            queue.limit(model.max_frame_items or queue.max_items, frame_bytes(model))
 
     def _unhealthy(self, endpoint: Endpoint) -> bool:
         return endpoint.down or endpoint.avoid_until > self._loop.time()

@@ -6,6 +6,7 @@ import logging
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..errors import CellkeeperError
 from ..position import LAYOUT, POSITION_BYTES, Position
 from ..types import Array, Model, StepReply
 from .inflight_frames import InflightFrame
-from .input_fields import frame_fields
+from .requests import frame_fields
 from .wire import as_requested, dtype_of, missing_output, unreadable
 
 _logger = logging.getLogger("cellkeeper")
@@ -46,23 +47,21 @@ def most_items(limit: int, max_bytes: int, input_bytes: int, names: Sequence[str
     return max(1, min(limit, max_bytes // item_bytes(input_bytes, max(names, key=len, default=""))))
 
 
+@dataclass(slots=True, eq=False)
 class Frame:
     """Items of sessions, all of one format, first taken from a queue, then in flight. See InflightFrame.
 
     Item i is chunks[i] of senders[i]; chunks[i] is None once it is answered.
     """
 
-    __slots__ = ("chunks", "frame_format", "frame_id", "heard", "senders", "sent_at", "timeout_ms", "unanswered")
-
-    def __init__(self, frame_format: FrameFormat) -> None:
-        self.frame_format = frame_format
-        self.senders: list[SessionSender] = []
-        self.chunks: list[Chunk | None] = []
-        self.timeout_ms = 0
-        self.frame_id = 0
-        self.sent_at = 0.0
-        self.heard = False
-        self.unanswered = 0
+    frame_format: FrameFormat
+    senders: list[SessionSender] = field(default_factory=list)
+    chunks: list[Chunk | None] = field(default_factory=list)
+    timeout_ms: int = 0
+    frame_id: int = 0
+    sent_at: float = 0.0
+    heard: bool = False
+    unanswered: int = 0
 
     @property
     def items(self) -> int:

@@ -11,12 +11,11 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from .._session.frame_format import FrameFormat
 from .._session.group_call import GroupPart, ReplyColumns
 from .._session.group_sender import GroupSender
-from .._session.retry import EndpointStatus
 from ..errors import CellkeeperError
 from ..position import POSITION_BYTES
 from ..types import Array
 from .frame_codec import INDEX, Column, refuse_answered
-from .input_fields import frame_fields
+from .requests import frame_fields
 from .wire import as_requested, missing_output, unreadable
 
 
@@ -30,17 +29,10 @@ class GroupFrame:
         self.heard = False
         self.items = self.unanswered = len(part.chunk.members)
         self.steps = part.chunk.steps * self.items
+        self.endpoint = part.endpoint
         self._part = part
         self._sender = sender
         self._timeout_ms = 0
-
-    @property
-    def endpoint(self) -> EndpointStatus | None:
-        return self._part.endpoint
-
-    @endpoint.setter
-    def endpoint(self, endpoint: EndpointStatus) -> None:
-        self._part.endpoint = endpoint
 
     def go_on(self) -> None:
         """Reroutes the frame, whose endpoint was lost before it was sent."""

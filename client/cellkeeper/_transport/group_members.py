@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,28 +82,19 @@ class GroupMembers:
         """
         return None if self._rows.get(name) == row else Closed(f"session {name!r} left the group")
 
-    @asynccontextmanager
-    async def held(self, members: Members, left: TimeLeft) -> AsyncIterator[dict[str, CellkeeperError]]:
-        """Waits for earlier steps of these members, and holds later ones back while the caller is inside.
-
-        Yields, by id, the errors of late steps that cannot be settled.
-        """
-        async with self._sender.held(members, left()) as errors:
-            names = dict(zip(members.rows.tolist(), members.names, strict=True))  # some may have left meanwhile
-            yield {names[row]: error for row, error in errors.items()}
-
     # ------------------------------------------------------------------------------------------ calls
 
     async def call(
-        self, method: str, request: Callable[[list[Any]], Any], items: Mapping[str, Any], left: TimeLeft
+        self, method: str, message: Any, items: Mapping[str, Any], left: TimeLeft
     ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
         """Makes a call with one item for each of some members. Returns results and errors, by id.
 
-        If all members fail with one and the same error, raises it. Raises Closed.
+        message: the class of its request. If all members fail with one and the same error, raises it. Raises Closed.
         """
         self._sender.check()
         most = self._model.max_frame_items or len(items)
-        results, errors = await call_items(self._client, method, request, items, max_items=max(1, most), timeout=left())
+        request = partial(message, model=self._model.name)
+        results, errors = await call_items(self._client, method, request, items, max_items=max(1, most), left=left)
         causes = {id(error): error for error in errors.values()}
         if errors and len(errors) == len(items) and len(causes) == 1 and len(items) > 1:
             raise next(iter(causes.values()))
@@ -179,9 +170,7 @@ class GroupMembers:
             )
             for name in names
         }
-        results, errors = await self.call(
-            "OpenMany", lambda some: pb.OpenManyRequest(model=self._model.name, items=some), items, left
-        )
+        results, errors = await self.call("OpenMany", pb.OpenManyRequest, items, left)
         return {name: result.opened for name, result in results.items()}, errors
 
     async def _mismatches(self, opened: Mapping[str, Any], left: TimeLeft) -> dict[str, CellkeeperError]:

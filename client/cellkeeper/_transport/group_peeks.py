@@ -113,10 +113,9 @@ class Peeks:
     async def _held(self, call: GroupCall, timeout: float) -> AsyncIterator[None]:
         """Waits for earlier steps of the call's members, and holds later ones back while the caller is inside."""
         async with self._sender.held(call.members, timeout) as errors:
-            for row, error in errors.items():
-                item = call.members.item_of(row)
-                if item is not None:
-                    call.fail(item, error)
+            for item, name in enumerate(call.members.names):
+                if name in errors:
+                    call.fail(item, errors[name])
             yield
 
     def _stays(self, call: GroupCall, item: int) -> bool:

@@ -33,7 +33,7 @@ class GroupRoutes:
     def split(self, members: Members, input_bytes: int) -> Sequence[tuple[EndpointStatus, Rows | None, Members]]:
         """Splits the members into frames. Returns the previous split if nothing has changed since."""
         healthy = self._endpoints.healthy() if len(self._all) > 1 else (True,)
-        limits = tuple((endpoint.max_frame_items, endpoint.max_frame_bytes) for endpoint in self._all)
+        limits = tuple((endpoint.send_queue.max_items, endpoint.send_queue.max_bytes) for endpoint in self._all)
         key = (healthy, limits, input_bytes)
         if self._latest is not None and self._latest[0] is members and self._latest[1] == key:
             return self._latest[2]

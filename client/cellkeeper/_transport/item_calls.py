@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from .._session.arguments import timeout_seconds
 from .._session.retry import worth_retrying
+from .._session.time_limit import TimeLeft
 from ..errors import CellkeeperError, ModelChanged
 from ..types import Model
 from .caller import Caller
@@ -24,28 +24,26 @@ MAX_ITEMS = 64  # in one request of those that go through sessions page by page
 async def call_items(
     client: Caller,
     method: str,
-    request: Callable[[list[Any]], Any],
+    request: Callable[..., Any],
     items: Mapping[str, Any],
     *,
     max_items: int,
-    timeout: float | None,
+    left: TimeLeft,
 ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
     """Sends the items in batches. Returns results and errors, by id.
 
-    items: by id, each with its request id, which resends keep. request: builds the message for some of them. max_items:
-    items of one call. An item that fails for a transient reason, or one that another server may not have, is sent again
-    by itself. Calls to several endpoints run concurrently.
+    items: by id, each with its request id, which resends keep. request: builds the message, from `items` given by name.
+    max_items: of one call. An item that fails for a transient reason, or one that another server may not have, is sent
+    again by itself. Calls to several endpoints run concurrently.
     """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_seconds(timeout, client.timeout)
     results: dict[str, Any] = {}
     errors: dict[str, CellkeeperError] = {}
     again: list[str] = []
 
     async def batch(names: list[str]) -> None:
         try:
-            message = request([items[name] for name in names])
-            answer = await client._call(method, message, names[0], max(0.001, deadline - loop.time()))
+            message = request(items=[items[name] for name in names])
+            answer = await client._call(method, message, names[0], left())
             answered = results_of(answer, len(names), method)
         except CellkeeperError as failed:
             errors.update(dict.fromkeys(names, failed))
@@ -61,8 +59,7 @@ async def call_items(
                 errors[name] = error
 
     async def one(name: str) -> Any:
-        left = max(0.001, deadline - loop.time())
-        return await client._call(method, request([items[name]]), name, left, only_result)
+        return await client._call(method, request(items=[items[name]]), name, left(), only_result)
 
     await asyncio.gather(*map(batch, by_endpoint(client, items, max_items)))
     found, failed = await each(again, one)
@@ -90,9 +87,10 @@ async def each(keys: Iterable[K], work: Callable[[K], Awaitable[T]]) -> tuple[di
 
 def by_endpoint(client: Caller, names: Iterable[str], max_items: int) -> list[list[str]]:
     """Groups the ids by endpoint, at most max_items in each batch."""
+    endpoints = client._connected().endpoints
     found: dict[object, list[str]] = {}
     for name in names:
-        found.setdefault(client._endpoint_of(name), []).append(name)
+        found.setdefault(endpoints.first(name), []).append(name)
     return [
         together[first : first + max_items]
         for together in found.values()
@@ -106,21 +104,21 @@ def page_items(model: Model) -> int:
 
 
 async def each_result(
-    client: Caller, method: str, request: Callable[[Sequence[Any]], Any], items: Sequence[Any], timeout: float | None
+    client: Caller, method: str, request: Callable[..., Any], items: Sequence[Any], timeout: float | None
 ) -> AsyncIterator[tuple[Any, Any]]:
     """Sends the items in one request. Yields each with its result or its CellkeeperError.
 
-    request: builds the message for some of them. One that failed for a transient reason is sent again by itself. Raises
-    what the request as a whole raises.
+    request: builds the message, from `items` given by name. One that failed for a transient reason is sent again by
+    itself. Raises what the request as a whole raises.
     """
-    answer = await client._call(method, request(items), items[0].session, timeout)
+    answer = await client._call(method, request(items=items), items[0].session, timeout)
     for item, result in zip(items, results_of(answer, len(items), method), strict=True):
         outcome = result
         if result.HasField("error"):
             outcome = error_of(result.error)
             if worth_retrying(outcome):
                 try:
-                    outcome = await client._call(method, request([item]), item.session, timeout, only_result)
+                    outcome = await client._call(method, request(items=[item]), item.session, timeout, only_result)
                 except CellkeeperError as error:
                     outcome = error
         yield item, outcome

@@ -9,6 +9,7 @@ both.
 from __future__ import annotations
 
 import asyncio
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any
 
@@ -43,8 +44,4 @@ class _ExceptionHandler:
 
 
 def _is_of_poller(trace: TracebackType | None) -> bool:
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename.endswith(_POLLER):
-            return True
-        trace = trace.tb_next
-    return False
+    return any(frame.f_code.co_filename.endswith(_POLLER) for frame, _ in walk_tb(trace))

@@ -1,21 +1,19 @@
-"""Builds the contract's request messages from callers' arguments."""
+"""Builds the contract's request messages from callers' arguments and raw inputs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from numpy.typing import ArrayLike
 
-from .._session.arguments import invalid, step_number, whole_number
-from .._session.inputs import Inputs
-from .._session.named_inputs import NamedInputs, known_of
-from ..position import Position
-from ..types import Model, Sample
-from .input_fields import chunk_fields
-from .wire import position_message, state_messages
+from .._session.arguments import invalid, whole_number
+from .._session.frame_format import Layout
+from .._session.named_inputs import known_of, packed_dtype
+from ..types import Model
+from .wire import dtype_number
 
 
 def request_id() -> bytes:
@@ -23,60 +21,10 @@ def request_id() -> bytes:
     return os.urandom(16)
 
 
-def open_request(session: str, model: str, ttl_ms: int | None, expect: Position | None, initial_state: Any) -> Any:
-    """Returns an OpenRequest. initial_state: tensor messages."""
-    return pb.OpenRequest(
-        model=model,
-        session=session,
-        request_id=request_id(),
-        expect=None if expect is None else position_message(expect),
-        ttl_ms=ttl_ms,
-        initial_state=initial_state,
-    )
-
-
-def set_state_request(
-    session: str, model: Model, at: Position, step: int | None, state: Mapping[str, ArrayLike]
-) -> Any:
-    """Returns a SetStateRequest for the generation of `at`.
-
-    step: where the new generation starts; None: at the step of `at`. Raises InvalidArgument if `state` does not fit the
-    model.
-    """
-    item = pb.SetStateRequest.Item(
-        session=session,
-        generation=at.generation,
-        request_id=request_id(),
-        step=at.step if step is None else step_number(step, "step"),
-        state=state_messages(model, state, "state"),
-    )
-    return pb.SetStateRequest(model=model.name, items=[item])
-
-
 def peek_request(session: str, model: Model, raw: bytes, outputs: Sequence[str]) -> Any:
     """Returns a StepRequest that keeps nothing, without its position. raw: inputs, as converted by Inputs."""
-    return pb.StepRequest(
-        model=model.name,
-        session=session,
-        peek=True,
-        outputs=outputs,
-        **chunk_fields(model, raw),
-    )
-
-
-def forecast_request(
-    session: str,
-    model: Model,
-    inputs: Inputs | NamedInputs,
-    given: Sample,
-    steps: int,
-    known: Sample | None,
-    outputs: Sequence[str],
-) -> Any:
-    """Returns a peek of `given` that continues with `steps` predictions. Raises InvalidArgument."""
-    raw, _ = inputs.convert(given)
-    steps = check_rollout(model, steps, len(raw) // model.input.nbytes)
-    return rollout_request(peek_request(session, model, raw, outputs), model, steps, inputs.convert_known(known, steps))
+    fields = chunk_fields(model, raw)
+    return pb.StepRequest(model=model.name, session=session, peek=True, outputs=outputs, **fields)
 
 
 def check_rollout(model: Model, steps: object, given: int) -> int:
@@ -101,3 +49,45 @@ def rollout_request(peek: Any, model: Model, steps: int, known: bytes) -> Any:
     elif known:
         peek.rollout_named_inputs.extend(chunk_fields(known_of(model), known)["named_inputs"])
     return peek
+
+
+# ---------------------------------------------------------------------------------------------- inputs
+
+
+def layout_of(model: Model) -> Layout:
+    states, step_bytes = tuple(spec.name for spec in model.states), model.input.nbytes
+    if not model.inputs:
+        return Layout(model.name, dtype_number(model.input.dtype), model.input.shape, step_bytes, states)
+    packed = packed_dtype(model.inputs)
+    return Layout(model.name, pb.DATA_TYPE_UNSPECIFIED, (), step_bytes, states, model.inputs, packed)
+
+
+def frame_fields(layout: Layout, raw: bytes) -> dict[str, Any]:
+    """Returns the fields of a StepFrame that carry inputs."""
+    if not layout.inputs:
+        return {"dtype": layout.dtype, "step_shape": layout.shape, "inputs": raw}
+    table = np.frombuffer(raw, layout.packed)
+    return {
+        "named_inputs": [
+            pb.InputColumn(
+                name=one.name, dtype=dtype_number(one.dtype), shape=one.shape, data=table[one.name].tobytes()
+            )
+            for one in layout.inputs
+        ]
+    }
+
+
+def chunk_fields(model: Model, raw: bytes) -> dict[str, Any]:
+    """Returns the fields of a StepRequest, or of a CarryOverRequest item, that carry inputs."""
+    layout, steps = layout_of(model), len(raw) // model.input.nbytes
+    if not layout.inputs:
+        return {"dtype": layout.dtype, "shape": (steps, *layout.shape), "inputs": raw}
+    table = np.frombuffer(raw, layout.packed)
+    return {
+        "named_inputs": [
+            pb.Tensor(
+                name=one.name, dtype=dtype_number(one.dtype), shape=(steps, *one.shape), data=table[one.name].tobytes()
+            )
+            for one in layout.inputs
+        ]
+    }

@@ -18,10 +18,11 @@ Sendable = SessionSender | GroupFrame
 class SendQueue:
     """What waits to be sent to one endpoint: senders of sessions, to be packed into frames, and frames of groups.
 
-    default_timeout: the seconds allowed for a frame of replays. max_bytes: of the items of one frame.
+    default_timeout: the seconds allowed for a frame of replays. max_items, max_bytes: of one frame.
     """
 
-    def __init__(self, default_timeout: float) -> None:
+    def __init__(self, default_timeout: float, max_items: int) -> None:
+        self.max_items = max_items
         self.max_bytes = MAX_FRAME_BYTES
         self._default_timeout = default_timeout
         self._added: list[Sendable] = []  # since the last frame; sorted when the next one is made
@@ -33,6 +34,10 @@ class SendQueue:
     def __len__(self) -> int:
         """Returns how many senders and frames wait."""
         return len(self._added) + sum([len(group) for group in self._groups.values()])
+
+    def limit(self, max_items: int, max_bytes: int) -> None:
+        """Limits frames to that many items, and these to that many bytes."""
+        self.max_items, self.max_bytes = min(self.max_items, max_items), min(self.max_bytes, max_bytes)
 
     def add(self, sender: Sendable) -> bool:
         """Adds a sender or frame. Returns True if the queue was empty."""

@@ -3,40 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Real
 
 import grpc
 
-from .._session.arguments import invalid, seconds_from_0, timeout_seconds, whole_number
+from .._session.arguments import invalid, output_names, seconds_from_0, timeout_seconds, whole_number
 from ..errors import InvalidArgument
 from ..types import Backoff
 from .credentials import Tls, Token, TokenSource
 from .target import checked_targets
 from .websocket_address import WebSocketAddress, checked_addresses
 
+DEFAULT_TARGET = "localhost:50051"
 
-@dataclass(frozen=True, slots=True)
+
 class ClientSettings:
-    """The parameters of AsyncClient, which documents them; timeouts in seconds.
+    """The parameters of the clients, which document them, checked; timeouts in seconds.
 
     credentials: None: plain text. channel_options: gRPC's. websockets: for the targets, in their order; empty: frames
-    go over gRPC.
+    go over gRPC. Raises InvalidArgument, which names the parameter.
     """
 
-    targets: tuple[str, ...]
-    timeout: float
-    attempt_timeout: float
-    connect_timeout: float
-    window_steps: int
-    buffer_steps: int
-    buffer_bytes: int
-    max_frame_items: int
-    backoff: Backoff
-    credentials: grpc.ChannelCredentials | None
-    channel_options: tuple[tuple[str, str], ...]
-    token: Token
-    websockets: tuple[WebSocketAddress, ...]
+    def __init__(
+        self,
+        target: str | Sequence[str] = DEFAULT_TARGET,
+        *,
+        timeout: float = 30.0,
+        attempt_timeout: float = 10.0,
+        connect_timeout: float = 0.8,
+        window_steps: int = 64,
+        buffer_steps: int = 1024,
+        buffer_bytes: int = 1 << 20,
+        outputs: Sequence[str] = ("prediction",),
+        max_frame_items: int = 256,
+        backoff: Backoff | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | bool = False,
+        token: TokenSource | None = None,
+        websocket: str | Sequence[str] | None = None,
+    ) -> None:
+        self.targets = checked_targets(target)
+        self.timeout = timeout_seconds(timeout, 30.0)
+        self.attempt_timeout = timeout_seconds(attempt_timeout, 10.0, "attempt_timeout")
+        self.connect_timeout = seconds_from_0(connect_timeout, "connect_timeout")
+        self.window_steps = whole_number(window_steps, "window_steps", 1)
+        self.max_frame_items = whole_number(max_frame_items, "max_frame_items", 1)
+        self.buffer_steps = whole_number(buffer_steps, "buffer_steps", 1)
+        self.buffer_bytes = whole_number(buffer_bytes, "buffer_bytes", 0)
+        if self.buffer_steps < self.window_steps:
+            why = "the client must keep at least as many answered inputs as it may have unanswered ones"
+            raise invalid("buffer_steps", str(buffer_steps), f"at least window_steps, {window_steps}: {why}")
+        _check_kind(
+            "tls", tls, "True, False or a Tls", bool, Tls
+        )  # a path, for instance, would otherwise mean plain text
+        _check_kind("credentials", credentials, "grpc.ChannelCredentials", grpc.ChannelCredentials)
+        _check_backoff(backoff)
+        if credentials is not None and tls:
+            text = "credentials, tls: got both, expected one of them"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="credentials")
+        if credentials is not None and websocket is not None:
+            text = "credentials, websocket: got both, expected tls instead of credentials, which are for gRPC only"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="credentials")
+        if tls is True:
+            tls = Tls()
+        self.backoff = backoff or Backoff()
+        self.credentials = tls.credentials() if tls else credentials
+        self.channel_options = tls.options() if tls else ()
+        self.token = Token(token)
+        self.websockets = checked_addresses(websocket, self.targets, tls or None)
+        self.outputs = output_names(outputs)
 
     def window_steps_for(self, max_log_steps: int) -> int:
         """Returns the most unanswered time steps of one session.
@@ -49,62 +84,6 @@ class ClientSettings:
     def websocket_of(self, target: str) -> WebSocketAddress | None:
         """Returns the address of the target's WebSocket; None: frames to that target go over gRPC."""
         return self.websockets[self.targets.index(target)] if self.websockets else None
-
-
-def checked_settings(
-    target: str | Sequence[str],
-    *,
-    timeout: float,
-    attempt_timeout: float,
-    connect_timeout: float,
-    window_steps: int,
-    buffer_steps: int,
-    buffer_bytes: int,
-    max_frame_items: int,
-    backoff: Backoff | None,
-    credentials: grpc.ChannelCredentials | None,
-    tls: Tls | bool,
-    token: TokenSource | None,
-    websocket: str | Sequence[str] | None,
-) -> ClientSettings:
-    """Checks the parameters. Raises InvalidArgument, which names the parameter."""
-    targets = checked_targets(target)
-    timeout = timeout_seconds(timeout, 30.0)
-    attempt_timeout = timeout_seconds(attempt_timeout, 10.0, "attempt_timeout")
-    connect_timeout = seconds_from_0(connect_timeout, "connect_timeout")
-    window_steps = whole_number(window_steps, "window_steps", 1)
-    max_frame_items = whole_number(max_frame_items, "max_frame_items", 1)
-    buffer_steps = whole_number(buffer_steps, "buffer_steps", 1)
-    buffer_bytes = whole_number(buffer_bytes, "buffer_bytes", 0)
-    if buffer_steps < window_steps:
-        why = "the client must keep at least as many answered inputs as it may have unanswered ones"
-        raise invalid("buffer_steps", str(buffer_steps), f"at least window_steps, {window_steps}: {why}")
-    _check_kind("tls", tls, "True, False or a Tls", bool, Tls)  # a path, for instance, would otherwise mean plain text
-    _check_kind("credentials", credentials, "grpc.ChannelCredentials", grpc.ChannelCredentials)
-    _check_backoff(backoff)
-    if credentials is not None and tls:
-        text = "credentials, tls: got both, expected one of them"
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="credentials")
-    if credentials is not None and websocket is not None:
-        text = "credentials, websocket: got both, expected tls instead of credentials, which are for gRPC only"
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="credentials")
-    if tls is True:
-        tls = Tls()
-    return ClientSettings(
-        targets=targets,
-        timeout=timeout,
-        attempt_timeout=attempt_timeout,
-        connect_timeout=connect_timeout,
-        window_steps=window_steps,
-        buffer_steps=buffer_steps,
-        buffer_bytes=buffer_bytes,
-        max_frame_items=max_frame_items,
-        backoff=backoff or Backoff(),
-        credentials=tls.credentials() if isinstance(tls, Tls) else credentials,
-        channel_options=tls.options() if isinstance(tls, Tls) else (),
-        token=Token(token),
-        websockets=checked_addresses(websocket, targets, tls or None),
-    )
 
 
 def _check_backoff(given: Backoff | None) -> None:

@@ -27,8 +27,8 @@ _ENDING_SECONDS = 10.0  # until a server that is shutting down is tried again, u
 class Stream:
     """One stream of frames to an endpoint.
 
-    send_queue: the senders that wait. max_frame_items: called before each frame. on_heard: called when a reply arrives.
-    on_draining: called when the server shuts down, with the seconds for which to avoid it.
+    send_queue: the senders that wait. on_heard: called when a reply arrives. on_draining: called when the server shuts
+    down, with the seconds for which to avoid it.
     """
 
     def __init__(
@@ -37,7 +37,6 @@ class Stream:
         send_queue: SendQueue,
         *,
         attempt_timeout: float,
-        max_frame_items: Callable[[], int],
         counters: Counters,
         on_heard: Callable[[], None],
         on_draining: Callable[[float], None],
@@ -46,7 +45,6 @@ class Stream:
         self._send_queue = send_queue
         self._window = ItemWindow()
         self._attempt_timeout = attempt_timeout
-        self._max_frame_items = max_frame_items
         self._counters = counters
         self._on_heard = on_heard
         self._on_draining = on_draining
@@ -134,7 +132,7 @@ class Stream:
         """Returns the next frame and marks it as in flight; None if its senders have nothing left to send."""
         now = self._loop.time()
         waiting, room = len(self._send_queue), self._window.room
-        items = min(self._max_frame_items(), self._inflight.share(waiting), room)
+        items = min(self._send_queue.max_items, self._inflight.share(waiting), room)
         least_seconds = self._window.least_seconds if room < waiting else 0.0
         frame = self._send_queue.next_frame(now, int(items), least_seconds)
         if frame is None:

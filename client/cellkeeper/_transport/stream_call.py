@@ -77,14 +77,10 @@ class UnopenedCall:
     def __init__(self, error: CellkeeperError) -> None:
         self._ended = CallEnded(error, is_refusal=True)
 
-    async def write(self, frame: Any) -> None:
+    async def write(self, *_: object) -> NoReturn:
         raise self._ended
 
-    async def deliver(self, take: Callable[[Any], None]) -> NoReturn:
-        raise self._ended
-
-    async def done_writing(self) -> None:
-        raise self._ended
+    deliver = done_writing = write
 
     def cancel(self) -> None:
         """Nothing is open."""

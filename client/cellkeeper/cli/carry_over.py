@@ -15,9 +15,8 @@ from .._transport.carry_over import POLICIES
 from ..client import Client
 from ..types import Model, SessionInfo
 from .csv_rows import add_header, csv_rows
-from .progress import Progress
 from .rows import RowError, open_rows
-from .terminal import print_failures
+from .terminal import Progress, print_failures
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:

@@ -1,17 +1,26 @@
-"""Reads the rows of a CSV file as time steps."""
+"""Reads the rows of a CSV file as time steps, and decides whether the first row names the columns."""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..types import Model
-from .header import MISSING_WORDS, NUMBER, is_header, is_index, is_missing
-from .rows import RowError, Steps, decoded
+from .rows import RowError, Steps, decoded, is_index
+
+MISSING_WORDS = ("nan", "NA", "N/A", "#N/A", "null", "None", "<NA>")
+"""In any case; an empty field counts too."""
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+_MISSING = {"", *(word.casefold() for word in MISSING_WORDS)}
+_INFINITE = {"inf", "infinity"}
+_AXIS_FIELDS = 3  # the fewest that look like an axis
+_CHOOSE = "give --header yes if it names the columns, --header no if it is the first time step"
 
 
 def add_header(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +39,7 @@ def csv_rows(lines: Iterable[str], columns: Sequence[str], model: Model, header:
     """Yields one time step for each row. Raises RowError for anything ambiguous or invalid.
 
     columns: names from the header, or numbers from 0; empty: all, in order. header: "yes", "no", or None to decide by
-    `is_header`.
+    `_is_header`.
     """
     steps = Steps(model)
     rows = _full_rows(lines)
@@ -43,7 +52,7 @@ def csv_rows(lines: Iterable[str], columns: Sequence[str], model: Model, header:
     named = not all(map(is_index, columns))
     if named and header == "no":
         raise RowError(f"--columns: got {', '.join(columns)}, expected numbers from 0, because there is no header")
-    headed = header == "yes" or (header is None and (named or is_header(fields, first_line)))
+    headed = header == "yes" or (header is None and (named or _is_header(fields, first_line)))
     if headed and not columns:
         wanted = steps.named(first_line, fields)
         columns = [] if wanted == fields else wanted
@@ -83,9 +92,9 @@ def _full_rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
 
 def _value(field: str, line: int, column: str) -> float:
     text = field.strip()
-    if is_missing(text):
+    if _is_missing(text):
         return np.nan
-    if not NUMBER.fullmatch(text):
+    if not _NUMBER.fullmatch(text):
         raise RowError(
             f"line {line}, {column}: got {field!r}, expected a finite number with a decimal point, or an empty field "
             "or nan for a missing value"
@@ -105,3 +114,47 @@ def _column(name: str, header: Sequence[str], width: int) -> int:
         columns = " and ".join(str(index + 1) for index in found)
         raise RowError(f"--columns: got {name!r}, which is the name or number of columns {columns}; rename them")
     raise RowError(f"--columns: got {name!r}, expected one of {list(header) or list(range(width))}")
+
+
+def _is_missing(field: str) -> bool:
+    return field.strip().casefold() in _MISSING
+
+
+def _is_header(fields: Sequence[str], line: int) -> bool:
+    """Returns True if the first row is a header, False if it is a time step. fields: without surrounding spaces.
+
+    A header: every field starts with a letter or an underscore, and is neither a number nor a word for a missing value;
+    the first may be empty, as pandas writes an index. A time step: numbers, of which one has a point, a sign or an
+    exponent, or two are equal, and which are not evenly spaced like an axis. Raises RowError for anything else.
+    """
+    numbers = [field for field in fields if _NUMBER.fullmatch(field)]
+    names = [field for field in fields if _is_name(field)]
+    if names and (len(names) == len(fields) or (len(names) == len(fields) - 1 and not fields[0])):
+        return True
+    odd = [index for index, field in enumerate(fields) if field not in numbers and not _is_missing(field)]
+    if not odd:
+        if numbers and not _could_be_names(numbers):
+            return False
+        raise RowError(
+            f"line {line}: got {','.join(fields)!r}, which may name the columns or be a time step, so the first time "
+            f"step is in line {line + 1} or in line {line}: {_CHOOSE}"
+        )
+    strange = [index for index in odd if fields[index] not in names]  # more likely the cause than a name among numbers
+    index = (strange or odd)[0]
+    raise RowError(
+        f"line {line}, column {index + 1}: got {fields[index]!r}, expected only names in the first row, or only "
+        f"numbers with a decimal point, separated by commas: {_CHOOSE}"
+    )
+
+
+def _is_name(field: str) -> bool:
+    starts = field[:1].isalpha() or field[:1] == "_"
+    return starts and not _is_missing(field) and field.casefold() not in _INFINITE
+
+
+def _could_be_names(numbers: Sequence[str]) -> bool:
+    if all(map(is_index, numbers)) and len(set(numbers)) == len(numbers):
+        return True
+    with np.errstate(all="ignore"):
+        gaps = np.diff([float(number) for number in numbers])
+    return len(numbers) >= _AXIS_FIELDS and bool(gaps[0] > 0 and np.allclose(gaps, gaps[0], rtol=1e-6, atol=0.0))

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..types import Model
-from .header import is_index
-from .rows import RowError, Steps, decoded
+from .rows import RowError, Steps, decoded, is_index
 
 _EXACT_DIGITS = 15  # and a sign at most: as many as a float holds
 

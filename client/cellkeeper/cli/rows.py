@@ -45,6 +45,11 @@ def decoded(lines: Iterable[str]) -> Iterator[str]:
         raise RowError(f"after line {count}: not UTF-8 ({error.reason})") from None
 
 
+def is_index(text: str) -> bool:
+    """Returns True if the text looks like a column number."""
+    return text.isascii() and text.isdecimal()
+
+
 class Steps:
     """Converts rows to time steps, or rejects them.
 

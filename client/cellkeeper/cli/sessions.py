@@ -13,8 +13,7 @@ from ..client import Client
 from ..errors import RecordDamaged
 from ..position import Position
 from ..types import SessionInfo
-from .progress import Progress
-from .terminal import columns, print_failures, print_table, printable
+from .terminal import Progress, columns, print_failures, print_table, printable
 
 SHOWN_IDS = 3
 

@@ -20,8 +20,8 @@ from ..types import Array
 from .csv_rows import add_header, csv_rows
 from .ending import Ending, Interrupted
 from .json_rows import json_rows
-from .progress import Progress
 from .rows import RowError, is_file, open_rows
+from .terminal import Progress
 
 FILE_WINDOW_STEPS = 64
 

@@ -1,9 +1,10 @@
-"""What the commands read and print: stdin, stdout and stderr, even if they are closed, and text from elsewhere."""
+"""What the commands read and print: standard streams, even if they are closed, text from elsewhere, and progress."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from io import TextIOWrapper
 from itertools import islice
@@ -11,6 +12,7 @@ from itertools import islice
 from ..errors import CellkeeperError
 
 SHOWN_FAILURES = 20
+SHOWN_EVERY_SECONDS = 0.2
 
 
 def open_streams() -> None:
@@ -59,3 +61,32 @@ def print_failures(failures: Mapping[str, CellkeeperError]) -> None:
 def columns(*cells: object) -> str:
     """Returns the cells as one line, separated by tabs."""
     return "\t".join(map(printable, cells))
+
+
+class Progress:
+    """The progress of a long command: a line on stderr that is rewritten in place, if that is a terminal.
+
+    what: the things that are counted, such as "rows".
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._shown = sys.stderr.isatty()
+        self._count = 0
+        self._started = self._next = time.monotonic()
+
+    def at(self, count: int) -> None:
+        """Shows that `count` are done."""
+        self._count = count
+        if self._shown and time.monotonic() >= self._next:
+            self._show("")
+            self._next = time.monotonic() + SHOWN_EVERY_SECONDS
+
+    def end(self) -> None:
+        """Shows the last count and ends the line."""
+        if self._shown:
+            self._show("\n")
+
+    def _show(self, end: str) -> None:
+        rate = self._count / max(1e-9, time.monotonic() - self._started)
+        print(f"\r{self._count} {self._what}, {rate:.0f} a second ", end=end, file=sys.stderr, flush=True)

@@ -48,7 +48,7 @@ class Waiting:
 @pytest.fixture
 def queue() -> SendQueue:
     """Chunks of the sessions 1 to 9 wait, which have 1 to 9 seconds left at the time 0. The last ones came first."""
-    queue = SendQueue(default_timeout=30.0)
+    queue = SendQueue(default_timeout=30.0, max_items=256)
     for number in range(9, 0, -1):
         waiting: Any = Waiting(str(number), float(number), key=number // 5)
         queue.add(waiting)
@@ -98,4 +98,4 @@ def test_a_frame_has_no_more_bytes_than_it_should_unless_one_chunk_has(queue: Se
 
 
 def test_an_empty_queue_has_no_frame() -> None:
-    assert SendQueue(30.0).next_frame(0.0, 9, least_seconds=1.0) is None
+    assert SendQueue(30.0, 256).next_frame(0.0, 9, least_seconds=1.0) is None
