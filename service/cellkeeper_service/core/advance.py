@@ -11,19 +11,19 @@ from typing import Any
 
 from cellkeeper_service.domain.position import MAX_STEP, first_position
 from cellkeeper_service.domain.record import NO_ORIGIN, Header, Record
-from cellkeeper_service.domain.store import DamagedRecord
+from cellkeeper_service.domain.store import DamagedRecord, StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
-from .carry_over import Rerun, carry_over
+from .commit import store_unavailable
 from .computing import start_chunk, start_log_replay
 from .context import Context
 from .decision_table import Verdict, decide, not_found, refuse_unserved
 from .generation_requests import CarryOver, Delete, Fork, Open, Reset, SetState
-from .lifecycle import new_header
+from .lifecycle import Rerun, new_header
 from .requests import LOADING, GetSession, GetState, Request, SessionReply, Step, Write
 from .sequence import has_ended
-from .session import CachedState, Checkpoint, SessionState
+from .session import CachedState, Checkpoint, Reading, SessionState
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,21 @@ def advance(context: Context, session: SessionState) -> None:
             log.exception("internal error: a session's request failed")
             context.broken(session, [request])
     context.settle(session)
+
+
+def loaded(context: Context, session: SessionState, result: Record | StoreError | None) -> None:
+    """The store has read the session's record, or has failed to."""
+    if isinstance(result, StoreError) and not isinstance(result, DamagedRecord):
+        while session.queue and session.queue[0].number <= session.load_number:
+            context.finish(session.queue.popleft(), store_unavailable(str(result), context.limits))
+        return
+    session.reading = Reading(session.load_number, result)
+    cached = session.cached
+    if cached is not None and not (isinstance(result, Record) and cached.frontier == result.position):
+        context.drop(session)
+        context.meter.evicted(session.key.model, "stale")
+    context.meter.loaded(session.key.model, session.cached is not None)
+    session.note_load_seconds(session.queue, context.now)
 
 
 def _go_on(context: Context, session: SessionState, request: Request) -> bool:
@@ -122,7 +137,7 @@ def _decide(context: Context, session: SessionState, request: Request, found: Fo
             standing = None if found is None else found.header
             decided = lifecycle.start_over(standing, request, models, context.new_generation())
         case CarryOver():
-            decided = carry_over(found, request, models, context.new_generation())
+            decided = lifecycle.carry_over(found, request, models, context.new_generation())
         case Delete():
             decided = lifecycle.delete(found, request)
         case Fork(source=None):
