@@ -122,7 +122,13 @@ class Sentinel(Servers):
             link.one("ROLE")
         except StoreError as error:
             raise StoreError(f"primary of {self._url.service!r}: {error}") from error
-        self._check_replicas(replica_addresses(self._sentinels[0][1], self._url.service))
+        addresses = replica_addresses(self._sentinels[0][1], self._url.service)
+        replicas = {str(at): Link(self._url.of_server(at), self.timeout_ms) for at in addresses}
+        try:
+            check_replicas(replicas)
+        finally:
+            for replica in replicas.values():
+                replica.close()
         return facts
 
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
@@ -220,14 +226,6 @@ class Sentinel(Servers):
                 link = known.link
             self._primary = _Primary(newest.address, newest.epoch, link, newest.down)
         self._freshness.answered(asking)
-
-    def _check_replicas(self, addresses: Sequence[Address]) -> None:
-        replicas = {str(at): Link(self._url.of_server(at), self.timeout_ms) for at in addresses}
-        try:
-            check_replicas(replicas)
-        finally:
-            for link in replicas.values():
-                link.close()
 
 
 def ask_view(link: Link, service: str) -> View:
