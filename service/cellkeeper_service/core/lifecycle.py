@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cellkeeper_service.domain.origin import HALF_BYTES, origin_of
 from cellkeeper_service.domain.position import Position, first_position
-from cellkeeper_service.domain.record import NO_ORIGIN, Header, Record
+from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, DamagedRecord
 from cellkeeper_service.domain.store import Delete as StoreDelete
 from cellkeeper_service.errors import Reason, Rejection, invalid
@@ -29,14 +29,6 @@ class NewGeneration:
     generation: bytes
     now_ms: int
     default_ttl_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rerun:
-    """This version must compute the window of inputs first, from a generation's start with this header."""
-
-    version: Version
-    header: Header
 
 
 def open_session(
@@ -92,7 +84,7 @@ def start_over(
 
 def carry_over(
     record: Record | None, request: CarryOver, models: Models, new: NewGeneration
-) -> Write | Moved | Rejection | Record | Rerun:
+) -> Write | Moved | Rejection | Record | Version:
     """Returns what to write or to answer, or what to compute first: the record's state by its own version (the record),
     or a window by the new one. A session of the new version stays as it is, so carrying many over can be repeated."""
     if record is None:
@@ -106,12 +98,12 @@ def carry_over(
         return target_retired(request, models)
     if record.header.fingerprint == target.spec.fingerprint:
         return Moved(record.position)
-    start = first_position(new.generation)
     match request.policy:
         case Policy.RESET:
+            start = first_position(new.generation)
             return carried(record, request, target, start, target.engine.initial_state, new.now_ms)
         case Policy.RERUN:
-            return Rerun(target, new_header(target, start, NO_ORIGIN, 0, new.now_ms))
+            return target
         case Policy.KEEP:
             return _keep(record, request, models, target, new)
 
