@@ -48,11 +48,8 @@ def open_session(
         return done
     if refused := refuse_unserved(record, models):
         return refused
-    if request.expect is not None:
-        if request.expect.generation != record.position.generation:
-            return generation_changed(record.position)
-        if refused := refuse_misplaced(record, request.expect):
-            return refused
+    if request.expect is not None and (refused := refuse_misplaced(record, request.expect)):
+        return refused
     created = done is not None
     if request.ttl_ms is None or request.ttl_ms == record.header.ttl_ms:
         return OpenReply(record.header, created)
@@ -158,8 +155,6 @@ def source_of(record: Record | None, request: Fork) -> Record | Rejection:
     asked = request.position
     if asked is None:
         return record
-    if asked.generation != record.position.generation:
-        return generation_changed(record.position)
     if misplaced := refuse_misplaced(record, asked):
         return misplaced
     log = record.inputs(record.header.checkpoint_step, asked.step)

@@ -116,15 +116,14 @@ class LoopShare:
         """Whether ticks take so much that gRPC gets too few turns by itself."""
         return self.share > HIGH_SHARE
 
-    def ticked(self, seconds: float) -> None:
-        """A tick took so long."""
-        self._tick_seconds += seconds
-        self._measure()
-
-    def idled(self, seconds: float) -> None:
-        """The loop had nothing to do for so long."""
-        self._idle_seconds += seconds
-        self._measure()
+    def turned(self, tick_seconds: float, idle_seconds: float = 0.0) -> None:
+        """A tick took so long, and then the loop had nothing to do for so long."""
+        self._tick_seconds += tick_seconds
+        self._idle_seconds += idle_seconds
+        total = self._tick_seconds + self._idle_seconds
+        if total >= WINDOW_SECONDS:
+            self.share = self._tick_seconds / total
+            self._tick_seconds = self._idle_seconds = 0.0
 
     def call_came(self) -> None:
         """A call with steps has been accepted; it may still be refused."""
@@ -178,9 +177,3 @@ class LoopShare:
     def _end_pause(self) -> None:
         if self._pause is not None and not self._pause.done():
             self._pause.set_result(None)
-
-    def _measure(self) -> None:
-        total = self._tick_seconds + self._idle_seconds
-        if total >= WINDOW_SECONDS:
-            self.share = self._tick_seconds / total
-            self._tick_seconds = self._idle_seconds = 0.0
