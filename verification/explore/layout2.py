@@ -123,9 +123,10 @@ def base_of(elements: Elements) -> int | None:
 
 def _standing(elements: Elements) -> bytes:
     at = base_of(elements)
-    if at is None:
+    header = None if at is None else standing_header(elements[-1], elements[at])
+    if header is None:
         raise Violation("the list ends with nothing that belongs to a record")
-    return standing_header(elements[-1], elements[at])
+    return header
 
 
 class _Run:

@@ -33,7 +33,7 @@ def superseded_entries_are_skipped() -> AbstractContextManager[Any]:
         if at is None or isinstance(record, StoreError):
             return record
         chunks = [element[1:] for element in elements[at + 1 :] if element[:1] == b"D"]
-        header = standing_header(elements[-1], elements[at])
+        header = standing_header(elements[-1], elements[at]) or b""
         return read_record(key, header, record.checkpoint, b"".join([record.log, *chunks]))
 
     return patch.object(redis_layout, "read_elements", read)

@@ -11,19 +11,20 @@ from typing import Any
 
 from cellkeeper_service.domain.position import MAX_STEP, first_position
 from cellkeeper_service.domain.record import NO_ORIGIN, Header, Record
-from cellkeeper_service.domain.store import DamagedRecord
+from cellkeeper_service.domain.store import DamagedRecord, StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
-from .carry_over import Rerun, carry_over
+from .commit import store_unavailable
 from .computing import start_chunk, start_log_replay
 from .context import Context
 from .decision_table import Verdict, decide, not_found, refuse_unserved
 from .generation_requests import CarryOver, Delete, Fork, Open, Reset, SetState
 from .lifecycle import new_header
+from .models import Version
 from .requests import LOADING, GetSession, GetState, Request, SessionReply, Step, Write
 from .sequence import has_ended
-from .session import CachedState, Checkpoint, SessionState
+from .session import CachedState, Checkpoint, Reading, SessionState
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,21 @@ def advance(context: Context, session: SessionState) -> None:
             log.exception("internal error: a session's request failed")
             context.broken(session, [request])
     context.settle(session)
+
+
+def loaded(context: Context, session: SessionState, result: Record | StoreError | None) -> None:
+    """The store has read the session's record, or has failed to."""
+    if isinstance(result, StoreError) and not isinstance(result, DamagedRecord):
+        while session.queue and session.queue[0].number <= session.load_number:
+            context.finish(session.queue.popleft(), store_unavailable(str(result), context.limits))
+        return
+    session.reading = Reading(session.load_number, result)
+    cached = session.cached
+    if cached is not None and not (isinstance(result, Record) and cached.frontier == result.position):
+        context.drop(session)
+        context.meter.evicted(session.key.model, "stale")
+    context.meter.loaded(session.key.model, session.cached is not None)
+    session.note_load_seconds(session.queue, context.now)
 
 
 def _go_on(context: Context, session: SessionState, request: Request) -> bool:
@@ -122,7 +138,7 @@ def _decide(context: Context, session: SessionState, request: Request, found: Fo
             standing = None if found is None else found.header
             decided = lifecycle.start_over(standing, request, models, context.new_generation())
         case CarryOver():
-            decided = carry_over(found, request, models, context.new_generation())
+            decided = lifecycle.carry_over(found, request, models, context.new_generation())
         case Delete():
             decided = lifecycle.delete(found, request)
         case Fork(source=None):
@@ -139,11 +155,8 @@ def _decide(context: Context, session: SessionState, request: Request, found: Fo
         if cached := _cached_at(context, session, decided, decided.position.step):
             session.queue.popleft()
             cached.start(request, b"", 0, ends=(0,))
-    elif isinstance(request, CarryOver) and isinstance(decided, Rerun):
-        context.drop(session)
-        version = decided.version
-        if cached := context.place_or_wait(session, version, decided.header, version.engine.initial_state):
-            cached.exists = False
+    elif isinstance(request, CarryOver) and isinstance(decided, Version):
+        if cached := _create(context, session, decided):
             session.queue.popleft()
             cached.start(request, request.data, request.steps, ends=(request.steps,))
     else:
@@ -164,8 +177,8 @@ def _decide_step(context: Context, session: SessionState, step: Step, found: Fou
     if isinstance(verdict, Rejection):
         _conclude(context, session, step, verdict)
     elif verdict is Verdict.CREATE or record is None:
-        context.drop(session)
-        created = _create(context, session, step, None if found is None else found.header)
+        origin = NO_ORIGIN if step.sequence is None else step.sequence.origin
+        created = _create(context, session, models.default, origin, None if found is None else found.header)
         if created is not None:
             session.queue.popleft()
             _lead(session, step, created.header.position.generation)
@@ -234,11 +247,13 @@ def _place_record(context: Context, session: SessionState, record: Record) -> Ca
     return context.place_or_wait(session, version, record.header, record.checkpoint)
 
 
-def _create(context: Context, session: SessionState, step: Step, replaces: Header | None) -> CachedState | None:
+def _create(
+    context: Context, session: SessionState, version: Version, origin: bytes = NO_ORIGIN, replaces: Header | None = None
+) -> CachedState | None:
     """Caches a new generation, whose first commit writes its checkpoint. replaces: the stored header, if any."""
-    new, version = context.new_generation(), context.models[session.key.model].default
+    context.drop(session)
+    new = context.new_generation()
     start, state = first_position(new.generation), version.engine.initial_state
-    origin = NO_ORIGIN if step.sequence is None else step.sequence.origin
     header = new_header(version, start, origin, new.default_ttl_ms, new.now_ms)
     cached = context.place_or_wait(session, version, header, state)
     if cached is not None:

@@ -13,7 +13,7 @@ from cellkeeper_service.errors import Reason, Rejection, internal_error
 
 from .admission import AdmissionControl
 from .lifecycle import NewGeneration
-from .limits import Clock, Limits
+from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .models import Models, Version
 from .requests import COMMITTING, DONE, WAITING, Request, Step, Write
 from .session import CachedState, SessionState
@@ -114,6 +114,16 @@ class Context:
             return Rejection(Reason.DEADLINE_PASSED, "the deadline passed before the request was committed")
         return None
 
+    def end_dead_requests(self) -> None:
+        """Finishes waiting requests whose deadline has passed or whose caller is gone."""
+        for session in list(self.queued):
+            dead = {request: why for request in session.queue if (why := self.dead(request))}
+            if dead:
+                session.queue = deque(request for request in session.queue if request not in dead)
+                for request, why in dead.items():
+                    self.finish(request, why)
+                self.ready[session] = None
+
     def commit_soon(self, session: SessionState, request: Request, write: Write) -> None:
         request.status, request.write = COMMITTING, write
         session.pending.append(request)
@@ -121,6 +131,24 @@ class Context:
             self.to_commit[session] = None
 
     # sessions
+
+    def next_loads(self) -> list[SessionState]:
+        """Returns the sessions whose records the next call reads: many, or one that is read alone; in turn if both
+        wait."""
+        if self.to_load_alone and (self.alone_next or not self.to_load):
+            wanted = [self.to_load_alone.popleft()]
+        else:
+            wanted, self.to_load = self.to_load[:MAX_CALL_ITEMS], self.to_load[MAX_CALL_ITEMS:]
+        self.alone_next = not self.alone_next
+        sessions = []
+        for session in wanted:
+            if session.queue:
+                session.load_number = self.admission.arrivals
+                sessions.append(session)
+            else:  # nobody waits for its record any more
+                session.loading = False
+                self.settle(session)
+        return sessions
 
     def settle(self, session: SessionState) -> None:
         """Files a session for which nothing more can be started: it waits, stays cached, or is forgotten."""
@@ -185,3 +213,17 @@ class Context:
             session.waits_for_slot = True
             self.cache_of(version).waiting.append(session)
         return cached
+
+    def let_retired_go(self) -> None:
+        """Drops the idle cached states of retiring versions, and each such version once nothing uses it."""
+        for models in self.models.values():
+            for version in list(models.retiring):
+                cache = self.cache_of(version)
+                for session in cache.sessions:
+                    if session.idle:
+                        self.drop(session)
+                        self.settle(session)
+                        self.meter.evicted(session.key.model, "retired")
+                if cache.at_rest:
+                    models.retiring.remove(version)
+                    del self.caches[version]

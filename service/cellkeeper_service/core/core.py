@@ -19,26 +19,26 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import COMMITTED, CommitResult, Load, Outcome, Postponed, StoreError
 from cellkeeper_service.errors import Rejection, internal_error
 
-from .advance import advance, start_at_once
+from .advance import advance, loaded, start_at_once
 from .batch import Batch, form_batches
 from .commit import committed, launch, not_committed
 from .computing import end_dead, finish_chunk, not_finite, take_slice, waiting_for
 from .context import Context
-from .counting import count_finished
-from .expiry import end_dead_requests, let_retired_go
 from .limits import MAX_CALL_ITEMS, Clock, Limits
-from .loading import loaded, next_loads
 from .models import Models
 from .requests import Computable, Request, Step
 from .session import CachedState, InflightCommit, SessionState
 
 log = logging.getLogger(__name__)
+WAY = attrgetter("version", "steps", "arrived", "started_at", "computed_at", "load_seconds", "replayed")
 
 
 def owe_nothing(tenant: str, steps: int) -> None:
@@ -226,7 +226,7 @@ class Core:
 
     def take_loads(self) -> tuple[list[SessionState], list[Load]]:
         """Returns what to read now. A reading is valid for the requests that arrived before this call."""
-        sessions = next_loads(self.context)
+        sessions = self.context.next_loads()
         return sessions, [Load(one.key, any(request.touches for request in one.queue)) for one in sessions]
 
     def on_loaded(self, sessions: Sequence[SessionState], results: Sequence[Record | StoreError | None]) -> None:
@@ -294,16 +294,25 @@ class Core:
     def expire(self) -> None:
         """Finishes waiting requests whose deadline has passed or whose caller is gone; lets retired versions go."""
         self.context.begin_event()
-        end_dead_requests(self.context)
-        let_retired_go(self.context)
+        self.context.end_dead_requests()
+        self.context.let_retired_go()
 
     # results
 
     def take_finished(self) -> list[Request]:
-        """Returns the requests that were finished since the last call, each exactly once."""
-        finished, self.context.finished = self.context.finished, []
-        if finished:
-            count_finished(finished, self.context.now, self.context.meter)
+        """Returns the requests that were finished since the last call, each exactly once, and counts them."""
+        context, meter = self.context, self.context.meter
+        finished, context.finished = context.finished, []
+        steps = [request for request in finished if request.result is None and isinstance(request, Step)]
+        # Neighbours that took the same way in the same time, as most steps of a frame do, are counted together:
+        # comparing a step costs less than counting it.
+        for _, alike in groupby(steps, WAY):
+            first, *others = alike
+            meter.steps_done(first.key.model, first.steps, first.times(context.now), first.replayed, 1 + len(others))
+        if len(steps) < len(finished):
+            for request in finished:
+                if isinstance(request.result, Rejection):
+                    meter.rejected(request.result.reason.value)
         return finished
 
     @property

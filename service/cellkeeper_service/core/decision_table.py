@@ -102,6 +102,8 @@ def beyond_the_last(stands: Position, step: Step) -> Rejection | None:
 def refuse_misplaced(record: Record, asked: Position) -> Rejection | None:
     """Returns None if `asked` is a point of this record's history from its checkpoint on."""
     stands = record.position
+    if asked.generation != stands.generation:
+        return generation_changed(stands)
     if asked.step > stands.step:
         text = f"position.step: got {asked.step}, but the session is at step {stands.step}"
         return Rejection(Reason.STEP_GAP, text, field="position.step", position=stands)

@@ -152,13 +152,13 @@ class CoreLoop:
                 self._start_store_calls()
             self._deliver()
             ended = time.monotonic()
-            tick = ended - started
-            share.ticked(tick)
+            tick, idle = ended - started, 0.0
             if wake.is_set() or self._can_start_more():
                 await asyncio.sleep(0)
             else:
                 await wake.wait()
-                share.idled(time.monotonic() - ended)
+                idle = time.monotonic() - ended
+            share.turned(tick, idle)
         self._deliver()  # an event between two ticks may have finished the last requests
         if self._lost is not None:
             raise self._lost

@@ -25,19 +25,17 @@ class NonBlockingCalls:
     finishes the call."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, tuple[PendingCommit, Ended]] = {}  # by descriptor
-        self._timer: asyncio.TimerHandle | None = None  # one for all calls: most end long before their deadline
+        self._waiting: dict[int, tuple[PendingCommit, Ended, asyncio.TimerHandle]] = {}  # by descriptor
         self._attempts = Attempts()  # to poll: in vain where the store is further away
 
     def watch(self, pending: PendingCommit, ended: Ended, *, at_once: bool = False) -> None:
         """at_once: the answer is expected at once."""
         try:
             if pending.stage is Stage.WAITING and not (at_once and self._poll(pending)):
-                descriptor, deadline = pending.fileno(), pending.deadline
-                asyncio.get_running_loop().add_reader(descriptor, self._advance, descriptor)
-                self._waiting[descriptor] = pending, ended
-                if self._timer is None:
-                    self._wait_until(deadline)
+                loop, descriptor = asyncio.get_running_loop(), pending.fileno()
+                left = max(0.0, pending.deadline - time.monotonic())
+                loop.add_reader(descriptor, self._advance, descriptor)
+                self._waiting[descriptor] = pending, ended, loop.call_later(left, self._advance, descriptor)
                 return
         except (OSError, ValueError):
             pass  # closed already, or the loop cannot watch one more
@@ -47,8 +45,6 @@ class NonBlockingCalls:
 
     def close(self) -> None:
         """Gives up what is under way, without telling anybody."""
-        if self._timer is not None:
-            self._timer.cancel()
         for descriptor in tuple(self._waiting):
             pending, _ = self._leave(descriptor)
             pending.finish()
@@ -64,35 +60,19 @@ class NonBlockingCalls:
         return done
 
     def _advance(self, descriptor: int) -> None:
-        pending, _ = self._waiting[descriptor]
-        if _advanced(pending):
-            self._end(descriptor)
-
-    def _end(self, descriptor: int) -> None:
+        """Bytes have arrived, or it is the deadline; if the loop itself was late, then, too, replies may be there."""
         pending, ended = self._leave(descriptor)
-        ended(pending)
+        if _advanced(pending) or pending.deadline <= time.monotonic():
+            ended(pending)
+        else:  # not all has arrived, which has moved the deadline
+            self.watch(pending, ended)
 
     def _leave(self, descriptor: int) -> tuple[PendingCommit, Ended]:
         """Must precede `finish`: after that, the descriptor may be another call's."""
         asyncio.get_running_loop().remove_reader(descriptor)
-        return self._waiting.pop(descriptor)
-
-    def _wait_until(self, deadline: float) -> None:
-        delay = max(0.0, deadline - time.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(delay, self._look_for_late)
-
-    def _look_for_late(self) -> None:
-        now = time.monotonic()
-        try:
-            for descriptor, (pending, _) in tuple(self._waiting.items()):
-                if pending.deadline <= now:
-                    self._advance(descriptor)  # if the loop itself was late, the replies may be there
-                    if descriptor in self._waiting and pending.deadline <= now:
-                        self._end(descriptor)
-        finally:
-            self._timer = None
-            if self._waiting:
-                self._wait_until(min(pending.deadline for pending, _ in self._waiting.values()))
+        pending, ended, timer = self._waiting.pop(descriptor)
+        timer.cancel()
+        return pending, ended
 
 
 def _advanced(pending: PendingCommit) -> bool:

@@ -72,8 +72,8 @@ class StateCache:
         return not cached.dropped
 
     def used(self, cached: CachedState) -> None:
-        if not cached.dropped:
-            self._states.move_to_end(cached.session)
+        """cached: not dropped."""
+        self._states.move_to_end(cached.session)
 
     def evictable(self) -> CachedState | None:
         """Returns the least recently used state of an idle session."""

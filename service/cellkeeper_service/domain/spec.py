@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -103,11 +104,8 @@ class ModelSpec:
 
     def looks_like(self, other: ModelSpec) -> bool:
         """Returns True if both take, return and keep the same tensors, so that requests cannot tell them apart."""
-
-        def outside(spec: ModelSpec) -> tuple[object, ...]:
-            return spec.input, spec.vocabulary, spec.missing_values, spec.outputs, spec.states
-
-        return outside(self) == outside(other)
+        tensors = attrgetter("input", "vocabulary", "missing_values", "outputs", "states")
+        return bool(tensors(self) == tensors(other))
 
     @cached_property
     def output_names(self) -> frozenset[str]:

@@ -20,7 +20,8 @@ from cellkeeper_service.domain.store import (
     StoreError,
     StoreFacts,
 )
-from cellkeeper_service.store.cursor import session_after, session_cursor
+
+from .cursor import session_after, session_cursor
 
 NO_CHECKPOINT = "a first commit without a checkpoint"
 

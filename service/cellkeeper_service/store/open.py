@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cellkeeper_service.domain.store import Store, StoreError
-from cellkeeper_service.store.memory import MemoryStore
-from cellkeeper_service.store.redis.url import check_database, check_options, read_address, split_url
-from cellkeeper_service.store.sqlite.store import SqliteStore
+
+from .memory import MemoryStore
+from .redis.url import check_database, check_options, read_address, split_url
+from .sqlite.store import SqliteStore
 
 DEFAULT_PORT = 6379
 REDIS_SCHEMES = "redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"
@@ -24,7 +25,7 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
         "unix:///..." for a socket file; "redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT" or
         "rediss+cluster://..." for a Redis Cluster, with any of its nodes: the others are discovered.
         "redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/DB" or "rediss+sentinel://..." with the sentinels
-        of a primary and its replicas (store/redis/sentinel_url.py).
+        of a primary and its replicas (store/redis/url.py).
     timeout_ms: for Redis, to connect, and for each wait for a reply; for SQLite, to wait for other writers.
     wait_replicas: Redis only: how many replicas must have a commit.
 
@@ -54,10 +55,10 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
 def _redis_store(url: str, kind: str, timeout_ms: int, wait_replicas: int) -> Store:
     """kind: what follows the plus of the scheme."""
     # Imported here because only a service that keeps its records in Redis needs redis-py.
-    from cellkeeper_service.store.redis.cluster import Cluster
-    from cellkeeper_service.store.redis.sentinel import Sentinel
-    from cellkeeper_service.store.redis.servers import OneServer, Servers
-    from cellkeeper_service.store.redis.store import RedisStore
+    from .redis.cluster import Cluster
+    from .redis.sentinel import Sentinel
+    from .redis.servers import OneServer, Servers
+    from .redis.store import RedisStore
 
     kinds: dict[str, Callable[[str, int], Servers]] = {"": OneServer, "cluster": Cluster, "sentinel": Sentinel}
     return RedisStore(kinds[kind](url, timeout_ms), wait_replicas)

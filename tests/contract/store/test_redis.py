@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 from cellkeeper_service.domain.record import SessionKey
-from cellkeeper_service.domain.store import Load, Outcome, Store, StoreError
+from cellkeeper_service.domain.store import DamagedRecord, Load, Outcome, Store, StoreError
 from cellkeeper_service.store.open import open_store
 from cellkeeper_service.store.redis.keys import BUCKETS, SUCCESSOR, redis_key, session_key
 from cellkeeper_service.store.redis.layout import fixed_of
@@ -147,6 +147,18 @@ def test_records_of_a_later_layout_are_refused_and_not_listed(store: Store, clie
         store.check()
     client.delete(SUCCESSOR)
     store.check()
+
+
+def test_a_listing_says_what_keys_of_another_type_are_and_skips_those_of_no_session(
+    store: Store, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.set(redis_key(key()), "none of ours")
+    client.set("ck2:{abc}::weather:s", "none of ours")
+    ((listed, found),), _ = store.scan("", "weather", "", "", 10)
+    assert listed == key()
+    assert isinstance(found, DamagedRecord)
+    assert "its key in Redis is not a list (WRONGTYPE" in str(found)
+    assert "Redis has a key that belongs to no session: key: got b'ck2:{abc}::weather:s'" in caplog.text
 
 
 def test_records_of_a_later_layout_are_refused_on_a_cluster(redis_cluster: RedisCluster) -> None:

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import redis
@@ -16,6 +16,7 @@ from cellkeeper_service.domain.store import Delete, Load, Outcome, Store, StoreE
 from cellkeeper_service.store.open import open_store
 from cellkeeper_service.store.redis.failures import Refused, Unreached, refusal
 from cellkeeper_service.store.redis.keys import redis_key
+from cellkeeper_service.store.redis.wire import Wire
 
 from testing.redis_server import RedisServer
 from tests.contract.store.polled import PolledStore
@@ -24,6 +25,7 @@ from tests.contract.store.worker import marked
 
 TIMEOUT_MS = 300
 WAIT_S = 10.0
+LARGE_BYTES = 40_000_000  # more than the socket buffers of both sides hold
 
 
 class Opener(Protocol):
@@ -100,6 +102,25 @@ def test_a_server_that_is_not_there_is_unreached(own_redis: RedisServer, own_sto
         own_store.check()
     own_redis.restart()
     committed(own_store, append(key(), header, inputs(1)))
+
+
+def test_a_server_that_is_killed_while_commands_are_sent_is_unknown(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Any = open_store(own_redis.url, timeout_ms=TIMEOUT_MS)
+    link = store._servers.link(0)
+    take = link.take
+
+    def take_and_kill() -> Wire:
+        wire: Wire = take()
+        own_redis.kill()
+        return wire
+
+    monkeypatch.setattr(link, "take", take_and_kill)
+    (result,) = store.commit_many([create(key(), checkpoint=bytes(LARGE_BYTES))])
+    assert result.outcome is Outcome.UNKNOWN
+    assert "Redis did not answer: " in result.message
+    store.close()
 
 
 def test_a_paused_server_is_unknown_and_may_still_do_it(own_redis: RedisServer, own_store: Store) -> None:

@@ -138,6 +138,7 @@ DAMAGE: dict[str, tuple[str, tuple[int, ...], str]] = {
     "an entry without its inputs": ("remove", (5,), "lead to a checkpoint"),
     "inputs without their entry": ("remove", (6,), "lead to a checkpoint"),
     "a bit of a chunk": ("flip", (5, -1), "head"),
+    "a bit of an entry's mark": ("flip", (8, 4), "do not form a chain"),
     "a bit of the last entry's checksum": ("flip", (10, 12), "belong"),
     "a bit of the base's log": ("flip", (1, -1), "head"),
     "a bit of the base": ("flip", (2, 50), "checksum"),

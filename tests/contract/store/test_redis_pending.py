@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from cellkeeper_service.domain.non_blocking import NonBlockingStore, PendingCommit, Stage
@@ -96,6 +97,22 @@ def test_a_server_killed_before_its_reply_is_unknown(own_redis: RedisServer, own
     own_redis.restart()
     assert begin(own_store, create(key("c"))) is None
     committed(own_store, create(key("c")))
+
+
+def test_a_connection_that_is_reset_once_it_was_taken_is_unknown(
+    own_redis: RedisServer, own_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = own_store._servers.link(0)
+    taken = link.take_idle()
+    own_redis.pause()
+    taken.write(b"*")  # a socket that is closed with unread bytes is reset
+    own_redis.kill()
+    monkeypatch.setattr(link, "take_idle", lambda: taken)
+    call = started(own_store, create(key()))
+    assert call.stage is Stage.DONE
+    (result,) = call.finish()
+    assert result.outcome is Outcome.UNKNOWN
+    assert "Redis did not answer: " in result.message
 
 
 def test_a_paused_server_is_unknown_and_its_late_reply_meets_nobody(own_redis: RedisServer, own_store: Store) -> None:

@@ -13,9 +13,8 @@ from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import CommitResult, Load, Outcome, Store, StoreError
 from cellkeeper_service.store.open import open_store
 from cellkeeper_service.store.redis.link import Link
-from cellkeeper_service.store.redis.sentinel import Sentinel
-from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
-from cellkeeper_service.store.redis.sentinel_view import View, ask_view
+from cellkeeper_service.store.redis.sentinel import Sentinel, View, ask_view
+from cellkeeper_service.store.redis.url import SentinelUrl
 
 from testing.redis_sentinel import SERVICE, RedisSentinels
 from testing.redis_server import wait_until

@@ -10,10 +10,9 @@ import pytest
 import redis
 from cellkeeper_service.store.redis import sentinel as sentinel_module
 from cellkeeper_service.store.redis.cluster import Cluster
-from cellkeeper_service.store.redis.freshness import Freshness
 from cellkeeper_service.store.redis.link import Link
-from cellkeeper_service.store.redis.sentinel import Sentinel
-from cellkeeper_service.store.redis.sentinel_view import View, ask_view
+from cellkeeper_service.store.redis.sentinel import Sentinel, View, ask_view
+from cellkeeper_service.store.redis.servers import Freshness
 from cellkeeper_service.store.redis.url import Address
 
 from testing.meanwhile import Meanwhile, TellingLock

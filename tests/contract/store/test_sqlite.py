@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,21 @@ def test_another_writer_is_waited_for_then_refused(path: Path, sqlite_store: Sql
         assert sqlite_store.load_many([Load(key(), True)]) == [Record(first, b"state 0", b"")]
         other.execute("ROLLBACK")
     committed(sqlite_store, append(key(), first, inputs(1)))
+
+
+def test_other_threads_are_waited_for_then_refused(sqlite_store: SqliteStore) -> None:
+    with sqlite_store._writing:
+        (result,) = sqlite_store.commit_many([create(key())])
+    assert result.outcome is Outcome.REFUSED
+    assert "other threads kept writing for" in result.message
+    committed(sqlite_store, create(key()))
+
+
+def test_a_closed_store_opens_no_file(sqlite_store: SqliteStore) -> None:
+    sqlite_store.close()
+    with ThreadPoolExecutor(1) as thread:  # which has no connection yet
+        (result,) = thread.submit(sqlite_store.commit_many, [create(key())]).result()
+    assert result == (Outcome.REFUSED, None, "SQLite wrote nothing: the SQLite store is closed")
 
 
 def test_a_file_is_tried_once_more_after_an_attempt_that_took_the_whole_timeout(

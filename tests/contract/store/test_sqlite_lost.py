@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Load, Outcome, StoreError, StoreLost
+from cellkeeper_service.store.sqlite.schema import open_file
 from cellkeeper_service.store.sqlite.store import SqliteStore
 
 from tests.contract.store.records import append, committed, create, inputs, key, log_of
@@ -92,6 +95,22 @@ def test_nothing_more_is_acknowledged(way: str, path: Path, store: SqliteStore) 
         with pytest.raises(StoreLost, match="stop the server, restore the file"):
             call()
     assert (sorted(path.parent.iterdir()) if path.parent.exists() else []) == before
+
+
+def test_a_file_that_is_replaced_just_before_a_thread_opens_it(
+    path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed(store, create(key()))
+
+    def open_late(*args: Any, **options: Any) -> sqlite3.Connection:
+        replace_by_copy(path)
+        return open_file(*args, **options)
+
+    monkeypatch.setattr("cellkeeper_service.store.sqlite.store.open_file", open_late)
+    with ThreadPoolExecutor(1) as thread:
+        (result,) = thread.submit(store.commit_many, [create(key("other"))]).result()
+    assert result.outcome is Outcome.REFUSED
+    assert "was replaced by another file" in result.message
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -199,6 +218,7 @@ def test_a_file_with_two_names_is_refused(path: Path, store: SqliteStore, tmp_pa
 _MOUNTED_ALONE = """
 import subprocess, sys
 from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.store.sqlite.schema import open_file
 from cellkeeper_service.store.sqlite.store import SqliteStore
 
 folder = sys.argv[1]
@@ -224,6 +244,7 @@ def test_a_file_that_is_mounted_without_its_folder_is_refused(tmp_path: Path) ->
 _ON_READ_ONLY = """
 import subprocess, sys
 from cellkeeper_service.domain.store import Load
+from cellkeeper_service.store.sqlite.schema import open_file
 from cellkeeper_service.store.sqlite.store import SqliteStore
 from tests.contract.store.records import append, committed, create, inputs, key
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cellkeeper_service.core import core, loading
+from cellkeeper_service.core import context, core
 from cellkeeper_service.core.generation_requests import Open, OpenReply, SetState
 from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.requests import Request, StepReply
@@ -86,7 +86,7 @@ def test_the_bytes_of_steps_that_come_together_are_bounded() -> None:
 
 def test_a_call_of_the_store_takes_a_bounded_number_of_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis serves nobody else while it runs a script."""
-    monkeypatch.setattr(loading, "MAX_CALL_ITEMS", 2)
+    monkeypatch.setattr(context, "MAX_CALL_ITEMS", 2)
     monkeypatch.setattr(core, "MAX_CALL_ITEMS", 2)
     world = World()
     replies = {name: Reply() for name in "abcde"}

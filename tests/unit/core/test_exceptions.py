@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cellkeeper_service.core import advance, commit, computing, core, loading
+from cellkeeper_service.core import advance, commit, computing, core
 from cellkeeper_service.core.limits import Limits
 
 from .acts import at_rest, opened, standing
@@ -85,7 +85,7 @@ def test_a_reading_that_cannot_be_taken_in_fails_the_requests_it_was_for(monkeyp
     opened(world, "good")
     opened(world, "bad")
     monkeypatch.setattr(
-        core, "loaded", raises_for(loading.loaded, lambda context, session, result: session.key.session)
+        core, "loaded", raises_for(advance.loaded, lambda context, session, result: session.key.session)
     )
     # peeks are decided on the record
     replies = {name: world.send([1], session=name, peek=True) for name in ("good", "bad")}
@@ -103,7 +103,7 @@ def test_who_came_after_a_reading_that_cannot_be_taken_in_gets_one_of_its_own(mo
     one.collect()
     behind = world.send([1], peek=True)
     with monkeypatch.context() as patched:
-        patched.setattr(core, "loaded", raises_for(loading.loaded, lambda context, session, result: "bad"))
+        patched.setattr(core, "loaded", raises_for(advance.loaded, lambda context, session, result: "bad"))
         one.load(0)
     assert reason(first.result) == "INTERNAL_ERROR"
     world.settle()

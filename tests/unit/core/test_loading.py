@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cellkeeper_service.core.context import Context
-from cellkeeper_service.core.loading import next_loads
 from cellkeeper_service.core.requests import GetSession
 
 from .world import FOREVER, Reply, World, key
@@ -24,5 +23,5 @@ def test_large_records_are_read_alone_and_in_turns_with_the_others() -> None:
     turns = []
     for names in (("a", "b"), ("c",), ("d",), ("e",)):
         waiting(context, False, *names)
-        turns.append([session.key.session for session in next_loads(context)])
+        turns.append([session.key.session for session in context.next_loads()])
     assert turns == [["a", "b"], ["large"], ["c", "d"], ["huge"]]

@@ -35,7 +35,7 @@ def reply(share: LoopShare, *numbers: int) -> None:
 def busy(monotonic: Callable[[], float] = time.monotonic) -> LoopShare:
     """Returns a share whose ticks take all the time."""
     share = LoopShare(monotonic)
-    share.ticked(loop_share.WINDOW_SECONDS)
+    share.turned(loop_share.WINDOW_SECONDS)
     return share
 
 
@@ -75,23 +75,22 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No wait ends by timing out."""
     monkeypatch.setattr(loop_share, "QUIET_SECONDS", LONG_SECONDS)
     monkeypatch.setattr(loop_share, "LONGEST_SECONDS", LONG_SECONDS)
-    monkeypatch.setattr("cellkeeper_service.core.callers.RETURN_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr("cellkeeper_service.core.loop_share.RETURN_SECONDS", LONG_SECONDS)
 
 
 def test_ticks_without_a_rest_take_a_high_share_and_a_rest_ends_it() -> None:
     share = LoopShare()
     assert not share.is_high
-    share.ticked(loop_share.WINDOW_SECONDS)
+    share.turned(loop_share.WINDOW_SECONDS)
     assert share.is_high
-    share.idled(2 * loop_share.WINDOW_SECONDS)
+    share.turned(0.0, 2 * loop_share.WINDOW_SECONDS)
     assert not share.is_high
 
 
 def test_short_ticks_between_long_rests_take_a_low_share() -> None:
     share = LoopShare()
     for _ in range(100):
-        share.ticked(0.0001)
-        share.idled(0.001)
+        share.turned(0.0001, 0.001)
     assert not share.is_high
 
 
@@ -100,7 +99,7 @@ def test_nobody_is_waited_for_where_ticks_leave_the_loop_enough_time() -> None:
         share = LoopShare()
         arrive(share, 1, 2)
         assert not await rests(share)
-        share.ticked(loop_share.WINDOW_SECONDS)
+        share.turned(loop_share.WINDOW_SECONDS)
         arrive(share, 1, 2)
         assert await rests(share)
 

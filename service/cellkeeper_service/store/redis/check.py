@@ -6,8 +6,9 @@ import logging
 from collections.abc import Mapping
 
 from cellkeeper_service.domain.store import StoreError, StoreFacts
-from cellkeeper_service.store.redis.failures import MayEvict, check_eviction
-from cellkeeper_service.store.redis.link import Link, info_fields
+
+from .failures import MayEvict, check_eviction
+from .link import Link, info_fields
 
 OLDEST_VERSION = (7, 0)  # older ones wrap every script in a transaction, even one with a single write: docs/adr/203
 

@@ -9,26 +9,25 @@ from urllib.parse import SplitResult, parse_qs
 import redis
 
 from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
-from cellkeeper_service.store.redis.check import check_cluster
-from cellkeeper_service.store.redis.cluster_scan import ClusterScan
-from cellkeeper_service.store.redis.failures import CANNOT_NOW, Refused, Unreached
-from cellkeeper_service.store.redis.freshness import Freshness
-from cellkeeper_service.store.redis.keys import bucket_of
-from cellkeeper_service.store.redis.link import Link
-from cellkeeper_service.store.redis.runs import Runs
-from cellkeeper_service.store.redis.servers import Detour
-from cellkeeper_service.store.redis.slots import OUR_SLOTS, SLOT_OF_BUCKET, Slots, read_slots
-from cellkeeper_service.store.redis.url import Address, check_options, read_address, split_url
+
+from .check import check_cluster
+from .cluster_scan import ClusterScan
+from .failures import CANNOT_NOW, Refused, Unreached
+from .keys import bucket_of
+from .link import Link
+from .runs import Runs
+from .servers import Detour, Freshness, Servers
+from .slots import OUR_SLOTS, SLOT_OF_BUCKET, Slots, read_slots
+from .url import Address, check_options, read_address, split_url
 
 FORM = "redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]"
 DEFAULT_PORT = 6379
 
 
-class Cluster:
+class Cluster(Servers):
     """A Redis Cluster. url: redis+cluster:// or rediss+cluster:// with any of its nodes; the others are discovered."""
 
-    name = "redis+cluster"
-    asks_role = False  # a replica redirects callers on its own
+    name = "redis+cluster"  # `asks_role` is False: a replica redirects callers by itself
 
     def __init__(self, url: str, timeout_ms: int) -> None:
         self.runs = Runs()
@@ -64,9 +63,6 @@ class Cluster:
             self._freshness.doubt()
             raise Unreached(self._nowhere(group))
         return self._link_at(address)
-
-    def at_hand(self) -> Link | None:
-        return None
 
     def detour(self, link: Link, error: Exception) -> Detour | None:
         if isinstance(error, redis.exceptions.AskError):  # (MovedError is a subclass)

@@ -17,11 +17,12 @@ import re
 from collections.abc import Iterator
 
 from cellkeeper_service.domain.store import Listed, StoreError
-from cellkeeper_service.store.cursor import bad_cursor
-from cellkeeper_service.store.redis.keys import BUCKETS
-from cellkeeper_service.store.redis.link import Link, info_fields
-from cellkeeper_service.store.redis.scan import headers_at, headers_of, is_scan_cursor, scan_names
-from cellkeeper_service.store.redis.slots import SLOT_OF_BUCKET, STANDING_COMMANDS, Standing, read_standing
+
+from ..cursor import bad_cursor
+from .keys import BUCKETS
+from .link import Link, info_fields
+from .scan import headers_at, headers_of, is_scan_cursor, scan_names
+from .slots import SLOT_OF_BUCKET, STANDING_COMMANDS, Standing, read_standing
 
 TRIES = 20
 

@@ -7,17 +7,10 @@ from typing import NamedTuple
 
 from cellkeeper_service.domain.record import Header
 from cellkeeper_service.domain.store import Commit
-from cellkeeper_service.store.redis.keys import redis_key
-from cellkeeper_service.store.redis.layout import (
-    MOVING_BYTES,
-    base_body,
-    checkpoint_element,
-    crc,
-    fixed_of,
-    inputs_element,
-    moving_of,
-)
-from cellkeeper_service.store.redis.link import bulk
+
+from .keys import redis_key
+from .layout import MOVING_BYTES, base_body, checkpoint_element, crc, fixed_of, inputs_element, moving_of
+from .link import bulk
 
 
 class Words(NamedTuple):

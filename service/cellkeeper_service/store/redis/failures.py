@@ -8,7 +8,8 @@ import redis
 
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.damage import damaged
+
+from ..damage import damaged
 
 # Error replies that Redis sends instead of running a command or script, never in the middle of one.
 _NOT_RUN = (

@@ -33,7 +33,8 @@ from zlib import crc32
 from cellkeeper_service.domain.position import advance_head
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
 from cellkeeper_service.domain.store import DamagedRecord
-from cellkeeper_service.store.damage import damaged, read_record, reading
+
+from ..damage import damaged, read_record, reading
 
 RUN_BYTES = 4
 MOVING_BYTES = 22
@@ -85,7 +86,8 @@ def base_body(packed: bytes) -> bytes:
 def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | DamagedRecord:
     """Returns the record that a list holds, or what is wrong with it."""
     at = _base_of(elements)
-    standing = _standing(elements[-1], None if at is None else elements[at])
+    packed = standing_header(elements[-1], None if at is None else elements[at])
+    standing = None if packed is None else Header.unpack(packed)
     return reading(key, standing, lambda: _read(key, elements, at, standing))
 
 
@@ -155,21 +157,19 @@ def _log(elements: Sequence[bytes], at: int, fixed: bytes, moving: bytes, base: 
     return chunks[::-1]
 
 
-def standing_header(last: bytes, base: bytes | None) -> bytes:
-    """Returns the packed header that a list ends with. base: the last element's base, needed if that is an S."""
-    if last[0] == _B:
-        return joined(*_split(last, _IN_BASE))
-    if last[0] == _S and base is None:
-        raise ValueError("an entry without its base")
-    return joined(*_parts(last, b"" if base is None else _split(base, _IN_BASE)[0]))
-
-
-def _standing(last: bytes, base: bytes | None) -> Header | None:
-    """Returns the header that a list ends with, as the scripts see it, or None if there is none."""
-    if last[:1] not in (b"B", b"W") and (last[:1] != b"S" or base is None):
-        return None
-    packed = standing_header(last, base)
-    return Header.unpack(packed) if len(packed) == HEADER_BYTES else None
+def standing_header(last: bytes, base: bytes | None) -> bytes | None:
+    """Returns the packed header that a list ends with, as the scripts see it; None if there is none. base: the last
+    element's base, needed if that is an S."""
+    match last[:1]:
+        case b"B":
+            packed = joined(*_split(last, _IN_BASE))
+        case b"W":
+            packed = joined(*_split(last, _IN_ENTRY))
+        case b"S" if base is not None:
+            packed = joined(_split(base, _IN_BASE)[0], last[_IN_ENTRY:])
+        case _:
+            return None
+    return packed if len(packed) == HEADER_BYTES else None
 
 
 def _base_of(elements: Sequence[bytes]) -> int | None:

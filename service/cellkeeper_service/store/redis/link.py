@@ -17,17 +17,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.redis.failures import (
-    ERROR_REPLIES,
-    MayEvict,
-    Refused,
-    Unknown,
-    Unreached,
-    check_eviction,
-    text_of,
-)
-from cellkeeper_service.store.redis.runs import Runs
-from cellkeeper_service.store.redis.wire import Wire
+
+from .failures import ERROR_REPLIES, MayEvict, Refused, Unknown, Unreached, check_eviction, text_of
+from .runs import Runs
+from .wire import Wire
 
 MAX_CONNECTIONS = 1024
 

@@ -10,10 +10,11 @@ import redis
 
 from cellkeeper_service.domain.non_blocking import Stage
 from cellkeeper_service.domain.store import CommitResult
-from cellkeeper_service.store.redis.failures import Unknown, text_of
-from cellkeeper_service.store.redis.link import Link, Sent
-from cellkeeper_service.store.redis.script_run import ScriptRun
-from cellkeeper_service.store.redis.wire import Wire
+
+from .failures import Unknown, text_of
+from .link import Link, Sent
+from .script_run import ScriptRun
+from .wire import Wire
 
 
 class PendingWrite:

@@ -10,11 +10,12 @@ import redis
 
 from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import DamagedRecord, Listed, StoreError
-from cellkeeper_service.store.damage import read_header
-from cellkeeper_service.store.redis.failures import not_read
-from cellkeeper_service.store.redis.keys import session_key
-from cellkeeper_service.store.redis.link import Link
-from cellkeeper_service.store.redis.script import script
+
+from ..damage import read_header
+from .failures import not_read
+from .keys import session_key
+from .link import Link
+from .script import script
 
 _logger = logging.getLogger(__name__)
 _FAILED = b"failed: "  # begins header.lua's answer if it could not read the key

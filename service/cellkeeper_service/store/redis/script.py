@@ -7,7 +7,7 @@ from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 
-from cellkeeper_service.store.redis.link import bulk
+from .link import bulk
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import redis
 
-from cellkeeper_service.store.redis.commits import Item, Words
-from cellkeeper_service.store.redis.failures import Refused, Unknown, Unreached, not_run, refusal, text_of
-from cellkeeper_service.store.redis.keys import mark_key
-from cellkeeper_service.store.redis.link import Link, Sent, bulk, packed
-from cellkeeper_service.store.redis.script import of_text, script
-from cellkeeper_service.store.redis.servers import Servers
-from cellkeeper_service.store.redis.wire import Wire
+from .commits import Item, Words
+from .failures import Refused, Unknown, Unreached, not_run, refusal, text_of
+from .keys import mark_key
+from .link import Link, Sent, bulk, packed
+from .script import of_text, script
+from .servers import Servers
+from .wire import Wire
 
 _logger = logging.getLogger(__name__)
 

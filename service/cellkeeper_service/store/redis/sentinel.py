@@ -6,21 +6,19 @@ import logging
 from collections.abc import Sequence
 from threading import Event, Lock, Thread
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
-from cellkeeper_service.store.cursor import bad_cursor
-from cellkeeper_service.store.redis.check import check_replicas, check_server, check_split
-from cellkeeper_service.store.redis.failures import CANNOT_NOW, Refused, Unreached
-from cellkeeper_service.store.redis.freshness import Freshness
-from cellkeeper_service.store.redis.link import Link, info_fields
-from cellkeeper_service.store.redis.runs import Runs
-from cellkeeper_service.store.redis.scan import is_scan_cursor, page_at
-from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
-from cellkeeper_service.store.redis.sentinel_view import View, ask_view, replica_addresses
-from cellkeeper_service.store.redis.servers import Detour
-from cellkeeper_service.store.redis.url import Address
-from cellkeeper_service.store.redis.wire import RUN_ID_DIGITS
+
+from ..cursor import bad_cursor
+from .check import check_replicas, check_server, check_split
+from .failures import CANNOT_NOW, Refused, Unreached, text_of
+from .link import Link, info_fields
+from .runs import Runs
+from .scan import is_scan_cursor, page_at
+from .servers import Detour, Freshness, Servers
+from .url import Address, SentinelUrl
+from .wire import RUN_ID_DIGITS
 
 WATCH_S = 0.5
 """Seconds between two polls of the sentinels. A primary that is cut off from them, but not from us, answers as before:
@@ -29,6 +27,17 @@ only the sentinels can tell that a replica has taken over."""
 _NO_REPLICAS = "NOREPLICAS "  # min-replicas-to-write: the server may be cut off, and no longer the primary
 
 _logger = logging.getLogger(__name__)
+
+
+class View(NamedTuple):
+    """One sentinel's view of the primary.
+
+    epoch: that of the configuration that names the address. down: the sentinels agree that it is down.
+    """
+
+    address: Address
+    epoch: int
+    down: bool
 
 
 class _Primary(NamedTuple):
@@ -41,10 +50,10 @@ class _Primary(NamedTuple):
     down: bool
 
 
-class Sentinel:
+class Sentinel(Servers):
     """A primary found through Redis Sentinel.
 
-    url: redis+sentinel:// or rediss+sentinel://, see sentinel_url.py. Only the sentinels that it names are asked.
+    url: redis+sentinel:// or rediss+sentinel://, see url.py. Only the sentinels that it names are asked.
     """
 
     name = "redis+sentinel"
@@ -62,9 +71,6 @@ class Sentinel:
         self._sentinels = [(at, Link(self._url.of_sentinel(at), timeout_ms)) for at in self._url.sentinels]
         self._closed = Event()
         self._watch = Thread(target=self._look, name="sentinels", daemon=True)
-
-    def group(self, key: bytes) -> int:
-        return 0
 
     def refresh(self) -> None:
         """Asks the sentinels the first time, and again after a call has failed."""
@@ -116,7 +122,13 @@ class Sentinel:
             link.one("ROLE")
         except StoreError as error:
             raise StoreError(f"primary of {self._url.service!r}: {error}") from error
-        self._check_replicas(replica_addresses(self._sentinels[0][1], self._url.service))
+        addresses = replica_addresses(self._sentinels[0][1], self._url.service)
+        replicas = {str(at): Link(self._url.of_server(at), self.timeout_ms) for at in addresses}
+        try:
+            check_replicas(replicas)
+        finally:
+            for replica in replicas.values():
+                replica.close()
         return facts
 
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
@@ -215,10 +227,32 @@ class Sentinel:
             self._primary = _Primary(newest.address, newest.epoch, link, newest.down)
         self._freshness.answered(asking)
 
-    def _check_replicas(self, addresses: Sequence[Address]) -> None:
-        replicas = {str(at): Link(self._url.of_server(at), self.timeout_ms) for at in addresses}
-        try:
-            check_replicas(replicas)
-        finally:
-            for link in replicas.values():
-                link.close()
+
+def ask_view(link: Link, service: str) -> View:
+    """Asks a sentinel for its view. Raises StoreError if it does not answer, or does not monitor this service."""
+    master, where = link.call(("SENTINEL", "MASTER", service), ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service))
+    for reply in (master, where):
+        if isinstance(reply, Exception):
+            raise Refused(f"it does not know {service!r} (sentinel monitor): {text_of(reply)}")
+    if not where:
+        raise Refused(f"it does not know {service!r} (sentinel monitor)")
+    fields = _fields(master)
+    address = Address(where[0].decode(), int(where[1]))
+    # During a fail-over, the two replies may differ: MASTER still describes the old primary, flags included, while
+    # GET-MASTER-ADDR-BY-NAME already names the new one.
+    flagged = Address(fields.get("ip", ""), int(fields.get("port", "0")))
+    down = flagged == address and "o_down" in fields.get("flags", "").split(",")
+    return View(address, int(fields.get("config-epoch", "0")), down)
+
+
+def replica_addresses(link: Link, service: str) -> list[Address]:
+    """Returns the replicas that the sentinel believes to be running. Raises StoreError."""
+    found = [_fields(replica) for replica in link.one("SENTINEL", "REPLICAS", service)]
+    running = [fields for fields in found if "s_down" not in fields.get("flags", "").split(",")]
+    return [Address(fields["ip"], int(fields["port"])) for fields in running]
+
+
+def _fields(reply: Sequence[Any]) -> dict[str, str]:
+    """Parses a reply of alternating names and values."""
+    words = [word.decode(errors="replace") for word in reply]
+    return dict(zip(words[::2], words[1::2], strict=True))

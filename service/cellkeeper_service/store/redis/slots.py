@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from redis.crc import key_slot
 
-from cellkeeper_service.store.redis.keys import BUCKETS
-from cellkeeper_service.store.redis.url import Address
+from .keys import BUCKETS
+from .url import Address
 
 SLOT_OF_BUCKET = tuple(key_slot(b"{%03d}" % bucket) for bucket in range(BUCKETS))
 OUR_SLOTS = frozenset(SLOT_OF_BUCKET)

@@ -18,21 +18,14 @@ from cellkeeper_service.domain.store import (
     StoreError,
     StoreFacts,
 )
-from cellkeeper_service.store.redis.commits import (
-    LEAVE,
-    LEAVE_WHOLE,
-    TOUCH,
-    TOUCH_WHOLE,
-    Item,
-    commit_item,
-    delete_item,
-)
-from cellkeeper_service.store.redis.failures import Refused, Unknown, Unreached, not_read, with_advice
-from cellkeeper_service.store.redis.keys import SUCCESSOR, VERSION, match_pattern, redis_key
-from cellkeeper_service.store.redis.layout import read_elements
-from cellkeeper_service.store.redis.pending_write import PendingWrite
-from cellkeeper_service.store.redis.script_run import ScriptRun
-from cellkeeper_service.store.redis.servers import Servers
+
+from .commits import LEAVE, LEAVE_WHOLE, TOUCH, TOUCH_WHOLE, Item, commit_item, delete_item
+from .failures import Refused, Unknown, Unreached, not_read, with_advice
+from .keys import SUCCESSOR, VERSION, match_pattern, redis_key
+from .layout import read_elements
+from .pending_write import PendingWrite
+from .script_run import ScriptRun
+from .servers import Servers
 
 TOO_LARGE = 1  # load.lua's answer for a record too large to be read with others
 

@@ -16,8 +16,8 @@ import hiredis
 import redis
 from redis.connection import DefaultParser
 
-from cellkeeper_service.store.redis.failures import ERROR_REPLIES
-from cellkeeper_service.store.redis.layout import RUN_BYTES
+from .failures import ERROR_REPLIES
+from .layout import RUN_BYTES
 
 TESTED = ">=6.0,<9"
 SOCKET = "_sock"

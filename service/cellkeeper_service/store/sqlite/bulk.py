@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cellkeeper_service.domain.store import Commit
-from cellkeeper_service.store.expiry import next_expiry_ms
-from cellkeeper_service.store.sqlite.ids import damaged_id
-from cellkeeper_service.store.sqlite.stored_header import STORED_BYTES, SUMS_BYTES, checkpoint_sums, stored_header
+
+from ..expiry import next_expiry_ms
+from .rows import damaged_id
+from .stored_header import STORED_BYTES, SUMS_BYTES, checkpoint_sums, stored_header
 
 LEAST = 4  # fewer commits are not worth it
 

@@ -34,7 +34,11 @@ class SqliteFile:
         self._path = str(path)
         self._wal = f"{database}-wal"
         found = [(name, _stat(name)) for name in (self._path, self._wal, f"{database}-shm")]
-        _refuse_apart(database, [status for _, status in found])
+        if len({status.st_dev for _, status in found}) > 1:  # the file is mounted without its folder
+            raise StoreError(
+                f"{database!r} is on another file system than its folder, so that its -wal, which has the newest "
+                "commits, would not be kept with it; mount the folder instead of the file"
+            )
         self._seen = [(name, (status.st_dev, status.st_ino)) for name, status in found]
         # SQLite takes no locks on the -wal, so closing this descriptor releases none.
         self._wal_started = False
@@ -77,15 +81,6 @@ def refuse_second_name(path: Path) -> None:
         raise StoreError(
             f"{str(path)!r} has {status.st_nlink} names (hard links), and SQLite keeps a -wal beside each that is "
             "opened, so that servers would destroy the file; remove the other names, or use a copy of the file"
-        )
-
-
-def _refuse_apart(database: str, found: list[os.stat_result]) -> None:
-    """Raises StoreError if the file is mounted without its folder, where its -wal is. found: of both, and the -shm."""
-    if len({status.st_dev for status in found}) > 1:
-        raise StoreError(
-            f"{database!r} is on another file system than its folder, so that its -wal, which has the newest commits, "
-            "would not be kept with it; mount the folder instead of the file"
         )
 
 

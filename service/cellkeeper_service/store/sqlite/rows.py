@@ -2,28 +2,27 @@
 
 A damaged row may hold a value of another type than its column's. So values are cast where they are read, and a row
 concerns only its session.
+
+Session ids that are not UTF-8 cannot have been sent by a client, so the file was damaged or edited. Listings show them
+with their bad bytes escaped ("pump-\\xff"), and a delete with the id as shown finds them.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, DamagedRecord, Delete, Outcome
-from cellkeeper_service.store.damage import BAD_ID, damaged, read_record, reading
-from cellkeeper_service.store.expiry import next_expiry_ms
-from cellkeeper_service.store.sqlite.ids import damaged_id
-from cellkeeper_service.store.sqlite.stored_header import (
-    checkpoint_sums,
-    checksum_of,
-    read_stored,
-    standing_header,
-    stored_header,
-)
+
+from ..damage import BAD_ID, damaged, read_record, reading
+from ..expiry import next_expiry_ms
+from .stored_header import checkpoint_sums, checksum_of, read_stored, standing_header, stored_header
 
 _DAMAGED = ("database disk image is malformed", "Could not decode to UTF-8")
 NO_CHECKPOINT = "a first commit without a checkpoint"
 OLD_SUMS_BYTES = 4  # layouts 2 and 3: the state's checksum alone
+_ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def find(connection: sqlite3.Connection, key: SessionKey) -> tuple[int, bytes, int] | None:
@@ -100,7 +99,11 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) ->
     if row is None:
         if commit.checkpoint is None:
             return CommitResult(Outcome.REFUSED, message=NO_CHECKPOINT)
-        record = _insert(connection, commit.key, header, next_expiry_ms(now_ms, commit.header.ttl_ms, 0))
+        session, expires_ms = commit.key.session.encode(), next_expiry_ms(now_ms, commit.header.ttl_ms, 0)
+        record = connection.execute(
+            "INSERT INTO records (tenant, model, session, checked_header, expires_ms) VALUES (?, ?, ?, ?, ?)",
+            (commit.key.tenant, commit.key.model, session, header, expires_ms),
+        ).lastrowid
     else:
         record, _, expires_ms = row
         _update(connection, record, header, expires_ms, next_expiry_ms(now_ms, commit.header.ttl_ms, expires_ms))
@@ -149,15 +152,6 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
     return str(error).startswith(_DAMAGED)
 
 
-def _insert(connection: sqlite3.Connection, key: SessionKey, header: bytes, expires_ms: int) -> int:
-    row: tuple[int] = connection.execute(
-        "INSERT INTO records (tenant, model, session, checked_header, expires_ms) VALUES (?, ?, ?, ?, ?) "
-        "RETURNING record",
-        (key.tenant, key.model, key.session.encode(), header, expires_ms),
-    ).fetchone()
-    return row[0]
-
-
 def _update(connection: sqlite3.Connection, record: int, header: bytes, before_ms: int, expires_ms: int) -> None:
     if expires_ms == before_ms:  # the usual case, which need not update the index on expires_ms
         connection.execute("UPDATE records SET checked_header = ? WHERE record = ?", (header, record))
@@ -165,3 +159,21 @@ def _update(connection: sqlite3.Connection, record: int, header: bytes, before_m
         connection.execute(
             "UPDATE records SET checked_header = ?, expires_ms = ? WHERE record = ?", (header, expires_ms, record)
         )
+
+
+def shown(raw: bytes) -> str:
+    """Returns the id as listings show it; UTF-8 is shown unchanged."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def is_damaged(raw: bytes) -> bool:
+    """Returns True if the id is not UTF-8."""
+    return shown(raw).encode() != raw
+
+
+def damaged_id(session: str) -> bytes | None:
+    """Returns the id that is not UTF-8 and that listings show as `session`, or None if there can be none."""
+    if "\\x" not in session:
+        return None
+    raw = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), session.encode())
+    return raw if is_damaged(raw) and shown(raw) == session else None

@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.sqlite.space import free_bytes, is_full, is_io_error
-from cellkeeper_service.store.sqlite.stored_header import with_checksum
+
+from .space import free_bytes, is_full, is_io_error
+from .stored_header import with_checksum
 
 _logger = logging.getLogger(__name__)
 

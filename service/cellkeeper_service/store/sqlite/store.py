@@ -27,16 +27,16 @@ from cellkeeper_service.domain.store import (
     StoreFacts,
     StoreLost,
 )
-from cellkeeper_service.store.cursor import session_after, session_cursor
-from cellkeeper_service.store.damage import BAD_ID, damaged
-from cellkeeper_service.store.expiry import next_expiry_ms
-from cellkeeper_service.store.sqlite import rows
-from cellkeeper_service.store.sqlite.bulk import commit_groups
-from cellkeeper_service.store.sqlite.file import SqliteFile, refuse_second_name
-from cellkeeper_service.store.sqlite.ids import is_damaged, shown
-from cellkeeper_service.store.sqlite.schema import open_file
-from cellkeeper_service.store.sqlite.space import FULL, Space
-from cellkeeper_service.store.sqlite.stored_header import read_stored
+
+from ..cursor import session_after, session_cursor
+from ..damage import BAD_ID, damaged
+from ..expiry import next_expiry_ms
+from . import rows
+from .bulk import commit_groups
+from .file import SqliteFile, refuse_second_name
+from .schema import open_file
+from .space import FULL, Space
+from .stored_header import read_stored
 
 SWEEP_RECORDS = 64  # expired records that one write removes, at most
 _NOT_COMMITTED = (FULL, "database is locked", "attempt to write a readonly database")
@@ -165,8 +165,8 @@ class SqliteStore:
             raise StoreError(f"SQLite cannot read {str(self._path)!r}: {error}") from error
         page: list[Listed] = []
         for raw, header in found[:limit]:
-            key = SessionKey(tenant, model, shown(raw))
-            page.append((key, damaged(key, BAD_ID) if is_damaged(raw) else read_stored(key, header)))
+            key = SessionKey(tenant, model, rows.shown(raw))
+            page.append((key, damaged(key, BAD_ID) if rows.is_damaged(raw) else read_stored(key, header)))
         return Page(page, session_cursor(found[limit - 1][0]) if len(found) > limit else "")
 
     def close(self) -> None:

@@ -12,7 +12,8 @@ from zlib import crc32
 from cellkeeper_service.domain.position import GENERATION_BYTES
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, SessionKey
 from cellkeeper_service.domain.store import DamagedRecord
-from cellkeeper_service.store.damage import damaged, read_header
+
+from ..damage import damaged, read_header
 
 STORED_BYTES = HEADER_BYTES + 4
 SUMS_BYTES = 8
