@@ -17,6 +17,7 @@ from .onnx.model import import_onnx
 from .parity import TOLERANCE
 from .processing import Processing, parse_processing
 from .refusal import ImportRefused
+from .stack import Array
 from .torch.model import import_torch
 
 T = TypeVar("T")
@@ -25,17 +26,27 @@ T = TypeVar("T")
 def run_import(words: Sequence[str]) -> None:
     """Runs an import from the command line. Raises ImportRefused; exits on --help and usage errors."""
     given = import_parser().parse_args(words)
-    common: dict[str, Any] = {"name": given.name, "tolerance": given.tolerance}
-    if given.kind == "onnx":
-        graph_processing = _processing(given.processing, normalized=False)
-        constants = read_arrays(Path(given.constants)) if given.constants is not None else {}
+    processing = _processing(given.processing, normalized=given.kind != "onnx")
+    common: dict[str, Any] = {
+        "name": given.name,
+        "tolerance": given.tolerance,
+        "missing": processing.missing,
+        "feedback": processing.feedback,
+        "feature_names": list(processing.feature_names) or None,
+    }
+    around: dict[str, Any] = {"normalization": processing.normalization, "output": processing.output}
+    if given.kind == "torch":
+        import_torch(Path(given.source), given.target, layers=given.layers, **common, **around)
+    elif given.kind == "keras":
+        import_keras(given.source, given.target, trace=given.trace, **common, **around)
+    else:
         numbers = _pairs("--constant", given.constant)
-        constants |= {name: np.array(_number(name, text)) for name, text in numbers.items()}
+        constants = _arrays(given.constants) | {name: np.array(_number(name, text)) for name, text in numbers.items()}
         import_onnx(
             given.source,
             given.target,
             **common,
-            input=_several(given.input),
+            input=given.input.split(",") if given.input and "," in given.input else given.input,
             input_shape=_shapes(given.input_shape),
             vocabulary=_vocabularies(given.vocabulary),
             layout=given.layout,
@@ -44,20 +55,9 @@ def run_import(words: Sequence[str]) -> None:
             batch_axes=_numbers("--batch-axes", given.batch_axes),
             outputs=given.outputs.split(",") if given.outputs else None,
             constants=constants,
-            initial=read_arrays(Path(given.initial)) if given.initial is not None else {},
-            missing=graph_processing.missing,
-            feedback=graph_processing.feedback,
-            feature_names=list(graph_processing.feature_names) or None,
+            initial=_arrays(given.initial),
             trial_call_ms=given.trial_call_ms,
         )
-        return
-    processing = _processing(given.processing)
-    common |= {"normalization": processing.normalization, "missing": processing.missing, "output": processing.output}
-    common |= {"feedback": processing.feedback, "feature_names": list(processing.feature_names) or None}
-    if given.kind == "torch":
-        import_torch(Path(given.source), given.target, layers=given.layers, **common)
-    else:
-        import_keras(given.source, given.target, trace=given.trace, **common)
 
 
 def import_parser() -> argparse.ArgumentParser:
@@ -137,8 +137,8 @@ def _pairs(flag: str, text: str) -> dict[str, str]:
     return pairs
 
 
-def _several(text: str | None) -> str | list[str] | None:
-    return text.split(",") if text and "," in text else text
+def _arrays(path: str | None) -> dict[str, Array]:
+    return {} if path is None else read_arrays(Path(path))
 
 
 def _shapes(text: str | None) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:

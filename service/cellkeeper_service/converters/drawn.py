@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .leading import leading, masked_input, masks, rescaled
 from .proof import SEQUENCES, STEPS, WITH_SPECIAL, Drawn, Scaled, Special, times
-from .reference import apply
+from .reference import apply, leading, masked_input, masks, rescaled
 from .stack import Array, Embed, Mask, Normalize, Stack
 
 FIRST_IDS = 4  # padding, unknown word, start and end usually have the lowest ids

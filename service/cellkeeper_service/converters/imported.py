@@ -12,7 +12,7 @@ from pathlib import Path
 from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
-from cellkeeper_service.model.config import Config, GraphConfig, Missing, Tokens
+from cellkeeper_service.model.config import Config, GraphConfig, Tokens
 from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.file_mode import file_mode
 from cellkeeper_service.model.named_inputs import NamedInputs
@@ -20,6 +20,7 @@ from cellkeeper_service.model.write import write_bundle
 
 from .lower import Lowered
 from .parity import Parity, compare
+from .processing import Processing
 from .proof import Drawn, Source
 from .refusal import ImportRefused
 
@@ -42,15 +43,14 @@ class Imported:
 class Target:
     """What to write, whatever it is read from.
 
-    folder: of the bundle. name: of the model. missing: of a graph's input; a stack has its own.
-    feature_names, feedback: as in config.json. tolerance: the largest permitted difference, relative.
+    folder: of the bundle. name: of the model. processing: around the model.
+    feedback: as in config.json. tolerance: the largest permitted difference, relative.
     report: gets what is to be told. trial_call_ms: the longest permitted call of a graph during the trials.
     """
 
     folder: Path
     name: str
-    missing: Missing
-    feature_names: tuple[str, ...]
+    processing: Processing
     feedback: Sources | None
     tolerance: float
     max_batch: int
@@ -74,8 +74,9 @@ def describe(config: Config) -> str:
     return f"{config.cell} {config.num_layers}x{config.hidden_size}; takes {takes}, gives {config.output_size} values"
 
 
-def check_target(folder: Path, name: str | None) -> str:
+def check_target(folder: Path | str, name: str | None) -> str:
     """Returns the model's name. Checks the target before any work is done. Raises ImportRefused."""
+    folder = Path(folder)
     try:
         if file_mode(folder, follow_links=False):
             raise ImportRefused(str(folder), "exists; remove it first or choose another name")
@@ -103,7 +104,7 @@ def write_imported(target: Target, lowered: Lowered, source: Source, drawn: Draw
     except OSError as error:
         raise ImportRefused(str(folder), f"cannot be written ({error.strerror})") from error
     try:
-        config = replace(lowered.config, feedback=target.feedback, feature_names=target.feature_names)
+        config = replace(lowered.config, feedback=target.feedback, feature_names=target.processing.feature_names)
         bundle = write_bundle(partial / "bundle", config, lowered.tensors, graph=lowered.graph)
         parity = compare(bundle, source, drawn, target.max_batch, target.trial_call_ms, tolerance)
         worst = max(parity.relative, parity.relative_scaled)

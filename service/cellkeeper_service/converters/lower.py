@@ -23,9 +23,7 @@ from cellkeeper_service.model.config import (
     Transform,
     config_json,
 )
-from cellkeeper_service.model.config import (
-    Dense as HeadLayer,
-)
+from cellkeeper_service.model.config import Dense as HeadLayer
 from cellkeeper_service.model.parsing import parse_config
 
 from .refusal import ImportRefused

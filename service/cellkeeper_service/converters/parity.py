@@ -71,26 +71,18 @@ class Parity:
 
     def __str__(self) -> str:
         served = "exact" if self.exact else f"not exact, differs by up to {self.spread:.1e} beside other sessions"
+        rows = {
+            None: "",
+            True: "\nsessions of a batch: independent, by the graph's operators and by trials",
+            False: "\nsessions of a batch: independent in all trials; some operators of the graph do not prove it",
+        }[self.rows_proved]
+        rounded = f"\n{_ROUNDED.format(self.resolution)}" if self.resolution > TOLERANCE else ""
         return (
             f"parity with {self.source}: largest difference {self.difference:.2e} (relative {self.relative:.2e}; "
             f"{self.relative_scaled:.2e} for inputs up to 1,000 times as large, tiny and zero), {self.sequences} "
             f"random sequences of up to {self.steps} steps, whole, step by step and in chunks\n"
-            f"served stream: {served} ({self.numerics}){self._rows}{self._rounded}"
+            f"served stream: {served} ({self.numerics}){rows}{rounded}"
         )
-
-    @property
-    def _rows(self) -> str:
-        if self.rows_proved is None:
-            return ""
-        if self.rows_proved:
-            return "\nsessions of a batch: independent, by the graph's operators and by trials"
-        return "\nsessions of a batch: independent in all trials; some operators of the graph do not prove it"
-
-    @property
-    def _rounded(self) -> str:
-        if self.resolution <= TOLERANCE:
-            return ""
-        return f"\n{_ROUNDED.format(self.resolution)}"
 
 
 def compare(

@@ -74,15 +74,25 @@ def _convert(transform: Transform, place: str) -> Convert:
     numbers = as_numbers(transform.value)
     if numbers.dtype.kind not in "fiub" or not np.isfinite(numbers).all():
         raise ImportRefused(place, f"value: got {transform.value!r}, expected finite numbers, without missing values")
+    return Convert(place, replace(transform, value=_python(numbers)))
+
+
+def _python(numbers: Array) -> Any:
+    """Returns a float, or a tuple of them for an array."""
     values = numbers.astype(float).tolist()
-    return Convert(place, replace(transform, value=tuple(values) if isinstance(values, list) else values))
+    return tuple(values) if isinstance(values, list) else values
 
 
-def checked(normalization: object, missing: object, output: object, feature_names: object = None) -> Processing:
-    """Checks the arguments of an import, and converts scalers. Raises ImportRefused for wrong types."""
+def checked(
+    normalization: object, missing: object, output: object, feature_names: object = None, file: str = ""
+) -> Processing:
+    """Checks the arguments of an import, and converts scalers. Raises ImportRefused for wrong types.
+
+    file: where scalers come from, for errors, such as "processing.json: ".
+    """
     names: tuple[str, ...] = ()
     if is_scaler(normalization):
-        fitted = read_scaler(normalization, "normalization")
+        fitted = read_scaler(normalization, f"{file}normalization")
         normalization, names = fitted.normalization(), fitted.names
     if normalization is not None and not isinstance(normalization, Normalization):
         expected = "Normalization(offset, scale), the result of fit_normalization, or a fitted scaler"
@@ -93,7 +103,7 @@ def checked(normalization: object, missing: object, output: object, feature_name
         )
     missing = Missing() if missing is None else _plain(missing)
     if is_scaler(output):
-        output = read_scaler(output, "output").inverse()
+        output = read_scaler(output, f"{file}output").inverse()
     transforms = tuple(output) if isinstance(output, Sequence) else (output,)
     for number, transform in enumerate(transforms):
         if not isinstance(transform, Transform):
@@ -110,8 +120,7 @@ def _plain(missing: Missing) -> Missing:
     if values.dtype.kind not in "fiu" or values.ndim > 1 or not np.isfinite(values).all():
         expected = "a finite number, or one for each feature, in one dimension"
         raise ImportRefused("missing", f"value: got {missing.value!r}, expected {expected}")
-    numbers = values.astype(float).tolist()
-    return replace(missing, value=tuple(numbers) if isinstance(numbers, list) else numbers)
+    return replace(missing, value=_python(values))
 
 
 def _same_names(fitted: tuple[str, ...], given: object) -> tuple[str, ...]:
@@ -129,27 +138,22 @@ def parse_processing(value: object, place: str) -> Processing:
     """Parses an object with the keys normalization, missing, output, feedback and feature_names, as in config.json.
     normalization and output may be scalers (scalers.py). Raises StartError."""
     fields = Fields(value, place)
-    inner = fields.any("normalization", "an object or null", None)
-    normalization, names = None, tuple(fields.items("feature_names", MAX_SIZE, ()))
-    if is_scaler(inner):
-        fitted = read_scaler(inner, fields.place("normalization"))
-        normalization = fitted.normalization()
-        names = _same_names(fitted.names, list(names) if names else None)
-    elif inner is not None:
-        scaling = Fields(inner, fields.place("normalization"))
-        normalization = parse_normalization(scaling, _length(inner, "offset"))
+    normalization = fields.any("normalization", "an object or null", None)
+    if normalization is not None and not is_scaler(normalization):
+        scaling = Fields(normalization, fields.place("normalization"))
+        normalization = parse_normalization(scaling, _length(normalization, "offset"))
     gaps = fields.any("missing", "an object", {"policy": "reject"})
     missing = parse_missing(Fields({"missing": gaps}, place), _length(gaps, "value"))
-    output: list[Transform] = []
-    back = fields.any("output", "a list or a scaler", [])
-    if is_scaler(back):
-        output += read_scaler(back, fields.place("output")).inverse()
-        back = []
-    for number, item in enumerate(Fields({"output": back}, place).items("output", 32)):
-        output.append(parse_transform(Fields(item, fields.place(f"output[{number}]")), _length(item, "value")))
+    output = fields.any("output", "a list or a scaler", [])
+    if not is_scaler(output):
+        output = [
+            parse_transform(Fields(item, fields.place(f"output[{number}]")), _length(item, "value"))
+            for number, item in enumerate(Fields({"output": output}, place).items("output", 32))
+        ]
+    names = list(fields.items("feature_names", MAX_SIZE, ())) or None
     feedback = fields.any("feedback", "a list or a string", None)
     fields.done()
-    return Processing(normalization, missing, tuple(output), feedback, feature_names_of(list(names)))
+    return replace(checked(normalization, missing, output, names, f"{place}: "), feedback=feedback)
 
 
 def _length(item: object, key: str) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.fields import one_line
 
@@ -25,3 +28,19 @@ class ImportRefused(StartError):
 
 class NotRead(ImportRefused):
     """The import cannot read this as layers. The model's own framework may still trace it."""
+
+
+@contextmanager
+def refusing(place: str, what: str, instead: str = "", longest: int = 120) -> Iterator[None]:
+    """Raises ImportRefused for any error that code of others raises within: a user's module may raise anything, and the
+    errors of some libraries have no common base.
+
+    what: fails. instead: what to do about it. longest: characters of the error that are quoted.
+    """
+    try:
+        yield
+    except ImportRefused:
+        raise
+    except Exception as error:
+        quoted = f"{what} ({one_line(str(error), LONGEST)[:longest]})"
+        raise ImportRefused(place, f"{quoted}; {instead}" if instead else quoted) from error

@@ -21,6 +21,10 @@ from .refusal import ImportRefused
 Numbers = NDArray[np.float64]
 KINDS = ("StandardScaler", "MinMaxScaler", "RobustScaler", "MaxAbsScaler", "Pipeline", "ColumnTransformer")
 BENDING = ("PowerTransformer", "QuantileTransformer")
+_SWITCHES = {  # whether it scales, whether it subtracts, and what
+    "StandardScaler": ("with_std", "with_mean", "mean_"),
+    "RobustScaler": ("with_scaling", "with_centering", "center_"),
+}
 DICTS: dict[str, tuple[str, ...]] = {
     "standard": ("mean", "scale"),
     "min_max": ("data_min", "data_max", "feature_range"),
@@ -51,10 +55,8 @@ class Fitted:
 
     def inverse(self) -> tuple[Transform, ...]:
         """Returns the transforms back to the units in which the scaler was fitted."""
-        return (
-            Transform("scale", tuple((1.0 / self.factor).tolist())),
-            Transform("offset", tuple((-self.shift / self.factor).tolist())),
-        )
+        back = self.normalization()
+        return Transform("scale", back.scale), Transform("offset", back.offset)
 
 
 def is_scaler(value: object) -> bool:
@@ -107,25 +109,24 @@ def _from_object(value: Any, place: str) -> Fitted:
         )
     if kind not in KINDS:
         raise ImportRefused(
-            where,
-            f"cannot be written into a bundle, expected one of {', '.join(KINDS)}, linear in each column",
+            where, f"cannot be written into a bundle, expected one of {', '.join(KINDS)}, linear in each column"
         )
     if kind == "Pipeline":
         return _pipeline(value, where)
     if kind == "ColumnTransformer":
         return _columns(value, where)
-    size = int(_attribute(value, "n_features_in_", where))
-    ones, zeros = np.ones(size), np.zeros(size)
+    size = int(_fitted(value, "n_features_in_", where))
     names = _names(getattr(value, "feature_names_in_", ()), where)
     if getattr(value, "clip", False):  # MinMaxScaler, and MaxAbsScaler in newer versions
         raise ImportRefused(where, "clip: got True, expected False: a bundle's normalization does not clip")
     if kind == "MinMaxScaler":
-        return Fitted(_attribute(value, "scale_", where), _attribute(value, "min_", where), names)
-    with_scale = getattr(value, {"StandardScaler": "with_std", "RobustScaler": "with_scaling"}.get(kind, ""), True)
-    with_middle = getattr(value, {"StandardScaler": "with_mean", "RobustScaler": "with_centering"}.get(kind, ""), True)
-    attribute = {"StandardScaler": "mean_", "RobustScaler": "center_"}.get(kind)
-    scale = _attribute(value, "scale_", where) if with_scale else ones
-    middle = _attribute(value, attribute, where) if attribute and with_middle else zeros
+        return Fitted(_fitted_column(value, "scale_", where), _fitted_column(value, "min_", where), names)
+    with_scale, with_middle, attribute = _SWITCHES.get(kind, ("", "", ""))
+    scale, middle = np.ones(size), np.zeros(size)
+    if getattr(value, with_scale, True):
+        scale = _fitted_column(value, "scale_", where)
+    if attribute and getattr(value, with_middle, True):
+        middle = _fitted_column(value, attribute, where)
     with np.errstate(divide="ignore", invalid="ignore"):
         return Fitted(1.0 / scale, -middle / scale, names)
 
@@ -167,11 +168,11 @@ def _told_apart(fitted: Fitted, where: str) -> Fitted:
 def _columns(value: Any, where: str) -> Fitted:
     """Reads a ColumnTransformer, with the columns in its output order."""
     known = _names(getattr(value, "feature_names_in_", ()), where)
-    size = int(_attribute(value, "n_features_in_", where))
+    size = int(_fitted(value, "n_features_in_", where))
     order: list[int] = []
     factors: list[Numbers] = []
     shifts: list[Numbers] = []
-    for name, step, columns in _attribute_as_is(value, "transformers_", where):
+    for name, step, columns in _fitted(value, "transformers_", where):
         taken = _indices(columns, known, size, f"{where}: {name}")
         if isinstance(step, str) and step == "drop":
             continue
@@ -193,32 +194,26 @@ def _columns(value: Any, where: str) -> Fitted:
 def _indices(columns: Any, known: Sequence[str], size: int, where: str) -> list[int]:
     if isinstance(columns, slice) and not any(isinstance(end, str) for end in (columns.start, columns.stop)):
         return list(range(size))[columns]
-    chosen = (
-        [columns]
-        if isinstance(columns, str | int)
-        else list(columns)
-        if isinstance(columns, Sequence | np.ndarray)
-        else None
-    )
-    if chosen is not None and len(chosen) == size and all(isinstance(item, bool | np.bool_) for item in chosen):
-        return [at for at, taken in enumerate(chosen) if taken]
-    if chosen is not None and all(isinstance(item, str) and item in known for item in chosen):
-        return [known.index(item) for item in chosen]
-    if chosen is not None and all(isinstance(item, int | np.integer) for item in chosen):
-        return [int(item) % size for item in chosen]
+    if isinstance(columns, str | int | Sequence | np.ndarray):
+        chosen = [columns] if isinstance(columns, str | int) else list(columns)
+        if len(chosen) == size and all(isinstance(item, bool | np.bool_) for item in chosen):
+            return [at for at, taken in enumerate(chosen) if taken]
+        if all(isinstance(item, str) and item in known for item in chosen):
+            return [known.index(item) for item in chosen]
+        if all(isinstance(item, int | np.integer) for item in chosen):
+            return [int(item) % size for item in chosen]
     raise ImportRefused(where, f"columns: got {str(columns)[:80]}, expected names or numbers of columns")
 
 
-def _attribute(value: Any, name: str, where: str) -> Any:
-    came = _attribute_as_is(value, name, where)
-    return came if name == "n_features_in_" else _column(came, f"{where}: {name}")
-
-
-def _attribute_as_is(value: Any, name: str, where: str) -> Any:
+def _fitted(value: Any, name: str, where: str) -> Any:
     came = getattr(value, name, None)
     if came is None:
         raise ImportRefused(where, f"is not fitted: it has no {name}; call its fit first")
     return came
+
+
+def _fitted_column(value: Any, name: str, where: str) -> Numbers:
+    return _column(_fitted(value, name, where), f"{where}: {name}")
 
 
 def _column(value: Any, where: str) -> Numbers:

@@ -46,7 +46,6 @@ ACTIVATIONS = (
     "softsign",
     "tanh_shrink",
 )
-MERGES = ("add", "subtract", "multiply", "average", "maximum", "minimum", "concatenate")
 KERAS_2_HARD_SIGMOID = "keras_2_hard_sigmoid"  # steeper than everyone else's; only files of Keras 2 have it
 # permitted in place of a cell's own activations, and in dense layers; the others are over all units, or need a slope
 CELL_ACTIVATIONS = (
@@ -128,7 +127,8 @@ class CausalConv:
 
 @dataclass(frozen=True)
 class Merge:
-    """One of MERGES, of two or more values; all but concatenate need values of one width."""
+    """op: add, subtract, multiply, average, maximum, minimum or concatenate, of two or more values; all but concatenate
+    need values of one width."""
 
     place: str
     op: str

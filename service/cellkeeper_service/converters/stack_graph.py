@@ -36,14 +36,7 @@ from .stack import (
     Stack,
 )
 
-_MERGES = {
-    "add": "Sum",
-    "subtract": "Sub",
-    "multiply": "Mul",
-    "average": "Mean",
-    "maximum": "Max",
-    "minimum": "Min",
-}
+_MERGES = {"add": "Sum", "subtract": "Sub", "multiply": "Mul", "average": "Mean", "maximum": "Max", "minimum": "Min"}
 
 
 def stack_graph(stack: Stack, name: str) -> tuple[GraphConfig, dict[str, Array], bytes]:

@@ -10,12 +10,13 @@ import pytest
 import torch
 from cellkeeper_service.converters import Missing, Normalization, import_keras, import_onnx, import_torch
 from cellkeeper_service.converters.drawn import draw_ids, random_sequences, scaled_as, special_sequences
-from cellkeeper_service.converters.leading import masked_input, masks
 from cellkeeper_service.converters.onnx import inputs as onnx_inputs
-from cellkeeper_service.converters.onnx.values import compared_values, input_normalization
+from cellkeeper_service.converters.onnx.inputs import compared_values, input_normalization
 from cellkeeper_service.converters.proof import Drawn
+from cellkeeper_service.converters.reference import masked_input, masks
 from cellkeeper_service.converters.stack import INPUT, Affine, Dense, Embed, Mask, Merge, Normalize, Stack
 from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.domain.spec import InputSpec
 from onnx import parser
 from torch import Tensor, nn
 
@@ -160,9 +161,9 @@ b = Or(e, g)
 zero = Constant<value = float {0.0}>()
 z = Where(b, zero, x)""")
     assert compared_values(model) == [-999.0, 50.0]
-    declaration: Any = type("D", (), {"named": (), "input_shape": (F,), "input_name": "x"})
+    declaration: Any = type("D", (), {"inputs": (InputSpec("x", "float32", (F,)),)})
     read: Any = type("G", (), {"model": model})
-    drawn = onnx_inputs.draw_inputs(read, declaration, 0)
+    drawn = onnx_inputs.draw_inputs(read, declaration)
     ((_, special),), ordinary = drawn.special, drawn.sequences
     for value in (0.0, -999.0, 50.0, 51.0):
         assert (special == value).any()

@@ -50,6 +50,23 @@ def test_a_description_that_does_not_fit(layers: str | None, words: str, tmp_pat
     refused(tmp_path, words, import_torch, tmp_path / "w.safetensors", tmp_path / "m", layers=layers)
 
 
+def test_an_activation_with_a_number(tmp_path: Path) -> None:
+    modules = nn.ModuleDict({"rnn": nn.GRU(3, 8), "head": nn.Linear(8, 2)})
+    save_file(modules.state_dict(), tmp_path / "w.safetensors")
+    for number, layers in enumerate(("gru=rnn elu:0.5 dense=head", "gru=rnn dense=head leaky_relu:0.2 elu:1.5")):
+        imported = import_torch(tmp_path / "w.safetensors", tmp_path / f"m{number}", layers=layers, **QUICK)
+        assert imported.parity.relative < 1e-5
+
+
+def test_names_of_one_layer_may_begin_with_those_of_another(tmp_path: Path) -> None:
+    modules = nn.ModuleDict({"rnn": nn.GRU(3, 8), "norm": nn.LayerNorm(8)})
+    modules["norm"].head = nn.Linear(8, 2)
+    save_file(modules.state_dict(), tmp_path / "w.safetensors")
+    layers = "gru=rnn layer_norm=norm dense=norm.head"
+    imported = import_torch(tmp_path / "w.safetensors", tmp_path / "m", layers=layers, **QUICK)
+    assert imported.parity.relative < 1e-5
+
+
 class Trap:
     """An object that creates a file when unpickled."""
 

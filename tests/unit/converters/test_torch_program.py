@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from cellkeeper_service.converters import import_torch
-from cellkeeper_service.converters.torch.graph_names import rename
+from cellkeeper_service.converters.torch.program import rename
 from cellkeeper_service.engine.load import offline
 from onnx import parser
 from torch import Tensor, nn

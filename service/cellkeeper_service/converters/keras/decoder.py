@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
-from ..processing import Processing
+import torch
+from torch import Tensor
+
 from ..refusal import ImportRefused
 from ..torch.carried import trace_called
-from ..torch.export import BATCH, Traced
+from ..torch.export import Example
+from ..torch.outputs import BATCH
+from ..torch.program import Traced
 from .source import arranged
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def carried_states(keras: Any, model: Any, place: str) -> dict[str, int]:
@@ -48,13 +50,12 @@ def carried_states(keras: Any, model: Any, place: str) -> dict[str, int]:
     return found
 
 
-def trace_decoder(
-    keras: Any, model: Any, inputs: dict[str, Tensor], states: dict[str, int], processing: Processing, place: str
-) -> Traced:
-    """Traces a model of which some inputs are states. inputs: the others, with time at axis 1. states: as returned by
-    `carried_states`. Raises ImportRefused."""
-    import torch
+def trace_decoder(keras: Any, example: Example, states: dict[str, int]) -> Traced:
+    """Traces a Keras model of which some inputs are states. Raises ImportRefused.
 
+    example: of the other inputs, with time at axis 1. states: as returned by `carried_states`.
+    """
+    model, place = example.model, example.place
     every = [input_name(one) for one in model.inputs]
     shapes = {name: one.shape[1:] for name, one in zip(every, model.inputs, strict=True) if name in states}
     for name, shape in shapes.items():
@@ -71,16 +72,12 @@ def trace_decoder(
         return [*outputs, *(returned[states[name]] for name in shapes)]
 
     return trace_called(
-        torch.nn.ModuleList([model]).eval(),
-        inputs,
+        replace(example, model=torch.nn.ModuleList([model]).eval()),
         tuple(shapes),
         [torch.zeros(BATCH, *shape) for shape in shapes.values()],
         call,
-        1,
-        processing,
-        place,
-        batch_axes=[0] * len(shapes),
         name=f"keras {keras.__version__} ({keras.backend.backend()}, traced)",
+        batch_axes=[0] * len(shapes),
     )
 
 

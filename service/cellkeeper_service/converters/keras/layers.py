@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,11 +24,9 @@ from ..stack import (
     Normalize,
     ParametricRelu,
 )
-from .activation import activated
-from .file import KerasFile
-from .recurrent import read_cells, read_recurrent
+from .file import KerasFile, layer_weights
+from .recurrent import read_activation, read_cells, read_recurrent
 from .topology import MERGES, KerasLayer
-from .weights import layer_weights
 
 WHOLE_SEQUENCE = "needs the whole sequence, of which a stream has only seen the past"
 SHAPING = ("Flatten", "Reshape", "Permute")  # harmless after the last time step, which has no time axis
@@ -71,6 +69,7 @@ _BY_TIME_STEP = (  # compute the same within TimeDistributed
     "Softmax",
 )
 _DTYPES = ("float32", "float64")
+LEAKY_SLOPE = 0.2  # of Keras' function leaky_relu; the layer LeakyReLU has another default
 
 
 def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
@@ -111,8 +110,13 @@ def _dense(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 
 def _with_activation(made: Layer, file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    after = activated(layer, file)
+    after = _activated(layer, file)
     return [made] if after.op == "linear" else [made, after]
+
+
+def _activated(layer: KerasLayer, file: KerasFile) -> Activate:
+    name = read_activation(layer, "activation", "linear", file)
+    return Activate(layer.place, name, LEAKY_SLOPE if name == "leaky_relu" else 1.0)
 
 
 def _time_distributed(file: KerasFile, layer: KerasLayer) -> list[Layer]:
@@ -127,12 +131,8 @@ def _time_distributed(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 
 def _embedding(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    weights = layer_weights(file, layer, ["embeddings"])
-    return [
-        Embed(
-            layer.place, _matrix(layer, "embeddings", weights["embeddings"]), bool(layer.config.get("mask_zero", False))
-        )
-    ]
+    weight = _matrix(layer, "embeddings", layer_weights(file, layer, ["embeddings"])["embeddings"])
+    return [Embed(layer.place, weight, bool(layer.config.get("mask_zero", False)))]
 
 
 def _normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
@@ -142,15 +142,11 @@ def _normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         raise ImportRefused(
             layer.place, f"axis: got {axis}, expected -1 or None: one mean for each feature, or a single one"
         )
-    given = [layer.config.get(key) for key in ("mean", "variance")]
-    if all(value is not None for value in given):
-        try:
-            mean, variance = (np.asarray(value, np.float64) for value in given)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ImportRefused(layer.place, f"mean, variance: not numbers ({error})") from error
-    else:
-        weights = layer_weights(file, layer, ["mean", "variance"])
-        mean, variance = weights["mean"].astype(np.float64), weights["variance"].astype(np.float64)
+    keys = ("mean", "variance")
+    given: list[object] = [layer.config.get(key) for key in keys]
+    if any(value is None for value in given):
+        given = list(layer_weights(file, layer, [*keys]).values())
+    mean, variance = _numbers(layer, keys, given)
     deviation = np.maximum(np.sqrt(np.maximum(variance, 0.0)), 1e-7)  # Keras has the same lower bound
     mean, deviation = _flat(layer, mean), _flat(layer, deviation)
     if layer.config.get("invert"):
@@ -159,10 +155,8 @@ def _normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 
 def _batch_normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    config = layer.config
-    if config.get("axis", -1) not in (-1, 2, [-1], [2]):
-        raise ImportRefused(layer.place, f"axis: got {config.get('axis')}, expected -1")
-    names = [name for key, name in (("scale", "gamma"), ("center", "beta")) if config.get(key, True)]
+    _check_axis(layer, "", [-1], [2])
+    names = _scaling(layer)
     weights = layer_weights(file, layer, [*names, "moving_mean", "moving_variance"])
     values = {name: value.astype(np.float64) for name, value in weights.items()}
     shapes = {value.shape for value in values.values()}
@@ -180,10 +174,8 @@ def _batch_normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 
 def _rescaling(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    try:
-        scale, offset = (np.asarray(layer.config.get(key, 0.0), np.float64) for key in ("scale", "offset"))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ImportRefused(layer.place, f"scale, offset: not numbers ({error})") from error
+    keys = ("scale", "offset")
+    scale, offset = _numbers(layer, keys, [layer.config.get(key, 0.0) for key in keys])
     return [Affine(layer.place, _flat(layer, scale), _flat(layer, offset))]
 
 
@@ -194,7 +186,7 @@ def _masking(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     config = layer.config
     if layer.kind == "Activation":
-        return [activated(layer, file)]
+        return [_activated(layer, file)]
     if layer.kind == "ReLU":
         most, slope = config.get("max_value"), config.get("negative_slope") or 0.0
         if config.get("threshold") or (most is not None and (most != 6 or slope)):
@@ -203,8 +195,7 @@ def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
             return [Activate(layer.place, "leaky_relu", _number(layer, "negative_slope", 0.0))]
         return [Activate(layer.place, "relu" if most is None else "relu6")]
     if layer.kind == "Softmax":
-        if config.get("axis", -1) not in (-1, 2):
-            raise ImportRefused(layer.place, f"axis: got {config.get('axis')}, expected -1")
+        _check_axis(layer)
         return [Activate(layer.place, "softmax")]
     if layer.kind == "ELU":
         return [Activate(layer.place, "elu", _number(layer, "alpha", 1.0))]
@@ -213,15 +204,10 @@ def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 
 def _layer_norm(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    config = layer.config
-    if config.get("axis", -1) not in (-1, 2, [-1], [2]):
-        raise ImportRefused(
-            layer.place, f"axis: got {config.get('axis')}, expected -1: over the features of a time step"
-        )
-    if config.get("rms_scaling"):
+    _check_axis(layer, ": over the features of a time step", [-1], [2])
+    if layer.config.get("rms_scaling"):
         raise NotRead(layer.place, "rms_scaling: got true, expected false")
-    names = [name for key, name in (("scale", "gamma"), ("center", "beta")) if config.get(key, True)]
-    weights = layer_weights(file, layer, names)
+    weights = layer_weights(file, layer, _scaling(layer))
     return [LayerNorm(layer.place, _number(layer, "epsilon", 1e-3), weights.get("gamma"), weights.get("beta"))]
 
 
@@ -259,9 +245,27 @@ def _parametric_relu(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 
 def _merge(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    if layer.kind == "Concatenate" and layer.config.get("axis", -1) not in (-1, 2):
-        raise ImportRefused(layer.place, f"axis: got {layer.config.get('axis')}, expected -1: the features")
+    if layer.kind == "Concatenate":
+        _check_axis(layer, ": the features")
     return [Merge(layer.place, layer.kind.lower())]
+
+
+def _check_axis(layer: KerasLayer, why: str = "", *also: list[int]) -> None:
+    axis = layer.config.get("axis", -1)
+    if axis not in (-1, 2, *also):
+        raise ImportRefused(layer.place, f"axis: got {axis}, expected -1{why}")
+
+
+def _scaling(layer: KerasLayer) -> list[str]:
+    """Returns the weights with which a normalizing layer scales and moves its result."""
+    return [name for key, name in (("scale", "gamma"), ("center", "beta")) if layer.config.get(key, True)]
+
+
+def _numbers(layer: KerasLayer, keys: tuple[str, str], given: Sequence[object]) -> list[Array]:
+    try:
+        return [np.asarray(value, np.float64) for value in given]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ImportRefused(layer.place, f"{', '.join(keys)}: not numbers ({error})") from error
 
 
 def _number(layer: KerasLayer, key: str, default: float) -> float:
@@ -285,9 +289,7 @@ def _flat(layer: KerasLayer, values: Array) -> Array:
 
 
 _READERS: dict[str, Callable[[KerasFile, KerasLayer], list[Layer]]] = {
-    "LSTM": read_recurrent,
-    "GRU": read_recurrent,
-    "SimpleRNN": read_recurrent,
+    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN"), read_recurrent),
     "RNN": read_cells,
     "LayerNormalization": _layer_norm,
     "PReLU": _parametric_relu,
@@ -300,9 +302,5 @@ _READERS: dict[str, Callable[[KerasFile, KerasLayer], list[Layer]]] = {
     "BatchNormalization": _batch_normalization,
     "Rescaling": _rescaling,
     "Masking": _masking,
-    "Activation": _activate,
-    "ReLU": _activate,
-    "LeakyReLU": _activate,
-    "ELU": _activate,
-    "Softmax": _activate,
+    **dict.fromkeys(("Activation", "ReLU", "LeakyReLU", "ELU", "Softmax"), _activate),
 }

@@ -15,16 +15,16 @@ from cellkeeper_service.model.feedback import Sources
 from ..drawn import draw_inputs
 from ..files import file_of
 from ..imported import Imported, Report, Target, check_target, write_imported
-from ..leading import leading, masked_input, masks
 from ..lower import lower
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Processed, Processing, checked
+from ..reference import leading, masked_input, masks
 from ..refusal import ImportRefused, NotRead
 from ..stack import INPUT, Affine, Embed, Layer, Mask, Normalize, Stack
 from ..widths import features_of, width_after
 from .file import KerasFile, read_keras
 from .layers import read_layer
-from .source import keras_source
+from .source import keras_on_torch, keras_source
 from .topology import KerasLayer, ordered_layers
 
 _MASK_MISSING = (
@@ -67,11 +67,10 @@ def import_keras(
 
     Raises ImportRefused with a one-line message that says where; nothing is left behind then.
     """
-    folder = Path(folder)
     path = None if trace and hasattr(model, "get_config") else file_of(model, "a .keras or .h5 file")
     name = check_target(folder, name)
     processing = checked(normalization, missing, output, feature_names)
-    target = Target(folder, name, processing.missing, processing.feature_names, feedback, tolerance, max_batch, report)
+    target = Target(Path(folder), name, processing, feedback, tolerance, max_batch, report)
     read = None
     if path is not None:
         try:
@@ -85,12 +84,13 @@ def import_keras(
                 raise
             read = None
     if read is None or path is None:
-        from ..torch.export import import_traced
+        keras = keras_on_torch()
+        from ..torch.program import import_traced
         from .trace import trace_keras
 
-        traced, vocabulary = trace_keras(path or model, processing)
+        traced, vocabulary = trace_keras(keras, path or model, processing)
         place = str(getattr(model, "name", "model") if path is None else path)
-        return import_traced(traced, target, processing, place, vocabulary)
+        return import_traced(traced, target, place, vocabulary)
     file, stack = read
     whole = processing.around(stack)
     _report_mask(whole, processing, report)

@@ -1,4 +1,4 @@
-"""Keras' LSTM, GRU and SimpleRNN: transposes weights, and puts gates into PyTorch's order."""
+"""Keras' LSTM, GRU and SimpleRNN: transposes weights, puts gates into PyTorch's order, and reads activations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from cellkeeper_service.model.config import GATES
 
 from ..refusal import ImportRefused, NotRead
-from ..stack import CELL_ACTIVATIONS, Array, Layer, Recurrent
-from .activation import read_activation
-from .file import KerasFile
+from ..stack import ACTIVATIONS, CELL_ACTIVATIONS, KERAS_2_HARD_SIGMOID, Array, Layer, Recurrent
+from .file import KerasFile, layer_weights, snake_case
 from .topology import KerasLayer
-from .weights import layer_weights, snake_case
 
+_ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
+NAMES = tuple(name for name in ACTIVATIONS if name != "gelu_tanh")
 _CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
 
 
@@ -95,6 +95,25 @@ def read_recurrent(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     }
     zero_masked = bool(config.get("zero_output_for_mask", False))
     return [Recurrent(layer.place, cell, units, made, reset_after, activations, zero_masked=zero_masked)]
+
+
+def read_activation(layer: KerasLayer, key: str, default: str, file: KerasFile) -> str:
+    """Returns one of NAMES, or KERAS_2_HARD_SIGMOID. Raises ImportRefused."""
+    value: Any = layer.config.get(key, default)
+    if isinstance(value, dict) and value.get("module") in ("keras.activations", "keras.src.activations.activations"):
+        value = value.get("config")
+    value = "linear" if value is None else value
+    name = _ALIASES.get(value, value) if isinstance(value, str) else None
+    if name not in NAMES:
+        raise NotRead(layer.place, f"{key}: got {str(value)[:80]!r}, expected one of {', '.join(NAMES)}")
+    if name == "hard_sigmoid" and not file.version:
+        raise ImportRefused(
+            layer.place,
+            f"{key}: hard_sigmoid, which Keras 2 and 3 compute differently, in a file without keras_version",
+        )
+    if name == "hard_sigmoid" and file.version < (3,):
+        return KERAS_2_HARD_SIGMOID
+    return str(name)
 
 
 def _reset_after(layer: KerasLayer, bias: Array | None) -> bool:

@@ -14,13 +14,14 @@ import numpy as np
 
 from cellkeeper_service.model.fields import one_line
 
-from ..leading import masks
 from ..processing import Float64Source
 from ..proof import Source
-from ..refusal import ImportRefused
+from ..reference import masks
+from ..refusal import ImportRefused, refusing
 from ..stack import Array, Stack
 from .file import KerasFile
 
+BACKEND = "torch"  # with which Keras traces
 OLDEST = (3, 9)  # older versions of Keras imported any module that a file named
 
 
@@ -99,14 +100,9 @@ class KerasSource:
 
     def _call(self, model: Any, inputs: Array) -> Array:
         """Runs [B, T, ...] -> [B, T, units], or [B, 1, units]."""
-        try:
+        what = f"fails on sequences of {inputs.shape[1]} time steps"
+        with refusing(self.name, what, "expected a model that takes any length", 200):
             (returned,) = self._keras.tree.flatten(model(arranged(self._keras, model, [inputs]), training=False))
-        except Exception as error:  # Keras may raise anything
-            raise ImportRefused(
-                self.name,
-                f"fails on sequences of {inputs.shape[1]} time steps ({one_line(str(error))[:200]}); expected a model "
-                "that takes any length",
-            ) from error
         values: Array = np.asarray(self._keras.ops.convert_to_numpy(returned))
         return values if values.ndim == 3 else values[:, None]
 
@@ -183,4 +179,20 @@ def load_keras() -> Any:
                 break
     import keras
 
+    return keras
+
+
+def keras_on_torch() -> Any:
+    """Returns Keras on torch, which traces models. Raises ImportRefused."""
+    for package in ("keras", BACKEND):
+        if importlib.util.find_spec(package) is None:
+            raise ImportRefused(
+                "trace", f"needs {package}, which is not installed; install keras and cellkeeper[torch]"
+            )
+    os.environ.setdefault("KERAS_BACKEND", BACKEND)
+    keras = load_keras()
+    if keras.backend.backend() != BACKEND:
+        raise ImportRefused(
+            "trace", f"got Keras on {keras.backend.backend()}, expected it on torch: set KERAS_BACKEND=torch first"
+        )
     return keras

@@ -41,10 +41,7 @@ def ordered_layers(model: dict[str, Any], place: str) -> list[KerasLayer]:
     """
     kind, config = model.get("class_name"), model.get("config")
     if kind not in ("Sequential", "Functional", "Model") or not isinstance(config, dict | list):
-        raise ImportRefused(
-            place,
-            f"got a model of class {kind!r}, expected Sequential or Functional; {FUNCTIONAL}",
-        )
+        raise ImportRefused(place, f"got a model of class {kind!r}, expected Sequential or Functional; {FUNCTIONAL}")
     entries = config if isinstance(config, list) else config.get("layers")  # a list: Keras before 2.3
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ImportRefused(f"{place}: layers", "expected a list of layers")

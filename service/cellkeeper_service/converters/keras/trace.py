@@ -7,40 +7,39 @@ refused.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from cellkeeper_service.model.fields import one_line
 
 from ..processing import Processing
-from ..refusal import QUANTIZED, ImportRefused
-from ..torch.export import BATCH, Traced, WatchedCall
-from ..torch.program import INPUT
+from ..refusal import QUANTIZED, ImportRefused, refusing
+from ..torch.export import Example
+from ..torch.outputs import BATCH
+from ..torch.program import INPUT, Traced
+from ..torch.step import Called, WatchedCall
 from ..torch.watch import trace_watched
 from .decoder import carried_states, input_name, trace_decoder
 from .file import read_keras
 from .layers import NOT_STREAMED, SHAPING
-from .source import arranged, clone, computed_otherwise, custom_module, load_keras
+from .source import BACKEND, arranged, clone, computed_otherwise, custom_module
 from .topology import FUNCTIONAL
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-BACKEND = "torch"
 HALF = ("float16", "bfloat16")
 NEVER = ("Bidirectional", "Lambda")  # refused even within a time step, where layers that look over a window do no harm
 
 
-def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[str, int]]:
+def trace_keras(keras: Any, model: Any, processing: Processing) -> tuple[Traced, int | dict[str, int]]:
     """Returns the trace, and the vocabulary (0: features; by name if there are several inputs).
 
-    model: a .keras or .h5 file, or a Keras model. Raises ImportRefused, naming the layer and the reason.
+    keras: on torch. model: a .keras or .h5 file, or a Keras model. Raises ImportRefused, naming the layer and the
+    reason.
     """
-    keras = _keras()
     if isinstance(model, Path):
         place = str(model)
         file = read_keras(model)
@@ -54,10 +53,8 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
                 f"names {custom}, which is not a class of Keras; code of a model is not run; for a class of your "
                 "own, pass the model instead of the file, in a script that defines the class",
             )
-        try:
+        with refusing(place, "Keras cannot load it", longest=200):
             model = keras.saving.load_model(model, compile=False, safe_mode=True)
-        except Exception as error:  # Keras may raise anything
-            raise ImportRefused(place, f"Keras cannot load it ({one_line(str(error))[:200]})") from error
     else:
         place = str(getattr(model, "name", type(model).__name__))
     _check_layers(model, place, but=SHAPING)
@@ -85,39 +82,29 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
         raise ImportRefused("normalization", "got one for a model with several inputs, expected it within the model")
     if states:
         states = carried_states(keras, free, place)
-        return trace_decoder(keras, free, inputs, states, processing, place), vocabulary
+        return trace_decoder(keras, Example(free, inputs, 1, processing, place), states), vocabulary
     traced = trace_watched(
-        Called(keras, free).eval(),
-        inputs,
-        1,
-        processing,
-        place,
-        watch=lambda module, called, after: watched(keras, module.model, called, after),
-        name=f"keras {keras.__version__} ({BACKEND}, traced)",
+        Example(_Inference(keras, free).eval(), inputs, 1, processing, place),
+        lambda module, called, after: watched(keras, module.model, called, after),
+        f"keras {keras.__version__} ({BACKEND}, traced)",
         batched=True,
     )
     return traced, vocabulary
 
 
-def Called(keras: Any, model: Any) -> Any:
-    """Returns a torch module that calls the model in inference mode."""
-    from torch import nn
+class _Inference(nn.Module):
+    """Calls the model in inference mode."""
 
-    class Inference(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
+    def __init__(self, keras: Any, model: Any) -> None:
+        super().__init__()
+        self._keras, self.model = keras, model
 
-        def forward(self, *inputs: Tensor) -> Any:
-            return self.model(arranged(keras, self.model, inputs), training=False)
-
-    return Inference()
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.model(arranged(self._keras, self.model, inputs), training=False)
 
 
 @contextmanager
-def watched(
-    keras: Any, model: Any, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
-) -> Iterator[None]:
+def watched(keras: Any, model: Any, called: Called, after: list[Any]) -> Iterator[None]:
     """Watches the recurrent layers while active.
 
     Each asks `called` for the state to start with (None: its own), and appends the tensors of its new state to `after`.
@@ -133,8 +120,9 @@ def watched(
             given = () if initial_state is None else tuple(keras.tree.flatten(initial_state))
             zeros = tuple(keras.tree.flatten(own))
             kind = type(layer).__name__
-            seen = WatchedCall(layer.name, kind, sequences.shape[1], given, zeros, 0, _suffixes(kind, len(zeros)))
-            start = called(seen)
+            cell = kind == "LSTM" or kind.startswith("ConvLSTM")
+            suffixes = ("h", "c") if cell else tuple(f"h{number or ''}" for number in range(len(zeros)))
+            start = called(WatchedCall(layer.name, kind, sequences.shape[1], given, given or zeros, 0, suffixes))
             if start is not None:
                 begin = keras.tree.pack_sequence_as(own, list(start))
             kept = layer.return_state, layer.unroll
@@ -155,11 +143,6 @@ def watched(
     finally:
         for layer in layers:
             layer.__dict__.pop("call", None)
-
-
-def _suffixes(kind: str, states: int) -> tuple[str, ...]:
-    cell = kind == "LSTM" or kind.startswith("ConvLSTM")
-    return ("h", "c") if cell else tuple(f"h{number or ''}" for number in range(states))
 
 
 def _check_layers(model: Any, place: str, *, but: Collection[str] = (), any_length: bool = False) -> None:
@@ -210,8 +193,6 @@ def _examples(model: Any, place: str, states: Collection[str]) -> tuple[dict[str
 
     states: inputs that are not sequences.
     """
-    import torch
-
     embeddings = [layer for layer in model._flatten_layers() if type(layer).__name__ == "Embedding"]
     found, vocabularies = {}, {}
     sequences = [given for given in model.inputs if input_name(given) not in states]
@@ -234,19 +215,3 @@ def _examples(model: Any, place: str, states: Collection[str]) -> tuple[dict[str
         else:
             found[name] = torch.zeros(BATCH, 1, *shape[2:])
     return found, vocabularies.get(INPUT, 0) if len(sequences) == 1 else vocabularies
-
-
-def _keras() -> Any:
-    """Returns Keras on torch. Raises ImportRefused."""
-    for package in ("keras", BACKEND):
-        if importlib.util.find_spec(package) is None:
-            raise ImportRefused(
-                "trace", f"needs {package}, which is not installed; install keras and cellkeeper[torch]"
-            )
-    os.environ.setdefault("KERAS_BACKEND", BACKEND)
-    keras = load_keras()
-    if keras.backend.backend() != BACKEND:
-        raise ImportRefused(
-            "trace", f"got Keras on {keras.backend.backend()}, expected it on torch: set KERAS_BACKEND=torch first"
-        )
-    return keras

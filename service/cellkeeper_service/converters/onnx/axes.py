@@ -1,12 +1,14 @@
-"""Finds out which axes of a graph's input and states are batch and time, and which belong to a session."""
+"""Finds out which axes of a graph's inputs and states are batch and time, and which belong to a session."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
+from cellkeeper_service.domain.spec import InputSpec
 from cellkeeper_service.model.config import LAYOUTS, MAX_SIZE
+from cellkeeper_service.model.named_inputs import DTYPES
 
 from ..refusal import ImportRefused
 from .graph import Value
@@ -29,6 +31,20 @@ class Axes:
     batch: str
     state_axes: dict[str, int]
     state_shapes: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the user says of the axes; None: find out.
+
+    batch: "free", "one" (session a call), or None: free if the graph's batch is. batch_axes: of states. place: the
+    graph's name in errors.
+    """
+
+    layout: str | None
+    batch: str | None
+    batch_axes: Mapping[str, int]
+    place: str
 
 
 def step_shape(value: Value, said: Sequence[int] | None, tokens: bool, place: str) -> tuple[int, ...]:
@@ -60,21 +76,12 @@ def step_shape(value: Value, said: Sequence[int] | None, tokens: bool, place: st
     return shape
 
 
-def find_axes(
-    value: Value,
-    rank: int,
-    states: Mapping[str, Value],
-    *,
-    layout: str | None,
-    batch_axes: Mapping[str, int],
-    batch: str | None,
-    place: str,
-) -> Axes:
+def find_axes(value: Value, rank: int, states: Mapping[str, Value], said: Said) -> Axes:
     """Finds the axes. Raises ImportRefused for anything ambiguous.
 
-    value: the input, whose last `rank` axes are a time step. batch: "free", "one" (session a call), or None: free if
-    the graph's batch is.
+    value: the input, whose last `rank` axes are a time step.
     """
+    layout, batch_axes, batch, place = said.layout, said.batch_axes, said.batch, said.place
     if layout is not None and layout not in LAYOUTS:
         raise ImportRefused("layout", f"got {layout!r}, expected one of {', '.join(LAYOUTS)}")
     if batch not in (None, "free", "one"):
@@ -83,11 +90,28 @@ def find_axes(
         if state.dims is None:
             where = f"{place}: state {name}"
             raise ImportRefused(where, f"got {state}, expected a shape with fixed sizes except for the batch")
-    if batch == "one" or (batch is None and not _all_free(value, rank, states, layout, batch_axes)):
-        return _one_session(value, rank, states, layout, batch_axes, place)
+    where = f"{place}: input {value.name}"
+    dims = value.dims or ()
+    lead = dims[: len(dims) - rank]
+    if batch == "one" or (batch is None and not _all_free(lead, states, layout, batch_axes)):
+        layout = layout or _one_layout(value, lead, states, where)
+        counts = {None: (0, 1), 0: (1, 2), 1: (2,)}[TIME_AXES[layout]]
+        form = (
+            f"{' or '.join(map(str, counts))} axes before the time step's {rank} for layout {layout}; pass input_shape "
+            "(--input-shape) if more of them belong to a time step"
+        )
+        time_axis, single = _checked(value, lead, layout, counts, form, True, where)
+        shapes = {name: _whole(state, batch_axes.get(name), place) for name, state in states.items()}
+        return Axes(time_axis, single, "one" if len(lead) == max(counts) else "none", dict.fromkeys(states, 0), shapes)
     axes = {name: _batch_axis(state, batch_axes.get(name), place) for name, state in states.items()}
-    names = {str((states[name].dims or ())[axis]) for name, axis in axes.items()} - {""}
-    time_axis, single = _layout(value, rank, layout, names, place)
+    if layout is None:
+        names = {str((states[name].dims or ())[axis]) for name, axis in axes.items()} - {""}
+        layout = LAYOUT_OF[_time_axis(value, names, where) if len(lead) == 2 else None]
+    form = (
+        "[batch, features] or [time, batch, features] (token ids without features); pass input_shape (--input-shape) "
+        "if a time step has more axes"
+    )
+    time_axis, single = _checked(value, lead, layout, (1 if layout == "step" else 2,), form, False, where)
     shapes = {}
     for name, axis in axes.items():
         dims = states[name].dims or ()
@@ -95,12 +119,71 @@ def find_axes(
     return Axes(time_axis, single, "free", axes, shapes)
 
 
+def _checked(
+    value: Value, lead: Sequence[int | str], layout: str, counts: Sequence[int], form: str, one: bool, where: str
+) -> tuple[int | None, bool]:
+    """Returns the time axis, and whether its length is 1. Raises ImportRefused for fixed sizes.
+
+    lead: the input's axes before those of a time step. counts: how many there may be. one: the batch may be 1.
+    """
+    if len(lead) not in counts:
+        raise ImportRefused(where, f"got {value}, expected {form}")
+    time_axis = TIME_AXES[layout]
+    for axis in range(len(lead)) if one else sorted(range(len(lead)), key=lambda axis: axis == time_axis):
+        size = lead[axis]
+        if axis != time_axis and isinstance(size, int) and not (one and size == 1):
+            raise ImportRefused(where, f"got {value}: {BAKED}{', or with a batch of 1' if one else ''}")
+        if axis == time_axis and isinstance(size, int) and size != 1:
+            raise ImportRefused(
+                where,
+                f"got {value}: a length is baked into the graph; export it with a dynamic time axis, or pass "
+                "input_shape (--input-shape) if this window is one time step",
+            )
+    return time_axis, time_axis is not None and lead[time_axis] == 1
+
+
+def find_inputs(
+    values: Sequence[Value],
+    shapes: Mapping[str, Sequence[int]],
+    vocabularies: Mapping[str, int],
+    states: Mapping[str, Value],
+    said: Said,
+) -> tuple[tuple[InputSpec, ...], Axes]:
+    """Returns the spec of each of several inputs of a time step, and the axes, in which they must agree.
+
+    shapes, vocabularies: by name, if given. Raises ImportRefused, naming the input.
+    """
+    place = said.place
+    names = [value.name for value in values]
+    for what, given in (("input_shape", shapes), ("vocabulary", vocabularies)):
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise ImportRefused(what, f"got {unknown}, expected some of the inputs {names}")
+    for value in values:
+        _check_dtype(value, vocabularies.get(value.name, 0), place)
+    # the first float input shows how many axes come before those of a time step; the others have the same number
+    first = next((value for value in values if value.dtype.startswith("float")), values[0])
+    shape = step_shape(first, shapes.get(first.name), first.dtype.startswith("int") and first.name not in shapes, place)
+    axes = find_axes(first, len(shape), states, said)
+    alike = replace(said, layout=LAYOUT_OF[axes.time_axis], batch="one" if axes.batch != "free" else "free")
+    lead = len(first.dims or ()) - len(shape)
+    specs = []
+    for value in values:
+        own = shape if value is first else _fixed_shape(value, shapes.get(value.name), lead, place)
+        if find_axes(value, len(own), states, alike) != axes:
+            raise ImportRefused(
+                f"{place}: input {value.name}",
+                f"got {value}, expected the axes of {first} before those of a time step: all inputs have the same time "
+                "steps and sessions",
+            )
+        specs.append(InputSpec(value.name, value.dtype, own, vocabularies.get(value.name, 0)))
+    return tuple(specs), axes
+
+
 def _all_free(
-    value: Value, rank: int, states: Mapping[str, Value], layout: str | None, batch_axes: Mapping[str, int]
+    lead: Sequence[int | str], states: Mapping[str, Value], layout: str | None, batch_axes: Mapping[str, int]
 ) -> bool:
     """Returns True if input and states can hold more than one session."""
-    dims = value.dims or ()
-    lead = dims[: len(dims) - rank]
     if batch_axes:
         return True  # errors in them are reported in detail later
     if not all(state.free for state in states.values()):
@@ -110,54 +193,17 @@ def _all_free(
     return not (lead and all(size == 1 for size in lead))
 
 
-def _one_session(
-    value: Value,
-    rank: int,
-    states: Mapping[str, Value],
-    layout: str | None,
-    batch_axes: Mapping[str, int],
-    place: str,
-) -> Axes:
-    where = f"{place}: input {value.name}"
-    dims = value.dims or ()
-    lead = list(dims[: len(dims) - rank])
-    if layout is None:
-        layout = _one_layout(value, lead, states, where)
-    time_axis = TIME_AXES[layout]
-    expected = (0, 1) if time_axis is None else (1, 2) if time_axis == 0 else (2,)
-    if len(lead) not in expected:
-        raise ImportRefused(
-            where,
-            f"got {value}, expected {' or '.join(map(str, expected))} axes before the time step's {rank} for layout "
-            f"{layout}; pass input_shape (--input-shape) if more of them belong to a time step",
-        )
-    has_batch = len(lead) == max(expected)
-    for axis, size in enumerate(lead):
-        if not isinstance(size, int) or size == 1:
-            continue
-        if axis == time_axis:
-            raise ImportRefused(
-                where,
-                f"got {value}: a length is baked into the graph; export it with a dynamic time axis, or pass "
-                "input_shape (--input-shape) if this window is one time step",
-            )
-        raise ImportRefused(where, f"got {value}: {BAKED}, or with a batch of 1")
-    shapes = {name: _whole(state, batch_axes.get(name), place) for name, state in states.items()}
-    single = time_axis is not None and lead[time_axis] == 1
-    return Axes(time_axis, single, "one" if has_batch else "none", dict.fromkeys(states, 0), shapes)
-
-
-def _one_layout(value: Value, lead: list[int | str], states: Mapping[str, Value], where: str) -> str:
+def _one_layout(value: Value, lead: Sequence[int | str], states: Mapping[str, Value], where: str) -> str:
     """Returns the layout of a graph that takes one session a call, because of its shapes or by request."""
     free = [axis for axis, size in enumerate(lead) if not isinstance(size, int)]
     names = {str((state.dims or ())[axis]) for state in states.values() for axis in state.free} - {""}
     batches = all(state.free for state in states.values())  # the first axis of [?, features] is the batch then
-    if not lead or lead == [1] or (len(lead) == 1 and free and (batches or lead[0] in names)):
+    if tuple(lead) in ((), (1,)) or (len(lead) == 1 and free and (batches or lead[0] in names)):
         return "step"
     if len(lead) == 2 and not free:
         return "batch_first"  # both have length 1, or one is refused later
     if len(lead) == 2 and batches:
-        return "time_first" if _time_axis(value, names, where) == 0 else "batch_first"
+        return LAYOUT_OF[_time_axis(value, names, where)]
     if len(lead) == 1 and not free:
         raise ImportRefused(where, f"got {value}: {BAKED}, or with a batch of 1; or pass input_shape (--input-shape)")
     raise ImportRefused(
@@ -203,31 +249,6 @@ def _fixed(state: Value, dims: Sequence[int | str], place: str) -> tuple[int, ..
     return tuple(int(size) for size in dims)
 
 
-def _layout(value: Value, rank: int, said: str | None, batch: set[str], place: str) -> tuple[int | None, bool]:
-    """Returns the time axis, if the batch is free, and whether its length is 1. batch: its names in the states."""
-    where = f"{place}: input {value.name}"
-    dims = value.dims or ()
-    lead = len(dims) - rank
-    axis = _time_axis(value, batch, where) if said is None and lead == 2 else TIME_AXES[said or "step"]
-    if lead != (1 if axis is None else 2):
-        form = "[batch, features] or [time, batch, features] (token ids without features)"
-        raise ImportRefused(
-            where, f"got {value}, expected {form}; pass input_shape (--input-shape) if a time step has more axes"
-        )
-    batch_axis = 0 if axis in (None, 1) else 1
-    if batch_axis not in value.free:
-        raise ImportRefused(where, f"got {value}: {BAKED}")
-    if axis is None or axis in value.free:
-        return axis, False
-    if dims[axis] != 1:
-        raise ImportRefused(
-            where,
-            f"got {value}: a length is baked into the graph; export it with a dynamic time axis, or pass input_shape "
-            "(--input-shape) if this window is one time step",
-        )
-    return axis, True
-
-
 def _time_axis(value: Value, batch: set[str], where: str) -> int:
     """Returns which of the first two axes is not the states' batch."""
     first, second = (value.dims or ())[:2]
@@ -240,3 +261,30 @@ def _time_axis(value: Value, batch: set[str], where: str) -> int:
     if len(fixed) == 2:
         raise ImportRefused(where, f"got {value}: {BAKED}")
     raise ImportRefused(where, f"got {value}: the time axis is ambiguous; pass layout, time_first or batch_first")
+
+
+def _fixed_shape(value: Value, said: Sequence[int] | None, lead: int, place: str) -> tuple[int, ...]:
+    if said:
+        return step_shape(value, said, False, place)
+    own = (value.dims or ())[lead:]
+    if len(value.dims or ()) < lead or not all(isinstance(size, int) for size in own):
+        raise ImportRefused(
+            f"{place}: input {value.name}",
+            f"got {value}, expected {lead} axes and then those of a time step, with fixed sizes; pass input_shape "
+            f"(--input-shape {value.name}=9x41), the shape of one time step",
+        )
+    return tuple(int(size) for size in own)
+
+
+def _check_dtype(value: Value, vocabulary: int, place: str) -> None:
+    where = f"{place}: input {value.name}"
+    if value.dtype not in DTYPES or value.dims is None:
+        raise ImportRefused(
+            where, f"got {value}, expected one of {', '.join(DTYPES)} with a shape; cast it within the graph"
+        )
+    if value.dtype.startswith("int") != (vocabulary > 0):
+        raise ImportRefused(
+            where,
+            f"got {value} and a vocabulary of {vocabulary}; pass one for integers (vocabulary={{{value.name!r}: N}}, "
+            f"--vocabulary {value.name}=N; they are 0 to N - 1), and only for them",
+        )

@@ -16,14 +16,14 @@ import numpy as np
 from cellkeeper_service.domain.spec import InputSpec
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import MAX_STATE_BYTES
+from cellkeeper_service.model.config import GraphState
 from cellkeeper_service.model.fields import one_line
 
 from ..refusal import ImportRefused
 from ..stack import Array
-from .axes import BAKED, Axes, find_axes, step_shape
+from .axes import BAKED, Axes, Said, find_axes, find_inputs, step_shape
 from .constants import constants_of, suggestion
 from .graph import Graph, Value
-from .several import find_inputs
 from .source import Declaration
 from .states import check_states, guess_states, listing
 
@@ -34,12 +34,12 @@ def declare(
     graph: Graph,
     place: str,
     *,
-    input_name: str | Sequence[str] | None,
-    layout: str | None,
-    states: Mapping[str, str] | None,
-    batch_axes: Mapping[str, int],
-    outputs: Sequence[str] | None,
-    constants: Mapping[str, Array],
+    input_name: str | Sequence[str] | None = None,
+    layout: str | None = None,
+    states: Mapping[str, str] | None = None,
+    batch_axes: Mapping[str, int] | None = None,
+    outputs: Sequence[str] | None = None,
+    constants: Mapping[str, Array] | None = None,
     input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
     vocabulary: int | Mapping[str, int] = 0,
     batch: str | None = "free",
@@ -55,7 +55,8 @@ def declare(
     for number in vocabulary.values() if isinstance(vocabulary, Mapping) else [vocabulary]:
         if number < 0:
             raise ImportRefused("vocabulary", f"got {number}, expected how many token ids there are")
-    given, repeated = constants_of(graph, constants, place)
+    batch_axes = batch_axes or {}
+    given, repeated = constants_of(graph, constants or {}, place)
     wanted = None if input_name is None else (input_name,) if isinstance(input_name, str) else tuple(input_name)
     chosen = _inputs(graph, wanted, {*states, *given}, place)
     _refuse_unread(graph, [*states, *(value.name for value in chosen)], place)
@@ -63,20 +64,17 @@ def declare(
         if name not in states:
             raise ImportRefused(place, f"batch axis of {name}: not a state, expected some of {list(states)}")
     carried = {name: graph.inputs[name] for name in states}
-    how: dict[str, Any] = {"layout": layout, "batch_axes": batch_axes, "batch": batch, "place": place}
-    specs: tuple[InputSpec, ...] = ()
-    shape: tuple[int, ...] = ()
+    said = Said(layout, batch, batch_axes, place)
     if len(chosen) > 1:
         shapes, vocabularies = _by_name("input_shape", input_shape), _by_name("vocabulary", vocabulary)
-        specs, axes = find_inputs(chosen, shapes, vocabularies, carried, **how)
-        input_name, dtype = "", ""
+        specs, axes = find_inputs(chosen, shapes, vocabularies, carried, said)
     else:
         if isinstance(input_shape, Mapping) or isinstance(vocabulary, Mapping):
             raise ImportRefused("input_shape, vocabulary", "got values by name, expected them for several inputs only")
         (one,) = chosen
-        input_name, dtype = one.name, one.dtype
         shape = step_shape(one, input_shape, one.dtype in ("int32", "int64"), place)
-        axes = find_axes(one, len(shape), carried, **how)
+        axes = find_axes(one, len(shape), carried, said)
+        specs = (InputSpec(one.name, one.dtype, shape, vocabulary),)
     repeated |= _of_batch(graph, given, carried, axes)
     named = _outputs(graph, states, outputs, axes, place)
     dtypes = {name: value.dtype for name, value in carried.items()}
@@ -84,20 +82,17 @@ def declare(
     if state_bytes > MAX_STATE_BYTES:
         raise ImportRefused(place, f"states: got {state_bytes} bytes for a session, expected at most {MAX_STATE_BYTES}")
     return Declaration(
-        input_name=input_name,
-        input_shape=shape,
-        dtype=dtype,
-        states=dict(states),
-        state_shapes=axes.state_shapes,
-        state_axes=axes.state_axes,
-        state_dtypes=dtypes,
+        inputs=specs,
+        states=tuple(
+            GraphState(name, name, after, axes.state_shapes[name], axes.state_axes[name], dtypes[name])
+            for name, after in states.items()
+        ),
         outputs=named,
         constants=given,
         repeated=repeated,
         time_axis=axes.time_axis,
         single=axes.single,
         batch=axes.batch,
-        named=specs,
     )
 
 
@@ -149,7 +144,7 @@ def probe(session: Any, declaration: Declaration, place: str) -> tuple[Declarati
         cause = BAKED if batch > 1 and _runs(session, declaration) else "the graph cannot run, or is declared wrongly"
         why = one_line(str(error).partition("Status Message: ")[2] or str(error))
         raise ImportRefused(place, f"a call for {batch} sessions fails: {cause} ({why})") from error
-    before = {name: value.shape for name, value in declaration.zeros(batch).items()}
+    before = {name: value.shape for name, value in declaration.fresh(batch).items()}
     for name, shape in before.items():
         if states[name].shape != shape:
             raise ImportRefused(
@@ -163,7 +158,7 @@ def _untimed(session: Any, declaration: Declaration, batch: int) -> frozenset[st
     """Returns the outputs without a time axis of a graph whose input has one of length 1."""
     if not declaration.single:
         return frozenset()
-    results = declaration.run(session, _zeros(declaration, batch), declaration.zeros(batch))
+    results = declaration.run(session, _zeros(declaration, batch), declaration.fresh(batch))
     with_time, without = (declaration.lead(1, batch, has_time) for has_time in (True, False))
     return frozenset(
         name
@@ -174,14 +169,14 @@ def _untimed(session: Any, declaration: Declaration, batch: int) -> frozenset[st
 
 def _called(session: Any, declaration: Declaration, batch: int) -> tuple[list[Array], dict[str, Array]]:
     """Returns the outputs and the new states of a call with zeros, of one or a few time steps."""
-    states = declaration.zeros(batch)
+    states = declaration.fresh(batch)
     return declaration.call(session, _zeros(declaration, batch), states), states
 
 
 def _zeros(declaration: Declaration, batch: int) -> Array:
     """Returns one or a few time steps, as `Declaration.call` takes them."""
     steps = 1 if declaration.one_step else 3
-    return np.zeros((steps, batch, *declaration.input_shape), declaration.input_dtype)
+    return np.zeros((steps, batch, *declaration.step.shape), declaration.step.numpy_dtype)
 
 
 def _runs(session: Any, declaration: Declaration) -> bool:

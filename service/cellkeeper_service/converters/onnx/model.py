@@ -15,7 +15,7 @@ from cellkeeper_service.engine.limited_session import LimitedSession
 from cellkeeper_service.engine.ort import open_session
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import MAX_GRAPH_BYTES
-from cellkeeper_service.model.config import Features, GraphConfig, GraphOutput, GraphState, Missing, Tokens, config_json
+from cellkeeper_service.model.config import Features, GraphConfig, GraphOutput, Missing, Tokens, config_json
 from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.named_inputs import NamedInput, NamedInputs
@@ -30,11 +30,11 @@ from ..proof import Source
 from ..refusal import ImportRefused
 from ..stack import Array
 from .axes import LAYOUT_OF
+from .constants import check_start
 from .declare import declare, probe
 from .graph import Graph, read_graph
 from .inputs import draw_inputs
 from .source import Declaration, OnnxSource
-from .start import check_start
 
 
 def import_onnx(
@@ -86,7 +86,6 @@ def import_onnx(
     A time axis whose length is fixed to 1 is removed: the bundle's graph takes [B, ...]. Outputs may lack it.
     Raises ImportRefused with a one-line message that says where; nothing is left behind then.
     """
-    folder = Path(folder)
     name = check_target(folder, name)
     if isinstance(model, bytes):
         place, data, beside = "model", model, None
@@ -103,40 +102,21 @@ def import_onnx(
         input_name=input,
         layout=layout,
         states=states,
-        batch_axes=batch_axes or {},
+        batch_axes=batch_axes,
         outputs=outputs,
-        constants=constants or {},
+        constants=constants,
         input_shape=input_shape,
         vocabulary=vocabulary,
         batch=batch,
     )
-    target = Target(
-        folder,
-        name,
-        processing.missing,
-        processing.feature_names,
-        feedback,
-        tolerance,
-        max_batch,
-        report,
-        trial_call_ms,
-    )
+    target = Target(Path(folder), name, processing, feedback, tolerance, max_batch, report, trial_call_ms)
     settings = None if beside is None else beside.parent / TRITON_SETTINGS
     if settings is not None and settings.is_file() and not initial:
         report(
             f"{settings} is not read: initial states and the values of control inputs in it are to be passed as "
             "--initial and --constant, see docs/triton.md"
         )
-    return import_graph(
-        data,
-        graph,
-        declaration,
-        target,
-        place=place,
-        vocabulary=vocabulary if isinstance(vocabulary, int) else 0,
-        initial=initial or {},
-        source=OnnxSource,
-    )
+    return import_graph(data, graph, declaration, target, place=place, initial=initial or {}, source=OnnxSource)
 
 
 def import_graph(
@@ -146,50 +126,49 @@ def import_graph(
     target: Target,
     *,
     place: str,
-    vocabulary: int,
     initial: Mapping[str, Array],
     source: Callable[[Any, Declaration, Mapping[str, Array]], Source],
 ) -> Imported:
     """Writes the bundle of a declared graph.
 
-    vocabulary: of its only input. source: called with an onnxruntime session, the declaration and the initial states.
+    source: called with an onnxruntime session, the declaration and the initial states.
     """
     if not 1 <= target.trial_call_ms <= MOST_TRIAL_CALL_MS:
         raise ImportRefused("trial_call_ms", f"got {target.trial_call_ms}, expected 1 to {MOST_TRIAL_CALL_MS}")
     first = _initial(declaration, initial, place)
-    if not declaration.named and (np.dtype(declaration.dtype).kind != "f") != (vocabulary > 0):
+    (one, *others) = declaration.inputs
+    if not others and (np.dtype(one.dtype).kind != "f") != (one.vocabulary > 0):
         raise ImportRefused(
-            f"{place}: input {declaration.input_name}",
-            f"got {declaration.dtype} and a vocabulary of {vocabulary}; pass one for token ids, and only for them",
+            f"{place}: input {one.name}",
+            f"got {one.dtype} and a vocabulary of {one.vocabulary}; pass one for token ids, and only for them",
         )
     try:
         session = open_session(data, 1, place)
     except StartError as error:
         raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
-    drawn = draw_inputs(graph, declaration, vocabulary)
+    drawn = draw_inputs(graph, declaration)
     with closing(LimitedSession(session, target.trial_call_ms, place)) as limited:
         declaration, shapes = probe(limited, declaration, place)
         check_start(limited, declaration, first, drawn.sequences[0], place)
-        lowered = _lowered(graph, declaration, shapes, target, vocabulary, first, place)
+        lowered = _lowered(graph, declaration, shapes, target, first, place)
         return write_imported(target, lowered, source(limited, declaration, first), drawn, place)
 
 
 def _initial(declaration: Declaration, initial: Mapping[str, Array], place: str) -> dict[str, Array]:
     first = {}
-    shapes = declaration.state_shapes
+    states = {state.input: state for state in declaration.states}
     for name, value in initial.items():
-        shape = shapes.get(name)
-        array = as_numbers(value)
-        wanted = np.dtype(declaration.state_dtypes.get(name, "float32"))
-        if shape is None or array.shape != shape or array.dtype.kind not in ("f" if wanted.kind == "f" else "iu"):
+        array, state = as_numbers(value), states.get(name)
+        kinds = "f" if state is None or np.dtype(state.dtype).kind == "f" else "iu"
+        if state is None or array.shape != state.shape or array.dtype.kind not in kinds:
             raise ImportRefused(
                 f"{place}: initial state {name}",
                 f"got {array.dtype} {list(array.shape)}, expected one of "
-                f"{ {state: f'{declaration.state_dtypes[state]} {list(dims)}' for state, dims in shapes.items()} }",
+                f"{ {one.input: f'{one.dtype} {list(one.shape)}' for one in declaration.states} }",
             )
-        first[name] = array.astype(wanted)
-        if wanted.kind != "f" and not np.array_equal(first[name], array):
-            raise ImportRefused(f"{place}: initial state {name}", f"got {array!r}, expected values of {wanted}")
+        first[name] = array.astype(state.dtype)
+        if kinds != "f" and not np.array_equal(first[name], array):
+            raise ImportRefused(f"{place}: initial state {name}", f"got {array!r}, expected values of {state.dtype}")
     return first
 
 
@@ -198,7 +177,6 @@ def _lowered(
     declaration: Declaration,
     shapes: Mapping[str, tuple[int, ...]],
     target: Target,
-    vocabulary: int,
     initial: Mapping[str, Array],
     place: str,
 ) -> Lowered:
@@ -207,11 +185,13 @@ def _lowered(
     Puts constants other than float32 into the graph, because bundles hold float32 only, and those of one number for
     each session.
     """
+    free = declaration.batch == "free"
+    taken = {spec.name: spec.name for spec in declaration.inputs}
     tensors = {f"initial.{state}": value for state, value in initial.items()}
     constants = []
     for constant, value in declaration.constants.items():
-        if constant in declaration.repeated and declaration.batch == "free":
-            like = declaration.input_names[0], declaration.batch_axis
+        if constant in declaration.repeated and free:
+            like = declaration.inputs[0].name, declaration.batch_axis
             graph.bake_repeated(constant, value, declaration.repeated[constant], like)
         elif value.dtype == np.float32:
             constants.append(constant)
@@ -220,31 +200,19 @@ def _lowered(
             graph.bake(constant, value)
     of_states = declaration.state_outputs
     renamed = {output: output for output in declaration.outputs if output not in of_states}
-    taken = {name: name for name in declaration.input_names}
     if declaration.single and declaration.time_axis is not None:
         timed = [name for name in renamed if name not in declaration.untimed]
         new_names = graph.without_time(list(taken), timed, declaration.time_axis)
         taken, renamed = ({old: new_names.get(old, old) for old in names} for names in (taken, renamed))
-    free = declaration.batch == "free"
-    ranks = {after: len(declaration.state_shapes[before]) + free for before, after in declaration.states.items()}
+    ranks = {state.output: len(state.shape) + free for state in declaration.states}
     renamed |= {name: graph.with_batch_first(name, axis, ranks[name]) for name, axis in of_states.items()}
     config = GraphConfig(
         name=target.name,
         graph="model.onnx",
         layout=LAYOUT_OF[None if declaration.single else declaration.time_axis],
-        input_name="" if declaration.named else taken[declaration.input_name],
-        input=_input(declaration, taken, vocabulary, target.missing, place),
-        states=tuple(
-            GraphState(
-                before,
-                before,
-                after,
-                declaration.state_shapes[before],
-                declaration.state_axes[before],
-                declaration.state_dtypes[before],
-            )
-            for before, after in declaration.states.items()
-        ),
+        input_name="" if len(taken) > 1 else taken[declaration.inputs[0].name],
+        input=_input(declaration, taken, target.processing.missing, place),
+        states=declaration.states,
         outputs=tuple(
             GraphOutput(name, renamed[output], shapes[output]) for output, name in declaration.served.items()
         ),
@@ -259,20 +227,20 @@ def _lowered(
 
 
 def _input(
-    declaration: Declaration, renamed: Mapping[str, str], vocabulary: int, missing: Missing, place: str
+    declaration: Declaration, renamed: Mapping[str, str], missing: Missing, place: str
 ) -> Features | Tokens | NamedInputs:
     """Returns the config of the input. renamed: the names of the inputs in the bundle's graph."""
-    if (declaration.named or vocabulary) and missing != Missing():
-        why = "several inputs do not take missing values" if declaration.named else "token ids are never missing"
+    (one, *others) = declaration.inputs
+    if (others or one.vocabulary) and missing != Missing():
+        why = "several inputs do not take missing values" if others else "token ids are never missing"
         raise ImportRefused(f"{place}: missing", f"got {missing.policy}, expected reject: {why}")
-    if declaration.named:
+    if others:
         return NamedInputs(
             tuple(
                 NamedInput(spec.name, renamed[spec.name], spec.shape, spec.dtype, spec.vocabulary)
-                for spec in declaration.named
+                for spec in declaration.inputs
             )
         )
-    if vocabulary:
-        return Tokens(vocabulary, 0)
-    shape = declaration.input_shape
-    return Features(prod(shape), None, missing, shape if len(shape) > 1 else ())
+    if one.vocabulary:
+        return Tokens(one.vocabulary, 0)
+    return Features(prod(one.shape), None, missing, one.shape if len(one.shape) > 1 else ())

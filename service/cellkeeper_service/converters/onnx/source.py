@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnxruntime
 
 from cellkeeper_service.domain.spec import InputSpec, PackedInputs
 from cellkeeper_service.engine.graph_inputs import cast
+from cellkeeper_service.model.config import GraphState
 
 from ..refusal import ImportRefused
 from ..stack import Array
@@ -22,28 +24,22 @@ PREDICTION = "prediction"
 class Declaration:
     """How to call a graph. Names are the graph's; shapes are of one session, without batch and time.
 
-    named: each of a time step's several inputs; the fields of a single input are empty then.
-    time_axis, batch_axis: of the input and the outputs; time_axis is None for a graph of one time step without one.
+    inputs: of a time step, with the graph's dtypes; features have one axis or more, token ids none.
+    time_axis, batch_axis: of the inputs and the outputs; time_axis is None for a graph of one time step without one.
     single: there is a time axis, and its length is 1.
-    repeated: the constants of one number for each session, with their batch axes.
-    untimed: outputs without the time axis, although the input has one of length 1.
     batch: "free"; or "one" or "none", as in config.json: a call takes one session, and states have their tensors' whole
     shapes.
+    repeated: the constants of one number for each session, with their batch axes.
+    untimed: outputs without the time axis, although the inputs have one of length 1.
     """
 
-    input_name: str
-    input_shape: tuple[int, ...]  # [F] or more axes; [] for token ids
-    dtype: str
-    states: Mapping[str, str]
-    state_shapes: Mapping[str, tuple[int, ...]]
-    state_axes: Mapping[str, int]
-    state_dtypes: Mapping[str, str]
+    inputs: tuple[InputSpec, ...]
+    states: tuple[GraphState, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, Array]
     time_axis: int | None
     single: bool
     batch: str = "free"
-    named: tuple[InputSpec, ...] = ()
     repeated: Mapping[str, int] = field(default_factory=dict)
     untimed: frozenset[str] = frozenset()
 
@@ -56,7 +52,7 @@ class Declaration:
     @property
     def state_outputs(self) -> dict[str, int]:
         """The outputs that are also states, with their batch axes."""
-        return {after: self.state_axes[before] for before, after in self.states.items() if after in self.outputs}
+        return {state.output: state.batch_axis for state in self.states if state.output in self.outputs}
 
     @property
     def one_step(self) -> bool:
@@ -68,26 +64,22 @@ class Declaration:
         return 1 if self.time_axis == 0 else 0
 
     @property
-    def input_names(self) -> tuple[str, ...]:
-        return tuple(spec.name for spec in self.named) or (self.input_name,)
+    def step(self) -> InputSpec | PackedInputs:
+        """A time step: the only input, or all of them packed."""
+        return self.inputs[0] if len(self.inputs) == 1 else PackedInputs.of(self.inputs)
 
-    @property
-    def input_dtype(self) -> np.dtype[Any]:
-        """The dtype of an array of time steps: a structured one if there are several inputs."""
-        return PackedInputs.of(self.named).numpy_dtype if self.named else np.dtype(self.dtype)
+    def fresh(self, batch: int, initial: Mapping[str, Array] = MappingProxyType({})) -> dict[str, Array]:
+        """Returns states of `batch` new sessions as the graph takes them.
 
-    def zeros(self, batch: int) -> dict[str, Array]:
-        """Returns states of `batch` sessions as the graph takes them."""
-        return {
-            name: self.batched(name, np.zeros(shape, self.state_dtypes[name]), batch)
-            for name, shape in self.state_shapes.items()
-        }
-
-    def batched(self, name: str, state: Array, batch: int) -> Array:
-        """Returns one session's state as the graph takes it for `batch` sessions."""
-        if self.batch != "free":
-            return state
-        return np.repeat(np.expand_dims(state, self.state_axes[name]), batch, self.state_axes[name])
+        initial: states of one session, by input name; zeros for those missing.
+        """
+        states = {}
+        for state in self.states:
+            value = initial.get(state.input, np.zeros(state.shape, state.dtype))
+            if self.batch == "free":
+                value = np.repeat(np.expand_dims(value, state.batch_axis), batch, state.batch_axis)
+            states[state.input] = value
+        return states
 
     def call(self, session: Any, x: Array, states: dict[str, Array]) -> list[Array]:
         """Calls the graph, and returns the outputs [T, B, ...]. Replaces `states` by the new states.
@@ -96,14 +88,20 @@ class Declaration:
         ImportRefused for outputs without these axes.
         """
         results = self.run(session, x, states)
-        states.update((before, results[after]) for before, after in self.states.items())
+        states.update((state.input, results[state.output]) for state in self.states)
         return [self._timed(name, results[name], *x.shape[:2]) for name in self.outputs]
 
     def run(self, session: Any, x: Array, states: Mapping[str, Array]) -> dict[str, Array]:
         """Calls the graph, and returns its outputs and new states as it returns them. x: see `call`."""
-        feeds = {**self._fed(x), **self._constants(x.shape[1]), **states}
-        fetches = list(dict.fromkeys([*self.outputs, *self.states.values()]))
-        return dict(zip(fetches, session.run(fetches, feeds), strict=True))
+        repeated = {name: np.repeat(self.constants[name], x.shape[1], axis) for name, axis in self.repeated.items()}
+        if len(self.inputs) == 1:
+            (only,) = self.inputs
+            fed = {only.name: cast(self._as_taken(x), only.dtype)}
+        else:
+            fed = {one.name: self._as_taken(np.array(x[one.name], order="C")) for one in self.inputs}
+        fetches = list(dict.fromkeys([*self.outputs, *(state.output for state in self.states)]))
+        results = session.run(fetches, {**fed, **self.constants, **repeated, **states})
+        return dict(zip(fetches, results, strict=True))
 
     def lead(self, steps: int, batch: int, has_time: bool) -> tuple[int, ...]:
         """Returns the first axes of an output, with or without the time axis."""
@@ -111,16 +109,6 @@ class Declaration:
         if self.batch == "none":
             return axes[:-1]
         return axes[::-1] if self.time_axis == 1 else axes
-
-    def _constants(self, batch: int) -> dict[str, Array]:
-        """Returns the constants as the graph takes them for `batch` sessions."""
-        repeated = {name: np.repeat(self.constants[name], batch, axis) for name, axis in self.repeated.items()}
-        return {**self.constants, **repeated}
-
-    def _fed(self, x: Array) -> dict[str, Array]:
-        if not self.named:
-            return {self.input_name: cast(self._as_taken(x), self.dtype)}
-        return {spec.name: self._as_taken(np.array(x[spec.name], order="C")) for spec in self.named}
 
     def _as_taken(self, x: Array) -> Array:
         if self.batch == "none":
@@ -178,9 +166,7 @@ class OnnxSource:
 
     def _run(self, inputs: Array, chunk: int) -> dict[str, Array]:
         declaration = self._declaration
-        states = declaration.zeros(1)
-        for name, value in self._initial.items():
-            states[name] = declaration.batched(name, value, 1)
+        states = declaration.fresh(1, self._initial)
         parts: dict[str, list[Array]] = {name: [] for name in declaration.outputs}
         for start in range(0, len(inputs), chunk):
             values = declaration.call(self._session, inputs[start : start + chunk][:, None], states)

@@ -19,17 +19,13 @@ def guess_states(graph: Graph, place: str) -> dict[str, str]:
     _refuse_defaults(graph, place)
     pairs: dict[str, str] = {}
     for before in graph.inputs.values():
-        stems = _stems(before.name, _BEFORE)
-        fits = [
-            after.name
-            for after in graph.outputs.values()
-            if after.name != before.name and stems & _stems(after.name, _AFTER) and _alike(before, after)
-        ]
+        fits = _after(before, graph)
         if len(fits) > 1:
             raise ImportRefused(place, f"states: input {before.name} may go with the outputs {fits}; pass states")
         if fits:
             pairs[before.name] = fits[0]
-    if not pairs and not _candidates(graph):
+    possible = [one for one in graph.inputs.values() if any(_alike(one, other) for other in graph.outputs.values())]
+    if not pairs and (not possible or len(graph.inputs) < 2):  # one input is the time step
         raise ImportRefused(
             place,
             "has no input that could be a state, so it starts over with each call; export the model with its states as "
@@ -44,17 +40,20 @@ def guess_states(graph: Graph, place: str) -> dict[str, str]:
     return pairs
 
 
-def _candidates(graph: Graph) -> list[str]:
-    """Returns the inputs that could be states, by the shapes and dtypes of the outputs: one input is the time step."""
-    alike = [one.name for one in graph.inputs.values() if any(_alike(one, other) for other in graph.outputs.values())]
-    return alike if len(graph.inputs) > 1 else []
+def _after(before: Value, graph: Graph) -> list[str]:
+    """Returns the outputs that may continue an input, by their names, shapes and dtypes."""
+    stems = _stems(before.name, _BEFORE)
+    return [
+        name
+        for name, value in graph.outputs.items()
+        if name != before.name and stems & _stems(name, _AFTER) and _alike(before, value)
+    ]
 
 
 def _refuse_defaults(graph: Graph, place: str) -> None:
     """Raises ImportRefused for a state whose initial value is in the file, which makes it a constant."""
     for before in graph.defaults.values():
-        stems = _stems(before.name, _BEFORE)
-        fits = [name for name, after in graph.outputs.items() if stems & _stems(name, _AFTER) and _alike(before, after)]
+        fits = _after(before, graph)
         if fits:
             raise ImportRefused(
                 f"{place}: input {before.name}",

@@ -2,66 +2,58 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from cellkeeper_service.model.fields import one_line
 
-from ..processing import Processing
-from ..refusal import ImportRefused
-from .example import arguments
-from .export import BATCH, RECIPE, Traced, exported, rows, spread, step_shape
-from .outputs import Steps, not_a_tensor, outputs_of
-from .program import INPUT, OUTPUT
-from .source import CarriedSource, output_names, source_name
-from .swapped import refuse_swapped
+from ..proof import measure
+from ..refusal import ImportRefused, refusing
+from ..stack import Array
+from .export import Example, State, export_step, rows, spread
+from .outputs import BATCH, RECIPE, Steps, not_a_tensor, outputs_of
+from .private import tree
+from .program import INPUT, OUTPUT, Traced
+from .source import TracedSource, source_name
+from .step import Step
 from .watch import LENGTHS, stretched
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 SWAP_STEPS = 5
+CLOSE = 1e-4  # relative to the largest output
 MOST_TRIED = 64  # combinations of axes
+_EXPECTED = (
+    "expected one that takes any batch and any length; one that takes a single time step needs an example without a "
+    f"time axis, or layout='step': {RECIPE}"
+)
 
 
-def trace_carried(
-    model: Any, inputs: Mapping[str, Tensor], states: Any, axis: int | None, processing: Processing, place: str
-) -> Traced:
-    """Traces a module. Raises ImportRefused.
-
-    inputs: by name, with time at `axis` (None: one time step). states: of a new session, as the forward takes them.
-    """
-    names, flat, call = _states_of(model, states, len(inputs), place)
-    return trace_called(model, inputs, names, flat, call, axis, processing, place)
+def trace_carried(example: Example, states: Any) -> Traced:
+    """Traces a module. states: of a new session, as its forward takes them. Raises ImportRefused."""
+    return trace_called(example, *_states_of(example, states), name=source_name())
 
 
 def trace_called(
-    model: Any,
-    inputs: Mapping[str, Tensor],
-    names: tuple[str, ...],
+    example: Example,
+    names: Sequence[str],
     flat: Sequence[Tensor],
     call: Callable[..., Any],
-    axis: int | None,
-    processing: Processing,
-    place: str,
     *,
+    name: str,
     batch_axes: Sequence[int] | None = None,
-    name: str | None = None,
 ) -> Traced:
     """Traces a module. Raises ImportRefused.
 
     names, flat: of the states. call: calls the module with the inputs and the states; it returns outputs, then the
-    states. batch_axes: of the states, if known. name: of the source.
+    states. name: of the source. batch_axes: of the states, if known.
     """
-    from .step import CarriedStep
-
-    xs = list(inputs.values())
-    plain = CarriedStep(model, call, len(flat), axis, None, processing)
-    first = [rows(x, axis) for x in xs]
-    shape = step_shape(first, processing)
+    model, axis, place = example.model, example.time_axis, example.place
+    xs = list(example.inputs.values())
     batch = xs[0].shape[1 if axis == 0 else 0]
     possible = (
         [[at for at, size in enumerate(value.shape) if size == batch] for value in flat]
@@ -72,43 +64,38 @@ def trace_called(
         raise ImportRefused(
             place, f"states: got {_shapes(flat)}, but no axis of a state has the size of the batch of example, {batch}"
         )
-    axes, returned = _batch_axes(plain, first, flat, possible, axis, place)
-    kept = None if axis is None else _outputs(model, call, xs, _spread(flat, axes), axis, place)
-    outputs = returned if kept is None else len(kept)
-    step = CarriedStep(model, call, len(flat), axis, kept, processing)
-    for state, value, at in zip(names, flat, axes, strict=True):
-        if not bool((value == value.select(at, 0).unsqueeze(at)).all()):
+    plain = Step(model, call, len(flat), axis, None, example.processing)
+    axes, returned = _batch_axes(plain, [rows(x, axis) for x in xs], flat, possible, axis, place)
+    states = [State(*state) for state in zip(names, flat, axes, strict=True)]
+    if axis is None:
+        kept = dict.fromkeys(range(returned), Steps.LAST)
+    else:
+        kept = _outputs(model, call, xs, _spread(flat, axes), axis, place)
+    for state in states:
+        if not bool((state.value == state.value.select(state.batch_axis, 0).unsqueeze(state.batch_axis)).all()):
             raise ImportRefused(
-                f"{place}: state {state}", "its rows differ, expected the state of a new session in each"
+                f"{place}: state {state.name}", "its rows differ, expected the state of a new session in each"
             )
-    initial = {state: value.select(at, 0).detach().numpy() for state, value, at in zip(names, flat, axes, strict=True)}
-    program = exported(step, (*first, *_spread(flat, axes)), axes, place)
-    source = CarriedSource(name or source_name(), model, call, flat, axes, axis, kept)
+    source = TracedSource(name, model, call, kept, axis, flat, axes)
+    traced = export_step(example, states, call, kept, source)
     if axis is not None:
-        refuse_swapped(source, names, _sequence(inputs), place)
-    return Traced(program, names, output_names(outputs), initial, source, tuple(inputs), shape)
+        _refuse_swapped(source, states, _sequence(example.inputs), place)
+    return traced
 
 
 def _outputs(
     model: Any, call: Callable[..., Any], xs: Sequence[Tensor], states: Sequence[Tensor], axis: int, place: str
 ) -> dict[int, Steps]:
     """Returns the outputs among the tensors before the states. states: for BATCH sessions. Raises ImportRefused."""
-    from .private import tree
-
     given = {}
     for steps in LENGTHS:
-        sequences = [stretched(x, axis, steps, steps + 100 * at) for at, x in enumerate(xs)]
-        try:
-            given[steps] = tree.tree_leaves(_run(call, model, sequences, [value.clone() for value in states]))
-        except Exception as error:  # the user's code may raise anything
-            raise ImportRefused(
-                place,
-                f"its forward fails on random values of the example's kind, {BATCH} sequences of {steps} time steps "
-                f"with the given states ({one_line(str(error))[:120]}); expected one that takes any batch and any "
-                f"length; one that takes a single time step needs an example without a time axis, or layout='step': "
-                f"{RECIPE}",
-            ) from error
-        given[steps] = given[steps][: -len(states)]
+        what = (
+            f"its forward fails on random values of the example's kind, {BATCH} sequences of {steps} time steps with "
+            "the given states"
+        )
+        with refusing(place, what, _EXPECTED):
+            result = _run(call, model, stretched(xs, axis, steps), [value.clone() for value in states])
+            given[steps] = tree.tree_leaves(result)[: -len(states)]
     return outputs_of(given, axis, place)
 
 
@@ -150,8 +137,33 @@ def _batch_axes(
     return found[0]
 
 
+def _refuse_swapped(source: TracedSource, states: Sequence[State], inputs: Array, place: str) -> None:
+    """Raises ImportRefused, naming two states, if a forward returns them in swapped order, which their shapes cannot
+    show.
+
+    That is: single steps give what the whole sequence gives only when these two are exchanged after each step. Only a
+    forward that takes sequences can be checked. inputs: a sequence, [T, ...].
+    """
+    shapes = [state.value.select(state.batch_axis, 0).shape for state in states]
+    pairs = [pair for pair in itertools.combinations(range(len(states)), 2) if shapes[pair[0]] == shapes[pair[1]]]
+    if not pairs:
+        return
+    whole = source.whole(inputs)["prediction"]
+    if measure(source.stepped(inputs)["prediction"], whole, CLOSE).relative <= CLOSE:
+        return
+    for first, second in pairs:
+        order = list(range(len(states)))
+        order[first], order[second] = second, first
+        if measure(source.stepped(inputs, order)["prediction"], whole, CLOSE).relative <= CLOSE:
+            raise ImportRefused(
+                f"{place}: states {states[first].name} and {states[second].name}",
+                "are returned by its forward in the other order: with the two exchanged, its steps match the whole "
+                "sequence; return them in the order in which they are taken",
+            )
+
+
 def _spread(states: Sequence[Tensor], axes: Sequence[int]) -> list[Tensor]:
-    return [spread(value, at, BATCH) for value, at in zip(states, axes, strict=True)]
+    return [spread(value, at) for value, at in zip(states, axes, strict=True)]
 
 
 def _sequence(inputs: Mapping[str, Tensor]) -> np.ndarray[Any, Any]:
@@ -169,15 +181,9 @@ def _sequence(inputs: Mapping[str, Tensor]) -> np.ndarray[Any, Any]:
     return packed
 
 
-def _states_of(
-    model: Any, states: Any, inputs: int, place: str
-) -> tuple[tuple[str, ...], list[Tensor], Callable[..., Any]]:
-    """Returns the states' names and tensors, and how to call the module with them. inputs: arguments before them."""
-    import torch
-
-    from .private import tree
-
-    known = arguments(model)[inputs:]
+def _states_of(example: Example, states: Any) -> tuple[tuple[str, ...], list[Tensor], Callable[..., Any]]:
+    """Returns the states' names and tensors, and how to call the module with them."""
+    known, place = arguments(example.model)[len(example.inputs) :], example.place
     if isinstance(states, Mapping):
         unknown = [name for name in states if name not in known]
         if unknown:
@@ -208,6 +214,15 @@ def _states_of(
     return tuple(names), [leaf.detach().cpu().float() for leaf in leaves], call
 
 
+def arguments(model: Any) -> list[str]:
+    """Returns the positional arguments of the model's forward."""
+    return [
+        parameter.name
+        for parameter in inspect.signature(model.forward).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+
+
 def _keys(structure: Any) -> list[tuple[str, ...]]:
     """Returns the keys of each dict in the structure, outer ones first."""
     if isinstance(structure, Mapping):
@@ -227,8 +242,6 @@ def _in_order(result: Any, orders: Sequence[tuple[str, ...]]) -> Any:
 
 
 def _run(call: Any, *arguments: Any) -> Any:
-    import torch
-
     with torch.no_grad():
         return call(*arguments)
 

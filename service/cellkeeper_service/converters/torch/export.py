@@ -1,136 +1,89 @@
-"""What both ways of tracing a module share: the example input, the export of one time step, and its import."""
+"""What both ways of tracing a module share: the example, and the export of one time step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import Any, NamedTuple
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from cellkeeper_service.model.fields import one_line
 
-from ..imported import Imported, Target
 from ..processing import Processed, Processing
 from ..proof import Source
 from ..refusal import ImportRefused
-from ..stack import Array
-from .program import INPUT, import_program, quiet
+from .outputs import BATCH, RECIPE, Steps
+from .program import Traced, quiet
+from .source import output_names
+from .step import Step
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.export import ExportedProgram
-
-BATCH = 11  # of the trace; a size that layers rarely have
 _FIXED = "specialized it to be a constant"  # what torch.export says if code turned the batch into a number
-RECIPE = "docs/models.md, Modules with a forward of their own"
 
 
 @dataclass(frozen=True)
-class Traced:
-    """A traced module.
+class Example:
+    """A module to trace, with an example of its inputs.
 
-    program: (*inputs [B, ...], *states) -> (*outputs [B, ...], *states).
-    initial: states of a new session, without the batch axis.
-    inputs: their names, or INPUT alone.
-    step_shape: of a time step, if there is one input and it has several axes.
+    inputs: by name; with time at time_axis, or one time step if that is None. processing: around the module. place: its
+    name in errors.
     """
 
-    program: ExportedProgram
-    states: tuple[str, ...]
-    outputs: tuple[str, ...]
-    initial: Mapping[str, Array]
-    source: Source
-    inputs: tuple[str, ...] = (INPUT,)
-    step_shape: tuple[int, ...] | None = None
+    model: Any
+    inputs: Mapping[str, Tensor]
+    time_axis: int | None
+    processing: Processing
+    place: str
 
 
-@dataclass(frozen=True, eq=False)
-class WatchedCall:
-    """One call of a recurrent layer by its model.
-
-    steps: how many time steps it takes; 0 for a cell.
-    given: the state's tensors that the model passes to it, if any.
-    zeros: the tensors of its own initial state.
-    batch_axis, suffixes: of these tensors, and the endings of their names.
-    """
+class State(NamedTuple):
+    """A state's tensor, for one or more new sessions."""
 
     name: str
-    kind: str
-    steps: int
-    given: tuple[Tensor, ...]
-    zeros: tuple[Tensor, ...]
+    value: Tensor
     batch_axis: int
-    suffixes: tuple[str, ...]
-
-    @property
-    def start(self) -> tuple[Tensor, ...]:
-        """The state that the call starts with."""
-        return self.given or self.zeros
-
-
-Watch = Callable[[Any, Callable[[WatchedCall], "tuple[Tensor, ...] | None"], list[Any]], AbstractContextManager[None]]
-
-
-def import_traced(
-    traced: Traced, target: Target, processing: Processing, place: str, vocabulary: int | Mapping[str, int]
-) -> Imported:
-    """Converts a traced module to a bundle. vocabulary: by name if there are several inputs."""
-    return import_program(
-        traced.program,
-        target,
-        place=place,
-        states=traced.states,
-        inputs=traced.inputs,
-        outputs=traced.outputs,
-        initial=traced.initial,
-        step_shape=traced.step_shape,
-        source=lambda *_: Processed(traced.source, processing),
-        vocabulary=vocabulary,
-    )
 
 
 def rows(x: Tensor, axis: int | None) -> Tensor:
     """Returns one time step [BATCH, ...] for a trace: zeros for ids, else numbers from -1 to 1."""
-    import torch
-
     shape = (BATCH, *x.shape[1 if axis is None else 2 :])
-    return (
-        torch.zeros(shape, dtype=x.dtype)
-        if not x.is_floating_point()
-        else torch.linspace(-1, 1, shape[0] * max(1, int(np.prod(shape[1:])))).reshape(shape)
-    )
+    if not x.is_floating_point():
+        return torch.zeros(shape, dtype=x.dtype)
+    return torch.linspace(-1, 1, prod(shape)).reshape(shape)
 
 
-def step_shape(first: Sequence[Tensor], processing: Processing) -> tuple[int, ...] | None:
-    """Returns Traced.step_shape. first: from `rows`, for each input. Raises ImportRefused."""
+def spread(value: Tensor, axis: int) -> Tensor:
+    """Repeats the first session's state for BATCH sessions."""
+    return value.narrow(axis, 0, 1).repeat_interleave(BATCH, axis).clone()
+
+
+def export_step(
+    example: Example, states: Sequence[State], call: Callable[..., Any], kept: dict[int, Steps], source: Source
+) -> Traced:
+    """Exports one time step of a module. Raises ImportRefused.
+
+    call, kept: as in step.Step. source: the module as it is, without the processing.
+    """
+    processing, place = example.processing, example.place
+    first = [rows(x, example.time_axis) for x in example.inputs.values()]
     shape = tuple(int(size) for size in first[0].shape[1:])
-    if len(first) > 1 or len(shape) < 2:
-        return None
-    if processing.normalization is not None:
+    several = len(shape) > 1 and len(first) == 1
+    if several and processing.normalization is not None:
         raise ImportRefused(
             "normalization",
             f"got one for time steps of shape {list(shape)}, expected it within the model: it works by feature",
         )
-    return shape
-
-
-def spread(value: Tensor, axis: int, batch: int) -> Tensor:
-    """Repeats the first session's state for `batch` sessions."""
-    return value.narrow(axis, 0, 1).repeat_interleave(batch, axis).clone()
-
-
-def exported(step: Any, arguments: tuple[Tensor, ...], axes: Sequence[int], place: str) -> ExportedProgram:
-    """Exports one time step. arguments: inputs, with the batch as first axis, and states, with the batch at `axes`.
-    Raises ImportRefused."""
-    import torch
-
+    step = Step(example.model, call, len(states), example.time_axis, kept, processing).eval()
+    arguments = (*first, *(spread(state.value, state.batch_axis) for state in states))
     batch = torch.export.Dim("batch")
-    shapes = (tuple({axis: batch} for axis in (*[0] * (len(arguments) - len(axes)), *axes)),)
+    axes = [*[0] * len(first), *(state.batch_axis for state in states)]
     try:
         with quiet():
-            return torch.export.export(step.eval(), arguments, dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(
+                step, arguments, dynamic_shapes=(tuple({axis: batch} for axis in axes),), strict=False
+            )
     except Exception as error:  # the user's code may raise anything
         if _FIXED in str(error):
             raise ImportRefused(
@@ -141,3 +94,12 @@ def exported(step: Any, arguments: tuple[Tensor, ...], axes: Sequence[int], plac
             "torch.export cannot trace one time step of it; remove branches on values, loops over time and a fixed "
             f"batch from its forward: {RECIPE} ({one_line(str(error))[:120]})",
         ) from error
+    return Traced(
+        program,
+        tuple(state.name for state in states),
+        output_names(len(kept)),
+        {state.name: state.value.select(state.batch_axis, 0).detach().numpy() for state in states},
+        Processed(source, processing),
+        tuple(example.inputs),
+        shape if several else None,
+    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from ..drawn import draw_ids, random_sequences, special_values, with_values
 from ..processing import Processing
@@ -13,11 +14,8 @@ from ..reference import apply
 from ..refusal import ImportRefused
 from ..stack import Array, Stack
 from .chain import ModuleChain
-from .own_forward import INSTEAD, OwnForward
+from .own_forward import INSTEAD, Compared, OwnForward
 from .source import check_alone
-
-if TYPE_CHECKING:
-    from torch import nn
 
 FAR = 1e-4  # of the largest output: a larger difference is another computation, a smaller one another rounding
 STEPS = 32
@@ -47,8 +45,6 @@ def compare_forward(
     batch_first: of the forward's input; None: that of its recurrent layers.
     Returns the operators with which forward alone chooses between values: for other inputs they may do something.
     """
-    from .compared import Compared
-
     if batch_first is None:
         recurrent: Any = next((module for module in chain if hasattr(module, "batch_first")), None)
         batch_first = bool(recurrent is not None and recurrent.batch_first)
@@ -57,7 +53,6 @@ def compare_forward(
     ordinary = random_sequences(stack, 1, STEPS)[0]
     _refuse_arguments(own)
     _refuse_kept(own, ordinary)
-    _refuse_one_of_batch(own, ordinary)
     _refuse_mixed(own, ordinary)
     for what, inputs in _trials(stack):
         _compare(own, layers, what, inputs)
@@ -97,29 +92,29 @@ def _refuse_arguments(own: OwnForward) -> None:
         )
 
 
-def _refuse_one_of_batch(own: OwnForward, inputs: Array) -> None:
-    """Raises ImportRefused if the forward returns the outputs of one sequence for a batch of two.
+def _refuse_mixed(own: OwnForward, inputs: Array) -> None:
+    """Raises ImportRefused if the forward returns the outputs of one sequence for a batch of two, or outputs for a
+    sequence that depend on another one in the batch.
 
-    So does y[:, -1], meant as the last time step of [B, T, F], after a layer that takes [T, B, F]. With one sequence,
-    it cannot be told from a forward that returns every time step.
+    The former does y[:, -1], meant as the last time step of [B, T, F], after a layer that takes [T, B, F]. With one
+    sequence, it cannot be told from a forward that returns every time step.
     """
-    single, double = own.shape(inputs, 1), own.shape(inputs, 2)
-    if single == double and len(single) > 1 and single[0] == len(inputs):
+    outputs = own.beside(inputs, inputs[::-1])
+    if outputs is None:
+        return
+    alone, both = outputs
+    if alone.shape == both.shape and alone.ndim > 1 and len(alone) == len(inputs):
         raise ImportRefused(
             own.name,
-            f"returns {list(single)} for one sequence of {len(inputs)} time steps and for two; its recurrent layer has "
-            "batch_first=False and takes [time, batch, features], of which y[:, -1] is one sequence, not the last time "
-            "step; set batch_first=True and train again; or, if it is meant for one sequence, pass its layers as a "
-            "list",
+            f"returns {list(alone.shape)} for one sequence of {len(inputs)} time steps and for two; its recurrent "
+            "layer has batch_first=False and takes [time, batch, features], of which y[:, -1] is one sequence, not the "
+            "last time step; set batch_first=True and train again; or, if it is meant for one sequence, pass its "
+            "layers as a list",
         )
-
-
-def _refuse_mixed(own: OwnForward, inputs: Array) -> None:
-    """Raises ImportRefused if what the forward returns for a sequence depends on another one in the batch."""
-    outputs = own.beside(inputs, inputs[::-1])
-    if outputs is not None:
-        alone, beside = outputs
-        check_alone(own.name, {"its output": alone}, {"its output": beside})
+    grown = [at for at, sizes in enumerate(zip(alone.shape, both.shape, strict=False)) if sizes == (1, 2)]
+    if alone.ndim == both.ndim and len(grown) == 1 and alone.size * 2 == both.size:
+        first = (values.take(0, grown[0]) for values in outputs)
+        check_alone(own.name, *({"its output": values} for values in first))
 
 
 def _compare(own: OwnForward, layers: ModuleChain, what: str, inputs: Array) -> None:
@@ -227,12 +222,10 @@ def _first_difference(expected: Array, came: Array) -> tuple[int, float] | None:
     The comparison ends at the first time step at which neither is finite.
     """
     a, b = (values.reshape(len(values), -1).astype(np.float64) for values in (expected, came))
-    known = np.asarray([bool(np.isfinite(row).all()) for row in a])
-    same_loss = ~known & ~np.asarray([bool(np.isfinite(row).all()) for row in b])
-    end = int(np.argmax(same_loss)) if same_loss.any() else len(a)
-    size = max([float(np.abs(row).max(initial=0.0)) for row in a[:end][known[:end]]], default=0.0)
-    for step in range(end):
-        gap = float(np.abs(a[step] - b[step]).max(initial=0.0))
-        if not gap <= FAR * size:
-            return step, gap / max(size, 1e-30)
-    return None
+    known = np.asarray(np.isfinite(a).all(axis=1))
+    lost = np.flatnonzero(~known & ~np.isfinite(b).all(axis=1))
+    end = int(lost[0]) if len(lost) else len(a)
+    size = float(np.abs(a[:end][known[:end]]).max(initial=0.0))
+    gaps = np.abs(a[:end] - b[:end]).max(axis=1, initial=0.0)
+    far = np.flatnonzero(~(gaps <= FAR * size))
+    return (int(far[0]), float(gaps[far[0]]) / max(size, 1e-30)) if len(far) else None

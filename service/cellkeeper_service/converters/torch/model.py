@@ -12,11 +12,9 @@ from cellkeeper_service.model.feedback import Sources
 from ..drawn import draw_inputs
 from ..imported import Imported, Report, Target, check_target, write_imported
 from ..parity import MAX_BATCH, TOLERANCE
-from ..processing import Processed, Processing, checked
+from ..processing import Processed, checked
 from ..refusal import ImportRefused, NotRead
-from .modules import copied, refuse_nan, refuse_quantized, refuse_scripted, unwrapped
-from .own_forward import TRACED
-from .program import import_program, is_program
+from .modules import TRACED, copied, refuse_nan, refuse_quantized, refuse_scripted, unwrapped
 from .read import read_model
 
 if TYPE_CHECKING:
@@ -78,20 +76,21 @@ def import_torch(
 
     Raises ImportRefused with a one-line message that says where; nothing is left behind then.
     """
-    folder = Path(folder)
     name = check_target(folder, name)
     processing = checked(normalization, missing, output, feature_names)
+    target = Target(Path(folder), name, processing, feedback, tolerance, max_batch, report)
     model = unwrapped(model)
-    target = Target(folder, name, processing.missing, processing.feature_names, feedback, tolerance, max_batch, report)
     stated = not isinstance(states, tuple | list | Mapping) or bool(states)
-    if is_program(model):
+    if type(model).__name__ == "ExportedProgram" and type(model).__module__.startswith("torch.export"):
+        from .program import Traced, import_traced
+
         if normalization is not None or processing.output or initial_state is not None or layers is not None:
             raise ImportRefused(
                 "model", "got a torch.export program with normalization, output, initial_state or layers"
             )
         named = tuple(states) if all(isinstance(state, str) for state in states) else ()
         program: Any = model
-        return import_program(program, target, place="ExportedProgram", states=named, vocabulary=vocabulary)
+        return import_traced(Traced(program, named), target, "ExportedProgram", vocabulary)
     if example is None and (stated or vocabulary or layout is not None):
         file = "; of a torch.export archive, pass torch.export.load(file)" if isinstance(model, str | Path) else ""
         raise ImportRefused(
@@ -110,12 +109,13 @@ def import_torch(
                 raise ImportRefused(error.place, f"{error.reason}; {TRACED}{_EXPORTED}") from error
             if example is None:
                 raise
-    if read is None:
-        given = states if stated else None
-        imported = _import_traced(model, target, example, given, layout, initial_state, processing, vocabulary)
-    else:
+    if read is not None:
         source = Processed(read.source, processing)
         imported = write_imported(target, read.lowered, source, draw_inputs(read.stack), read.place)
+    elif initial_state is not None:
+        raise ImportRefused("initial_state", "got one for a module that is traced, expected states")
+    else:
+        imported = _import_module(model, target, example, states if stated else None, layout, vocabulary)
     _report_dtypes(model, report)
     return imported
 
@@ -132,33 +132,24 @@ def _report_dtypes(model: Any, report: Report) -> None:
         report(f"dtype: the weights are {dtype}, but are served in float32; results in {dtype} differ by its rounding")
 
 
-def _import_traced(
-    model: Any,
-    target: Target,
-    example: object,
-    states: object,
-    layout: str | None,
-    initial_state: object,
-    processing: Processing,
-    vocabulary: int | Mapping[str, int],
+def _import_module(
+    model: Any, target: Target, example: object, states: object, layout: str | None, vocabulary: int | Mapping[str, int]
 ) -> Imported:
-    from .export import import_traced
+    """Imports a module as its forward computes, by tracing it."""
+    from .program import import_traced
     from .trace import trace, whole_sequence_layers
 
-    if initial_state is not None:
-        raise ImportRefused("initial_state", "got one for a module that is traced, expected states")
+    place = type(model).__name__
     if not hasattr(model, "named_modules"):
         raise ImportRefused(
-            "example",
-            f"got one with {type(model).__name__}, expected it with a torch module only; load weights into the module",
+            "example", f"got one with {place}, expected it with a torch module only; load weights into the module"
         )
     refuse_scripted(model)
     refuse_quantized(model)
     refuse_nan(model)
-    module = copied(type(model).__name__, model)
-    traced = trace(module, example, states, layout, processing)
-    place = type(model).__name__
+    module = copied(place, model)
+    traced = trace(module, example, states, layout, target.processing)
     try:
-        return import_traced(traced, target, processing, place, vocabulary)
+        return import_traced(traced, target, place, vocabulary)
     except ImportRefused as error:
         raise ImportRefused(error.place, f"{whole_sequence_layers(module)}{error.reason}") from error

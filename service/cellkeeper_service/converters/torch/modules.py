@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..refusal import BACKWARD, QUANTIZED, ImportRefused, NotRead
+from ..refusal import BACKWARD, LONGEST, QUANTIZED, ImportRefused, NotRead, refusing
 from ..stack import Array
 from .weights import UNNORMED, Part
 
@@ -35,6 +35,7 @@ ACTIVATIONS = {
     "Hardswish": "hard_silu",
     "Tanhshrink": "tanh_shrink",
 }
+_KINDS = {"Embedding": "embedding", "Linear": "dense", "LayerNorm": "layer_norm", "PReLU": "prelu", "GELU": "gelu"}
 _IGNORED = ("Dropout", "AlphaDropout", "FeatureAlphaDropout", "Identity")
 _WRAPPERS = {  # the attribute that holds the module
     "OptimizedModule": "_orig_mod",
@@ -43,6 +44,7 @@ _WRAPPERS = {  # the attribute that holds the module
     "AveragedModel": "module",
 }
 _WHOLE = ("MultiheadAttention", "Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder")
+TRACED = "pass example=x, an input as its forward takes it, and the forward is traced"
 SCRIPTED = "a TorchScript module, which holds code; pass its state_dict() with layers"
 NOT_FINITE = "holds NaN or infinity, expected finite float32 numbers (did its training diverge?)"
 ALLOWED = "LSTM, GRU, RNN, their cells, Embedding, Linear, LayerNorm, activations, Dropout"
@@ -63,15 +65,13 @@ def copied(name: str, module: nn.Module) -> nn.Module:
 
     The import runs only copies: running a module may change what it keeps. Raises ImportRefused.
     """
-    try:
+    place = f"{name or 'model'} ({type(module).__name__})"
+    with refusing(place, "cannot be copied", "pass its state_dict() with layers", LONGEST):
         copy: nn.Module = unwrapped(deepcopy(module, _computed(module)))
         for parent in copy.modules():
             for key, child in parent.named_children():
                 setattr(parent, key, unwrapped(child))
         return copy.cpu().float().eval()
-    except Exception as error:  # a module's own copying may raise anything
-        kind = f"{name or 'model'} ({type(module).__name__})"
-        raise ImportRefused(kind, f"cannot be copied ({error}); pass its state_dict() with layers") from error
 
 
 def _computed(module: nn.Module) -> dict[int, Any]:
@@ -151,10 +151,7 @@ def refuse_quantized(model: nn.Module) -> None:
     """Refuses modules with integer weights, which hold no floats to serve."""
     for name, module in model.named_modules():
         if type(module).__module__.startswith(("torch.ao.nn.", "torch.nn.quantized")):
-            raise ImportRefused(
-                f"{name or 'model'} ({type(module).__name__})",
-                QUANTIZED.format("module"),
-            )
+            raise ImportRefused(f"{name or 'model'} ({type(module).__name__})", QUANTIZED.format("module"))
 
 
 def refuse_scripted(model: nn.Module) -> None:
@@ -217,45 +214,34 @@ def module_parts(modules: Sequence[tuple[str, nn.Module]]) -> tuple[list[Part], 
 def _part(name: str, module: Any) -> Part | None:
     kind = type(module).__name__
     place = f"{name or 'model'} ({kind})"
-    if kind in ("LSTM", "GRU", "RNN"):
-        if module.bidirectional:
+    if kind.removesuffix("Cell") in ("LSTM", "GRU", "RNN"):
+        if getattr(module, "bidirectional", False):
             raise ImportRefused(place, f"bidirectional; {BACKWARD}")
-        return Part(f"rnn_{module.nonlinearity}" if kind == "RNN" else kind.lower())
-    if kind in ("LSTMCell", "GRUCell", "RNNCell"):
-        cell = f"rnn_{module.nonlinearity}" if kind == "RNNCell" else kind.removesuffix("Cell").lower()
-        return Part(f"{cell}_cell")
-    if kind == "Embedding":
-        if module.max_norm is not None:
-            raise ImportRefused(place, f"max_norm: got {module.max_norm}, expected None: it changes weights when used")
-        return Part("embedding")
-    if kind == "Linear":
-        return Part("dense")
-    if kind == "LayerNorm":
-        if len(module.normalized_shape) != 1:
-            raise NotRead(
-                place, f"normalized_shape: got {list(module.normalized_shape)}, expected the features only: [F]"
-            )
-        return Part("layer_norm", epsilon=float(module.eps))
-    if kind == "PReLU":
-        if module.num_parameters != 1:
-            raise NotRead(
-                place, f"num_parameters: got {module.num_parameters}, expected 1: axis 1 is the time or the batch"
-            )
-        return Part("prelu")
-    if kind == "GELU":
-        return Part("gelu_tanh" if module.approximate == "tanh" else "gelu")
+        cell = kind.removesuffix("Cell")
+        word = f"rnn_{module.nonlinearity}" if cell == "RNN" else cell.lower()
+        return Part(word if cell == kind else f"{word}_cell")
     if is_ignored(module):
         return None
     if kind in _WHOLE:
         raise ImportRefused(place, "attends to the whole sequence, of which a stream has only seen the past")
-    if kind not in ACTIVATIONS:
-        raise NotRead(place, f"not a layer that a bundle can hold, expected {ALLOWED}")
-    if kind == "Softplus" and (module.beta, module.threshold) != (1, 20):
-        raise NotRead(place, f"beta, threshold: got {module.beta}, {module.threshold}, expected 1, 20")
-    if kind in ("Softmax", "LogSoftmax") and module.dim not in (-1, 2):
-        raise NotRead(place, f"dim: got {module.dim}, expected -1: over the features")
+    if kind == "Embedding" and module.max_norm is not None:
+        raise ImportRefused(place, f"max_norm: got {module.max_norm}, expected None: it changes weights when used")
+    word = _KINDS.get(kind, ACTIVATIONS.get(kind, ""))
+    wrong = "" if word else f"not a layer that a bundle can hold, expected {ALLOWED}"
+    if kind == "LayerNorm" and len(module.normalized_shape) != 1:
+        wrong = f"normalized_shape: got {list(module.normalized_shape)}, expected the features only: [F]"
+    elif kind == "PReLU" and module.num_parameters != 1:
+        wrong = f"num_parameters: got {module.num_parameters}, expected 1: axis 1 is the time or the batch"
+    elif kind == "Softplus" and (module.beta, module.threshold) != (1, 20):
+        wrong = f"beta, threshold: got {module.beta}, {module.threshold}, expected 1, 20"
+    elif kind in ("Softmax", "LogSoftmax") and module.dim not in (-1, 2):
+        wrong = f"dim: got {module.dim}, expected -1: over the features"
+    if wrong:
+        raise NotRead(place, wrong)
+    if kind == "GELU" and module.approximate == "tanh":
+        word = "gelu_tanh"
     slope = getattr(module, "negative_slope", getattr(module, "alpha", 1.0))
-    return Part(ACTIVATIONS[kind], slope=float(slope))
+    return Part(word, slope=float(slope), epsilon=float(getattr(module, "eps", 1e-5)))
 
 
 def is_ignored(module: nn.Module) -> bool:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ..refusal import ImportRefused
 from ..stack import Array
-from .export import BATCH, RECIPE
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+BATCH = 11  # of the trace; a size that layers rarely have
+RECIPE = "docs/models.md, Modules with a forward of their own"
 _SQUEEZE = "; squeeze() without an axis also drops a time axis of length 1, squeeze(-1) does not"
 
 
@@ -71,9 +70,9 @@ def _returned(values: Sequence[Any], shapes: Sequence[tuple[int, ...]], lengths:
     )
 
 
-def of_one_step(value: Tensor, steps: Steps, axis: int) -> Tensor:
-    """Returns [B, ...] of an output of a call with one time step."""
-    return value.squeeze(axis) if steps is Steps.ALL else value
+def of_one_step(value: Tensor, steps: Steps, axis: int | None) -> Tensor:
+    """Returns [B, ...] of an output of a call with one time step. axis: that of time in the inputs, if any."""
+    return value.squeeze(axis) if steps is Steps.ALL and axis is not None else value
 
 
 def of_sequence(value: Tensor, steps: Steps, axis: int, length: int, row: int = 0, batch: int = 1) -> Array:

@@ -6,11 +6,14 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch
+from torch.export import ExportedProgram
 
 from cellkeeper_service.engine.batch_axis.shapes import graphs_within
 
@@ -20,18 +23,31 @@ from ..onnx.graph import read_graph
 from ..onnx.model import import_graph
 from ..onnx.source import Declaration, OnnxSource
 from ..proof import Source
-from ..refusal import ImportRefused
+from ..refusal import LONGEST, ImportRefused, refusing
 from ..stack import Array
-from .graph_names import for_now, rename
-
-if TYPE_CHECKING:
-    from torch.export import ExportedProgram
+from .private import get_decompositions
 
 INPUT, OUTPUT = "x", "prediction"
 
 
-def is_program(model: object) -> bool:
-    return type(model).__name__ == "ExportedProgram" and type(model).__module__.startswith("torch.export")
+@dataclass(frozen=True)
+class Traced:
+    """One time step of a module.
+
+    program: (*inputs [B, ...], *states) -> (*outputs [B, ...], *states), with a dynamic batch axis.
+    initial: states of a new session, without the batch axis; zeros for those missing.
+    source: the reference for the bundle; None: the program itself.
+    inputs: their names, in the order of the program's arguments.
+    step_shape: of a time step, if there is one input and it has several axes.
+    """
+
+    program: ExportedProgram
+    states: tuple[str, ...]
+    outputs: tuple[str, ...] = (OUTPUT,)
+    initial: Mapping[str, Array] = field(default_factory=dict)
+    source: Source | None = None
+    inputs: tuple[str, ...] = (INPUT,)
+    step_shape: tuple[int, ...] | None = None
 
 
 def after(state: str) -> str:
@@ -39,64 +55,32 @@ def after(state: str) -> str:
     return f"{state}_out"
 
 
-def import_program(
-    program: ExportedProgram,
-    target: Target,
-    *,
-    place: str,
-    states: Sequence[str],
-    inputs: Sequence[str] = (INPUT,),
-    outputs: Sequence[str] = (OUTPUT,),
-    initial: Mapping[str, Array] | None = None,
-    source: Callable[[Declaration, Mapping[str, Array]], Source] | None = None,
-    step_shape: Sequence[int] | None = None,
-    vocabulary: int | Mapping[str, int],
-) -> Imported:
-    """Converts a program (*inputs, *states) -> (*outputs, *states) with a dynamic batch axis to a bundle.
-
-    inputs: their names, in the order of the program's arguments. vocabulary: by name if there are several inputs.
-    initial: states of a new session without the batch axis; zeros for those missing. source: returns the reference for
-    the bundle; None: the program itself. step_shape: of a time step, if it has several axes.
-    """
-    data = program_graph(program, inputs, states, outputs, place)
+def import_traced(traced: Traced, target: Target, place: str, vocabulary: int | Mapping[str, int]) -> Imported:
+    """Converts one time step of a module to a bundle. vocabulary: by name if there are several inputs."""
+    data = program_graph(traced, place)
     graph = read_graph(data, place)
     declaration = declare(
         graph,
         place,
-        input_name=inputs,
-        input_shape=step_shape,
+        input_name=traced.inputs,
+        input_shape=traced.step_shape,
         vocabulary=vocabulary,
-        states={state: after(state) for state in states},
-        outputs=outputs,
-        constants={},
-        batch_axes={},
-        layout=None,
+        states={state: after(state) for state in traced.states},
+        outputs=traced.outputs,
     )
 
     def original(_: Any, declared: Declaration, first: Mapping[str, Array]) -> Source:
-        if source is not None:
-            return source(declared, first)
-        import torch
-
+        if traced.source is not None:
+            return traced.source
         name = f"torch {torch.__version__.partition('+')[0]} (exported program)"
-        return OnnxSource(_ProgramSession(program, [*inputs, *states]), declared, first, name)
+        return OnnxSource(_ProgramSession(traced), declared, first, name)
 
-    return import_graph(
-        data,
-        graph,
-        declaration,
-        target,
-        place=place,
-        vocabulary=vocabulary if isinstance(vocabulary, int) else 0,
-        initial=initial or {},
-        source=original,
-    )
+    return import_graph(data, graph, declaration, target, place=place, initial=traced.initial, source=original)
 
 
-def program_graph(
-    program: ExportedProgram, inputs: Sequence[str], states: Sequence[str], outputs: Sequence[str], place: str
-) -> bytes:
-    """Returns the ONNX model, with inputs named `inputs` and `states`, and outputs `outputs` and `states` with _out."""
+def program_graph(traced: Traced, place: str) -> bytes:
+    """Returns the ONNX model, with the names of the inputs, the states and the outputs, and the states' with _out."""
+    program, inputs, states, outputs = traced.program, traced.inputs, traced.states, traced.outputs
     signature = program.graph_signature
     came = (len(signature.user_inputs), len(signature.user_outputs))
     expected = (len(inputs) + len(states), len(outputs) + len(states))
@@ -109,8 +93,6 @@ def program_graph(
     _refuse_nested(program, place)
     if importlib.util.find_spec("onnxscript") is None:
         raise ImportRefused(place, "needs onnxscript, which is not installed; install cellkeeper[torch-export]")
-    import torch
-
     ours = [*inputs, *states, *outputs, *map(after, states)]
     twice = next((name for name in ours if ours.count(name) > 1), None)
     if twice is not None:
@@ -119,25 +101,40 @@ def program_graph(
         )
     _without_aliases(program)
     program = _without_projections(program)
-    names = for_now(ours)
+    # the exporter calls inner values after operators ("cat", "mul"), and gives inputs and outputs the names that it is
+    # told even if an inner value has them; such a graph is invalid
+    names = {f"cellkeeper.{number}": name for number, name in enumerate(ours)}
     ends = len(inputs) + len(states)
-    try:
-        with quiet():
-            made = torch.onnx.export(
-                program,
-                dynamo=True,
-                input_names=[*names][:ends],
-                output_names=[*names][ends:],
-                verbose=False,
-            )
-    except Exception as error:  # the exporter's errors have no common base
-        raise ImportRefused(place, f"torch.onnx cannot export it ({error})") from error
-    if made is None:
-        raise ImportRefused(place, "torch.onnx returned nothing")
+    with refusing(place, "torch.onnx cannot export it", longest=LONGEST), quiet():
+        made: Any = torch.onnx.export(
+            program, dynamo=True, input_names=[*names][:ends], output_names=[*names][ends:], verbose=False
+        )
     model = made.model_proto
     _without_origin(model)
     rename(model, names)
     return bytes(model.SerializeToString())
+
+
+def rename(model: Any, names: Mapping[str, str]) -> None:
+    """Renames values of an ONNX model; inner values that have one of the new names get another."""
+    graphs = list(graphs_within(model.graph))
+    nodes = [node for graph in graphs for node in graph.node]
+    values = [
+        value for graph in graphs for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info)
+    ]
+    used = {name for node in nodes for name in (*node.input, *node.output)} | {value.name for value in values}
+    changed = dict(names)
+    taken = used | {*names.values()}
+    for name in names.values():
+        if name in used:
+            other = next(f"{name}.{number}" for number in range(1, len(taken) + 2) if f"{name}.{number}" not in taken)
+            changed[name] = other
+            taken.add(other)
+    for node in nodes:
+        for side in (node.input, node.output):
+            side[:] = [changed.get(name, name) for name in side]
+    for value in values:
+        value.name = changed.get(value.name, value.name)
 
 
 def _without_origin(model: Any) -> None:
@@ -155,8 +152,6 @@ def _without_aliases(program: ExportedProgram) -> None:
 
     torch.onnx converts integers that meet floats only for the latter; Keras calls the former, as for `x * 2`.
     """
-    import torch
-
     aten = torch.ops.aten
     same = {
         aten.multiply.Tensor: aten.mul.Tensor,
@@ -176,10 +171,6 @@ def _without_aliases(program: ExportedProgram) -> None:
 def _without_projections(program: ExportedProgram) -> ExportedProgram:
     """Splits each LSTM that has a projection into simpler operators: torch.onnx exports it as ONNX' LSTM, which has
     none."""
-    import torch
-
-    from .private import get_decompositions
-
     lstm = torch.ops.aten.lstm.input
 
     def projected(node: Any) -> bool:
@@ -230,15 +221,13 @@ def _refuse_nested(program: ExportedProgram, place: str) -> None:
 
 
 class _ProgramSession:
-    """Runs the program in place of the graph that was made from it. names: of its arguments, as in that graph."""
+    """Runs the program in place of the graph that was made from it."""
 
-    def __init__(self, program: ExportedProgram, names: Sequence[str]) -> None:
-        self._module: Any = program.module()
-        self._names = names
+    def __init__(self, traced: Traced) -> None:
+        self._module: Any = traced.program.module()
+        self._names = (*traced.inputs, *traced.states)
 
     def run(self, _: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        import torch
-
         with torch.no_grad():
             results = self._module(*(torch.from_numpy(np.array(feeds[name])) for name in self._names))
         return [value.numpy() for value in results]

@@ -18,11 +18,7 @@ from ..proof import Source
 from ..refusal import ImportRefused, NotRead
 from ..stack import Array, Stack
 from ..widths import features_of
-from .build import build_modules
-from .chain import ModuleChain
-from .forward import compare_forward
-from .modules import copied, flatten, module_parts
-from .own_forward import TRACED
+from .modules import TRACED, copied, flatten, module_parts
 from .weights import Part, guess_parts, parse_parts, read_parts, refuse_wrapped, with_initial
 
 if TYPE_CHECKING:
@@ -74,8 +70,15 @@ def read_model(
     stack = processing.around(alone)
     lowered = _lowered(stack, name, found)
     if found.own is not None:
+        from .forward import compare_forward
+
         choices = compare_forward(found.own, found.chain, initial, alone, processing, batch_first)
-        _tell_choices(choices, found.place, report)
+        words = f"its forward chooses between values ({', '.join(choices)}), which its layers do not"
+        if choices and report is None:
+            raise ImportRefused(found.place, words)
+        if choices and report is not None:
+            unlike = "for inputs that the comparison did not draw, served values may differ"
+            report(f"{found.place}: {words}; {unlike}. {TRACED}")
     return ReadModel(found.place, stack, lowered, _source(found, initial, alone))
 
 
@@ -118,15 +121,6 @@ def _lowered(stack: Stack, name: str, found: _Found) -> Lowered:
         ) from error
 
 
-def _tell_choices(choices: Sequence[str], place: str, report: Report | None) -> None:
-    """Reports operators with which the forward alone chooses between values; refuses them if it can be traced."""
-    words = f"its forward chooses between values ({', '.join(choices)}), which its layers do not"
-    if choices and report is None:
-        raise ImportRefused(place, words)
-    if choices and report is not None:
-        report(f"{place}: {words}; for inputs that the comparison did not draw, served values may differ. {TRACED}")
-
-
 def _initial(state: Any) -> dict[str, Array]:
     if state is None:
         return {}
@@ -145,4 +139,6 @@ def _initial(state: Any) -> dict[str, Array]:
 def _source(found: _Found, initial: Mapping[str, Array], stack: Stack) -> Source:
     if importlib.util.find_spec("torch") is None:
         return Float64Source(stack, "torch is not installed")
+    from .chain import ModuleChain, build_modules
+
     return ModuleChain(found.chain or build_modules(found.parts, found.tensors), initial)

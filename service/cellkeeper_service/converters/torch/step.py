@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..processing import Processing
 from ..refusal import ImportRefused
-from .conv import causal_convolutions, watched_convolution
-from .export import Watch, WatchedCall
 from .outputs import Steps, of_one_step
 from .private import CONV_FORWARD, tree
 
@@ -31,14 +31,35 @@ _OWN_LAYER = (
 CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 
 
+@dataclass(frozen=True, eq=False)
+class WatchedCall:
+    """One call of a recurrent layer by its model.
+
+    steps: how many time steps it takes; 0 for a cell.
+    given: the state's tensors that the model passes to it, if any.
+    start: the state's tensors with which it starts.
+    batch_axis, suffixes: of these tensors, and the endings of their names.
+    """
+
+    name: str
+    kind: str
+    steps: int
+    given: tuple[Tensor, ...]
+    start: tuple[Tensor, ...]
+    batch_axis: int
+    suffixes: tuple[str, ...]
+
+
+Called = Callable[[WatchedCall], tuple[Tensor, ...] | None]
+Watch = Callable[[Any, Called, list[Any]], AbstractContextManager[None]]
+
+
 def recurrent_children(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, child) for name, child in model.named_modules() if isinstance(child, (*SEQUENCE_LAYERS, *CELLS))]
 
 
 @contextmanager
-def watched(
-    model: nn.Module, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
-) -> Iterator[None]:
+def watched(model: nn.Module, called: Called, after: list[Any]) -> Iterator[None]:
     """Watches the recurrent layers and causal convolutions while active.
 
     Each asks `called` for the state to start with (None: what the forward passes to it), and appends the tensors of its
@@ -47,19 +68,21 @@ def watched(
 
     def replaced(name: str, child: Any) -> Callable[..., Any]:
         forward = type(child).forward
+        sequence = isinstance(child, SEQUENCE_LAYERS)
+        place = f"{name} ({type(child).__name__})"
 
         def watch(value: Any, hx: Any = None) -> Any:
             if isinstance(value, PackedSequence):
                 raise TypeError(f"{name} takes a PackedSequence; give it the tensor: a session has no padding")
-            if not isinstance(value, Tensor) or value.ndim != (3 if isinstance(child, SEQUENCE_LAYERS) else 2):
+            if not isinstance(value, Tensor) or value.ndim != (3 if sequence else 2):
                 raise TypeError(f"{name} takes {type(value).__name__}, expected a tensor with a batch")
             given = () if hx is None else tuple(hx) if isinstance(hx, tuple | list) else (hx,)
-            first = bool(getattr(child, "batch_first", True))
-            steps = value.shape[1 if first else 0] if value.ndim == 3 else 0
+            batch_axis = 0 if getattr(child, "batch_first", True) else 1
+            steps = value.shape[1 - batch_axis] if sequence else 0
             suffixes = ("h", "c") if isinstance(child, nn.LSTM | nn.LSTMCell) else ("h",)
-            zeros = _zeros(child, value.shape[0 if first else 1], suffixes)
-            axis = 1 if isinstance(child, SEQUENCE_LAYERS) else 0
-            start = called(WatchedCall(name, type(child).__name__, steps, given, zeros, axis, suffixes))
+            zeros = _zeros(child, value.shape[batch_axis], suffixes)
+            call = WatchedCall(name, type(child).__name__, steps, given, given or zeros, int(sequence), suffixes)
+            start = called(call)
             begin = hx if start is None else start if len(start) > 1 else start[0]
             own = not forward.__module__.startswith("torch.nn.")
             try:
@@ -67,22 +90,22 @@ def watched(
             except TypeError as error:
                 if not own:
                     raise
-                raise ImportRefused(f"{name} ({type(child).__name__})", _OWN_LAYER) from error
-            state = result[1] if isinstance(child, SEQUENCE_LAYERS) and isinstance(result, tuple) else result
+                raise ImportRefused(place, _OWN_LAYER) from error
+            state = result[1] if sequence and isinstance(result, tuple) else result
             states = tuple(state) if isinstance(state, tuple) else (state,)
             if own and [getattr(one, "shape", None) for one in states] != [zero.shape for zero in zeros]:
-                raise ImportRefused(f"{name} ({type(child).__name__})", _OWN_LAYER)
+                raise ImportRefused(place, _OWN_LAYER)
             after.append(states)
             return result
 
         return watch
 
-    children, convolutions = recurrent_children(model), causal_convolutions(model)
+    children, convolutions = recurrent_children(model), _causal_convolutions(model)
     try:
         for name, child in children:
             child.forward = replaced(name, child)
         for name, conv in convolutions:
-            setattr(conv, CONV_FORWARD, watched_convolution(name, conv, called, after))
+            setattr(conv, CONV_FORWARD, _watched_convolution(name, conv, called, after))
         yield
     finally:
         for _, child in children:
@@ -98,11 +121,71 @@ def _zeros(child: Any, batch: int, suffixes: Sequence[str]) -> tuple[Tensor, ...
     return tuple(torch.zeros(child.num_layers, batch, width) for width, _ in zip(widths, suffixes, strict=False))
 
 
-class CarriedStep(nn.Module):
-    """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states), for a module whose forward takes the states itself.
+def _causal_convolutions(model: nn.Module) -> list[tuple[str, nn.Conv1d]]:
+    """Returns the convolutions of [B, C, T] that may look only backwards, with one output for each time step.
 
-    call: calls the module with the inputs, and the states in the structure that it takes. states: how many. time_axis:
-    of the inputs, or None. kept: the indices of the outputs; None: all that it returns, as it returns them.
+    They have no padding of their own (the forward pads on the left), or are padded by all that they reach back (the
+    forward cuts the end off).
+    """
+    return [
+        (name, child)
+        for name, child in model.named_modules()
+        if isinstance(child, nn.Conv1d)
+        and child.stride == (1,)
+        and _reach(child)
+        and child.padding in ((0,), (_reach(child),))
+    ]
+
+
+def _reach(conv: nn.Conv1d) -> int:
+    """Returns how many time steps the convolution reaches back."""
+    return (conv.kernel_size[0] - 1) * conv.dilation[0]
+
+
+def _watched_convolution(
+    name: str, conv: nn.Conv1d, called: Called, after: list[Any]
+) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """Returns what takes the place of the convolution's CONV_FORWARD (private.py). It gets the previous inputs from
+    `called` and appends those for the next step to `after`."""
+    reach, padded = _reach(conv), conv.padding != (0,)
+
+    def forward(value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if value.ndim != 3:
+            raise TypeError(f"{name} takes {value.ndim} axes, expected [B, C, T]")
+        whole = F.pad(value, (reach, 0)) if padded else value
+        past = whole[..., :reach]
+        steps = whole.shape[-1] - reach
+        begin = called(WatchedCall(name, "Conv1d", steps, (past,), (past,), 0, ("past",)))
+        if begin is not None:
+            whole = torch.cat([begin[0], whole[..., reach:]], -1)
+        after.append((whole[..., steps:],))
+        y = F.conv1d(whole, weight, bias, 1, 0, conv.dilation, conv.groups)
+        return F.pad(y, (0, reach)) if padded else y  # the forward cuts these off
+
+    return forward
+
+
+def with_states(watch: Watch, counts: Sequence[int]) -> Callable[..., Any]:
+    """Returns how to call a module with the states of its recurrent layers, which it returns after its outputs.
+
+    watch: see `watched`. counts: the states of each call of a layer.
+    """
+
+    def call(model: nn.Module, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> list[Any]:
+        waiting, sizes = iter(states), iter(counts)
+        after: list[tuple[Tensor, ...]] = []
+        with watch(model, lambda _: tuple(next(waiting) for _ in range(next(sizes))), after):
+            return [model(*inputs), after]
+
+    return call
+
+
+class Step(nn.Module):
+    """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states).
+
+    call: calls the module with the inputs and the states; it returns outputs, then the states. states: how many.
+    time_axis: of the inputs that the module takes, or None. kept: the indices of the outputs; None: all that it
+    returns, as it returns them.
     """
 
     def __init__(
@@ -127,46 +210,9 @@ class CarriedStep(nn.Module):
         outputs = leaves[: -self._states]
         if not outputs:
             raise ValueError(f"it returns {len(leaves)} tensors, expected an output and {self._states} states")
-        if self._time_axis is not None and self._kept is not None:
+        if self._kept is not None:
             outputs = [of_one_step(outputs[index], steps, self._time_axis) for index, steps in self._kept.items()]
         return (self._around.after(outputs[0]), *outputs[1:], *leaves[-self._states :])
-
-
-class WatchedStep(nn.Module):
-    """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states), for recurrent layers that run over sequences.
-
-    watch: see `watched`. kept: the indices of the outputs among the tensors that the module returns.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        watch: Watch,
-        counts: Sequence[int],
-        kept: dict[int, Steps],
-        time_axis: int,
-        processing: Processing,
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self._watch = watch
-        self._counts, self._kept, self._time_axis = list(counts), dict(kept), time_axis
-        self._around = Around(processing)
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        states = sum(self._counts)
-        inputs, waiting = self._around.before(tensors[:-states]), list(tensors[-states:])
-        counts = iter(self._counts)
-        after: list[tuple[Tensor, ...]] = []
-
-        def next_state(call: WatchedCall) -> tuple[Tensor, ...]:
-            return tuple(waiting.pop(0) for _ in range(next(counts)))
-
-        with self._watch(self.model, next_state, after):
-            given = self.model(*(value.unsqueeze(self._time_axis) for value in inputs))
-        leaves = tree.tree_leaves(given)
-        outputs = [of_one_step(leaves[index], steps, self._time_axis) for index, steps in self._kept.items()]
-        return (self._around.after(outputs[0]), *outputs[1:], *(value for state in after for value in state))
 
 
 class Around(nn.Module):
@@ -174,18 +220,17 @@ class Around(nn.Module):
 
     def __init__(self, processing: Processing) -> None:
         super().__init__()
-        numbers = processing.normalization
-        self._normalized = numbers is not None
-        if numbers is not None:
-            self.register_buffer("offset", torch.tensor(numbers.offset, dtype=torch.float32))
-            self.register_buffer("scale", torch.tensor(numbers.scale, dtype=torch.float32))
+        self._normalization = processing.normalization
+        if self._normalization is not None:
+            self.register_buffer("offset", torch.tensor(self._normalization.offset, dtype=torch.float32))
+            self.register_buffer("scale", torch.tensor(self._normalization.scale, dtype=torch.float32))
         self._output = [
             (step.op, None if step.value is None else torch.tensor(step.value, dtype=torch.float32))
             for step in processing.output
         ]
 
     def before(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if not self._normalized:
+        if self._normalization is None:
             return inputs
         (x,) = inputs
         return ((x - self.get_buffer("offset")) / self.get_buffer("scale"),)

@@ -6,18 +6,25 @@ recurrent layers over a whole sequence. The states of the latter are found by wa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cellkeeper_service.model.config import LAYOUTS
+
+from ..onnx.axes import TIME_AXES
 from ..processing import Processing
 from ..refusal import BACKWARD, ImportRefused
-from .carried import trace_carried
-from .example import begins, examples_of, time_axis
-from .export import RECIPE, Traced
+from .carried import arguments, trace_carried
+from .export import Example
+from .outputs import RECIPE
+from .program import INPUT, Traced
 from .source import source_name
+from .step import SEQUENCE_LAYERS, recurrent_children, watched
 from .watch import trace_watched
-
-if TYPE_CHECKING:
-    from torch import nn
 
 _WHOLE = ("MultiheadAttention", "Transformer", "TransformerEncoder", "TransformerDecoder", "Conv1d", "ConvTranspose1d")
 
@@ -30,14 +37,14 @@ def trace(model: nn.Module, example: object, states: object, layout: str | None,
     module that runs recurrent layers over a sequence.
     """
     place = type(model).__name__
-    inputs = examples_of(model, example, place)
+    inputs = _examples(model, example, place)
     if len(inputs) > 1 and processing.normalization is not None:
         raise ImportRefused("normalization", "got one for a module with several inputs, expected it within the module")
     x = next(iter(inputs.values()))
-    axis = time_axis(model, x, layout, place)
+    axis = _time_axis(model, x, layout, place)
     lead = 1 if axis is None else 2
     for name, other in list(inputs.items())[1:]:
-        if not begins(other, lead) or other.shape[:lead] != x.shape[:lead]:
+        if not _begins(other, lead) or other.shape[:lead] != x.shape[:lead]:
             raise ImportRefused(
                 f"example: {name}",
                 f"got shape {list(other.shape)}, expected {list(x.shape[:lead])} before its features, as in the "
@@ -50,19 +57,67 @@ def trace(model: nn.Module, example: object, states: object, layout: str | None,
                 f"example: got shape {list(x.shape)} without states, expected a batch of sequences, [T, B, ...] or [B, "
                 f"T, ...]; pass states if its forward takes them: {RECIPE}",
             )
-        from .step import watched
+        for name, child in recurrent_children(model):
+            if getattr(child, "bidirectional", False):
+                raise ImportRefused(f"{name or 'model'} ({type(child).__name__})", f"bidirectional; {BACKWARD}")
+        return trace_watched(Example(model, inputs, axis, processing, place), watched, source_name())
+    return trace_carried(Example(model, inputs, axis, processing, place), states)
 
-        _refuse_backward(model)
-        return trace_watched(model, inputs, axis, processing, place, watch=watched, name=source_name())
-    return trace_carried(model, inputs, states, axis, processing, place)
+
+def _examples(model: Any, example: object, place: str) -> dict[str, Tensor]:
+    """Returns the examples by name; a single one is named INPUT."""
+    if not isinstance(example, tuple | list | Mapping):
+        return {INPUT: _example(example, "example")}
+    known = arguments(model)
+    named = dict(example) if isinstance(example, Mapping) else dict(zip(known, example, strict=False))
+    first = known[: len(named)]
+    if not named or len(named) != len(example) or set(named) != {*first}:
+        came = list(example) if isinstance(example, Mapping) else f"{len(example)} inputs"
+        raise ImportRefused(
+            "example", f"got {came}, expected the first arguments of {place}'s forward, one or more of {known}"
+        )
+    return {name: _example(named[name], f"example: {name}") for name in first}
 
 
-def _refuse_backward(model: Any) -> None:
-    from .step import recurrent_children
+def _example(example: object, where: str) -> Tensor:
+    value = torch.as_tensor(example) if isinstance(example, np.ndarray) else example
+    if not isinstance(value, torch.Tensor) or value.ndim < 1:
+        raise ImportRefused(where, f"got {type(example).__name__}, expected a tensor x as its forward takes it")
+    return value.detach().cpu().float() if value.is_floating_point() else value.detach().cpu().long()
 
-    for name, child in recurrent_children(model):
-        if getattr(child, "bidirectional", False):
-            raise ImportRefused(f"{name or 'model'} ({type(child).__name__})", f"bidirectional; {BACKWARD}")
+
+def _begins(x: Tensor, lead: int) -> bool:
+    """Returns True if x may have `lead` axes before its features; token ids have no features."""
+    return x.ndim > lead if x.is_floating_point() else x.ndim == lead
+
+
+def _time_axis(model: Any, x: Tensor, layout: str | None, place: str) -> int | None:
+    """Returns the time axis of x, or None if it is one time step."""
+    if layout is not None:
+        if layout not in LAYOUTS:
+            raise ImportRefused("layout", f"got {layout!r}, expected one of {', '.join(LAYOUTS)}")
+        axis = TIME_AXES[layout]
+    elif _begins(x, 1) and not (x.is_floating_point() and x.ndim > 2):
+        axis = None
+    else:
+        orders = {
+            bool(child.batch_first) for _, child in recurrent_children(model) if isinstance(child, SEQUENCE_LAYERS)
+        }
+        if len(orders) != 1:
+            raise ImportRefused(
+                place,
+                f"layout: got an example of {list(x.shape)}, the time axis is ambiguous; pass layout, "
+                "step, time_first or batch_first",
+            )
+        axis = int(orders.pop())
+    lead = 1 if axis is None else 2
+    if not _begins(x, lead) or (layout is None and x.ndim > lead + 1):
+        raise ImportRefused(
+            "example",
+            f"got shape {list(x.shape)}, expected [batch, features ...], or with layout {layout or 'batch_first'}"
+            " [batch, time, features ...] or [time, batch, features ...] (token ids without features)",
+        )
+    return axis
 
 
 def whole_sequence_layers(model: Any) -> str:

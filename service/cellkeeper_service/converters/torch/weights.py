@@ -17,6 +17,7 @@ from ..refusal import BACKWARD, ImportRefused
 from ..stack import ACTIVATIONS, Activate, Array, Dense, Embed, Layer, LayerNorm, ParametricRelu, Recurrent
 
 KINDS = (*GATES, *(f"{cell}_cell" for cell in GATES), "embedding", "dense", "tied", "layer_norm", "prelu")
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")  # of a recurrent layer
 _FLAT = ("embedding", "dense", "tied", "layer_norm", "prelu")
 NUMBERED = ("leaky_relu", "elu", "layer_norm=")  # words that may end in a number: leaky_relu:0.01, layer_norm=ln:1e-6
 UNNORMED = (
@@ -132,24 +133,19 @@ def read_parts(parts: Sequence[Part], tensors: Mapping[str, Array], place: str) 
             layers.append(_flat(part, mine, layers, place))
             left -= {f"{dotted}weight", f"{dotted}bias"}
         elif part.kind in KINDS:
-            taken = _cells(part, mine, place)
-            layers += taken
-            suffix = "" if part.kind.endswith("_cell") else r"_l\d+"
-            left -= {
-                name
-                for name in tensors
-                if name.startswith(dotted)
-                and re.fullmatch(rf"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh){suffix}", name.removeprefix(dotted))
-            }
+            layers += _cells(part, mine, place)
+            pattern = f"({'|'.join(WEIGHTS)}){'' if part.kind.endswith('_cell') else '_l[0-9]+'}"
+            left -= {f"{dotted}{name}" for name in mine if re.fullmatch(pattern, name)}
         else:
             layers.append(Activate(part.place, part.kind, part.slope))
     if any(name.endswith(".running_mean") for name in left):
         raise ImportRefused(f"{place}: tensor {min(left)}", BATCH_NORM)
     if left:
+        words = " ".join(part.place for part in parts)
         raise ImportRefused(
             place,
-            f"tensor {min(left)}: belongs to none of the layers {_words(parts)}; name its layer, or, if it is none of "
-            "the model's (a metric, a loss), pass the state_dict without it",
+            f"tensor {min(left)}: belongs to none of the layers {words}; name its layer, or, if it is none of the "
+            "model's (a metric, a loss), pass the state_dict without it",
         )
     return layers
 
@@ -163,15 +159,8 @@ def with_initial(layers: Sequence[Layer], initial: Mapping[str, Array], place: s
                 f"{place}: initial state {name}",
                 f"got shape {list(values.shape)}, expected h and c of [{len(cells)}, width]",
             )
-    numbered = iter(range(len(cells)))
-    return [
-        replace(layer, initial=_row(initial, next(numbered))) if isinstance(layer, Recurrent) else layer
-        for layer in layers
-    ]
-
-
-def _row(initial: Mapping[str, Array], number: int) -> dict[str, Array]:
-    return {name: values[number] for name, values in initial.items()}
+    rows = iter([{name: values[number] for name, values in initial.items()} for number in range(len(cells))])
+    return [replace(layer, initial=next(rows)) if isinstance(layer, Recurrent) else layer for layer in layers]
 
 
 def _flat(part: Part, mine: Mapping[str, Array], before: Sequence[Layer], place: str) -> Layer:
@@ -202,21 +191,14 @@ def _cells(part: Part, mine: Mapping[str, Array], place: str) -> list[Layer]:
     layers: list[Layer] = []
     while True:
         suffix = "" if single else f"_l{len(layers)}"
-        weights = {
-            name: mine[name + suffix]
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-            if name + suffix in mine
-        }
+        weights = {name: mine[name + suffix] for name in WEIGHTS if name + suffix in mine}
         if not weights and layers:
             return layers
-        number = f" layer {len(layers)}" if not single else ""
-        where = f"{place}: {part.place}{number}"
+        where = f"{place}: {part.place}" + ("" if single else f" layer {len(layers)}")
         for name in ("weight_ih", "weight_hh", "weight_hr"):
-            if name not in weights:
-                if name == "weight_hr":
-                    continue
+            if name not in weights and name != "weight_hr":
                 raise ImportRefused(where, f"tensor {name}{suffix}: missing")
-            if weights[name].ndim != 2:
+            if name in weights and weights[name].ndim != 2:
                 raise ImportRefused(where, f"{name}: got shape {list(weights[name].shape)}, expected a matrix")
         hidden, rest = divmod(len(weights["weight_ih"]), GATES[kind])
         if rest:
@@ -234,7 +216,3 @@ def _beginnings(names: Iterable[str]) -> str:
     found = sorted({name.rpartition(".")[0] for name in names} - {""})
     rest = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
     return f"{', '.join(found[:MOST_NAMED])}{rest}" if found else f"no prefix: {', '.join(sorted(names)[:MOST_NAMED])}"
-
-
-def _words(parts: Sequence[Part]) -> str:
-    return " ".join(part.place for part in parts)
