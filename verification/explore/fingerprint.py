@@ -120,9 +120,7 @@ class _Namer:
         sessions = []
         for session, known in client.sessions.items():
             history = known.history
-            chunks = tuple(
-                (c.start.step, c.end.step, c.state, c.held, c.counted, c.sent, c.acked_sent) for c in history._open
-            )
+            chunks = tuple((c.start.step, c.end.step, c.state, c.held, c.counted, c.acked_sent) for c in history._open)
             replayable = tuple((c.start.step, c.end.step, c.held) for c in history._replay_buffer)
             sessions.append(
                 (session, self.position(history.position), chunks, replayable, history._settling, known.consumed)
