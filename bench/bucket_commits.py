@@ -15,7 +15,6 @@ import sys
 import time
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
-from typing import Any
 
 from cellkeeper_service.store.redis import keys
 
@@ -30,7 +29,6 @@ SIZES = (1, 16, 64, 256, 1024)
 ITEMS_A_TURN = 8192  # a turn has as many ticks as that takes, at most MAX_TICKS
 MAX_TICKS = 200
 STATE_BYTES, STEP_BYTES = 2048, 128
-CHECKPOINT_EVERY = 16  # ticks; the same as in the service for a state of this size
 PARTS = ("wall", "store", "Redis")
 Found = dict[str, dict[str, list[float]]]  # "COUNT SIZE" -> part -> microseconds per item, for each round
 
@@ -81,8 +79,11 @@ def commit_in_turns(pipe: Connection, url: str, count: int, sessions: int) -> No
     keys.BUCKETS, keys.bucket_of = count, lambda name: int(name[5 : name.index(b"}")])
     from cellkeeper_service.store.open import open_store
 
+    from .clients.commit import Commits
+
     store = open_store(url)
-    commits = Commits(store, f"buckets-{count}", sessions)
+    names = [f"session-{number}" for number in range(sessions)]
+    commits = Commits(store, f"buckets-{count}", names, STEP_BYTES, STATE_BYTES)
     gc.freeze()
     pipe.send(None)
     while (size := pipe.recv()) is not None:
@@ -92,50 +93,6 @@ def commit_in_turns(pipe: Connection, url: str, count: int, sessions: int) -> No
             commits.tick(size)
         pipe.send((ticks * size, time.perf_counter() - wall, time.process_time() - cpu))
     store.close()
-
-
-class Commits:
-    """Sessions that take steps without computing anything."""
-
-    def __init__(self, store: Any, model: str, sessions: int) -> None:
-        from cellkeeper_service.domain.position import first_position
-        from cellkeeper_service.domain.record import NO_ORIGIN, Header, SessionKey
-        from cellkeeper_service.domain.store import Commit
-
-        self._store, self._commit = store, Commit
-        self._keys = [SessionKey("", model, f"session-{number}") for number in range(sessions)]
-        self._headers = []
-        for number in range(sessions):
-            start = first_position(number.to_bytes(16, "little"))
-            digests = (bytes(32), bytes(8), NO_ORIGIN)
-            self._headers.append(Header(start, 1, 0, start.head, 1, 0, *digests, STEP_BYTES))
-        self._land(
-            [
-                Commit(key, None, header, b"", bytes(STATE_BYTES))
-                for key, header in zip(self._keys, self._headers, strict=True)
-            ]
-        )
-
-    def tick(self, size: int) -> None:
-        """Commits one time step of each of the first `size` sessions together."""
-        from cellkeeper_service.domain.position import advance
-
-        inputs, commits = bytes(STEP_BYTES), []
-        for number in range(size):
-            before = self._headers[number]
-            at = before.position
-            after = before.advanced(advance(at, inputs, STEP_BYTES), 1, before.numerics)
-            checkpoint = None
-            if at.step % CHECKPOINT_EVERY == number % CHECKPOINT_EVERY:
-                after, checkpoint = after.with_checkpoint(at.step, at.head), bytes(STATE_BYTES)
-            self._headers[number] = after
-            commits.append(self._commit(self._keys[number], before, after, inputs, checkpoint))
-        self._land(commits)
-
-    def _land(self, commits: list[Any]) -> None:
-        failed = [result for result in self._store.commit_many(commits) if result.outcome.name != "COMMITTED"]
-        if failed:
-            raise RuntimeError(f"{len(failed)} of {len(commits)} commits failed; the first: {failed[0]}")
 
 
 def table(found: Found, counts: tuple[int, ...], sizes: tuple[int, ...]) -> str:

@@ -20,21 +20,11 @@ class StoreCommits:
 
     async def prepare(self, load: Load) -> Send:
         shape = MODELS[load.model]
-        step_bytes = 4 * shape.features
-        keys = [SessionKey("", load.model, f"bare-{load.items}-{number}") for number in range(load.items)]
-        log, state = bytes(step_bytes), bytes(shape.state_bytes)
-        headers = [_header(first_position(key.session.encode().ljust(16)[:16]), step_bytes) for key in keys]
-        self._commit([Commit(key, None, head, b"", state) for key, head in zip(keys, headers, strict=True)])
+        names = [f"bare-{load.items}-{number}" for number in range(load.items)]
+        commits = Commits(self._store, load.model, names, 4 * shape.features, shape.state_bytes)
 
         async def send(flow: int) -> int:
-            commits = []
-            for number, (key, before) in enumerate(zip(keys, headers, strict=True)):
-                step = before.position.step
-                after = _header(before.position.changed(step=step + 1), step_bytes)
-                due = (step + number) % CHECKPOINT_EVERY == 0
-                commits.append(Commit(key, before, after, log, state if due else None))
-                headers[number] = after
-            self._commit(commits)
+            commits.tick(load.items)
             return load.items
 
         return send
@@ -42,23 +32,43 @@ class StoreCommits:
     async def close(self) -> None:
         self._store.close()
 
+
+class Commits:
+    """Sessions that take steps without computing anything."""
+
+    def __init__(self, store: Store, model: str, names: list[str], step_bytes: int, state_bytes: int) -> None:
+        self._store, self._log, self._state = store, bytes(step_bytes), bytes(state_bytes)
+        self._keys = [SessionKey("", model, name) for name in names]
+        self._headers = [self._header(first_position(name.encode().ljust(16)[:16])) for name in names]
+        created = zip(self._keys, self._headers, strict=True)
+        self._commit([Commit(key, None, header, b"", self._state) for key, header in created])
+
+    def tick(self, size: int) -> None:
+        """Commits one time step of each of the first `size` sessions together."""
+        commits = []
+        for number, (key, before) in enumerate(zip(self._keys[:size], self._headers[:size], strict=True)):
+            step = before.position.step
+            after = self._header(before.position.changed(step=step + 1))
+            due = (step + number) % CHECKPOINT_EVERY == 0
+            commits.append(Commit(key, before, after, self._log, self._state if due else None))
+            self._headers[number] = after
+        self._commit(commits)
+
     def _commit(self, commits: list[Commit]) -> None:
-        results = self._store.commit_many(commits)
-        failed = [result for result in results if result.outcome is not Outcome.COMMITTED]
+        failed = [one for one in self._store.commit_many(commits) if one.outcome is not Outcome.COMMITTED]
         if failed:
-            raise RuntimeError(f"a commit failed: {failed[0]}")
+            raise RuntimeError(f"{len(failed)} of {len(commits)} commits failed; the first: {failed[0]}")
 
-
-def _header(position: Position, step_bytes: int) -> Header:
-    return Header(
-        position=position,
-        updated_ms=0,
-        checkpoint_step=0,
-        checkpoint_head=bytes(8),
-        created_ms=0,
-        ttl_ms=0,
-        fingerprint=bytes(32),
-        numerics=bytes(8),
-        origin=NO_ORIGIN,
-        step_bytes=step_bytes,
-    )
+    def _header(self, position: Position) -> Header:
+        return Header(
+            position=position,
+            updated_ms=0,
+            checkpoint_step=0,
+            checkpoint_head=bytes(8),
+            created_ms=0,
+            ttl_ms=0,
+            fingerprint=bytes(32),
+            numerics=bytes(8),
+            origin=NO_ORIGIN,
+            step_bytes=len(self._log),
+        )

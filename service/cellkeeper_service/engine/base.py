@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,8 +46,9 @@ class BundleEngine(Engine):
     def free_bytes(self) -> int | None:
         return None
 
+    @abstractmethod
     def _numerics(self) -> str:
-        raise NotImplementedError
+        """Returns the text of `numerics` for the settings as they are."""
 
     def _check_wanted(self, wanted: frozenset[str]) -> None:
         unknown = wanted - self.spec.output_names

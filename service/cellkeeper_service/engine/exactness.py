@@ -9,8 +9,8 @@ tolerance. A model whose differences are larger than rounding is refused, with t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,21 +76,16 @@ def settle(engine: BundleEngine, between: Callable[[], None] = lambda: None) -> 
     engine.reserve(0)
 
 
-@dataclass(frozen=True)
-class _Reference:
-    """The results to compare with. values: [known, ...], of each output by time step, then of each final state.
+class _Expected(NamedTuple):
+    """An output or a final state to compare with. values: [known, ...], of an output by time step.
 
     compared: bool, of the same leading axes: what is finite up to there (the service answers anything else with an
     error and does not keep its state). sizes: [known], the value to which a sequence's difference is relative.
     """
 
-    values: list[Array]
-    compared: list[NDArray[np.bool_]]
-    sizes: list[Array]
-
-    @property
-    def known(self) -> int:
-        return len(self.values[0])
+    values: Array
+    compared: NDArray[np.bool_]
+    sizes: Array
 
 
 class _Trial:
@@ -105,7 +100,7 @@ class _Trial:
         self.sequences = trial_sequences(engine.config, self._draw)
         self._wanted = frozenset(output.name for output in engine.spec.outputs)
         self.states = self._start()  # uint8 [SEQUENCES, state_bytes]: each sequence's initial state
-        self._references: dict[int, _Reference] = {}
+        self._expected: dict[int, list[_Expected]] = {}
 
     def difference(self, size: int) -> float:
         """Returns the largest relative difference of any chunking at this batch size; 0 if all bits are the same."""
@@ -128,19 +123,19 @@ class _Trial:
         return [end - start for start, end in pairwise(cuts)]
 
     def _differs(self, size: int, steps: int, chunks: list[int]) -> float:
-        if steps not in self._references:
-            self._references[steps] = self._first(steps)
-        reference = self._references[steps]
-        chosen = self._draw.permutation(max(size, reference.known))[:size] % reference.known
+        if steps not in self._expected:
+            self._expected[steps] = self._first(steps)
+        expected = self._expected[steps]
+        known = len(expected[0].values)
+        chosen = self._draw.permutation(max(size, known))[:size] % known
         results, _ = self._advance(chosen, steps, chunks)
+        judged = self.sequences.judged[chosen]
         return max(
-            _relative(result, values[chosen], compared[chosen], sizes[chosen], self.sequences.judged[chosen])
-            for result, values, compared, sizes in zip(
-                results, reference.values, reference.compared, reference.sizes, strict=True
-            )
+            _relative(result, one.values[chosen], one.compared[chosen], one.sizes[chosen], judged)
+            for result, one in zip(results, expected, strict=True)
         )
 
-    def _first(self, steps: int) -> _Reference:
+    def _first(self, steps: int) -> list[_Expected]:
         """Runs the sequences one step at a time, in the largest batch or, for many steps, in a smaller one. If even the
         largest has fewer than LONG_SEQUENCES sessions, it runs that many in several batches, because those include
         sequences of every kind."""
@@ -158,7 +153,7 @@ class _Trial:
         if not so_far[judged].any():  # the model is not made for such inputs, so everything is compared
             so_far[:] = True
         compared = [so_far if i < len(self._wanted) else so_far[:, -1] for i in range(len(values))]
-        return _Reference(values, compared, [_sizes(v, c, judged) for v, c in zip(values, compared, strict=True)])
+        return [_Expected(v, c, _sizes(v, c, judged)) for v, c in zip(values, compared, strict=True)]
 
     def _advance(self, chosen: Rows, steps: int, chunks: list[int]) -> tuple[list[Array], NDArray[np.bool_]]:
         """Runs these sequences. Returns [B, ...] for each output by time step, then for each final state; and bool

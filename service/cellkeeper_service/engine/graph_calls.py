@@ -32,6 +32,7 @@ class GraphCalls(ABC):
         """stay: states are passed and returned as values in the device's memory."""
         self._config, self._constants, self._inputs, self._device = config, constants, inputs, device
         self._kept: Fetches = {state.output: device if stay else HOST for state in config.states}
+        self._taken, self._given = zip(*((state.input, state.output) for state in config.states), strict=True)
 
     @abstractmethod
     def compute(
@@ -52,8 +53,8 @@ class GraphCalls(ABC):
     ) -> tuple[list[Array], list[Any]]:
         """Calls the graph once. Returns the outputs and the new states, and feeds the states to the next call."""
         given = dict(zip(fetches, call(session, self._device, feeds, fetches), strict=True))
-        results = [given[state.output] for state in self._config.states]
-        feeds |= zip((state.input for state in self._config.states), results, strict=True)
+        results = [given[name] for name in self._given]
+        feeds |= zip(self._taken, results, strict=True)
         return [cast(_on_host(given[output.output]), "float32") for output in outputs], results
 
 

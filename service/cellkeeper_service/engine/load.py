@@ -53,13 +53,15 @@ def load_engine(
         raise StartError(
             f"max_batch, threads and trial_call_ms: got {max_batch}, {threads} and {trial_call_ms}, expected 1 or more"
         )
-    products = read_precision(precision)
-
-    def make(place: str) -> BundleEngine:
-        return _make(bundle, place, max_batch, threads, trial_call_ms, products)
-
+    more = (max_batch, threads, trial_call_ms, read_precision(precision))
+    why_cpu = ""  # why a graph that was to try a GPU runs on the CPU
     try:
-        engine, why_cpu = _or_on_the_cpu(make, _resolve(device, bundle), device == "auto")
+        try:
+            engine = _make(bundle, _resolve(device, bundle), *more)
+        except GraphDeviceMissing as error:
+            if device != "auto":
+                raise
+            engine, why_cpu = _make(bundle, "cpu", *more), error.why
         try:
             settle(engine, between)
             warm(engine)
@@ -168,16 +170,6 @@ def _resolve(device: str, bundle: Bundle) -> str:
     from .cuda.device import cuda_devices
 
     return AUTO_DEVICE if cuda_devices() else "cpu"
-
-
-def _or_on_the_cpu(make: Callable[[str], BundleEngine], device: str, allowed: bool) -> tuple[BundleEngine, str]:
-    """Returns the engine, and why a graph that was to try a GPU runs on the CPU; "" otherwise."""
-    try:
-        return make(device), ""
-    except GraphDeviceMissing as error:
-        if not allowed:
-            raise
-        return make("cpu"), error.why
 
 
 def _make(

@@ -14,7 +14,7 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle
 
 from .arena import Floats, WholeRows, whole_rows
-from .base import HostEngine
+from .base import BundleEngine, HostEngine
 from .finite import all_finite, finite_rows
 from .graph import build_graph
 from .half_precision import unusable_optimizers
@@ -54,7 +54,7 @@ class OnnxRuntimeEngine(HostEngine):
         self._calls: dict[tuple[int, int, frozenset[str]], _Call] = {}
 
     def _numerics(self) -> str:
-        return describe(self._threads, self.min_batch, self.exact)
+        return describe(self, cpu_device(), self._threads)
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         steps, batch = inputs.shape[:2]
@@ -150,13 +150,8 @@ def open_session(model: bytes, threads: int, place: str, device: GraphDevice | N
     return session
 
 
-def describe(
-    threads: int, min_batch: int, exact: bool, device: GraphDevice | None = None, one_session_a_call: bool = False
-) -> str:
+def describe(engine: BundleEngine, device: GraphDevice, threads: int) -> str:
     """Returns the numerics text. It includes the number of threads only if that may decide the bits."""
-    versions = (device or cpu_device()).versions
-    calls = "one_session_a_call" if one_session_a_call else f"min_batch={min_batch}"
-    parts = [f"onnxruntime {onnxruntime.__version__} {versions}", calls]
-    if not exact:
-        parts.append(f"threads={threads}")
-    return " ".join(parts)
+    calls = "one_session_a_call" if engine.one_session_a_call else f"min_batch={engine.min_batch}"
+    text = f"onnxruntime {onnxruntime.__version__} {device.versions} {calls}"
+    return text if engine.exact else f"{text} threads={threads}"

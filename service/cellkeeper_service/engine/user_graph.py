@@ -109,7 +109,7 @@ class UserGraphEngine(BundleEngine):
             self._trial = None
 
     def _numerics(self) -> str:
-        return describe(self._threads, self.min_batch, self.exact, self._place, self.one_session_a_call)
+        return describe(self, self._place, self._threads)
 
     @property
     def free_bytes(self) -> int | None:

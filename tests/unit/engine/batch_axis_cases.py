@@ -98,12 +98,37 @@ APART: dict[str, Case] = {
         0,
         [node("ArgMax", "h", "a", axis=1), node("Gather", "table4 a", "b", axis=0), node("Squeeze", "b [1]")],
     ),
+    "looked up by indices of its own": (
+        (4,),
+        0,
+        [node("ArgMax", "h", "a", axis=1), node("GatherElements", "h a", axis=1)],
+    ),
+    "put at indices of its own": (
+        (4,),
+        0,
+        [
+            node("ArgMax", "h", "a", axis=1),
+            node("ReduceMin", "h [1]", "b"),
+            node("ScatterElements", "h a b", axis=1),
+        ],
+    ),
     "one-hot": ((4,), 0, [node("ArgMax", "h", "a", axis=1, keepdims=0), node("OneHot", "a [6] halves2")]),
     "padded along features": ((4,), 0, [node("Pad", "h [0,1,0,2]")]),
     "tiled along the batch": (
         (4,),
         0,
         [node("Tile", "h [2,1]", "a"), node("Split", "a", "b c", axis=0, num_outputs=2), node("Mul", "b c")],
+    ),
+    "channels to pixels": ((4, 2, 2), 0, [node("DepthToSpace", "h", blocksize=2)]),
+    "pixels to channels": ((1, 2, 2), 0, [node("SpaceToDepth", "h", blocksize=2)]),
+    "turned around in time": (
+        (5,),
+        0,
+        [
+            node("Shape", "h", "a", end=1),
+            node("ConstantOfShape", "a", "b", value=helper.make_tensor("v", TensorProto.INT64, [1], [3])),
+            node("ReverseSequence", "h b", batch_axis=0, time_axis=1),
+        ],
     ),
     "sorted along features": ((4,), 0, [node("TopK", "h [2]", "out places")]),
     "summed up along features": ((4,), 0, [node("CumSum", "h one")]),

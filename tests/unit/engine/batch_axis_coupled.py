@@ -42,6 +42,10 @@ COUPLED: dict[str, tuple[Case, str]] = {
         "normalises over axis 0",
     ),
     "turned around": (((4,), 0, [node("Slice", "h [-1] [-99] [0] [-1]")]), "reverses axis 0"),
+    "turned around as if in time": (
+        ((4,), 0, [node("ReverseSequence", "h [2,2,2,2]", batch_axis=1, time_axis=0)]),
+        "reverses axis 0",
+    ),
     "the first session's": (
         ((4,), 0, [node("Slice", "h [0] [1] [0]", "a"), node("Add", "h a")]),
         "selects certain sessions of the batch",

@@ -8,6 +8,7 @@ from .call import Call, CannotTell, Couples
 from .placement import Placement
 
 Axes = Callable[[Call], Iterable[int]]
+"""Tells along which axes of its first input a node combines values; negative numbers count from the last."""
 
 
 def over(verb: str, axes: Axes) -> Callable[[Call], list[Placement]]:
@@ -25,11 +26,12 @@ def over(verb: str, axes: Axes) -> Callable[[Call], list[Placement]]:
 
 
 def one_axis(default: int) -> Axes:
+    """Returns what tells the axis of the attribute."""
     return lambda call: [call.attribute("axis", default)]
 
 
 def from_axis(default: int) -> Axes:
-    """All axes from a given one on."""
+    """Returns what tells all axes from that of the attribute on."""
 
     def axes(call: Call) -> Iterable[int]:
         (first,) = call.one_of([call.attribute("axis", default)], call.shape())
@@ -39,12 +41,13 @@ def from_axis(default: int) -> Axes:
 
 
 def reduced(call: Call) -> Iterable[int]:
-    """The axes of the family Reduce*."""
+    """For the family Reduce*."""
     none_is_all = not call.attribute("noop_with_empty_axes", 0)
     return call.numbers("axes", 1) or (range(len(call.shape())) if none_is_all else [])
 
 
 def softmax(call: Call) -> Iterable[int]:
+    """For Softmax and its like, which in older opsets normalize over all axes from one on."""
     return one_axis(-1)(call) if call.opset >= 13 else from_axis(1)(call)
 
 
@@ -53,6 +56,7 @@ def summed_up(call: Call) -> Iterable[int]:
 
 
 def after_two(call: Call) -> Iterable[int]:
+    """For what treats each channel of [N, C, ...] by itself."""
     return range(2, len(call.shape()))
 
 
