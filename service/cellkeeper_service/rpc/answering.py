@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 from cellkeeper_service.core.loop import CoreLoop
@@ -28,7 +28,7 @@ from .charges import Charge
 from .model_changed import Unfit
 from .open_streams import OpenStreams
 from .unread import Unread
-from .waiting import deadline
+from .waiting import deadline, settle
 
 log = logging.getLogger(__name__)
 Message = TypeVar("Message")
@@ -53,7 +53,9 @@ class Answering:
 
     async def reasons(self, refused: Rejection, model: str, sessions: Sequence[str], call: Call) -> list[Rejection]:
         """Returns the reason for the refusal, one for each session: see model_changed.ask."""
-        return await model_changed.reasons(refused, self.core, call.catalog, model, sessions, call.deadline)
+        found: asyncio.Future[list[Rejection]] = asyncio.get_running_loop().create_future()
+        model_changed.ask(refused, self.core, call.catalog, model, sessions, call.deadline, partial(settle, found))
+        return await found
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Call:
 
     caller: Caller
     deadline: float
-    charge: Charge | None
+    charge: Charge
 
     @property
     def catalog(self) -> Catalog:

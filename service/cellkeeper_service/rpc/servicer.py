@@ -64,7 +64,7 @@ class Servicer(Answering):
             raise Rejection(Reason.REPLY_TOO_LARGE, text, field="outputs")
         future: asyncio.Future[pb.StepFrameReply] = asyncio.get_running_loop().create_future()
         replies = FrameReplies(request.frame_id, frame, partial(settle, future), whole=True)
-        replies.submit(self.core, self.meter, call.charge.refused if call.charge else {})
+        replies.submit(self.core, self.meter, call.charge.refused)
         try:
             reply = await future
         except asyncio.CancelledError:
@@ -166,7 +166,7 @@ class Servicer(Answering):
 
     async def _results(self, makers: list[Maker], call: Call) -> list[Any]:
         """Returns one result, or a Rejection, for each item. Counts the items that are refused here."""
-        for index, why in call.charge.refused.items() if call.charge else ():
+        for index, why in call.charge.refused.items():
             makers[index] = why
         for maker in makers:
             if isinstance(maker, Rejection):

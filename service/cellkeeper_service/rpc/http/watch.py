@@ -121,6 +121,3 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
         self._has_room.clear()
         self._reply(update)
         await self._has_room.wait()
-
-    def _until(self) -> float:
-        return time.monotonic() + self._caller.catalog.limits.default_timeout_ms / 1000
