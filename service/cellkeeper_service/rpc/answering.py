@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from .call_log import abort
 from .caller import Caller
 from .catalog import Catalog
 from .charges import Charge
+from .message_stream import MessageStream
 from .model_changed import Unfit
 from .open_streams import OpenStreams
 from .unread import Unread
@@ -50,6 +51,12 @@ class Answering:
     def parts(self) -> tuple[Authenticator, CoreLoop, Meter, Unread, OpenStreams]:
         """What it was made of, for another servicer of the same core."""
         return self.authenticator, self.core, self.meter, self.unread, self.streams
+
+    def stream(
+        self, rpc: str, context: CallContext, kind: Callable[[Caller, CoreLoop, Meter, float], MessageStream[Any, Any]]
+    ) -> AsyncGenerator[list[Any], None]:
+        """Serves a call as a stream of this kind: see OpenStreams.serve."""
+        return self.streams.serve(rpc, context, lambda caller, latest: kind(caller, self.core, self.meter, latest))
 
     async def reasons(self, refused: Rejection, model: str, sessions: Sequence[str], call: Call) -> list[Rejection]:
         """Returns the reason for the refusal, one for each session: see model_changed.ask."""

@@ -16,7 +16,6 @@ from cellkeeper_service.errors import Reason, Rejection, invalid
 from . import generations, reading
 from .answering import Answering, Call, admitted, answering, checked
 from .call_context import CallContext
-from .caller import Caller
 from .catalog import Catalog
 from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
@@ -74,10 +73,7 @@ class Servicer(Answering):
         return reply
 
     def StepStream(self, context: CallContext) -> AsyncGenerator[list[pb.StepFrameReply], None]:
-        def make(caller: Caller, latest: float) -> Stream:
-            return Stream(caller, self.core, self.meter, latest)
-
-        return self.streams.serve("StepStream", context, make)
+        return self.stream("StepStream", context, Stream)
 
     @answering
     async def Reset(self, request: pb.ResetRequest, call: Call) -> pb.SessionResults:

@@ -43,9 +43,9 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
         caller: Caller,
         core: CoreLoop,
         meter: Meter,
+        latest: float,
         service: Service,
         statistics: Statistics,
-        latest: float,
     ) -> None:
         """See MessageStream."""
         super().__init__(caller, core, meter, latest)
