@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 from cellkeeper_service.errors import Reason, Rejection
@@ -128,9 +129,7 @@ class Allowances:
     ) -> None:
         """default: of tenants without one of their own. The others: see Allowance."""
         self._default = default
-        self._window_s = window_s
-        self._now = now
-        self._retry_delay_ms = retry_delay_ms
+        self._make = partial(Allowance, window_s=window_s, now=now, retry_delay_ms=retry_delay_ms)
         self._quotas: Mapping[str, Quota] = {}  # of tenants that have their own
         self._by_tenant: dict[str, Allowance] = {}
 
@@ -138,8 +137,7 @@ class Allowances:
         """Returns a tenant's allowance."""
         found = self._by_tenant.get(tenant)
         if found is None:
-            quota = self._quotas.get(tenant, self._default)
-            found = self._by_tenant[tenant] = Allowance(quota, self._window_s, self._now, self._retry_delay_ms)
+            found = self._by_tenant[tenant] = self._make(self._quotas.get(tenant, self._default))
         return found
 
     def owe(self, tenant: str, steps: int) -> None:

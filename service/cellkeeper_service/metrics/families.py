@@ -82,87 +82,67 @@ class Families(Collector):
             yield family
 
 
-def step_families() -> Families:
-    return Families(
-        "model",
-        Column(
-            "cellkeeper_chunk_seconds",
-            "Seconds that a chunk spent by phase: waiting for a tick (queue), load, compute, commit, and in total.",
-            SECONDS,
-            phases=PHASES,
-        ),
-        Column(
-            "cellkeeper_steps",
-            "Time steps of answered chunks, also of peeks; those answered from the log do not count again.",
-        ),
-        Column("cellkeeper_chunks", "Chunks answered.", rows=True),
-        Column(
-            "cellkeeper_duplicates_replayed",
-            "Chunks that had been applied before and were answered from the log.",
-        ),
-    )
-
-
-def tick_families() -> Families:
-    return Families(
-        "model",
-        Column("cellkeeper_batch_size", "Sessions in one engine call.", BATCHES),
-        Column(
-            "cellkeeper_computed_steps",
-            "Time steps that engine calls computed, over all their sessions: applied, peeked, forecast, replayed or "
-            "dropped.",
-        ),
-    )
-
-
-def store_families() -> Families:
-    return Families(
-        "call",
-        Column(
-            "cellkeeper_store_round_trips", "Store calls: load, commit, delete, scan, or probe by /readyz.", rows=True
-        ),
-        Column("cellkeeper_store_items", "Sessions in store calls."),
-        Column("cellkeeper_store_errors", "Store calls that failed."),
-        Column("cellkeeper_store_seconds", "Duration of a store call in seconds.", SECONDS),
-    )
-
-
-def frame_families() -> Families:
-    return Families(
-        "direction",
-        Column("cellkeeper_frames", "Step messages, by direction.", rows=True),
-        Column("cellkeeper_frame_items", "Items in step messages."),
-    )
-
-
-def http_families() -> Families:
-    return Families(
-        "route",
-        Column(
-            "cellkeeper_http_request_seconds",
-            "Duration of an HTTP request in seconds; of a WebSocket, the time that it was open.",
-            SECONDS,
-        ),
-    )
-
-
-def commit_families() -> Families:
-    return Families(
-        "result",
-        Column(
-            "cellkeeper_commits",
-            "Chunks and other changes, by the result of the commit that carried them: committed, conflict (another one "
-            "came first), refused (the store is full or read-only), unreached (it is down) or unknown (no answer).",
-        ),
-    )
-
-
-def state_families() -> Families:
-    """How large states are and how much they change, which shows drift and collapse."""
-    sampled = f"Sampled: one session in every {SAMPLE_EVERY_CALLS}th engine call."
-    change = "Norm of a state's change over a chunk, divided by the larger of its norms before and after: 0 to 2."
-    return Families(
-        "model",
-        Column("cellkeeper_state_norm", f"Euclidean norm of a session's state after a chunk. {sampled}", NORMS),
-        Column("cellkeeper_state_relative_change", f"{change} {sampled}", CHANGES),
-    )
+STEPS = (
+    "model",
+    Column(
+        "cellkeeper_chunk_seconds",
+        "Seconds that a chunk spent by phase: waiting for a tick (queue), load, compute, commit, and in total.",
+        SECONDS,
+        phases=PHASES,
+    ),
+    Column(
+        "cellkeeper_steps",
+        "Time steps of answered chunks, also of peeks; those answered from the log do not count again.",
+    ),
+    Column("cellkeeper_chunks", "Chunks answered.", rows=True),
+    Column("cellkeeper_duplicates_replayed", "Chunks that had been applied before and were answered from the log."),
+)
+TICKS = (
+    "model",
+    Column("cellkeeper_batch_size", "Sessions in one engine call.", BATCHES),
+    Column(
+        "cellkeeper_computed_steps",
+        "Time steps that engine calls computed, over all their sessions: applied, peeked, forecast, replayed or "
+        "dropped.",
+    ),
+)
+STORE_CALLS = (
+    "call",
+    Column("cellkeeper_store_round_trips", "Store calls: load, commit, delete, scan, or probe by /readyz.", rows=True),
+    Column("cellkeeper_store_items", "Sessions in store calls."),
+    Column("cellkeeper_store_errors", "Store calls that failed."),
+    Column("cellkeeper_store_seconds", "Duration of a store call in seconds.", SECONDS),
+)
+FRAMES = (
+    "direction",
+    Column("cellkeeper_frames", "Step messages, by direction.", rows=True),
+    Column("cellkeeper_frame_items", "Items in step messages."),
+)
+HTTP_REQUESTS = (
+    "route",
+    Column(
+        "cellkeeper_http_request_seconds",
+        "Duration of an HTTP request in seconds; of a WebSocket, the time that it was open.",
+        SECONDS,
+    ),
+)
+COMMITS = (
+    "result",
+    Column(
+        "cellkeeper_commits",
+        "Chunks and other changes, by the result of the commit that carried them: committed, conflict (another one "
+        "came first), refused (the store is full or read-only), unreached (it is down) or unknown (no answer).",
+    ),
+)
+_SAMPLED = f"Sampled: one session in every {SAMPLE_EVERY_CALLS}th engine call."
+STATES = (
+    "model",
+    Column("cellkeeper_state_norm", f"Euclidean norm of a session's state after a chunk. {_SAMPLED}", NORMS),
+    Column(
+        "cellkeeper_state_relative_change",
+        "Norm of a state's change over a chunk, divided by the larger of its norms before and after: 0 to 2. "
+        f"{_SAMPLED}",
+        CHANGES,
+    ),
+)
+"""How large states are and how much they change, which shows drift and collapse."""

@@ -17,15 +17,7 @@ from cellkeeper_service.domain.meter import EvictionReason, Meter, StepTimes, St
 from cellkeeper_service.domain.store import Outcome, StoreFacts
 from cellkeeper_service.errors import Reason
 
-from .families import (
-    commit_families,
-    frame_families,
-    http_families,
-    state_families,
-    step_families,
-    store_families,
-    tick_families,
-)
+from .families import COMMITS, FRAMES, HTTP_REQUESTS, STATES, STEPS, STORE_CALLS, TICKS, Families
 
 # A creation timestamp for every counter would double the number of series, and nobody uses it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -43,12 +35,12 @@ class PrometheusMeter(Meter):
     def __init__(self, version: str = "") -> None:
         """version: of the service, for cellkeeper_build_info."""
         self.registry = CollectorRegistry()
-        self._steps = step_families()
-        self._states = state_families()
+        self._steps = Families(*STEPS)
+        self._states = Families(*STATES)
         self._gauges = _Gauges(version)
-        self._ticks, self._store_calls = tick_families(), store_families()
-        self._frames, self._commits = frame_families(), commit_families()
-        self._http_seconds = http_families()
+        self._ticks, self._store_calls = Families(*TICKS), Families(*STORE_CALLS)
+        self._frames, self._commits = Families(*FRAMES), Families(*COMMITS)
+        self._http_seconds = Families(*HTTP_REQUESTS)
         often = self._steps, self._ticks, self._commits, self._store_calls, self._frames, self._http_seconds
         for collector in (*often, self._states, self._gauges):
             self.registry.register(collector)

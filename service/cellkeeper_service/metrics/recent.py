@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
@@ -18,15 +17,7 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 Labels = tuple[tuple[str, str], ...]
 Values = Mapping[str, Mapping[Labels, float]]
-"""Values by the sample's name and its labels."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The metrics at one time. at: seconds of the monotonic clock."""
-
-    at: float
-    values: Values
+"""The metrics at one time, by the sample's name and its labels."""
 
 
 class Recent:
@@ -42,7 +33,7 @@ class Recent:
         """collect: returns every family, as a registry does. now: the monotonic clock, in seconds."""
         self._collect = collect
         self._now = now
-        self._last: Sample | None = None
+        self._last: tuple[float, Values] | None = None  # a sample, and when it was taken
         self._intervals: deque[tuple[float, dict[str, Any]]] = deque(maxlen=KEPT)  # each with its end
 
     def look(self) -> None:
@@ -52,9 +43,11 @@ class Recent:
             if family.name in FAMILIES:
                 for sample in family.samples:
                     values[sample.name][tuple(sample.labels.items())] = sample.value
-        before, self._last = self._last, Sample(self._now(), values)
-        if before is not None:
-            self._intervals.append((self._last.at, _between(before, self._last)))
+        now, last = self._now(), self._last
+        self._last = now, values
+        if last is not None:
+            began, before = last
+            self._intervals.append((now, _between(before, values, max(now - began, 1e-9))))
 
     def shown(self) -> dict[str, Any]:
         """Returns the samples as JSON, oldest first. Each covers the time since the one before it."""
@@ -82,9 +75,7 @@ FAMILIES = frozenset(
 )
 
 
-def _between(before: Sample, after: Sample) -> dict[str, Any]:
-    seconds = max(after.at - before.at, 1e-9)
-
+def _between(before: Values, after: Values, seconds: float) -> dict[str, Any]:
     def rate(name: str) -> float:
         return sum(_rates(before, after, name, "", seconds).values())
 
@@ -101,8 +92,8 @@ def _between(before: Sample, after: Sample) -> dict[str, Any]:
         "latency_seconds": {phase: _quantiles(chunks.get(phase, [])) for phase in PHASES},
         "batches_per_second": batches[-1][1] / seconds if batches else 0.0,
         "batch_size_mean": sessions / batches[-1][1] if batches and batches[-1][1] else None,
-        "queue_depth": sum(after.values.get("cellkeeper_queue_depth", {}).values()),
-        "hot_sessions": _by(after.values.get("cellkeeper_hot_sessions", {}), "model"),
+        "queue_depth": sum(after.get("cellkeeper_queue_depth", {}).values()),
+        "hot_sessions": _by(after.get("cellkeeper_hot_sessions", {}), "model"),
         "rejections_per_second": _rates(before, after, "cellkeeper_rejections_total", "reason", seconds),
         "commits_per_second": _rates(before, after, "cellkeeper_commits_total", "result", seconds),
         "store": {
@@ -124,23 +115,23 @@ def _by(values: Mapping[Labels, float], label: str) -> dict[str, float]:
     return dict(found)
 
 
-def _rates(before: Sample, after: Sample, name: str, label: str, seconds: float) -> dict[str, float]:
+def _rates(before: Values, after: Values, name: str, label: str, seconds: float) -> dict[str, float]:
     """Returns the growth per second by the label's value, without values that did not grow."""
-    early, late = _by(before.values.get(name, {}), label), _by(after.values.get(name, {}), label)
+    early, late = _by(before.get(name, {}), label), _by(after.get(name, {}), label)
     grown = {value: count - early.get(value, 0.0) for value, count in late.items()}
     return {value: count / seconds for value, count in grown.items() if count > 0}
 
 
-def _grown(before: Sample, after: Sample, name: str) -> float:
-    return sum(after.values.get(name, {}).values()) - sum(before.values.get(name, {}).values())
+def _grown(before: Values, after: Values, name: str) -> float:
+    return sum(after.get(name, {}).values()) - sum(before.get(name, {}).values())
 
 
-def _buckets(before: Sample, after: Sample, name: str, label: str) -> dict[str, list[tuple[float, float]]]:
+def _buckets(before: Values, after: Values, name: str, label: str) -> dict[str, list[tuple[float, float]]]:
     """Returns the buckets' upper bounds, ascending, each with how many values between the samples were at most that, by
     a label's value; "" for buckets without the label."""
     found: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
     for sign, sample in ((1, after), (-1, before)):
-        for labels, value in sample.values.get(f"{name}_bucket", {}).items():
+        for labels, value in sample.get(f"{name}_bucket", {}).items():
             of = dict(labels)
             found[of.get(label, "")][float(of["le"])] += sign * value
     return {value: sorted(buckets.items()) for value, buckets in found.items()}

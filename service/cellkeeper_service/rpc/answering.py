@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 from cellkeeper_service.core.loop import CoreLoop
@@ -25,10 +25,11 @@ from .call_log import abort
 from .caller import Caller
 from .catalog import Catalog
 from .charges import Charge
+from .message_stream import MessageStream
 from .model_changed import Unfit
 from .open_streams import OpenStreams
 from .unread import Unread
-from .waiting import deadline
+from .waiting import deadline, settle
 
 log = logging.getLogger(__name__)
 Message = TypeVar("Message")
@@ -51,9 +52,17 @@ class Answering:
         """What it was made of, for another servicer of the same core."""
         return self.authenticator, self.core, self.meter, self.unread, self.streams
 
+    def stream(
+        self, rpc: str, context: CallContext, kind: Callable[[Caller, CoreLoop, Meter, float], MessageStream[Any, Any]]
+    ) -> AsyncGenerator[list[Any], None]:
+        """Serves a call as a stream of this kind: see OpenStreams.serve."""
+        return self.streams.serve(rpc, context, lambda caller, latest: kind(caller, self.core, self.meter, latest))
+
     async def reasons(self, refused: Rejection, model: str, sessions: Sequence[str], call: Call) -> list[Rejection]:
         """Returns the reason for the refusal, one for each session: see model_changed.ask."""
-        return await model_changed.reasons(refused, self.core, call.catalog, model, sessions, call.deadline)
+        found: asyncio.Future[list[Rejection]] = asyncio.get_running_loop().create_future()
+        model_changed.ask(refused, self.core, call.catalog, model, sessions, call.deadline, partial(settle, found))
+        return await found
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,7 @@ class Call:
 
     caller: Caller
     deadline: float
-    charge: Charge | None
+    charge: Charge
 
     @property
     def catalog(self) -> Catalog:

@@ -10,7 +10,7 @@ from cellkeeper_service.access.rights import Grant
 from cellkeeper_service.errors import Rejection
 
 from .catalog import Catalog
-from .charges import Charge, charge_of
+from .charges import NOTHING, Charge, charge_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +21,15 @@ class Caller:
     catalog: Catalog
     allowance: Allowance
 
-    def charge(self, request: Any, *, entered: int = 0) -> Charge | None:
+    def charge(self, request: Any, *, entered: int = 0) -> Charge:
         """Takes what the request needs from the quota; `release` must follow. Raises a Rejection.
 
         If the items can be refused one by one, only those beyond the session quota are refused: see `Charge.refused`.
 
-        Returns None if the tenant has no quota. entered: how many of its items have been counted already.
+        Charges nothing if the tenant has no quota. entered: how many of its items have been counted already.
         """
         if not self.allowance.quota:
-            return None
+            return NOTHING
         charge = charge_of(request, self.catalog)
         charge.items = max(charge.items - entered, 0)
         self.allowance.take(charge.items, charge.steps, more=entered > 0)
@@ -52,7 +52,6 @@ class Caller:
                     refused |= allowance.use(charge.model, {item: sessions[item]})
         return refused
 
-    def release(self, charge: Charge | None) -> None:
+    def release(self, charge: Charge) -> None:
         """Returns the charge's requests to the quota, once the request is answered."""
-        if charge is not None:
-            self.allowance.give_back(charge.items)
+        self.allowance.give_back(charge.items)

@@ -36,6 +36,9 @@ class Charge:
     refused: dict[int, Rejection] = field(default_factory=dict)
 
 
+NOTHING = Charge(items=0)
+
+
 def charge_of(request: Any, catalog: Catalog) -> Charge:
     """Returns the request's charge. Raises a Rejection for an unknown model.
 

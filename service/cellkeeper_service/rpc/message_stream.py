@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -90,6 +91,10 @@ class MessageStream(ABC, Generic[In, Out]):
             reader.cancel()
             self._abandon()
 
+    def _until(self) -> float:
+        """Returns the deadline of a message that comes now, in seconds of the monotonic clock."""
+        return min(time.monotonic() + self._caller.catalog.limits.default_timeout_ms / 1000, self._latest)
+
     def _reply(self, reply: Out, is_last: bool = True) -> None:
         """Queues a reply. is_last: its message has no further replies."""
         self._out.append((reply, is_last))
@@ -101,7 +106,6 @@ class MessageStream(ABC, Generic[In, Out]):
         message: In,
         model: str,
         sessions: Sequence[str],
-        until: float,
         done: Callable[[list[Rejection]], None],
     ) -> None:
         """Calls `done` with the reasons to refuse the message: see model_changed.ask, whose reads the message pays for.
@@ -118,7 +122,7 @@ class MessageStream(ABC, Generic[In, Out]):
             self._caller.release(charge)
             done(reasons)
 
-        model_changed.ask(refused, self._core, self._caller.catalog, model, sessions, until, found)
+        model_changed.ask(refused, self._core, self._caller.catalog, model, sessions, self._until(), found)
 
     def _release(self) -> None:
         """Makes room for another message: the last reply to one has been sent, or it gets none."""

@@ -6,7 +6,6 @@ MODEL_CHANGED, as a request that fits both versions would be.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,6 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from . import fields
 from .catalog import Catalog
-from .waiting import settle
 
 BY_MODEL = frozenset({Reason.INVALID_FIELD, Reason.NON_FINITE_INPUT, Reason.REPLY_TOO_LARGE})
 """Reasons that depend on the version: shapes, token ids, NaN, outputs and their size."""
@@ -32,15 +30,6 @@ class Unfit:
     model: str
     session: str
     why: Rejection
-
-
-async def reasons(
-    refused: Rejection, core: CoreLoop, catalog: Catalog, model: str, sessions: Sequence[str], until: float
-) -> list[Rejection]:
-    """Returns what `ask` finds."""
-    future: asyncio.Future[list[Rejection]] = asyncio.get_running_loop().create_future()
-    ask(refused, core, catalog, model, sessions, until, partial(settle, future))
-    return await future
 
 
 def ask(

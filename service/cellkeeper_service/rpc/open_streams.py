@@ -31,21 +31,16 @@ class OpenStreams:
         self._unread = unread
         self._half_sent = half_sent
         self._open: set[MessageStream[Any, Any]] = set()
-        self._finishing = False
+        self.ending = False  # the server is stopping; no new stream begins
         self._none_open = asyncio.Event()
         self._none_open.set()
-
-    @property
-    def ending(self) -> bool:
-        """True once the server is stopping; no new stream begins."""
-        return self._finishing
 
     async def end(self, patience_seconds: float) -> None:
         """Tells every stream that the server is stopping, and ends those still open after `patience_seconds`.
 
         No new stream begins.
         """
-        self._finishing = True
+        self.ending = True
         for stream in list(self._open):
             stream.announce_end()
         try:
@@ -69,7 +64,7 @@ class OpenStreams:
             if context.time_remaining() is not None:
                 latest = deadline(context, caller.catalog.limits.default_timeout_ms)
             stream = make(caller, latest)
-            if self._finishing:  # the call came just before its connection learned of the shutdown
+            if self.ending:  # the call came just before its connection learned of the shutdown
                 stream.finish()
             self._open.add(stream)
             self._none_open.clear()

@@ -16,7 +16,6 @@ from cellkeeper_service.errors import Reason, Rejection, invalid
 from . import generations, reading
 from .answering import Answering, Call, admitted, answering, checked
 from .call_context import CallContext
-from .caller import Caller
 from .catalog import Catalog
 from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
@@ -64,7 +63,7 @@ class Servicer(Answering):
             raise Rejection(Reason.REPLY_TOO_LARGE, text, field="outputs")
         future: asyncio.Future[pb.StepFrameReply] = asyncio.get_running_loop().create_future()
         replies = FrameReplies(request.frame_id, frame, partial(settle, future), whole=True)
-        replies.submit(self.core, self.meter, call.charge.refused if call.charge else {})
+        replies.submit(self.core, self.meter, call.charge.refused)
         try:
             reply = await future
         except asyncio.CancelledError:
@@ -74,10 +73,7 @@ class Servicer(Answering):
         return reply
 
     def StepStream(self, context: CallContext) -> AsyncGenerator[list[pb.StepFrameReply], None]:
-        def make(caller: Caller, latest: float) -> Stream:
-            return Stream(caller, self.core, self.meter, latest)
-
-        return self.streams.serve("StepStream", context, make)
+        return self.stream("StepStream", context, Stream)
 
     @answering
     async def Reset(self, request: pb.ResetRequest, call: Call) -> pb.SessionResults:
@@ -166,7 +162,7 @@ class Servicer(Answering):
 
     async def _results(self, makers: list[Maker], call: Call) -> list[Any]:
         """Returns one result, or a Rejection, for each item. Counts the items that are refused here."""
-        for index, why in call.charge.refused.items() if call.charge else ():
+        for index, why in call.charge.refused.items():
             makers[index] = why
         for maker in makers:
             if isinstance(maker, Rejection):

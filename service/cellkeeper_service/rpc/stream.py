@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
@@ -69,7 +68,7 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
 
         replies = FrameReplies(message.frame_id, frame, send, whole=False)
         self._open.add(replies)
-        replies.submit(self._core, self._meter, charge.refused if charge else {})
+        replies.submit(self._core, self._meter, charge.refused)
 
     def _refuse(self, message: pb.StepFrame, refused: Rejection) -> None:
         def done(reasons: list[Rejection]) -> None:
@@ -80,5 +79,4 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
                 reply = refused_items(message.frame_id, reasons, self._meter)
             self._reply(reply)
 
-        until = min(time.monotonic() + self._caller.catalog.limits.default_timeout_ms / 1000, self._latest)
-        self._ask(refused, message, message.model, message.sessions, until, done)
+        self._ask(refused, message, message.model, message.sessions, done)

@@ -115,7 +115,11 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
         split_address(settings.http_listen, "--http-listen")
         check_installed()
     max_connections = allow_connections(settings)
-    tokens, certificates = read_tokens(settings), read_certificates(settings)
+    tokens = certificates = None
+    if settings.tokens:
+        tokens = TokenFile(settings.tokens, default_quota(settings), counts_sessions=settings.max_ttl_ms > 0)
+    if settings.tls_cert:
+        certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     hang_ups = HangUps()
     meter, readiness = PrometheusMeter(own_version()), Readiness()
     probes = readiness.why_dead, readiness.why_not_ready
@@ -273,20 +277,6 @@ def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, m
         count=meter.reloaded,
         on_change=lambda: show_models(models, meter),
     )
-
-
-def read_tokens(settings: Settings) -> TokenFile | None:
-    """Reads the token file; None if authentication is disabled. Raises StartError."""
-    if not settings.tokens:
-        return None
-    return TokenFile(settings.tokens, default_quota(settings), counts_sessions=settings.max_ttl_ms > 0)
-
-
-def read_certificates(settings: Settings) -> Certificates | None:
-    """Reads the server's certificates; None for plain text. Raises StartError."""
-    if not settings.tls_cert:
-        return None
-    return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
 def default_quota(settings: Settings) -> Quota:

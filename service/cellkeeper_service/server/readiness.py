@@ -23,20 +23,16 @@ class Readiness:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reach_store: Callable[[], Coroutine[Any, Any, str]] | None = None
-        self._ending = False
+        self.ending = False
 
     def serving(self, reach_store: Callable[[], Coroutine[Any, Any, str]]) -> None:
         """Call in the event loop that serves. reach_store: returns why the store does not answer; empty if it does."""
         self._loop = asyncio.get_running_loop()
         self._reach_store = reach_store
 
-    @property
-    def ending(self) -> bool:
-        return self._ending
-
     def end(self) -> None:
         """Reports from now on that new clients should go elsewhere."""
-        self._ending = True
+        self.ending = True
 
     def why_dead(self) -> str:
         """Returns why the process should be killed; empty if it is alive. Loading and draining count as alive."""
@@ -53,7 +49,7 @@ class Readiness:
 
     def why_not_ready(self) -> str:
         """Returns why no requests should be sent here; empty if it is ready."""
-        if self._ending:
+        if self.ending:
             return ENDING
         loop, reach_store = self._loop, self._reach_store
         if loop is None or reach_store is None:

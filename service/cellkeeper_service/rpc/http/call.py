@@ -6,6 +6,7 @@ import base64
 import binascii
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from ipaddress import IPv6Address, ip_address
 from typing import Any, NoReturn
 
@@ -47,16 +48,13 @@ class HttpCall:
         self.came = time.monotonic()
         self._template = template
         self._names = names
-        self._query: dict[str, str] | None = None
 
-    @property
+    @cached_property
     def query(self) -> dict[str, str]:
         """The query by name. Raises a Rejection."""
-        if self._query is None:
-            self._query = read_query(self.request.rel_url.raw_query_string, self._names)
-        return self._query
+        return read_query(self.request.rel_url.raw_query_string, self._names)
 
-    @property
+    @cached_property
     def path(self) -> dict[str, str]:
         """The path's values by the names in the template. Raises a Rejection."""
         if "#" in self.request.raw_path:  # the rest would be dropped, as a fragment

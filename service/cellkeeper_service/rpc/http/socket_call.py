@@ -92,7 +92,7 @@ class StepCall(SocketCall):
     def __init__(self, request: web.Request, socket: web.WebSocketResponse, catalog: Catalog) -> None:
         """See SocketCall."""
         super().__init__(request, socket, catalog)
-        self._place: dict[str, str] = {}  # the names in the path, once it was read
+        self._is_opened = False
         self._room = asyncio.Semaphore(catalog.limits.max_stream_frames)
         self._count = 0
         self._order: deque[int] = deque()
@@ -100,9 +100,11 @@ class StepCall(SocketCall):
         self._ready: dict[int, dict[str, Any]] = {}
 
     async def read(self) -> Any:
-        if not self._place:
-            self._place, _ = self.path, self.query  # raises a Rejection if they cannot be read
-            self._catalog.find(self._place["model"])
+        model, session = self.path["model"], self.path["session"]
+        if not self._is_opened:
+            self._is_opened = True
+            _ = self.query  # raises a Rejection if there is one
+            self._catalog.find(model)
             return Opened()
         await self._room.acquire()
         message = await self._text()
@@ -115,9 +117,8 @@ class StepCall(SocketCall):
         try:
             if body.has("id"):
                 self._ids[number] = _identity(body.value("id", IDENTITY))
-            return read_frame(body, number, self._place["model"], self._place["session"], self._catalog)
+            return read_frame(body, number, model, session, self._catalog)
         except Rejection as why:
-            model, session = self._place["model"], self._place["session"]
             return UnfitFrame(pb.StepFrame(frame_id=number, model=model, sessions=[session], steps=[0]), why)
 
     async def send(self, reply: pb.StepFrameReply) -> None:

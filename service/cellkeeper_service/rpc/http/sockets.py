@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
 
 from aiohttp import WSCloseCode, web
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.errors import Reason, Rejection, invalid
-from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.codec import decoder, encoder
 from cellkeeper_service.rpc.stream import Stream
@@ -78,13 +76,8 @@ class Sockets:
         Raises Ended, or a Rejection, if the socket was never opened.
         """
         socket = call.socket
-
-        def make(caller: Caller, latest: float) -> Stream | Watch:
-            return kind(caller, self._servicer.core, self._servicer.meter, latest)
-
         try:
-            replies: AsyncGenerator[list[Any], None] = self._servicer.streams.serve(call.route.rpc, call, make)
-            async with aclosing(replies):
+            async with aclosing(self._servicer.stream(call.route.rpc, call, kind)) as replies:
                 async for ready in replies:
                     for reply in ready:
                         await call.send(reply)

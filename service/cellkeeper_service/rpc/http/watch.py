@@ -8,15 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.requests import SessionReply
-from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Reason, Rejection, internal_error, invalid
 from cellkeeper_service.rpc import reading
 from cellkeeper_service.rpc.answering import Decided
-from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.message_stream import MessageStream
 
 from . import fields, replies
@@ -61,10 +58,7 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
     The record is read again only once the last update has been sent, so a client that reads slowly causes few reads.
     """
 
-    def __init__(self, caller: Caller, core: CoreLoop, meter: Meter, latest: float) -> None:
-        """See MessageStream."""
-        super().__init__(caller, core, meter, latest)
-        self._task: asyncio.Task[None] | None = None
+    _task: asyncio.Task[None] | None = None
 
     def announce_end(self) -> None:
         """Ends the watch; updates already sent remain true."""
@@ -121,6 +115,3 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
         self._has_room.clear()
         self._reply(update)
         await self._has_room.wait()
-
-    def _until(self) -> float:
-        return time.monotonic() + self._caller.catalog.limits.default_timeout_ms / 1000

@@ -31,7 +31,7 @@ class _Taken:
     """A request whose step was submitted. came: in seconds of the monotonic clock."""
 
     asked: Inference
-    charge: Charge | None
+    charge: Charge
     came: float
 
 
@@ -43,9 +43,9 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
         caller: Caller,
         core: CoreLoop,
         meter: Meter,
+        latest: float,
         service: Service,
         statistics: Statistics,
-        latest: float,
     ) -> None:
         """See MessageStream."""
         super().__init__(caller, core, meter, latest)
@@ -67,12 +67,11 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
             step.gone = True
 
     def _submit(self, message: pb.ModelInferRequest) -> None:
-        came, catalog = time.monotonic(), self._caller.catalog
-        latest = min(came + catalog.limits.default_timeout_ms / 1000, self._latest)
+        came = time.monotonic()
         try:
-            asked = read_infer(message, catalog, self._service)
+            asked = read_infer(message, self._caller.catalog, self._service)
         except Rejection as refused:
-            self._refuse(message, refused, came, latest)
+            self._refuse(message, refused, came)
             return
         except Exception:
             log.exception("a request of a stream could not be read")
@@ -84,7 +83,7 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
             self._meter.rejected(over.reason.value)
             self._fail(message.model_name, message.id, over, came)
             return
-        until = asked.until(came, latest)
+        until = asked.until(came, self._until())
         full = self._core.admit(until)  # every message is a call of its own: the loop waits a moment for more
         if full is not None:
             self._caller.release(charge)
@@ -116,7 +115,7 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
         self._statistics.succeeded(model, time.monotonic() - taken.came, reply)
         self._reply(response)
 
-    def _refuse(self, message: pb.ModelInferRequest, refused: Rejection, came: float, latest: float) -> None:
+    def _refuse(self, message: pb.ModelInferRequest, refused: Rejection, came: float) -> None:
         """Refuses with `refused`, or with a better reason from the session's record (see model_changed.ask)."""
 
         def done(reasons: list[Rejection]) -> None:
@@ -124,7 +123,7 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
             self._meter.rejected(why.reason.value)
             self._fail(message.model_name, message.id, why, came)
 
-        self._ask(refused, message, message.model_name, session_asked(message), latest, done)
+        self._ask(refused, message, message.model_name, session_asked(message), done)
 
     def _fail(self, model: str, identifier: str, why: Rejection, came: float) -> None:
         self._statistics.failed(model, time.monotonic() - came)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 from cellkeeper_proto.kserve import inference_pb2 as pb
@@ -12,7 +13,6 @@ from cellkeeper_proto.kserve import inference_pb2 as pb
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.rpc.answering import Answering, Call, Decided, admitted, answering
 from cellkeeper_service.rpc.call_context import CallContext
-from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import WireLimits
 from cellkeeper_service.rpc.grpc_call import GrpcCall
 from cellkeeper_service.rpc.method import Method, methods
@@ -122,10 +122,8 @@ class KServeServicer(Answering):
             raise
 
     def ModelStreamInfer(self, context: CallContext) -> AsyncGenerator[list[pb.ModelStreamInferResponse], None]:
-        def make(caller: Caller, latest: float) -> InferStream:
-            return InferStream(caller, self.core, self.meter, self._service, self._statistics, latest)
-
-        return self.streams.serve("ModelStreamInfer", context, make)
+        kind = partial(InferStream, service=self._service, statistics=self._statistics)
+        return self.stream("ModelStreamInfer", context, kind)
 
     async def _infer(self, request: pb.ModelInferRequest, call: Call, came: float) -> pb.ModelInferResponse:
         try:
