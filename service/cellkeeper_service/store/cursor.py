@@ -18,10 +18,10 @@ def session_cursor(session: bytes) -> str:
     return session.hex()
 
 
-def session_after(cursor: str) -> bytes | None:
-    """Returns the session id after which `cursor` continues; None at the start. Raises ValueError for a bad cursor."""
+def session_after(cursor: str) -> bytes:
+    """Returns the session id after which `cursor` continues; b"" at the start. Raises ValueError for a bad cursor."""
     if not cursor:
-        return None
+        return b""
     try:
         session = bytes.fromhex(cursor.removeprefix("x"))
     except ValueError:

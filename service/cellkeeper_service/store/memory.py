@@ -84,7 +84,7 @@ class MemoryStore:
                 for key in list(self._kept)
                 if (kept := self._standing(key, now_ms)) is not None
                 if key.tenant == tenant and key.model == model and key.session.startswith(prefix)
-                if after is None or key.session.encode() > after
+                if key.session.encode() > after
             )
         page: list[Listed] = [(key, header) for _, key, header in found[:limit]]
         return Page(page, session_cursor(page[-1][0].session.encode()) if len(found) > len(page) and page else "")

@@ -146,6 +146,23 @@ def test_a_stopped_server_is_unknown_and_does_not_stop_the_loop(server: RedisSer
     play(test)
 
 
+def test_replies_that_come_one_after_another_are_waited_for(server: RedisServer) -> None:
+    """Redis answers the commit at once, and half a timeout later how many replicas have it."""
+
+    async def test() -> None:
+        store = open_store(server.url, timeout_ms=int(1000 * TIMEOUT_S), wait_replicas=1)
+        store.commit_many([create(key("first"))])
+        calls, before = StoreCalls(store, 4, Meter()), watched()
+        (result,) = await commit(calls, create(key()))
+        assert result == (Outcome.UNKNOWN, None, "replicas that have the commit: 0, expected 1")
+        assert threads(calls) == 0
+        assert watched() == before
+        calls.close()
+        store.close()
+
+    play(test)
+
+
 def test_a_killed_server_is_unknown_at_once(server: RedisServer, patient_store: Store) -> None:
     """It is unknown long before the timeout, for which `play` does not wait."""
 

@@ -138,6 +138,21 @@ def test_polling_keeps_the_event_loop_for_a_moment_only() -> None:
     play(test)
 
 
+def test_a_commit_is_given_up_at_its_last_deadline() -> None:
+    """Bytes that arrive move it."""
+
+    async def test() -> None:
+        calls, pending = NonBlockingCalls(), Distant(deadline=time.monotonic() + 0.05)
+        ended: asyncio.Future[PendingCommit] = asyncio.get_running_loop().create_future()
+        calls.watch(pending, ended.set_result)
+        pending.deadline += 0.05
+        assert await ended is pending
+        assert time.monotonic() >= pending.deadline
+        pending.finish()
+
+    play(test)
+
+
 def test_polling_ends_and_stops_where_it_is_in_vain() -> None:
     async def test() -> None:
         calls, ends = NonBlockingCalls(), []

@@ -154,11 +154,10 @@ class SqliteStore:
             "AND session < ? AND session > ? AND (expires_ms = 0 OR expires_ms > ?) ORDER BY session LIMIT ?"
         )
         beyond = first[:-1] + bytes([first[-1] + 1]) if first else _BEYOND_ALL
-        passed = after or b""
         try:
             found = (
                 self._connection()
-                .execute(query, (tenant, model, first, beyond, passed, self._clock_ms(), limit + 1))
+                .execute(query, (tenant, model, first, beyond, after, self._clock_ms(), limit + 1))
                 .fetchall()
             )
         except sqlite3.Error as error:
