@@ -87,15 +87,22 @@ def _from_dict(value: Mapping[str, Any], place: str) -> Fitted:
     if wrong:
         raise ImportRefused(place, f"{wrong[0]}: missing or unknown, expected {', '.join(expected)} for {kind}")
     names = _names(value.get("features", ()), place)
+    first, second = (_column(value[key], f"{place}: {key}") for key in expected[:2])
+    try:
+        np.broadcast_shapes(first.shape, second.shape)
+    except ValueError as error:
+        raise ImportRefused(
+            place,
+            f"{', '.join(expected[:2])}: got shapes {list(first.shape)} and {list(second.shape)}, expected one number "
+            "for each feature in both",
+        ) from error
     if kind == "min_max":
-        low, high = (_column(value[key], f"{place}: {key}") for key in ("data_min", "data_max"))
-        span = np.where(high == low, 1.0, high - low)
+        span = np.where(second == first, 1.0, second - first)
         bottom, top = _range(value.get("feature_range", (0.0, 1.0)), place)
         factor = (top - bottom) / span
-        return Fitted(factor, bottom - low * factor, names)
-    middle, scale = (_column(value[key], f"{place}: {key}") for key in expected)
+        return Fitted(factor, bottom - first * factor, names)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Fitted(1.0 / scale, -middle / scale, names)
+        return Fitted(1.0 / second, -first / second, names)
 
 
 def _from_object(value: Any, place: str) -> Fitted:

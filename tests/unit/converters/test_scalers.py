@@ -190,6 +190,10 @@ def clipping(scaler: Any) -> Any:
             r"the columns \[0, 0, 1\], some of them twice, expected each once",
         ),
         ({"type": "log"}, "type: got 'log', expected one of standard, min_max, robust"),
+        (
+            {"type": "standard", "mean": [0.0, 1.0], "scale": [1.0, 1.0, 2.0]},
+            r"mean, scale: got shapes \[2\] and \[3\], expected one number for each feature in both",
+        ),
         ({"type": "standard", "mean": [1.0]}, "scale: missing or unknown, expected mean, scale for standard"),
         ({"type": "standard", "mean": [1.0], "scale": [1.0], "with": 1}, "with: missing or unknown"),
         ({"type": "standard", "mean": [1.0, 2.0], "scale": [1.0]}, "one for each feature"),

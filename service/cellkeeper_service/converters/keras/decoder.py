@@ -25,14 +25,15 @@ def carried_states(keras: Any, model: Any, place: str) -> dict[str, int]:
     Raises ImportRefused for a state that is not an output.
     """
     found: dict[str, int] = {}
+    names = {id(one): input_name(one) for one in model.inputs}
     for layer in _recurrent(keras, model):
         for node in layer._inbound_nodes:
             arguments = node.arguments
-            initial = arguments.kwargs.get("initial_state", arguments.args[1:2])
-            for given, after in zip(keras.tree.flatten(initial), node.outputs[1:], strict=False):
-                name = next((input_name(one) for one in model.inputs if one is given), None)
-                if name is None:
+            initial = keras.tree.flatten(arguments.kwargs.get("initial_state", arguments.args[1:2]))
+            for given, after in zip(initial, node.outputs[1:], strict=False):
+                if id(given) not in names:
                     continue
+                name = names[id(given)]
                 at = next((index for index, one in enumerate(model.outputs) if one is after), None)
                 if at is None or name in found:
                     raise ImportRefused(
@@ -41,7 +42,7 @@ def carried_states(keras: Any, model: Any, place: str) -> dict[str, int]:
                         "(return_state=True) among the outputs of the model, once",
                     )
                 found[name] = at
-            if len(node.outputs) < 2 and any(one is given for one in model.inputs for given in _flat(keras, initial)):
+            if len(node.outputs) < 2 and any(id(given) in names for given in initial):
                 raise ImportRefused(
                     f"{place}: layer {layer.name}",
                     "gets its initial state from an input, expected return_state=True, and its states among the "
@@ -88,11 +89,6 @@ def input_name(given: Any) -> str:
 
 def _recurrent(keras: Any, model: Any) -> list[Any]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
-
-
-def _flat(keras: Any, value: Any) -> list[Any]:
-    flat: list[Any] = keras.tree.flatten(value)
-    return flat
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def guess_states(graph: Graph, place: str) -> dict[str, str]:
     _refuse_defaults(graph, place)
     pairs: dict[str, str] = {}
     for before in graph.inputs.values():
-        fits = _after(before, graph)
+        fits = [name for name in _after(before, graph) if name != before.name]
         if len(fits) > 1:
             raise ImportRefused(place, f"states: input {before.name} may go with the outputs {fits}; pass states")
         if fits:
@@ -43,11 +43,7 @@ def guess_states(graph: Graph, place: str) -> dict[str, str]:
 def _after(before: Value, graph: Graph) -> list[str]:
     """Returns the outputs that may continue an input, by their names, shapes and dtypes."""
     stems = _stems(before.name, _BEFORE)
-    return [
-        name
-        for name, value in graph.outputs.items()
-        if name != before.name and stems & _stems(name, _AFTER) and _alike(before, value)
-    ]
+    return [name for name, one in graph.outputs.items() if stems & _stems(name, _AFTER) and _alike(before, one)]
 
 
 def _refuse_defaults(graph: Graph, place: str) -> None:

@@ -84,19 +84,17 @@ def _computed(module: nn.Module) -> dict[int, Any]:
     return {id(value): value.detach().clone() for value in kept if isinstance(value, Tensor) and not value.is_leaf}
 
 
-def flatten(model: Any) -> list[tuple[str, nn.Module]]:
+def flatten(model: Any, compared: bool | None = None) -> list[tuple[str, nn.Module]]:
     """Returns the modules that compute, by name and in order: a list's, a Sequential's, or any other module's children.
 
     A module may occur in a list or a Sequential several times, and computes as often. Modules inside with a forward of
     their own are refused, because only the forward of `model` itself is compared with what its children compute.
+    compared: with the forward of an enclosing module; None: with that of `model`, if it has its own.
     """
-    return _flatten(model, compared=not _is_standard(model))
-
-
-def _flatten(model: Any, *, compared: bool) -> list[tuple[str, nn.Module]]:
-    """compared: with the forward of an enclosing module."""
     from torch import nn
 
+    if compared is None:
+        compared = not _is_standard(model)
     model = unwrapped(model)
     if isinstance(model, nn.Module):
         refuse_quantized(model)
@@ -105,9 +103,7 @@ def _flatten(model: Any, *, compared: bool) -> list[tuple[str, nn.Module]]:
             raise ImportRefused("model", SCRIPTED)
     if isinstance(model, Sequence) and not isinstance(model, str):
         items = ((f"{i}", item) for i, item in enumerate(model))
-        return [
-            (f"{i}.{name}".strip("."), inner) for i, item in items for name, inner in _flatten(item, compared=False)
-        ]
+        return [(f"{i}.{name}".strip("."), inner) for i, item in items for name, inner in flatten(item, compared=False)]
     if not isinstance(model, nn.Module):
         raise ImportRefused("model", f"got {type(model).__name__}, expected a torch module or a list of them")
     container = isinstance(model, nn.Sequential | nn.ModuleList | nn.ModuleDict)
@@ -127,7 +123,7 @@ def _flatten(model: Any, *, compared: bool) -> list[tuple[str, nn.Module]]:
         (f"{name}.{inner}".strip("."), module)
         for name, child in children
         if child is not None
-        for inner, module in _flatten(child, compared=compared)
+        for inner, module in flatten(child, compared)
     ]
 
 
