@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from testing.redis_server import RedisServer, free_port
+from testing.redis_server import RedisServer
 
 PRIMARIES = 3
 SLOTS = 16384
@@ -216,7 +216,6 @@ def _owns(line: list[str], slot: int) -> bool:
 def _options() -> dict[str, str]:
     return {
         "cluster-enabled": "yes",
-        "cluster-port": str(free_port()),
         "cluster-node-timeout": "3000",  # gossip spreads within half of it
         "cluster-replica-no-failover": "yes",
         "cluster-allow-replica-migration": "no",

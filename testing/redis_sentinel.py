@@ -8,13 +8,15 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
 import redis
 
-from testing.redis_server import PORT_TRIES, START_TIMEOUT_S, RedisServer, free_port, redis_program
+from testing.held_port import HeldPort
+from testing.redis_server import START_TIMEOUT_S, RedisServer, redis_program
 
 SERVICE = "records"
 SENTINELS = 3
@@ -34,28 +36,25 @@ class SentinelProcess:
         self._periods_ms = periods_ms
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._ports = ExitStack()  # of one port, which is held until the end
 
     @property
     def is_running(self) -> bool:
         return self._process is not None
 
     def start(self, primary_port: int, down_after_ms: int) -> None:
-        for _ in range(PORT_TRIES):
-            self.port = free_port()
-            lines = [
-                *(f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}"),
-                f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} {QUORUM}",
-                f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}",
-                f"sentinel failover-timeout {SERVICE} 2000",
-            ]
-            (self.folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
-            if self._launch():
-                return
-        raise RuntimeError(f"a sentinel found no free port in {PORT_TRIES} tries:\n{self.log()}")
+        self.port = self._ports.enter_context(HeldPort())
+        lines = [
+            *(f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}"),
+            f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} {QUORUM}",
+            f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}",
+            f"sentinel failover-timeout {SERVICE} 2000",
+        ]
+        (self.folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
+        self._launch()
 
     def restart(self) -> None:
-        if not self._launch():
-            raise RuntimeError(f"port {self.port} was taken meanwhile:\n{self.log()}")
+        self._launch()
 
     def client(self) -> redis.Redis:
         """Returns a client for inspection; close it."""
@@ -79,10 +78,10 @@ class SentinelProcess:
 
     def close(self) -> None:
         self.kill()
+        self._ports.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _launch(self) -> bool:
-        """Returns False if the port was taken."""
+    def _launch(self) -> None:
         command = [redis_program(), str(self.folder / "sentinel.conf"), "--sentinel"]
         with (self.folder / "sentinel.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
@@ -90,18 +89,18 @@ class SentinelProcess:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 self._process = None
-                return False
+                raise RuntimeError(f"a sentinel ended:\n{self.log()}")
             try:
                 with self.client() as client:
                     if int(client.info("server")["process_id"]) == self._process.pid:
                         if self._periods_ms:
                             client.execute_command("SENTINEL", "DEBUG", *chain.from_iterable(self._periods_ms.items()))
-                        return True
+                        return
             except redis.RedisError:
                 pass
             time.sleep(0.01)  # between two checks of the condition
         self.kill()
-        return False
+        raise RuntimeError(f"a sentinel gave no answer within {START_TIMEOUT_S} s:\n{self.log()}")
 
 
 class RedisSentinels:

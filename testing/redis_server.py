@@ -11,13 +11,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import redis
 
+from testing.held_port import HeldPort
+
 START_TIMEOUT_S = 20.0
-PORT_TRIES = 5
 
 
 def free_port() -> int:
@@ -40,7 +42,7 @@ class RedisServer:
     """One `redis-server` process; use as a context manager.
 
     options: configuration, by name, which overrides the defaults (append-only file, synced at every write, no
-    snapshots).
+    snapshots). A node of a cluster gets a port for its bus, too: `options["cluster-port"]`, once it has started.
 
         with RedisServer() as server:
             store = open_store(server.url)
@@ -53,6 +55,7 @@ class RedisServer:
         self.folder = Path(tempfile.mkdtemp(prefix="cellkeeper-redis-"))
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._ports = ExitStack()  # they are held until the end
 
     @property
     def url(self) -> str:
@@ -66,16 +69,14 @@ class RedisServer:
 
     def start(self) -> None:
         """Starts on a free port and waits for an answer. Raises RuntimeError with the server's log if there is none."""
-        for _ in range(PORT_TRIES):
-            self.port = free_port()
-            if self._launch():
-                return
-        raise RuntimeError(f"redis-server found no free port in {PORT_TRIES} tries:\n{self._log()}")
+        self.port = self._ports.enter_context(HeldPort())
+        if self.options.get("cluster-enabled") == "yes":
+            self.options["cluster-port"] = str(self._ports.enter_context(HeldPort()))
+        self._launch()
 
     def restart(self) -> None:
         """Starts again on the same port and folder, after stop() or kill()."""
-        if not self._launch():
-            raise RuntimeError(f"port {self.port} was taken meanwhile:\n{self._log()}")
+        self._launch()
 
     def kill(self) -> None:
         """Sends SIGKILL and waits until the process has ended."""
@@ -113,6 +114,7 @@ class RedisServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
+        self._ports.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -120,25 +122,22 @@ class RedisServer:
             raise RuntimeError("the Redis server is not running")
         return self._process
 
-    def _launch(self) -> bool:
-        """Returns False if the port was taken."""
+    def _launch(self) -> None:
         command = [redis_program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         for name, value in self.options.items():
             command += [f"--{name}", value]
         with (self.folder / "server.log").open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        return self._wait_until_ready(self._process)
+        self._wait_until_ready(self._process)
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> bool:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 self._process = None
-                if "Address already in use" in self._log():
-                    return False
                 raise RuntimeError(f"redis-server ended with {process.returncode}:\n{self._log()}")
             if self._answers(process.pid):
-                return True
+                return
             time.sleep(0.01)  # between two checks of the condition
         self.kill()
         raise RuntimeError(f"redis-server gave no PONG within {START_TIMEOUT_S} s:\n{self._log()}")

@@ -8,7 +8,7 @@ from cellkeeper_service.domain.store import CommitResult, Delete, Load, Outcome,
 from cellkeeper_service.store.open import open_store
 
 from testing.redis_cluster import RedisCluster
-from testing.redis_server import RedisServer, free_port
+from testing.redis_server import RedisServer
 from tests.contract.store.cluster_records import SESSIONS, TIMEOUT_MS, append_all, create_all, load_all, slot
 from tests.contract.store.records import append, committed, create, generation, inputs, key, log_of
 
@@ -123,9 +123,7 @@ def test_one_node_of_the_url_is_enough(redis_cluster: RedisCluster) -> None:
 
 def test_a_node_that_knows_no_other(redis_cluster: RedisCluster) -> None:
     """It answers but names no node for any slot, so the next node is asked."""
-    with RedisServer(
-        {"cluster-enabled": "yes", "cluster-require-full-coverage": "no", "cluster-port": str(free_port())}
-    ) as lone:
+    with RedisServer({"cluster-enabled": "yes", "cluster-require-full-coverage": "no"}) as lone:
         _, _, others = redis_cluster.url.partition("//")
         store = open_store(f"redis+cluster://127.0.0.1:{lone.port},{others}", timeout_ms=TIMEOUT_MS)
         store.check()
