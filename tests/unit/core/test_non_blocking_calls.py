@@ -22,10 +22,10 @@ from testing.redis_server import RedisServer
 from tests.contract.store.records import append, committed, create, inputs, key, log_of
 
 from .counting_engine import expected
-from .loop import Server, outputs, play
+from .loop import PLAY_S, Server, outputs, play
 
 TIMEOUT_S = 0.5
-PATIENCE_S = 20.0  # the timeout of a store that must not time out
+PATIENCE_S = 2 * PLAY_S  # the timeout of a store that must not time out
 SCHEDULED = Path("/proc/thread-self/schedstat")
 Results = asyncio.Future[list[CommitResult]]
 
