@@ -122,8 +122,8 @@ def ttl_taken_away(store: Store, ttl_ms: int) -> Header | None:
 
 
 def test_a_commit_can_take_the_ttl_away_and_set_one(store: Store) -> None:
-    taken_away = ((ttl_ms, ttl_taken_away(store, ttl_ms)) for ttl_ms in TTLS_MS)
-    ttl_ms, second = next(found for found in taken_away if found[1] is not None)
+    tries = ((ttl_ms, ttl_taken_away(store, ttl_ms)) for ttl_ms in TTLS_MS)
+    ttl_ms, second = next((ttl_ms, header) for ttl_ms, header in tries if header is not None)
     until = time.monotonic() + 1.5 * ttl_ms / 1000
     while time.monotonic() < until:
         assert is_there(store)
