@@ -13,13 +13,11 @@ import pytest
 from testing.forked_server import ForkedServer
 from testing.redis_server import RedisServer
 
-KINDS = ["redis", "one process", "workers"]
+Server: TypeAlias = "RedisServer | ForkedServer"
 
 
-@pytest.fixture(params=KINDS)
-def server(
-    request: pytest.FixtureRequest, counting_model: Path, tmp_path: Path
-) -> Iterator[RedisServer | ForkedServer]:
+@pytest.fixture(params=["redis", "one process", "workers"])
+def server(request: pytest.FixtureRequest, counting_model: Path, tmp_path: Path) -> Iterator[Server]:
     workers = 2 if request.param == "workers" else 1
     with ExitStack() as running:
         if request.param == "redis":
