@@ -37,14 +37,16 @@ def test_the_items_of_a_call_are_on_all_nodes(redis_cluster: RedisCluster, clust
 
 
 def test_a_paused_node_is_unknown_for_its_own_items(redis_cluster: RedisCluster, cluster_store: Store) -> None:
-    headers = create_all(cluster_store, SESSIONS)
+    hurried = open_store(redis_cluster.url, timeout_ms=TIMEOUT_MS)
+    headers = create_all(hurried, SESSIONS)
     where = owners(redis_cluster, SESSIONS)
     for node in (0, 2):  # for which they need a second round
         redis_cluster.command(node, "SCRIPT", "FLUSH")
     redis_cluster.nodes[1].pause()
-    commits, results = append_all(cluster_store, headers, 1)
-    loaded = cluster_store.load_many([Load(key(name), touch=True) for name in SESSIONS])
+    commits, results = append_all(hurried, headers, 1)
+    loaded = hurried.load_many([Load(key(name), touch=True) for name in SESSIONS])
     redis_cluster.nodes[1].wake()
+    hurried.close()
     for commit, result, record in zip(commits, results, loaded, strict=True):
         paused = where[commit.key.session] == 1
         assert result.outcome is (Outcome.UNKNOWN if paused else Outcome.COMMITTED)
