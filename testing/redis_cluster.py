@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from testing.redis_server import RedisServer, free_port, wait_until
+from testing.redis_server import RedisServer, wait_until
 
 PRIMARIES = 3
 SLOTS = 16384
@@ -201,7 +201,6 @@ def _owns(line: list[str], slot: int) -> bool:
 def _options() -> dict[str, str]:
     return {
         "cluster-enabled": "yes",
-        "cluster-port": str(free_port()),
         "cluster-node-timeout": "3000",  # gossip spreads within half of it
         "cluster-replica-no-failover": "yes",
         "cluster-allow-replica-migration": "no",

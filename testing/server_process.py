@@ -23,6 +23,7 @@ import grpc
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
 from testing.forked_program import ForkedProcess
+from testing.held_port import HeldPort
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
@@ -63,12 +64,13 @@ class ServerProcess:
         self.program = program
         self.workers = workers
         self.port = 0
-        self.http_url = "" if not http else "http://127.0.0.1:0"  # without a trailing slash
+        self.http_url = "" if not http else "http://127.0.0.1:0"  # until it starts; without a trailing slash
         self.metrics_url = ""
         self.lines: list[str] = []  # the output of all its runs
         self._own_lines: list[str] = []  # the part of it from the latest run
         self._process: Launched | None = None
         self._arrived: queue.Queue[tuple[Launched, str | None]] = queue.Queue()
+        self._ports = ExitStack()  # they are held until the end, also while it does not run
 
     @property
     def target(self) -> str:
@@ -95,6 +97,10 @@ class ServerProcess:
 
     def start(self) -> None:
         """Starts the server and waits until it serves. Raises RuntimeError with its output if it does not."""
+        if not self.port:
+            self.port = self._ports.enter_context(HeldPort())
+            if self.http_url:
+                self.http_url = f"http://127.0.0.1:{self._ports.enter_context(HeldPort())}"
         words = ["serve", *map(str, self.bundles)]
         words += ["--store", self.store, "--listen", f"127.0.0.1:{self.port}", "--metrics-listen", "127.0.0.1:0"]
         if self.http_url:
@@ -108,11 +114,11 @@ class ServerProcess:
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         if self.workers > 1:
             self.metrics_url = self.wait_for(r"metrics of all workers on (\S+)")
-        self.port = int(self.wait_for(r"listening on 127\.0\.0\.1:(\d+)"))
+        self.wait_for(rf"listening on {self.target}\b")
         urls = [self.wait_for(r"metrics on (\S+)") for _ in range(self.workers)]
         self.metrics_url = self.metrics_url if self.workers > 1 else urls[0]
         if self.http_url:
-            self.http_url = self.wait_for(r"http on (\S+)").rstrip("/")
+            self.wait_for(f"http on {self.http_url}")
 
     def restart(self) -> None:
         self.start()
@@ -239,13 +245,18 @@ class ServerProcess:
                         raise RuntimeError(f"a worker still runs {STOP_TIMEOUT_S:g} s after its parent was killed")
 
     def __enter__(self: Server) -> Server:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+        self._ports.close()
 
 
 @contextmanager

@@ -27,6 +27,6 @@ def test_the_signals_are_as_before(
     signals_kept: None, run_here: Callable[[list[str]], int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Otherwise a later test's Ctrl-C ends the tests."""
-    assert run_here(["serve", "nowhere"]) == 1
+    assert run_here(["serve", "nowhere", "--metrics-listen=127.0.0.1:0"]) == 1
     assert "nowhere" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler

@@ -12,7 +12,7 @@ from cellkeeper_service.store.sqlite.store import SqliteStore
 from testing.redis_cluster import RedisCluster
 from testing.redis_sentinel import RedisSentinels
 from testing.redis_server import RedisServer
-from tests.contract.store.cluster_records import TIMEOUT_MS
+from tests.contract.store.cluster_records import PATIENCE_MS
 from tests.contract.store.polled import PolledStore
 
 
@@ -48,7 +48,7 @@ def redis_cluster(shared_cluster: RedisCluster) -> RedisCluster:
 
 @pytest.fixture
 def cluster_store(redis_cluster: RedisCluster) -> Iterator[Store]:
-    store = open_store(redis_cluster.url, timeout_ms=TIMEOUT_MS)
+    store = open_store(redis_cluster.url, timeout_ms=PATIENCE_MS)
     yield store
     store.close()
 

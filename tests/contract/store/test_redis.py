@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testing.redis_cluster import RedisCluster, slot_of
-from testing.redis_server import RedisServer, free_port
+from testing.redis_server import RedisServer
 from tests.contract.store.records import HOUR_MS, append, committed, create, header, inputs, key, start
 
 STATE_BYTES = 2048  # of a 2x128 LSTM
@@ -182,7 +182,7 @@ def test_a_server_without_persistence_is_warned_of(own_redis: RedisServer, caplo
 
 
 def test_a_cluster_node_is_refused() -> None:
-    with RedisServer({"cluster-enabled": "yes", "cluster-port": str(free_port())}) as server:
+    with RedisServer({"cluster-enabled": "yes"}) as server:
         store = open_store(server.url)
         with pytest.raises(StoreError, match="cluster"):
             store.check()

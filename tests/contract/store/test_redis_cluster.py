@@ -8,7 +8,7 @@ from cellkeeper_service.domain.store import CommitResult, Delete, Load, Outcome,
 from cellkeeper_service.store.open import open_store
 
 from testing.redis_cluster import RedisCluster
-from testing.redis_server import RedisServer, free_port
+from testing.redis_server import RedisServer
 from tests.contract.store.cluster_records import SESSIONS, TIMEOUT_MS, append_all, create_all, load_all, slot
 from tests.contract.store.records import append, committed, create, generation, inputs, key, log_of
 
@@ -37,14 +37,16 @@ def test_the_items_of_a_call_are_on_all_nodes(redis_cluster: RedisCluster, clust
 
 
 def test_a_paused_node_is_unknown_for_its_own_items(redis_cluster: RedisCluster, cluster_store: Store) -> None:
-    headers = create_all(cluster_store, SESSIONS)
+    hurried = open_store(redis_cluster.url, timeout_ms=TIMEOUT_MS)
+    headers = create_all(hurried, SESSIONS)
     where = owners(redis_cluster, SESSIONS)
     for node in (0, 2):  # for which they need a second round
         redis_cluster.command(node, "SCRIPT", "FLUSH")
     redis_cluster.nodes[1].pause()
-    commits, results = append_all(cluster_store, headers, 1)
-    loaded = cluster_store.load_many([Load(key(name), touch=True) for name in SESSIONS])
+    commits, results = append_all(hurried, headers, 1)
+    loaded = hurried.load_many([Load(key(name), touch=True) for name in SESSIONS])
     redis_cluster.nodes[1].wake()
+    hurried.close()
     for commit, result, record in zip(commits, results, loaded, strict=True):
         paused = where[commit.key.session] == 1
         assert result.outcome is (Outcome.UNKNOWN if paused else Outcome.COMMITTED)
@@ -123,9 +125,7 @@ def test_one_node_of_the_url_is_enough(redis_cluster: RedisCluster) -> None:
 
 def test_a_node_that_knows_no_other(redis_cluster: RedisCluster) -> None:
     """It answers but names no node for any slot, so the next node is asked."""
-    with RedisServer(
-        {"cluster-enabled": "yes", "cluster-require-full-coverage": "no", "cluster-port": str(free_port())}
-    ) as lone:
+    with RedisServer({"cluster-enabled": "yes", "cluster-require-full-coverage": "no"}) as lone:
         _, _, others = redis_cluster.url.partition("//")
         store = open_store(f"redis+cluster://127.0.0.1:{lone.port},{others}", timeout_ms=TIMEOUT_MS)
         store.check()

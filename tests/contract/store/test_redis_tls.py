@@ -14,7 +14,8 @@ from cellkeeper_service.domain.non_blocking import NonBlockingStore
 from cellkeeper_service.domain.store import Delete, Load, Outcome, StoreError
 from cellkeeper_service.store.open import open_store
 
-from testing.redis_server import RedisServer, free_port, redis_program
+from testing.held_port import HeldPort
+from testing.redis_server import RedisServer, redis_program
 from tests.integration.access.certificates import Authority
 
 from .records import append, committed, create, inputs, key, replace
@@ -33,8 +34,9 @@ def acl_line() -> list[str]:
 
 def has_tls() -> bool:
     """Returns True if this redis-server was built with TLS."""
-    command = [redis_program(), "--port", "0", "--tls-port", str(free_port())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    with HeldPort() as port:
+        command = [redis_program(), "--port", "0", "--tls-port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     return "tls-port" not in done.stdout.replace("--tls-port", "") or "Failed to configure TLS" in done.stdout
 
 
@@ -54,17 +56,15 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("tls")
     authority = Authority(folder)
     cert, key_file = authority.issue("redis")
-    port = free_port()
     options = {
-        "tls-port": str(port),
         "tls-cert-file": str(cert),
         "tls-key-file": str(key_file),
         "tls-ca-cert-file": str(authority.file),
         "tls-auth-clients": "no",
     }
     if request.param == "rediss+cluster":
-        options |= {"cluster-enabled": "yes", "tls-cluster": "yes", "cluster-port": str(free_port())}
-    with RedisServer(options) as server, server.client() as admin:
+        options |= {"cluster-enabled": "yes", "tls-cluster": "yes"}
+    with HeldPort() as port, RedisServer({**options, "tls-port": str(port)}) as server, server.client() as admin:
         if request.param == "rediss+cluster":
             admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             while b"cluster_state:ok" not in _raw(admin):

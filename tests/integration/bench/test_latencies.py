@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import selectors
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing
+from types import SimpleNamespace
+from typing import Any, TypeAlias
 
 import pytest
 
 from bench import loops
 from bench.latencies import GROWTH, LEAST_BEYOND, counted, percentile_ms
-from bench.load import Load
+from bench.load import Load, Measured
 from bench.loops import closed_loop, open_loop
 
 
@@ -30,6 +34,35 @@ def test_a_percentile_needs_messages_beyond_it() -> None:
     assert percentile_ms([], 50.0) is None
 
 
+class Clock(selectors.DefaultSelector):
+    """Has an event loop wait for nothing: its own time passes instead, however busy the machine is."""
+
+    seconds = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        self.seconds += timeout or 0.0
+        return super().select(0)
+
+
+Play: TypeAlias = Callable[[Coroutine[Any, Any, Measured]], Measured]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of the bench's loops."""
+    made = Clock()
+    monkeypatch.setattr(loops, "time", SimpleNamespace(perf_counter=lambda: made.seconds))
+    return made
+
+
+@pytest.fixture
+def play(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Play]:
+    """Runs one of the bench's loops."""
+    with closing(asyncio.SelectorEventLoop(clock)) as loop:
+        monkeypatch.setattr(loop, "time", lambda: clock.seconds)
+        yield loop.run_until_complete
+
+
 class Server:
     """Answers at once, but the message with the number `slow` only after `seconds`."""
 
@@ -44,22 +77,23 @@ class Server:
         return 1
 
 
-async def test_an_open_loop_counts_the_answers_that_come_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_loop_counts_the_answers_that_come_late(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its slowest messages are those that it waits for in the end, and all that queued behind them."""
     monkeypatch.setattr(loops, "DRAIN_SECONDS", 0.1)
     server = Server(slow=3, seconds=1.0)
-    measured = await open_loop(server.send, Load("client", "m", flows=1, rate=200.0), 0.2)
+    measured = play(open_loop(server.send, Load("client", "m", flows=1, rate=200.0), 0.2))
     assert measured.messages == server.messages == sum(measured.latencies.values())
     assert measured.late == server.messages - 2
     assert measured.p50_ms > 500.0
 
 
-async def test_a_closed_loop_counts_the_messages_in_flight_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_loop_counts_the_messages_in_flight_at_its_end(
+    play: Play, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loops, "WARM_SECONDS", 0.0)
     server = Server(slow=5, seconds=0.5)
-    started = time.perf_counter()
-    measured = await closed_loop(server.send, Load("client", "m", flows=1), 0.2)
-    assert time.perf_counter() - started >= 0.5
+    measured = play(closed_loop(server.send, Load("client", "m", flows=1), 0.2))
+    assert clock.seconds >= 0.5
     assert measured.messages == server.messages == 5
     assert GROWTH ** max(map(int, measured.latencies)) >= 0.5e6  # microseconds
     assert measured.steps_per_second == 4 / 0.2  # answered in time

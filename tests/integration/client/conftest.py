@@ -15,6 +15,7 @@ from cellkeeper import AsyncClient, AsyncGroup, Backoff, Client
 
 from testing.bundles import counting_bundle
 from testing.forked_server import ForkedServer
+from testing.held_port import HeldPort
 
 from .counting_server import CountingServer
 from .ones import IDS
@@ -25,11 +26,13 @@ QUICK = Backoff(first_seconds=0.005, max_seconds=0.05)
 
 @pytest.fixture
 async def server() -> AsyncIterator[CountingServer]:
+    """A counting server. A test may stop it, and start it or another on its port."""
     counting = CountingServer()
-    await counting.start()
-    yield counting
-    counting.gate.set()
-    await counting.stop()
+    with HeldPort() as port:
+        await counting.start(port)
+        yield counting
+        counting.gate.set()
+        await counting.stop()
 
 
 @pytest.fixture

@@ -10,16 +10,14 @@ from cellkeeper import AsyncClient, Closed, DeadlineExceeded, QueueFull, Unavail
 from cellkeeper._transport.endpoints import rendezvous
 
 from .conftest import QUICK, until
-from .counting_record import Record
 from .counting_server import CountingServer
 from .counting_wire import Refused
 from .ones import ONE, counted, take
 
 
-async def test_fail_over_and_back() -> None:
-    records: dict[str, Record] = {}
-    servers = [CountingServer(records), CountingServer(records)]
-    targets = [await server.start() for server in servers]
+async def test_fail_over_and_back(server: CountingServer) -> None:
+    servers = [server, CountingServer(server.records)]
+    targets = [f"127.0.0.1:{server.port}", await servers[1].start()]
     async with AsyncClient(targets, timeout=20, backoff=QUICK) as client:
         sessions = [await client.open(f"s{index}") for index in range(20)]
         homes = [targets.index(rendezvous(session.id, targets)[0]) for session in sessions]
@@ -29,8 +27,8 @@ async def test_fail_over_and_back() -> None:
         await servers[0].stop()
         results = await asyncio.gather(*(take(session, [ONE] * 5) for session in sessions))
         assert results == [counted(2, 6)] * 20
-        back = CountingServer(records)
-        await back.start(servers[0].port)
+        back = CountingServer(server.records)
+        await back.start(server.port)
 
         home = sessions[homes.index(0)]
         before = home.position.step
@@ -43,7 +41,7 @@ async def test_fail_over_and_back() -> None:
         assert home.position.step > before
         await back.stop()
         await servers[1].stop()
-    assert all(records[session.id].position == session.position for session in sessions)
+    assert all(server.records[session.id].position == session.position for session in sessions)
 
 
 async def test_removing_an_endpoint_moves_only_its_sessions() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc.aio
 import pytest
 from cellkeeper import AsyncClient
 from cellkeeper._transport.channel import Channel
+
+from testing.held_port import HeldPort
 
 from .conftest import QUICK, until
 from .counting_server import CountingServer
@@ -122,10 +123,8 @@ async def test_a_slow_server_keeps_its_connection(relay: Relay, server: Counting
 
 async def test_who_waits_for_a_connection_gets_the_one_that_takes_its_place() -> None:
     """A call notices the dead connection while the stream waits to be opened again."""
-    with socket.socket() as held:  # nobody listens there yet, and no other test may
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind(("127.0.0.1", 0))
-        target = f"127.0.0.1:{held.getsockname()[1]}"
+    with HeldPort() as port:
+        target = f"127.0.0.1:{port}"
         channel, server = Channel(target, None, (), 0.05), grpc.aio.server()
         waiting = asyncio.ensure_future(channel.ready())
         await asyncio.sleep(0)  # it begins to wait

@@ -16,6 +16,7 @@ from cellkeeper._transport.target import is_loopback
 from cellkeeper.doctor.examine import examine
 
 from testing.forked_program import run_forked
+from testing.held_port import HeldPort
 from testing.refusing_address import refusing_address
 
 from .conftest import QUICK, ServerThread, until
@@ -68,28 +69,24 @@ async def test_one_of_several_that_is_there_is_enough(server: CountingServer) ->
 
 async def test_a_server_that_starts_later_can_be_waited_for() -> None:
     late = CountingServer()
-    target = await late.start()
-    await late.stop()
-    async with AsyncClient(target, connect_timeout=20.0, backoff=QUICK) as client:
-        opening = asyncio.ensure_future(client.open("a"))
-        await until(lambda: client.counters.retries > 3)
-        await late.start(late.port)
-        assert (await (await opening).step(ONE)).tolist() == [1, 1]
-    await late.stop()
+    with HeldPort() as port:
+        async with AsyncClient(f"127.0.0.1:{port}", connect_timeout=20.0, backoff=QUICK) as client:
+            opening = asyncio.ensure_future(client.open("a"))
+            await until(lambda: client.counters.retries > 3)
+            await late.start(port)
+            assert (await (await opening).step(ONE)).tolist() == [1, 1]
+        await late.stop()
 
 
-async def test_a_server_that_was_there_is_waited_for() -> None:
+async def test_a_server_that_was_there_is_waited_for(server: CountingServer) -> None:
     """The client rides out a restart, however soon it gives up on a server that was never there."""
-    server = CountingServer()
-    target = await server.start()
-    async with AsyncClient(target, connect_timeout=0.0, backoff=QUICK) as client:
+    async with AsyncClient(f"127.0.0.1:{server.port}", connect_timeout=0.0, backoff=QUICK) as client:
         session = await client.open("a")
         await server.stop()
         waiting = [asyncio.ensure_future(session.step(ONE)), asyncio.ensure_future(session.info())]
         await until(lambda: client.counters.retries > 3)
         await server.start(server.port)
         await asyncio.gather(*waiting)
-    await server.stop()
 
 
 async def test_every_timeout_names_target_cause_and_time(server: CountingServer) -> None:

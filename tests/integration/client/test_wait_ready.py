@@ -15,6 +15,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from testing.bundles import counting_bundle
 from testing.forked_server import ForkedServer
+from testing.held_port import HeldPort
 from testing.redis_server import RedisServer
 from tests.integration.access.tenants import entry
 
@@ -64,17 +65,16 @@ async def test_a_server_without_models_is_not_ready() -> None:
 
 async def test_a_server_that_starts_later_is_waited_for() -> None:
     late = CountingServer()
-    target = await late.start()
-    await late.stop()
-    async with AsyncClient(target, backoff=QUICK) as client:
-        waiting = asyncio.ensure_future(client.wait_ready(20))
-        with pytest.raises(DeadlineExceeded):
-            await client.wait_ready(0.1)
-        assert not waiting.done()
-        await late.start(late.port)
-        await waiting
-        assert (await (await client.session("a")).step([1.0, 1.0])).tolist() == [1, 1]
-    await late.stop()
+    with HeldPort() as port:
+        async with AsyncClient(f"127.0.0.1:{port}", backoff=QUICK) as client:
+            waiting = asyncio.ensure_future(client.wait_ready(20))
+            with pytest.raises(DeadlineExceeded):
+                await client.wait_ready(0.1)
+            assert not waiting.done()
+            await late.start(port)
+            await waiting
+            assert (await (await client.session("a")).step([1.0, 1.0])).tolist() == [1, 1]
+        await late.stop()
 
 
 def test_the_servers_log_says_what_asked_for_a_session_that_does_not_exist(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_pla
 
 from testing.bundles import make_bundle
 from testing.forked_server import ForkedServer
-from testing.redis_server import free_port
 
 BUNDLE = Path(__file__).parents[3] / "examples" / "co2" / "bundle"
 MODEL = "co2"
@@ -56,17 +55,16 @@ def served(folder: Path, sessions: Sequence[str]) -> Iterator[Console]:
     token, reader = new_token(), new_token()
     lines = [token_line(token, "plant", "step,read,admin"), token_line(reader, "plant", "read")]
     (folder / "tokens").write_text("".join(f"{line}\n" for line in lines))
-    port = free_port()
-    options = ["--tokens", str(folder / "tokens"), "--http-listen", f"127.0.0.1:{port}"]
+    options = ["--tokens", str(folder / "tokens")]
     tokens = {"kind": "tokens", "vocabulary": TOKENS, "embedding_size": 4}
     words = make_bundle(folder / "words", name=TOKEN_MODEL, input_size=4, head=(TOKENS,), input=tokens)
     bundles = [BUNDLE, before, words]
     with (
-        ForkedServer(bundles, f"sqlite:{folder / 'sessions.db'}", options) as server,
+        ForkedServer(bundles, f"sqlite:{folder / 'sessions.db'}", options, http=True) as server,
         Client(server.target, token=token) as client,
     ):
         client.group(sessions, model=MODEL)
-        yield Console(server, f"http://127.0.0.1:{port}/", token, reader, client)
+        yield Console(server, f"{server.http_url}/", token, reader, client)
 
 
 def program() -> str | None:

@@ -20,7 +20,8 @@ from cellkeeper_service.server.readiness import Readiness
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from testing.forked_server import ForkedServer
-from testing.redis_server import RedisServer, free_port
+from testing.held_port import HeldPort
+from testing.redis_server import RedisServer
 from tests.integration.program.workers import Workers
 
 from .load import until
@@ -209,10 +210,9 @@ async def test_a_delayed_end_is_announced_at_once_and_serves_until_then(counting
 
 
 async def test_workers_are_ready_when_all_of_them_are(counting_model: Path, tmp_path: Path) -> None:
-    port = free_port()
-    base = f"http://127.0.0.1:{port}"
-    words = (f"--store=sqlite:{tmp_path / 's.db'}", counting_model, f"--metrics-listen=127.0.0.1:{port}")
-    with Workers(*words) as workers:
+    store = f"--store=sqlite:{tmp_path / 's.db'}"
+    with HeldPort() as port, Workers(store, counting_model, f"--metrics-listen=127.0.0.1:{port}") as workers:
+        base = f"http://127.0.0.1:{port}"
         workers.read_until("metrics of all workers")
         assert probe(base, "/healthz") == ALIVE
         workers.wait_until_serving()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from testing.held_port import HeldPort
 from testing.page import blocks
-from testing.redis_server import free_port
 
 from .documents import FIRST_MODEL, PAGES, finds_a_server, parameter
 from .reader import Reader
@@ -24,9 +24,11 @@ pytestmark = pytest.mark.timeout(300)
 def test_a_page(page: Path, reading_folder: Path) -> None:
     if shutil.which("sqlite3") is None and any(block.text.startswith("sqlite3 ") for block in blocks(page)):
         pytest.skip("no sqlite3 on the PATH: scripts/ensure-sqlite installs Debian's package")
-    Reader(page, NO_SERVER, free_port()).read()
+    with HeldPort() as redis_port:
+        Reader(page, NO_SERVER, redis_port).read()
 
 
 def test_the_first_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Reader(FIRST_MODEL, NO_SERVER, free_port()).read()
+    with HeldPort() as redis_port:
+        Reader(FIRST_MODEL, NO_SERVER, redis_port).read()

@@ -34,8 +34,9 @@ def test_a_fork_has_grpc_as_a_server_has_it() -> None:
 
 def test_a_variable_that_python_reads_is_refused(monkeypatch: pytest.MonkeyPatch, counting_model: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    with pytest.raises(ValueError, match=r"PYTHONPATH: got '/elsewhere', .* in an interpreter of its own"):
-        ForkedServer([counting_model], "memory:").start()
+    refused = pytest.raises(ValueError, match=r"PYTHONPATH: got '/elsewhere', .* in an interpreter of its own")
+    with refused, ForkedServer([counting_model], "memory:"):
+        pass
     with pytest.raises(ValueError, match="PYTHONPATH"):
         run_forked("cellkeeper", ["--version"], os.environ, 60)
 

@@ -23,8 +23,9 @@ from cellkeeper import Client, DeadlineExceeded
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service import logs
 
+from testing.held_port import HeldPort
 from testing.meanwhile import Meanwhile, TellingLock
-from testing.redis_server import RedisServer, free_port
+from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 
 from .launch import command, serve
@@ -274,13 +275,15 @@ def test_a_line_is_written_in_one_piece(
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
 def test_output_that_nobody_takes_is_dropped(counting_model: Path) -> None:
     """It was a traceback for each line, such as on a full disk."""
-    ready = f"127.0.0.1:{free_port()}"
-    words = ["serve", counting_model, "--store=memory:", "--listen=127.0.0.1:0", f"--metrics-listen={ready}"]
+    words = ["serve", counting_model, "--store=memory:", "--listen=127.0.0.1:0"]
     with (
+        HeldPort() as port,
         open("/dev/full", "w") as full,
-        subprocess.Popen(command(*words), stdout=full, stderr=subprocess.PIPE, text=True) as process,
+        subprocess.Popen(
+            command(*words, f"--metrics-listen=127.0.0.1:{port}"), stdout=full, stderr=subprocess.PIPE, text=True
+        ) as process,
     ):
-        while not is_ready(f"http://{ready}/readyz"):
+        while not is_ready(f"http://127.0.0.1:{port}/readyz"):
             assert process.poll() is None
             time.sleep(0.01)  # between two checks of the condition
         process.terminate()

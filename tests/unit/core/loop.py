@@ -24,6 +24,8 @@ from cellkeeper_service.store.memory import MemoryStore
 from .counting_engine import CountingEngine
 from .world import key, pack
 
+PLAY_S = 60.0
+
 
 class GatedStore(MemoryStore):
     """A memory store whose calls wait until its gate opens."""
@@ -102,4 +104,5 @@ def outputs(reply: Any) -> list[int]:
 
 
 def play(test: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 10))
+    """Runs the test, and fails it if it hangs. It passes much sooner than that, also on a busy machine."""
+    asyncio.run(asyncio.wait_for(test(), PLAY_S))

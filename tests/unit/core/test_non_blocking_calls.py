@@ -22,10 +22,10 @@ from testing.redis_server import RedisServer
 from tests.contract.store.records import append, committed, create, inputs, key, log_of
 
 from .counting_engine import expected
-from .loop import Server, outputs, play
+from .loop import PLAY_S, Server, outputs, play
 
 TIMEOUT_S = 0.5
-PATIENCE_S = 20.0  # the timeout of a store that must not time out
+PATIENCE_S = 2 * PLAY_S  # the timeout of a store that must not time out
 SCHEDULED = Path("/proc/thread-self/schedstat")
 Results = asyncio.Future[list[CommitResult]]
 
@@ -91,9 +91,9 @@ def watched() -> set[int]:
     return set(loop._selector.get_map())
 
 
-def test_commits_need_no_thread_and_leave_no_reader(store: Store) -> None:
+def test_commits_need_no_thread_and_leave_no_reader(patient_store: Store) -> None:
     async def test() -> None:
-        calls, before = StoreCalls(store, 4, Meter()), watched()
+        calls, before = StoreCalls(patient_store, 4, Meter()), watched()
         first = create(key())
         assert await commit(calls, first) == [COMMITTED]
         assert await commit(calls, append(key(), first.header, inputs(1)), create(key("b"))) == [COMMITTED] * 2
@@ -195,15 +195,15 @@ def test_a_reply_that_is_there_counts_however_late_the_loop_is(store: Store) -> 
     play(test)
 
 
-def test_a_forgotten_script_is_loaded_by_a_thread(server: RedisServer, store: Store) -> None:
+def test_a_forgotten_script_is_loaded_by_a_thread(server: RedisServer, patient_store: Store) -> None:
     async def test() -> None:
-        header = committed(store, create(key()))
+        header = committed(patient_store, create(key()))
         with server.client() as client:
             client.script_flush()
-        calls = StoreCalls(store, 4, Meter())
+        calls = StoreCalls(patient_store, 4, Meter())
         assert await commit(calls, append(key(), header, inputs(1))) == [COMMITTED]
         assert threads(calls) == 1
-        assert log_of(store, key()) == inputs(1)
+        assert log_of(patient_store, key()) == inputs(1)
         calls.close()
 
     play(test)
