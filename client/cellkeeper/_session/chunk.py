@@ -32,7 +32,6 @@ class Chunk:
     call: Any = None
     state: ChunkState = ChunkState.QUEUED
     held: bool = False
-    sent: bool = False
     counted: bool = False  # as one of those in flight
     acked_sent: int = 0
     uncertain: bool = False

@@ -124,7 +124,7 @@ class History:
         """Marks the upcoming chunk as in flight."""
         self._settling = False
         chunk.state = _IN_FLIGHT
-        chunk.counted = chunk.sent = True
+        chunk.counted = True
         self.queued -= 1
         if not self.queued:
             self._resending = False
