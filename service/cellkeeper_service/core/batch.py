@@ -144,8 +144,10 @@ def form_batches(
         work = cached.work
         if not cached.dropped and work is not None:
             steps = 1 if work.to_compute == 1 else work.slice_steps(limits.max_slice_steps)
-            bucket = by_length.setdefault(steps, [])
-            if len(bucket) == max_batch:
+            bucket = by_length.get(steps)
+            if bucket is None:
+                bucket = by_length[steps] = []
+            elif len(bucket) == max_batch:
                 break
             if not ((work.gone or now >= work.deadline) and end_dead(cached, work)):
                 if not work.computed:
