@@ -144,7 +144,7 @@ async def test_calls_leave_nothing_behind_even_without_a_garbage_collector() -> 
             assert len(left) <= 1  # of the last call, whose close may come later
         finally:
             gc.enable()
-        assert abs(len(things()) - before) < 50
+        assert len(things()) - before < 50  # of 11,100 calls; things of earlier tests may end meanwhile
 
 
 async def test_events_that_the_thread_took_come_before_those_that_the_loop_takes() -> None:
