@@ -131,9 +131,8 @@ class AsyncAdministration(Caller):
         policy: "keep" the state, "rerun" a window of inputs, or "reset", as in the session's own carry_over. model: its
         name; optional while the server serves exactly one. prefix: of the sessions' ids. sessions: these ids and no
         others. window_of: with the policy "rerun", returns a session's window ([W, F], or [W] token ids), or None to
-        leave that session as it is. It is called in the caller's thread. fingerprint: 32 bytes, of the new version;
-        empty: the one that takes new sessions. timeout: seconds for each request. on_progress: called after each page
-        of sessions with the counts so far.
+        leave that session as it is. fingerprint: 32 bytes, of the new version; empty: the one that takes new sessions.
+        timeout: seconds for each request. on_progress: called after each page of sessions with the counts so far.
 
         A session that fails is counted and does not hold up the others: see `failures`. If a run is interrupted, start
         it again. Sessions of the other version that are created meanwhile may be missed. Raises InvalidArgument for an

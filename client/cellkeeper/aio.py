@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 from weakref import finalize
 
+import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
@@ -25,20 +26,20 @@ from ._session.arguments import position as checked_position
 from ._session.event_loop import check_loop
 from ._session.not_copied import NotCopied
 from ._session.time_limit import TimeLeft
-from ._transport.blocking import declared_as
 from ._transport.calls import itself
 from ._transport.connection import Connection
+from ._transport.credentials import Tls, TokenSource
 from ._transport.forks import INHERITED, check_process, connects, disown_after_fork
 from ._transport.readiness import wait_until_ready
 from ._transport.requests import request_id
-from ._transport.settings import ClientSettings
+from ._transport.settings import DEFAULT_TARGET, ClientSettings
 from ._transport.wire import model_of, position_message, position_of, state_messages
 from .administration import AsyncAdministration
 from .errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, ModelChanged
 from .group import AsyncGroup
 from .position import Position
 from .session import AsyncSession
-from .types import Counters, Model
+from .types import Backoff, Counters, Model
 
 __all__ = ["AsyncClient", "AsyncGroup", "AsyncSession"]
 
@@ -62,13 +63,43 @@ class AsyncClient(NotCopied, AsyncAdministration):
     'cellkeeper[websocket]').
     """
 
-    @declared_as(ClientSettings.__init__)
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        target: str | Sequence[str] = DEFAULT_TARGET,
+        *,
+        timeout: float = 30.0,
+        attempt_timeout: float = 10.0,
+        connect_timeout: float = 0.8,
+        window_steps: int = 64,
+        buffer_steps: int = 1024,
+        buffer_bytes: int = 1 << 20,
+        outputs: Sequence[str] = ("prediction",),
+        max_frame_items: int = 256,
+        backoff: Backoff | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | bool = False,
+        token: TokenSource | None = None,
+        websocket: str | Sequence[str] | None = None,
+    ) -> None:
         check_process()
-        self._settings = settings = ClientSettings(*arguments, **options)
+        self._settings = settings = ClientSettings(
+            target,
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            connect_timeout=connect_timeout,
+            window_steps=window_steps,
+            buffer_steps=buffer_steps,
+            buffer_bytes=buffer_bytes,
+            max_frame_items=max_frame_items,
+            backoff=backoff,
+            credentials=credentials,
+            tls=tls,
+            token=token,
+            websocket=websocket,
+        )
         self.targets = settings.targets
         self.timeout = settings.timeout
-        self.outputs = settings.outputs
+        self.outputs = output_names(outputs)
         self.counters = Counters()
         self._models: dict[tuple[str, bytes], Model] = {}
         self._connection: Connection | None = None
@@ -192,7 +223,7 @@ class AsyncClient(NotCopied, AsyncAdministration):
         """Opens many sessions of one model with a few calls, to be stepped as one.
 
         Each is created, or continued after its last step. sessions: their ids, each once, in the order of the rows of
-        the group's `step`. model, ttl, outputs: as in `session`, for all of them. expect: by id, a position whose
+        `AsyncGroup.step`. model, ttl, outputs: as in `session`, for all of them. expect: by id, a position whose
         history the session must have. timeout: seconds, including retries; None: the client's. Raises InvalidArgument
         for invalid ids, and GroupError if some sessions cannot be opened: its `errors` says which and why, and its
         `group` has the others.

@@ -9,7 +9,8 @@ from typing import Any, overload
 from numpy.typing import ArrayLike
 
 from ._session.arguments import several_ids
-from ._transport.blocking import Blocking, blocking, declared_as
+from ._session.not_copied import NotCopied
+from ._transport.loop_thread import LoopThread
 from .errors import Closed, ForkedProcess, GroupError
 from .group import AsyncGroup
 from .group_stepping import Failed, Rows, check_failed
@@ -18,17 +19,24 @@ from .position import Position
 from .types import Array, GroupReply, Model, Sample
 
 
-class Group(Blocking[AsyncGroup]):
+class Group(NotCopied):
     """Sessions of one model, stepped together, each continued after its last step. Made by `Client.group`.
 
     Safe to use from several threads. A member that fails does not hold up the others, and its error is its own.
     """
+
+    def __init__(self, thread: LoopThread, core: AsyncGroup) -> None:
+        self._thread = thread
+        self._core = core
 
     def __len__(self) -> int:
         return len(self._core)
 
     def __contains__(self, session: object) -> bool:
         return session in self._core
+
+    def __repr__(self) -> str:
+        return repr(self._core).replace("AsyncGroup", type(self).__name__, 1)
 
     @property
     def model(self) -> Model:
@@ -103,21 +111,87 @@ class Group(Blocking[AsyncGroup]):
         reply, names, _ = self._thread.run(self._core._step(x, outputs, timeout), "step", self._core._note_unread)
         return self._core._rows("step", reply, names, x, failed)
 
-    @declared_as(AsyncGroup.step_reply)
     def step_reply(self, x: Rows, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> GroupReply:
+        """Like `step`, but returns the whole reply, and does not raise if members failed.
+
+        The reply has their errors, and its rows are those of the members that succeeded. x: [n, F] or [n, T, F], or a
+        dict of rows by id, as in `step`. timeout: seconds, including retries; None: the client's. outputs: any of
+        "prediction", "hidden" (the top layer), "state" (every layer's tensors), and whatever else the model declares;
+        None: the group's. Raises InvalidArgument if x does not fit; nothing was sent then.
+        """
         stepped = self._thread.run(self._core._step(x, outputs, timeout), "step_reply", self._core._note_unread)
         return stepped[0]
 
-    @declared_as(AsyncGroup.settle)
     def settle(self, *, timeout: float | None = None) -> dict[str, tuple[LateStep, ...]]:
+        """Waits until the outcome of every step that was sent is known.
+
+        It sends each late step again, which applies it unless the server rejects it for good. timeout: seconds,
+        including retries; None: the client's. Returns, by id, the late steps that were settled since the last reply or
+        the last call of `settle`, oldest first. Raises GroupError for members whose late steps are not settled, with
+        the reason for each; if that is DeadlineExceeded, call it again.
+        """
         return self._thread.run(self._core.settle(timeout=timeout), unread=self._core._put_back)
 
-    peek = blocking(AsyncGroup.peek)
-    peek_reply = blocking(AsyncGroup.peek_reply)
-    forecast = blocking(AsyncGroup.forecast)
-    forecast_reply = blocking(AsyncGroup.forecast_reply)
+    def peek(
+        self, x: Rows, *, outputs: Sequence[str] | None = None, failed: Failed = "raise", timeout: float | None = None
+    ) -> Any:
+        """Returns what `step` would return for x now, but keeps nothing of it.
 
-    @declared_as(AsyncGroup.add)
+        Waits for earlier steps of these members; later ones wait for it. Makes one call for as many members as fit into
+        a frame. x: [n, F] or [n, T, F], or a dict of rows by id. outputs, failed: as in `step`, but only `peek_reply`
+        tells the errors behind rows of NaN. timeout: seconds, including retries; None: the client's. Raises what `step`
+        raises.
+        """
+        return self._thread.run(self._core.peek(x, outputs=outputs, failed=failed, timeout=timeout))
+
+    def peek_reply(self, x: Rows, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> GroupReply:
+        """Like `peek`, but returns the whole reply, and does not raise if members failed: the reply has their errors.
+
+        x: [n, F] or [n, T, F], or a dict of rows by id. outputs: as in `step_reply`. timeout: seconds, including
+        retries; None: the client's. Raises InvalidArgument if x does not fit.
+        """
+        return self._thread.run(self._core.peek_reply(x, outputs=outputs, timeout=timeout))
+
+    def forecast(
+        self,
+        inputs: Rows,
+        *,
+        steps: int,
+        known: Mapping[str, Sample] | None = None,
+        outputs: Sequence[str] | None = None,
+        failed: Failed = "raise",
+        timeout: float | None = None,
+    ) -> Any:
+        """Runs each member ahead over its row of `inputs` and then over `steps` predictions, and keeps nothing.
+
+        Each prediction is fed back as the next input. Waits for earlier steps of these members; later ones wait for it.
+        Makes one call for each member, several at a time. inputs: as x in `step`. steps: predictions to feed back, 1 or
+        more. known: by id, [steps, K], for each further time step the features that the caller supplies, in the input's
+        order. outputs, failed: as in `step`, but only `forecast_reply` tells the errors behind rows of NaN. timeout:
+        seconds, including retries; None: the client's. Returns [n, T + steps, ...] in the order of `inputs`; for a
+        dict, a dict. Raises what `step` raises, and InvalidArgument if the model does not say what to feed back.
+        """
+        call = self._core.forecast(inputs, steps=steps, known=known, outputs=outputs, failed=failed, timeout=timeout)
+        return self._thread.run(call)
+
+    def forecast_reply(
+        self,
+        inputs: Rows,
+        *,
+        steps: int,
+        known: Mapping[str, Sample] | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> GroupReply:
+        """Like `forecast`, but returns the whole reply, and does not raise if members failed: it has their errors.
+
+        inputs: [n, F] or [n, T, F], or a dict of rows by id. steps, known, outputs: as in `forecast`. timeout: seconds,
+        including retries; None: the client's. The reply's arrays are [n, T + steps, ...]. Raises InvalidArgument as
+        `forecast` does.
+        """
+        call = self._core.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
+        return self._thread.run(call)
+
     def add(
         self,
         sessions: Iterable[str],
@@ -125,30 +199,59 @@ class Group(Blocking[AsyncGroup]):
         expect: Mapping[str, Position] | None = None,
         timeout: float | None = None,
     ) -> dict[str, bool]:
+        """Opens sessions with a few OpenMany calls and appends them to the members.
+
+        sessions: their ids, none of them a member. expect: by id, a position whose history the session must have.
+        timeout: seconds, including retries; None: the client's. Returns, by id, whether opening created the session.
+        Raises InvalidArgument for ids that are not strings of 1 to 256 bytes, occur twice or are already members, and
+        GroupError if some could not be opened, with the reason for each; the others are members then.
+        """
         try:
             return self._thread.run(self._core.add(several_ids(sessions), expect=expect, timeout=timeout))
         except GroupError as error:
             error.group = self
             raise
 
-    @declared_as(AsyncGroup.remove)
     def remove(self, sessions: Iterable[str], *, timeout: float | None = None) -> None:
+        """Removes members from the group once their steps are answered; the sessions stay at the server.
+
+        The outcome of late steps that cannot be settled will never be known. sessions: ids of members. timeout: seconds
+        to wait; None: the client's. Raises InvalidArgument for an id that is not a member's, and DeadlineExceeded,
+        after which all are still members.
+        """
         self._thread.run(self._core.remove(several_ids(sessions), timeout=timeout))
 
-    @declared_as(AsyncGroup.reset)
     def reset(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Position]:
+        """Starts a new generation at step 0 for these members.
+
+        sessions: ids of members; None: all. timeout: seconds, including retries; None: the client's. Returns their
+        positions by id. Raises GroupError if some failed, with the reason for each (GenerationChanged: the server
+        already has another generation; remove and add the member); the others were reset.
+        """
         return self._thread.run(self._core.reset(_ids(sessions), timeout=timeout))
 
-    @declared_as(AsyncGroup.delete)
     def delete(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, bool]:
+        """Deletes these members at the server and removes them from the group.
+
+        sessions: ids of members; None: all. timeout: seconds, including retries; None: the client's. Returns, by id,
+        False if the session was already gone. Raises GroupError if some failed, with the reason for each; these remain
+        members.
+        """
         return self._thread.run(self._core.delete(_ids(sessions), timeout=timeout))
 
-    @declared_as(AsyncGroup.state)
     def state(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Array]:
+        """Returns the committed states of these members: named tensors [n, ...], one row per member, in their dtype.
+
+        It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds,
+        including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
+        """
         return self._thread.run(self._core.state(_ids(sessions), timeout=timeout))
 
-    @declared_as(AsyncGroup.close)
     def close(self) -> None:
+        """Closes this object; the sessions stay at the server. Each later call raises Closed.
+
+        A waiting call raises GroupError, with a Closed for each member and its late step.
+        """
         with suppress(Closed, ForkedProcess):  # of the client, which has closed the group
             self._thread.run(self._core.close())
 

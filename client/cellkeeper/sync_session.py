@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+
+from numpy.typing import ArrayLike
 
 from ._session.blocking_answer import BlockingAnswer
+from ._session.not_copied import NotCopied
 from ._session.step_call import StepCall
-from ._transport.blocking import Blocking, blocking, declared_as
+from ._transport.loop_thread import LoopThread
 from .errors import Closed, ForkedProcess
 from .late_step import LateStep
 from .position import Position
 from .session import AsyncSession
-from .types import Array, Model, Sample, StepReply
+from .types import Array, Model, Sample, SessionInfo, StepReply
 
 
-class Session(Blocking[AsyncSession]):
+class Session(NotCopied):
     """A session, continued after its last step. Made by `Client.session`.
 
     Safe to use from several threads: their steps are applied in the order in which they arrive.
     """
+
+    def __init__(self, thread: LoopThread, core: AsyncSession) -> None:
+        self._thread = thread
+        self._core = core
+
+    def __repr__(self) -> str:
+        return repr(self._core).replace("AsyncSession", type(self).__name__, 1)
 
     @property
     def id(self) -> str:
@@ -63,16 +72,42 @@ class Session(Blocking[AsyncSession]):
         # After the core has noted what was interrupted here.
         return self._thread.read("unsettled", lambda: self._core.unsettled)
 
-    @declared_as(AsyncSession.settle)
     def settle(self, *, timeout: float | None = None) -> tuple[LateStep, ...]:
+        """Waits until the outcome of every step that was sent is known.
+
+        It sends each late step again, which applies it unless the server rejects it for good. timeout: seconds; None:
+        the client's. Returns the late steps that were settled since the last reply or the last call of `settle`, oldest
+        first. Raises DeadlineExceeded, and whatever keeps a late step from being settled (SessionNotFound, AccessDenied
+        ...).
+        """
         return self._thread.run(self._core.settle(timeout=timeout), unread=self._core._put_back)
 
-    @declared_as(AsyncSession.step)
-    def step(self, x: Sample, **options: Any) -> Array:
-        return self.step_reply(x, **options).output
+    def step(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
+        """Applies x exactly once and returns the first of `outputs`.
 
-    @declared_as(AsyncSession.step_reply)
+        x: [F] or [T, F]; token ids: one integer or [T]; anything that numpy converts to the model's dtype, a DataFrame
+        or a Series; a dict by name if the model's features have names. For a model with several inputs, a dict of these
+        by name, or a structured array with a field for each. Masked values, None and NA are missing values, like NaN,
+        which not every model accepts. outputs: any of "prediction", "hidden" (the top layer), "state" (every layer's
+        tensors), and whatever else the model declares; None: those the session was opened with. timeout: seconds until
+        the answer, including retries; None: the client's. Returns [...], or [T, ...] if x has a time axis, in the
+        output's dtype. A call after an error is another step, even with the same values.
+
+        Raises InvalidArgument, which says what is wrong with x and where: nothing was sent. Unavailable and
+        DeadlineExceeded: the error's `late_step` says whether x was sent and may count; the next step settles it first.
+        GenerationChanged, HistoryChanged, HistoryLost, SessionNotFound: the session is not what it was; open it again,
+        and check its position. ModelChanged: its version is no longer served; carry it over. docs/errors.md lists all
+        errors.
+        """
+        return self.step_reply(x, outputs=outputs, timeout=timeout).output
+
     def step_reply(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:
+        """Like `step`, but returns the whole reply: all outputs by name, the position after x, timings.
+
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. timeout: seconds, including retries;
+        None: the client's. The reply's arrays are [...], or [T, ...] if x has a time axis; state tensors are those
+        after x. Raises what `step` raises.
+        """
         core = self._core
         inputs = core._inputs
         raw, single = inputs.convert(x)
@@ -141,24 +176,139 @@ class Session(Blocking[AsyncSession]):
             with suppress(Closed, ForkedProcess):
                 self._thread.soon(pipeline.leave)
 
-    peek = blocking(AsyncSession.peek)
-    peek_reply = blocking(AsyncSession.peek_reply)
-    forecast = blocking(AsyncSession.forecast)
-    forecast_reply = blocking(AsyncSession.forecast_reply)
-    reset = blocking(AsyncSession.reset)
-    set_state = blocking(AsyncSession.set_state)
-    carry_over = blocking(AsyncSession.carry_over)
+    def peek(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
+        """Returns what `step` would return for x now, but keeps nothing of it.
 
-    @declared_as(AsyncSession.fork)
-    def fork(self, target: str, **options: Any) -> Session:
-        return Session(self._thread, self._thread.run(self._core.fork(target, **options)))
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. Returns the first of them, [...], or [T,
+        ...] if x has a time axis. timeout: seconds, including retries; None: the client's. Waits for earlier steps;
+        later ones wait for it. Raises what `step` raises, without late steps: it is safe to repeat the call.
+        """
+        return self.peek_reply(x, outputs=outputs, timeout=timeout).output
 
-    delete = blocking(AsyncSession.delete)
-    state = blocking(AsyncSession.state)
-    info = blocking(AsyncSession.info)
+    def peek_reply(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:
+        """Like `peek`, but returns the whole reply; its position is the one after x.
 
-    @declared_as(AsyncSession.close)
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `peek`. timeout: seconds, including retries;
+        None: the client's. Raises what `peek` raises.
+        """
+        return self._thread.run(self._core.peek_reply(x, outputs=outputs, timeout=timeout), "peek")
+
+    def forecast(
+        self,
+        inputs: Sample,
+        *,
+        steps: int,
+        known: Sample | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Array:
+        """Runs ahead over `inputs` and then over `steps` predictions, and keeps nothing.
+
+        Each prediction is fed back as the next input. Returns the first of `outputs` for all T + steps time steps, [T +
+        steps, ...]. inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps
+        is at most model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`);
+        for token ids it is the most likely one. known: [steps, K], for each further time step the features that the
+        model leaves to the caller, in the input's order, or a DataFrame with their names; for a model with several
+        inputs, a dict of those that are not in `model.input_feedback`. outputs: as in `step`. timeout: seconds,
+        including retries; None: the client's. Waits for earlier steps; later ones wait for it. Raises InvalidArgument
+        if the model does not say what to feed back, StepConflict if another client has stepped the session meanwhile,
+        and what `peek` raises.
+        """
+        return self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout).output
+
+    def forecast_reply(
+        self,
+        inputs: Sample,
+        *,
+        steps: int,
+        known: Sample | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> StepReply:
+        """Like `forecast`, but returns the whole reply.
+
+        Its position, and its state tensors if `outputs` names "state", are those after the last of the T + steps time
+        steps. inputs: [F] or [T, F]. known: [steps, K]. steps, outputs: as in `forecast`. timeout: seconds, including
+        retries; None: the client's. Raises what `forecast` raises.
+        """
+        call = self._core.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
+        return self._thread.run(call, "forecast")
+
+    def reset(self, *, timeout: float | None = None) -> Position:
+        """Starts a new generation at step 0. Returns its position.
+
+        The new generation belongs to the model version that takes new sessions, even if the session's own is no longer
+        served. timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises
+        GenerationChanged if the server already has another generation, and SessionNotFound: open the session again.
+        """
+        return self._thread.run(self._core.reset(timeout=timeout))
+
+    def set_state(
+        self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
+    ) -> Position:
+        """Starts a new generation from the given state tensors. Returns its position.
+
+        state: every tensor of `model.states` by name, in its shape ([layers, size] for an LSTM's h), finite numbers.
+        step: the number of time steps that the new generation starts at; None: the present one. timeout: seconds,
+        including retries; None: the client's. Waits for earlier steps first. Raises InvalidArgument, which names the
+        tensor, GenerationChanged and SessionNotFound.
+        """
+        return self._thread.run(self._core.set_state(state, step=step, timeout=timeout))
+
+    def carry_over(
+        self,
+        policy: str,
+        *,
+        window: Sample | None = None,
+        fingerprint: bytes = b"",
+        timeout: float | None = None,
+    ) -> Position:
+        """Continues with another version of the model, as a new generation. Returns its position.
+
+        policy: "keep" the state as it is (the session's present version must still be served), "rerun" a `window` of
+        inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that initial
+        state. fingerprint: 32 bytes, of the new version; empty: the one that takes new sessions. A session that already
+        belongs to that version stays as it is. timeout: seconds, including retries; None: the client's. Raises
+        GenerationChanged if the server has another generation, and ModelChanged if the state cannot be kept: rerun or
+        reset.
+        """
+        return self._thread.run(self._core.carry_over(policy, window=window, fingerprint=fingerprint, timeout=timeout))
+
+    def fork(self, target: str, *, position: Position | None = None, timeout: float | None = None) -> Session:
+        """Returns a new session `target` that starts from this one's committed state, or from its state at `position`.
+
+        target: the new id. position: one that this session had, not older than the server's log; None: the present one.
+        timeout: seconds, including retries; None: the client's. The client first replays what the server lost of this
+        session. Raises SessionExists, and StepGap, StepCompacted or HistoryChanged if `position` is ahead of this
+        session, older than the server's log, or not part of its history.
+        """
+        return Session(self._thread, self._thread.run(self._core.fork(target, position=position, timeout=timeout)))
+
+    def delete(self, *, timeout: float | None = None) -> bool:
+        """Deletes this generation of the session. Returns False if it was already gone, which is not an error.
+
+        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. From then on the object
+        raises SessionNotFound.
+        """
+        return self._thread.run(self._core.delete(timeout=timeout))
+
+    def state(self, *, timeout: float | None = None) -> dict[str, Array]:
+        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`.
+
+        For an LSTM's h that is float32 [layers, size]. timeout: seconds, including retries; None: the client's. Waits
+        for earlier steps first. Raises SessionNotFound.
+        """
+        return self._thread.run(self._core.state(timeout=timeout))
+
+    def info(self, *, timeout: float | None = None) -> SessionInfo:
+        """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.
+
+        timeout: seconds, including retries; None: the client's. Raises SessionNotFound.
+        """
+        return self._thread.run(self._core.info(timeout=timeout))
+
     def close(self) -> None:
+        """Closes this object; the session stays at the server. Each waiting or later call raises Closed."""
         with suppress(Closed, ForkedProcess):  # of the client, which has closed the session
             self._thread.run(self._core.close())
 

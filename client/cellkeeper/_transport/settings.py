@@ -7,7 +7,7 @@ from numbers import Real
 
 import grpc
 
-from .._session.arguments import invalid, output_names, seconds_from_0, timeout_seconds, whole_number
+from .._session.arguments import invalid, seconds_from_0, timeout_seconds, whole_number
 from ..errors import InvalidArgument
 from ..types import Backoff
 from .credentials import Tls, Token, TokenSource
@@ -18,7 +18,7 @@ DEFAULT_TARGET = "localhost:50051"
 
 
 class ClientSettings:
-    """The parameters of the clients, which document them, checked; timeouts in seconds.
+    """The parameters of AsyncClient, which documents them, checked; timeouts in seconds.
 
     credentials: None: plain text. channel_options: gRPC's. websockets: for the targets, in their order; empty: frames
     go over gRPC. Raises InvalidArgument, which names the parameter.
@@ -26,21 +26,20 @@ class ClientSettings:
 
     def __init__(
         self,
-        target: str | Sequence[str] = DEFAULT_TARGET,
+        target: str | Sequence[str],
         *,
-        timeout: float = 30.0,
-        attempt_timeout: float = 10.0,
-        connect_timeout: float = 0.8,
-        window_steps: int = 64,
-        buffer_steps: int = 1024,
-        buffer_bytes: int = 1 << 20,
-        outputs: Sequence[str] = ("prediction",),
-        max_frame_items: int = 256,
-        backoff: Backoff | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        tls: Tls | bool = False,
-        token: TokenSource | None = None,
-        websocket: str | Sequence[str] | None = None,
+        timeout: float,
+        attempt_timeout: float,
+        connect_timeout: float,
+        window_steps: int,
+        buffer_steps: int,
+        buffer_bytes: int,
+        max_frame_items: int,
+        backoff: Backoff | None,
+        credentials: grpc.ChannelCredentials | None,
+        tls: Tls | bool,
+        token: TokenSource | None,
+        websocket: str | Sequence[str] | None,
     ) -> None:
         self.targets = checked_targets(target)
         self.timeout = timeout_seconds(timeout, 30.0)
@@ -53,9 +52,8 @@ class ClientSettings:
         if self.buffer_steps < self.window_steps:
             why = "the client must keep at least as many answered inputs as it may have unanswered ones"
             raise invalid("buffer_steps", str(buffer_steps), f"at least window_steps, {window_steps}: {why}")
-        _check_kind(
-            "tls", tls, "True, False or a Tls", bool, Tls
-        )  # a path, for instance, would otherwise mean plain text
+        # A path, for instance, would otherwise mean plain text.
+        _check_kind("tls", tls, "True, False or a Tls", bool, Tls)
         _check_kind("credentials", credentials, "grpc.ChannelCredentials", grpc.ChannelCredentials)
         _check_backoff(backoff)
         if credentials is not None and tls:
@@ -71,7 +69,6 @@ class ClientSettings:
         self.channel_options = tls.options() if tls else ()
         self.token = Token(token)
         self.websockets = checked_addresses(websocket, self.targets, tls or None)
-        self.outputs = output_names(outputs)
 
     def window_steps_for(self, max_log_steps: int) -> int:
         """Returns the most unanswered time steps of one session.

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from cellkeeper import AsyncClient, Client, Group, Session
-from griffe import GriffeLoader, load_extensions
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
-from documentation.docstrings import ArgumentNames, marked
+from documentation.docstrings import marked
 from documentation.site_hook import expanded, loaded_urls, on_config, relinked
 
 REPOSITORY = Path(__file__).parents[3]
@@ -134,27 +131,6 @@ def test_the_navigation_has_every_page_once() -> None:
 def test_an_argument_is_bold_where_it_is_explained() -> None:
     text = "Waits.\n\nx: [T, F]. a, b: the\nsame. Raises: other. When x is there: as above."
     assert marked(text, {"x", "a", "b"}) == text.replace("x: [", "**x**: [").replace("a, b:", "**a, b**:")
-
-
-@pytest.fixture(scope="module")
-def read() -> Any:
-    """The client's package, as the site reads it."""
-    loader = GriffeLoader(search_paths=[REPOSITORY / "client"], extensions=load_extensions(ArgumentNames))
-    return loader.load("cellkeeper")
-
-
-@pytest.mark.parametrize("kind", [Client, Session, Group, AsyncClient])
-def test_methods_are_shown_with_the_parameters_and_texts_that_they_have_when_imported(kind: type, read: Any) -> None:
-    names = [name for name, member in vars(kind).items() if inspect.isfunction(member) and member.__doc__]
-    assert names
-    for name in ["__init__", *names] if "Client" in kind.__name__ else names:
-        shown, member = read[kind.__name__].members[name], getattr(kind, name)
-        if shown.is_function:  # not another name of a method
-            assert [each.name for each in shown.parameters] == [*inspect.signature(member).parameters], name
-            assert bool(shown.docstring) == bool(member.__doc__), name
-            text = inspect.cleandoc(member.__doc__ or "")
-            assert not text or shown.docstring.value.replace("**", "") == text, name
-    assert "**attempt_timeout**: " in read["Client"].docstring.value
 
 
 class _Loader(yaml.SafeLoader):
