@@ -15,7 +15,7 @@ from cellkeeper_service.errors import Rejection
 from . import fields
 from .catalog import Catalog
 from .chunk_inputs import charged_steps
-from .kserve.parameters import session_named
+from .sequence_ids import session_named
 
 
 @dataclass(slots=True)

@@ -10,10 +10,10 @@ from cellkeeper_proto.kserve import inference_pb2 as pb
 
 from cellkeeper_service.errors import invalid
 from cellkeeper_service.rpc import fields
+from cellkeeper_service.rpc.sequence_ids import KINDS_OF_ID, session_named, session_of
 
 from .refusals import refuse
 
-KINDS_OF_ID = ("int64_param", "string_param")
 KINDS = {
     "sequence_id": KINDS_OF_ID,
     "sequence_start": ("bool_param",),
@@ -27,14 +27,13 @@ KINDS = {
 """The parameters that are read, with their permitted types. Others, which Triton passes to the model, are ignored."""
 
 RESERVED = "triton_"
-NUMBERED = "int64:"
 
 
 @dataclass(slots=True)  # not frozen: that would take four times as long to create, for every request
 class Parameters:
     """The parameters of one request.
 
-    session: the sequence's session, see session_of. sequence: its id as shown in refusals.
+    session: the sequence's session, see sequence_ids. sequence: its id as shown in refusals.
     step: the position of the chunk; None: wherever the session is.
     acked: the client holds every reply up to this step; None: up to `step`.
     timeout_us: 0: none.
@@ -97,23 +96,6 @@ def _acked(acked: int | None, step: int | None) -> int | None:
     if not 0 <= acked <= step:
         raise invalid("acked", acked, f"0 to the chunk's step, {step}: the client cannot have a later reply")
     return acked
-
-
-def session_of(sequence_id: int | str) -> str | None:
-    """Returns the session of a sequence: a string is its name, the number 7 is "int64:7". None: no sequence."""
-    if not sequence_id:
-        return None
-    return sequence_id if isinstance(sequence_id, str) else f"{NUMBERED}{sequence_id}"
-
-
-def session_named(request: pb.ModelInferRequest) -> list[str]:
-    """Returns the session that a request names, in a list; empty if there is none."""
-    found = request.parameters
-    if "sequence_id" not in found:
-        return []
-    kind = found["sequence_id"].WhichOneof("parameter_choice")
-    session = session_of(getattr(found["sequence_id"], kind)) if kind in KINDS_OF_ID else None
-    return [] if session is None else [session]
 
 
 def session_asked(request: pb.ModelInferRequest) -> list[str]:
