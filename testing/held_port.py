@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import weakref
 from types import TracebackType
 
 
 class HeldPort:
-    """A loopback port; close it, or use it as a context manager, which yields its number.
+    """A loopback port; close it, or use it as a context manager, which yields its number. At the latest it ends with
+    the object, as of a server that a test has stopped for good.
 
     A socket is bound to it and does not listen. So the kernel gives the port to nobody who asks for any, and refuses
     connections to it. A server that is told its number can listen on it nevertheless, since servers set SO_REUSEADDR,
@@ -15,14 +18,12 @@ class HeldPort:
     """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._socket.bind(("127.0.0.1", 0))
-        self.number = int(self._socket.getsockname()[1])
-
-    def close(self) -> None:
-        self._socket.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as held:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.bind(("127.0.0.1", 0))
+            self.number = int(held.getsockname()[1])
+            self.close = weakref.finalize(self, os.close, held.detach())
 
     def __enter__(self) -> int:
         return self.number

@@ -118,7 +118,7 @@ class ServerProcess:
         urls = [self.wait_for(r"metrics on (\S+)") for _ in range(self.workers)]
         self.metrics_url = self.metrics_url if self.workers > 1 else urls[0]
         if self.http_url:
-            self.wait_for(f"http on {self.http_url}")
+            self.http_url = self.wait_for(r"http on (\S+)").rstrip("/")
 
     def restart(self) -> None:
         self.start()
