@@ -26,6 +26,8 @@ KILLS = (0.3, 0.6)  # shares of all steps after which the server is killed
 COUNTERS = ("cellkeeper_evictions_total", "cellkeeper_load_replayed_steps_total")
 TIMEOUT_S = 60.0
 
+pytestmark = pytest.mark.timeout(600)  # it computes for about twenty seconds, beside what else the machine does
+
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Model]]:
