@@ -24,7 +24,9 @@ ROOMY = ("--max-replay-steps", "1000", "--max-log-steps", "8192")
 SESSIONS = {"lstm-2x512": 12, "lstm-2x128": 34, "hold": 34, "gru-after": 34}
 KILLS = (0.3, 0.6)  # shares of all steps after which the server is killed
 COUNTERS = ("cellkeeper_evictions_total", "cellkeeper_load_replayed_steps_total")
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0  # for what takes about twenty seconds, if the machine does nothing else
+
+pytestmark = pytest.mark.timeout(2 * TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,9 @@ from .sequences import Model, make_sequences
 OPTIONS = ("--device", "cpu", "--max-replay-steps", "16", "--store-timeout-ms", "300")
 HABITS = Habits(most_steps=12, most_sessions=6, most_window=4, both=0.4, again=0.2)
 CALL_TIMEOUT_S = 0.7
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0  # for what takes about ten seconds, if the machine does nothing else
+
+pytestmark = pytest.mark.timeout(2 * TIMEOUT_S)
 STOPPED_S = 1.0
 
 
