@@ -53,7 +53,7 @@ class ReplyColumns:
         )
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class GroupPart:
     """The part of a call that goes to one endpoint as one frame.
 

@@ -57,7 +57,7 @@ class Members:
         return Members(self.rows[items], [names[item] for item in items.tolist()])
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class GroupChunk:
     """`steps` consecutive time steps for each of some members, sent as one frame.
 

@@ -100,6 +100,9 @@ class GroupSender(Sender):
         self._forget_done()
         for call in self._calls():
             if call.deadline <= now:
+                for sender, alone in list(call.alone.values()):  # whichever timer fires first, theirs or the group's
+                    if not alone.answer.done():
+                        sender.give_up(alone, sender.out_of_time(alone, now))
                 self.give_up(call, self._out_of_time(call, now))
         return min((call.deadline for call in self._calls()), default=NEVER)
 
@@ -277,6 +280,7 @@ class GroupSender(Sender):
         left = max(0.0, call.deadline - self.loop.time())
         answer = MemberAnswer(call, item)
         alone = sender.submit(inputs, call.single, call.frame_format.outputs, left, answer)
+        alone.timeout, alone.deadline = call.timeout, call.deadline  # not those of what was left
         call.alone[item] = (sender, alone)
 
     def _send(self, call: GroupCall, items: Rows) -> None:

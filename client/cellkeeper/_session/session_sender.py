@@ -102,9 +102,16 @@ class SessionSender(Sender):
         calls += self._waiting.steps
         for call in calls:
             if call.deadline <= now and not call.answer.done():
-                held_back = call.chunk is None and self.history.late > 0
-                self.give_up(call, self._out_of_time(call, now, UNSETTLED if held_back else ""))
+                self.give_up(call, self.out_of_time(call, now))
         return min((call.deadline for call in calls if not call.answer.done()), default=NEVER)
+
+    def out_of_time(self, call: StepCall, now: float) -> CellkeeperError:
+        """Returns the error of a call whose deadline has passed."""
+        endpoint = self.endpoint or next(iter(self.ranked), None)
+        spent = now - (call.deadline - call.timeout)
+        why = UNSETTLED if call.chunk is None and self.history.late > 0 else ""
+        sent = call.chunk is not None and call.chunk.state is ChunkState.IN_FLIGHT
+        return no_answer_from(endpoint, call.timeout, spent, call.last_error, why, sent)
 
     def give_up(self, call: StepCall, error: CellkeeperError, unread_steps: int | None = None) -> None:
         """Ends the call with `error`. If it was not sent, the calls after it end too, since they build on it.
@@ -279,12 +286,6 @@ class SessionSender(Sender):
         self.go_on()
 
     # ------------------------------------------------------------------------------------------ inside
-
-    def _out_of_time(self, call: StepCall, now: float, why: str) -> CellkeeperError:
-        endpoint = self.endpoint or next(iter(self.ranked), None)
-        spent = now - (call.deadline - call.timeout)
-        sent = call.chunk is not None and call.chunk.state is ChunkState.IN_FLIGHT
-        return no_answer_from(endpoint, call.timeout, spent, call.last_error, why, sent)
 
     def _is_awaited(self) -> bool:
         """Returns True if a call waits; late steps alone are not sent again."""

@@ -25,7 +25,7 @@ class Answer(Protocol):
     def exception(self) -> BaseException | None: ...
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class StepCall:
     """inputs: raw bytes. single: given without a time axis. timeout: seconds. deadline: on the event loop's clock.
 

@@ -47,7 +47,7 @@ def most_items(limit: int, max_bytes: int, input_bytes: int, names: Sequence[str
     return max(1, min(limit, max_bytes // item_bytes(input_bytes, max(names, key=len, default=""))))
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Frame:
     """Items of sessions, all of one format, first taken from a queue, then in flight. See InflightFrame.
 

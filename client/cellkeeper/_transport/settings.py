@@ -51,7 +51,7 @@ class ClientSettings:
         self.buffer_bytes = whole_number(buffer_bytes, "buffer_bytes", 0)
         if self.buffer_steps < self.window_steps:
             why = "the client must keep at least as many answered inputs as it may have unanswered ones"
-            raise invalid("buffer_steps", str(buffer_steps), f"at least window_steps, {window_steps}: {why}")
+            raise invalid("buffer_steps", str(self.buffer_steps), f"at least window_steps, {self.window_steps}: {why}")
         # A path, for instance, would otherwise mean plain text.
         _check_kind("tls", tls, "True, False or a Tls", bool, Tls)
         _check_kind("credentials", credentials, "grpc.ChannelCredentials", grpc.ChannelCredentials)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 
 import pytest
-from cellkeeper import AsyncGroup, DeadlineExceeded, GroupError
+from cellkeeper import AsyncGroup, CellkeeperError, CommitConflict, DeadlineExceeded, GroupError
+from cellkeeper._session.session_sender import UNSETTLED
 
 from .conftest import until
 from .counting_server import CountingServer
+from .counting_wire import Refused
 from .ones import ONES, count_together
 
 
@@ -67,3 +70,24 @@ async def test_a_step_that_waits_for_its_members_is_not_sent_after_its_deadline(
     server.gate.set()
     assert (await first).tolist() == [[1, 1]] * 8
     assert (await group.step(ONES)).tolist() == [[2, 2]] * 8
+
+
+async def test_each_member_says_why_it_was_not_answered_even_if_the_groups_timer_fires_first(
+    server: CountingServer, group: AsyncGroup
+) -> None:
+    refusals = 100_000
+    server.refusals = [Refused("COMMIT_CONFLICT")] * refusals
+    refused = await _expired(group, lambda: len(server.refusals) < refusals - 8)  # each has been refused once
+    assert [type(error.__cause__) for error in refused.values()] == [CommitConflict] * 8
+    refusals = len(server.refusals)
+    held_back = await _expired(group, lambda: len(server.refusals) < refusals)
+    assert [error.message.partition("; ")[2] for error in held_back.values()] == [UNSETTLED] * 8
+    assert [error.late_step for error in held_back.values()] == [None] * 8
+
+
+async def _expired(group: AsyncGroup, ready: Callable[[], bool]) -> Mapping[str, CellkeeperError]:
+    """Returns the errors of a step whose deadline passes, for the group's sender, once this is so."""
+    step = asyncio.ensure_future(group.step_reply(ONES, timeout=60))
+    await until(ready)
+    group._sender.expire(asyncio.get_running_loop().time() + 60)
+    return (await step).errors

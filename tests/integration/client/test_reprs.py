@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pytest
 from cellkeeper import (
     AsyncClient,
     CarriedOver,
@@ -18,6 +19,10 @@ from cellkeeper import (
     StepReply,
     TensorSpec,
 )
+from cellkeeper._session.group_call import GroupCall, GroupPart
+from cellkeeper._session.group_history import GroupChunk
+from cellkeeper._session.step_call import StepCall
+from cellkeeper._transport.frame_codec import Frame
 
 AT = Position(bytes(range(16)), 7, bytes(range(8)))
 SPEC = TensorSpec("input", "float32", (2,))
@@ -65,3 +70,9 @@ def test_values() -> None:
     assert repr(damaged) == "SessionInfo('a', damaged: its header is cut)"
     assert repr(CarriedOver({"carried": 3, "already": 1})) == "CarriedOver(already 1, carried 3)"
     assert repr(SPEC) == "TensorSpec('input', float32[2])"
+
+
+@pytest.mark.parametrize("kind", [StepCall, GroupPart, GroupCall, GroupChunk, Frame])
+def test_what_is_under_way_does_not_print_its_inputs(kind: type) -> None:
+    """asyncio's debug mode logs the arguments of callbacks."""
+    assert "__repr__" not in vars(kind)
