@@ -146,7 +146,10 @@ class Allowances:
             found.owe(steps)
 
     def renew(self, quotas: Mapping[str, Quota]) -> None:
-        """Applies the quotas of tenants that have their own. What was used so far stays counted."""
+        """Applies the quotas of tenants that have their own.
+
+        What was used so far stays counted, except for items of requests in flight of a tenant that had no quota.
+        """
         self._quotas = quotas
         for tenant, allowance in self._by_tenant.items():
             allowance.quota = quotas.get(tenant, self._default)

@@ -37,6 +37,7 @@ class Charge:
 
 
 NOTHING = Charge(items=0)
+"""The charge of every request of a tenant without a quota. Shared, so it is never changed."""
 
 
 def charge_of(request: Any, catalog: Catalog) -> Charge:

@@ -69,8 +69,8 @@ class MessageStream(ABC, Generic[In, Out]):
 
         check: raises a Rejection if the caller may not continue.
 
-        A Rejection that ends the messages, such as that of bytes that are none, is raised after the replies to the
-        messages before them, because they do not say what should be answered.
+        If reading a message raises a Rejection, such as for bytes that are not a message, it is raised here after the
+        replies to the messages before, because such bytes do not say what should be answered.
         """
         reader = self._reader = asyncio.get_running_loop().create_task(self._read(messages, check))
         try:

@@ -81,7 +81,8 @@ class OpenStreams:
                     await context.sent()  # until then it counts, so that it is cancelled if its client reads nothing
         except Rejection as rejection:
             self._meter.rejected(rejection.reason.value)
-            await abort(context, rejection, rpc)
+            # without the traceback, whose frames refer to it in a circle and keep the bytes of a message
+            await abort(context, rejection.with_traceback(None), rpc)
         except Exception:
             log.exception("%s failed", rpc)
             await abort(context, internal_error(), rpc)

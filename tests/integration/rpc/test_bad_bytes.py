@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
+from collections.abc import AsyncGenerator
+from typing import Any
 
 import grpc
 import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.errors import Rejection
+from cellkeeper_service.rpc.authenticator import Authenticator
+from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.codec import decoder
+from cellkeeper_service.rpc.half_sent import HalfSent
+from cellkeeper_service.rpc.method import Method
+from cellkeeper_service.rpc.open_streams import OpenStreams
+from cellkeeper_service.rpc.stream import Stream
+from cellkeeper_service.rpc.unread import Unread
 
 from testing.server_process import ServerProcess
+from tests.unit.core.loop import Server
 
 from .calls import (
     Api,
@@ -22,6 +37,7 @@ from .calls import (
     numbers,
     step_message,
 )
+from .listening_servers import PATH, OnListener, ask
 
 SERVICE = "/cellkeeper.v1.Cellkeeper/"
 UNARY = [method.name for method in pb.DESCRIPTOR.services_by_name["Cellkeeper"].methods if not method.client_streaming]
@@ -55,6 +71,37 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(served: ServerProcess
             call(CUT, timeout=30)
     result = from_status(caught.value)
     assert (result.code, result.reason, result.field) == ("INVALID_ARGUMENT", "INVALID_FIELD", "request")
+
+
+async def test_bytes_that_are_no_message_of_a_stream_are_not_kept() -> None:
+    """Megabytes of each such stream would otherwise stay until the next garbage collection."""
+    core = Server().loop
+    core.start()
+    meter = Meter()
+    authenticator = Authenticator(Catalog({}, WireLimits()))
+    streams = OpenStreams(authenticator, meter, Unread(30_000, 100, 100), HalfSent(1 << 20, 1 << 20))
+
+    def serve(call: Any) -> AsyncGenerator[list[Any], None]:
+        return streams.serve("StepStream", call, lambda caller, latest: Stream(caller, core, meter, latest))
+
+    method = Method(serve, decoder(pb.StepFrame, 100), pb.StepFrameReply.SerializeToString, streams=True)
+    served = OnListener({PATH: method}, 100)
+    gc.collect()
+    gc.disable()
+    try:
+        async with served.call() as call:
+            for _ in range(5):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await ask(call, CUT)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                del caught
+        await asyncio.wait_for(served.stop(0), 30)
+        assert [one for one in gc.get_objects() if isinstance(one, Rejection)] == []
+    finally:
+        gc.enable()
+        await asyncio.wait_for(served.listener.close(), 30)
+        await core.drain()
+        core.store_calls.close()
 
 
 def test_text_that_is_not_utf8_is_an_invalid_argument(served: ServerProcess) -> None:

@@ -71,7 +71,8 @@ def write_reply(reply: pb.StepFrameReply) -> dict[str, Any]:
         return {"error": replies.error(reply.frame_error)}
     if reply.errors:
         return {"error": replies.error(reply.errors[0].error)}
-    flags, steps = reply.flags[0], reply.steps[0] if reply.steps else 1
+    flags = reply.flags[0]
+    steps = reply.steps[0] if reply.steps else 1
     outputs = [(column, column.shape if column.per_item else (steps, *column.shape)) for column in reply.outputs]
     at = Position.unpack(reply.positions)
     return replies.applied(reply, outputs, at, replayed=bool(flags & REPLAYED), created=bool(flags & CREATED))

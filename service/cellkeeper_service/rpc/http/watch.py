@@ -48,7 +48,9 @@ def watch_asked(asked: Asked) -> WatchAsked:
     names = query.get("outputs", "prediction")
     outputs, most = outputs_asked(names, asked)
     fits = asked.spec.state_bytes <= asked.catalog.limits.max_message_bytes
-    wanted = Wanted(outputs if names.strip(",") else frozenset(), states == "true" and fits, min(most, MAX_STEPS))
+    if not names.strip(","):  # unlike in a step, where it means the default outputs
+        outputs = frozenset()
+    wanted = Wanted(outputs, states == "true" and fits, min(most, MAX_STEPS))
     return WatchAsked(asked.model, asked.session, hz, wanted)
 
 

@@ -17,6 +17,7 @@ PATH = f"{PACKAGE}.{SERVICE.name}"
 def contract() -> FileDescriptorProto:
     """Returns the file under the names that the public protocol gives to its service and messages."""
     file = proto_of(pb.DESCRIPTOR)
+    # only full names of types begin with a dot
     text = text_format.MessageToString(file).replace(f'".{file.package}.', f'".{PACKAGE}.')
     public: FileDescriptorProto = text_format.Parse(text, FileDescriptorProto())
     public.name, public.package = f"{PACKAGE}.proto", PACKAGE
