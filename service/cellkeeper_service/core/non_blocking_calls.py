@@ -62,7 +62,7 @@ class NonBlockingCalls:
     def _advance(self, descriptor: int) -> None:
         """Bytes have arrived, or it is the deadline; if the loop itself was late, then, too, replies may be there."""
         pending, ended = self._leave(descriptor)
-        if _advanced(pending) or pending.deadline <= time.monotonic():
+        if _advanced(pending):
             ended(pending)
         else:  # not all has arrived, which has moved the deadline
             self.watch(pending, ended)
@@ -76,9 +76,9 @@ class NonBlockingCalls:
 
 
 def _advanced(pending: PendingCommit) -> bool:
-    """Reads what has arrived. Returns whether there is nothing more to wait for."""
+    """Reads what has arrived. Returns whether there is nothing more to wait for, or the deadline has passed."""
     try:
-        return pending.advance() is not Stage.WAITING
+        return pending.advance() is not Stage.WAITING or pending.deadline <= time.monotonic()
     except Exception:
         log.exception("the store failed where it should not")
         return True

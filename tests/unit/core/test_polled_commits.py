@@ -192,6 +192,32 @@ def test_a_store_that_raises_while_it_is_polled_is_reported(
     play(test)
 
 
+@pytest.mark.parametrize("failing", ["advance", "deadline"])
+def test_a_store_that_raises_while_it_is_watched_is_reported(caplog: pytest.LogCaptureFixture, failing: str) -> None:
+    class Failing(Distant):
+        """Fails once bytes have arrived."""
+
+        fails = False
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == failing and self.fails:
+                raise ZeroDivisionError("it should not")
+            return super().__getattribute__(name)
+
+    async def test() -> None:
+        calls, pending = NonBlockingCalls(), Failing()
+        ended: asyncio.Future[PendingCommit] = asyncio.get_running_loop().create_future()
+        calls.watch(pending, ended.set_result)
+        pending.fails = True
+        pending._theirs.send(b"!")  # not the whole answer
+        assert await asyncio.wait_for(ended, 5) is pending
+        assert [record.message for record in caplog.records] == ["the store failed where it should not"]
+        pending.finish()
+        calls.close()
+
+    play(test)
+
+
 def test_nothing_is_polled_that_is_not_expected_at_once() -> None:
     async def test() -> None:
         calls, pending = NonBlockingCalls(), Distant()

@@ -161,14 +161,14 @@ def _update(connection: sqlite3.Connection, record: int, header: bytes, before_m
         )
 
 
-def shown(raw: bytes) -> str:
+def shown_id(raw: bytes) -> str:
     """Returns the id as listings show it; UTF-8 is shown unchanged."""
     return raw.decode("utf-8", "backslashreplace")
 
 
-def is_damaged(raw: bytes) -> bool:
+def is_damaged_id(raw: bytes) -> bool:
     """Returns True if the id is not UTF-8."""
-    return shown(raw).encode() != raw
+    return shown_id(raw).encode() != raw
 
 
 def damaged_id(session: str) -> bytes | None:
@@ -176,4 +176,4 @@ def damaged_id(session: str) -> bytes | None:
     if "\\x" not in session:
         return None
     raw = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), session.encode())
-    return raw if is_damaged(raw) and shown(raw) == session else None
+    return raw if is_damaged_id(raw) and shown_id(raw) == session else None

@@ -164,8 +164,8 @@ class SqliteStore:
             raise StoreError(f"SQLite cannot read {str(self._path)!r}: {error}") from error
         page: list[Listed] = []
         for raw, header in found[:limit]:
-            key = SessionKey(tenant, model, rows.shown(raw))
-            page.append((key, damaged(key, BAD_ID) if rows.is_damaged(raw) else read_stored(key, header)))
+            key = SessionKey(tenant, model, rows.shown_id(raw))
+            page.append((key, damaged(key, BAD_ID) if rows.is_damaged_id(raw) else read_stored(key, header)))
         return Page(page, session_cursor(found[limit - 1][0]) if len(found) > limit else "")
 
     def close(self) -> None:
