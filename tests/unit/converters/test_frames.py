@@ -87,6 +87,10 @@ def test_frames_that_are_refused(keras: Any, tmp_path: Path) -> None:
     [
         ({}, r"layout: got an example of \[2, 1, 5, 4\], the time axis is ambiguous; pass layout"),
         ({"layout": "step", "normalization": Normalization((0.0,), (2.0,))}, "time steps of shape .*within the model"),
+        (
+            {"layout": "step", "normalization": Normalization((0.0,) * 20, (2.0,) * 20)},
+            r"normalization: got one for time steps of shape \[1, 5, 4\], expected it within the model",
+        ),
     ],
 )
 def test_examples_of_frames_that_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:

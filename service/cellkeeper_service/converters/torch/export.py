@@ -28,7 +28,7 @@ class Example:
     """A module to trace, with an example of its inputs.
 
     inputs: by name; with time at time_axis, or one time step if that is None. processing: around the module. place: its
-    name in errors.
+    name in errors. Raises ImportRefused for a normalization of time steps of several axes.
     """
 
     model: Any
@@ -36,6 +36,23 @@ class Example:
     time_axis: int | None
     processing: Processing
     place: str
+
+    def __post_init__(self) -> None:
+        if self.step_shape is not None and self.processing.normalization is not None:
+            raise ImportRefused(
+                "normalization",
+                f"got one for time steps of shape {list(self.step_shape)}, expected it within the model: it works by "
+                "feature",
+            )
+
+    @property
+    def step_shape(self) -> tuple[int, ...] | None:
+        """The shape of a time step, if there is one input and it has several axes."""
+        if len(self.inputs) != 1:
+            return None
+        (x,) = self.inputs.values()
+        shape = tuple(int(size) for size in x.shape[1 if self.time_axis is None else 2 :])
+        return shape if len(shape) > 1 else None
 
 
 class State(NamedTuple):
@@ -68,13 +85,6 @@ def export_step(
     """
     processing, place = example.processing, example.place
     first = [rows(x, example.time_axis) for x in example.inputs.values()]
-    shape = tuple(int(size) for size in first[0].shape[1:])
-    several = len(shape) > 1 and len(first) == 1
-    if several and processing.normalization is not None:
-        raise ImportRefused(
-            "normalization",
-            f"got one for time steps of shape {list(shape)}, expected it within the model: it works by feature",
-        )
     step = Step(example.model, call, len(states), example.time_axis, kept, processing).eval()
     arguments = (*first, *(spread(state.value, state.batch_axis) for state in states))
     batch = torch.export.Dim("batch")
@@ -101,5 +111,5 @@ def export_step(
         {state.name: state.value.select(state.batch_axis, 0).detach().numpy() for state in states},
         Processed(source, processing),
         tuple(example.inputs),
-        shape if several else None,
+        example.step_shape,
     )
