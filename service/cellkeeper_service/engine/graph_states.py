@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -122,20 +121,28 @@ class DeviceStates:
 
     def _new_arena(self, rows: int) -> Any:
         """Makes an arena, and returns memory that the session no longer uses to the device."""
-        options, make = onnxruntime.RunOptions(), self._make
-        kind = "cpu" if self._device.kind == "cpu" else "gpu"
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"{kind}:{self._device.number}")
-        shrinking = SimpleNamespace(
-            io_binding=make.io_binding, run_with_iobinding=lambda binding: make.run_with_iobinding(binding, options)
-        )
         feeds = {"shape": np.array([rows, self._row_width])}
-        (arena,) = call(shrinking, self._device, feeds, {"arena": self._device})
+        (arena,) = call(_Shrinking(self._make, self._device), self._device, feeds, {"arena": self._device})
         return arena
 
     def _check_rows(self, rows: Rows) -> None:
         """Raises IndexError for rows out of range, which the kernels would read and write without a check."""
         if len(rows) and (rows.min() < 0 or rows.max() >= self._rows):
             raise IndexError(f"rows {rows.min()}..{rows.max()}, the arena has {self._rows}")
+
+
+class _Shrinking:
+    """A session that returns unused memory to the device after each call."""
+
+    def __init__(self, session: Any, device: GraphDevice) -> None:
+        self._session = session
+        self.io_binding = session.io_binding
+        self._options = onnxruntime.RunOptions()
+        kind = "cpu" if device.kind == "cpu" else "gpu"
+        self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"{kind}:{device.number}")
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        self._session.run_with_iobinding(binding, self._options)
 
 
 GraphStates = HostStates | DeviceStates
