@@ -34,8 +34,8 @@ class Axes:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the user says of the axes; None: find out.
+class AxisArguments:
+    """The arguments of an import that say which axes are which; None: find out.
 
     batch: "free", "one" (session a call), or None: free if the graph's batch is. batch_axes: of states. place: the
     graph's name in errors.
@@ -76,7 +76,7 @@ def step_shape(value: Value, said: Sequence[int] | None, tokens: bool, place: st
     return shape
 
 
-def find_axes(value: Value, rank: int, states: Mapping[str, Value], said: Said) -> Axes:
+def find_axes(value: Value, rank: int, states: Mapping[str, Value], said: AxisArguments) -> Axes:
     """Finds the axes. Raises ImportRefused for anything ambiguous.
 
     value: the input, whose last `rank` axes are a time step.
@@ -147,7 +147,7 @@ def find_inputs(
     shapes: Mapping[str, Sequence[int]],
     vocabularies: Mapping[str, int],
     states: Mapping[str, Value],
-    said: Said,
+    said: AxisArguments,
 ) -> tuple[tuple[InputSpec, ...], Axes]:
     """Returns the spec of each of several inputs of a time step, and the axes, in which they must agree.
 

@@ -21,7 +21,7 @@ from cellkeeper_service.model.fields import one_line
 
 from ..refusal import ImportRefused
 from ..stack import Array
-from .axes import BAKED, Axes, Said, find_axes, find_inputs, step_shape
+from .axes import BAKED, Axes, AxisArguments, find_axes, find_inputs, step_shape
 from .constants import constants_of, suggestion
 from .graph import Graph, Value
 from .source import Declaration
@@ -64,7 +64,7 @@ def declare(
         if name not in states:
             raise ImportRefused(place, f"batch axis of {name}: not a state, expected some of {list(states)}")
     carried = {name: graph.inputs[name] for name in states}
-    said = Said(layout, batch, batch_axes, place)
+    said = AxisArguments(layout, batch, batch_axes, place)
     if len(chosen) > 1:
         shapes, vocabularies = _by_name("input_shape", input_shape), _by_name("vocabulary", vocabulary)
         specs, axes = find_inputs(chosen, shapes, vocabularies, carried, said)
