@@ -38,6 +38,7 @@ _WHAT_TO_DO = {
     "client already authenticated": "name its password in the store's URL",
     "invalid username-password pair": "name its present password in the store's URL, and restart the server",
     "no permissions": "give its user this right, see docs/security.md",
+    "user executing the script": "give its user the rights in docs/security.md; ACL LOG shows which it lacks",
     "max number of clients": "raise its maxclients",
     "DB index is out of range": "name one of its databases in the store's URL, or raise its setting `databases`",
     "without any password configured": "remove the password from the store's URL",
