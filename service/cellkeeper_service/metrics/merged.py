@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 SCRAPE_SECONDS = 5.0
 PROBE_SECONDS = 6.0  # longer than a process waits for its own event loop
+REASON_BYTES = 1000  # a store's reason, with what to do about it, is longer than a line
 _OPENER = build_opener(ProxyHandler({}))  # a proxy that the environment names cannot reach this machine's loopback
 
 
@@ -78,7 +79,7 @@ def _refusal(url: str) -> str:
         _answer(url, PROBE_SECONDS)
     except HTTPError as refused:
         with refused:
-            return refused.read(200).decode(errors="replace").strip() or str(refused)
+            return refused.read(REASON_BYTES).decode(errors="replace").strip() or str(refused)
     except OSError as error:
         return str(error)
     return ""
