@@ -86,7 +86,7 @@ def _refusal(url: str) -> str:
 
 
 class _Sums(Collector):
-    """Adds up samples of the same name and labels. Of an info metric, it keeps one."""
+    """Adds up samples of the same name and labels. Of an info metric it keeps one, of a time the earliest."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
@@ -100,8 +100,12 @@ class _Sums(Collector):
                 own = values.setdefault(family.name, {})
                 for sample in family.samples:
                     at = (sample.name, tuple(sample.labels.items()))
-                    known = own.get(at, 0.0)
-                    own[at] = sample.value if family.name.endswith("_info") else known + sample.value
+                    if at not in own or family.name.endswith("_info"):
+                        own[at] = sample.value
+                    elif family.name.endswith("_timestamp_seconds"):
+                        own[at] = min(own[at], sample.value)
+                    else:
+                        own[at] += sample.value
         for name, family in families.items():
             for (sample_name, labels), value in values[name].items():
                 family.add_sample(sample_name, dict(labels), value)

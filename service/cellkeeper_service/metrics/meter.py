@@ -150,6 +150,12 @@ class PrometheusMeter(Meter):
         """Sets the function that returns, at every scrape, the number of hot sessions of each model."""
         self._gauges.hot_sessions = hot
 
+    def watch_files(self, failed: Callable[[], Mapping[str, bool]], expiry: Callable[[], float | None]) -> None:
+        """Sets the functions that return, at every scrape, whether the last reload of each kind of file failed, and the
+        Unix time at which the certificate expires (None: there is none)."""
+        self._gauges.reloads_failed = failed
+        self._gauges.certificate_expiry = expiry
+
     def show_models(self, rows: Sequence[ModelRow]) -> None:
         """Shows exactly these versions in cellkeeper_model_info and cellkeeper_current_model_info."""
         for model in {row.model for row in rows}:
@@ -202,6 +208,8 @@ class _Gauges(Collector):
         self.version = version
         self.queue_depth: Callable[[], int] = int
         self.hot_sessions: Callable[[], Mapping[str, int]] = dict
+        self.reloads_failed: Callable[[], Mapping[str, bool]] = dict
+        self.certificate_expiry: Callable[[], float | None] = lambda: None
         self.models: list[ModelRow] = []
         self.store: tuple[str, Callable[[], StoreFacts]] | None = None
 
@@ -240,4 +248,18 @@ class _Gauges(Collector):
             facts = ask()
             store.add_metric((kind, facts.persistence, facts.eviction, str(facts.replicas)), 1)
             restarts.add_metric((), facts.restarts)
-        return iter((queue, hot, models, current, build, store, restarts))
+        failed = GaugeMetricFamily(
+            "cellkeeper_last_reload_failed",
+            "1 while what was last read of the models' folders (models), the token file (tokens) or the certificate's "
+            "files (certificate) cannot be used, so that the previous ones stay in force; otherwise 0.",
+            labels=("file",),
+        )
+        for file, has_failed in self.reloads_failed().items():
+            failed.add_metric((file,), has_failed)
+        expiry = GaugeMetricFamily(
+            "cellkeeper_certificate_expiry_timestamp_seconds",
+            "Unix time at which the server's TLS certificate expires. Only with --tls-cert.",
+        )
+        if (expires := self.certificate_expiry()) is not None:
+            expiry.add_metric((), expires)
+        return iter((queue, hot, models, current, build, store, restarts, failed, expiry))
