@@ -33,6 +33,17 @@ def acl_line(user: str = "cellkeeper") -> list[str]:
     return found.group(1).replace("PASSWORD", PASSWORD).split()
 
 
+def tls_options(authority: Authority, *, days: int = 1) -> dict[str, str]:
+    """Returns the options of a Redis with a certificate. days below 0: expired."""
+    cert, key_file = authority.issue("redis", days=days)
+    return {
+        "tls-cert-file": str(cert),
+        "tls-key-file": str(key_file),
+        "tls-ca-cert-file": str(authority.file),
+        "tls-auth-clients": "no",
+    }
+
+
 def has_tls() -> bool:
     """Returns True if this redis-server was built with TLS."""
     with HeldPort() as port:
@@ -56,13 +67,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         pytest.skip("this redis-server was built without TLS")
     folder = tmp_path_factory.mktemp("tls")
     authority = Authority(folder)
-    cert, key_file = authority.issue("redis")
-    options = {
-        "tls-cert-file": str(cert),
-        "tls-key-file": str(key_file),
-        "tls-ca-cert-file": str(authority.file),
-        "tls-auth-clients": "no",
-    }
+    options = tls_options(authority)
     if request.param == "rediss+cluster":
         options |= {"cluster-enabled": "yes", "tls-cluster": "yes"}
     with HeldPort() as port, RedisServer({**options, "tls-port": str(port)}) as server, server.client() as admin:
@@ -183,3 +188,17 @@ def test_what_is_not_let_in(place: Place, wrong: str, what_to_do: str, tmp_path:
             store.check()
     finally:
         store.close()
+
+
+def test_an_expired_certificate_is_said_to_have_expired(tmp_path: Path) -> None:
+    """The advice is not the one for a wrong authority, which is right."""
+    if not has_tls():
+        pytest.skip("this redis-server was built without TLS")
+    authority = Authority(tmp_path)
+    with HeldPort() as port, RedisServer({**tls_options(authority, days=-1), "tls-port": str(port)}):
+        store = open_store(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.file}", timeout_ms=500)
+        try:
+            with pytest.raises(StoreError, match=r"certificate has expired.*; renew Redis's certificate, or set this"):
+                store.check()
+        finally:
+            store.close()

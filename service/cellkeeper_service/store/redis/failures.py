@@ -49,6 +49,8 @@ _WHAT_TO_DO = {
     "name resolution": "start Redis, or correct the host in the store's URL",
     "Timeout connecting": "correct the store's URL: its host, its port, and rediss:// only if Redis serves TLS",
     "as reply type byte": "what answers there is not Redis; correct the store's URL",
+    "certificate has expired": "renew Redis's certificate, or set this machine's clock",
+    "certificate is not yet valid": "set this machine's clock, or wait until Redis's certificate is valid",
     "CERTIFICATE_VERIFY_FAILED": "name Redis's authority as ssl_ca_certs, and the host as its certificate does",
     "NO_CERTIFICATE_OR_CRL_FOUND": "name a PEM file as ssl_ca_certs",
     "connecting to /": "start Redis, or correct the path of its socket in the store's URL",
