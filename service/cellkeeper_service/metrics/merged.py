@@ -102,7 +102,7 @@ class _Sums(Collector):
                     at = (sample.name, tuple(sample.labels.items()))
                     if at not in own or family.name.endswith("_info"):
                         own[at] = sample.value
-                    elif family.name.endswith("_timestamp_seconds"):
+                    elif family.name.endswith(("_time_seconds", "_timestamp_seconds")):
                         own[at] = min(own[at], sample.value)
                     else:
                         own[at] += sample.value

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Literal, NamedTuple, get_args
 
-from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -44,6 +44,7 @@ class PrometheusMeter(Meter):
         often = self._steps, self._ticks, self._commits, self._store_calls, self._frames, self._http_seconds
         for collector in (*often, self._states, self._gauges):
             self.registry.register(collector)
+        ProcessCollector(registry=self.registry)  # memory, processor time and open files; on Linux only
 
         self._loads = self._counters(
             "cellkeeper_loads",

@@ -50,8 +50,8 @@ def test_workers_are_asked_directly_whatever_proxy_the_environment_names(
     assert (both.why_dead(), both.why_not_ready()) == ("", "")
 
 
-def test_of_a_time_the_earliest_is_shown() -> None:
-    name = "cellkeeper_certificate_expiry_timestamp_seconds"
+@pytest.mark.parametrize("name", ["cellkeeper_certificate_expiry_timestamp_seconds", "process_start_time_seconds"])
+def test_of_a_time_the_earliest_is_shown(name: str) -> None:
     workers = [
         MetricsServer(
             lambda value=value: f"# TYPE {name} gauge\n{name} {value}\n".encode(),  # type: ignore[misc]
