@@ -12,9 +12,10 @@ from .markdown import code, table
 
 INTRODUCTION = """# Metrics
 
-Every family that `/metrics` shows, on the address of `--metrics-listen`. A histogram has the series `_bucket`, `_sum`
-and `_count`. No label holds a session id. With `--workers` the numbers are the sums over all workers.
-[Runbooks](../runbooks/README.md) say which of them raise alerts.
+Every family that `/metrics` shows, on the address of `--metrics-listen`; those that begin with `process_` on Linux
+only. A histogram has the series `_bucket`, `_sum` and `_count`. No label holds a session id. With `--workers` the
+numbers are the sums over all workers; of a time they are the earliest. [Runbooks](../runbooks/README.md) say which of
+them raise alerts.
 """
 
 
@@ -53,6 +54,7 @@ def sampled() -> PrometheusMeter:
     meter.http_request("GET", "/v1/models", 200, 0.0)
     meter.reloaded("changed")
     meter.watch_hot_sessions(lambda: {"m": 1})
+    meter.watch_files(lambda: {"models": False}, lambda: 0.0)
     meter.show_models([ModelRow("m", "0", "onnxruntime", "cpu", "0", True, True)])
     meter.store_opened("memory", lambda: StoreFacts("none"))
     return meter

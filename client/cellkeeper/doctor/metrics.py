@@ -20,6 +20,7 @@ ERROR_SHARE = 0.01
 _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 SAFE = ("appendfsync always", "synchronous full")
+UNKNOWN_SYNC = "append-only file"  # the service's user of Redis may not read appendfsync
 
 Sample = tuple[str, dict[str, str], float]
 
@@ -101,6 +102,13 @@ def _store(scrape: Scrape) -> Iterator[Finding]:
         yield fail(scrape.url, "store", f"{text}: sessions may be dropped", "set maxmemory-policy noeviction")
     elif persistence == "no append-only file":
         yield warn(scrape.url, "store", f"{text}: a crash loses all since the last snapshot", "set appendonly yes")
+    elif UNKNOWN_SYNC in persistence.split(" and "):  # of the primaries of a cluster
+        yield warn(
+            scrape.url,
+            "store",
+            f"{text}: the server may not read appendfsync",
+            "look with redis-cli config get appendfsync; always loses nothing, everysec may lose the last second",
+        )
     elif persistence not in SAFE:
         yield warn(scrape.url, "store", f"{text}: a crash may lose the last second", "set appendfsync always")
     else:

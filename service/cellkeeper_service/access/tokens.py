@@ -41,6 +41,11 @@ class TokenFile:
             raise StartError(f"tokens: cannot read {path}: {error}{advice}") from error
         self._warn()
 
+    @property
+    def reload_failed(self) -> bool:
+        """True if the file has changed, but cannot be used, so that the previous tokens are in force."""
+        return bool(self._wrong)
+
     def reread(self) -> bool:
         """Reads the file if it has changed, and returns True if the table is different. Call from one thread at a time.
 
@@ -49,6 +54,7 @@ class TokenFile:
         try:
             stamp = stamp_of(self._path)
             if stamp == self._seen:
+                self._wrong = ""  # the previous file may be back
                 return False
             table = self._read()
         except (OSError, BadTokens, UnicodeDecodeError) as error:

@@ -110,7 +110,7 @@ class StoreCalls:
             self._meter.store_call("scan", listed, time.monotonic() - started, failed)
 
     async def reach(self) -> str:
-        """Returns why the store does not answer; empty: it does. Asks the store only without a recent answer."""
+        """Returns why the store cannot be used; empty: it can. Asks the store only without a recent answer."""
         if time.monotonic() - self._answered < RECENT_SECONDS:
             return ""
         if self._probe is None or self._probe.done():  # one probe for all who ask at the same time
@@ -199,4 +199,4 @@ def _tell(probe: asyncio.Future[str], results: list[Record | StoreError | None])
     if isinstance(result, StoreLost):
         probe.set_result(f"the store is lost: {result}")
     else:
-        probe.set_result("the store does not answer" if isinstance(result, StoreError) else "")
+        probe.set_result(f"the store cannot be used: {result}" if isinstance(result, StoreError) else "")

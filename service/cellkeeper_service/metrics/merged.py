@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 SCRAPE_SECONDS = 5.0
 PROBE_SECONDS = 6.0  # longer than a process waits for its own event loop
+REASON_BYTES = 1000  # a store's reason, with what to do about it, is longer than a line
 _OPENER = build_opener(ProxyHandler({}))  # a proxy that the environment names cannot reach this machine's loopback
 
 
@@ -78,14 +79,14 @@ def _refusal(url: str) -> str:
         _answer(url, PROBE_SECONDS)
     except HTTPError as refused:
         with refused:
-            return refused.read(200).decode(errors="replace").strip() or str(refused)
+            return refused.read(REASON_BYTES).decode(errors="replace").strip() or str(refused)
     except OSError as error:
         return str(error)
     return ""
 
 
 class _Sums(Collector):
-    """Adds up samples of the same name and labels. Of an info metric, it keeps one."""
+    """Adds up samples of the same name and labels. Of an info metric it keeps one, of a time the earliest."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
@@ -99,8 +100,12 @@ class _Sums(Collector):
                 own = values.setdefault(family.name, {})
                 for sample in family.samples:
                     at = (sample.name, tuple(sample.labels.items()))
-                    known = own.get(at, 0.0)
-                    own[at] = sample.value if family.name.endswith("_info") else known + sample.value
+                    if at not in own or family.name.endswith("_info"):
+                        own[at] = sample.value
+                    elif family.name.endswith(("_time_seconds", "_timestamp_seconds")):
+                        own[at] = min(own[at], sample.value)
+                    else:
+                        own[at] += sample.value
         for name, family in families.items():
             for (sample_name, labels), value in values[name].items():
                 family.add_sample(sample_name, dict(labels), value)

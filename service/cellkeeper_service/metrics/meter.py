@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Literal, NamedTuple, get_args
 
-from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -44,6 +44,7 @@ class PrometheusMeter(Meter):
         often = self._steps, self._ticks, self._commits, self._store_calls, self._frames, self._http_seconds
         for collector in (*often, self._states, self._gauges):
             self.registry.register(collector)
+        ProcessCollector(registry=self.registry)  # memory, processor time and open files; on Linux only
 
         self._loads = self._counters(
             "cellkeeper_loads",
@@ -150,6 +151,12 @@ class PrometheusMeter(Meter):
         """Sets the function that returns, at every scrape, the number of hot sessions of each model."""
         self._gauges.hot_sessions = hot
 
+    def watch_files(self, failed: Callable[[], Mapping[str, bool]], expiry: Callable[[], float | None]) -> None:
+        """Sets the functions that return, at every scrape, whether the last reload of each kind of file failed, and the
+        Unix time at which the certificate expires (None: there is none)."""
+        self._gauges.reloads_failed = failed
+        self._gauges.certificate_expiry = expiry
+
     def show_models(self, rows: Sequence[ModelRow]) -> None:
         """Shows exactly these versions in cellkeeper_model_info and cellkeeper_current_model_info."""
         for model in {row.model for row in rows}:
@@ -202,6 +209,8 @@ class _Gauges(Collector):
         self.version = version
         self.queue_depth: Callable[[], int] = int
         self.hot_sessions: Callable[[], Mapping[str, int]] = dict
+        self.reloads_failed: Callable[[], Mapping[str, bool]] = dict
+        self.certificate_expiry: Callable[[], float | None] = lambda: None
         self.models: list[ModelRow] = []
         self.store: tuple[str, Callable[[], StoreFacts]] | None = None
 
@@ -240,4 +249,18 @@ class _Gauges(Collector):
             facts = ask()
             store.add_metric((kind, facts.persistence, facts.eviction, str(facts.replicas)), 1)
             restarts.add_metric((), facts.restarts)
-        return iter((queue, hot, models, current, build, store, restarts))
+        failed = GaugeMetricFamily(
+            "cellkeeper_last_reload_failed",
+            "1 while what was last read of the models' folders (models), the token file (tokens) or the certificate's "
+            "files (certificate) cannot be used, so that the previous ones stay in force; otherwise 0.",
+            labels=("file",),
+        )
+        for file, has_failed in self.reloads_failed().items():
+            failed.add_metric((file,), has_failed)
+        expiry = GaugeMetricFamily(
+            "cellkeeper_certificate_expiry_timestamp_seconds",
+            "Unix time at which the server's TLS certificate expires. Only with --tls-cert.",
+        )
+        if (expires := self.certificate_expiry()) is not None:
+            expiry.add_metric((), expires)
+        return iter((queue, hot, models, current, build, store, restarts, failed, expiry))

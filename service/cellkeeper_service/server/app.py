@@ -194,6 +194,7 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
 
     meter.watch_queue(lambda: core.unanswered)
     meter.watch_hot_sessions(lambda: {name: core.cached_count(name) for name in models})
+    watch_files(prepared, reloader)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -277,6 +278,21 @@ def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, m
         count=meter.reloaded,
         on_change=lambda: show_models(models, meter),
     )
+
+
+def watch_files(prepared: Prepared, reloader: Reloader) -> None:
+    """Shows in the metrics whether the files that are read again could be used, and when the certificate expires."""
+    tokens, certificates = prepared.tokens, prepared.certificates
+
+    def failed() -> dict[str, bool]:
+        found = {"models": reloader.failed}
+        if tokens is not None:
+            found["tokens"] = tokens.reload_failed
+        if certificates is not None:
+            found["certificate"] = certificates.reload_failed()
+        return found
+
+    prepared.meter.watch_files(failed, lambda: None if certificates is None else certificates.expiry())
 
 
 def default_quota(settings: Settings) -> Quota:

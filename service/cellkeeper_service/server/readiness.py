@@ -26,7 +26,7 @@ class Readiness:
         self.ending = False
 
     def serving(self, reach_store: Callable[[], Coroutine[Any, Any, str]]) -> None:
-        """Call in the event loop that serves. reach_store: returns why the store does not answer; empty if it does."""
+        """Call in the event loop that serves. reach_store: returns why the store cannot be used; empty if it can."""
         self._loop = asyncio.get_running_loop()
         self._reach_store = reach_store
 

@@ -65,6 +65,8 @@ class Reloader:
         self._count = logs_errors(count)
         self._keep = keep
         self._on_change = on_change
+        self.failed = False
+        """True if the last reload that came to an end was refused: the folders hold something that is not served."""
         self._wanted = False
         self._ending = False
         self._task: asyncio.Task[None] | None = None
@@ -89,10 +91,13 @@ class Reloader:
         while self._wanted and not self._ending:
             self._wanted = False
             try:
-                self._count(await self._reload())
+                result = await self._reload()
             except Exception:  # must not end the task: `close` waits for it
                 log.exception("reload: failed; `cellkeeper model` shows the versions that are served now")
-                self._count("refused")
+                result = "refused"
+            if result != "abandoned":
+                self.failed = result == "refused"
+            self._count(result)
 
     async def _reload(self) -> ReloadResult:
         """Reloads, and returns the result."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cellkeeper_service.core.batch import Batch
@@ -32,8 +33,9 @@ def load(bundle: Bundle, settings: Settings, costs: Costs, between: Callable[[],
     """Loads a bundle's engine, and measures into `costs` what its calls cost. between: see load_engine. Raises
     StartError."""
     limits = settings.max_batch, settings.threads
-    engine = load_engine(bundle, settings.device, *limits, between, settings.trial_call_ms, settings.precision)
-    costs[engine.spec.fingerprint] = warm(engine)
+    with _enough_memory(f"load {bundle.spec.name}"):
+        engine = load_engine(bundle, settings.device, *limits, between, settings.trial_call_ms, settings.precision)
+        costs[engine.spec.fingerprint] = warm(engine)
     return engine
 
 
@@ -63,7 +65,19 @@ def serve_version(engine: Engine, settings: Settings, shares: int) -> Version:
             f"arena_mib: {arena_mib} MiB hold {slots} hot sessions of {engine.spec.name}, expected at least max_batch "
             f"({settings.max_batch}); raise --arena-mib or lower --max-batch"
         )
-    return Version(engine, slots, settings.max_replay_steps)
+    with _enough_memory(f"keep {slots} hot sessions of {engine.spec.name}"):
+        return Version(engine, slots, settings.max_replay_steps)
+
+
+@contextmanager
+def _enough_memory(purpose: str) -> Iterator[None]:
+    """Raises StartError if memory runs out inside."""
+    try:
+        yield
+    except MemoryError as error:
+        why = f" ({error})" if str(error) else ""
+        advice = "raise the process's memory limit, or lower --arena-mib or --max-batch"
+        raise StartError(f"out of memory: cannot {purpose}{why}; {advice}") from error
 
 
 def _default_arena_mib(engine: Engine) -> int:

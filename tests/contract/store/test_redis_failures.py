@@ -280,6 +280,7 @@ def test_a_user_without_a_right(own_redis: RedisServer, opened: Opener, caplog: 
         client.execute_command("ACL", "SETUSER", "app", "-rpush")
     (result,) = store.commit_many([create(key("other"))])
     assert result.outcome is Outcome.REFUSED
+    assert result.message.endswith("give its user the rights in docs/security.md; ACL LOG shows which it lacks")
     with own_redis.client() as client:
         client.execute_command("ACL", "SETUSER", "app", "+rpush", "-evalsha")
     (result,) = store.commit_many([create(key("other"))])

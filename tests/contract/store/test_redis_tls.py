@@ -1,4 +1,4 @@
-"""Redis over TLS, as an ACL user that may only do what the store does: the line in docs/security.md."""
+"""Redis over TLS and behind sentinels, as ACL users that may only do what the store does: docs/security.md."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cellkeeper_service.domain.store import Delete, Load, Outcome, StoreError
 from cellkeeper_service.store.open import open_store
 
 from testing.held_port import HeldPort
+from testing.redis_sentinel import RedisSentinels
 from testing.redis_server import RedisServer, redis_program
 from tests.integration.access.certificates import Authority
 
@@ -24,12 +25,23 @@ PASSWORD = "s3cret-w0rd"
 PAGE = Path(__file__).parents[3] / "docs" / "security.md"
 
 
-def acl_line() -> list[str]:
+def acl_line(user: str = "cellkeeper") -> list[str]:
     """Returns the rules of the user as the page states them."""
-    found = re.search(r"^    user cellkeeper (.*)$", PAGE.read_text(), re.MULTILINE)
+    found = re.search(rf"^    user {user} (.*)$", PAGE.read_text(), re.MULTILINE)
     if found is None:
-        raise AssertionError("docs/security.md has no ACL line")
+        raise AssertionError(f"docs/security.md has no ACL line for {user}")
     return found.group(1).replace("PASSWORD", PASSWORD).split()
+
+
+def tls_options(authority: Authority, *, days: int = 1) -> dict[str, str]:
+    """Returns the options of a Redis with a certificate. days below 0: expired."""
+    cert, key_file = authority.issue("redis", days=days)
+    return {
+        "tls-cert-file": str(cert),
+        "tls-key-file": str(key_file),
+        "tls-ca-cert-file": str(authority.file),
+        "tls-auth-clients": "no",
+    }
 
 
 def has_tls() -> bool:
@@ -55,13 +67,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         pytest.skip("this redis-server was built without TLS")
     folder = tmp_path_factory.mktemp("tls")
     authority = Authority(folder)
-    cert, key_file = authority.issue("redis")
-    options = {
-        "tls-cert-file": str(cert),
-        "tls-key-file": str(key_file),
-        "tls-ca-cert-file": str(authority.file),
-        "tls-auth-clients": "no",
-    }
+    options = tls_options(authority)
     if request.param == "rediss+cluster":
         options |= {"cluster-enabled": "yes", "tls-cluster": "yes"}
     with HeldPort() as port, RedisServer({**options, "tls-port": str(port)}) as server, server.client() as admin:
@@ -101,6 +107,52 @@ def test_a_record_from_its_creation_to_its_deletion(place: Place) -> None:
         store.close()
 
 
+@pytest.fixture(scope="module")
+def sentinels() -> Iterator[RedisSentinels]:
+    """Sentinels and servers, each with the user that the page states."""
+    with RedisSentinels(quick=True) as world:
+        world.wait_until_whole()
+        for servers, user in ((world.servers, "cellkeeper"), (world.sentinels, "cellkeeper-watch")):
+            for server in servers:
+                with server.client() as admin:
+                    admin.execute_command("ACL", "SETUSER", user, *acl_line(user))
+        yield world
+
+
+def sentinel_url(world: RedisSentinels) -> str:
+    url = world.url.replace("://", f"://cellkeeper:{PASSWORD}@")
+    return f"{url}?sentinel_username=cellkeeper-watch&sentinel_password={PASSWORD}"
+
+
+@pytest.mark.parametrize("wait_replicas", [0, 1])
+def test_the_users_behind_sentinels(sentinels: RedisSentinels, wait_replicas: int) -> None:
+    store = open_store(sentinel_url(sentinels), wait_replicas=wait_replicas)
+    try:
+        store.check()
+        at = key(f"behind sentinels, {wait_replicas}")
+        header = committed(store, append(at, committed(store, create(at)), inputs(1)))
+        found = store.load_many([Load(at, True)])
+        assert [getattr(record, "header", record) for record in found] == [header]
+        assert [where.session for where, _ in store.scan("", "weather", at.session, "", 10).sessions] == [at.session]
+        gone = store.delete_many([Delete(at, header.position.generation)])
+        assert [result.outcome for result in gone] == [Outcome.COMMITTED]
+    finally:
+        store.close()
+
+
+def test_a_sentinels_user_without_a_right(sentinels: RedisSentinels) -> None:
+    for sentinel in sentinels.sentinels:
+        with sentinel.client() as admin:
+            admin.execute_command("ACL", "SETUSER", "weak", *acl_line("cellkeeper-watch"), "-sentinel|master")
+    store = open_store(sentinel_url(sentinels).replace("cellkeeper-watch", "weak"))
+    try:
+        with pytest.raises(StoreError, match=r"it refused: NoPermissionError.*give its user this right") as failed:
+            store.check()
+        assert "does not know" not in str(failed.value)
+    finally:
+        store.close()
+
+
 def test_the_user_may_do_nothing_else(place: Place) -> None:
     options = {"ssl": True, "ssl_ca_certs": str(place.ca_file), "username": "cellkeeper", "password": PASSWORD}
     with redis.Redis(port=place.port, host="127.0.0.1", **options) as client:  # type: ignore[arg-type]
@@ -136,3 +188,17 @@ def test_what_is_not_let_in(place: Place, wrong: str, what_to_do: str, tmp_path:
             store.check()
     finally:
         store.close()
+
+
+def test_an_expired_certificate_is_said_to_have_expired(tmp_path: Path) -> None:
+    """The advice is not the one for a wrong authority, which is right."""
+    if not has_tls():
+        pytest.skip("this redis-server was built without TLS")
+    authority = Authority(tmp_path)
+    with HeldPort() as port, RedisServer({**tls_options(authority, days=-1), "tls-port": str(port)}):
+        store = open_store(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.file}", timeout_ms=500)
+        try:
+            with pytest.raises(StoreError, match=r"certificate has expired.*; renew Redis's certificate, or set this"):
+                store.check()
+        finally:
+            store.close()

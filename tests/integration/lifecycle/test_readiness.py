@@ -144,8 +144,8 @@ async def test_from_loading_to_draining() -> None:
         assert await both() == [ALIVE, (503, "not ready: loading its models\n")]
         readiness.serving(reach_store)
         assert await both() == [ALIVE, READY]
-        store = "the store does not answer"
-        assert await both() == [ALIVE, (503, "not ready: the store does not answer\n")]
+        store = "the store cannot be used: it is away"
+        assert await both() == [ALIVE, (503, "not ready: the store cannot be used: it is away\n")]
         store = ""
         readiness.end()
         assert await both() == [ALIVE, (503, "not ready: draining\n")]
@@ -181,8 +181,23 @@ async def test_not_ready_while_the_store_is_away(counting_model: Path, own_redis
     with ForkedServer([counting_model], own_redis.url, (*OPTIONS, "--store-timeout-ms", "300")) as server:
         assert probes(server) == (ALIVE, READY)
         own_redis.kill()
-        await until(lambda: probes(server) == (ALIVE, (503, "not ready: the store does not answer\n")))
+        why = (
+            "Redis cannot be reached: ConnectionError: Error 111 connecting to "
+            f"127.0.0.1:{own_redis.port}. Connection refused; start Redis, or correct the store's URL"
+        )
+        await until(lambda: probes(server) == (ALIVE, (503, f"not ready: the store cannot be used: {why}\n")))
         own_redis.restart()
+        await until(lambda: probes(server) == (ALIVE, READY))
+
+
+async def test_not_ready_while_the_store_may_evict(counting_model: Path, own_redis: RedisServer) -> None:
+    """It answers, so the probe must not say that it does not."""
+    with ForkedServer([counting_model], own_redis.url, OPTIONS) as server, own_redis.client() as admin:
+        admin.config_set("maxmemory-policy", "allkeys-lru")
+        admin.client_kill_filter(_type="normal", skipme=True)
+        status, text = 503, "not ready: the store cannot be used: Redis has maxmemory-policy 'allkeys-lru', which may"
+        await until(lambda: probes(server)[1][0] == status and probes(server)[1][1].startswith(text))
+        admin.config_set("maxmemory-policy", "noeviction")
         await until(lambda: probes(server) == (ALIVE, READY))
 
 

@@ -12,7 +12,7 @@ from .load import until
 from .test_readiness import ALIVE, READY, probes
 
 OPTIONS = ("--device", "cpu", "--max-batch", "64", "--wait-replicas", "1", "--store-timeout-ms", "3000")
-NO_STORE = (503, "not ready: the store does not answer\n")
+NO_STORE = (503, "not ready: the store cannot be used: replicas that have what was read: 0, expected 1\n")
 
 
 async def test_a_retry_is_no_acknowledgement(counting_model: Path) -> None:

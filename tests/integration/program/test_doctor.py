@@ -125,6 +125,20 @@ def test_a_redis_that_syncs_every_second(counting_model: Path) -> None:
             redis.wake()
 
 
+def test_a_user_that_may_not_read_appendfsync(counting_model: Path) -> None:
+    """The line must not say that it is not `always`: it is."""
+    with RedisServer({"appendfsync": "always"}) as redis:
+        with redis.client() as admin:
+            admin.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-config")
+        with ForkedServer([counting_model], redis.url.replace("://", "://app:pw@")) as server:
+            lines = doctor(server.target, "--metrics", server.metrics_url, code=0)
+    assert only(lines, "warn") == (
+        f"warn  {server.metrics_url} store: redis, append-only file, noeviction, 0 replicas: the server may not read "
+        "appendfsync; look with redis-cli config get appendfsync; always loses nothing, everysec may lose the last "
+        "second"
+    )
+
+
 def test_a_server_that_ends(counting_model: Path) -> None:
     """It was told to stop, and gives balancers time to notice."""
     with ForkedServer([counting_model], "memory:", ["--drain-delay-ms", "60000"]) as server:

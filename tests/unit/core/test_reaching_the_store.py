@@ -61,7 +61,7 @@ def test_an_answer_makes_a_probe_unnecessary_and_a_failure_makes_it_necessary() 
         assert store.asked == 1
         store.is_away = True
         await load(calls)
-        assert await calls.reach() == "the store does not answer"
+        assert await calls.reach() == "the store cannot be used: away"
         assert store.asked == 3
         calls.close()
 
@@ -76,7 +76,7 @@ def test_a_probe_takes_one_thread_more_than_loads_and_no_further_one() -> None:
         loads = [asyncio.ensure_future(load(calls)) for _ in range(3)]
         await asyncio.sleep(0)
         assert not calls.has_room("load")
-        assert await calls.reach() == "the store does not answer"
+        assert await calls.reach() == "the store cannot be used: it has not answered earlier requests"
         store.gate.set()
         await asyncio.gather(*loads)
         assert store.asked == 3

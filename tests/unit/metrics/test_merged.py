@@ -50,6 +50,25 @@ def test_workers_are_asked_directly_whatever_proxy_the_environment_names(
     assert (both.why_dead(), both.why_not_ready()) == ("", "")
 
 
+@pytest.mark.parametrize("name", ["cellkeeper_certificate_expiry_timestamp_seconds", "process_start_time_seconds"])
+def test_of_a_time_the_earliest_is_shown(name: str) -> None:
+    workers = [
+        MetricsServer(
+            lambda value=value: f"# TYPE {name} gauge\n{name} {value}\n".encode(),  # type: ignore[misc]
+            "127.0.0.1",
+            0,
+            str,
+            str,
+        )
+        for value in (30.0, 20.0, 40.0)
+    ]
+    try:
+        assert f"{name} 20.0\n".encode() in merged(*(worker.url for worker in workers)).exposition()
+    finally:
+        for worker in workers:
+            worker.close()
+
+
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsteps", b"steps\r\n\r\n"])
 @pytest.mark.parametrize("probe", [MergedMetrics.why_dead, MergedMetrics.why_not_ready])
 def test_an_answer_that_is_cut_short_is_none(answer: bytes, probe: Callable[[MergedMetrics], str]) -> None:

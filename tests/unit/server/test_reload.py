@@ -63,9 +63,17 @@ async def test_an_exchange_that_fails_is_logged_and_ends_nothing(
         assert await served.reload() == "refused"
     assert "reload: failed" in caplog.text
     assert "the change cannot be shown" in caplog.text
+    assert served.reloader.failed
     served.failing = False
     served.put(3)
     assert await served.reload() == "changed"
+    assert not served.reloader.failed
+    (served.path / "config.json").unlink()
+    assert await served.reload() == "refused"
+    assert served.reloader.failed
+    served.put(3)
+    assert await served.reload() == "unchanged"
+    assert not served.reloader.failed
     await served.reloader.close()
 
 

@@ -233,7 +233,9 @@ def ask_view(link: Link, service: str) -> View:
     master, where = link.call(("SENTINEL", "MASTER", service), ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service))
     for reply in (master, where):
         if isinstance(reply, Exception):
-            raise Refused(f"it does not know {service!r} (sentinel monitor): {text_of(reply)}")
+            unknown = "No such master" in str(reply)
+            why = f"it does not know {service!r} (sentinel monitor)" if unknown else "it refused"
+            raise Refused(f"{why}: {text_of(reply)}")
     if not where:
         raise Refused(f"it does not know {service!r} (sentinel monitor)")
     fields = _fields(master)
