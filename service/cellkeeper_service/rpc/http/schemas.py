@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cellkeeper_service.access.rights import Right
+from cellkeeper_service.core.generation_requests import Policy
+from cellkeeper_service.rpc.tensors import WIRE_DTYPES
+
 Schema = dict[str, Any]
 
 
@@ -106,7 +110,7 @@ SCHEMAS: dict[str, Schema] = {
         _object(
             {"data": ARRAY},
             {
-                "dtype": {"enum": ["float32", "float64", "float16", "int32", "int64"]},
+                "dtype": {"enum": list(WIRE_DTYPES)},
                 "shape": _list(COUNT),
             },
         )
@@ -126,7 +130,7 @@ SCHEMAS: dict[str, Schema] = {
             "uptime_seconds": NUMBER,
             "tokens": {**FLAG, "description": "whether tokens are required"},
             "tenant": TEXT,
-            "rights": {**_list({"enum": ["step", "read", "admin"]}), "description": "of the caller"},
+            "rights": {**_list({"enum": [right.value for right in Right]}), "description": "of the caller"},
             "store": TEXT,
             "engines": _list(_object({"name": TEXT, "device": TEXT})),
             "limits": _map(COUNT),
@@ -229,7 +233,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             "items": _list(
                 _object(
-                    {"session": TEXT, "generation": _hex(16), "policy": {"enum": ["keep", "rerun", "reset"]}},
+                    {"session": TEXT, "generation": _hex(16), "policy": {"enum": [policy.value for policy in Policy]}},
                     {"inputs": {**ref("Inputs"), "description": "rerun only: the window"}, "request_id": REQUEST_ID},
                 )
             )
