@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cellkeeper_service.model.schema import config_schema
+from cellkeeper_service.model.schema import CONFIG_SCHEMA, DEFINITIONS
 
 from .markdown import code, table
 
@@ -22,12 +22,12 @@ are features, `proj_size` below `hidden_size`, the batch axis within the shape, 
 
 def bundle_config_page() -> str:
     """The page as Markdown."""
-    return "\n".join([INTRODUCTION, *(_section(name, one) for name, one in config_schema()["$defs"].items())])
+    return "\n".join([INTRODUCTION, *(_section(name, one) for name, one in DEFINITIONS.items())])
 
 
 def schema_file() -> str:
     """The JSON Schema as a file."""
-    return json.dumps(config_schema(), indent=2) + "\n"
+    return json.dumps(CONFIG_SCHEMA, indent=2) + "\n"
 
 
 def _section(name: str, schema: dict[str, Any]) -> str:

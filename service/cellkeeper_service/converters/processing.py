@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from cellkeeper_service.model.config import MAX_SIZE, Missing, Normalization, Transform
+from cellkeeper_service.model.config import Missing, Normalization, Transform
 from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.fields import Fields
 from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.parsing import parse_missing, parse_normalization, parse_transform
+from cellkeeper_service.model.schema import DEFINITIONS, Schema
 
 from .proof import Source, run_whole
 from .reference import Float64Run, apply
@@ -134,23 +135,29 @@ def _same_names(fitted: tuple[str, ...], given: object) -> tuple[str, ...]:
     return names
 
 
+_SCHEMA: Schema = {
+    "properties": {**DEFINITIONS["lstm"]["properties"], **DEFINITIONS["features"]["properties"]},
+    "required": [],
+}
+"""Of the keys that `parse_processing` reads."""
+
+
 def parse_processing(value: object, place: str) -> Processing:
     """Parses an object with the keys normalization, missing, output, feedback and feature_names, as in config.json.
     normalization and output may be scalers (scalers.py). Raises StartError."""
-    fields = Fields(value, place)
-    normalization = fields.any("normalization", "an object or null", None)
+    fields = Fields(value, place, _SCHEMA)
+    normalization = fields.any("normalization", "an object or null")
     if normalization is not None and not is_scaler(normalization):
-        scaling = Fields(normalization, fields.place("normalization"))
+        scaling = Fields(normalization, fields.place("normalization"), DEFINITIONS["normalization"])
         normalization = parse_normalization(scaling, _length(normalization, "offset"))
     gaps = fields.any("missing", "an object", {"policy": "reject"})
-    missing = parse_missing(Fields({"missing": gaps}, place), _length(gaps, "value"))
-    output = fields.any("output", "a list or a scaler", [])
+    missing = parse_missing(Fields({"missing": gaps}, place, _SCHEMA), _length(gaps, "value"))
+    output = fields.any("output", "a list or a scaler")
     if not is_scaler(output):
-        output = [
-            parse_transform(Fields(item, fields.place(f"output[{number}]")), _length(item, "value"))
-            for number, item in enumerate(Fields({"output": output}, place).items("output", 32))
-        ]
-    names = list(fields.items("feature_names", MAX_SIZE, ())) or None
+        items = Fields({"output": output}, place, _SCHEMA).items("output")
+        steps = [Fields(item, fields.place(f"output[{i}]"), DEFINITIONS["transform"]) for i, item in enumerate(items)]
+        output = [parse_transform(step, _length(item, "value")) for step, item in zip(steps, items, strict=True)]
+    names = fields.items("feature_names") or None
     feedback = fields.any("feedback", "a list or a string", None)
     fields.done()
     return replace(checked(normalization, missing, output, names, f"{place}: "), feedback=feedback)

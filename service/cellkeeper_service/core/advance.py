@@ -15,6 +15,7 @@ from cellkeeper_service.domain.store import DamagedRecord, StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
+from .carry_over import carry_over
 from .commit import store_unavailable
 from .computing import start_chunk, start_log_replay
 from .context import Context
@@ -138,7 +139,7 @@ def _decide(context: Context, session: SessionState, request: Request, found: Fo
             standing = None if found is None else found.header
             decided = lifecycle.start_over(standing, request, models, context.new_generation())
         case CarryOver():
-            decided = lifecycle.carry_over(found, request, models, context.new_generation())
+            decided = carry_over(found, request, models, context.new_generation())
         case Delete():
             decided = lifecycle.delete(found, request)
         case Fork(source=None):

@@ -10,9 +10,9 @@ from cellkeeper_service.domain.record import Record
 from cellkeeper_service.errors import Reason, Rejection
 
 from .batch import Batch
+from .carry_over import carried, target_retired
 from .context import Context
 from .generation_requests import CarryOver, Policy
-from .lifecycle import carried, target_retired
 from .requests import COMMITTING, READY, Computable, GetState, LogReplay, Request, StateReply, Step
 from .session import CachedState, Checkpoint, SessionState
 

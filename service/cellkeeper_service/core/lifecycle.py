@@ -1,5 +1,5 @@
-"""Decides, on the store's record, what Open, Reset, SetState, CarryOver, Fork and Delete do. Pure: returns what to
-write, to answer, or to compute first."""
+"""Decides, on the store's record, what Open, Reset, SetState, Fork and Delete do. Pure: returns what to write or to
+answer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, DamagedRecord
 from cellkeeper_service.domain.store import Delete as StoreDelete
-from cellkeeper_service.errors import Reason, Rejection, invalid
+from cellkeeper_service.errors import Reason, Rejection
 
 from .decision_table import generation_changed, not_found, refuse_misplaced, refuse_unserved
-from .generation_requests import CarryOver, Delete, Deleted, Fork, Moved, Open, OpenReply, Policy, Reset, SetState
+from .generation_requests import CarryOver, Delete, Deleted, Fork, Moved, Open, OpenReply, Reset, SetState
 from .models import Models, Version
 from .requests import Request, Write
-from .sequence import ended, has_ended, ttl_of_next
+from .sequence import ended, ttl_of_next
 
 MakesGeneration = Open | Reset | SetState | CarryOver | Fork
 """The requests that make a generation."""
@@ -40,7 +40,7 @@ def open_session(
         ttl_ms = new.default_ttl_ms if request.ttl_ms is None else request.ttl_ms
         served = models.default
         state = request.initial_state if request.initial_state is not None else served.engine.initial_state
-        header = new_header(served, first_position(new.generation), _origin(request), ttl_ms, new.now_ms)
+        header = new_header(served, first_position(new.generation), own_origin(request), ttl_ms, new.now_ms)
         commit = Commit(request.key, None, header, b"", state)
         return Write(commit, OpenReply(header, True), served)
     done = done_before(record.header, request)
@@ -75,77 +75,8 @@ def start_over(
     state, step = (served.engine.initial_state, 0) if isinstance(request, Reset) else (request.state, request.step)
     position = first_position(new.generation, step)
     ttl_ms = ttl_of_next(standing, new.default_ttl_ms)
-    header = new_header(served, position, _origin(request), ttl_ms, new.now_ms)
+    header = new_header(served, position, own_origin(request), ttl_ms, new.now_ms)
     return Write(Commit(request.key, standing, header, b"", state), Moved(position), served)
-
-
-def carry_over(
-    record: Record | None, request: CarryOver, models: Models, new: NewGeneration
-) -> Write | Moved | Rejection | Record | Version:
-    """Returns what to write or to answer, or what to compute first: the record's state by its own version (the record),
-    or a window by the new one. A session of the new version stays as it is, so carrying many over can be repeated."""
-    if record is None:
-        return not_found()
-    if done := done_before(record.header, request):
-        return done
-    if record.position.generation != request.generation:
-        return generation_changed(record.position)
-    target = models.find(request.target)
-    if target is None:
-        return target_retired(request, models)
-    if record.header.fingerprint == target.spec.fingerprint:
-        return Moved(record.position)
-    match request.policy:
-        case Policy.RESET:
-            start = first_position(new.generation)
-            return carried(record, request, target, start, target.engine.initial_state, new.now_ms)
-        case Policy.RERUN:
-            return target
-        case Policy.KEEP:
-            return _keep(record, request, models, target, new)
-
-
-def _keep(
-    record: Record, request: CarryOver, models: Models, target: Version, new: NewGeneration
-) -> Write | Rejection | Record:
-    if len(record.checkpoint) != target.spec.state_bytes or record.header.step_bytes != target.spec.step_bytes:
-        return _refused(
-            record,
-            f"has a state of {len(record.checkpoint)} bytes and time steps of {record.header.step_bytes}, the other "
-            f"{target.spec.state_bytes} and {target.spec.step_bytes}: this state does not go into that model",
-        )
-    if not record.log:
-        return carried(
-            record, request, target, first_position(new.generation, record.position.step), record.checkpoint, new.now_ms
-        )
-    if models.find(record.header.fingerprint) is None:
-        logged = record.position.step - record.header.checkpoint_step
-        return _refused(
-            record,
-            f"is not served, and the state after the last {logged} time steps can be computed by it alone: serve both "
-            "versions",
-        )
-    return refuse_unserved(record, models) or record
-
-
-def carried(record: Record, request: CarryOver, target: Version, at: Position, state: bytes, now_ms: int) -> Write:
-    """Returns the new generation: this state at `at`, an empty log. A sequence that has ended stays ended."""
-    origin = _origin(request)
-    if has_ended(record.header.origin):
-        origin = ended(origin)
-    header = new_header(target, at, origin, record.header.ttl_ms, now_ms)
-    return Write(Commit(request.key, record.header, header, b"", state), Moved(at), target)
-
-
-def target_retired(request: CarryOver, models: Models) -> Rejection:
-    """The version to carry over to was served when the request arrived, but no longer is."""
-    known = ", ".join(version.spec.fingerprint.hex()[:12] for version in models)
-    return invalid("fingerprint", request.target.hex()[:12], f"one of {known}")
-
-
-def _refused(record: Record, why: str) -> Rejection:
-    text = f"policy KEEP: the session's version {record.header.fingerprint.hex()[:12]} {why}; or use RERUN or RESET"
-    return Rejection(Reason.MODEL_CHANGED, text, field="policy", position=record.position)
 
 
 def source_of(record: Record | None, request: Fork) -> Record | Rejection:
@@ -180,7 +111,7 @@ def copy_into(
         created_ms=new.now_ms,
         updated_ms=new.now_ms,
         ttl_ms=ttl_of_next(source.header, new.default_ttl_ms),
-        origin=_origin(request),
+        origin=own_origin(request),
     )
     return Write(Commit(request.key, None, header, source.log, source.checkpoint), Moved(position))
 
@@ -199,7 +130,7 @@ def delete(record: Record | None, request: Delete) -> Write | Deleted | Rejectio
 def done_before(standing: Header, request: MakesGeneration) -> Moved | Rejection | None:
     """Returns the session's position if the request made its generation, so that this is a retry; a rejection if
     another request with the same request_id did. standing: the record's header."""
-    own = _origin(request)
+    own = own_origin(request)
     if standing.origin in (own, ended(own), request.request_id):
         return Moved(standing.position)
     if standing.origin[:HALF_BYTES] != own[:HALF_BYTES]:
@@ -213,7 +144,8 @@ def done_before(standing: Header, request: MakesGeneration) -> Moved | Rejection
     )
 
 
-def _origin(request: MakesGeneration) -> bytes:
+def own_origin(request: MakesGeneration) -> bytes:
+    """Returns the origin of the generation that the request makes."""
     return origin_of(request.request_id, request.content)
 
 

@@ -19,9 +19,9 @@ from safetensors import SafetensorError, deserialize
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 
-from .config import Config, Features, GraphConfig, Tokens
+from .config import MAX_RANK, Config, Features, GraphConfig, Tokens
 from .feedback import feedback_of
-from .fields import MAX_RANK, named, one_line
+from .fields import named, one_line
 from .file_mode import file_mode
 from .json_text import parse_json
 from .parsing import parse_config

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from .feedback import Sources
 from .named_inputs import NamedInputs, named_inputs_json
 
@@ -45,6 +47,8 @@ BATCHES = ("free", "one", "none")
 MAX_SIZE = 65_536  # features, hidden, projection, units of a dense layer
 MAX_LAYERS = 64
 MAX_VOCABULARY = 10_000_000
+MAX_RANK = 8
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Missing values in data that a model is fitted to or run on: masked elements of arrays, None, and pandas' NA.
 
 `numpy.asarray` drops a mask, so that the values under it become data, and makes object arrays of the others. The client
-(`_missing.py`) handles its inputs in the same way; the two packages share no code.
+(`_session/missing_values.py`) handles its inputs in the same way; the two packages share no code.
 """
 
 from __future__ import annotations

@@ -12,12 +12,9 @@ value can make a graph's call fail for all sessions in it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from cellkeeper_service.domain.spec import InputSpec
-
-from .fields import Fields
 
 DTYPES = ("float32", "float64", "float16", "int32", "int64")  # of a graph's several inputs, and of its states
 MAX_INPUTS = 64
@@ -51,18 +48,6 @@ class NamedInputs:
     inputs: tuple[NamedInput, ...]
 
 
-def parse_named_inputs(fields: Fields) -> NamedInputs:
-    """Reads the key "inputs". Raises StartError."""
-    inputs = fields.nested_list("inputs", MAX_INPUTS, _input)
-    names, graph_names = [one.name for one in inputs], [one.input for one in inputs]
-    if len(inputs) < 2 or len(set(names)) < len(names) or len(set(graph_names)) < len(names):
-        raise fields.refuse("inputs", names, "at least two with distinct names; give a single input as `input`")
-    values = sum(prod(one.shape) for one in inputs)
-    if values > MAX_VALUES:
-        raise fields.refuse("inputs", f"{values} values in a time step", f"at most {MAX_VALUES}")
-    return NamedInputs(inputs)
-
-
 def named_inputs_json(named: NamedInputs) -> list[dict[str, Any]]:
     """Returns the value of the key "inputs"."""
     return [
@@ -75,15 +60,3 @@ def named_inputs_json(named: NamedInputs) -> list[dict[str, Any]]:
         }
         for one in named.inputs
     ]
-
-
-def _input(fields: Fields) -> NamedInput:
-    name = fields.text("name")
-    dtype = fields.choice("dtype", DTYPES)
-    return NamedInput(
-        name,
-        fields.text("input", default=name),
-        fields.shape("shape", MAX_VALUES),
-        dtype,
-        fields.integer("vocabulary", 1, MAX_IDS) if dtype.startswith("int") else 0,
-    )

@@ -1,11 +1,13 @@
-"""The JSON Schema of config.json, for editors and for programs that write bundles.
+"""The keys of config.json, with their types, limits, choices, defaults and meanings, as a JSON Schema.
 
-`parsing` decides what is valid, and the schema accepts everything that `parsing` accepts. Beyond that, it accepts only
-errors that depend on several values at once (as many numbers as features) or on kinds of characters.
+`parsing` reads a config by it, and it is published for editors and for programs that write bundles. It accepts
+everything that `parsing` accepts. Beyond that, it accepts only errors that depend on several values at once (as many
+numbers as features) or on kinds of characters.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .config import (
@@ -13,8 +15,10 @@ from .config import (
     BATCHES,
     CELLS,
     FORMAT,
+    LARGEST,
     LAYOUTS,
     MAX_LAYERS,
+    MAX_RANK,
     MAX_SIZE,
     MAX_VOCABULARY,
     OPS,
@@ -22,110 +26,13 @@ from .config import (
     POLICIES,
 )
 from .feedback import GREEDY, SUPPLIED
-from .fields import LARGEST, MAX_RANK
 from .named_inputs import DTYPES, MAX_IDS, MAX_INPUTS, MAX_VALUES
 
 Schema = dict[str, Any]
+MAX_NAME = 200  # characters
 
 _END = "(?![\\s\\S])"  # in some dialects, `$` also matches before a line break
 _NO_CONTROL = f"^[^\\u0000-\\u001f\\u007f-\\u009f]+{_END}"
-
-
-def config_schema() -> Schema:
-    """Returns the schema, draft 2020-12. Every object in "$defs" refuses keys that it does not list."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "config.json of a Cellkeeper bundle",
-        "type": "object",
-        "required": ["cell"],
-        "properties": {"cell": {"enum": [*CELLS, "onnx"]}},
-        "allOf": [
-            {"if": {"properties": {"cell": {"const": cell}}}, "then": {"$ref": f"#/$defs/{cell}"}}
-            for cell in (*CELLS, "onnx")
-        ],
-        "$defs": {
-            **{cell: _recurrent(cell, f"a model of {text}") for cell, text in _CELL_TEXTS.items()},
-            "onnx": _graph(),
-            "features": _object(
-                "a time step of input_size float32 values",
-                kind={"const": "features", "description": "float32 values"},
-                normalization={
-                    "description": "of each feature, before the model",
-                    "default": None,
-                    "anyOf": [{"$ref": "#/$defs/normalization"}, {"type": "null"}],
-                },
-                missing=_reference("missing", "what NaN means; refused by default"),
-                required=("kind",),
-            ),
-            "tokens": _object(
-                "a time step of one token id",
-                kind={"const": "tokens", "description": "token ids"},
-                vocabulary=_integer(1, MAX_VOCABULARY, "ids are below this"),
-                embedding_size=_integer(1, MAX_SIZE, "width of the embedding: input_size"),
-                required=("kind", "vocabulary", "embedding_size"),
-            ),
-            "graph_features": _object(
-                "a time step of float32 values of a graph",
-                name=_text("the graph's input"),
-                kind={"const": "features", "description": "float32 values"},
-                size=_integer(1, MAX_SIZE, "values of a time step of one axis"),
-                shape=_shape("of a time step of two axes or more, instead of `size`") | {"minItems": 2},
-                missing=_reference("missing", "what NaN means; refused by default"),
-                required=("name", "kind"),
-            )
-            | {"oneOf": [{"required": ["size"]}, {"required": ["shape"]}]},
-            "graph_tokens": _object(
-                "a time step of one token id of a graph",
-                name=_text("the graph's input"),
-                kind={"const": "tokens", "description": "token ids"},
-                vocabulary=_integer(1, MAX_VOCABULARY, "ids are below this"),
-                required=("name", "kind", "vocabulary"),
-            ),
-            "named_input": _named_input(),
-            "normalization": _object(
-                "x' = (x - offset) / scale, feature by feature",
-                offset=_numbers("one number for each feature"),
-                scale=_numbers("one number for each feature, none of them 0"),
-                required=("offset", "scale"),
-            ),
-            "missing": _object(
-                "what NaN in an input means",
-                policy=_choice(POLICIES, "refuse it, hold the feature's last value, or take `value`"),
-                value=_number_or_numbers(
-                    "`constant`, and `hold` before the first value, take it; in clients' units: one number, or one for "
-                    "each feature",
-                    default=0.0,
-                ),
-                required=("policy",),
-            ),
-            "dense": _object(
-                "a layer of the head: activation(W x + b)",
-                units=_integer(1, MAX_SIZE, "width of its output"),
-                activation=_choice(ACTIVATIONS, "applied to each value", default="linear"),
-                bias=_flag("whether it has a bias", default=True),
-                required=("units",),
-            ),
-            "transform": _transform(),
-            "state": _object(
-                "a state tensor of a graph",
-                name=_text("its name in the session's state") | {"not": {"const": "last_input"}},
-                input=_text("the graph's input that takes it"),
-                output=_text("the graph's output that gives it"),
-                shape=_shape("of one session, without the batch; of the whole tensor if the batch is not free"),
-                batch_axis=_integer(0, MAX_RANK, "the axis at which the graph has the batch", default=0),
-                dtype=_choice(DTYPES, "of the graph's tensor", default="float32"),
-                required=("name", "input", "output", "shape"),
-            ),
-            "output": _object(
-                "an output of a graph",
-                name=_text("its name in replies") | {"not": {"pattern": "^state(\\.|$)"}},
-                output=_text("the graph's output"),
-                shape=_shape("of one time step"),
-                required=("name", "output", "shape"),
-            ),
-        },
-    }
-
 
 _CELL_TEXTS = {
     "lstm": "LSTM layers",
@@ -247,17 +154,22 @@ def _object(description: str, *, required: tuple[str, ...], **properties: Schema
 
 
 def _one_of(features: str, tokens: str, description: str) -> Schema:
-    choices = {"features": features, "tokens": tokens}
+    kinds = {"features": features, "tokens": tokens}
     return {
         "description": description,
         "type": "object",
         "required": ["kind"],
-        "properties": {"kind": {"enum": list(choices)}},
-        "allOf": [
-            {"if": {"properties": {"kind": {"const": kind}}}, "then": {"$ref": f"#/$defs/{name}"}}
-            for kind, name in choices.items()
-        ],
+        "properties": {"kind": {"enum": list(kinds)}},
+        "allOf": _variants("kind", kinds),
     }
+
+
+def _variants(key: str, definitions: Mapping[str, str]) -> list[Schema]:
+    """Returns what makes an object one of several. definitions: which one it is, by the value of the key."""
+    return [
+        {"if": {"properties": {key: {"const": value}}}, "then": {"$ref": f"#/$defs/{name}"}}
+        for value, name in definitions.items()
+    ]
 
 
 def _reference(name: str, description: str) -> Schema:
@@ -291,7 +203,7 @@ def _shape(description: str) -> Schema:
     return {"description": description, "type": "array", "items": axis, "maxItems": MAX_RANK}
 
 
-def _text(description: str, longest: int = 200) -> Schema:
+def _text(description: str, longest: int = MAX_NAME) -> Schema:
     limits = {"minLength": 1, "maxLength": longest, "pattern": _NO_CONTROL}
     return {"description": description, "type": "string", **limits}
 
@@ -311,3 +223,103 @@ def _flag(description: str, default: bool) -> Schema:
 
 def _default(value: object) -> Schema:
     return {} if value is None else {"default": value}
+
+
+DEFINITIONS: dict[str, Schema] = {
+    **{cell: _recurrent(cell, f"a model of {text}") for cell, text in _CELL_TEXTS.items()},
+    "onnx": _graph(),
+    "features": _object(
+        "a time step of input_size float32 values",
+        kind={"const": "features", "description": "float32 values"},
+        normalization={
+            "description": "of each feature, before the model",
+            "default": None,
+            "anyOf": [{"$ref": "#/$defs/normalization"}, {"type": "null"}],
+        },
+        missing=_reference("missing", "what NaN means; refused by default"),
+        required=("kind",),
+    ),
+    "tokens": _object(
+        "a time step of one token id",
+        kind={"const": "tokens", "description": "token ids"},
+        vocabulary=_integer(1, MAX_VOCABULARY, "ids are below this"),
+        embedding_size=_integer(1, MAX_SIZE, "width of the embedding: input_size"),
+        required=("kind", "vocabulary", "embedding_size"),
+    ),
+    "graph_features": _object(
+        "a time step of float32 values of a graph",
+        name=_text("the graph's input"),
+        kind={"const": "features", "description": "float32 values"},
+        size=_integer(1, MAX_SIZE, "values of a time step of one axis"),
+        shape=_shape("of a time step of two axes or more, instead of `size`") | {"minItems": 2},
+        missing=_reference("missing", "what NaN means; refused by default"),
+        required=("name", "kind"),
+    )
+    | {"oneOf": [{"required": ["size"]}, {"required": ["shape"]}]},
+    "graph_tokens": _object(
+        "a time step of one token id of a graph",
+        name=_text("the graph's input"),
+        kind={"const": "tokens", "description": "token ids"},
+        vocabulary=_integer(1, MAX_VOCABULARY, "ids are below this"),
+        required=("name", "kind", "vocabulary"),
+    ),
+    "named_input": _named_input(),
+    "normalization": _object(
+        "x' = (x - offset) / scale, feature by feature",
+        offset=_numbers("one number for each feature"),
+        scale=_numbers("one number for each feature, none of them 0"),
+        required=("offset", "scale"),
+    ),
+    "missing": _object(
+        "what NaN in an input means",
+        policy=_choice(POLICIES, "refuse it, hold the feature's last value, or take `value`"),
+        value=_number_or_numbers(
+            "`constant`, and `hold` before the first value, take it; in clients' units: one number, or one for "
+            "each feature",
+            default=0.0,
+        ),
+        required=("policy",),
+    ),
+    "dense": _object(
+        "a layer of the head: activation(W x + b)",
+        units=_integer(1, MAX_SIZE, "width of its output"),
+        activation=_choice(ACTIVATIONS, "applied to each value", default="linear"),
+        bias=_flag("whether it has a bias", default=True),
+        required=("units",),
+    ),
+    "transform": _transform(),
+    "state": _object(
+        "a state tensor of a graph",
+        name=_text("its name in the session's state") | {"not": {"const": "last_input"}},
+        input=_text("the graph's input that takes it"),
+        output=_text("the graph's output that gives it"),
+        shape=_shape("of one session, without the batch; of the whole tensor if the batch is not free"),
+        batch_axis=_integer(0, MAX_RANK, "the axis at which the graph has the batch", default=0),
+        dtype=_choice(DTYPES, "of the graph's tensor", default="float32"),
+        required=("name", "input", "output", "shape"),
+    ),
+    "output": _object(
+        "an output of a graph",
+        name=_text("its name in replies") | {"not": {"pattern": "^state(\\.|$)"}},
+        output=_text("the graph's output"),
+        shape=_shape("of one time step"),
+        required=("name", "output", "shape"),
+    ),
+}
+"""The objects of config.json, each with its keys. Each refuses keys that it does not list."""
+
+CONFIG_SCHEMA: Schema = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "config.json of a Cellkeeper bundle",
+    "type": "object",
+    "required": ["cell"],
+    "properties": {"cell": {"enum": [*CELLS, "onnx"]}},
+    "allOf": _variants("cell", {cell: cell for cell in (*CELLS, "onnx")}),
+    "$defs": DEFINITIONS,
+}
+"""The whole schema, draft 2020-12."""
+
+
+def resolved(schema: Schema) -> Schema:
+    """Returns the definition that the schema refers to, or the schema itself."""
+    return DEFINITIONS[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.spec import ModelSpec
@@ -35,7 +36,7 @@ class WireLimits:
 
     max_chunk_steps: T of one chunk.
     max_frame_items: sessions in one frame, or items of one request.
-    max_log_steps, max_log_bytes: of one session's input log.
+    session: the bounds of a session's record.
     max_message_bytes: of one message, in either direction. message_setting: what an operator raises for more.
     default_timeout_ms: for requests without a deadline.
     max_stream_frames: unanswered frames of one stream; further ones are not read until there is room.
@@ -45,8 +46,7 @@ class WireLimits:
 
     max_chunk_steps: int = 1024
     max_frame_items: int = 1024
-    max_log_steps: int = 4096
-    max_log_bytes: int = 32 * 1024 * 1024
+    session: Limits = field(default_factory=Limits)
     max_message_bytes: int = 16 * 1024 * 1024
     message_setting: str = "--max-message-bytes"
     default_timeout_ms: int = 30_000
@@ -66,7 +66,7 @@ class WireLimits:
         may take more bytes than in the message.
         """
         in_message = max(1, (self.max_message_bytes - REST_BYTES) // step_bytes)
-        return min(self.max_chunk_steps, in_message, self.max_log_bytes // step_bytes)
+        return min(self.max_chunk_steps, in_message, self.session.max_log_bytes // step_bytes)
 
 
 class Catalog:

@@ -85,7 +85,7 @@ def model_info(served: Version, limits: WireLimits) -> pb.ModelInfo:
         states=[tensors.to_spec(state) for state in spec.states],
         max_chunk_steps=limits.chunk_steps(spec.step_bytes),
         max_frame_items=limits.max_frame_items,
-        max_log_steps=min(limits.max_log_steps, limits.max_log_bytes // spec.step_bytes),
+        max_log_steps=limits.session.log_steps(spec.step_bytes),
         feedback=_feedback(spec),
         feature_names=spec.feature_names,
         max_message_bytes=limits.max_message_bytes,

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
@@ -24,7 +25,6 @@ from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.store_calls import StoreCalls
 from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.store import Store
-from cellkeeper_service.errors import StartError
 from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.model.bundle import Bundle
@@ -62,6 +62,9 @@ from cellkeeper_service.server.versions import (
     show_models,
 )
 
+if TYPE_CHECKING:
+    from cellkeeper_service.rpc.http.front import HttpFront
+
 GC_THRESHOLD = 20_000
 """New objects between two runs of the cyclic garbage collector. A tick makes a few thousand objects that live until
 their commit. Python's default of 700 takes a tenth of the server's time, and finds nothing."""
@@ -96,19 +99,7 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
     start, and EngineLost if a device fails later, after the requests that needed it have been refused.
     """
     grpc_core.check_installed()
-    if settings.max_log_steps < 2 * settings.max_chunk_steps:
-        raise StartError(
-            f"max_log_steps: got {settings.max_log_steps}, expected at least twice max_chunk_steps "
-            f"({settings.max_chunk_steps})"
-        )
-    if settings.max_log_bytes < 2 * settings.max_message_bytes:
-        raise StartError(
-            f"max_log_bytes: got {settings.max_log_bytes}, expected at least twice max_message_bytes "
-            f"({settings.max_message_bytes}), so that a chunk fits"
-        )
-    for name in ("kserve_names", "kserve_layout"):
-        if (given := getattr(settings, name)) and settings.kserve == "off":
-            raise StartError(f"{name}: got {given!r}, expected none without --kserve on")
+    settings.check()
     split_address(settings.listen, "--listen")
     place = split_address(settings.metrics_listen, "--metrics-listen")
     if settings.http_listen:
@@ -155,27 +146,63 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
 
 
 async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[str], None] | None) -> None:
-    models, store, meter = prepared.models, prepared.store, prepared.meter
+    share_port = tell_parent is not None
+    parts = make_parts(settings, prepared, share_port=share_port)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    if tell_parent is not None:
+        event_loop.end_with_parent(stopping.set)
+
+    listen_host, _ = split_address(settings.listen, "--listen")
+    gc.freeze()  # the collector need not visit what lives as long as the server
+    gc.set_threshold(GC_THRESHOLD)
+    parts.loop.start(stopping.set)
+    port = await parts.server.start(settings.listen)
+    http_url = "" if parts.front is None else await start_front(parts.front, settings, share_port=share_port)
+    watch = asyncio.get_running_loop().create_task(parts.authenticator.watch(), name="tokens")
+    prepared.readiness.serving(parts.loop.store_calls.reach)
+    announce(prepared.models, prepared.meter, prepared.store, settings)
+    say(f"listening on {address_text(listen_host, port)}")
+    say(f"metrics on {prepared.metrics_url}")
+    if http_url:
+        say(f"http on {http_url}")
+    if tell_parent is not None:
+        tell_parent(prepared.metrics_url)
+    prepared.hang_ups.hand_over(parts.reloader.request)
+    await stopping.wait()
+
+    prepared.readiness.end()
+    await _stop(settings, parts)
+    watch.cancel()  # not earlier: while streams drain, a token that is withdrawn must still end its own
+    await parts.reloader.close()
+    parts.loop.store_calls.close()
+    say("stopped")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What runs in the event loop. front: None without --http-listen."""
+
+    loop: CoreLoop
+    authenticator: Authenticator
+    server: RpcServer
+    front: HttpFront | None
+    reloader: Reloader
+
+
+def make_parts(settings: Settings, prepared: Prepared, *, share_port: bool) -> Parts:
+    """Returns the parts, for the running event loop, wired and not started. share_port: with other workers."""
+    models, meter = prepared.models, prepared.meter
     counted = GuardedMeter(meter)
     clock = Clock(time.monotonic, unix_ms)
     window_s, delay_ms = settings.max_ttl_ms / 1000, settings.retry_delay_ms
     allowances = Allowances(default_quota(settings), window_s, retry_delay_ms=delay_ms)
     core = Core(models, session_limits(settings), clock, counted, owe=allowances.owe)
-    threads = 0 if store.name == "memory" else settings.store_threads
-    store_calls = StoreCalls(store, threads, counted)
-    loop = CoreLoop(core, store_calls, expected_cost(prepared.costs))
+    threads = 0 if prepared.store.name == "memory" else settings.store_threads
+    loop = CoreLoop(core, StoreCalls(prepared.store, threads, counted), expected_cost(prepared.costs))
     wire = wire_limits(settings)
     authenticator = Authenticator(Catalog(models, wire), prepared.tokens, allowances)
-    transport = Transport(
-        max_message_bytes=settings.max_message_bytes,
-        max_connections=prepared.max_connections,
-        ping_ms=settings.ping_ms,
-        max_rpcs=settings.max_rpcs,
-        max_connection_rpcs=settings.max_connection_rpcs,
-        share_port=tell_parent is not None,
-        certificates=prepared.certificates,
-        reflection=authenticator.is_open,
-    )
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
@@ -189,53 +216,38 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     front = None
     if settings.http_listen:
         front = make_front(settings, own_version(), models, wire, servicer, meter, prepared.certificates)
+    transport = Transport(
+        max_message_bytes=settings.max_message_bytes,
+        max_connections=prepared.max_connections,
+        ping_ms=settings.ping_ms,
+        max_rpcs=settings.max_rpcs,
+        max_connection_rpcs=settings.max_connection_rpcs,
+        share_port=share_port,
+        certificates=prepared.certificates,
+        reflection=authenticator.is_open,
+    )
     server = RpcServer(prepared.tracing.traced(served), contracts, streams, transport)
     reloader = make_reloader(settings, models, prepared.costs, meter)
-
     meter.watch_queue(lambda: core.unanswered)
     meter.watch_hot_sessions(lambda: {name: core.cached_count(name) for name in models})
     watch_files(prepared, reloader)
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    if tell_parent is not None:
-        event_loop.end_with_parent(stopping.set)
+    return Parts(loop=loop, authenticator=authenticator, server=server, front=front, reloader=reloader)
 
-    listen_host, _ = split_address(settings.listen, "--listen")
-    gc.freeze()  # the collector need not visit what lives as long as the server
-    gc.set_threshold(GC_THRESHOLD)
-    loop.start(stopping.set)
-    port = await server.start(settings.listen)
-    http_url = "" if front is None else await start_front(front, settings, share_port=tell_parent is not None)
-    watch = asyncio.get_running_loop().create_task(authenticator.watch(), name="tokens")
-    prepared.readiness.serving(store_calls.reach)
-    announce(models, meter, store, settings)
-    say(f"listening on {address_text(listen_host, port)}")
-    say(f"metrics on {prepared.metrics_url}")
-    if front is not None:
-        say(f"http on {http_url}")
-    if tell_parent is not None:
-        tell_parent(prepared.metrics_url)
-    prepared.hang_ups.hand_over(reloader.request)
-    await stopping.wait()
 
-    prepared.readiness.end()
-    await server.announce_end()
-    if settings.drain_delay_ms and loop.running:
+async def _stop(settings: Settings, parts: Parts) -> None:
+    """Ends serving: first announces it, then finishes the requests in progress."""
+    await parts.server.announce_end()
+    if settings.drain_delay_ms and parts.loop.running:
         say(f"stopping: serving for another {settings.drain_delay_ms} ms, so that load balancers notice")
         await asyncio.sleep(settings.drain_delay_ms / 1000)
     say("stopping: finishing requests in progress")
     grace_seconds = settings.drain_timeout_ms / 1000
-    if front is not None:
-        await front.stop_listening()
-    await server.close(grace_seconds)
-    await asyncio.wait_for(_drain(loop, server, grace_seconds), grace_seconds + 5)
-    if front is not None:
-        await front.stop()
-    watch.cancel()  # not earlier: while streams drain, a token that is withdrawn must still end its own
-    await reloader.close()
-    store_calls.close()
-    say("stopped")
+    if parts.front is not None:
+        await parts.front.stop_listening()
+    await parts.server.close(grace_seconds)
+    await asyncio.wait_for(_drain(parts.loop, parts.server, grace_seconds), grace_seconds + 5)
+    if parts.front is not None:
+        await parts.front.stop()
 
 
 async def _drain(loop: CoreLoop, server: RpcServer, grace_seconds: float) -> None:

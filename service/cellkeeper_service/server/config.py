@@ -199,6 +199,22 @@ class Settings:
                 values[item.name] = setting_of(item).read(variable, variables[item.name], type(item.default))
         return cls(**values)
 
+    def check(self) -> None:
+        """Raises StartError for settings that do not go together."""
+        if self.max_log_steps < 2 * self.max_chunk_steps:
+            raise StartError(
+                f"max_log_steps: got {self.max_log_steps}, expected at least twice max_chunk_steps "
+                f"({self.max_chunk_steps})"
+            )
+        if self.max_log_bytes < 2 * self.max_message_bytes:
+            raise StartError(
+                f"max_log_bytes: got {self.max_log_bytes}, expected at least twice max_message_bytes "
+                f"({self.max_message_bytes}), so that a chunk fits"
+            )
+        for name in ("kserve_names", "kserve_layout"):
+            if (given := getattr(self, name)) and self.kserve == "off":
+                raise StartError(f"{name}: got {given!r}, expected none without --kserve on")
+
     def words(self) -> list[str]:
         """Returns the settings as words for another `cellkeeper-server serve`, whatever its environment says.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cellkeeper_service.core import loop_share
-from cellkeeper_service.core.loop_share import Callers
+from cellkeeper_service.core import callers
+from cellkeeper_service.core.callers import Callers
 from cellkeeper_service.core.requests import GetSession
 from cellkeeper_service.domain.record import SessionKey
 
-SOON = loop_share.RETURN_SECONDS / 2
-LATER = loop_share.RETURN_SECONDS * 2
+SOON = callers.RETURN_SECONDS / 2
+LATER = callers.RETURN_SECONDS * 2
 
 
 def key(number: int) -> SessionKey:
@@ -52,9 +52,9 @@ def test_who_stays_away_for_long_is_no_longer_expected() -> None:
     told.came(key(2))
     told.answered(replies(1), 0.0)
     told.answered(replies(2), SOON)
-    told.forget(loop_share.RETURN_SECONDS + SOON / 2)
+    told.forget(callers.RETURN_SECONDS + SOON / 2)
     assert told.away == 1
-    told.forget(loop_share.RETURN_SECONDS + 2 * SOON)
+    told.forget(callers.RETURN_SECONDS + 2 * SOON)
     assert told.away == 0
 
 
@@ -90,7 +90,7 @@ def test_the_latest_reply_counts_where_a_session_has_several() -> None:
     told.came(key(2))
     told.answered(replies(2), SOON)
     told.answered(replies(1), 1.5 * SOON)
-    told.forget(loop_share.RETURN_SECONDS + 1.2 * SOON)
+    told.forget(callers.RETURN_SECONDS + 1.2 * SOON)
     assert told.away == 1
     told.came(key(1))
     assert told.away == 0

@@ -75,7 +75,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No wait ends by timing out."""
     monkeypatch.setattr(loop_share, "QUIET_SECONDS", LONG_SECONDS)
     monkeypatch.setattr(loop_share, "LONGEST_SECONDS", LONG_SECONDS)
-    monkeypatch.setattr("cellkeeper_service.core.loop_share.RETURN_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr("cellkeeper_service.core.callers.RETURN_SECONDS", LONG_SECONDS)
 
 
 def test_ticks_without_a_rest_take_a_high_share_and_a_rest_ends_it() -> None:

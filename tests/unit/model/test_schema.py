@@ -13,12 +13,12 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.config import ACTIVATIONS, CELLS, OPS, OPS_WITH_VALUE
 from cellkeeper_service.model.fields import Fields
 from cellkeeper_service.model.parsing import parse_config
-from cellkeeper_service.model.schema import config_schema
+from cellkeeper_service.model.schema import CONFIG_SCHEMA, DEFINITIONS
 from jsonschema import Draft202012Validator
 
 ROOT = Path(__file__).parents[3]
 BUNDLES = sorted(path for folder in ("examples", "tests") for path in (ROOT / folder).rglob("config.json"))
-VALIDATOR = Draft202012Validator(config_schema())
+VALIDATOR = Draft202012Validator(CONFIG_SCHEMA)
 
 FEATURES: dict[str, Any] = {
     "format": "cellkeeper-bundle/1",
@@ -141,7 +141,7 @@ def test_the_schema_has_every_key_that_the_loader_asks_for_and_no_other(monkeypa
         monkeypatch.setattr(Fields, name, noted(getattr(Fields, name)))
     for config in GOOD.values():
         parse_config(config)
-    assert asked == {key for one in config_schema()["$defs"].values() for key in one["properties"]}
+    assert asked == {key for one in DEFINITIONS.values() for key in one["properties"]}
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -172,7 +172,7 @@ def test_a_shape_has_two_axes_or_more(shape: list[int]) -> None:
 
 
 def test_the_schema_is_one() -> None:
-    Draft202012Validator.check_schema(config_schema())
+    Draft202012Validator.check_schema(CONFIG_SCHEMA)
 
 
 def loaders_error(config: Any) -> str:

@@ -65,16 +65,7 @@ def declare(
             raise ImportRefused(place, f"batch axis of {name}: not a state, expected some of {list(states)}")
     carried = {name: graph.inputs[name] for name in states}
     said = AxisArguments(layout, batch, batch_axes, place)
-    if len(chosen) > 1:
-        shapes, vocabularies = _by_name("input_shape", input_shape), _by_name("vocabulary", vocabulary)
-        specs, axes = find_inputs(chosen, shapes, vocabularies, carried, said)
-    else:
-        if isinstance(input_shape, Mapping) or isinstance(vocabulary, Mapping):
-            raise ImportRefused("input_shape, vocabulary", "got values by name, expected them for several inputs only")
-        (one,) = chosen
-        shape = step_shape(one, input_shape, one.dtype in ("int32", "int64"), place)
-        axes = find_axes(one, len(shape), carried, said)
-        specs = (InputSpec(one.name, one.dtype, shape, vocabulary),)
+    specs, axes = _inputs_and_axes(chosen, input_shape, vocabulary, carried, said)
     repeated |= _of_batch(graph, given, carried, axes)
     named = _outputs(graph, states, outputs, axes, place)
     dtypes = {name: value.dtype for name, value in carried.items()}
@@ -94,6 +85,24 @@ def declare(
         single=axes.single,
         batch=axes.batch,
     )
+
+
+def _inputs_and_axes(
+    chosen: Sequence[Value],
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None,
+    vocabulary: int | Mapping[str, int],
+    states: Mapping[str, Value],
+    said: AxisArguments,
+) -> tuple[tuple[InputSpec, ...], Axes]:
+    """Returns a time step's inputs, and where the graph has time and batch. chosen: the graph's inputs for them."""
+    if len(chosen) > 1:
+        shapes, vocabularies = _by_name("input_shape", input_shape), _by_name("vocabulary", vocabulary)
+        return find_inputs(chosen, shapes, vocabularies, states, said)
+    if isinstance(input_shape, Mapping) or isinstance(vocabulary, Mapping):
+        raise ImportRefused("input_shape, vocabulary", "got values by name, expected them for several inputs only")
+    (one,) = chosen
+    shape = step_shape(one, input_shape, one.dtype in ("int32", "int64"), said.place)
+    return (InputSpec(one.name, one.dtype, shape, vocabulary),), find_axes(one, len(shape), states, said)
 
 
 def _of_batch(graph: Graph, constants: Mapping[str, Array], states: Mapping[str, Value], axes: Axes) -> dict[str, int]:

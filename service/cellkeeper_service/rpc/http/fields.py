@@ -8,12 +8,15 @@ from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.domain.position import GENERATION_BYTES, HEAD_BYTES
+from cellkeeper_service.domain.record import ORIGIN_BYTES
 from cellkeeper_service.errors import invalid
 
 from .json_text import shown
 
 MOST = 2**64
-GENERATION = "32 hexadecimal digits: the generation in the session's position"
+FINGERPRINT_BYTES = 32
+GENERATION = f"{2 * GENERATION_BYTES} hexadecimal digits: the generation in the session's position"
 MAX_NAME = 64
 
 
@@ -63,16 +66,18 @@ class Fields:
 
     def request_id(self) -> bytes:
         """Returns the caller's request id, or a new one if there is none; a retry is then another request."""
-        return self.raw("request_id", 16) if self.has("request_id") else os.urandom(16)
+        return self.raw("request_id", ORIGIN_BYTES) if self.has("request_id") else os.urandom(ORIGIN_BYTES)
 
     def generation(self) -> bytes:
         """Returns the generation that the caller names."""
-        return raw(self.text("generation", GENERATION), self.name("generation"), 16)
+        return raw(self.text("generation", GENERATION), self.name("generation"), GENERATION_BYTES)
 
     def position(self, field: str) -> pb.Position:
         fields = Fields(self.value(field, "a position"), f"{self.name(field)}.")
         found = pb.Position(
-            generation=fields.raw("generation", 16), step=fields.integer("step"), head=fields.raw("head", 8)
+            generation=fields.raw("generation", GENERATION_BYTES),
+            step=fields.integer("step"),
+            head=fields.raw("head", HEAD_BYTES),
         )
         fields.end()
         return found

@@ -12,6 +12,7 @@ import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.domain.position import GENERATION_BYTES
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import invalid
 from cellkeeper_service.rpc.catalog import Catalog
@@ -102,7 +103,7 @@ def delete(asked: Asked) -> pb.DeleteRequest:
     if "generation" not in asked.query:
         raise invalid("generation", "nothing", f"{fields.GENERATION}; empty for a session whose record is damaged")
     given = asked.query["generation"]
-    generation = fields.raw(given, "generation", 16) if given else b""
+    generation = fields.raw(given, "generation", GENERATION_BYTES) if given else b""
     return pb.DeleteRequest(
         model=asked.model, items=[pb.DeleteRequest.Item(session=asked.session, generation=generation)]
     )
@@ -112,7 +113,7 @@ def carry_over(asked: Asked) -> pb.CarryOverRequest:
     body = asked.body
     request = pb.CarryOverRequest(model=asked.model)
     if body.has("fingerprint"):
-        request.fingerprint = body.raw("fingerprint", 32)
+        request.fingerprint = body.raw("fingerprint", fields.FINGERPRINT_BYTES)
     items = body.value("items", "a list of objects")
     if type(items) is not list:
         raise invalid("items", shown(items), "a list of objects")
@@ -138,7 +139,8 @@ def list_models(asked: Asked) -> pb.ListModelsRequest:
 
 def get_model(asked: Asked) -> pb.GetModelRequest:
     given = asked.query.get("fingerprint", "")
-    return pb.GetModelRequest(model=asked.model, fingerprint=fields.raw(given, "fingerprint", 32) if given else b"")
+    fingerprint = fields.raw(given, "fingerprint", fields.FINGERPRINT_BYTES) if given else b""
+    return pb.GetModelRequest(model=asked.model, fingerprint=fingerprint)
 
 
 def check_reply(steps: int, outputs: Sequence[str], spec: ModelSpec, catalog: Catalog) -> None:

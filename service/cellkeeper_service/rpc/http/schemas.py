@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cellkeeper_service.access.rights import Right
+from cellkeeper_service.core.generation_requests import Policy
+from cellkeeper_service.domain.position import GENERATION_BYTES, HEAD_BYTES
+from cellkeeper_service.domain.record import ORIGIN_BYTES
+from cellkeeper_service.rpc.tensors import WIRE_DTYPES
+
+from .fields import FINGERPRINT_BYTES
+
 Schema = dict[str, Any]
 
 
@@ -39,12 +47,14 @@ FLAG: Schema = {"type": "boolean"}
 NUMBER: Schema = {"type": "number"}
 ID: Schema = {"type": ["string", "number"]}
 COUNT: Schema = {"type": "integer", "minimum": 0}
+GENERATION = _hex(GENERATION_BYTES)
+FINGERPRINT = _hex(FINGERPRINT_BYTES)
 RATES = _map(NUMBER)
 INTEGER = ref("Integer")
 ARRAY = ref("Array")
 POSITION = ref("Position")
 REQUEST_ID = {
-    **_hex(16),
+    **_hex(ORIGIN_BYTES),
     "description": "Random, the same for every retry. Without it, a retry is another request.",
 }
 OR_NULL = {"type": "null"}
@@ -52,7 +62,7 @@ QUANTILES = {"oneOf": [_object({"p50": NUMBER, "p90": NUMBER, "p99": NUMBER}), O
 
 STANDS = {"session": TEXT, "model": TEXT, "position": POSITION}
 HELD = {
-    "fingerprint": _hex(32),
+    "fingerprint": FINGERPRINT,
     "checkpoint_step": INTEGER,
     "age_ms": INTEGER,
     "idle_ms": INTEGER,
@@ -100,13 +110,14 @@ SCHEMAS: dict[str, Schema] = {
         "oneOf": [ARRAY, _map(ARRAY)],
     },
     "Position": _object(
-        {"generation": _hex(16), "step": INTEGER, "head": _hex(8)}, description="One point of one history, exactly."
+        {"generation": GENERATION, "step": INTEGER, "head": _hex(HEAD_BYTES)},
+        description="One point of one history, exactly.",
     ),
     "States": _map(
         _object(
             {"data": ARRAY},
             {
-                "dtype": {"enum": ["float32", "float64", "float16", "int32", "int64"]},
+                "dtype": {"enum": list(WIRE_DTYPES)},
                 "shape": _list(COUNT),
             },
         )
@@ -126,7 +137,7 @@ SCHEMAS: dict[str, Schema] = {
             "uptime_seconds": NUMBER,
             "tokens": {**FLAG, "description": "whether tokens are required"},
             "tenant": TEXT,
-            "rights": {**_list({"enum": ["step", "read", "admin"]}), "description": "of the caller"},
+            "rights": {**_list({"enum": [right.value for right in Right]}), "description": "of the caller"},
             "store": TEXT,
             "engines": _list(_object({"name": TEXT, "device": TEXT})),
             "limits": _map(COUNT),
@@ -153,7 +164,7 @@ SCHEMAS: dict[str, Schema] = {
     "Model": _object(
         {
             "name": TEXT,
-            "fingerprint": _hex(32),
+            "fingerprint": FINGERPRINT,
             "numerics": {**TEXT, "description": "what decides the bits"},
             "exact": FLAG,
             "tolerance": NUMBER,
@@ -204,7 +215,7 @@ SCHEMAS: dict[str, Schema] = {
             "expect": {**POSITION, "description": "require this history; nothing is created"},
         },
     ),
-    "Opened": _object({"position": POSITION, "created": FLAG, "fingerprint": _hex(32), "ttl_ms": INTEGER}),
+    "Opened": _object({"position": POSITION, "created": FLAG, "fingerprint": FINGERPRINT, "ttl_ms": INTEGER}),
     "Step": _object(CHUNK, {**WANTED, **ACKED}),
     "Peek": _object(CHUNK, WANTED),
     "Forecast": _object(
@@ -217,11 +228,11 @@ SCHEMAS: dict[str, Schema] = {
     "Stepped": _object(STEPPED, STATES),
     "State": _object({"position": POSITION, **STATES}),
     "SetState": _object(
-        {"generation": _hex(16), "step": {**INTEGER, "description": "counting starts here"}, **STATES},
+        {"generation": GENERATION, "step": {**INTEGER, "description": "counting starts here"}, **STATES},
         {"request_id": REQUEST_ID},
     ),
     "Log": _object({"position": POSITION, "checkpoint_step": INTEGER, **STEPS}, MISSED),
-    "Reset": _object({"generation": _hex(16)}, {"request_id": REQUEST_ID}),
+    "Reset": _object({"generation": GENERATION}, {"request_id": REQUEST_ID}),
     "Fork": _object({"target": TEXT}, {"position": POSITION, "request_id": REQUEST_ID}),
     "Moved": _object({"position": POSITION}),
     "Deleted": _object({"deleted": {**FLAG, "description": "false: that generation had already ended"}}),
@@ -229,12 +240,16 @@ SCHEMAS: dict[str, Schema] = {
         {
             "items": _list(
                 _object(
-                    {"session": TEXT, "generation": _hex(16), "policy": {"enum": ["keep", "rerun", "reset"]}},
+                    {
+                        "session": TEXT,
+                        "generation": GENERATION,
+                        "policy": {"enum": [policy.value for policy in Policy]},
+                    },
                     {"inputs": {**ref("Inputs"), "description": "rerun only: the window"}, "request_id": REQUEST_ID},
                 )
             )
         },
-        {"fingerprint": {**_hex(32), "description": "of the version that takes over"}},
+        {"fingerprint": {**FINGERPRINT, "description": "of the version that takes over"}},
     ),
     "Results": _object({"results": _list({"oneOf": [ref("Moved"), ref("Refusal")]})}),
     "StreamStep": _object(

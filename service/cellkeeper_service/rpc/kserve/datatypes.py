@@ -18,22 +18,13 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """Data types that are accepted. A model with float inputs accepts every float type, one with token ids every integer
 type; both accept BOOL, as 0 and 1."""
 
-NAMES = {"int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
+NAMES = {dtype.name: name for name, dtype in DTYPES.items() if name != "BOOL"}
 """By the dtype of a model's tensor."""
 
 TEXTS = "BYTES"
 """Returned for classes only, and never accepted."""
 
 CONFIG_TYPES = {dtype: pb.DataType.Value(f"TYPE_{name}") for dtype, name in NAMES.items()}
-
-CONTENTS = {
-    "BOOL": "bool_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-}
-"""The field with the typed contents; FP16 has none, and is always raw."""
 
 CONTENT_TYPES = {
     "bool_contents": "BOOL",
@@ -45,6 +36,10 @@ CONTENT_TYPES = {
     "fp64_contents": "FP64",
     "bytes_contents": "BYTES",
 }
+"""The data type of each field with typed contents."""
+
+CONTENTS = {name: field for field, name in CONTENT_TYPES.items() if name in DTYPES}
+"""The field with the typed contents; FP16 has none, and is always raw."""
 
 KNOWN = {*DTYPES, *CONTENT_TYPES.values(), "INT8", "INT16", "UINT8", "UINT16", "BF16"}
 """The protocol's data types. Triton's errors call all others "<invalid>"."""
