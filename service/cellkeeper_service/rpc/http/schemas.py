@@ -37,11 +37,13 @@ def ref(name: str) -> Schema:
 TEXT: Schema = {"type": "string"}
 FLAG: Schema = {"type": "boolean"}
 NUMBER: Schema = {"type": "number"}
+NUMBERS = [NUMBER, {"type": "string", "pattern": "^(NaN|-?Infinity|-?[0-9]{1,19})$"}]
 ID: Schema = {"type": ["string", "number"]}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 RATES = _map(NUMBER)
 INTEGER = ref("Integer")
 ARRAY = ref("Array")
+GIVEN = ref("Given")
 POSITION = ref("Position")
 REQUEST_ID = {
     **_hex(16),
@@ -64,7 +66,7 @@ STEPS = {"first_step": INTEGER, "inputs": ref("Inputs"), "outputs": _map(ARRAY)}
 MISSED = {
     "outputs_error": {**ref("Error"), "description": "why there are none: the session advanced faster than it was read"}
 }
-CHUNK = {"inputs": {**ref("Inputs"), "description": "One time step, or a list of T of them."}}
+CHUNK = {"inputs": {**GIVEN, "description": "One time step, or a list of T of them."}}
 WANTED = {
     "outputs": {**_list(TEXT), "description": 'default: "prediction"; "state": the state tensors'},
     "position": {**POSITION, "description": "Where the chunk belongs; if omitted: wherever the session is."},
@@ -89,11 +91,13 @@ SCHEMAS: dict[str, Schema] = {
     "Array": {
         "description": 'Nested lists of numbers. "NaN", "Infinity" and "-Infinity" are strings, and so are integers '
         "beyond 2^53. A float32 is written as the float64 of the same value.",
-        "oneOf": [
-            {"type": "number"},
-            {"type": "string", "pattern": "^(NaN|-?Infinity|-?[0-9]{1,19})$"},
-            {"type": "array", "items": ARRAY},
-        ],
+        "oneOf": [*NUMBERS, {"type": "array", "items": ARRAY}],
+    },
+    "Given": {
+        "description": "An array. By name: an array for each input of a model with several, or for each feature of a "
+        "model whose features have names, for which a list of T objects with a number for each feature is a chunk, "
+        "too. null is a missing value, if the model accepts missing values.",
+        "oneOf": [*NUMBERS, OR_NULL, {"type": "array", "items": GIVEN}, _map(GIVEN)],
     },
     "Inputs": {
         "description": "An array; by name if the model has several inputs.",
@@ -163,7 +167,7 @@ SCHEMAS: dict[str, Schema] = {
             "inputs": _list(_object({"name": TEXT, "dtype": TEXT, "shape": _list(COUNT), "vocabulary": COUNT})),
             "feature_names": _list(TEXT),
             "vocabulary": {**COUNT, "description": "token ids are below it; 0: features"},
-            "missing_values": {**FLAG, "description": '"NaN" is accepted'},
+            "missing_values": {**FLAG, "description": 'null and "NaN" are accepted'},
             "outputs": _list(TENSOR_SPEC),
             "states": _list(TENSOR_SPEC),
             "feedback": {
@@ -211,7 +215,7 @@ SCHEMAS: dict[str, Schema] = {
         {**CHUNK, "steps": {**COUNT, "description": "time steps after the chunk"}},
         {
             **WANTED,
-            "known": {**ref("Inputs"), "description": "[steps, K]: what the caller supplies; by name: [steps, ...]"},
+            "known": {**GIVEN, "description": "[steps, K]: what the caller supplies; by name: [steps, ...]"},
         },
     ),
     "Stepped": _object(STEPPED, STATES),
@@ -230,7 +234,7 @@ SCHEMAS: dict[str, Schema] = {
             "items": _list(
                 _object(
                     {"session": TEXT, "generation": _hex(16), "policy": {"enum": ["keep", "rerun", "reset"]}},
-                    {"inputs": {**ref("Inputs"), "description": "rerun only: the window"}, "request_id": REQUEST_ID},
+                    {"inputs": {**GIVEN, "description": "rerun only: the window"}, "request_id": REQUEST_ID},
                 )
             )
         },
