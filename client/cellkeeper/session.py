@@ -20,7 +20,7 @@ from ._transport.wire import position_message, position_of, state_messages, stat
 from .errors import Closed, HistoryError, InvalidArgument, ModelError, ResourceExhausted
 from .position import Position
 from .stepping import ANOTHER_GENERATION, AsyncStepping
-from .types import Array, Model, Sample, SessionInfo
+from .types import STATE_PREFIX, Array, Model, Sample, SessionInfo, StepReply
 
 
 class AsyncSession(AsyncStepping):
@@ -144,11 +144,20 @@ class AsyncSession(AsyncStepping):
         For an LSTM's h that is float32 [layers, size]. timeout: seconds, including retries; None: the client's. Waits
         for earlier steps first. Raises SessionNotFound.
         """
+        return (await self.state_reply(timeout=timeout)).state
+
+    async def state_reply(self, *, timeout: float | None = None) -> StepReply:
+        """Like `state`, but returns a reply whose `state` has the tensors, and whose `position` says when.
+
+        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises SessionNotFound.
+        """
         left = self._time_left(timeout)
         await self._drained(left())
         request = pb.GetStateRequest(model=self.model.name, session=self.id)
         answer = await self._client._call("GetState", request, self.id, left())
-        return state_of(answer, self.model, self.generation)
+        state = state_of(answer, self.model, self.generation)
+        named = {STATE_PREFIX + name: values for name, values in state.items()}
+        return StepReply(named, position_of(answer.position))
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.

@@ -300,6 +300,13 @@ class Session(NotCopied):
         """
         return self._thread.run(self._core.state(timeout=timeout))
 
+    def state_reply(self, *, timeout: float | None = None) -> StepReply:
+        """Like `state`, but returns a reply whose `state` has the tensors, and whose `position` says when.
+
+        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises SessionNotFound.
+        """
+        return self._thread.run(self._core.state_reply(timeout=timeout))
+
     def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.
 
