@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from ._session.arguments import fingerprint_bytes, session_id, step_number, timeout_seconds
+from ._session.arguments import fingerprint_bytes, session_id, step_number, timeout_seconds, ttl_milliseconds
 from ._session.arguments import position as checked_position
 from ._session.named_inputs import inputs_of
 from ._session.time_limit import TimeLeft
@@ -105,17 +106,24 @@ class AsyncSession(AsyncStepping):
         return self._new_generation(target, position_of(result.position))
 
     async def fork(
-        self, target: str, *, position: Position | None = None, timeout: float | None = None
+        self,
+        target: str,
+        *,
+        position: Position | None = None,
+        ttl: float | timedelta | None = None,
+        timeout: float | None = None,
     ) -> AsyncSession:
         """Returns a new session `target` that starts from this one's committed state, or from its state at `position`.
 
         target: the new id. position: one that this session had, not older than the server's log; None: the present one.
+        ttl: seconds (or a timedelta) of idle time after which the copy expires; 0: never; None: as this session.
         timeout: seconds, including retries; None: the client's. The client first replays what the server lost of this
         session. Raises SessionExists, and StepGap, StepCompacted or HistoryChanged if `position` is ahead of this
         session, older than the server's log, or not part of its history.
         """
         target, position = session_id(target, "target"), checked_position(position, "position")
-        item = pb.ForkRequest.Item(source=self.id, target=target, request_id=request_id())
+        ttl_ms = ttl_milliseconds(ttl)
+        item = pb.ForkRequest.Item(source=self.id, target=target, request_id=request_id(), ttl_ms=ttl_ms)
 
         def here() -> Any:
             item.position.CopyFrom(position_message(position or self.position))

@@ -44,6 +44,12 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     fork.add_argument("session", help="its id")
     fork.add_argument("target", help="the copy's id")
     fork.add_argument("--at", type=_position, help="a position as `show` prints it (default: the current one)")
+    fork.add_argument(
+        "--ttl",
+        type=float,
+        metavar="SECONDS",
+        help="delete the copy after this much idle time (default: the session's)",
+    )
     delete = action("delete", _delete, "delete a session, or all whose ids start with a prefix")
     which = delete.add_mutually_exclusive_group(required=True)
     which.add_argument("session", nargs="?", help="its id")
@@ -106,7 +112,7 @@ def _fork(client: Client, parsed: argparse.Namespace) -> None:
     """Opens the session at its present position, so that it is not created."""
     info = client.session_info(parsed.session, model=parsed.model)
     session = client.session(parsed.session, model=parsed.model, expect=info.position)
-    print(session.fork(parsed.target, position=parsed.at).position)
+    print(session.fork(parsed.target, position=parsed.at, ttl=parsed.ttl).position)
 
 
 def _delete(client: Client, parsed: argparse.Namespace) -> None:

@@ -1,14 +1,15 @@
-"""`cellkeeper sessions state` and `set-state`."""
+"""`cellkeeper sessions state` and `set-state`, and forks with a TTL."""
 
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cellkeeper import Client
+from cellkeeper import Client, InvalidArgument
 
 from testing.bundles import make_bundle
 from testing.forked_server import ForkedServer
@@ -42,6 +43,20 @@ def test_a_state_goes_to_another_server_bit_for_bit(tmp_path: Path) -> None:
         again = client.session("pump 17\n")
         assert (again.position.step, again.generation == session.generation) == (3, False)
         assert np.array_equal(again.step(steps[8:]), expected)
+
+
+def test_a_fork_with_a_ttl(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "lstm", name="lstm", input_size=3)
+    with ForkedServer([bundle], "memory:", []) as server, Client(server.target) as client:
+        session = client.session("a", ttl=90)
+        for name, ttl, expected in (("b", None, 90), ("c", 0, 0), ("d", timedelta(seconds=30), 30)):
+            assert session.fork(name, ttl=ttl).info().ttl_seconds == expected
+        run(server.target, "sessions", "fork", "a", "e", "--ttl", "2.5")
+        assert client.session_info("e").ttl_seconds == 2.5
+        assert session.info().ttl_seconds == 90
+        with pytest.raises(InvalidArgument, match="ttl: got -1"):
+            session.fork("f", ttl=-1)
+        assert "ttl: got nan" in run(server.target, "sessions", "fork", "a", "f", "--ttl", "nan", code=1).err
 
 
 def test_states_of_every_dtype(tmp_path: Path) -> None:

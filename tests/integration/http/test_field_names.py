@@ -43,6 +43,7 @@ def front(lstm_model: Path) -> Iterator[Front]:
             "states: got tensors ['h', 'x'], expected each of ['c', 'h'] once",
         ),
         ("POST", "/reset", {"generation": NEVER, "request_id": NEVER}, "request_id: got zeros, expected"),
+        ("POST", "/fork", {"target": "a", "ttl_ms": 2**63}, f"ttl_ms: got {2**63}, expected at most"),
         ("POST", "/fork", {"target": "x" * 257}, "target: got 257 bytes, expected 1 to 256 bytes"),
     ],
     ids=lambda value: str(value)[:24],

@@ -226,7 +226,14 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Log": _object({"position": POSITION, "checkpoint_step": INTEGER, **STEPS}, MISSED),
     "Reset": _object({"generation": _hex(16)}, {"request_id": REQUEST_ID}),
-    "Fork": _object({"target": TEXT}, {"position": POSITION, "request_id": REQUEST_ID}),
+    "Fork": _object(
+        {"target": TEXT},
+        {
+            "position": POSITION,
+            "request_id": REQUEST_ID,
+            "ttl_ms": {**INTEGER, "description": "of the copy; if omitted: the session's"},
+        },
+    ),
     "Moved": _object({"position": POSITION}),
     "Deleted": _object({"deleted": {**FLAG, "description": "false: that generation had already ended"}}),
     "CarryOver": _object(
