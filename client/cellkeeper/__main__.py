@@ -106,6 +106,8 @@ def _one_line(error: Exception) -> str:
         text = f"{type(error).__name__}: {text}"
         if error.position is not None:
             text += f" (the session is at step {error.position.step})"
+        if error.reason == "UNAUTHENTICATED":
+            text += f"; --token-file FILE or ${access.TOKEN_VARIABLE} gives it"
     return text
 
 

@@ -56,6 +56,15 @@ def test_a_request(front: Front, method: str, what: str, body: Any, text: str) -
     assert error["details"] == {"field": text.partition(":")[0]}
 
 
+@pytest.mark.parametrize(("method", "what", "more"), [("POST", "/reset", {}), ("PUT", "/state", {"states": STATES})])
+def test_a_generation_that_has_ended(front: Front, method: str, what: str, more: Any) -> None:
+    session = front.session("lstm")
+    position = session.open()
+    error = session.ask(method, what, {"generation": "1" * 32, **({"step": 0, **more} if more else {})}).error
+    assert error["message"] == "generation: the session has another generation now, at step 0"
+    assert error["details"] == {"field": "generation", "position": position}
+
+
 def test_the_id_in_the_path(front: Front) -> None:
     long = "x" * 257
     asked: list[tuple[str, Any]] = [("/fork", {"target": "a"}), ("/reset", {"generation": NEVER}), ("/open", {})]
