@@ -159,9 +159,9 @@ def not_found() -> Rejection:
     return Rejection(Reason.SESSION_NOT_FOUND, text, field="session")
 
 
-def generation_changed(stands: Position, field: str = "position.generation") -> Rejection:
-    text = f"{field}: the session has another generation now, at step {stands.step}"
-    return Rejection(Reason.GENERATION_CHANGED, text, field=field, position=stands)
+def generation_changed(stands: Position) -> Rejection:
+    text = f"position.generation: the session has another generation now, at step {stands.step}"
+    return Rejection(Reason.GENERATION_CHANGED, text, field="position.generation", position=stands)
 
 
 def cannot_roll_out(steps: int) -> Rejection:

@@ -70,7 +70,7 @@ def start_over(
     if done := done_before(standing, request):
         return done
     if standing.position.generation != request.generation:
-        return generation_changed(standing.position, "generation")
+        return generation_changed(standing.position)
     served = models.default
     state, step = (served.engine.initial_state, 0) if isinstance(request, Reset) else (request.state, request.step)
     position = first_position(new.generation, step)
@@ -89,7 +89,7 @@ def carry_over(
     if done := done_before(record.header, request):
         return done
     if record.position.generation != request.generation:
-        return generation_changed(record.position, "generation")
+        return generation_changed(record.position)
     target = models.find(request.target)
     if target is None:
         return target_retired(request, models)

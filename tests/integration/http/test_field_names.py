@@ -65,6 +65,25 @@ def test_a_generation_that_has_ended(front: Front, method: str, what: str, more:
     assert error["details"] == {"field": "generation", "position": position}
 
 
+def test_a_generation_that_has_ended_among_several_items(front: Front) -> None:
+    session = front.session("lstm")
+    session.open()
+    item = {"session": session.name, "generation": "1" * 32, "policy": "keep"}
+    (result,) = front.ask("POST", "/v1/models/lstm/carry-over", {"items": [item]}).ok["results"]
+    assert result["error"]["message"].startswith("generation: the session has another generation now")
+
+
+@pytest.mark.parametrize(("part", "value"), [("generation", "1" * 32), ("step", 5), ("head", "1" * 16)])
+def test_a_position_that_an_open_expects(front: Front, part: str, value: Any) -> None:
+    session = front.session("lstm")
+    position = session.open()
+    error = session.ask("POST", "/open", {"expect": {**position, part: value}}).error
+    assert error["message"].startswith(f"expect.{part}: ")
+    assert error["details"] == {"field": f"expect.{part}", "position": position}
+    error = session.ask("POST", "/fork", {"target": "a", "position": {**position, part: value}}).error
+    assert error["details"]["field"] == f"position.{part}"
+
+
 def test_the_id_in_the_path(front: Front) -> None:
     long = "x" * 257
     asked: list[tuple[str, Any]] = [("/fork", {"target": "a"}), ("/reset", {"generation": NEVER}), ("/open", {})]
