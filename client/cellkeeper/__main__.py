@@ -18,7 +18,7 @@ from itertools import takewhile
 from ._transport.settings import DEFAULT_TARGET
 from .cli import access, carry_over, doctor, model, sessions, stream
 from .cli.ending import Interrupted, end_by
-from .cli.terminal import end_stdout, open_streams, printable
+from .cli.terminal import Parser, end_stdout, open_streams, printable
 from .client import Client
 from .errors import CellkeeperError
 
@@ -51,7 +51,7 @@ def connection_options() -> argparse.ArgumentParser:
 def client_parser() -> argparse.ArgumentParser:
     """Returns the command line parser of `cellkeeper`."""
     shared = connection_options()
-    parser = argparse.ArgumentParser(prog="cellkeeper", description="The client of a Cellkeeper server.")
+    parser = Parser(prog="cellkeeper", description="The client of a Cellkeeper server.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('cellkeeper')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     stream.add(commands, shared)
@@ -83,8 +83,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     for word in takewhile(lambda word: word != "--", words):
         if word.startswith("--") and word.endswith("=--"):  # argparse would make an empty list of it, not a word
             parser.error(f"argument {word[:-3]}: got '--', expected a value")
-    parsed = parser.parse_args(words)
     try:
+        parsed = parser.parse_args(words)
         if parsed.command == "doctor":
             return doctor.run(parsed)
         targets = [target.strip() for target in parsed.endpoint.split(",") if target.strip()]
@@ -106,6 +106,8 @@ def _one_line(error: Exception) -> str:
         text = f"{type(error).__name__}: {text}"
         if error.position is not None:
             text += f" (the session is at step {error.position.step})"
+        if error.reason == "UNAUTHENTICATED":
+            text += f"; --token-file FILE or ${access.TOKEN_VARIABLE} gives it"
     return text
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from ._session.arguments import fingerprint_bytes, session_id, step_number, timeout_seconds
+from ._session.arguments import fingerprint_bytes, session_id, step_number, timeout_seconds, ttl_milliseconds
 from ._session.arguments import position as checked_position
 from ._session.named_inputs import inputs_of
 from ._session.time_limit import TimeLeft
@@ -20,7 +21,7 @@ from ._transport.wire import position_message, position_of, state_messages, stat
 from .errors import Closed, HistoryError, InvalidArgument, ModelError, ResourceExhausted
 from .position import Position
 from .stepping import ANOTHER_GENERATION, AsyncStepping
-from .types import Array, Model, Sample, SessionInfo
+from .types import STATE_PREFIX, Array, Model, Sample, SessionInfo, StepReply
 
 
 class AsyncSession(AsyncStepping):
@@ -105,17 +106,24 @@ class AsyncSession(AsyncStepping):
         return self._new_generation(target, position_of(result.position))
 
     async def fork(
-        self, target: str, *, position: Position | None = None, timeout: float | None = None
+        self,
+        target: str,
+        *,
+        position: Position | None = None,
+        ttl: float | timedelta | None = None,
+        timeout: float | None = None,
     ) -> AsyncSession:
         """Returns a new session `target` that starts from this one's committed state, or from its state at `position`.
 
         target: the new id. position: one that this session had, not older than the server's log; None: the present one.
+        ttl: seconds (or a timedelta) of idle time after which the copy expires; 0: never; None: as this session.
         timeout: seconds, including retries; None: the client's. The client first replays what the server lost of this
         session. Raises SessionExists, and StepGap, StepCompacted or HistoryChanged if `position` is ahead of this
         session, older than the server's log, or not part of its history.
         """
         target, position = session_id(target, "target"), checked_position(position, "position")
-        item = pb.ForkRequest.Item(source=self.id, target=target, request_id=request_id())
+        ttl_ms = ttl_milliseconds(ttl)
+        item = pb.ForkRequest.Item(source=self.id, target=target, request_id=request_id(), ttl_ms=ttl_ms)
 
         def here() -> Any:
             item.position.CopyFrom(position_message(position or self.position))
@@ -144,11 +152,20 @@ class AsyncSession(AsyncStepping):
         For an LSTM's h that is float32 [layers, size]. timeout: seconds, including retries; None: the client's. Waits
         for earlier steps first. Raises SessionNotFound.
         """
+        return (await self.state_reply(timeout=timeout)).state
+
+    async def state_reply(self, *, timeout: float | None = None) -> StepReply:
+        """Like `state`, but returns a reply whose `state` has the tensors, and whose `position` says when.
+
+        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises SessionNotFound.
+        """
         left = self._time_left(timeout)
         await self._drained(left())
         request = pb.GetStateRequest(model=self.model.name, session=self.id)
         answer = await self._client._call("GetState", request, self.id, left())
-        return state_of(answer, self.model, self.generation)
+        state = state_of(answer, self.model, self.generation)
+        named = {STATE_PREFIX + name: values for name, values in state.items()}
+        return StepReply(named, position_of(answer.position))
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.

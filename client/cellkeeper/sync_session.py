@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from itertools import islice
 
 from numpy.typing import ArrayLike
@@ -274,15 +275,24 @@ class Session(NotCopied):
         """
         return self._thread.run(self._core.carry_over(policy, window=window, fingerprint=fingerprint, timeout=timeout))
 
-    def fork(self, target: str, *, position: Position | None = None, timeout: float | None = None) -> Session:
+    def fork(
+        self,
+        target: str,
+        *,
+        position: Position | None = None,
+        ttl: float | timedelta | None = None,
+        timeout: float | None = None,
+    ) -> Session:
         """Returns a new session `target` that starts from this one's committed state, or from its state at `position`.
 
         target: the new id. position: one that this session had, not older than the server's log; None: the present one.
+        ttl: seconds (or a timedelta) of idle time after which the copy expires; 0: never; None: as this session.
         timeout: seconds, including retries; None: the client's. The client first replays what the server lost of this
         session. Raises SessionExists, and StepGap, StepCompacted or HistoryChanged if `position` is ahead of this
         session, older than the server's log, or not part of its history.
         """
-        return Session(self._thread, self._thread.run(self._core.fork(target, position=position, timeout=timeout)))
+        forking = self._core.fork(target, position=position, ttl=ttl, timeout=timeout)
+        return Session(self._thread, self._thread.run(forking))
 
     def delete(self, *, timeout: float | None = None) -> bool:
         """Deletes this generation of the session. Returns False if it was already gone, which is not an error.
@@ -299,6 +309,13 @@ class Session(NotCopied):
         for earlier steps first. Raises SessionNotFound.
         """
         return self._thread.run(self._core.state(timeout=timeout))
+
+    def state_reply(self, *, timeout: float | None = None) -> StepReply:
+        """Like `state`, but returns a reply whose `state` has the tensors, and whose `position` says when.
+
+        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises SessionNotFound.
+        """
+        return self._thread.run(self._core.state_reply(timeout=timeout))
 
     def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.

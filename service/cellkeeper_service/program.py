@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import takewhile
+from typing import TypeVar
 
 # Before NumPy is imported: it would start a thread for each further core, which costs time at every start. Nothing uses
 # them, since the engines compute on threads of their own.
@@ -26,9 +27,12 @@ if os.environ.get("GRPC_EXPERIMENTS") in (None, "-event_engine_client"):
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from cellkeeper_service import logs
+from cellkeeper_service.command_line import print_out
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.server.as_worker import from_parent, tell_failure, tell_parent
 from cellkeeper_service.signals import ENDING, end_at_signals, end_before_serving
+
+T = TypeVar("T")
 
 USAGE = """usage: cellkeeper-server serve MODEL... [--store URL] [--listen HOST:PORT] ...
        cellkeeper-server serve --help
@@ -56,8 +60,7 @@ def run(words: list[str]) -> int:
     if words == ["--version"]:
         from cellkeeper_service.server.app import own_version
 
-        print(own_version())
-        return 0
+        return run_command(print_out, f"{own_version()}\n")
     for word in takewhile(lambda word: word != "--", words):
         if word.startswith("--") and word.endswith("=--"):  # argparse would make an empty list of it, not a word
             logs.say_why_it_ends(f"{word[:-3]}: got '--', expected a value")
@@ -71,8 +74,7 @@ def run(words: list[str]) -> int:
 
         return run_command(run_token, words[1:])
     if words in (["--help"], ["-h"]):
-        print(USAGE)
-        return 0
+        return run_command(print_out, f"{USAGE}\n")
     if not words or words[0] != "serve":
         print(USAGE, file=sys.stderr)
         logs.say_why_it_ends(f"got {' '.join(words)[:80]!r}, expected one of the above")
@@ -128,10 +130,10 @@ def end_at_once() -> None:
     os._exit(1)
 
 
-def run_command(command: Callable[[list[str]], object], words: list[str]) -> int:
+def run_command(command: Callable[[T], object], asked: T) -> int:
     """Runs a command that ends by itself, and returns the exit status: 1 if it cannot do what it is to do."""
     try:
-        command(words)
+        command(asked)
     except StartError as error:
         logs.say_why_it_ends(str(error))
         return 1

@@ -1,4 +1,4 @@
-"""`cellkeeper sessions list | show | reset | fork | delete`."""
+"""`cellkeeper sessions list | show | state | set-state | reset | fork | delete`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..client import Client
 from ..errors import RecordDamaged
 from ..position import Position
 from ..types import SessionInfo
+from .states import add_arguments, print_state, set_state
 from .terminal import Progress, columns, print_failures, print_table, printable
 
 SHOWN_IDS = 3
@@ -34,12 +35,21 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     show = action("show", _show, "show one session")
     show.add_argument("session", help="its id")
     show.add_argument("--json", action="store_true", help="print a JSON object")
+    state = action("state", print_state, "print a session's state as JSON")
+    state.add_argument("session", help="its id")
+    add_arguments(action("set-state", set_state, "start a new generation from a state, as `state` prints it"))
     reset = action("reset", _reset, "start a new generation at step 0")
     reset.add_argument("session", help="its id")
     fork = action("fork", _fork, "copy a session under another id")
     fork.add_argument("session", help="its id")
     fork.add_argument("target", help="the copy's id")
     fork.add_argument("--at", type=_position, help="a position as `show` prints it (default: the current one)")
+    fork.add_argument(
+        "--ttl",
+        type=float,
+        metavar="SECONDS",
+        help="delete the copy after this much idle time (default: the session's)",
+    )
     delete = action("delete", _delete, "delete a session, or all whose ids start with a prefix")
     which = delete.add_mutually_exclusive_group(required=True)
     which.add_argument("session", nargs="?", help="its id")
@@ -53,15 +63,15 @@ def _list(client: Client, parsed: argparse.Namespace) -> None:
     found = client.sessions(parsed.prefix, model=parsed.model)
     first = next(found, None)  # asked for before the header is printed: an error has none
     if not parsed.json:
-        print(columns("SESSION", "STEP", "IDLE", "TTL", "STATE"))
+        print(columns("SESSION", "STEP", "IDLE", "TTL", "STATE", "VERSION"))
     for info in () if first is None else chain([first], found):
         if parsed.json:
             print(_as_json(info))
         elif info.damage:
-            print(columns(info.session, "-", "-", "-", f"damaged: {info.damage}"))
+            print(columns(info.session, "-", "-", "-", f"damaged: {info.damage}", "-"))
         else:
-            state = "hot" if info.hot else "cold"
-            print(columns(info.session, info.position.step, f"{info.idle_seconds:.1f} s", _ttl(info), state))
+            state, version = "hot" if info.hot else "cold", info.fingerprint.hex()[:12]
+            print(columns(info.session, info.position.step, f"{info.idle_seconds:.1f} s", _ttl(info), state, version))
 
 
 def _show(client: Client, parsed: argparse.Namespace) -> None:
@@ -102,7 +112,7 @@ def _fork(client: Client, parsed: argparse.Namespace) -> None:
     """Opens the session at its present position, so that it is not created."""
     info = client.session_info(parsed.session, model=parsed.model)
     session = client.session(parsed.session, model=parsed.model, expect=info.position)
-    print(session.fork(parsed.target, position=parsed.at).position)
+    print(session.fork(parsed.target, position=parsed.at, ttl=parsed.ttl).position)
 
 
 def _delete(client: Client, parsed: argparse.Namespace) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from io import TextIOWrapper
 from itertools import islice
+from typing import Any
 
 from ..errors import CellkeeperError
 
@@ -61,6 +63,17 @@ def print_failures(failures: Mapping[str, CellkeeperError]) -> None:
 def columns(*cells: object) -> str:
     """Returns the cells as one line, separated by tabs."""
     return "\t".join(map(printable, cells))
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose --help and --version raise OSError if stdout does not take their text: argparse ignores that, and
+    exits with 0."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:
+            print(message, end="", file=file, flush=True)
+        else:
+            super()._print_message(message, file)
 
 
 class Progress:

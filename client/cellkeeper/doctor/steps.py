@@ -11,7 +11,8 @@ from itertools import cycle
 import numpy as np
 
 from ..client import Client
-from ..errors import CellkeeperError
+from ..errors import AccessDenied, CellkeeperError, InvalidArgument, QuotaExceeded
+from ..sync_session import Session
 from ..types import Array, Model, Sample, TensorSpec
 from .endpoint import EndpointCheck
 from .finding import Finding, fail, ok, warn
@@ -53,7 +54,7 @@ def _check_model(model: Model, clients: dict[str, Client]) -> list[Finding]:
             outputs[target], median_ms = _stepped(model, client, rows)
         except CellkeeperError as error:
             text = f"{model.name}: {type(error).__name__}: {error}"
-            findings.append(fail(target, "step", text, "check its log and its store"))
+            findings.append(fail(target, "step", text, _advice(error)))
             continue
         text = f"{model.name}: {STEPS} steps of a scratch session, median {median_ms:.1f} ms"
         if median_ms > SLOW_MS:
@@ -73,9 +74,19 @@ def _check_model(model: Model, clients: dict[str, Client]) -> list[Finding]:
     return findings
 
 
+def _advice(error: CellkeeperError) -> str:
+    match error:
+        case QuotaExceeded():
+            return "delete sessions of this tenant or step less, or raise its quota"
+        case AccessDenied():
+            return "use a token with the right step"
+        case _:
+            return "check its log and its store"
+
+
 def _stepped(model: Model, client: Client, rows: Sequence[Sample]) -> tuple[bytes, float]:
     """Returns the outputs of a new session, and the median milliseconds of a step."""
-    session = client.session(f"{PREFIX}{secrets.token_hex(8)}", model=model.name, ttl=TTL_S)
+    session = _scratch_session(client, model)
     times, outputs = [], []
     try:
         for row in rows:
@@ -88,16 +99,27 @@ def _stepped(model: Model, client: Client, rows: Sequence[Sample]) -> tuple[byte
     return b"".join(outputs), sorted(times)[len(times) // 2]
 
 
+def _scratch_session(client: Client, model: Model) -> Session:
+    name = f"{PREFIX}{secrets.token_hex(8)}"
+    try:
+        return client.session(name, model=model.name, ttl=TTL_S)
+    except InvalidArgument as error:
+        if error.field != "ttl_ms":
+            raise
+        return client.session(name, model=model.name)  # the server allows less, and by default no more than that
+
+
 def _check_shared(model: Model, clients: dict[str, Client], rows: Sequence[Sample]) -> list[Finding]:
     """Steps one session on each endpoint in turn."""
-    name, position, last = f"{PREFIX}{secrets.token_hex(8)}", None, ""
-    session = None
+    session, last = None, ""
     try:
         for (target, client), row in zip(clients.items(), cycle(rows), strict=False):
             last = target
-            session = client.session(name, model=model.name, ttl=TTL_S if position is None else None, expect=position)
+            if session is None:
+                session = _scratch_session(client, model)
+            else:
+                session = client.session(session.id, model=model.name, expect=session.position)
             session.step(row)
-            position = session.position
     except CellkeeperError as error:
         reason = f"{type(error).__name__}: {error}"
         text = f"{model.name}: a session stepped on another endpoint is missing or differs: {reason}"

@@ -359,16 +359,18 @@ class SetStateRequest(_message.Message):
 class ForkRequest(_message.Message):
     __slots__ = ("model", "items")
     class Item(_message.Message):
-        __slots__ = ("source", "position", "target", "request_id")
+        __slots__ = ("source", "position", "target", "request_id", "ttl_ms")
         SOURCE_FIELD_NUMBER: _ClassVar[int]
         POSITION_FIELD_NUMBER: _ClassVar[int]
         TARGET_FIELD_NUMBER: _ClassVar[int]
         REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+        TTL_MS_FIELD_NUMBER: _ClassVar[int]
         source: str
         position: Position
         target: str
         request_id: bytes
-        def __init__(self, source: _Optional[str] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., target: _Optional[str] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+        ttl_ms: int
+        def __init__(self, source: _Optional[str] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., target: _Optional[str] = ..., request_id: _Optional[bytes] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     model: str

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from hashlib import sha256
 
+from cellkeeper_service.command_line import Parser, print_out
 from cellkeeper_service.errors import StartError
 
 from .token_table import PREFIX, BadTokens, check_tenant, read_rights, read_time
@@ -31,7 +32,7 @@ def token_line(token: str, tenant: str, rights: str, expires: str = "") -> str:
 
 def token_parser() -> argparse.ArgumentParser:
     """Returns the command-line parser of `cellkeeper-server token`."""
-    parser = argparse.ArgumentParser(prog="cellkeeper-server token", description="Tokens for --tokens FILE.")
+    parser = Parser(prog="cellkeeper-server token", description="Tokens for --tokens FILE.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     new = commands.add_parser(
         "new",
@@ -59,5 +60,5 @@ def run_token(words: Sequence[str]) -> None:
         line = token_line(token, parsed.tenant, parsed.rights, parsed.expires)
     except BadTokens as error:
         raise StartError(str(error)) from error
-    print(line, flush=True)
+    print_out(f"{line}\n")
     print(token, file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from cellkeeper_service.command_line import Parser
 from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
 
 from .files import read_arrays, read_json
@@ -62,7 +63,7 @@ def run_import(words: Sequence[str]) -> None:
 
 def import_parser() -> argparse.ArgumentParser:
     """Returns the argument parser of `cellkeeper-server import`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="cellkeeper-server import",
         description="Converts a trained model to a bundle, and compares both on random sequences.",
         allow_abbrev=False,

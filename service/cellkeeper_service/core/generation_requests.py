@@ -75,6 +75,7 @@ class Fork(Request):
     position: Position | None
     request_id: bytes
     content: bytes = b""
+    ttl_ms: int | None = None  # None: the source's
     source: Record | Rejection | None = field(default=None, init=False)
 
 

@@ -110,7 +110,7 @@ def copy_into(
         position=position,
         created_ms=new.now_ms,
         updated_ms=new.now_ms,
-        ttl_ms=ttl_of_next(source.header, new.default_ttl_ms),
+        ttl_ms=ttl_of_next(source.header, new.default_ttl_ms) if request.ttl_ms is None else request.ttl_ms,
         origin=own_origin(request),
     )
     return Write(Commit(request.key, None, header, source.log, source.checkpoint), Moved(position))

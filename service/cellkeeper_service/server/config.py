@@ -8,6 +8,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from functools import partial
 from typing import Any
 
+from cellkeeper_service.command_line import Parser
 from cellkeeper_service.domain.clock import LONGEST_TTL_MS
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.server.setting import MOST_BYTES, Group, setting, setting_of, whole_number
@@ -262,9 +263,7 @@ def variable_of(item: Field[Any]) -> str:
 
 def serve_parser() -> argparse.ArgumentParser:
     """Returns the command-line parser of `cellkeeper-server serve`."""
-    parser = argparse.ArgumentParser(
-        prog="cellkeeper-server serve", description="Serves models until SIGTERM.", allow_abbrev=False
-    )
+    parser = Parser(prog="cellkeeper-server serve", description="Serves models until SIGTERM.", allow_abbrev=False)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folder of a model bundle")
     groups = {group: parser.add_argument_group(group.value) for group in Group}
     for item in setting_fields():

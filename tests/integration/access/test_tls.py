@@ -165,6 +165,7 @@ def test_the_command_takes_a_token_from_a_file_or_a_variable(house: House) -> No
     refused = run()
     assert (refused.status, refused.out) == (1, "")
     assert refused.err.startswith("cellkeeper: AccessDenied: expected a valid, unexpired token")
+    assert refused.err.endswith("; --token-file FILE or $CELLKEEPER_TOKEN gives it\n")
     nothing = run("--token-file", "", CELLKEEPER_TOKEN=house.token)
     assert (nothing.status, nothing.out) == (2, "")
     assert "argument --token-file: got nothing, expected a value" in nothing.err

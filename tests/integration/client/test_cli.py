@@ -87,10 +87,11 @@ def test_sessions(threaded: ServerThread) -> None:
         client.session("a").step([1.0, 0.0])
         client.session("b")
     listed = [line.split("\t") for line in run(threaded.target, "sessions", "list").out.splitlines()]
-    assert listed[0] == ["SESSION", "STEP", "IDLE", "TTL", "STATE"]
+    assert listed[0] == ["SESSION", "STEP", "IDLE", "TTL", "STATE", "VERSION"]
     assert [row[:2] for row in listed[1:]] == [["a", "1"], ["b", "0"]]
-    assert {len(row) for row in listed} == {5}
     shown = json.loads(run(threaded.target, "sessions", "show", "a", "--json").out)
+    assert [row[5:] for row in listed[1:]] == [[shown["fingerprint"][:12]]] * 2
+    assert run(threaded.target, "model", "list").out.split("\t")[1] == shown["fingerprint"][:12]
     assert shown["step"] == 1
     assert shown["position"] in run(threaded.target, "sessions", "show", "a").out
     run(threaded.target, "sessions", "fork", "a", "c", "--at", shown["position"])
@@ -147,9 +148,12 @@ def test_failures_are_one_line(target: str, arguments: list[str], text: str, say
         (">&-", "sessions list", (1, "", "cellkeeper: [Errno 9] Bad file descriptor\n")),
         (">&-", "stream --session a --output /dev/null < /dev/null", (0, "", "")),
         (">/dev/full", "sessions list", (1, "", "cellkeeper: [Errno 28] No space left on device\n")),
+        (">/dev/full", "--version", (1, "", "cellkeeper: [Errno 28] No space left on device\n")),
+        (">/dev/full", "sessions list --help", (1, "", "cellkeeper: [Errno 28] No space left on device\n")),
+        ("2>/dev/full", "sessions list --bad", (2, "", "")),
         ("2>&-", "sessions show nobody", (1, "", "")),
         ("<&- >&- 2>&-", "sessions show mine", (1, "", "")),
-        ("2>&-", "sessions list", (0, "SESSION\tSTEP\tIDLE\tTTL\tSTATE\n", "")),
+        ("2>&-", "sessions list", (0, "SESSION\tSTEP\tIDLE\tTTL\tSTATE\tVERSION\n", "")),
     ],
 )
 @pytest.mark.parametrize("target", ["real"], indirect=True)

@@ -48,6 +48,7 @@ SESSION: dict[str, Callable[[Session], object]] = {
     "fork": lambda session: session.fork("b"),
     "delete": lambda session: session.delete(),
     "state": lambda session: session.state(),
+    "state_reply": lambda session: session.state_reply(),
     "info": lambda session: session.info(),
     "close": lambda session: session.close(),
 }

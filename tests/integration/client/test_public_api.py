@@ -92,6 +92,7 @@ def test_the_methods() -> None:
         "forecast",
         "forecast_reply",
         "carry_over",
+        "state_reply",
         "unsettled",
         "settle",
     }

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from testing.bundles import holding_bundle, make_bundle, token_bundle
+from testing.bundles import counting_bundle, holding_bundle, make_bundle, token_bundle
 
 from .front import Front, serving
 
@@ -23,4 +24,15 @@ def front(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("bundles")
     bundles = [counting_model, lstm_model, holding_bundle(folder, "hold"), token_bundle(folder, "tokens")]
     with serving(bundles, options=["--max-replay-steps", "1000"]) as made:
+        yield made
+
+
+@pytest.fixture(scope="package")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """A server of "pump", which predicts `flow` from `flow` and `load`, and of "gaps", which takes missing values."""
+    folder, names = tmp_path_factory.mktemp("bundles"), ["flow", "load"]
+    options: dict[str, Any] = {"features": 2, "feature_names": names, "feedback": [0, "known"]}
+    missing = {"kind": "features", "missing": {"policy": "hold", "value": 0.0}}
+    pump = counting_bundle(folder / "pump", name="pump", **options)
+    with serving([pump, counting_bundle(folder / "gaps", name="gaps", input=missing, **options)]) as made:
         yield made

@@ -43,6 +43,7 @@ def front(lstm_model: Path) -> Iterator[Front]:
             "states: got tensors ['h', 'x'], expected each of ['c', 'h'] once",
         ),
         ("POST", "/reset", {"generation": NEVER, "request_id": NEVER}, "request_id: got zeros, expected"),
+        ("POST", "/fork", {"target": "a", "ttl_ms": 2**63}, f"ttl_ms: got {2**63}, expected at most"),
         ("POST", "/fork", {"target": "x" * 257}, "target: got 257 bytes, expected 1 to 256 bytes"),
     ],
     ids=lambda value: str(value)[:24],
@@ -53,6 +54,34 @@ def test_a_request(front: Front, method: str, what: str, body: Any, text: str) -
     error = session.ask(method, what, body).error
     assert error["message"].startswith(text)
     assert error["details"] == {"field": text.partition(":")[0]}
+
+
+@pytest.mark.parametrize(("method", "what", "more"), [("POST", "/reset", {}), ("PUT", "/state", {"states": STATES})])
+def test_a_generation_that_has_ended(front: Front, method: str, what: str, more: Any) -> None:
+    session = front.session("lstm")
+    position = session.open()
+    error = session.ask(method, what, {"generation": "1" * 32, **({"step": 0, **more} if more else {})}).error
+    assert error["message"] == "generation: the session has another generation now, at step 0"
+    assert error["details"] == {"field": "generation", "position": position}
+
+
+def test_a_generation_that_has_ended_among_several_items(front: Front) -> None:
+    session = front.session("lstm")
+    session.open()
+    item = {"session": session.name, "generation": "1" * 32, "policy": "keep"}
+    (result,) = front.ask("POST", "/v1/models/lstm/carry-over", {"items": [item]}).ok["results"]
+    assert result["error"]["message"].startswith("generation: the session has another generation now")
+
+
+@pytest.mark.parametrize(("part", "value"), [("generation", "1" * 32), ("step", 5), ("head", "1" * 16)])
+def test_a_position_that_an_open_expects(front: Front, part: str, value: Any) -> None:
+    session = front.session("lstm")
+    position = session.open()
+    error = session.ask("POST", "/open", {"expect": {**position, part: value}}).error
+    assert error["message"].startswith(f"expect.{part}: ")
+    assert error["details"] == {"field": f"expect.{part}", "position": position}
+    error = session.ask("POST", "/fork", {"target": "a", "position": {**position, part: value}}).error
+    assert error["details"]["field"] == f"position.{part}"
 
 
 def test_the_id_in_the_path(front: Front) -> None:

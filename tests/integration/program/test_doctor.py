@@ -76,6 +76,28 @@ def test_a_deployment_with_tokens(counting_model: Path, tmp_path: Path) -> None:
     assert "auth: no token was given" in only(lines, "fail")
 
 
+def test_a_token_that_may_not_step_and_a_quota_that_is_used_up(counting_model: Path, tmp_path: Path) -> None:
+    token, line = entry("a", "step,read")
+    reading, other = entry("b", "read")
+    (tmp_path / "tokens").write_text(f"{line}\n{other}\nquota tenant=a sessions=1\n")
+    (tmp_path / "a").write_text(token)
+    (tmp_path / "b").write_text(reading)
+    options = ["--tokens", str(tmp_path / "tokens"), "--max-ttl-ms", "600000"]
+    with ForkedServer([counting_model], "memory:", options) as server, Client(server.target, token=token) as client:
+        client.session("a")
+        used_up = only(doctor(server.target, "--token-file", str(tmp_path / "a"), code=1), "fail")
+        assert "step: count: QuotaExceeded: quota sessions: " in used_up
+        assert used_up.endswith("; delete sessions of this tenant or step less, or raise its quota")
+        refused = only(doctor(server.target, "--token-file", str(tmp_path / "b"), code=1), "fail")
+        assert refused.endswith("AccessDenied: Open needs the right step; use a token with the right step")
+
+
+def test_a_server_that_keeps_no_session_as_long_as_a_scratch_session(counting_model: Path) -> None:
+    with ForkedServer([counting_model], "memory:", ["--default-ttl-ms=60000", "--max-ttl-ms=60000"]) as server:
+        lines = doctor(server.target, code=0)
+        assert any("step: count: 8 steps of a scratch session" in line for line in lines)
+
+
 def test_one_endpoint_is_down(counting_model: Path, nobody: str) -> None:
     with ForkedServer([counting_model], "memory:") as server:
         lines = doctor(server.target, nobody, *SHORT, code=1)

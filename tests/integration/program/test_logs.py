@@ -28,7 +28,7 @@ from testing.meanwhile import Meanwhile, TellingLock
 from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 
-from .launch import command, serve
+from .launch import command, environment, serve
 
 SECRET = "patient-4711"
 CALLS = 300
@@ -289,6 +289,27 @@ def test_output_that_nobody_takes_is_dropped(counting_model: Path) -> None:
         process.terminate()
         assert process.stderr is not None
         assert (process.wait(60), process.stderr.read()) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
+@pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    "words",
+    ["--version", "--help", "serve --help", "import torch --help", "token new --tenant a --rights step"],
+)
+def test_a_command_whose_output_nobody_takes_has_failed(words: str, variables: dict[str, str]) -> None:
+    """--version ended in a traceback, and --help as if it had been printed."""
+    own = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command(*words.split()),
+            env={**own, **variables},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (1, "cellkeeper-server: stdout: No space left on device\n")
 
 
 def is_ready(url: str) -> bool:

@@ -234,6 +234,21 @@ def test_a_retried_fork_finds_its_target_though_the_source_is_gone(count: Api, s
     assert results(count, "Fork", [other])[0].reason == "SESSION_NOT_FOUND"
 
 
+def test_a_fork_has_the_ttl_of_its_source_or_its_own(count: Api, session: str) -> None:
+    count.open(session, ttl_ms=77_000)
+    for ttl_ms, expected in ((None, 77_000), (0, 0), (5_000, 5_000)):
+        target, at = f"{session}-{ttl_ms}", count.position(session)
+        item = pb.ForkRequest.Item(source=session, target=target, request_id=new_id(), ttl_ms=ttl_ms)
+        (start,) = results(count, "Fork", [item])
+        assert count.info(target).ttl_ms == expected
+        assert results(count, "Fork", [item]) == [start]  # a retry
+        item.ttl_ms = 6_000
+        assert results(count, "Fork", [item])[0].field == "request_id"  # another request
+        assert (count.info(session).ttl_ms, count.position(session)) == (77_000, at)
+    beyond = pb.ForkRequest.Item(source=session, target=f"{session}-2", request_id=new_id(), ttl_ms=2**63)
+    assert results(count, "Fork", [beyond])[0].field == "items[0].ttl_ms"
+
+
 # ------------------------------------------------------------------------------------------ Delete
 
 

@@ -1,6 +1,7 @@
 """Converts arrays to and from nested JSON lists without losing a bit.
 
-Non-finite numbers are the strings "NaN", "Infinity" and "-Infinity". Integers beyond 2^53 are written as strings of
+Non-finite numbers are the strings "NaN", "Infinity" and "-Infinity"; where values may be missing, null is read as NaN,
+too. Integers beyond 2^53 are written as strings of
 digits; numbers are accepted too. A float32 is written as the shortest decimal of the same value in float64: every
 reader parses it to that value, which converts back to the same float32.
 """
@@ -22,16 +23,18 @@ NAMED = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf
 MAX_RANK = 16
 MAX_DIGITS = 20  # an int64 with its sign
 FLOATS = 'numbers, or "NaN", "Infinity", "-Infinity"'
+NO_NULL = "numbers; only inputs of a model that accepts missing values may be null"
+WITH_MISSING = 'numbers, or null or "NaN" for a missing value'
 INTEGERS = "whole numbers that int64 can hold"
 
 
-def read_array(value: Any, kind: str, field: str, dtype: str = "") -> Array:
+def read_array(value: Any, kind: str, field: str, dtype: str = "", *, missing: bool = False) -> Array:
     """Reads nested lists of numbers, or one number, as float64 (kind "f") or int64 (kind "i"). Raises a Rejection.
 
-    dtype: of floats, which it must be able to hold; empty: float64.
+    dtype: of floats, which it must be able to hold; empty: float64. missing: floats may be null, which becomes NaN.
     """
     leaves, shape = _leaves(value, field)
-    values = _floats(leaves, field, dtype or "float64") if kind == "f" else _integers(leaves, field)
+    values = _floats(leaves, field, dtype or "float64", missing) if kind == "f" else _integers(leaves, field)
     return values.reshape(shape)
 
 
@@ -57,25 +60,29 @@ def _leaves(value: Any, field: str) -> tuple[list[Any], list[int]]:
     return level, shape
 
 
-def _floats(leaves: list[Any], field: str, dtype: str) -> Array:
+def _floats(leaves: list[Any], field: str, dtype: str, missing: bool) -> Array:
     kinds = set(map(type, leaves))
+    expected = WITH_MISSING if missing else FLOATS
     named = 0
     if not kinds <= {float, int}:
         for at, leaf in enumerate(leaves):
             if type(leaf) is str and leaf in NAMED:
                 leaves[at] = NAMED[leaf]
                 named += 1
+            elif leaf is None and missing:
+                leaves[at] = NAMED["NaN"]
+                named += 1
             elif type(leaf) not in (float, int):
-                raise invalid(field, shown(leaf), FLOATS)
+                raise invalid(field, shown(leaf), NO_NULL if leaf is None else expected)
     try:
         values = np.array(leaves, np.float64)
     except OverflowError:
-        raise invalid(field, "a number beyond float64", FLOATS) from None
+        raise invalid(field, "a number beyond float64", expected) from None
     with np.errstate(over="ignore"):
         held = values.astype(dtype, copy=False)
     if values.size - np.count_nonzero(np.isfinite(held)) != named:
         wide = values.size - np.count_nonzero(np.isfinite(values)) != named
-        raise invalid(field, f"a number beyond {'float64' if wide else dtype}", FLOATS)
+        raise invalid(field, f"a number beyond {'float64' if wide else dtype}", expected)
     return values
 
 

@@ -9,14 +9,15 @@ import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.engine import Array
-from cellkeeper_service.domain.feedback import Feedback, NamedFeedback
+from cellkeeper_service.domain.feedback import KNOWN, Feedback, NamedFeedback
 from cellkeeper_service.domain.spec import InputSpec, ModelSpec, TensorSpec
 from cellkeeper_service.errors import invalid
 
 from .arrays import read_array, write_array
+from .feature_names import in_order
 from .json_text import shown
 
-EXPECTED = "numbers of one time step, or a list of time steps; by name if the model has several inputs"
+EXPECTED = "numbers of one time step, or a list of time steps; by name if inputs or features have names"
 Chunk = pb.StepRequest | pb.CarryOverRequest.Item
 
 
@@ -29,7 +30,7 @@ def put_chunk(chunk: Chunk, value: Any, spec: ModelSpec, field: str = "inputs") 
         for part, values in _by_name(value, spec.inputs, field):
             chunk.named_inputs.append(_tensor(part, values))
         return
-    values = _steps(value, spec.input, field)
+    values = _one_input(value, spec, field)
     chunk.dtype, chunk.inputs = _dtype_of(values), values.tobytes()
     chunk.shape.extend(values.shape)
 
@@ -37,7 +38,7 @@ def put_chunk(chunk: Chunk, value: Any, spec: ModelSpec, field: str = "inputs") 
 def put_frame(frame: pb.StepFrame, value: Any, spec: ModelSpec) -> None:
     """Fills in a frame of one item, including its steps. Raises a Rejection."""
     if not spec.inputs:
-        values = _steps(value, spec.input, "inputs")
+        values = _one_input(value, spec, "inputs")
         frame.steps.append(values.shape[0] if values.ndim else 0)
         frame.dtype, frame.inputs = _dtype_of(values), values.tobytes()
         frame.step_shape.extend(values.shape[1:])
@@ -58,7 +59,9 @@ def put_known(request: pb.StepRequest, value: Any, spec: ModelSpec, field: str) 
     request: with its `rollout_steps`.
     """
     if not spec.inputs:
-        values = read_array(value, "f", field)
+        sources = spec.feedback.sources if isinstance(spec.feedback, Feedback) else ()
+        known = [name for name, source in zip(spec.feature_names, sources, strict=False) if source == KNOWN]
+        values = read_array(in_order(value, known, field) if known else value, "f", field, missing=spec.missing_values)
         if isinstance(spec.feedback, Feedback):
             shape = (request.rollout_steps, spec.feedback.known_features)
             if values.shape != shape:
@@ -93,10 +96,17 @@ def _by_name(value: Any, parts: Sequence[InputSpec], field: str) -> list[tuple[I
     return [(part, _steps(value[part.name], part, f"{field}[{part.name}]")) for part in parts]
 
 
-def _steps(value: Any, part: TensorSpec, field: str) -> Array:
-    """Returns [T, ...]; adds the time axis to a single time step. part: the model's input."""
+def _one_input(value: Any, spec: ModelSpec, field: str) -> Array:
+    """Returns [T, ...] of a model with one input, whose features may be given by name and may be missing."""
+    if spec.feature_names:
+        value = in_order(value, spec.feature_names, field)
+    return _steps(value, spec.input, field, missing=spec.missing_values)
+
+
+def _steps(value: Any, part: TensorSpec, field: str, *, missing: bool = False) -> Array:
+    """Returns [T, ...]; adds the time axis to a single time step. part: the model's input. missing: values may be."""
     kind = part.numpy_dtype.kind
-    values = read_array(value, kind, field, part.dtype).astype(f"<{kind}8")
+    values = read_array(value, kind, field, part.dtype, missing=missing).astype(f"<{kind}8")
     return values[np.newaxis] if values.ndim == len(part.shape) else values
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,16 @@ def error(message: pb.Error, *, alone: bool = False) -> dict[str, Any]:
         "message": text,
         "details": details,
     }
+
+
+def rename(error: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Renames the field in what `error` returned. names: of fields, and of objects of which it may be one."""
+    field = error["details"].get("field", "")
+    for old, new in names.items():
+        if field == old or field.startswith(f"{old}."):
+            error["details"]["field"] = new + field[len(old) :]
+            error["message"] = error["message"].replace(field, error["details"]["field"], 1)
+            return
 
 
 def rejection(why: Rejection) -> dict[str, Any]:

@@ -96,6 +96,8 @@ def fork(asked: Asked) -> pb.ForkRequest:
     item = pb.ForkRequest.Item(source=asked.session, target=body.text("target"), request_id=body.request_id())
     if body.has("position"):
         item.position.CopyFrom(body.position("position"))
+    if body.has("ttl_ms"):
+        item.ttl_ms = body.integer("ttl_ms")
     return pb.ForkRequest(model=asked.model, items=[item])
 
 

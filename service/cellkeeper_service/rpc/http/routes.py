@@ -24,7 +24,7 @@ class Route:
 
     rpc: the handler, which access/rights.py maps to rights. read: builds the handler's message. write: converts its
     reply to JSON; a top-level "error" sets the response's status. query: the meaning of each name. body, reply: names
-    of schemas.
+    of schemas. names: of fields that the core names otherwise than this request.
     """
 
     method: str
@@ -36,6 +36,7 @@ class Route:
     reply: str
     body: str = ""
     query: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,9 @@ WATCHED = {
     "outputs": "comma-separated names; empty: outputs are not recomputed; default: prediction",
     "states": "true or false: whether to send the states; default: true",
 }
+EXPECTED = {"position": "expect"}
+NAMED = {"position.generation": "generation"}
+"""Of requests that name the generation that they end."""
 
 ROUTES = (
     Route("GET", "/v1/server", "GetServer", "What this server is, and what the caller may do.", servicer.nothing,
@@ -88,13 +92,13 @@ ROUTES = (
     Route("GET", "/v1/models/{model}", "GetModel", "One version of a model.", requests.get_model, replies.model,
           "Model", query=FINGERPRINT),
     Route("POST", "/v1/models/{model}/carry-over", "CarryOver", "Carries sessions over to another version.",
-          requests.carry_over, replies.results, "Results", body="CarryOver"),
+          requests.carry_over, replies.results, "Results", body="CarryOver", names=NAMED),
     Route("GET", SESSIONS, "ListSessions", "Sessions by a prefix of their ids, in no particular order.",
           requests.list_sessions, _as_it_is, "Listing", query=LISTED),
     Route("GET", SESSION, "GetSession", "A session's record.", requests.get_session, _as_it_is, "Session"),
     Route("DELETE", SESSION, "Delete", "Ends the generation.", requests.delete, _one, "Deleted", query=ENDED),
     Route("POST", SESSION + "/open", "Open", "Creates the session, or continues it where it is.",
-          requests.open_session, replies.opened, "Opened", body="Open"),
+          requests.open_session, replies.opened, "Opened", body="Open", names=EXPECTED),
     Route("POST", SESSION + "/step", "Step", "Applies one chunk; exactly once if it has a position.",
           requests.step, replies.step, "Stepped", body="Step"),
     Route("POST", SESSION + "/peek", "Step", "What the chunk would return; nothing is applied.", requests.peek,
@@ -103,11 +107,11 @@ ROUTES = (
           requests.forecast, replies.step, "Stepped", body="Forecast"),
     Route("GET", SESSION + "/state", "GetState", "The committed state.", requests.get_state, replies.state, "State"),
     Route("PUT", SESSION + "/state", "SetState", "Begins a new generation with this state.", requests.set_state, _one,
-          "Moved", body="SetState"),
+          "Moved", body="SetState", names=NAMED),
     Route("GET", SESSION + "/log", "GetLog", "The last inputs that the record has, and their outputs.",
           servicer.log_asked, _as_it_is, "Log", query=LOGGED),
     Route("POST", SESSION + "/reset", "Reset", "Begins a new generation with the initial state.", requests.reset, _one,
-          "Moved", body="Reset"),
+          "Moved", body="Reset", names=NAMED),
     Route("POST", SESSION + "/fork", "Fork", "Copies the session.", requests.fork, _one, "Moved", body="Fork"),
 )  # fmt: skip
 

@@ -45,6 +45,7 @@ def ref(name: str) -> Schema:
 TEXT: Schema = {"type": "string"}
 FLAG: Schema = {"type": "boolean"}
 NUMBER: Schema = {"type": "number"}
+NUMBERS = [NUMBER, {"type": "string", "pattern": "^(NaN|-?Infinity|-?[0-9]{1,19})$"}]
 ID: Schema = {"type": ["string", "number"]}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 GENERATION = _hex(GENERATION_BYTES)
@@ -52,6 +53,7 @@ FINGERPRINT = _hex(FINGERPRINT_BYTES)
 RATES = _map(NUMBER)
 INTEGER = ref("Integer")
 ARRAY = ref("Array")
+GIVEN = ref("Given")
 POSITION = ref("Position")
 REQUEST_ID = {
     **_hex(ORIGIN_BYTES),
@@ -74,7 +76,7 @@ STEPS = {"first_step": INTEGER, "inputs": ref("Inputs"), "outputs": _map(ARRAY)}
 MISSED = {
     "outputs_error": {**ref("Error"), "description": "why there are none: the session advanced faster than it was read"}
 }
-CHUNK = {"inputs": {**ref("Inputs"), "description": "One time step, or a list of T of them."}}
+CHUNK = {"inputs": {**GIVEN, "description": "One time step, or a list of T of them."}}
 WANTED = {
     "outputs": {**_list(TEXT), "description": 'default: "prediction"; "state": the state tensors'},
     "position": {**POSITION, "description": "Where the chunk belongs; if omitted: wherever the session is."},
@@ -99,11 +101,13 @@ SCHEMAS: dict[str, Schema] = {
     "Array": {
         "description": 'Nested lists of numbers. "NaN", "Infinity" and "-Infinity" are strings, and so are integers '
         "beyond 2^53. A float32 is written as the float64 of the same value.",
-        "oneOf": [
-            {"type": "number"},
-            {"type": "string", "pattern": "^(NaN|-?Infinity|-?[0-9]{1,19})$"},
-            {"type": "array", "items": ARRAY},
-        ],
+        "oneOf": [*NUMBERS, {"type": "array", "items": ARRAY}],
+    },
+    "Given": {
+        "description": "An array. By name: an array for each input of a model with several, or for each feature of a "
+        "model whose features have names, for which a list of T objects with a number for each feature is a chunk, "
+        "too. null is a missing value, if the model accepts missing values.",
+        "oneOf": [*NUMBERS, OR_NULL, {"type": "array", "items": GIVEN}, _map(GIVEN)],
     },
     "Inputs": {
         "description": "An array; by name if the model has several inputs.",
@@ -174,7 +178,7 @@ SCHEMAS: dict[str, Schema] = {
             "inputs": _list(_object({"name": TEXT, "dtype": TEXT, "shape": _list(COUNT), "vocabulary": COUNT})),
             "feature_names": _list(TEXT),
             "vocabulary": {**COUNT, "description": "token ids are below it; 0: features"},
-            "missing_values": {**FLAG, "description": '"NaN" is accepted'},
+            "missing_values": {**FLAG, "description": 'null and "NaN" are accepted'},
             "outputs": _list(TENSOR_SPEC),
             "states": _list(TENSOR_SPEC),
             "feedback": {
@@ -222,7 +226,7 @@ SCHEMAS: dict[str, Schema] = {
         {**CHUNK, "steps": {**COUNT, "description": "time steps after the chunk"}},
         {
             **WANTED,
-            "known": {**ref("Inputs"), "description": "[steps, K]: what the caller supplies; by name: [steps, ...]"},
+            "known": {**GIVEN, "description": "[steps, K]: what the caller supplies; by name: [steps, ...]"},
         },
     ),
     "Stepped": _object(STEPPED, STATES),
@@ -233,7 +237,14 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Log": _object({"position": POSITION, "checkpoint_step": INTEGER, **STEPS}, MISSED),
     "Reset": _object({"generation": GENERATION}, {"request_id": REQUEST_ID}),
-    "Fork": _object({"target": TEXT}, {"position": POSITION, "request_id": REQUEST_ID}),
+    "Fork": _object(
+        {"target": TEXT},
+        {
+            "position": POSITION,
+            "request_id": REQUEST_ID,
+            "ttl_ms": {**INTEGER, "description": "of the copy; if omitted: the session's"},
+        },
+    ),
     "Moved": _object({"position": POSITION}),
     "Deleted": _object({"deleted": {**FLAG, "description": "false: that generation had already ended"}}),
     "CarryOver": _object(
@@ -245,7 +256,7 @@ SCHEMAS: dict[str, Schema] = {
                         "generation": GENERATION,
                         "policy": {"enum": [policy.value for policy in Policy]},
                     },
-                    {"inputs": {**ref("Inputs"), "description": "rerun only: the window"}, "request_id": REQUEST_ID},
+                    {"inputs": {**GIVEN, "description": "rerun only: the window"}, "request_id": REQUEST_ID},
                 )
             )
         },
