@@ -116,15 +116,18 @@ class AsyncSession(AsyncStepping):
         """
         target, position = session_id(target, "target"), checked_position(position, "position")
         item = pb.ForkRequest.Item(source=self.id, target=target, request_id=request_id())
+        model = self.model
 
         def here() -> Any:
+            nonlocal model
+            model = self.model  # of the position, which a carry-over may end before the answer arrives
             item.position.CopyFrom(position_message(position or self.position))
-            return pb.ForkRequest(model=self.model.name, items=[item])
+            return pb.ForkRequest(model=model.name, items=[item])
 
         result = await call_replaying(
             self._client, lambda: self._sender, self._restarts, "Fork", here, timeout, only_result
         )
-        return AsyncSession(self._client, target, self.model, position_of(result.position), True, self._outputs)
+        return AsyncSession(self._client, target, model, position_of(result.position), True, self._outputs)
 
     async def delete(self, *, timeout: float | None = None) -> bool:
         """Deletes this generation of the session. Returns False if it was already gone, which is not an error.
@@ -146,9 +149,13 @@ class AsyncSession(AsyncStepping):
         """
         left = self._time_left(timeout)
         await self._drained(left())
-        request = pb.GetStateRequest(model=self.model.name, session=self.id)
+        model, generation = self.model, self.generation
+        request = pb.GetStateRequest(model=model.name, session=self.id)
         answer = await self._client._call("GetState", request, self.id, left())
-        return state_of(answer, self.model, self.generation)
+        if answer.position.generation != generation:
+            await self._restarts.over(left())  # one of this client's may have overtaken the call
+            model, generation = self.model, self.generation
+        return state_of(answer, model, generation)
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.
