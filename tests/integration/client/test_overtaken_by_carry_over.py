@@ -20,7 +20,7 @@ NAMES = {FINGERPRINT: ("a", "b"), OTHER_FINGERPRINT: ("b", "a")}
 STATES = {FINGERPRINT: "h", OTHER_FINGERPRINT: "c"}
 
 
-class CarryingServer(CountingServer):
+class HoldingServer(CountingServer):
     """Its other version has the features in another order, and a state of another name.
 
     held: calls of this name wait until `go`, before they are decided or (after) before they are answered. waiting,
@@ -72,8 +72,8 @@ class CarryingServer(CountingServer):
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[CarryingServer]:
-    server = CarryingServer()
+async def server() -> AsyncIterator[HoldingServer]:
+    server = HoldingServer()
     await server.start()
     yield server
     server.go.set()
@@ -81,14 +81,14 @@ async def server() -> AsyncIterator[CarryingServer]:
 
 
 @pytest.fixture
-async def session(client: AsyncClient, server: CarryingServer) -> AsyncSession:
+async def session(client: AsyncClient, server: HoldingServer) -> AsyncSession:
     session = await client.session("s")
     await session.step({"a": 1.0, "b": 10.0})
     return session
 
 
 async def overtaken(
-    server: CarryingServer, session: AsyncSession, call: Awaitable[Any], name: str, after: bool = True
+    server: HoldingServer, session: AsyncSession, call: Awaitable[Any], name: str, after: bool = True
 ) -> Any:
     """Returns what `call` returns, which is held back until the session is carried over."""
     server.held, server.after = name, after
@@ -100,7 +100,7 @@ async def overtaken(
 
 
 async def test_a_fork_belongs_to_the_version_that_it_was_made_from(
-    session: AsyncSession, server: CarryingServer
+    session: AsyncSession, server: HoldingServer
 ) -> None:
     branch = await overtaken(server, session, session.fork("branch"), "Fork")
     assert (session.model.fingerprint, branch.model.fingerprint) == (OTHER_FINGERPRINT, FINGERPRINT)
@@ -108,25 +108,25 @@ async def test_a_fork_belongs_to_the_version_that_it_was_made_from(
 
 
 async def test_a_peek_is_made_again_with_the_inputs_of_the_new_version(
-    session: AsyncSession, server: CarryingServer
+    session: AsyncSession, server: HoldingServer
 ) -> None:
     peeked = await overtaken(server, session, session.peek({"a": 1.0, "b": 10.0}), "Step", after=False)
     assert peeked.tolist() == [10, 1]
 
 
-async def test_a_state_that_was_read_before(session: AsyncSession, server: CarryingServer) -> None:
+async def test_a_state_that_was_read_before(session: AsyncSession, server: HoldingServer) -> None:
     state = await overtaken(server, session, session.state(), "GetState")
     assert {name: values.tolist() for name, values in state.items()} == {"h": [[1, 10]]}
 
 
 async def test_a_state_that_is_read_before_the_carry_over_is_answered(
-    session: AsyncSession, server: CarryingServer
+    session: AsyncSession, server: HoldingServer
 ) -> None:
     server.held, server.after = "CarryOver", True
-    carrying = asyncio.ensure_future(session.carry_over("reset", fingerprint=OTHER_FINGERPRINT))
+    moving = asyncio.ensure_future(session.carry_over("reset", fingerprint=OTHER_FINGERPRINT))
     await until(lambda: server.waiting == 1)
     reading = asyncio.ensure_future(session.state())
     await until(lambda: server.states_read == 1)
     server.go.set()
     assert {name: values.tolist() for name, values in (await reading).items()} == {"c": [[0, 0]]}
-    await carrying
+    await moving
