@@ -15,6 +15,7 @@ from ._session.pipeline import Pipeline
 from ._session.restarts import Restarts
 from ._session.samples import are_at_hand
 from ._session.step_call import Answer, StepCall
+from ._session.turns import Turns
 from ._transport.caller import Caller
 from ._transport.replaying_call import call_replaying
 from ._transport.requests import check_rollout, peek_request, rollout_request
@@ -45,6 +46,8 @@ class AsyncStepping(NotCopied):
         self.last_reply: StepReply | None = None
         self._client = client
         self._inputs = inputs_of(model)
+        # Each of these calls names the generation that the one before has left.
+        self._changes = Turns("restarts or deletes the session")
         self._restarts = Restarts()
         self._sender = client._connected().session_sender(session, model, position)
         self._outputs = output_names(outputs)
