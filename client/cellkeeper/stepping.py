@@ -15,12 +15,13 @@ from ._session.pipeline import Pipeline
 from ._session.restarts import Restarts
 from ._session.samples import are_at_hand
 from ._session.step_call import Answer, StepCall
+from ._session.time_limit import TimeLeft
 from ._session.turns import Turns
 from ._transport.caller import Caller
 from ._transport.replaying_call import call_replaying
 from ._transport.requests import check_rollout, peek_request, rollout_request
 from ._transport.wire import peek_reply_of, position_message
-from .errors import Closed
+from .errors import Closed, HistoryError
 from .late_step import LateStep
 from .position import Position
 from .types import Array, Model, Sample, StepReply
@@ -330,4 +331,11 @@ class AsyncStepping(NotCopied):
         self._sender.late_steps.put_back(settled)
 
     async def _drained(self, timeout: float | None) -> None:
-        await self._sender.drained(timeout_seconds(timeout, self._client.timeout))
+        left = TimeLeft(timeout_seconds(timeout, self._client.timeout))
+        while True:
+            sender = self._sender
+            try:
+                return await sender.drained(left())
+            except HistoryError:  # of an earlier step, whose generation a reset of this client's may have ended
+                if self._sender is sender and not await self._restarts.ended(left()):
+                    raise
