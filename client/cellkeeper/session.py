@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -28,7 +29,8 @@ class AsyncSession(AsyncStepping):
     """A session, continued after its last step. Made by `AsyncClient.session`.
 
     id: its name. model: its model version. created: opening it created it. last_reply: the reply to the latest answered
-    step. Steps made concurrently from several tasks are applied in the order of the calls.
+    step. Steps made concurrently from several tasks are applied in the order of the calls. Calls that reset, carry over
+    or delete the session, or set its state, run one after another.
     """
 
     async def reset(self, *, timeout: float | None = None) -> Position:
@@ -39,10 +41,11 @@ class AsyncSession(AsyncStepping):
         GenerationChanged if the server already has another generation, and SessionNotFound: open the session again.
         """
         left = self._time_left(timeout)
-        await self._drained_unless_lost(left)
-        with self._restarts.one():
-            position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=left())
-            return await self._restarted(position, left)
+        async with self._change(left()):
+            await self._drained_unless_lost(left)
+            with self._restarts.one():
+                position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=left())
+                return await self._restarted(position, left)
 
     async def set_state(
         self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
@@ -55,18 +58,19 @@ class AsyncSession(AsyncStepping):
         tensor, GenerationChanged and SessionNotFound.
         """
         left = self._time_left(timeout)
-        await self._drained_unless_stuck(left)
-        item = pb.SetStateRequest.Item(
-            session=self.id,
-            generation=self.generation,
-            request_id=request_id(),
-            step=self.position.step if step is None else step_number(step, "step"),
-            state=state_messages(self.model, state, "state"),
-        )
-        request = pb.SetStateRequest(model=self.model.name, items=[item])
-        with self._restarts.one():
-            result = await self._client._call("SetState", request, self.id, left(), only_result)
-            return await self._restarted(position_of(result.position), left)
+        async with self._change(left()):
+            await self._drained_unless_stuck(left)
+            item = pb.SetStateRequest.Item(
+                session=self.id,
+                generation=self.generation,
+                request_id=request_id(),
+                step=self.position.step if step is None else step_number(step, "step"),
+                state=state_messages(self.model, state, "state"),
+            )
+            request = pb.SetStateRequest(model=self.model.name, items=[item])
+            with self._restarts.one():
+                result = await self._client._call("SetState", request, self.id, left(), only_result)
+                return await self._restarted(position_of(result.position), left)
 
     async def carry_over(
         self,
@@ -85,25 +89,10 @@ class AsyncSession(AsyncStepping):
         GenerationChanged if the server has another generation, and ModelChanged if the state cannot be kept: rerun or
         reset.
         """
-        left = self._time_left(timeout)
-        await self._drained_unless_lost(left)
-        chosen, last = fingerprint_bytes(fingerprint), b""
-        while True:
-            target = await self._client.model(self.model.name, chosen, timeout=left())
-            item = carry_over_item(target, self.id, self.generation, policy, window)
-            request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
-            try:
-                with self._restarts.one():
-                    result = await self._client._call("CarryOver", request, self.id, left(), only_result)
-                break
-            except InvalidArgument as error:
-                # If the caller has chosen none, the version was replaced after it was read, and is no longer served.
-                if chosen or error.field != "fingerprint" or target.fingerprint == last:
-                    raise
-                last = target.fingerprint
-        if result.position.generation == self.generation:
-            return self.position
-        return self._new_generation(target, position_of(result.position))
+        chosen, left = fingerprint_bytes(fingerprint), self._time_left(timeout)
+        async with self._change(left()):
+            await self._drained_unless_lost(left)
+            return await self._carry_over(policy, window, chosen, left)
 
     async def fork(
         self,
@@ -124,15 +113,18 @@ class AsyncSession(AsyncStepping):
         target, position = session_id(target, "target"), checked_position(position, "position")
         ttl_ms = ttl_milliseconds(ttl)
         item = pb.ForkRequest.Item(source=self.id, target=target, request_id=request_id(), ttl_ms=ttl_ms)
+        model = self.model
 
         def here() -> Any:
+            nonlocal model
+            model = self.model  # of the position, which a carry-over may end before the answer arrives
             item.position.CopyFrom(position_message(position or self.position))
-            return pb.ForkRequest(model=self.model.name, items=[item])
+            return pb.ForkRequest(model=model.name, items=[item])
 
         result = await call_replaying(
             self._client, lambda: self._sender, self._restarts, "Fork", here, timeout, only_result
         )
-        return AsyncSession(self._client, target, self.model, position_of(result.position), True, self._outputs)
+        return AsyncSession(self._client, target, model, position_of(result.position), True, self._outputs)
 
     async def delete(self, *, timeout: float | None = None) -> bool:
         """Deletes this generation of the session. Returns False if it was already gone, which is not an error.
@@ -141,8 +133,9 @@ class AsyncSession(AsyncStepping):
         raises SessionNotFound.
         """
         left = self._time_left(timeout)
-        await self._drained_unless_lost(left)
-        return await self._client.delete(self.id, self.generation, model=self.model.name, timeout=left())
+        async with self._change(left()):
+            await self._drained_unless_lost(left)
+            return await self._client.delete(self.id, self.generation, model=self.model.name, timeout=left())
 
     # ------------------------------------------------------------------------------------------ reading
 
@@ -161,9 +154,13 @@ class AsyncSession(AsyncStepping):
         """
         left = self._time_left(timeout)
         await self._drained(left())
-        request = pb.GetStateRequest(model=self.model.name, session=self.id)
+        model, generation = self.model, self.generation
+        request = pb.GetStateRequest(model=model.name, session=self.id)
         answer = await self._client._call("GetState", request, self.id, left())
-        state = state_of(answer, self.model, self.generation)
+        if answer.position.generation != generation:
+            await self._restarts.over(left())  # one of this client's may have overtaken the call
+            model, generation = self.model, self.generation
+        state = state_of(answer, model, generation)
         named = {STATE_PREFIX + name: values for name, values in state.items()}
         return StepReply(named, position_of(answer.position))
 
@@ -192,6 +189,11 @@ class AsyncSession(AsyncStepping):
     def _time_left(self, timeout: float | None) -> TimeLeft:
         return TimeLeft(timeout_seconds(timeout, self._client.timeout))
 
+    def _change(self, timeout: float) -> AbstractAsyncContextManager[None]:
+        """Waits until the caller may end the generation; see Turns.one. Raises Closed and WrongEventLoop at once."""
+        self._sender.check()
+        return self._changes.one(timeout)
+
     async def _drained_unless_stuck(self, left: TimeLeft) -> None:
         """Waits for earlier steps.
 
@@ -209,6 +211,26 @@ class AsyncSession(AsyncStepping):
             await self._drained_unless_stuck(left)
         except (ModelError, HistoryError):
             return
+
+    async def _carry_over(self, policy: str, window: Sample | None, chosen: bytes, left: TimeLeft) -> Position:
+        """chosen: the fingerprint; empty: the caller has chosen none."""
+        last = b""
+        while True:
+            target = await self._client.model(self.model.name, chosen, timeout=left())
+            item = carry_over_item(target, self.id, self.generation, policy, window)
+            request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
+            try:
+                with self._restarts.one():
+                    result = await self._client._call("CarryOver", request, self.id, left(), only_result)
+                break
+            except InvalidArgument as error:
+                # If the caller has chosen none, the version was replaced after it was read, and is no longer served.
+                if chosen or error.field != "fingerprint" or target.fingerprint == last:
+                    raise
+                last = target.fingerprint
+        if result.position.generation == self.generation:
+            return self.position
+        return self._new_generation(target, position_of(result.position))
 
     async def _restarted(self, position: Position, left: TimeLeft) -> Position:
         """Continues with the new generation at `position`, which may belong to another version of the model.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from typing import Any
 
 from ._session.answer_stream import AnswerStream
@@ -15,11 +15,13 @@ from ._session.pipeline import Pipeline
 from ._session.restarts import Restarts
 from ._session.samples import are_at_hand
 from ._session.step_call import Answer, StepCall
+from ._session.time_limit import TimeLeft
+from ._session.turns import Turns
 from ._transport.caller import Caller
 from ._transport.replaying_call import call_replaying
 from ._transport.requests import check_rollout, peek_request, rollout_request
 from ._transport.wire import peek_reply_of, position_message
-from .errors import Closed
+from .errors import Closed, HistoryError
 from .late_step import LateStep
 from .position import Position
 from .types import Array, Model, Sample, StepReply
@@ -45,6 +47,8 @@ class AsyncStepping(NotCopied):
         self.last_reply: StepReply | None = None
         self._client = client
         self._inputs = inputs_of(model)
+        # Each of these calls names the generation that the one before has left.
+        self._changes = Turns("restarts or deletes the session")
         self._restarts = Restarts()
         self._sender = client._connected().session_sender(session, model, position)
         self._outputs = output_names(outputs)
@@ -187,8 +191,13 @@ class AsyncStepping(NotCopied):
         x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `peek`. timeout: seconds, including retries;
         None: the client's. Raises what `peek` raises.
         """
-        raw, single = self._inputs.convert(x)
-        return await self._peek(peek_request(self.id, self.model, raw, self._wanted(outputs)), single, timeout)
+        wanted = self._wanted(outputs)
+
+        def make() -> tuple[Any, bool]:
+            raw, single = self._inputs.convert(x)
+            return peek_request(self.id, self.model, raw, wanted), single
+
+        return await self._peek(make, timeout)
 
     async def forecast(
         self,
@@ -230,19 +239,30 @@ class AsyncStepping(NotCopied):
         retries; None: the client's. Raises what `forecast` raises.
         """
         wanted = self._wanted(outputs)
-        raw, _ = self._inputs.convert(inputs)
-        steps = check_rollout(self.model, steps, len(raw) // self.model.input.nbytes)
-        features = self._inputs.convert_known(known, steps)
-        peek = peek_request(self.id, self.model, raw, wanted)
-        return await self._peek(rollout_request(peek, self.model, steps, features), False, timeout)
 
-    async def _peek(self, request: Any, single: bool, timeout: float | None) -> StepReply:
+        def make() -> tuple[Any, bool]:
+            raw, _ = self._inputs.convert(inputs)
+            further = check_rollout(self.model, steps, len(raw) // self.model.input.nbytes)
+            features = self._inputs.convert_known(known, further)
+            peek = peek_request(self.id, self.model, raw, wanted)
+            return rollout_request(peek, self.model, further, features), False
+
+        return await self._peek(make, timeout)
+
+    async def _peek(self, make: Callable[[], tuple[Any, bool]], timeout: float | None) -> StepReply:
+        """make: builds the request for the session's present version, without its position, and returns it and whether
+        the input has no time axis."""
+        model, (request, single) = self.model, make()
+
         def here() -> Any:
+            nonlocal model, request, single
+            if model is not self.model:  # a carry-over has overtaken the call
+                model, (request, single) = self.model, make()
             request.position.CopyFrom(position_message(self.position))
             return request
 
         answer = await call_replaying(self._client, lambda: self._sender, self._restarts, "Step", here, timeout)
-        return peek_reply_of(answer, self.model, request.outputs, single)
+        return peek_reply_of(answer, model, request.outputs, single)
 
     # ------------------------------------------------------------------------------------------ inside
 
@@ -311,4 +331,11 @@ class AsyncStepping(NotCopied):
         self._sender.late_steps.put_back(settled)
 
     async def _drained(self, timeout: float | None) -> None:
-        await self._sender.drained(timeout_seconds(timeout, self._client.timeout))
+        left = TimeLeft(timeout_seconds(timeout, self._client.timeout))
+        while True:
+            sender = self._sender
+            try:
+                return await sender.drained(left())
+            except HistoryError:  # of an earlier step, whose generation a reset of this client's may have ended
+                if self._sender is sender and not await self._restarts.ended(left()):
+                    raise

@@ -23,7 +23,8 @@ from .types import Array, Model, Sample, SessionInfo, StepReply
 class Session(NotCopied):
     """A session, continued after its last step. Made by `Client.session`.
 
-    Safe to use from several threads: their steps are applied in the order in which they arrive.
+    Safe to use from several threads: their steps are applied in the order in which they arrive. Calls that reset, carry
+    over or delete the session, or set its state, run one after another.
     """
 
     def __init__(self, thread: LoopThread, core: AsyncSession) -> None:

@@ -33,3 +33,10 @@ class Restarts:
             return False
         await asyncio.wait(self._under_way, timeout=timeout)
         return True
+
+    async def ended(self, timeout: float) -> bool:
+        """Waits as `over` does. Returns False if there are none, or if the time is over first."""
+        if not self._under_way:
+            return False
+        _, others = await asyncio.wait(self._under_way, timeout=timeout)
+        return not others

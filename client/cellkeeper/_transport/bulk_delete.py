@@ -38,7 +38,7 @@ class BulkDelete:
             if not isinstance(info, SessionInfo):
                 raise _wrong(info)
         items = [pb.DeleteRequest.Item(session=info.session, generation=info.position.generation) for info in sessions]
-        async for item, outcome in each_result(self._client, "Delete", self._request, items, self._timeout):
+        for item, outcome in await each_result(self._client, "Delete", self._request, items, self._timeout):
             if isinstance(outcome, CellkeeperError):
                 self.result._fail(item.session, outcome)
             else:

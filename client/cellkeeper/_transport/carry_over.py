@@ -120,7 +120,7 @@ class CarryOver:
             await self._send([*items.values()])
 
     async def _send(self, items: Sequence[Any]) -> None:
-        async for item, outcome in each_result(self._client, "CarryOver", self._request, items, self._timeout):
+        for item, outcome in await each_result(self._client, "CarryOver", self._request, items, self._timeout):
             if isinstance(outcome, CellkeeperError):
                 self.result._fail(item.session, outcome)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .._session.retry import worth_retrying
@@ -53,7 +53,7 @@ async def call_items(
                 results[name] = result
                 continue
             error = error_of(result.error)
-            if worth_retrying(error) or isinstance(error, ModelChanged):
+            if _may_succeed_yet(error):
                 again.append(name)
             else:
                 errors[name] = error
@@ -105,20 +105,25 @@ def page_items(model: Model) -> int:
 
 async def each_result(
     client: Caller, method: str, request: Callable[..., Any], items: Sequence[Any], timeout: float | None
-) -> AsyncIterator[tuple[Any, Any]]:
-    """Sends the items in one request. Yields each with its result or its CellkeeperError.
+) -> list[tuple[Any, Any]]:
+    """Sends the items in one request. Returns each with its result or its CellkeeperError.
 
-    request: builds the message, from `items` given by name. One that failed for a transient reason is sent again by
-    itself. Raises what the request as a whole raises.
+    request: builds the message, from `items` given by name. timeout: seconds for each call. An item is sent again by
+    itself as in `call_items`. Raises what the request as a whole raises.
     """
     answer = await client._call(method, request(items=items), items[0].session, timeout)
-    for item, result in zip(items, results_of(answer, len(items), method), strict=True):
-        outcome = result
-        if result.HasField("error"):
-            outcome = error_of(result.error)
-            if worth_retrying(outcome):
-                try:
-                    outcome = await client._call(method, request(items=[item]), item.session, timeout, only_result)
-                except CellkeeperError as error:
-                    outcome = error
-        yield item, outcome
+    results = results_of(answer, len(items), method)
+    outcomes = [error_of(result.error) if result.HasField("error") else result for result in results]
+
+    async def one(at: int) -> Any:
+        return await client._call(method, request(items=[items[at]]), items[at].session, timeout, only_result)
+
+    found, failed = await each([at for at, outcome in enumerate(outcomes) if _may_succeed_yet(outcome)], one)
+    for at, outcome in (*found.items(), *failed.items()):
+        outcomes[at] = outcome
+    return list(zip(items, outcomes, strict=True))
+
+
+def _may_succeed_yet(outcome: Any) -> bool:
+    """Returns True for a transient error, and for one of a server that may lack a version which another serves."""
+    return isinstance(outcome, CellkeeperError) and (worth_retrying(outcome) or isinstance(outcome, ModelChanged))

@@ -40,7 +40,13 @@ async def call_replaying(
     first = False
     async with AsyncExitStack() as holds:  # those of earlier attempts hold later steps back between two attempts
         while True:
-            await holds.enter_async_context(current().held(max(0.0, deadline - loop.time()), first))
+            sender = current()
+            try:
+                await holds.enter_async_context(sender.held(max(0.0, deadline - loop.time()), first))
+            except HistoryError:  # of an earlier step, whose generation a reset of this client's may have ended
+                if current() is sender and not await restarts.ended(deadline - loop.time()):
+                    raise
+                continue
             first = True
             sender, message, left = current(), request(), deadline - loop.time()
             if overtaken is not None and message.SerializeToString() == sent:

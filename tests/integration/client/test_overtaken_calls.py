@@ -122,3 +122,84 @@ async def test_earlier_steps_may_take_all_of_its_time(server: OvertakingServer) 
         session = await client.session("a")
         with pytest.raises(DeadlineExceeded, match="earlier steps"):
             await session.peek(X, timeout=1e-9)
+
+
+class ResettingServer(CountingServer):
+    """Answers a reset only after `go`. resets: how many it has carried out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+        self.resets = 0
+
+    async def Reset(self, request: Any, context: Any) -> Any:
+        answer = await super().Reset(request, context)
+        self.resets += 1
+        await self.go.wait()
+        return answer
+
+
+@pytest.fixture
+async def resetting_server() -> AsyncIterator[ResettingServer]:
+    server = ResettingServer()
+    await server.start()
+    yield server
+    server.go.set()
+    await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [
+        (lambda session: session.peek(PEEKED), [1, 7]),
+        (lambda session: session.state(), [[0, 0]]),
+        (lambda session: session.fork("b"), 0),
+        (lambda session: session.settle(), 1),
+    ],
+    ids=["peek", "state", "fork", "settle"],
+)
+async def test_a_call_behind_a_step_whose_generation_a_reset_has_ended(
+    resetting_server: ResettingServer, call: Callable[[AsyncSession], Awaitable[Any]], result: Any
+) -> None:
+    """The step's first attempt is lost and its second one refused, so that it stays unknown whether it was applied."""
+    server = resetting_server
+    async with AsyncClient(f"127.0.0.1:{server.port}", backoff=QUICK) as client:
+        session = await client.session("a")
+        resetting = asyncio.ensure_future(session.reset())
+        await until(lambda: server.resets == 1)
+        server.cut_frames = 1
+        step, calling = asyncio.ensure_future(session.step(X)), asyncio.ensure_future(call(session))
+        with pytest.raises(GenerationChanged):
+            await step
+        server.go.set()
+        got = await calling
+        await resetting
+    if isinstance(got, AsyncSession):
+        assert got.position.step == result
+    elif isinstance(got, tuple):
+        assert len(got) == result
+    else:
+        assert (got["h"] if isinstance(got, dict) else got).tolist() == result
+
+
+@pytest.mark.parametrize(
+    "call", [lambda session: session.peek(PEEKED, timeout=0.1), lambda session: session.state(timeout=0.1)]
+)
+async def test_it_does_not_wait_for_the_reset_for_longer_than_its_own_timeout(
+    resetting_server: ResettingServer, call: Callable[[AsyncSession], Awaitable[Any]]
+) -> None:
+    server = resetting_server
+    async with AsyncClient(f"127.0.0.1:{server.port}", backoff=QUICK) as client:
+        session = await client.session("a")
+        resetting = asyncio.ensure_future(session.reset())
+        await until(lambda: server.resets == 1)
+        server.cut_frames = 1
+        step = asyncio.ensure_future(session.step(X))
+        await asyncio.sleep(0)  # it comes before the call
+        with pytest.raises((GenerationChanged, DeadlineExceeded)):
+            await call(session)
+        assert not resetting.done()
+        with pytest.raises(GenerationChanged):
+            await step
+        server.go.set()
+        assert await resetting == session.position

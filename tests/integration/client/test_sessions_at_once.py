@@ -70,6 +70,25 @@ async def test_a_step_while_a_session_moves_to_another_version(
         await session.delete()
 
 
+async def test_calls_that_end_generations_run_one_after_another(process: ForkedServer) -> None:
+    """Each of them names the generation of the one before: none is told of another writer."""
+    async with AsyncClient(process.target, timeout=20) as client:
+        session = await of_the_older_version(client)
+        state = await session.state()
+        newer, older = await client.models()
+        positions = await asyncio.gather(
+            session.reset(),
+            session.carry_over("keep", fingerprint=older.fingerprint),
+            session.set_state(state, step=7),
+            session.carry_over("keep", fingerprint=older.fingerprint),
+        )
+        assert [position.step for position in positions] == [0, 0, 7, 7]
+        assert len({position.generation for position in positions}) == 4
+        assert positions[-1] == session.position == (await session.info()).position
+        assert session.model == older != newer
+        assert (await asyncio.gather(session.reset(), session.delete()))[1]
+
+
 @pytest.mark.parametrize("call", ["reset", "set_state", "carry_over"])
 async def test_a_session_that_is_closed_meanwhile_stays_closed(
     process: ForkedServer, monkeypatch: pytest.MonkeyPatch, call: str

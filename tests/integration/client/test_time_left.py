@@ -149,3 +149,18 @@ async def test_a_turn_in_another_event_loop(client: AsyncClient, server: Countin
     await under_way
     await group.reset()
     assert group.ids == ("b",)
+
+
+async def test_a_turn_of_a_session_that_does_not_come_in_time(client: AsyncClient, server: CountingServer) -> None:
+    """Calls that end its generation run one after another, too."""
+    session = await client.session("a")
+    server.gate.clear()
+    step = asyncio.ensure_future(session.step([1.0, 1.0]))
+    await until(lambda: server.frames == 1)
+    reset = asyncio.ensure_future(session.reset())
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded, match="another call that restarts or deletes the session is still under way"):
+        await session.delete(timeout=0.03)
+    server.gate.set()
+    assert (await step).tolist() == [1, 1]
+    assert await reset == session.position == server.records["a"].position

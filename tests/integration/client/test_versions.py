@@ -137,6 +137,25 @@ async def test_a_stream_that_is_left_after_its_version_has_other_inputs(tmp_path
     assert shapes == ([(2,)] * 3 if chunk_steps == 1 else [(1, 2), (2, 2)])
 
 
+def test_any_server_that_serves_their_version_carries_sessions_over(
+    versions: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """One of two does not serve it any more. Each session prefers one of them."""
+    old, new = versions
+    names = [f"s/{number}" for number in range(24)]
+    store = f"sqlite:{tmp_path / 's.db'}"
+    with ForkedServer([old], store) as server, Client(server.target) as client:
+        client.group(names).step(np.stack([PAST] * len(names)))
+    with (
+        ForkedServer([new, old], store) as server,
+        ForkedServer([new], store) as other,
+        Client([server.target, other.target]) as client,
+    ):
+        done = [client.carry_over("keep", sessions=[name]).counts for name in names[:16]]  # a request for each of them
+        assert done == [{"carried": 1}] * 16
+        assert client.carry_over("keep").counts == {"already": 16, "carried": 8}
+
+
 @pytest.fixture
 def both(versions: tuple[Path, Path]) -> Iterator[ForkedServer]:
     old, new = versions
