@@ -34,7 +34,7 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         if step.in_doubt and asked is not None and asked.step > stands.step:
             return may_follow(stands)
     if asked is not None and asked.generation != stands.generation:
-        return generation_changed(stands, "position.generation")
+        return generation_changed(stands)
     if unserved := refuse_unserved(record, models):
         return unserved
     if step.rollout is not None and not models.rolls_out(record.header.fingerprint):
@@ -103,7 +103,7 @@ def refuse_misplaced(record: Record, asked: Position) -> Rejection | None:
     """Returns None if `asked` is a point of this record's history from its checkpoint on."""
     stands = record.position
     if asked.generation != stands.generation:
-        return generation_changed(stands, "position.generation")
+        return generation_changed(stands)
     if asked.step > stands.step:
         text = f"position.step: got {asked.step}, but the session is at step {stands.step}"
         return Rejection(Reason.STEP_GAP, text, field="position.step", position=stands)
@@ -154,16 +154,14 @@ def model_changed(header: Header, models: Models) -> Rejection | None:
     )
 
 
-def not_found(field: str = "session") -> Rejection:
-    """field: the request's that names the session."""
-    text = f"{field}: no such session (never opened, deleted or expired)"
-    return Rejection(Reason.SESSION_NOT_FOUND, text, field=field)
+def not_found() -> Rejection:
+    text = "session: no such session (never opened, deleted or expired)"
+    return Rejection(Reason.SESSION_NOT_FOUND, text, field="session")
 
 
-def generation_changed(stands: Position, field: str = "generation") -> Rejection:
-    """field: the request's that names another generation."""
-    text = f"{field}: the session has another generation now, at step {stands.step}"
-    return Rejection(Reason.GENERATION_CHANGED, text, field=field, position=stands)
+def generation_changed(stands: Position) -> Rejection:
+    text = f"position.generation: the session has another generation now, at step {stands.step}"
+    return Rejection(Reason.GENERATION_CHANGED, text, field="position.generation", position=stands)
 
 
 def cannot_roll_out(steps: int) -> Rejection:

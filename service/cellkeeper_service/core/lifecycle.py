@@ -82,7 +82,7 @@ def start_over(
 def source_of(record: Record | None, request: Fork) -> Record | Rejection:
     """Returns what the fork copies: the source's record up to the requested position."""
     if record is None:
-        return not_found("source")
+        return not_found()
     asked = request.position
     if asked is None:
         return record

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from cellkeeper_service.core.generation_requests import (
-    CarryOver,
-    Delete,
-    Deleted,
-    Fork,
-    Moved,
-    Open,
-    Policy,
-    Reset,
-    SetState,
-)
+from cellkeeper_service.core.generation_requests import Delete, Deleted, Fork, Moved, Open, Reset, SetState
 from cellkeeper_service.core.limits import Limits
-from cellkeeper_service.core.requests import Request, StepReply
-from cellkeeper_service.domain.position import Position, advance, first_position
+from cellkeeper_service.core.requests import StepReply
+from cellkeeper_service.domain.position import Position, advance
 from cellkeeper_service.domain.store import DamagedRecord
 
 from .acts import TICK, at_rest, opened, reset, standing, stands, until
@@ -53,28 +42,6 @@ def test_reset_and_set_state_again_with_the_same_id_find_their_own_work() -> Non
     set_to = world.ask(SetState(key(), FOREVER, reply, moved.position.generation, b"z" * 16, 2, state), reply)
     assert set_to.position.step == 2
     assert world.step([3], set_to.position).outputs["prediction"].tolist() == expected([1, 2, 3])[2:]
-
-
-OTHERS, NEW_ID, STATE = b"x" * 16, b"n" * 16, bytes(8)
-
-
-@pytest.mark.parametrize(
-    ("request_of", "field"),
-    [
-        (lambda reply: Reset(key(), FOREVER, reply, OTHERS, NEW_ID), "generation"),
-        (lambda reply: SetState(key(), FOREVER, reply, OTHERS, NEW_ID, 0, STATE), "generation"),
-        (lambda reply: CarryOver(key(), FOREVER, reply, OTHERS, NEW_ID, b"", Policy.KEEP, b"", 0), "generation"),
-        (lambda reply: Fork(key(), FOREVER, reply, key("t"), first_position(OTHERS), NEW_ID), "position.generation"),
-        (lambda reply: Fork(key("no"), FOREVER, reply, key("t"), None, NEW_ID), "source"),
-    ],
-    ids=["reset", "set_state", "carry_over", "fork", "fork of nothing"],
-)
-def test_a_refusal_names_the_field_of_its_own_request(request_of: Callable[[Reply], Request], field: str) -> None:
-    world, reply = World(), Reply()
-    opened(world)
-    refused = world.ask(request_of(reply), reply)
-    assert refused.field == field
-    assert refused.message.startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize(
