@@ -77,6 +77,7 @@ def trace_keras(keras: Any, model: Any, processing: Processing) -> tuple[Traced,
             place, f"cannot be rebuilt for any batch ({one_line(str(error))[:200]}); {FUNCTIONAL}"
         ) from error
     _check_layers(free, place, any_length=True)
+    _draw_no_masks(keras, free)
     inputs, vocabulary = _examples(free, place, states)
     if len(inputs) > 1 and processing.normalization is not None:
         raise ImportRefused("normalization", "got one for a model with several inputs, expected it within the model")
@@ -90,6 +91,14 @@ def trace_keras(keras: Any, model: Any, processing: Processing) -> tuple[Traced,
         batched=True,
     )
     return traced, vocabulary
+
+
+def _draw_no_masks(keras: Any, model: Any) -> None:
+    """Keras draws the masks of the cells' dropout at every call, in inference too, which does not use them. Random
+    numbers cannot be exported. A cell that does use its mask draws it itself."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN):
+            layer.__dict__["_maybe_config_dropout_masks"] = lambda *_: None  # bypasses Keras' tracking of attributes
 
 
 class _Inference(nn.Module):
