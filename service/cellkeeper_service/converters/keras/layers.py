@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkeeper_service.model.fields import is_number
 
-from ..refusal import BACKWARD, QUANTIZED, ImportRefused, NotRead
+from ..refusal import BACKWARD, HALF_PRECISION, QUANTIZED, ImportRefused, NotRead
 from ..stack import (
     Activate,
     Affine,
@@ -88,7 +88,7 @@ def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         raise ImportRefused(layer.place, QUANTIZED.format("model"))
     dtype = _dtype(layer)
     if layer.kind not in _IGNORED and dtype not in _DTYPES:
-        raise ImportRefused(layer.place, f"computes in {dtype}, expected float32")
+        raise ImportRefused(layer.place, HALF_PRECISION.format(dtype))
     return [] if layer.kind in _IGNORED else _READERS[layer.kind](file, layer)
 
 
