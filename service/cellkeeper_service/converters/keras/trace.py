@@ -125,7 +125,7 @@ def watched(keras: Any, model: Any, called: Called, after: list[Any], kept: Coll
     Each asks `called` for the state to start with (None: its own), and appends the tensors of its new state to `after`.
     kept: ids of the layers that are stateful in the user's model. Raises ImportRefused if one of them is called twice.
     """
-    begun: set[int] = set()
+    started: set[int] = set()
     twice: list[str] = []  # refused only after the call: Keras replaces what is raised within
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
 
@@ -133,9 +133,9 @@ def watched(keras: Any, model: Any, called: Called, after: list[Any], kept: Coll
         call = layer.call
 
         def watch(sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
-            if id(layer) in kept and id(layer) in begun and initial_state is None:
+            if id(layer) in kept and id(layer) in started and initial_state is None:
                 twice.append(f"{layer.name} ({type(layer).__name__})")
-            begun.add(id(layer))
+            started.add(id(layer))
             own = layer.get_initial_state(batch_size=sequences.shape[0])
             begin = own if initial_state is None else initial_state
             given = () if initial_state is None else tuple(keras.tree.flatten(initial_state))
