@@ -131,7 +131,7 @@ def test_a_graph_that_cannot_run_is_not_said_to_have_a_fixed_batch(tmp_path: Pat
 def test_a_graph_for_one_length_is_told_to_take_any(tmp_path: Path) -> None:
     fifth = onnx.helper.make_node("Constant", [], ["fifth"], value_int=4)
     data = graph([fifth, node("Gather", "x fifth", "newest", axis=0), node("Add", "h newest", "h_out"), *COPIED]).model
-    words = r"a call for 23 sessions and 3 time steps fails: .*out of data bounds.*; export it for any number of time"
+    words = r"a call for 23 sessions and 3 time steps fails: .*out of data bounds.*; if it is made for one length"
     refused(tmp_path, words, import_onnx, data, tmp_path / "m", **QUICK)
 
 

@@ -145,7 +145,7 @@ def probe(session: Any, declaration: Declaration, place: str) -> tuple[Declarati
         cause = BAKED if batch > 1 and _runs(session, declaration) else "the graph cannot run, or is declared wrongly"
         why = one_line(str(error).partition("Status Message: ")[2] or str(error))
         steps = "" if declaration.one_step else f" and {PROBED_STEPS} time steps"
-        instead = "" if declaration.one_step else "; export it for any number of time steps, or for one"
+        instead = "" if declaration.one_step else "; if it is made for one length, export it for any, or for one step"
         raise ImportRefused(place, f"a call for {batch} sessions{steps} fails: {cause} ({why}){instead}") from error
     before = {name: value.shape for name, value in declaration.fresh(batch).items()}
     for name, shape in before.items():
