@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.fields import one_line
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # how Keras and torch print errors in colours
 LONGEST = 800  # characters: what came, what was expected and what to do, with quotes of other libraries
 
 BACKWARD = "the backward direction starts at the end, which a stream has not reached"
+HALF_PRECISION = (
+    "computes in {}, expected float32; make the model again with keras.config.set_dtype_policy('float32'), and load "
+    "its weights"
+)
 QUANTIZED = "quantized, expected float weights; pass the {} as it was before it was quantized"
 
 
@@ -42,5 +48,5 @@ def refusing(place: str, what: str, instead: str = "", longest: int = 120) -> It
     except ImportRefused:
         raise
     except Exception as error:
-        quoted = f"{what} ({one_line(str(error), LONGEST)[:longest]})"
+        quoted = f"{what} ({one_line(_COLOURS.sub('', str(error)), LONGEST)[:longest]})"
         raise ImportRefused(place, f"{quoted}; {instead}" if instead else quoted) from error

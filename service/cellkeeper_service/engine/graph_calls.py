@@ -92,7 +92,9 @@ class BatchCalls(GraphCalls):
                 made = parts[0][i] if config.layout == "time_first" else parts[0][i].swapaxes(0, 1)
             came, expected = list(made.shape), [*inputs.shape[:2], *output.shape]
             if came != expected:
-                raise ValueError(f"output {output.name}: got {came}, expected {expected} (steps, sessions, ...)")
+                ended = came[1:] == expected[1:] and came[0] < expected[0]
+                hint = "; a Loop that ends early returns fewer time steps than it gets" if ended else ""
+                raise ValueError(f"output {output.name}: got {came}, expected {expected} (steps, sessions, ...){hint}")
             by_name[output.name] = made
         return by_name, results
 

@@ -39,6 +39,28 @@ def test_a_functional_model_of_layers_that_are_not_read(keras: Any, tmp_path: Pa
     assert sorted(state.shape[-1] for state in imported.bundle.spec.states) == [16, 16, 16, 32, 32]
 
 
+@free_batch
+def test_dropout_within_recurrent_layers(keras: Any, tmp_path: Path) -> None:
+    """Keras draws the masks of their dropout in inference too, and does not use them."""
+    layers = keras.layers
+    inner = keras.Sequential([keras.Input((None, 3)), layers.LSTM(4, return_sequences=True, dropout=0.3)])
+    stacked = [layers.GRUCell(3, recurrent_dropout=0.2), layers.LSTMCell(2, dropout=0.1)]
+    model = filled(keras.Sequential([keras.Input((None, 3)), inner, layers.RNN(stacked)]))
+    model.save(tmp_path / "m.keras")
+    imported = import_keras(tmp_path / "m.keras", tmp_path / "m", trace=True, **QUICK)
+    assert imported.parity.relative < 1e-5
+
+
+@free_batch
+def test_a_stateful_layer_that_is_used_twice_is_refused(keras: Any, tmp_path: Path) -> None:
+    """Its second use begins with the state at the end of its first, and so at the end of the sequence."""
+    x, layer = keras.Input((None, 2), batch_size=1), keras.layers.GRU(2, return_sequences=True, stateful=True)
+    words = r"gru\w* \(GRU\): is stateful and used twice, .* make it stateful=False"
+    refused(tmp_path, words, import_keras, keras.Model(x, layer(layer(x))), tmp_path / "m", trace=True, **QUICK)
+    once = filled(keras.Model(x, layer(x)))
+    assert import_keras(once, tmp_path / "m", trace=True, **QUICK).parity.relative < 1e-5
+
+
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
 def test_named_inputs_in_any_order(keras: Any, names: tuple[str, str], tmp_path: Path) -> None:
     """Keras takes them in a dict of the same order only, and warns of anything else."""

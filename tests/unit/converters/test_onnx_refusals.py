@@ -15,6 +15,7 @@ from .leftovers import refused
 from .small_graphs import branch, graph, node
 
 QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
+COPIED = [node("Identity", "x", "y")]
 
 
 class Step(nn.Module):
@@ -125,3 +126,39 @@ def test_a_graph_that_cannot_run_is_not_said_to_have_a_fixed_batch(tmp_path: Pat
         )
     words = r"the graph cannot run, or is declared wrongly \(.*does not support double"
     refused(tmp_path, words, import_onnx, file, tmp_path / "m")
+
+
+def test_a_graph_for_one_length_is_told_to_take_any(tmp_path: Path) -> None:
+    fifth = onnx.helper.make_node("Constant", [], ["fifth"], value_int=4)
+    data = graph([fifth, node("Gather", "x fifth", "newest", axis=0), node("Add", "h newest", "h_out"), *COPIED]).model
+    words = r"a call for 23 sessions and 3 time steps fails: .*out of data bounds.*; if it is made for one length"
+    refused(tmp_path, words, import_onnx, data, tmp_path / "m", **QUICK)
+
+
+def test_a_loop_that_ends_early_is_named(tmp_path: Path) -> None:
+    any_float = onnx.TensorProto.FLOAT
+    value = onnx.helper.make_tensor_value_info
+    body = onnx.helper.make_graph(
+        [
+            node("ReduceMax", "sum", "largest", keepdims=0),
+            node("Less", "largest half", "going_out"),
+            node("Gather", "x turn", "now", axis=0),
+            node("Add", "sum now", "sum_out"),
+            node("Identity", "sum_out", "each"),
+        ],
+        "body",
+        [
+            value("turn", onnx.TensorProto.INT64, []),
+            value("going", onnx.TensorProto.BOOL, []),
+            value("sum", any_float, None),
+        ],
+        [
+            value("going_out", onnx.TensorProto.BOOL, []),
+            value("sum_out", any_float, None),
+            value("each", any_float, None),
+        ],
+    )
+    length = [node("Shape", "x", "dims"), node("Gather", "dims zero_axis", "length")]
+    data = graph([*length, node("Loop", "length true h", "h_out y", body=body)]).model
+    words = r"got \[\d+, \d+, 2\], expected .*; a Loop that ends early returns fewer time steps than it gets"
+    refused(tmp_path, words, import_onnx, data, tmp_path / "m", **QUICK)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkeeper_service.model.fields import is_number
 
-from ..refusal import BACKWARD, QUANTIZED, ImportRefused, NotRead
+from ..refusal import BACKWARD, HALF_PRECISION, QUANTIZED, ImportRefused, NotRead
 from ..stack import (
     Activate,
     Affine,
@@ -26,7 +26,7 @@ from ..stack import (
 )
 from .file import KerasFile, layer_weights
 from .recurrent import read_activation, read_cells, read_recurrent
-from .topology import MERGES, KerasLayer
+from .topology import MERGES, KerasLayer, refuse_custom
 
 WHOLE_SEQUENCE = "needs the whole sequence, of which a stream has only seen the past"
 SHAPING = ("Flatten", "Reshape", "Permute")  # harmless after the last time step, which has no time axis
@@ -88,7 +88,7 @@ def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         raise ImportRefused(layer.place, QUANTIZED.format("model"))
     dtype = _dtype(layer)
     if layer.kind not in _IGNORED and dtype not in _DTYPES:
-        raise ImportRefused(layer.place, f"computes in {dtype}, expected float32")
+        raise ImportRefused(layer.place, HALF_PRECISION.format(dtype))
     return [] if layer.kind in _IGNORED else _READERS[layer.kind](file, layer)
 
 
@@ -125,6 +125,8 @@ def _time_distributed(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     config = inner.get("config") if isinstance(inner, dict) else None
     if kind in _IGNORED:
         return []
+    if isinstance(inner, dict):
+        refuse_custom(inner, f"{layer.place}: layer {kind}")
     if kind not in _BY_TIME_STEP or not isinstance(config, dict):
         raise NotRead(layer.place, f"wraps {kind}, expected one of {', '.join(_BY_TIME_STEP)}")
     return _READERS[kind](file, replace(layer, kind=kind, config=config, holder=layer.kind, within=("layer",)))
@@ -190,7 +192,11 @@ def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     if layer.kind == "ReLU":
         most, slope = config.get("max_value"), config.get("negative_slope") or 0.0
         if config.get("threshold") or (most is not None and (most != 6 or slope)):
-            raise NotRead(layer.place, f"max_value, threshold: got {most}, {config.get('threshold')}, expected none")
+            raise NotRead(
+                layer.place,
+                f"max_value, threshold, negative_slope: got {most}, {config.get('threshold')}, {slope}, expected a "
+                "slope alone, or max_value 6 alone",
+            )
         if slope:
             return [Activate(layer.place, "leaky_relu", _number(layer, "negative_slope", 0.0))]
         return [Activate(layer.place, "relu" if most is None else "relu6")]

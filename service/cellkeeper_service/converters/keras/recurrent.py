@@ -12,7 +12,7 @@ from cellkeeper_service.model.config import GATES
 from ..refusal import ImportRefused, NotRead
 from ..stack import ACTIVATIONS, CELL_ACTIVATIONS, KERAS_2_HARD_SIGMOID, Array, Layer, Recurrent
 from .file import KerasFile, layer_weights, snake_case
-from .topology import KerasLayer
+from .topology import KerasLayer, refuse_custom
 
 _ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
 NAMES = tuple(name for name in ACTIVATIONS if name != "gelu_tanh")
@@ -52,9 +52,7 @@ def _entry(layer: KerasLayer, value: object) -> dict[str, Any]:
     entry = value if isinstance(value, dict) else {}
     if not isinstance(entry.get("class_name"), str) or not isinstance(entry.get("config"), dict):
         raise ImportRefused(layer.place, f"cell: got {str(value)[:80]}, expected a cell's config")
-    module = entry.get("module")
-    if isinstance(module, str) and module.partition(".")[0] != "keras":
-        raise ImportRefused(layer.place, f"a cell of {module}; code of a model is not run")
+    refuse_custom(entry, f"{layer.place}: cell {entry['class_name']}")
     return entry
 
 

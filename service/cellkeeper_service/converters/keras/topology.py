@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..refusal import ImportRefused, NotRead
 
 FUNCTIONAL = "of a subclass of Model, import keras.Model(x, model.call(x)) with x = keras.Input((None, features))"
+_OWN_CLASS = "code of a model is not run; pass the model itself with trace=True, in a script that defines the class"
 MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
 
 
@@ -42,6 +43,7 @@ def ordered_layers(model: dict[str, Any], place: str) -> list[KerasLayer]:
     kind, config = model.get("class_name"), model.get("config")
     if kind not in ("Sequential", "Functional", "Model") or not isinstance(config, dict | list):
         raise ImportRefused(place, f"got a model of class {kind!r}, expected Sequential or Functional; {FUNCTIONAL}")
+    refuse_custom(model, place)
     entries = config if isinstance(config, list) else config.get("layers")  # a list: Keras before 2.3
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ImportRefused(f"{place}: layers", "expected a list of layers")
@@ -56,6 +58,18 @@ def ordered_layers(model: dict[str, Any], place: str) -> list[KerasLayer]:
     return _graph(layers, entries, config, place)
 
 
+def refuse_custom(entry: Mapping[str, Any], where: str) -> None:
+    """Raises ImportRefused for a class of the user's own, whatever its name: it may have the name of one of Keras.
+
+    Keras writes no module for a class of a script, and looks a registered name up before it looks at the module.
+    """
+    module, registered = entry.get("module"), entry.get("registered_name")
+    if isinstance(module, str) and module.partition(".")[0] not in ("keras", "tf_keras"):
+        raise ImportRefused(where, f"a class of {module}; {_OWN_CLASS}")
+    if isinstance(registered, str) and (">" in registered or not isinstance(module, str)):
+        raise ImportRefused(where, f"a class registered as {registered}, which is not Keras' own; {_OWN_CLASS}")
+
+
 def _layer(entry: dict[str, Any], place: str, counts: dict[str, int]) -> KerasLayer:
     kind, config = entry.get("class_name"), entry.get("config")
     if not isinstance(kind, str) or not isinstance(config, dict):
@@ -64,9 +78,7 @@ def _layer(entry: dict[str, Any], place: str, counts: dict[str, int]) -> KerasLa
         )
     name = str(config.get("name", entry.get("name", kind)))
     where = f"{place}: layer {name} ({kind})"
-    module = entry.get("module")
-    if isinstance(module, str) and module.partition(".")[0] != "keras":
-        raise ImportRefused(where, f"a class of {module}; code of a model is not run")
+    refuse_custom(entry, where)
     if kind == "Average" and "axis" in config:
         raise NotRead(where, "the function keras.ops.average, expected the layer of that name, which joins branches")
     counts[kind] = counts.get(kind, -1) + 1

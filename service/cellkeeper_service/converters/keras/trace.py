@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cellkeeper_service.model.fields import one_line
 
 from ..processing import Processing
-from ..refusal import QUANTIZED, ImportRefused, refusing
+from ..refusal import HALF_PRECISION, QUANTIZED, ImportRefused, refusing
 from ..torch.export import Example
 from ..torch.outputs import BATCH
 from ..torch.program import INPUT, Traced
@@ -30,6 +30,10 @@ from .layers import NOT_STREAMED, SHAPING
 from .source import BACKEND, arranged, clone, computed_otherwise, custom_module
 from .topology import FUNCTIONAL
 
+_STATEFUL_TWICE = (
+    "is stateful and used twice, so its second use begins with the state at the end of the sequence, which a stream "
+    "has not reached; make it stateful=False, or use a layer for each"
+)
 HALF = ("float16", "bfloat16")
 NEVER = ("Bidirectional", "Lambda")  # refused even within a time step, where layers that look over a window do no harm
 
@@ -77,6 +81,9 @@ def trace_keras(keras: Any, model: Any, processing: Processing) -> tuple[Traced,
             place, f"cannot be rebuilt for any batch ({one_line(str(error))[:200]}); {FUNCTIONAL}"
         ) from error
     _check_layers(free, place, any_length=True)
+    _draw_no_masks(keras, free)
+    both = zip(model._flatten_layers(), free._flatten_layers(), strict=True)
+    kept = {id(mine) for theirs, mine in both if getattr(theirs, "stateful", False)}
     inputs, vocabulary = _examples(free, place, states)
     if len(inputs) > 1 and processing.normalization is not None:
         raise ImportRefused("normalization", "got one for a model with several inputs, expected it within the model")
@@ -85,11 +92,19 @@ def trace_keras(keras: Any, model: Any, processing: Processing) -> tuple[Traced,
         return trace_decoder(keras, Example(free, inputs, 1, processing, place), states), vocabulary
     traced = trace_watched(
         Example(_Inference(keras, free).eval(), inputs, 1, processing, place),
-        lambda module, called, after: watched(keras, module.model, called, after),
+        lambda module, called, after: watched(keras, module.model, called, after, kept),
         f"keras {keras.__version__} ({BACKEND}, traced)",
         batched=True,
     )
     return traced, vocabulary
+
+
+def _draw_no_masks(keras: Any, model: Any) -> None:
+    """Keras draws the masks of the cells' dropout at every call, in inference too, which does not use them. Random
+    numbers cannot be exported. A cell that does use its mask draws it itself."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN):
+            layer.__dict__["_maybe_config_dropout_masks"] = lambda *_: None  # bypasses Keras' tracking of attributes
 
 
 class _Inference(nn.Module):
@@ -104,17 +119,23 @@ class _Inference(nn.Module):
 
 
 @contextmanager
-def watched(keras: Any, model: Any, called: Called, after: list[Any]) -> Iterator[None]:
+def watched(keras: Any, model: Any, called: Called, after: list[Any], kept: Collection[int] = ()) -> Iterator[None]:
     """Watches the recurrent layers while active.
 
     Each asks `called` for the state to start with (None: its own), and appends the tensors of its new state to `after`.
+    kept: ids of the layers that are stateful in the user's model. Raises ImportRefused if one of them is called twice.
     """
+    started: set[int] = set()
+    twice: list[str] = []  # refused only after the call: Keras replaces what is raised within
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
 
     def replaced(layer: Any) -> Callable[..., Any]:
         call = layer.call
 
         def watch(sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
+            if id(layer) in kept and id(layer) in started and initial_state is None:
+                twice.append(f"{layer.name} ({type(layer).__name__})")
+            started.add(id(layer))
             own = layer.get_initial_state(batch_size=sequences.shape[0])
             begin = own if initial_state is None else initial_state
             given = () if initial_state is None else tuple(keras.tree.flatten(initial_state))
@@ -125,14 +146,14 @@ def watched(keras: Any, model: Any, called: Called, after: list[Any]) -> Iterato
             start = called(WatchedCall(layer.name, kind, sequences.shape[1], given, given or zeros, 0, suffixes))
             if start is not None:
                 begin = keras.tree.pack_sequence_as(own, list(start))
-            kept = layer.return_state, layer.unroll
+            own_ways = layer.return_state, layer.unroll
             layer.return_state, layer.unroll = True, True
             try:
                 output, *states = call(sequences, initial_state=begin, mask=mask, training=False)
             finally:
-                layer.return_state, layer.unroll = kept
+                layer.return_state, layer.unroll = own_ways
             after.append(tuple(keras.tree.flatten(states)))
-            return (output, *states) if kept[0] else output
+            return (output, *states) if own_ways[0] else output
 
         return watch
 
@@ -140,6 +161,8 @@ def watched(keras: Any, model: Any, called: Called, after: list[Any]) -> Iterato
         for layer in layers:
             layer.__dict__["call"] = replaced(layer)  # bypasses Keras' tracking of attributes
         yield
+        if twice:
+            raise ImportRefused(twice[0], _STATEFUL_TWICE)
     finally:
         for layer in layers:
             layer.__dict__.pop("call", None)
@@ -165,7 +188,7 @@ def _check_layers(model: Any, place: str, *, but: Collection[str] = (), any_leng
         if kind == "Masking" or getattr(layer, "mask_zero", False):
             raise ImportRefused(where, "a mask, expected none: only models whose layers are read may have masks")
         if getattr(layer, "compute_dtype", None) in HALF:
-            raise ImportRefused(where, f"computes in {layer.compute_dtype}, expected float32")
+            raise ImportRefused(where, HALF_PRECISION.format(layer.compute_dtype))
         if getattr(layer, "quantization_mode", None) is not None:
             raise ImportRefused(where, QUANTIZED.format("model"))
         if getattr(layer, "go_backwards", False):

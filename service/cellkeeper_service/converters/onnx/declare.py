@@ -27,6 +27,7 @@ from .graph import Graph, Value
 from .source import Declaration
 from .states import check_states, guess_states, listing
 
+PROBED_STEPS = 3
 PROBED = 23  # sessions in the call that finds out shapes: a size that no other axis is likely to have
 
 
@@ -152,7 +153,9 @@ def probe(session: Any, declaration: Declaration, place: str) -> tuple[Declarati
     except Exception as error:  # onnxruntime's errors have no public base class
         cause = BAKED if batch > 1 and _runs(session, declaration) else "the graph cannot run, or is declared wrongly"
         why = one_line(str(error).partition("Status Message: ")[2] or str(error))
-        raise ImportRefused(place, f"a call for {batch} sessions fails: {cause} ({why})") from error
+        steps = "" if declaration.one_step else f" and {PROBED_STEPS} time steps"
+        instead = "" if declaration.one_step else "; if it is made for one length, export it for any, or for one step"
+        raise ImportRefused(place, f"a call for {batch} sessions{steps} fails: {cause} ({why}){instead}") from error
     before = {name: value.shape for name, value in declaration.fresh(batch).items()}
     for name, shape in before.items():
         if states[name].shape != shape:
@@ -184,7 +187,7 @@ def _called(session: Any, declaration: Declaration, batch: int) -> tuple[list[Ar
 
 def _zeros(declaration: Declaration, batch: int) -> Array:
     """Returns one or a few time steps, as `Declaration.call` takes them."""
-    steps = 1 if declaration.one_step else 3
+    steps = 1 if declaration.one_step else PROBED_STEPS
     return np.zeros((steps, batch, *declaration.step.shape), declaration.step.numpy_dtype)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +22,7 @@ from .program import Traced, quiet
 from .source import output_names
 from .step import Step
 
+_CALLED = re.compile(r'The following call raised this error:\s+File "([^"]+)", line (\d+)')
 _FIXED = "specialized it to be a constant"  # what torch.export says if code turned the batch into a number
 
 
@@ -76,6 +79,20 @@ def spread(value: Tensor, axis: int) -> Tensor:
     return value.narrow(axis, 0, 1).repeat_interleave(BATCH, axis).clone()
 
 
+def _said(error: BaseException) -> str:
+    """Returns what torch.export says first, and where in the code that is. Some of its errors are only advice about
+    other tools, around the error that is meant."""
+    found: BaseException | None = error
+    text = where = ""
+    while found is not None and not (text and where):
+        said = str(found).replace("\n", " ")
+        at = _CALLED.search(said)
+        where = where or (f", at {Path(at[1]).name}:{at[2]}" if at else "")
+        text = text or one_line(said.partition("The error above occurred")[0].strip())[:120]
+        found = found.__cause__ or found.__context__
+    return f"{text or type(error).__name__}{where}"
+
+
 def export_step(
     example: Example, states: Sequence[State], call: Callable[..., Any], kept: dict[int, Steps], source: Source
 ) -> Traced:
@@ -102,7 +119,7 @@ def export_step(
         raise ImportRefused(
             place,
             "torch.export cannot trace one time step of it; remove branches on values, loops over time and a fixed "
-            f"batch from its forward: {RECIPE} ({one_line(str(error))[:120]})",
+            f"batch from its forward: {RECIPE} ({_said(error)})",
         ) from error
     return Traced(
         program,

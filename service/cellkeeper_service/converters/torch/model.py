@@ -13,9 +13,10 @@ from ..drawn import draw_inputs
 from ..imported import Imported, Report, Target, check_target, write_imported
 from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Processed, checked
+from ..proof import Source
 from ..refusal import ImportRefused, NotRead
-from .modules import TRACED, copied, refuse_nan, refuse_quantized, refuse_scripted, unwrapped
-from .read import read_model
+from .modules import TRACED, changed_layer, copied, refuse_nan, refuse_quantized, refuse_scripted, unwrapped
+from .read import ReadModel, read_model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -105,19 +106,50 @@ def import_torch(
             first = None if layout in (None, "step") else layout == "batch_first"
             read = read_model(model, layers, initial_state, processing, name, tell, first)
         except ImportRefused as error:
-            if isinstance(error, NotRead) and example is None and hasattr(model, "named_modules"):
-                raise ImportRefused(error.place, f"{error.reason}; {TRACED}{_EXPORTED}") from error
+            if isinstance(error, NotRead) and example is None:
+                alone = hasattr(model, "named_modules")
+                instead = f"{TRACED}{_EXPORTED}" if alone else f"make one module of the list, and {TRACED}"
+                raise ImportRefused(error.place, f"{error.reason}; {instead}") from error
             if example is None:
                 raise
     if read is not None:
         source = Processed(read.source, processing)
-        imported = write_imported(target, read.lowered, source, draw_inputs(read.stack), read.place)
+        imported = _write_read(model, read, target, source, example, layout, vocabulary)
     elif initial_state is not None:
         raise ImportRefused("initial_state", "got one for a module that is traced, expected states")
     else:
         imported = _import_module(model, target, example, states if stated else None, layout, vocabulary)
     _report_dtypes(model, report)
     return imported
+
+
+def _write_read(
+    model: Any,
+    read: ReadModel,
+    target: Target,
+    source: Source,
+    example: object,
+    layout: str | None,
+    vocabulary: int | Mapping[str, int],
+) -> Imported:
+    """Writes a model that was read as layers.
+
+    If its outputs are others, and one of its layers computes something of its own, the model is traced if there is an
+    example, or that layer is named.
+    """
+    try:
+        return write_imported(target, read.lowered, source, draw_inputs(read.stack), read.place)
+    except ImportRefused as error:
+        changed = changed_layer(model)
+        if changed is None:
+            raise
+        if example is not None:
+            return _import_module(model, target, example, None, layout, vocabulary)
+        raise ImportRefused(
+            changed,
+            "has a hook or a forward of its own, with which it computes something other than its class does; remove "
+            f"it, or make one module of all layers and {TRACED} ({error.reason.partition(':')[0]})",
+        ) from error
 
 
 def _report_dtypes(model: Any, report: Report) -> None:

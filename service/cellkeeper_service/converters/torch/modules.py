@@ -127,6 +127,15 @@ def flatten(model: Any, compared: bool | None = None) -> list[tuple[str, nn.Modu
     ]
 
 
+def changed_layer(model: Any) -> str | None:
+    """Returns the place of the first of the model's layers that has a hook or a forward of its own; None if no layer
+    has."""
+    for name, module in flatten(model):
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            return f"{name or 'model'} ({type(module).__name__})"
+    return None
+
+
 def _is_standard(model: Any) -> bool:
     """Returns True for torch's own layers and containers, and lists of modules."""
     listed = isinstance(model, Sequence) and not hasattr(model, "named_modules")

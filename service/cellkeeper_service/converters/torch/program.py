@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -27,6 +28,7 @@ from ..refusal import LONGEST, ImportRefused, refusing
 from ..stack import Array
 from .private import get_decompositions
 
+_LACKING = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'")
 INPUT, OUTPUT = "x", "prediction"
 
 
@@ -106,9 +108,20 @@ def program_graph(traced: Traced, place: str) -> bytes:
     names = {f"cellkeeper.{number}": name for number, name in enumerate(ours)}
     ends = len(inputs) + len(states)
     with refusing(place, "torch.onnx cannot export it", longest=LONGEST), quiet():
-        made: Any = torch.onnx.export(
-            program, dynamo=True, input_names=[*names][:ends], output_names=[*names][ends:], verbose=False
-        )
+        try:
+            made: Any = torch.onnx.export(
+                program, dynamo=True, input_names=[*names][:ends], output_names=[*names][ends:], verbose=False
+            )
+        except Exception as error:  # torch's errors have no public base class
+            lacking = _LACKING.search(str(error))
+            if lacking is None:
+                raise
+            raise ImportRefused(
+                place,
+                f"computes {lacking[1]}, which torch.onnx has no ONNX operators for; write it with other operators, or "
+                "compute it once and keep the result as a buffer if it is the same at each call (a parametrization: "
+                "torch.nn.utils.parametrize.remove_parametrizations)",
+            ) from error
     model = made.model_proto
     _without_origin(model)
     rename(model, names)

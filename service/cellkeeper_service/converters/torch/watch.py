@@ -78,6 +78,12 @@ def _watched(example: Example, watch: Watch) -> tuple[list[WatchedCall], dict[in
                 f"cannot be traced: {RECIPE}",
             )
     for one, other in zip(seen[1], seen[LENGTHS[0]], strict=False):
+        if len(one.given) != len(other.given):
+            raise ImportRefused(
+                f"{place}: {one.name} ({one.kind})",
+                f"gets {len(one.given)} tensors of a state in the first call and {len(other.given)} in the next: its "
+                f"forward keeps the state from one call to the next; take it as an argument and return it: {RECIPE}",
+            )
         for a, b in zip(one.given, other.given, strict=False):
             rows_differ = bool((a != a.select(one.batch_axis, 0).unsqueeze(one.batch_axis)).any())
             if rows_differ or a.shape != b.shape or bool((a != b).any()):
