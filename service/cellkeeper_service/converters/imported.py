@@ -46,6 +46,8 @@ class Target:
     folder: of the bundle. name: of the model. processing: around the model.
     feedback: as in config.json. tolerance: the largest permitted difference, relative.
     report: gets what is to be told. trial_call_ms: the longest permitted call of a graph during the trials.
+    free_batch: the caller asked for calls with several sessions, so their independence is theirs to know where neither
+    operators nor trials show it.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class Target:
     max_batch: int
     report: Report
     trial_call_ms: int = TRIAL_CALL_MS
+    free_batch: bool = False
 
 
 def describe(config: Config) -> str:
@@ -113,6 +116,13 @@ def write_imported(target: Target, lowered: Lowered, source: Source, drawn: Draw
                 place,
                 f"served values differ from {parity.source} by {worst:.2e} of the largest output, expected at most "
                 f"{tolerance:.0e}: {parity.where}",
+            )
+        if parity.shared_condition and not target.free_batch:
+            raise ImportRefused(
+                place,
+                f"node {parity.shared_condition} has a condition that the sessions of a call decide together, so one "
+                "may change what another gets; pass batch one (--batch one): one session a call, or free (--batch free) if "
+                "you know that each session gets the same either way",
             )
         bundle.path.rename(folder)
         imported = Imported(read_bundle(folder), parity)

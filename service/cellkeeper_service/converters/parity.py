@@ -52,6 +52,7 @@ class Parity:
     spread: the largest relative difference seen between batches and chunkings, if not exact.
     rows_proved: an ONNX graph's operators show that the sessions of a batch are independent, so this does not rest on
     trials alone. None for layers, and if no call takes several sessions.
+    shared_condition: the graph's node whose condition several sessions decide; "" if none does.
     resolution: how much of an ordinary input the rounding of raw inputs to float32 may change.
     """
 
@@ -67,6 +68,7 @@ class Parity:
     engine: str
     numerics: str
     rows_proved: bool | None
+    shared_condition: str = ""
     resolution: float = 0.0
 
     def __str__(self) -> str:
@@ -144,6 +146,7 @@ def compare(
         engine=engine.name,
         numerics=engine.numerics,
         rows_proved=proved,
+        shared_condition=engine.shared_condition if isinstance(engine, UserGraphEngine) else "",
         resolution=resolution,
     )
 

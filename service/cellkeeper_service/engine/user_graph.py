@@ -89,18 +89,21 @@ class UserGraphEngine(BundleEngine):
         self._trial: LimitedSession | None = LimitedSession(self._session, trial_call_ms, place)
         try:
             self._try()
-            self.rows_proved = self.one_session_a_call or self._read_rows(parsed)
+            self.rows_proved, self.shared_condition = self._read_rows(parsed)
         except BaseException:
             self.end_trial()
             raise
 
-    def _read_rows(self, model: Any) -> bool:
-        """Returns True if the graph proves that the sessions of a batch are independent. Raises Unstreamable if it
-        proves that they are not, which does no harm if a batch has one session."""
+    def _read_rows(self, model: Any) -> tuple[bool, str]:
+        """Returns whether the graph proves that the sessions of a batch are independent, and the node whose condition
+        they decide together ("": none; see Independence). Raises Unstreamable if the graph proves that they are not
+        independent, which does no harm if a batch has one session."""
+        if self.one_session_a_call:
+            return True, ""
         found = independence(model, self._graph)
         if found.coupled is not None and self.max_batch > 1:
             raise coupled(f"node {found.coupled.node} {found.coupled.why}, and {found.output} is computed from it")
-        return found.proved
+        return found.proved, found.shared_condition if self.max_batch > 1 else ""
 
     def end_trial(self) -> None:
         """Lifts the limit on calls."""

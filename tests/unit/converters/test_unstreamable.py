@@ -93,7 +93,7 @@ def test_an_import_tells_how_it_is_known_that_sessions_are_independent(
     graph: Graph, words: str, tmp_path: Path
 ) -> None:
     told: list[str] = []
-    import_onnx(graph.model, tmp_path / "m", layout=graph.layout, max_batch=4, report=told.append)
+    import_onnx(graph.model, tmp_path / "m", layout=graph.layout, batch="free", max_batch=4, report=told.append)
     assert f"sessions of a batch: {words}" in told[0]
 
 

@@ -178,6 +178,31 @@ UNDECIDED: dict[str, Case] = {
         0,
         [node("NonZero", "h", "a"), node("GatherND", "h [[0]]", "b"), node("Add", "h b")],
     ),
+    "a place for each session": (
+        (4,),
+        0,
+        [
+            node("Shape", "h", "a", end=1),
+            node("ConstantOfShape", "a", "b", value=numpy_helper.from_array(np.zeros(1, np.int64))),
+            node("Gather", "h b", axis=0),
+        ],
+    ),
+}
+SHARED_CONDITION: dict[str, Case] = {
+    "a branch that all sessions take together": (
+        (4,),
+        0,
+        [
+            node("ReduceMax", "h", "m", keepdims=0),
+            node("Greater", "m half", "on"),
+            node(
+                "If",
+                "on",
+                then_branch=body([], [("t", FLOAT)], node("Neg", "h", "t")),
+                else_branch=body([], [("e", FLOAT)], node("Exp", "h", "e")),
+            ),
+        ],
+    ),
     "a loop that ends when all sessions are done": (
         (4,),
         0,
@@ -193,15 +218,6 @@ UNDECIDED: dict[str, Case] = {
                     node("Identity", "v", "u"),
                 ),
             )
-        ],
-    ),
-    "a place for each session": (
-        (4,),
-        0,
-        [
-            node("Shape", "h", "a", end=1),
-            node("ConstantOfShape", "a", "b", value=numpy_helper.from_array(np.zeros(1, np.int64))),
-            node("Gather", "h b", axis=0),
         ],
     ),
 }

@@ -17,7 +17,7 @@ from cellkeeper_service.model.config import Features, GraphConfig, GraphState
 from onnx import helper, numpy_helper
 
 from .batch_axis_cases import APART, BOOL, FLOAT, INT, Case, body, node
-from .batch_axis_coupled import COUPLED, UNDECIDED
+from .batch_axis_coupled import COUPLED, SHARED_CONDITION, UNDECIDED
 
 SESSIONS = 3
 
@@ -117,6 +117,13 @@ def test_a_graph_that_couples_sessions_is_found_with_its_node(title: str) -> Non
 @pytest.mark.parametrize("title", UNDECIDED)
 def test_what_no_rule_decides_is_left_to_the_trial(title: str) -> None:
     assert found(UNDECIDED[title]) == Independence(False)
+
+
+@pytest.mark.parametrize("title", SHARED_CONDITION)
+def test_a_condition_that_sessions_decide_together_is_named(title: str) -> None:
+    case = SHARED_CONDITION[title]
+    operator = case[2][-1].op_type
+    assert found(case) == Independence(False, shared_condition=f"'{operator}_out' ({operator})")
 
 
 def test_without_a_batch_axis_in_the_output_nothing_is_proved() -> None:

@@ -68,7 +68,8 @@ def import_onnx(
     input_shape: of one time step of one session, if that is more than the last axis, or free in the graph.
     vocabulary: token ids are below it.
     layout: of the input and the outputs: "step" [B, ...], "time_first" [T, B, ...] or "batch_first" [B, T, ...].
-    batch: "free", any number of sessions a call, by default if the graph permits it; "one", one session a call.
+    batch: "free", any number of sessions a call, by default if the graph permits it; "one", one session a call. A graph
+    with a condition that the sessions of a call decide together is refused unless one of them is passed.
     states: from input names to output names. batch_axes: of states, by input name.
     outputs: names. The first is served as "prediction", which clients get if they ask for nothing else, unless another
     output has that name.
@@ -109,7 +110,9 @@ def import_onnx(
         vocabulary=vocabulary,
         batch=batch,
     )
-    target = Target(Path(folder), name, processing, feedback, tolerance, max_batch, report, trial_call_ms)
+    target = Target(
+        Path(folder), name, processing, feedback, tolerance, max_batch, report, trial_call_ms, batch == "free"
+    )
     settings = None if beside is None else beside.parent / TRITON_SETTINGS
     if settings is not None and settings.is_file() and not initial:
         report(

@@ -33,11 +33,14 @@ class Independence:
 
     proved: no output or state of a session depends on another session. coupled: the node that makes one depend on
     another, None if none was found. output: the name of that output or state.
+    shared_condition: the first If or Loop whose condition several sessions decide, if `proved` is False. Each session
+    may get the same whatever is decided, which no rule can tell.
     """
 
     proved: bool
     coupled: Coupled | None = None
     output: str = ""
+    shared_condition: str = ""
 
 
 def independence(model: Any, config: GraphConfig) -> Independence:
@@ -71,7 +74,7 @@ def _read(model: Any, config: GraphConfig) -> Independence:
         if isinstance(placement, Coupled):
             return Independence(False, placement, name)
         proved = proved and isinstance(placement, Free | Rows)
-    return Independence(proved)
+    return Independence(proved, shared_condition="" if proved else reading.shared_condition)
 
 
 def _inputs(graph: Any, config: GraphConfig) -> tuple[Types, dict[str, Placement]]:
@@ -126,6 +129,7 @@ class _Reading:
         versions = {one.domain: one.version for one in model.opset_import}
         self._opset = next((versions[domain] for domain in ONNX_DOMAINS if domain in versions), 1)
         self._inferences = 0
+        self.shared_condition = ""
 
     def read(self, graph: Any, scope: _Scope, given: Mapping[str, Any]) -> _Scope:
         """Adds the graph's names to the scope, in topological order, as ONNX requires. given: its inputs' types."""
@@ -182,15 +186,15 @@ class _Reading:
         try:
             results = rule(call) if rule is not None else []
         except Couples as couples:
-            return [Coupled(couples.node or f"{node.name or node.output[0]!r} ({node.op_type})", str(couples))] * count
+            return [Coupled(couples.node or name_of(node), str(couples))] * count
         # onnxruntime has accepted what no rule covers, so the trial has to find out if it couples sessions
         except (CannotTell, StopIteration, *UNREADABLE):
             return [UNKNOWN] * count
         return [*results, *[UNKNOWN] * count][:count]
 
     def _if(self, node: Any, condition: Placement, scope: _Scope) -> list[Placement]:
-        if not isinstance(condition, Free):  # not always coupled: both branches may give a session the same values
-            return [UNKNOWN] * len(node.output)
+        if not isinstance(condition, Free):
+            return self._undecided(node, condition)
         results: list[Placement] = [FREE] * len(node.output)
         ways: list[list[Any]] = []
         known = scope.constants.get(node.input[0])
@@ -204,6 +208,13 @@ class _Reading:
             if shape_of(one) == shape_of(other) is not None:
                 scope.types[name] = one
         return results
+
+    def _undecided(self, node: Any, condition: Placement) -> list[Placement]:
+        """Returns the results of a node with such a condition. They are not always coupled: both branches may give a
+        session the same values, and further iterations may leave it as it is."""
+        if isinstance(condition, Coupled):
+            self.shared_condition = self.shared_condition or name_of(node)
+        return [UNKNOWN] * len(node.output)
 
     def _loop(self, node: Any, inputs: Sequence[Placement], scope: _Scope) -> list[Placement]:
         (body,) = bodies(node)
@@ -224,11 +235,15 @@ class _Reading:
                 break
             carried = after
             types = [without_shape(kind) if other else kind for kind, other in zip(types, grown, strict=True)]
-        if not isinstance(join(inputs[0], carried[0]), Free):  # not always coupled: finished sessions may not change
-            return [UNKNOWN] * len(node.output)
+        if not isinstance(condition := join(inputs[0], carried[0]), Free):
+            return self._undecided(node, condition)
         scope.types |= {name: kind for name, kind in zip(node.output, types[1:], strict=False) if kind is not None}
         each = [placement if isinstance(placement, Free | Coupled) else UNKNOWN for placement in ends[len(carried) :]]
         return [*carried[1:], *each]
+
+
+def name_of(node: Any) -> str:
+    return f"{node.name or node.output[0]!r} ({node.op_type})"
 
 
 def _whole(inputs: Sequence[Placement], *, known: bool) -> Placement | None:
