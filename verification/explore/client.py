@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from cellkeeper import Position as ClientPosition
 from cellkeeper._session.chunk import Chunk
 from cellkeeper._session.history import History
@@ -18,7 +19,7 @@ from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Rejection
 
 from .columns import Columns, Member, named
-from .scope import Append, Delete, Follow, Fork, GroupSteps, Open, Reset, Scope, Start, Steps
+from .scope import READS, Append, Delete, Follow, Fork, GetState, GroupSteps, Open, Peek, Reset, Scope, Start, Steps
 from .sequential_model import Inputs, Violation, consumed, learn, outputs_after, pack
 
 FOREVER = 1e18
@@ -245,9 +246,11 @@ class Client:
     def _receive_call(self, op: Any, result: Any) -> None:
         if isinstance(result, Rejection):
             reason = result.reason.name
-            if reason not in RETRIED:
+            if reason in RETRIED:
+                return
+            if not isinstance(op, READS):
                 self._fail(reason)
-            return
+                return
         if isinstance(op, (Start, Follow)):
             self._follow(op, result)
         elif isinstance(op, Open):
@@ -292,6 +295,10 @@ class Client:
         request_id = f"{self.name}{self.restarts}.{self.at}".encode().ljust(16, b"-")
         if isinstance(op, Append):
             return step_request(op.session, done, pack((op.value,)), None, None)
+        if isinstance(op, Peek):
+            return self._peek(op, done)
+        if isinstance(op, GetState):
+            return wire.GetState(key, FOREVER, done)
         if isinstance(op, (Start, Follow)):
             step = step_request(op.session, done, pack((op.value,)), None, None)
             origin = request_id if isinstance(op, Start) else b""
@@ -306,6 +313,15 @@ class Client:
         if isinstance(op, Delete):
             return generation_requests.Delete(key, FOREVER, done, position.generation)
         return generation_requests.Fork(key, FOREVER, done, session_key(op.target), position, request_id)
+
+    def _peek(self, op: Peek, done: Any) -> wire.Step:
+        known = self.sessions.get(op.session)
+        position = None if known is None else Position(*known.history.position)
+        step = step_request(op.session, done, pack((op.value,)), position, None)
+        step.peek = step.wants_state = True
+        if op.rolled:
+            step.rollout = wire.Rollout(op.rolled, np.zeros((op.rolled, 0), np.int32))
+        return step
 
 
 def session_key(session: str) -> SessionKey:
@@ -338,4 +354,8 @@ def call_name(op: Any) -> str:
         return f"step {op.step} of {op.session}: {op.value}"
     if isinstance(op, Fork):
         return f"fork {op.source} to {op.target}"
+    if isinstance(op, Peek):
+        return f"{'forecast' if op.rolled else 'peek'} of {op.session} with {op.value}"
+    if isinstance(op, GetState):
+        return f"read of {op.session}"
     return f"{type(op).__name__.lower()} {op[0]}"

@@ -74,6 +74,13 @@ def _replicas(universe: Universe) -> Iterator[Event]:
                 yield ("unknown", replica.name, number)
             if left["refusals"] and write.results is None:
                 yield ("refuse", replica.name, number)
+        for number, request in enumerate(replica.requests if left["overdue"] or left["gone"] else ()):
+            if left["overdue"] and request.deadline > 0.0:
+                yield ("overdue", replica.name, number)
+            if left["gone"] and not request.gone and universe.waits_for(request):
+                yield ("gone", replica.name, number)
+        if replica.is_late:
+            yield ("expire", replica.name)
         if left["crashes"] and not replica.blank:
             yield ("crash", replica.name)
 

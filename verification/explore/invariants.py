@@ -12,12 +12,16 @@ What is checked at every event:
 - a restart of Redis, after a power cut or not, leaves every record as somebody may have been told it is; a record that
   was neither read nor written since the previous restart may also be what a commit lost at that restart made of it;
 - every request is answered once;
+- a read tells the state of a committed position, not older than the record was when the read arrived; it changes
+  nothing (reads.py);
+- nothing is sent to the store after its deadline;
 - a record's log never exceeds its limit.
 
 From every state, a state can be reached in which nothing more can happen (search.py checks this of scopes that are
 explored completely).
 
-When nothing more can happen, also: every client is done or was told why not, no replica holds an unanswered request,
+When nothing more can happen, also: every client is done or was told why not; no replica holds an unanswered request, or
+anything else but cached states, each of which is that of its position;
 what a client was told is in the store (unless the store lost it), and a steady pipeline has left a short log.
 
 Accepted: a create lost in a power cut may return at the second restart after it, even after a delete that found
@@ -32,6 +36,7 @@ from cellkeeper_service.core.requests import Step, StepReply
 from cellkeeper_service.domain.position import Position
 
 from .client import MOVED_BY_OTHERS, Client
+from .replica import Replica, state_of
 from .scope import Delete, Fork, Reset
 from .sequential_model import Violation, consumed, learn, outputs_after, unpack
 
@@ -82,6 +87,19 @@ def check_refusal(universe: Universe, client: Client) -> None:
         raise Violation(f"{client.name} made no mistake, but is refused for good: {reason}")
 
 
+def check_cached(replica: Replica) -> None:
+    """Checks the cached states of a replica at rest. Raises Violation."""
+    for session in replica.core.context.sessions.values():
+        if (cached := session.cached) is not None:
+            if not cached.exists:
+                raise Violation(f"{replica.name} has cached a generation of {session.key.session} that no record has")
+            whole = consumed(cached.frontier)
+            if state_of(cached) != (outputs_after(whole, 1) or [0])[-1]:
+                raise Violation(
+                    f"{replica.name} has cached a state of {session.key.session} that is not that of {whole}"
+                )
+
+
 def check_end(universe: Universe) -> None:
     """Checks the state in which nothing more can happen. Raises Violation."""
     for client in universe.clients:
@@ -92,6 +110,9 @@ def check_end(universe: Universe) -> None:
             raise Violation(f"{replica.name} holds {replica.core.unanswered} requests that it will never answer")
         if replica.holds_work:
             raise Violation(f"{replica.name} holds work that it will never do")
+        if leftover := replica.leftover:
+            raise Violation(f"{replica.name} still keeps {leftover}")
+        check_cached(replica)
     held = universe.store.ledger.standing
     for client in universe.clients:
         for session, known in client.sessions.items():

@@ -64,7 +64,21 @@ class Fork(NamedTuple):
     target: str
 
 
-Op = Open | Steps | GroupSteps | Append | Start | Follow | Reset | Delete | Fork
+class Peek(NamedTuple):
+    """Asks what the session would answer to a step, without applying it; then for `rolled` time steps more, whose
+    inputs are the predictions. A client that has the session names its position."""
+
+    session: str
+    value: int
+    rolled: int = 0
+
+
+class GetState(NamedTuple):
+    session: str
+
+
+Op = Open | Steps | GroupSteps | Append | Start | Follow | Reset | Delete | Fork | Peek | GetState
+READS = (Peek, GetState)
 
 
 @dataclass(frozen=True)
@@ -88,12 +102,15 @@ class Scope:
     restarts: a client crashes and restarts. expects: it insists on its own history.
     give_ups: a caller's deadline passes.
     crashes: a replica crashes and restarts.
+    overdue: the deadline of a request passes at the replica that has it.
+    gone: a caller goes away, which the replica notices; the client sends again.
 
     frames: what several clients send, each to its own session, may also arrive in one frame.
     slots: sessions in a replica's state cache. buffer_steps: inputs that a client keeps.
     max_log_steps: of the record's log. steady: the longest log allowed at the end; 0: any length.
     atomic_reads, atomic_commits: the store executes and answers in one event.
     commits_together: a replica's commits that are ready at the same time go to the store in one call.
+    one_call: a replica has one read and one write under way; what else is to be read or written waits for them.
     """
 
     scripts: tuple[tuple[Op, ...], ...]
@@ -111,6 +128,8 @@ class Scope:
     expects: bool = False
     give_ups: int = 0
     crashes: int = 0
+    overdue: int = 0
+    gone: int = 0
     frames: bool = False
     due_steps: int = 1
     other_due_steps: int = 0
@@ -120,13 +139,21 @@ class Scope:
     atomic_reads: bool = True
     atomic_commits: bool = False
     commits_together: bool = False
+    one_call: bool = False
     steady: int = 0
 
     @property
     def shared(self) -> bool:
-        """True if several clients use one session."""
-        used = [{name for op in script for name in _sessions(op)} for script in self.scripts]
+        """True if several clients change one session."""
+        used = [
+            {name for op in script if not isinstance(op, READS) for name in _sessions(op)} for script in self.scripts
+        ]
         return any(one & other for index, one in enumerate(used) for other in used[:index])
+
+    @property
+    def peeked(self) -> frozenset[int]:
+        """The inputs that are only peeked with."""
+        return frozenset(op.value for script in self.scripts for op in script if isinstance(op, Peek))
 
 
 def _sessions(op: Op) -> tuple[str, ...]:

@@ -265,6 +265,8 @@ WEIGHTS = {
     "slow": 0.3,
     "arrive": 0.3,
     "late": 0.3,
+    "overdue": 0.1,
+    "gone": 0.1,
 }
 
 

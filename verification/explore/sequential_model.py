@@ -55,6 +55,11 @@ def learn(start: Position, inputs: Inputs) -> Position:
     return position
 
 
+def histories(steps: int) -> list[tuple[bytes, Inputs]]:
+    """Returns every head that names so many inputs, and the inputs."""
+    return [(head, origin.inputs) for head, origin in _origins.items() if len(origin.inputs) == steps]
+
+
 def origin_of(head: bytes) -> Origin | None:
     """Returns what the head names; None: no such history ever existed."""
     return _origins.get(head)
@@ -100,10 +105,11 @@ class Ledger:
     """What the store holds of each session, derived from what it accepted.
 
     standing: generation and inputs of each record. ended: generations that were replaced or deleted. durable: every
-    (generation, inputs) that a record ever was.
+    (generation, inputs) that a record ever was. peeked: inputs that nobody applies.
     """
 
     max_log_steps: int
+    peeked: frozenset[int] = frozenset()
     standing: dict[SessionKey, tuple[bytes, Inputs]] = field(default_factory=dict)
     ended: frozenset[bytes] = frozenset()
     durable: frozenset[tuple[bytes, Inputs]] = frozenset()
@@ -123,6 +129,8 @@ class Ledger:
             raise Violation(f"committed steps are lost: the record was {before[1]}, and is now {after}")
         if len(set(after)) != len(after):
             raise Violation(f"a step is applied twice: the record is {after}")
+        if self.peeked.intersection(after):
+            raise Violation(f"a peek is applied: the record is {after}")
         named = origin_of(header.position.head)
         if named is None or named.inputs != after or header.position.step != len(after):
             text = "no history" if named is None else str(named.inputs)

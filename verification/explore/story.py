@@ -62,7 +62,7 @@ def tell(universe: Universe, event: Event) -> str:
             return f"{rest[0]} crashes and restarts"
         case "read" | "loaded" | "unread":
             read = universe.replica(rest[0]).reads[rest[1]]
-            session = read.loads[0].key.session
+            session = " and ".join(load.key.session for load in read.loads)
             if kind == "read":
                 return f"the store reads the record of {session} for {rest[0]}"
             if kind == "unread":
@@ -85,6 +85,13 @@ def tell(universe: Universe, event: Event) -> str:
             if write.results:
                 return f"the store's answer to {rest[0]}'s {call} is lost"
             return f"{rest[0]} receives no answer from the store; its {call} is still on its way"
+        case "overdue" | "gone":
+            asked: Any = universe.replica(rest[0]).requests[rest[1]].done
+            if kind == "gone":
+                return f"the caller of {asked.name} goes away, and {rest[0]} notices"
+            return f"the deadline of {asked.name} passes"
+        case "expire":
+            return f"{rest[0]} looks for requests that nobody waits for any more"
         case "late":
             return f"the store executes the {_calls(universe.late[rest[0]].calls)}, which was still on its way"
         case "fall_back":
@@ -123,6 +130,8 @@ def _work(state: CachedState) -> str:
     work = state.work
     if work is None:
         raise RuntimeError("a batch holds a state on which nothing is computed")
+    if isinstance(work, wire.GetState):
+        return f"nothing, and reads the state of {state.session.key.session}"
     what = "the log of" if isinstance(work, LogReplay) else "on"
     return f"{_inputs(unpack(work.inputs))} {what} {state.session.key.session}"
 
@@ -153,6 +162,8 @@ def _result(result: Any) -> str:
         return f"{result.reason.name}, the record is at {_at(result.position)}"
     if isinstance(result, wire.StepReply):
         return f"{'replayed' if result.replayed else 'done'}, at {_at(result.position)}"
+    if isinstance(result, wire.StateReply):
+        return f"the state at {_at(result.position)}"
     if isinstance(result, generation_requests.OpenReply):
         return f"{'created' if result.created else 'continues'} at {_at(result.header.position)}"
     if isinstance(result, generation_requests.Moved):

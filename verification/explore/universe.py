@@ -13,9 +13,10 @@ from cellkeeper_service.core.requests import Request, Step, StepReply
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome, StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
-from . import events, invariants, layout2
+from . import events, invariants, layout2, reads
 from .client import Client
 from .events import NAMES, Event
+from .reads import Before
 from .replica import Read, Replica, Write, new_replica
 from .scope import Scope
 from .sequential_model import Violation, created
@@ -32,6 +33,8 @@ FAULTS = (
     "restarts",
     "give_ups",
     "crashes",
+    "overdue",
+    "gone",
 )
 LOST = CommitResult(Outcome.UNKNOWN, None, "lost")
 
@@ -42,7 +45,10 @@ class Impossible(Exception):
 
 @dataclass(eq=False)
 class Channel:
-    """Where a request's answer goes. ended: its generation had ended when it arrived."""
+    """Where a request's answer goes.
+
+    ended: its generation had ended when it arrived. before: what was there then, if the request is a read.
+    """
 
     universe: Universe
     client: int
@@ -50,6 +56,7 @@ class Channel:
     name: str
     request: Request | None = None
     ended: bool = False
+    before: Before | None = None
     answered: bool = False
 
     def __call__(self, requests: Sequence[Request]) -> None:
@@ -83,6 +90,7 @@ class Universe:
         self.store = ExploredStore(
             scope.max_log_steps, scope.depth, bool(scope.fall_backs), scope.synced, bool(scope.power_cuts)
         )
+        self.store.ledger.peeked = scope.peeked
         self.minted = 0
         self.tickets = 0
         self.fell_back = False
@@ -94,6 +102,11 @@ class Universe:
         self.left = {kind: int(getattr(scope, kind)) for kind in FAULTS}
         for client in self.clients:
             client.prepare()
+
+    @property
+    def losses(self) -> int:
+        """How often the store may have lost something."""
+        return sum(getattr(self.scope, kind) - self.left[kind] for kind in ("fall_backs", "power_cuts"))
 
     def events(self) -> list[Event]:
         """Returns everything that can happen next."""
@@ -129,6 +142,7 @@ class Universe:
         for request in requests:
             channel: Channel = request.done  # type: ignore[assignment]
             channel.ended = _generation(request) in self.store.ledger.ended
+            channel.before = reads.before(self, request)
         core = self.replica(target).core
         if steps := alike(requests):
             core.submit_alike(steps)
@@ -301,20 +315,40 @@ class Universe:
         for request in replica.requests:
             channel: Channel = request.done  # type: ignore[assignment]
             channel.answered = True
-            client = self.clients[channel.client]
-            if channel.ticket in client.waiting:
-                client.lost(channel.ticket)
+            if self.waits_for(request):
+                self.clients[channel.client].lost(channel.ticket)
         self.late += [write.without_answer() for write in replica.writes if write.results is None]
         self.store.disconnect(name)
         self.replicas[index] = new_replica(name, self.scope, self.mint)
 
+    def _do_overdue(self, name: str, number: int) -> None:
+        self._spend("overdue")
+        self.replica(name).requests[number].deadline = 0.0  # time stands still at 0
+
+    def _do_gone(self, name: str, number: int) -> None:
+        self._spend("gone")
+        request = self.replica(name).requests[number]
+        channel: Channel = request.done  # type: ignore[assignment]
+        request.gone = True
+        self.clients[channel.client].lost(channel.ticket)
+
+    def _do_expire(self, name: str) -> None:
+        self.replica(name).core.expire()
+
     def answered(self, channel: Channel, result: Any) -> None:
         """Takes a replica's answer."""
         request = channel.request
-        if isinstance(result, StepReply) and isinstance(request, Step):
+        if channel.before is not None:
+            reads.check_answer(self, channel, channel.before, result)
+        elif isinstance(result, StepReply) and isinstance(request, Step):
             invariants.check_answer(self, channel, request, result)
-        if channel.ticket in self.clients[channel.client].waiting:
+        if request is not None and self.waits_for(request):
             self.answers.append(Answer(channel.client, channel.ticket, channel.name, result))
+
+    def waits_for(self, request: Request) -> bool:
+        """Returns whether the request's client still waits for its answer."""
+        channel: Channel = request.done  # type: ignore[assignment]
+        return channel.ticket in self.clients[channel.client].waiting
 
     def replica(self, name: str) -> Replica:
         return self.replicas[NAMES.index(name)]
