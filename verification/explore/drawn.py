@@ -37,6 +37,8 @@ def drawn(draw: random.Random) -> Scope:
         draw.choices(kinds, (4, 5, 4, 5, 2, 1, 2, 1, 1, 4, 4, 3), k=draw.choice((1, 2, 2, 3, 6))), 1
     )
     faults.update({kind: 2 for kind in faults if draw.random() < 0.3})
+    if not {"power_cuts", "fall_backs"} & faults.keys() and draw.random() < 0.3:
+        faults["expiries"] = draw.choice((1, 1, 2))
     if "power_cuts" in faults:
         faults["power_cuts"] = draw.choice((2, 3))
     return Scope(

@@ -42,6 +42,8 @@ class _Namer:
         return (
             tuple(sorted(universe.left.items())),
             universe.fell_back,
+            universe.expired,
+            tuple(sorted(universe.store.aged)),
             tuple(self.client(client) for client in universe.clients),
             self.store(),
             tuple((one.client, one.name, self.result(one.result)) for one in universe.answers),
@@ -154,7 +156,7 @@ class _Namer:
     def request(self, request: Request) -> Any:
         channel: Any = request.done
         listens = channel.ticket in self.universe.clients[channel.client].waiting
-        late = request.deadline <= 0.0, request.gone
+        late = request.deadline <= 0.0, request.gone, channel.recent
         common = (type(request), request.key.session, channel.client, channel.name, listens, channel.ended, late)
         more: Any
         if isinstance(request, wire.Step):

@@ -15,6 +15,7 @@ What is checked at every event:
 - a read tells the state of a committed position, not older than the record was when the read arrived; it changes
   nothing (reads.py);
 - nothing is sent to the store after its deadline;
+- a session that was used does not expire as if it had been idle;
 - a record's log never exceeds its limit.
 
 From every state, a state can be reached in which nothing more can happen (search.py checks this of scopes that are
@@ -62,6 +63,12 @@ def check_answer(universe: Universe, channel: Channel, step: Step, reply: StepRe
         raise Violation(f"{channel.name} was acknowledged, but the store never held {whole}")
 
 
+def check_use(universe: Universe, channel: Channel) -> None:
+    """Checks that the request, which succeeds, has kept its session alive. Raises Violation."""
+    if channel.recent and channel.request is not None and channel.request.key in universe.store.aged:
+        raise Violation(f"{channel.name} has used the session, which expires as if it had been idle")
+
+
 def check_refusal(universe: Universe, client: Client) -> None:
     """Checks the reason for which a client was refused for good. Raises Violation."""
     reason = client.failed
@@ -76,6 +83,8 @@ def check_refusal(universe: Universe, client: Client) -> None:
             allowed |= {"STEP_GAP", "STEP_COMPACTED"}
         if any(isinstance(op, Fork) for op in client.script):
             allowed.add("STEP_GAP")  # a fork of what is lost
+    if universe.expired:
+        allowed |= {"SESSION_NOT_FOUND", "GENERATION_CHANGED"}
     if client.forgot:  # what the previous process gave up was applied, and it continues with the next chunk
         allowed |= {"STEP_CONFLICT", "STEP_COMPACTED"}
     kinds = {type(op) for op in client.script}
@@ -114,18 +123,19 @@ def check_end(universe: Universe) -> None:
             raise Violation(f"{replica.name} still keeps {leftover}")
         check_cached(replica)
     held = universe.store.ledger.standing
+    moved = universe.scope.shared or universe.fell_back or universe.expired
     for client in universe.clients:
+        if moved or client.failed:
+            continue
         for session, known in client.sessions.items():
             position = Position(*known.history.position)
             generation, inputs = next((v for k, v in held.items() if k.session == session), (b"", ()))
             told = consumed(position)
-            if universe.scope.shared or universe.fell_back or client.failed:
-                continue
             if generation != position.generation or inputs[: len(told)] != told:
                 raise Violation(f"{client.name} was told {told}, but the store has {inputs}")
         for session, told in client.sequences.items():
             _, inputs = next((v for k, v in held.items() if k.session == session), (b"", ()))
-            if not (universe.scope.shared or universe.fell_back or client.failed) and inputs[: len(told)] != told:
+            if inputs[: len(told)] != told:
                 raise Violation(f"{client.name} was told {told}, but the store has {inputs}")
     if universe.scope.steady:
         for key in universe.store.sessions():

@@ -104,6 +104,7 @@ class Scope:
     crashes: a replica crashes and restarts.
     overdue: the deadline of a request passes at the replica that has it.
     gone: a caller goes away, which the replica notices; the client sends again.
+    expiries: a session that was idle for its TTL expires. (Not with fall_backs or power_cuts: see store.py.)
 
     frames: what several clients send, each to its own session, may also arrive in one frame.
     slots: sessions in a replica's state cache. buffer_steps: inputs that a client keeps.
@@ -130,6 +131,7 @@ class Scope:
     crashes: int = 0
     overdue: int = 0
     gone: int = 0
+    expiries: int = 0
     frames: bool = False
     due_steps: int = 1
     other_due_steps: int = 0

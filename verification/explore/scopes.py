@@ -129,7 +129,27 @@ DEADLINES = {
     "a group of 2, a deadline passes": Scope((GROUPED,), replicas=1, overdue=1, atomic_commits=True, frames=True),
 }
 
-SMALL |= READS | DEADLINES
+EXPIRIES = {
+    "2 steps, the session expires": Scope((opened(11, 12),), expiries=1, atomic_commits=True),
+    "2 steps, window 2, 1 replica, silent, the session expires": Scope(
+        (opened(11, 12, window=2),), replicas=1, unknowns=1, expiries=1, atomic_commits=True
+    ),
+    "2 clients on one session, 1 replica, it expires": Scope(
+        (opened(11, 12), opened(21)), replicas=1, expiries=1, atomic_commits=True
+    ),
+    "reads of one's own, the session expires": Scope(
+        ((*opened(11), *READING),), replicas=1, expiries=1, atomic_commits=True
+    ),
+    "an append, silent, the session expires": Scope(
+        ((*opened(11), Append("s", 12)),), replicas=1, unknowns=1, expiries=1, atomic_commits=True
+    ),
+    "a sequence of 2 steps, silent, the session expires": Scope(
+        (SEQUENCE[:2],), replicas=1, unknowns=1, expiries=1, atomic_commits=True
+    ),
+    "fork, a session expires": Scope((FORKED,), replicas=1, expiries=1, atomic_commits=True),
+}
+
+SMALL |= READS | DEADLINES | EXPIRIES
 
 READS_AND_FAULTS = {
     "2 steps, window 2, a deadline passes": Scope((opened(11, 12, window=2),), overdue=1, atomic_commits=True),
@@ -166,6 +186,27 @@ READS_AND_FAULTS = {
         unknowns=1,
         overdue=1,
         atomic_commits=True,
+    ),
+}
+
+EXPIRIES_AND_FAULTS = {
+    "2 clients on one session, it expires twice": Scope((opened(11, 12), opened(21)), expiries=2, atomic_commits=True),
+    "2 clients on one session, silent, it expires": Scope(
+        (opened(11, 12), opened(21)), replicas=1, unknowns=1, expiries=1
+    ),
+    "2 clients on one session, late copies, it expires": Scope(
+        (opened(11), opened(21)), slow=1, timeouts=1, expiries=1, atomic_commits=True
+    ),
+    "2 steps and a restart, the session expires": Scope((opened(11, 12),), restarts=1, expiries=1, atomic_commits=True),
+    "2 steps and a reader, the session expires": Scope((opened(11, 12), READING), expiries=1, atomic_commits=True),
+    "reset, delete, re-open, silent, the session expires": Scope(
+        (RECREATED,), replicas=1, unknowns=1, expiries=1, atomic_commits=True
+    ),
+    "a sequence of 3 steps, late copies, the session expires": Scope(
+        (SEQUENCE,), replicas=1, slow=1, timeouts=1, expiries=1, atomic_commits=True
+    ),
+    "2 steps, a deadline passes, a crash, the session expires": Scope(
+        (opened(11, 12),), overdue=1, crashes=1, expiries=1, atomic_commits=True
     ),
 }
 
@@ -248,6 +289,7 @@ POWER_CUTS = {
 LARGE = {
     **POWER_CUTS,
     **READS_AND_FAULTS,
+    **EXPIRIES_AND_FAULTS,
     **STEPS_AND_FAULTS,
     "reset, delete, re-open, 2 steps each, the store silent": Scope((TWO_STEPS_EACH,), unknowns=1, timeouts=1),
     "reset, delete, re-open, 2 steps each, slow copies": Scope(

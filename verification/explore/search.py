@@ -267,6 +267,8 @@ WEIGHTS = {
     "late": 0.3,
     "overdue": 0.1,
     "gone": 0.1,
+    "idle": 0.1,
+    "expired": 0.1,
 }
 
 

@@ -90,6 +90,10 @@ def tell(universe: Universe, event: Event) -> str:
             if kind == "gone":
                 return f"the caller of {asked.name} goes away, and {rest[0]} notices"
             return f"the deadline of {asked.name} passes"
+        case "idle":
+            return f"nobody uses {rest[0]} for nearly its TTL"
+        case "expired":
+            return f"{rest[0]} expires"
         case "expire":
             return f"{rest[0]} looks for requests that nobody waits for any more"
         case "late":

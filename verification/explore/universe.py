@@ -14,7 +14,7 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcom
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import events, invariants, layout2, reads
-from .client import Client
+from .client import Client, session_key
 from .events import NAMES, Event
 from .reads import Before
 from .replica import Read, Replica, Write, new_replica
@@ -35,6 +35,7 @@ FAULTS = (
     "crashes",
     "overdue",
     "gone",
+    "expiries",
 )
 LOST = CommitResult(Outcome.UNKNOWN, None, "lost")
 
@@ -47,7 +48,8 @@ class Impossible(Exception):
 class Channel:
     """Where a request's answer goes.
 
-    ended: its generation had ended when it arrived. before: what was there then, if the request is a read.
+    ended: its generation had ended when it arrived. before: what was there then, if the request is a read. recent: it
+    arrived after its session's last idle time.
     """
 
     universe: Universe
@@ -57,6 +59,7 @@ class Channel:
     request: Request | None = None
     ended: bool = False
     before: Before | None = None
+    recent: bool = True
     answered: bool = False
 
     def __call__(self, requests: Sequence[Request]) -> None:
@@ -93,7 +96,7 @@ class Universe:
         self.store.ledger.peeked = scope.peeked
         self.minted = 0
         self.tickets = 0
-        self.fell_back = False
+        self.fell_back = self.expired = False
         self.replicas = [new_replica(NAMES[index], scope, self.mint) for index in range(scope.replicas)]
         self.clients = [Client(f"c{index}", scope, list(script)) for index, script in enumerate(scope.scripts)]
         self.slow: list[Request] = []
@@ -332,12 +335,27 @@ class Universe:
         request.gone = True
         self.clients[channel.client].lost(channel.ticket)
 
+    def _do_idle(self, session: str) -> None:
+        """Lets nearly the session's TTL pass."""
+        key = session_key(session)
+        self.store.aged |= {key}
+        for request in [request for replica in self.replicas for request in replica.requests]:
+            if request.key == key:
+                request.done.recent = False  # type: ignore[attr-defined]
+
+    def _do_expired(self, session: str) -> None:
+        self._spend("expiries")
+        self.expired = True
+        self.store.expire(session_key(session))
+
     def _do_expire(self, name: str) -> None:
         self.replica(name).core.expire()
 
     def answered(self, channel: Channel, result: Any) -> None:
         """Takes a replica's answer."""
         request = channel.request
+        if not isinstance(result, Rejection):
+            invariants.check_use(self, channel)
         if channel.before is not None:
             reads.check_answer(self, channel, channel.before, result)
         elif isinstance(result, StepReply) and isinstance(request, Step):
