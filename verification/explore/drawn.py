@@ -6,16 +6,21 @@ import random
 from itertools import count
 from typing import Any
 
-from .scope import Append, Delete, Fork, GetState, Op, Open, Peek, Reset, Scope, Steps
+from .scope import Append, CarryOver, Delete, Fork, GetState, Op, Open, Peek, Reset, Scope, Steps
 
 
 def drawn(draw: random.Random) -> Scope:
-    """Draws a scope: up to 2 clients and a reader, 4 chunks in a row, resets, deletes, forks and reads, and one to six
-    kinds of faults."""
+    """Draws a scope: up to 2 clients and a reader, 4 chunks in a row, resets, deletes, forks, carry-overs and reads,
+    and one to six kinds of faults."""
     values = count(11)
     shared = draw.random() < 0.4
     clients = draw.choice((1, 1, 2))
-    scripts = [_script(draw, values, "s" if shared else "sr"[index], index) for index in range(clients)]
+    versions: dict[str, Any] = {}
+    if draw.random() < 0.25:
+        versions = {"serves": draw.choice(((b"\1\2", b"\2"), (b"\1\2", b"\1\2"), (b"\1", b"\2\1")))}
+        if draw.random() < 0.5:
+            versions |= {"others": (b"\1", b"\2", b"\1\2"), "exchanges": draw.choice((1, 2))}
+    scripts = [_script(draw, values, "s" if shared else "sr"[index], index, bool(versions)) for index in range(clients)]
     if draw.random() < 0.4:
         scripts.append(tuple(_read(draw, values, draw.choice("ssr")) for _ in range(draw.randint(1, 4))))
 
@@ -58,19 +63,24 @@ def drawn(draw: random.Random) -> Scope:
         one_call=draw.random() < 0.3,
         frames=draw.random() < 0.6,
         **faults,
+        **versions,
     )
 
 
-def _script(draw: random.Random, values: count[int], session: str, index: int) -> tuple[Op, ...]:
+def _script(draw: random.Random, values: count[int], session: str, index: int, versions: bool) -> tuple[Op, ...]:
     def some_steps(name: str) -> Steps:
         chunks = tuple(tuple(next(values) for _ in range(draw.choice((1, 1, 2)))) for _ in range(draw.randint(1, 4)))
         return Steps(name, chunks, draw.choice((1, 2, 2, 3)))
 
     script: list[Op] = [Open(session), some_steps(session)]
     for turn in range(draw.choice((0, 0, 1, 2, 3))):
-        what = draw.choice(("steps", "reset", "delete", "fork", "append", "read"))
+        kinds = ("steps", "reset", "delete", "fork", "append", "read", *(("carry over",) * 4 if versions else ()))
+        what = draw.choice(kinds)
         if what == "steps":
             script.append(some_steps(session))
+        elif what == "carry over":
+            window = draw.choice(((), (next(values), next(values))))
+            script += [CarryOver(session, draw.choice((1, 2, 2)), window), some_steps(session)]
         elif what == "read":
             script += [_read(draw, values, session), some_steps(session)]
         elif what == "reset":

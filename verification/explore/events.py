@@ -19,7 +19,8 @@ def possible(universe: Universe) -> list[Event]:
 
 def _clients(universe: Universe) -> Iterator[Event]:
     left = universe.left
-    targets = NAMES[: 1 if all(replica.blank for replica in universe.replicas) else len(universe.replicas)]
+    alike = not universe.scope.two_versions and all(replica.blank for replica in universe.replicas)
+    targets = NAMES[: 1 if alike else len(universe.replicas)]
     for answer in universe.answers:
         yield ("receive", answer.client, answer.name)
     if universe.scope.frames:
@@ -79,8 +80,11 @@ def _replicas(universe: Universe) -> Iterator[Event]:
                 yield ("overdue", replica.name, number)
             if left["gone"] and not request.gone and universe.waits_for(request):
                 yield ("gone", replica.name, number)
-        if replica.is_late:
+        if replica.has_to_expire:
             yield ("expire", replica.name)
+        for serves in scope.others if left["exchanges"] else ():
+            if serves != replica.serves:
+                yield ("exchange", replica.name, serves)
         if left["crashes"] and not replica.blank:
             yield ("crash", replica.name)
 

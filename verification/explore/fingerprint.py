@@ -76,6 +76,7 @@ class _Namer:
                 header.checkpoint_step,
                 self.head(header.checkpoint_head),
                 header.origin,
+                header.fingerprint,
             )
             self.headers[header.packed] = named
         return named
@@ -137,6 +138,7 @@ class _Namer:
             waiting,
             client.called,
             client.failed,
+            client.elsewhere,
             client.gave_up,
             client.forgot,
             tuple(sorted(client.sequences.items())),
@@ -156,7 +158,7 @@ class _Namer:
     def request(self, request: Request) -> Any:
         channel: Any = request.done
         listens = channel.ticket in self.universe.clients[channel.client].waiting
-        late = request.deadline <= 0.0, request.gone, channel.recent
+        late = request.deadline <= 0.0, request.gone, channel.recent, channel.served
         common = (type(request), request.key.session, channel.client, channel.name, listens, channel.ended, late)
         more: Any
         if isinstance(request, wire.Step):
@@ -175,6 +177,9 @@ class _Namer:
             more = (request.request_id, self.position(request.expect))
         elif isinstance(request, generation_requests.Reset):
             more = (self.generation(request.generation), request.request_id)
+        elif isinstance(request, generation_requests.CarryOver):
+            how = request.request_id, request.target, request.data
+            more = self.generation(request.generation), how, request.end_state
         elif isinstance(request, generation_requests.Delete):
             more = self.generation(request.generation)
         elif isinstance(request, generation_requests.Fork):
@@ -211,7 +216,9 @@ class _Namer:
 
     def replica(self, replica: Replica) -> Any:
         batches = tuple(self.batch(batch) for batch in replica.batches)
-        return self.core(replica.core), self.under_way(replica), batches
+        models = replica.core.context.models["m"]
+        retiring = tuple(version.spec.fingerprint for version in models.retiring)
+        return self.core(replica.core), (replica.serves, retiring), self.under_way(replica), batches
 
     def under_way(self, replica: Replica) -> Any:
         """Returns what is in flight between the replica and the store: reads and writes."""
@@ -238,6 +245,8 @@ class _Namer:
         context = core.context
         caches = tuple(
             (
+                cache.version.spec.fingerprint,
+                cache.version.retired,
                 tuple(session.key.session for session in cache.sessions),
                 len(cache._free),
                 tuple(session.key.session for session in cache.waiting),
@@ -285,6 +294,8 @@ class _Namer:
             self.header(cached.header),
             cached.exists,
             self.position(cached.frontier),
+            cached.version.spec.fingerprint,
+            cached.version.retired,
             state_of(cached),
             cached.seed is None,
             cached.replaces and self.header(cached.replaces),

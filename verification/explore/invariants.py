@@ -15,6 +15,7 @@ What is checked at every event:
 - a read tells the state of a committed position, not older than the record was when the read arrived; it changes
   nothing (reads.py);
 - nothing is sent to the store after its deadline;
+- a step is computed by the version of its generation, and by one that the replica serves;
 - a session that was used does not expire as if it had been idle;
 - a record's log never exceeds its limit.
 
@@ -26,7 +27,7 @@ anything else but cached states, each of which is that of its position;
 what a client was told is in the store (unless the store lost it), and a steady pipeline has left a short log.
 
 Accepted: a create lost in a power cut may return at the second restart after it, even after a delete that found
-nothing.
+nothing; a late copy of a sequence's start, which names no generation, begins a session anew that has expired.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ from typing import TYPE_CHECKING
 from cellkeeper_service.core.requests import Step, StepReply
 from cellkeeper_service.domain.position import Position
 
-from .client import MOVED_BY_OTHERS, Client
+from .client import MOVED_BY_OTHERS, UNSERVED, Client
 from .replica import Replica, state_of
-from .scope import Delete, Fork, Reset
-from .sequential_model import Violation, consumed, learn, outputs_after, unpack
+from .scope import CarryOver, Delete, Fork, Reset
+from .sequential_model import Violation, consumed, learn, outputs_after, plain, unpack
 
 if TYPE_CHECKING:
-    from .universe import Channel, Universe
+    from .channel import Channel
+    from .universe import Universe
 
 
 def check_answer(universe: Universe, channel: Channel, step: Step, reply: StepReply) -> None:
@@ -55,10 +57,12 @@ def check_answer(universe: Universe, channel: Channel, step: Step, reply: StepRe
         if channel.ended and generation in universe.store.ledger.ended:
             raise Violation(f"{channel.name} succeeded in a generation that had ended")
     whole = consumed(reply.position)
-    if whole[len(whole) - step.steps :] != inputs:
+    if plain(whole[len(whole) - step.steps :]) != inputs:
         raise Violation(f"{channel.name}: the position in its reply is that of {whole}")
     if reply.outputs["prediction"].tolist() != outputs_after(whole, step.steps):
         raise Violation(f"{channel.name}: its outputs are not those of {whole}")
+    if reply.served.spec.fingerprint not in channel.served:
+        raise Violation(f"{channel.name} is answered by a version that was not served when it arrived")
     if not universe.store.ledger.was_durable(reply.position.generation, whole):
         raise Violation(f"{channel.name} was acknowledged, but the store never held {whole}")
 
@@ -85,12 +89,16 @@ def check_refusal(universe: Universe, client: Client) -> None:
             allowed.add("STEP_GAP")  # a fork of what is lost
     if universe.expired:
         allowed |= {"SESSION_NOT_FOUND", "GENERATION_CHANGED"}
+        if client.sequences:  # a late copy of its start has begun the expired session anew
+            allowed |= {"STEP_CONFLICT", "STEP_COMPACTED", "STEP_GAP"}
+    if universe.scope.two_versions and not client.elsewhere:
+        allowed |= UNSERVED
     if client.forgot:  # what the previous process gave up was applied, and it continues with the next chunk
         allowed |= {"STEP_CONFLICT", "STEP_COMPACTED"}
     kinds = {type(op) for op in client.script}
     if {Delete, Fork} <= kinds and (universe.scope.unknowns or universe.scope.slow or universe.scope.crashes):
         allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and recreated it
-    if client.restarts and any(isinstance(op, (Reset, Delete, Fork)) for op in client.script):
+    if client.restarts and any(isinstance(op, (Reset, Delete, Fork, CarryOver)) for op in client.script):
         allowed |= MOVED_BY_OTHERS
     if reason not in allowed:
         raise Violation(f"{client.name} made no mistake, but is refused for good: {reason}")

@@ -10,13 +10,24 @@ from cellkeeper_service.core.requests import GetState, Request, StateReply, Step
 from cellkeeper_service.domain.position import Position, advance
 from cellkeeper_service.errors import Reason, Rejection
 
-from tests.unit.core.counting_engine import rolled
-
-from .client import MOVED_BY_OTHERS
-from .sequential_model import WIDTH, Inputs, Violation, consumed, histories, learn, outputs_after, pack, unpack
+from .client import MOVED_BY_OTHERS, UNSERVED
+from .sequential_model import (
+    WIDTH,
+    Inputs,
+    Violation,
+    consumed,
+    histories,
+    learn,
+    outputs_after,
+    pack,
+    plain,
+    rolled,
+    unpack,
+)
 
 if TYPE_CHECKING:
-    from .universe import Channel, Universe
+    from .channel import Channel
+    from .universe import Universe
 
 ELSEWHERE = {*MOVED_BY_OTHERS, "STEP_CONFLICT", "STEP_COMPACTED", "STEP_GAP"}
 
@@ -76,7 +87,7 @@ def _peeked_after(channel: Channel, step: Step, reply: StepReply) -> Inputs:
     given, position = unpack(step.data), reply.position
     steps = 0 if step.rollout is None else step.rollout.steps
     for head, inputs in histories(position.step - len(given) - steps):
-        whole = tuple(rolled((*inputs, *given), steps))
+        whole = rolled(head, given, steps)
         start = Position(position.generation, len(inputs), head)
         if advance(start, pack(whole[len(inputs) :]), WIDTH) == position:
             break
@@ -87,13 +98,15 @@ def _peeked_after(channel: Channel, step: Step, reply: StepReply) -> Inputs:
     outputs = outputs_after(whole, len(given) + steps)
     if reply.outputs["prediction"].tolist() != outputs or reply.state != outputs[-1].to_bytes(8, "little"):
         raise Violation(f"{channel.name}: its outputs and state are not those of {whole}")
-    learn(start, whole[len(inputs) :])
+    learn(start, plain(whole[len(inputs) :]))
     return inputs
 
 
 def _check_refusal(universe: Universe, name: str, request: Request, there: Before, refusal: Rejection) -> None:
     """Checks the reason of a refusal that is not to be retried."""
     reason = refusal.reason
+    if universe.scope.two_versions and reason.name in UNSERVED:
+        return
     if reason.name in RETRIED or (reason.name in ELSEWHERE and (universe.scope.shared or universe.losses)):
         return
     stands = universe.store.ledger.standing.get(request.key)

@@ -77,7 +77,7 @@ class Replica:
     """One replica. commits_together: commits that are ready at the same time go to the store in one call."""
 
     name: str
-    engine: CountingEngine
+    serves: bytes
     core: Core
     commits_together: bool
     one_call: bool
@@ -131,6 +131,18 @@ class Replica:
         groups = ([together] if together else []) + [[one] for one in commits if one not in together]
         self.writes += [Write(group, [one.call for one in group], self.name) for group in groups]
 
+    def exchange(self, serves: bytes, scope: Scope) -> None:
+        """Serves these versions from now on, the first to new sessions."""
+        models = self.core.context.models["m"]
+        loaded = [models.find(bytes([version]) * 32) or new_version(self.name, scope, version) for version in serves]
+        models.exchange(loaded)
+        self.serves = serves
+
+    @property
+    def served(self) -> frozenset[bytes]:
+        """The fingerprints of the versions that it serves."""
+        return frozenset(bytes([version]) * 32 for version in self.serves)
+
     @property
     def blank(self) -> bool:
         """True if nothing has ever arrived here."""
@@ -142,9 +154,11 @@ class Replica:
         return sorted(unanswered(self.core), key=lambda request: request.key)
 
     @property
-    def is_late(self) -> bool:
-        """True if a waiting request's deadline has passed, or its caller is gone."""
+    def has_to_expire(self) -> bool:
+        """True if a waiting request's deadline has passed, its caller is gone, or a version is to be let go."""
         core = self.core
+        if core.context.models["m"].retiring:
+            return True
         return any(core.context.dead(one) for session in core.context.sessions.values() for one in session.queue)
 
     @property
@@ -167,12 +181,17 @@ class Replica:
         return "a slot that holds no session" if lost else ""
 
 
-def new_replica(name: str, scope: Scope, mint: Callable[[], bytes]) -> Replica:
+def new_replica(name: str, serves: bytes, scope: Scope, mint: Callable[[], bytes]) -> Replica:
     """Returns a replica at which nothing has arrived."""
-    due_steps = scope.other_due_steps if name == "B" and scope.other_due_steps else scope.due_steps
     limits = Limits(max_log_steps=scope.max_log_steps, max_slice_steps=4, max_long_steps=8)
-    engine = CountingEngine()
-    version = Version(engine, scope.slots, due_steps)
-    version.due_steps = due_steps  # regardless of the state's size
-    core = Core({"m": Models([version])}, limits, Clock(no_seconds, no_milliseconds), NO_METER, mint)
-    return Replica(name, engine, core, scope.commits_together, scope.one_call)
+    models = Models([new_version(name, scope, version) for version in serves])
+    core = Core({"m": models}, limits, Clock(no_seconds, no_milliseconds), NO_METER, mint)
+    return Replica(name, serves, core, scope.commits_together, scope.one_call)
+
+
+def new_version(name: str, scope: Scope, version: int) -> Version:
+    """Returns a version as the replica of that name loads it."""
+    due_steps = scope.other_due_steps if name == "B" and scope.other_due_steps else scope.due_steps
+    loaded = Version(CountingEngine(version=bytes([version])), scope.slots, due_steps)
+    loaded.due_steps = due_steps  # regardless of the state's size
+    return loaded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import client_switches, redis_switches, switches
 from .events import Event
-from .lifetime_rules import EXPIRY
+from .lifetime_rules import EXPIRY, VERSIONS
 from .rule import Rule
 from .scope import Append, Delete, Follow, Fork, Open, Reset, Scope, Start, steps
 from .serving_rules import DEADLINES, READS
@@ -320,4 +320,4 @@ IN_REDIS = (
     ),
 )
 
-RULES = (*PROTOCOL, *IN_REDIS, *READS, *DEADLINES, *EXPIRY)
+RULES = (*PROTOCOL, *IN_REDIS, *READS, *DEADLINES, *EXPIRY, *VERSIONS)

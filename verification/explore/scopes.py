@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .scope import (
     Append,
+    CarryOver,
     Delete,
     Follow,
     Fork,
@@ -149,7 +150,33 @@ EXPIRIES = {
     "fork, a session expires": Scope((FORKED,), replicas=1, expiries=1, atomic_commits=True),
 }
 
-SMALL |= READS | DEADLINES | EXPIRIES
+BOTH_AND_NEW = (b"\1\2", b"\2")
+CARRIED: tuple[Op, ...] = (*opened(11, 12), CarryOver("s", 2), steps("s", 13))
+BACK: tuple[Op, ...] = (CarryOver("s", 1), steps("s", 14))
+
+VERSIONS = {
+    "2 versions, carry-over, a reply lost": Scope((CARRIED,), serves=BOTH_AND_NEW, timeouts=1, atomic_commits=True),
+    "2 versions, carry-over with a log and back, the store silent, 1 replica": Scope(
+        ((*CARRIED, *BACK),), replicas=1, serves=BOTH_AND_NEW, unknowns=1, due_steps=4
+    ),
+    "2 versions, carry-over by a window, the store silent": Scope(
+        ((*opened(11), CarryOver("s", 2, (41, 42)), steps("s", 12)),),
+        serves=BOTH_AND_NEW,
+        unknowns=1,
+        atomic_commits=True,
+    ),
+    "2 versions, 2 steps, window 2, another client carries over": Scope(
+        (opened(11, 12, window=2), (Open("s"), CarryOver("s", 2))), replicas=1, serves=BOTH_AND_NEW, due_steps=4
+    ),
+    "2 versions, 2 steps, exchanged twice": Scope(
+        (opened(11, 12),), replicas=1, others=(b"\1", b"\2"), exchanges=2, atomic_commits=True
+    ),
+    "2 versions, carry-over, exchanged": Scope(
+        (CARRIED,), replicas=1, serves=BOTH_AND_NEW, others=(b"\2",), exchanges=1, due_steps=4, atomic_commits=True
+    ),
+}
+
+SMALL |= READS | DEADLINES | EXPIRIES | VERSIONS
 
 READS_AND_FAULTS = {
     "2 steps, window 2, a deadline passes": Scope((opened(11, 12, window=2),), overdue=1, atomic_commits=True),
@@ -207,6 +234,48 @@ EXPIRIES_AND_FAULTS = {
     ),
     "2 steps, a deadline passes, a crash, the session expires": Scope(
         (opened(11, 12),), overdue=1, crashes=1, expiries=1, atomic_commits=True
+    ),
+}
+
+VERSIONS_AND_FAULTS = {
+    "2 versions, carry-over and back, late copies": Scope(
+        ((*CARRIED, *BACK),), serves=BOTH_AND_NEW, slow=1, timeouts=1, due_steps=4, atomic_commits=True
+    ),
+    "2 versions, window 2, another client carries over and back, silent": Scope(
+        (opened(11, 12, 13, window=2), (Open("s"), CarryOver("s", 2), steps("s", 21), CarryOver("s", 1))),
+        serves=BOTH_AND_NEW,
+        unknowns=1,
+        due_steps=4,
+        atomic_commits=True,
+    ),
+    "2 versions, carry-over by a window beside steps, silent": Scope(
+        (opened(11, 12, window=2), (Open("s"), CarryOver("s", 2, (41, 42)), steps("s", 21))),
+        serves=BOTH_AND_NEW,
+        unknowns=1,
+        atomic_commits=True,
+    ),
+    "2 versions, carry-over and a reader, exchanged": Scope(
+        (CARRIED, READING), serves=BOTH_AND_NEW, others=(b"\2", b"\1"), exchanges=1, due_steps=4, atomic_commits=True
+    ),
+    "2 versions, carry-over beside steps, exchanged twice": Scope(
+        (opened(11, 12, 13, window=2), (Open("s"), CarryOver("s", 2), steps("s", 21))),
+        replicas=1,
+        serves=BOTH_AND_NEW,
+        others=(b"\2", b"\1\2", b"\1"),
+        exchanges=2,
+        due_steps=4,
+    ),
+    "2 versions, carry-over, a tail lost": Scope(
+        ((*CARRIED, *BACK),), serves=BOTH_AND_NEW, fall_backs=1, depth=2, atomic_commits=True
+    ),
+    "2 versions, carry-over and back, a crash and a deadline": Scope(
+        ((*CARRIED, *BACK),), serves=BOTH_AND_NEW, crashes=1, overdue=1, due_steps=4, atomic_commits=True
+    ),
+    "2 versions, 2 sessions on 1 slot, exchanged twice": Scope(
+        ON_ONE_SLOT, replicas=1, slots=1, others=(b"\1", b"\2"), exchanges=2, atomic_commits=True
+    ),
+    "2 versions, a fork, carry-over, the store silent": Scope(
+        ((*FORKED, CarryOver("t", 2), steps("t", 14)),), replicas=1, serves=BOTH_AND_NEW, unknowns=1, due_steps=4
     ),
 }
 
@@ -290,6 +359,7 @@ LARGE = {
     **POWER_CUTS,
     **READS_AND_FAULTS,
     **EXPIRIES_AND_FAULTS,
+    **VERSIONS_AND_FAULTS,
     **STEPS_AND_FAULTS,
     "reset, delete, re-open, 2 steps each, the store silent": Scope((TWO_STEPS_EACH,), unknowns=1, timeouts=1),
     "reset, delete, re-open, 2 steps each, slow copies": Scope(

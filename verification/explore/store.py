@@ -17,7 +17,7 @@ from cellkeeper_service.store.redis.layout import RUN_BYTES
 from . import layout2
 from .layout2 import Answer, Call, Calls, Peer
 from .redis_lists import Change, Lists, Unit, Units, Write, applied, cut, cuts, open_from, replayed
-from .sequential_model import Inputs, Ledger, Violation, consumed, content
+from .sequential_model import Inputs, Ledger, Violation, consumed, content, generation_name
 
 
 @dataclass
@@ -325,4 +325,4 @@ def _result(answer: Answer) -> CommitResult:
 
 def _told(header: Header) -> str:
     position = header.position
-    return f"g{position.generation.lstrip(bytes(1)).hex()}:{position.step} {list(consumed(position))}"
+    return f"{generation_name(position.generation)}:{position.step} {list(consumed(position))}"

@@ -16,7 +16,7 @@ from cellkeeper_service.errors import Rejection
 from .events import Event
 from .scope import Scope
 from .search import explain
-from .sequential_model import origin_of, unpack
+from .sequential_model import VERSION, generation_name, origin_of, unpack
 from .universe import Universe
 
 
@@ -94,8 +94,10 @@ def tell(universe: Universe, event: Event) -> str:
             return f"nobody uses {rest[0]} for nearly its TTL"
         case "expired":
             return f"{rest[0]} expires"
+        case "exchange":
+            return f"{rest[0]} serves version {' and '.join(map(str, rest[1]))} from now on"
         case "expire":
-            return f"{rest[0]} looks for requests that nobody waits for any more"
+            return f"{rest[0]} looks for what nobody waits for any more"
         case "late":
             return f"the store executes the {_calls(universe.late[rest[0]].calls)}, which was still on its way"
         case "fall_back":
@@ -141,7 +143,8 @@ def _work(state: CachedState) -> str:
 
 
 def _inputs(inputs: tuple[int, ...]) -> str:
-    return "[" + ", ".join(str(value) for value in inputs) + "]"
+    named = (str(value % VERSION) + "'" * (value // VERSION) for value in inputs)  # 12' is of version 2
+    return "[" + ", ".join(named) + "]"
 
 
 def _at(position: Position | None) -> str:
@@ -149,12 +152,12 @@ def _at(position: Position | None) -> str:
         return "nothing"
     origin = origin_of(position.head)
     named = "?" if origin is None else _inputs(origin.inputs)
-    return f"g{position.generation.lstrip(bytes(1)).hex() or '0'}:{position.step} {named}"
+    return f"{generation_name(position.generation)}:{position.step} {named}"
 
 
 def _call(call: Any) -> str:
     if not isinstance(call, Commit):
-        return f"delete of {call.key.session} g{call.generation.lstrip(bytes(1)).hex()}"
+        return f"delete of {call.key.session} {generation_name(call.generation)}"
     header = call.header
     how = "append" if call.checkpoint is None else f"checkpoint at {header.checkpoint_step}"
     expected = _at(call.expected.position if call.expected else None)
