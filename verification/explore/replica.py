@@ -177,6 +177,8 @@ class Replica:
         for session in context.sessions.values():
             if session.cached is None or not session.idle or session.reading is not None:
                 return f"what it needed for requests of {session.key.session}"
+            if session.cached.version.retired:
+                return f"a state of {session.key.session} for a version that it does not serve any more"
         lost = any(len(cache) != len(cache.sessions) for cache in context.caches.values())
         return "a slot that holds no session" if lost else ""
 

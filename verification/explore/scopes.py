@@ -171,6 +171,9 @@ VERSIONS = {
     "2 versions, 2 steps, exchanged twice": Scope(
         (opened(11, 12),), replicas=1, others=(b"\1", b"\2"), exchanges=2, atomic_commits=True
     ),
+    "2 versions, 2 steps, window 2, exchanged": Scope(
+        (opened(11, 12, window=2),), replicas=1, others=(b"\2",), exchanges=1
+    ),
     "2 versions, carry-over, exchanged": Scope(
         (CARRIED,), replicas=1, serves=BOTH_AND_NEW, others=(b"\2",), exchanges=1, due_steps=4, atomic_commits=True
     ),
