@@ -14,10 +14,11 @@ import random
 import sys
 import time
 
+from .drawn import drawn
 from .page import page
 from .rules import RULES
 from .scope import Scope
-from .scopes import LARGE, SMALL, drawn
+from .scopes import LARGE, SMALL
 from .search import Counterexample, explore, shrink, walk
 from .story import story
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from cellkeeper import Position as ClientPosition
 from cellkeeper._session.chunk import Chunk
 from cellkeeper._session.history import History
 from cellkeeper._session.verdict import LOST, RETRIED, Action, Verdict
 from cellkeeper_service.core import generation_requests
 from cellkeeper_service.core import requests as wire
+from cellkeeper_service.core.generation_requests import Policy
 from cellkeeper_service.core.requests import Request
 from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.position import Position
@@ -18,11 +20,27 @@ from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Rejection
 
 from .columns import Columns, Member, named
-from .scope import Append, Delete, Follow, Fork, GroupSteps, Open, Reset, Scope, Start, Steps
-from .sequential_model import Inputs, Violation, consumed, learn, outputs_after, pack
+from .scope import (
+    READS,
+    Append,
+    CarryOver,
+    Delete,
+    Follow,
+    Fork,
+    GetState,
+    GroupSteps,
+    Open,
+    Peek,
+    Reset,
+    Scope,
+    Start,
+    Steps,
+)
+from .sequential_model import Inputs, Violation, consumed, learn, outputs_after, pack, plain
 
 FOREVER = 1e18
 PREDICTION = frozenset(["prediction"])
+UNSERVED = {"MODEL_CHANGED", "INVALID_FIELD"}  # by the replica that was asked; another may serve it
 MOVED_BY_OTHERS = {"HISTORY_CHANGED", "GENERATION_CHANGED", "SESSION_NOT_FOUND", "SESSION_EXISTS"}
 
 
@@ -58,6 +76,7 @@ class Client:
     waiting: dict[int, Attempt] = field(default_factory=dict)
     called: bool = False  # the current call was already sent: a retry has the same request id
     failed: str = ""
+    elsewhere: bool = False  # at its last refusal, a replica had the versions for what it does
     gave_up: bool = False
     forgot: bool = False  # it died without knowing whether a step that it had given up counts
     sequences: dict[str, Inputs] = field(default_factory=dict)  # what it was told since the start of each sequence
@@ -81,7 +100,7 @@ class Client:
                 continue
             known = self._known(op.session)
             for chunk in op.chunks:
-                if set(chunk) & set(known.consumed):
+                if set(chunk) & set(plain(known.consumed)):
                     continue
                 if not known.history.room(len(chunk)):
                     return
@@ -148,7 +167,9 @@ class Client:
             self._receive_call(self.op, result)
             return
         history = self.sessions[attempt.session].history
-        if isinstance(result, Rejection):
+        if isinstance(result, Rejection) and result.reason.name in UNSERVED and self.elsewhere:
+            verdict = history.on_error(attempt.chunk, LOST)
+        elif isinstance(result, Rejection):
             position = None if result.position is None else as_client(result.position)
             verdict = history.on_error(attempt.chunk, result.reason.name, position)
         else:
@@ -231,7 +252,7 @@ class Client:
         appended = known.history.append(pack(chunk))
         if Position(*appended.end) != end:
             raise Violation("client and server compute different heads")
-        known.consumed += chunk
+        known.consumed = consumed(end)
 
     def _judge(self, attempt: Attempt, verdict: Verdict, result: Any) -> None:
         chunk = attempt.chunk
@@ -245,16 +266,18 @@ class Client:
     def _receive_call(self, op: Any, result: Any) -> None:
         if isinstance(result, Rejection):
             reason = result.reason.name
-            if reason not in RETRIED:
+            if reason in RETRIED or (reason in UNSERVED and self.elsewhere):
+                return
+            if not isinstance(op, READS):
                 self._fail(reason)
-            return
+                return
         if isinstance(op, (Start, Follow)):
             self._follow(op, result)
         elif isinstance(op, Open):
             self._take(op.session, result.header.position)
         elif isinstance(op, Fork):
             self._take(op.target, result.position)
-        elif isinstance(op, Reset):
+        elif isinstance(op, (Reset, CarryOver)):
             self._take(op.session, result.position)
         elif isinstance(op, Delete):
             del self.sessions[op.session]
@@ -263,7 +286,7 @@ class Client:
     def _follow(self, op: Start | Follow, result: Any) -> None:
         before = () if isinstance(op, Start) else self.sequences[op.session]
         told = self.sequences[op.session] = (*before, op.value)
-        if consumed(result.position) != told:
+        if plain(consumed(result.position)) != told:
             raise Violation(
                 f"{self.name} sent {told} since its start, but the reply is for {consumed(result.position)}"
             )
@@ -292,6 +315,10 @@ class Client:
         request_id = f"{self.name}{self.restarts}.{self.at}".encode().ljust(16, b"-")
         if isinstance(op, Append):
             return step_request(op.session, done, pack((op.value,)), None, None)
+        if isinstance(op, Peek):
+            return self._peek(op, done)
+        if isinstance(op, GetState):
+            return wire.GetState(key, FOREVER, done)
         if isinstance(op, (Start, Follow)):
             step = step_request(op.session, done, pack((op.value,)), None, None)
             origin = request_id if isinstance(op, Start) else b""
@@ -303,9 +330,22 @@ class Client:
         position = Position(*self.sessions[op[0]].history.position)
         if isinstance(op, Reset):
             return generation_requests.Reset(key, FOREVER, done, position.generation, request_id)
+        if isinstance(op, CarryOver):
+            policy = Policy.RERUN if op.window else Policy.KEEP
+            what = bytes([op.version]) * 32, policy, pack(op.window), len(op.window)
+            return generation_requests.CarryOver(key, FOREVER, done, position.generation, request_id, *what)
         if isinstance(op, Delete):
             return generation_requests.Delete(key, FOREVER, done, position.generation)
         return generation_requests.Fork(key, FOREVER, done, session_key(op.target), position, request_id)
+
+    def _peek(self, op: Peek, done: Any) -> wire.Step:
+        known = self.sessions.get(op.session)
+        position = None if known is None else Position(*known.history.position)
+        step = step_request(op.session, done, pack((op.value,)), position, None)
+        step.peek = step.wants_state = True
+        if op.rolled:
+            step.rollout = wire.Rollout(op.rolled, np.zeros((op.rolled, 0), np.int32))
+        return step
 
 
 def session_key(session: str) -> SessionKey:
@@ -338,4 +378,10 @@ def call_name(op: Any) -> str:
         return f"step {op.step} of {op.session}: {op.value}"
     if isinstance(op, Fork):
         return f"fork {op.source} to {op.target}"
+    if isinstance(op, CarryOver):
+        return f"carry-over of {op.session} to version {op.version}"
+    if isinstance(op, Peek):
+        return f"{'forecast' if op.rolled else 'peek'} of {op.session} with {op.value}"
+    if isinstance(op, GetState):
+        return f"read of {op.session}"
     return f"{type(op).__name__.lower()} {op[0]}"

@@ -19,7 +19,8 @@ def possible(universe: Universe) -> list[Event]:
 
 def _clients(universe: Universe) -> Iterator[Event]:
     left = universe.left
-    targets = NAMES[: 1 if all(replica.blank for replica in universe.replicas) else len(universe.replicas)]
+    alike = not universe.scope.two_versions and all(replica.blank for replica in universe.replicas)
+    targets = NAMES[: 1 if alike else len(universe.replicas)]
     for answer in universe.answers:
         yield ("receive", answer.client, answer.name)
     if universe.scope.frames:
@@ -74,6 +75,16 @@ def _replicas(universe: Universe) -> Iterator[Event]:
                 yield ("unknown", replica.name, number)
             if left["refusals"] and write.results is None:
                 yield ("refuse", replica.name, number)
+        for number, request in enumerate(replica.requests if left["overdue"] or left["gone"] else ()):
+            if left["overdue"] and request.deadline > 0.0:
+                yield ("overdue", replica.name, number)
+            if left["gone"] and not request.gone and universe.waits_for(request):
+                yield ("gone", replica.name, number)
+        if replica.has_to_expire:
+            yield ("expire", replica.name)
+        for serves in scope.others if left["exchanges"] else ():
+            if serves != replica.serves:
+                yield ("exchange", replica.name, serves)
         if left["crashes"] and not replica.blank:
             yield ("crash", replica.name)
 
@@ -81,6 +92,8 @@ def _replicas(universe: Universe) -> Iterator[Event]:
 def _store(universe: Universe) -> Iterator[Event]:
     for number in range(len(universe.late)):
         yield ("late", number)
+    for key in universe.store.sessions() if universe.left["expiries"] else ():
+        yield ("expired" if key in universe.store.aged else "idle", key.session)
     if universe.left["fall_backs"]:
         for commits in range(1, len(universe.store.snapshots) + 1):
             yield ("fall_back", commits, "")

@@ -20,7 +20,8 @@ from cellkeeper_service.errors import Rejection
 
 from .client import Client
 from .columns import Columns
-from .replica import Replica
+from .reads import Before
+from .replica import Replica, state_of
 from .sequential_model import origin_of
 from .universe import Universe
 
@@ -41,6 +42,8 @@ class _Namer:
         return (
             tuple(sorted(universe.left.items())),
             universe.fell_back,
+            universe.expired,
+            tuple(sorted(universe.store.aged)),
             tuple(self.client(client) for client in universe.clients),
             self.store(),
             tuple((one.client, one.name, self.result(one.result)) for one in universe.answers),
@@ -73,6 +76,7 @@ class _Namer:
                 header.checkpoint_step,
                 self.head(header.checkpoint_head),
                 header.origin,
+                header.fingerprint,
             )
             self.headers[header.packed] = named
         return named
@@ -134,6 +138,7 @@ class _Namer:
             waiting,
             client.called,
             client.failed,
+            client.elsewhere,
             client.gave_up,
             client.forgot,
             tuple(sorted(client.sequences.items())),
@@ -153,7 +158,8 @@ class _Namer:
     def request(self, request: Request) -> Any:
         channel: Any = request.done
         listens = channel.ticket in self.universe.clients[channel.client].waiting
-        common = (type(request), request.key.session, channel.client, channel.name, listens, channel.ended)
+        late = request.deadline <= 0.0, request.gone, channel.recent, channel.served
+        common = (type(request), request.key.session, channel.client, channel.name, listens, channel.ended, late)
         more: Any
         if isinstance(request, wire.Step):
             more = (
@@ -163,11 +169,17 @@ class _Namer:
                 request.distrusts_hot,
                 request.sequence,
                 tuple(one and self.generation(one) for one in request.in_doubt),
+                channel.before and self.before(channel.before),
             )
+        elif isinstance(request, wire.GetState):
+            more = channel.before and self.before(channel.before)
         elif isinstance(request, generation_requests.Open):
             more = (request.request_id, self.position(request.expect))
         elif isinstance(request, generation_requests.Reset):
             more = (self.generation(request.generation), request.request_id)
+        elif isinstance(request, generation_requests.CarryOver):
+            how = request.request_id, request.target, request.data
+            more = self.generation(request.generation), how, request.end_state
         elif isinstance(request, generation_requests.Delete):
             more = self.generation(request.generation)
         elif isinstance(request, generation_requests.Fork):
@@ -178,11 +190,18 @@ class _Namer:
             raise TypeError(f"no fingerprint for {type(request).__name__}")
         return (*common, request.conflicts, request.unknowns, more)
 
+    def before(self, before: Before) -> Any:
+        standing = before.standing and (self.generation(before.standing[0]), before.standing[1])
+        ended = tuple(sorted(self.generation(one) for one in sorted(before.ended)))
+        return standing, ended, before.losses
+
     def result(self, result: Any) -> Any:
         if isinstance(result, Rejection):
             return result.reason, self.position(result.position)
         if isinstance(result, wire.StepReply):
             return self.position(result.position), result.outputs["prediction"].tobytes()
+        if isinstance(result, wire.StateReply):
+            return self.position(result.position), result.state
         if isinstance(result, generation_requests.OpenReply):
             return self.header(result.header), result.created
         if isinstance(result, generation_requests.Moved):
@@ -197,14 +216,16 @@ class _Namer:
 
     def replica(self, replica: Replica) -> Any:
         batches = tuple(self.batch(batch) for batch in replica.batches)
-        return self.core(replica.core), self.under_way(replica), batches
+        models = replica.core.context.models["m"]
+        retiring = tuple(version.spec.fingerprint for version in models.retiring)
+        return self.core(replica.core), (replica.serves, retiring), self.under_way(replica), batches
 
     def under_way(self, replica: Replica) -> Any:
         """Returns what is in flight between the replica and the store: reads and writes."""
         store = self.universe.store
         reads = tuple(
             (
-                read.loads[0].key.session,
+                tuple(load.key.session for load in read.loads),
                 read.results and tuple(self.read(result) for result in read.results),
                 read.read_at - store.file.folded if read.results and store.tracks else 0,
             )
@@ -224,6 +245,8 @@ class _Namer:
         context = core.context
         caches = tuple(
             (
+                cache.version.spec.fingerprint,
+                cache.version.retired,
                 tuple(session.key.session for session in cache.sessions),
                 len(cache._free),
                 tuple(session.key.session for session in cache.waiting),
@@ -231,7 +254,7 @@ class _Namer:
             )
             for cache in context.caches.values()
         )
-        sets = (context.ready, context.to_load, context.to_load_alone, context.to_commit)
+        sets = (context.ready, context.queued, context.to_load, context.to_load_alone, context.to_commit)
         return (
             tuple(self.session(session) for _, session in sorted(context.sessions.items())),
             caches,
@@ -265,14 +288,15 @@ class _Namer:
         return self.request(request), self.call(request.write.call)
 
     def cached(self, cached: CachedState) -> Any:
-        state = cached.seed if cached.seed is not None else int(cached.version.engine._states[cached.row])  # type: ignore[attr-defined]
         kept = cached.checkpoint
         return (
             cached.session.key.session,
             self.header(cached.header),
             cached.exists,
             self.position(cached.frontier),
-            state,
+            cached.version.spec.fingerprint,
+            cached.version.retired,
+            state_of(cached),
             cached.seed is None,
             cached.replaces and self.header(cached.replaces),
             kept and (kept.step, kept.state, bytes(kept.tail)),
@@ -293,6 +317,8 @@ class _Namer:
             work.to_compute,
             work.checkpoint_at,
             work.checkpoint_state,
+            work.unfed,
+            work.end_state,
         )
 
     def batch(self, batch: Batch) -> Any:

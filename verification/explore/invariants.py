@@ -12,16 +12,22 @@ What is checked at every event:
 - a restart of Redis, after a power cut or not, leaves every record as somebody may have been told it is; a record that
   was neither read nor written since the previous restart may also be what a commit lost at that restart made of it;
 - every request is answered once;
+- a read tells the state of a committed position, not older than the record was when the read arrived; it changes
+  nothing (reads.py);
+- nothing is sent to the store after its deadline;
+- a step is computed by the version of its generation, and by one that the replica serves;
+- a session that was used does not expire as if it had been idle;
 - a record's log never exceeds its limit.
 
 From every state, a state can be reached in which nothing more can happen (search.py checks this of scopes that are
 explored completely).
 
-When nothing more can happen, also: every client is done or was told why not, no replica holds an unanswered request,
+When nothing more can happen, also: every client is done or was told why not; no replica holds an unanswered request, or
+anything else but cached states, each of which is that of its position;
 what a client was told is in the store (unless the store lost it), and a steady pipeline has left a short log.
 
 Accepted: a create lost in a power cut may return at the second restart after it, even after a delete that found
-nothing.
+nothing; a late copy of a sequence's start, which names no generation, begins a session anew that has expired.
 """
 
 from __future__ import annotations
@@ -31,12 +37,14 @@ from typing import TYPE_CHECKING
 from cellkeeper_service.core.requests import Step, StepReply
 from cellkeeper_service.domain.position import Position
 
-from .client import MOVED_BY_OTHERS, Client
-from .scope import Delete, Fork, Reset
-from .sequential_model import Violation, consumed, learn, outputs_after, unpack
+from .client import MOVED_BY_OTHERS, UNSERVED, Client
+from .replica import Replica, state_of
+from .scope import CarryOver, Delete, Fork, Reset
+from .sequential_model import Violation, consumed, learn, outputs_after, plain, unpack
 
 if TYPE_CHECKING:
-    from .universe import Channel, Universe
+    from .channel import Channel
+    from .universe import Universe
 
 
 def check_answer(universe: Universe, channel: Channel, step: Step, reply: StepReply) -> None:
@@ -49,12 +57,20 @@ def check_answer(universe: Universe, channel: Channel, step: Step, reply: StepRe
         if channel.ended and generation in universe.store.ledger.ended:
             raise Violation(f"{channel.name} succeeded in a generation that had ended")
     whole = consumed(reply.position)
-    if whole[len(whole) - step.steps :] != inputs:
+    if plain(whole[len(whole) - step.steps :]) != inputs:
         raise Violation(f"{channel.name}: the position in its reply is that of {whole}")
     if reply.outputs["prediction"].tolist() != outputs_after(whole, step.steps):
         raise Violation(f"{channel.name}: its outputs are not those of {whole}")
+    if reply.served.spec.fingerprint not in channel.served:
+        raise Violation(f"{channel.name} is answered by a version that was not served when it arrived")
     if not universe.store.ledger.was_durable(reply.position.generation, whole):
         raise Violation(f"{channel.name} was acknowledged, but the store never held {whole}")
+
+
+def check_use(universe: Universe, channel: Channel) -> None:
+    """Checks that the request, which succeeds, has kept its session alive. Raises Violation."""
+    if channel.recent and channel.request is not None and channel.request.key in universe.store.aged:
+        raise Violation(f"{channel.name} has used the session, which expires as if it had been idle")
 
 
 def check_refusal(universe: Universe, client: Client) -> None:
@@ -71,15 +87,34 @@ def check_refusal(universe: Universe, client: Client) -> None:
             allowed |= {"STEP_GAP", "STEP_COMPACTED"}
         if any(isinstance(op, Fork) for op in client.script):
             allowed.add("STEP_GAP")  # a fork of what is lost
+    if universe.expired:
+        allowed |= {"SESSION_NOT_FOUND", "GENERATION_CHANGED"}
+        if client.sequences:  # a late copy of its start has begun the expired session anew
+            allowed |= {"STEP_CONFLICT", "STEP_COMPACTED", "STEP_GAP"}
+    if universe.scope.two_versions and not client.elsewhere:
+        allowed |= UNSERVED
     if client.forgot:  # what the previous process gave up was applied, and it continues with the next chunk
         allowed |= {"STEP_CONFLICT", "STEP_COMPACTED"}
     kinds = {type(op) for op in client.script}
     if {Delete, Fork} <= kinds and (universe.scope.unknowns or universe.scope.slow or universe.scope.crashes):
         allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and recreated it
-    if client.restarts and any(isinstance(op, (Reset, Delete, Fork)) for op in client.script):
+    if client.restarts and any(isinstance(op, (Reset, Delete, Fork, CarryOver)) for op in client.script):
         allowed |= MOVED_BY_OTHERS
     if reason not in allowed:
         raise Violation(f"{client.name} made no mistake, but is refused for good: {reason}")
+
+
+def check_cached(replica: Replica) -> None:
+    """Checks the cached states of a replica at rest. Raises Violation."""
+    for session in replica.core.context.sessions.values():
+        if (cached := session.cached) is not None:
+            if not cached.exists:
+                raise Violation(f"{replica.name} has cached a generation of {session.key.session} that no record has")
+            whole = consumed(cached.frontier)
+            if state_of(cached) != (outputs_after(whole, 1) or [0])[-1]:
+                raise Violation(
+                    f"{replica.name} has cached a state of {session.key.session} that is not that of {whole}"
+                )
 
 
 def check_end(universe: Universe) -> None:
@@ -92,19 +127,23 @@ def check_end(universe: Universe) -> None:
             raise Violation(f"{replica.name} holds {replica.core.unanswered} requests that it will never answer")
         if replica.holds_work:
             raise Violation(f"{replica.name} holds work that it will never do")
+        if leftover := replica.leftover:
+            raise Violation(f"{replica.name} still keeps {leftover}")
+        check_cached(replica)
     held = universe.store.ledger.standing
+    moved = universe.scope.shared or universe.fell_back or universe.expired
     for client in universe.clients:
+        if moved or client.failed:
+            continue
         for session, known in client.sessions.items():
             position = Position(*known.history.position)
             generation, inputs = next((v for k, v in held.items() if k.session == session), (b"", ()))
             told = consumed(position)
-            if universe.scope.shared or universe.fell_back or client.failed:
-                continue
             if generation != position.generation or inputs[: len(told)] != told:
                 raise Violation(f"{client.name} was told {told}, but the store has {inputs}")
         for session, told in client.sequences.items():
             _, inputs = next((v for k, v in held.items() if k.session == session), (b"", ()))
-            if not (universe.scope.shared or universe.fell_back or client.failed) and inputs[: len(told)] != told:
+            if inputs[: len(told)] != told:
                 raise Violation(f"{client.name} was told {told}, but the store has {inputs}")
     if universe.scope.steady:
         for key in universe.store.sessions():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from textwrap import wrap
 
-from .rules import RULES, Rule
+from .rule import Rule
+from .rules import RULES
 from .search import Found, explore
 from .story import story
 

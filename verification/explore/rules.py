@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from . import client_switches, redis_switches, switches
 from .events import Event
+from .lifetime_rules import EXPIRY, VERSIONS
+from .rule import Rule
 from .scope import Append, Delete, Follow, Fork, Open, Reset, Scope, Start, steps
-from .switches import Switch
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule of the protocol.
-
-    title: what holds. text: what the rule says and why, in one or two sentences. off: switches it off while entered.
-    scope: where its absence shows. begin: how its histories start, if there are too many to explore them all.
-    """
-
-    number: str
-    title: str
-    text: str
-    off: Switch
-    scope: Scope
-    begin: tuple[Event, ...] = ()
-
+from .serving_rules import DEADLINES, READS
 
 PROTOCOL = (
     Rule(
@@ -337,4 +320,4 @@ IN_REDIS = (
     ),
 )
 
-RULES = (*PROTOCOL, *IN_REDIS)
+RULES = (*PROTOCOL, *IN_REDIS, *READS, *DEADLINES, *EXPIRY, *VERSIONS)

@@ -64,7 +64,29 @@ class Fork(NamedTuple):
     target: str
 
 
-Op = Open | Steps | GroupSteps | Append | Start | Follow | Reset | Delete | Fork
+class CarryOver(NamedTuple):
+    """Moves the session to another version. Without `window` its state is kept, otherwise it is computed from that."""
+
+    session: str
+    version: int
+    window: Inputs = ()
+
+
+class Peek(NamedTuple):
+    """Asks what the session would answer to a step, without applying it; then for `rolled` time steps more, whose
+    inputs are the predictions. A client that has the session names its position."""
+
+    session: str
+    value: int
+    rolled: int = 0
+
+
+class GetState(NamedTuple):
+    session: str
+
+
+Op = Open | Steps | GroupSteps | Append | Start | Follow | Reset | Delete | Fork | CarryOver | Peek | GetState
+READS = (Peek, GetState)
 
 
 @dataclass(frozen=True)
@@ -88,12 +110,18 @@ class Scope:
     restarts: a client crashes and restarts. expects: it insists on its own history.
     give_ups: a caller's deadline passes.
     crashes: a replica crashes and restarts.
+    overdue: the deadline of a request passes at the replica that has it.
+    gone: a caller goes away, which the replica notices; the client sends again.
+    expiries: a session that was idle for its TTL expires. (Not with fall_backs or power_cuts: see store.py.)
 
     frames: what several clients send, each to its own session, may also arrive in one frame.
     slots: sessions in a replica's state cache. buffer_steps: inputs that a client keeps.
     max_log_steps: of the record's log. steady: the longest log allowed at the end; 0: any length.
     atomic_reads, atomic_commits: the store executes and answers in one event.
+    serves: the versions of each replica, the first for new sessions. exchanges: a replica exchanges its versions for
+    one of `others`.
     commits_together: a replica's commits that are ready at the same time go to the store in one call.
+    one_call: a replica has one read and one write under way; what else is to be read or written waits for them.
     """
 
     scripts: tuple[tuple[Op, ...], ...]
@@ -111,6 +139,12 @@ class Scope:
     expects: bool = False
     give_ups: int = 0
     crashes: int = 0
+    overdue: int = 0
+    gone: int = 0
+    expiries: int = 0
+    exchanges: int = 0
+    others: tuple[bytes, ...] = ()
+    serves: tuple[bytes, bytes] = (b"\1", b"\1")
     frames: bool = False
     due_steps: int = 1
     other_due_steps: int = 0
@@ -120,13 +154,30 @@ class Scope:
     atomic_reads: bool = True
     atomic_commits: bool = False
     commits_together: bool = False
+    one_call: bool = False
     steady: int = 0
 
     @property
     def shared(self) -> bool:
-        """True if several clients use one session."""
-        used = [{name for op in script for name in _sessions(op)} for script in self.scripts]
+        """True if several clients change one session."""
+        used = [
+            {name for op in script if not isinstance(op, READS) for name in _sessions(op)} for script in self.scripts
+        ]
         return any(one & other for index, one in enumerate(used) for other in used[:index])
+
+    @property
+    def two_versions(self) -> bool:
+        return bool(self.others) or len({*b"".join(self.serves)}) > 1
+
+    @property
+    def windows(self) -> tuple[Inputs, ...]:
+        """What carry-overs compute sessions anew from."""
+        return tuple(op.window for script in self.scripts for op in script if isinstance(op, CarryOver) and op.window)
+
+    @property
+    def peeked(self) -> frozenset[int]:
+        """The inputs that are only peeked with."""
+        return frozenset(op.value for script in self.scripts for op in script if isinstance(op, Peek))
 
 
 def _sessions(op: Op) -> tuple[str, ...]:

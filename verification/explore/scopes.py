@@ -1,12 +1,23 @@
-"""The scopes that are explored entirely, from small to large, and a source of larger ones."""
+"""The scopes that are explored entirely, from small to large."""
 
 from __future__ import annotations
 
-import random
-from itertools import count
-from typing import Any
-
-from .scope import Append, Delete, Follow, Fork, GroupSteps, Op, Open, Reset, Scope, Start, Steps, steps
+from .scope import (
+    Append,
+    CarryOver,
+    Delete,
+    Follow,
+    Fork,
+    GetState,
+    GroupSteps,
+    Op,
+    Open,
+    Peek,
+    Reset,
+    Scope,
+    Start,
+    steps,
+)
 from .sequential_model import Inputs
 
 
@@ -21,6 +32,8 @@ GROUPED: tuple[Op, ...] = (Open("s"), Open("r"), GroupSteps(("s", "r"), ((11, 21
 TWO_STEPS_EACH = (*opened(11, 12), Reset("s"), steps("s", 13, 14), Delete("s"), *opened(15, 16))
 SEQUENCE = (Start("s", 11), Follow("s", 12, 1), Follow("s", 13, 2))
 FORKED = (*opened(11), Fork("s", "t"), steps("t", 12), steps("s", 13))
+READING: tuple[Op, ...] = (Peek("s", 91), GetState("s"))
+ON_ONE_SLOT = (opened(11), opened(21, session="r"))
 
 SMALL = {
     "2 steps, window 1, a reply lost": Scope((opened(11, 12),), timeouts=1),
@@ -73,6 +86,199 @@ SMALL = {
     ),
     "open, reset, delete, open, 2 power cuts, synced each second": Scope(
         ((*opened(11), Reset("s"), Delete("s"), Open("s")),), replicas=1, power_cuts=2, synced=False, depth=2
+    ),
+}
+
+READS = {
+    "peek, read, step, a reply lost": Scope(
+        ((*opened(11), *READING, steps("s", 12)),), timeouts=1, atomic_commits=True
+    ),
+    "forecast, the store silent": Scope(
+        ((*opened(11), Peek("s", 91, 2), steps("s", 12)),), replicas=1, unknowns=1, atomic_commits=True
+    ),
+    "2 steps and a reader": Scope((opened(11, 12), (GetState("s"),)), atomic_commits=True),
+    "2 steps, window 2, and a reader, 1 replica": Scope((opened(11, 12, window=2), (Peek("s", 91),)), replicas=1),
+    "2 steps and a reader, 1 replica, the store silent": Scope(
+        (opened(11, 12), (Peek("s", 91),)), replicas=1, unknowns=1
+    ),
+    "2 steps and a reader, 1 replica, a tail lost": Scope(
+        (opened(11, 12), (GetState("s"),)), replicas=1, fall_backs=1, atomic_commits=True
+    ),
+    "reset, delete, re-open and a reader, 1 replica": Scope((RECREATED, READING), replicas=1, atomic_commits=True),
+    "2 sessions on 1 slot, one is read": Scope(
+        ((*opened(11), *READING), opened(21, session="r")), replicas=1, slots=1, atomic_commits=True
+    ),
+}
+
+DEADLINES = {
+    "2 steps, a deadline passes": Scope((opened(11, 12),), overdue=1),
+    "3 steps, window 3, 1 replica, a deadline passes": Scope(
+        (opened(11, 12, 13, window=3),), replicas=1, overdue=1, atomic_commits=True
+    ),
+    "2 steps, window 2, 1 replica, a caller goes": Scope((opened(11, 12, window=2),), replicas=1, gone=1),
+    "1 append, silent and a deadline passes": Scope(
+        ((*opened(11), Append("s", 12)),), replicas=1, unknowns=1, overdue=1
+    ),
+    "a sequence of 3 steps, silent and a deadline passes": Scope(
+        (SEQUENCE,), replicas=1, unknowns=1, overdue=1, atomic_commits=True
+    ),
+    "fork, a deadline passes and a caller goes": Scope((FORKED,), replicas=1, overdue=1, gone=1, atomic_commits=True),
+    "2 sessions on 1 slot, a deadline passes": Scope(ON_ONE_SLOT, replicas=1, slots=1, overdue=1, one_call=True),
+    "forecast and step, a caller goes and a deadline passes": Scope(
+        ((*opened(11), Peek("s", 91, 2), steps("s", 12)),), replicas=1, overdue=1, gone=1, atomic_commits=True
+    ),
+    "a group of 2, a deadline passes": Scope((GROUPED,), replicas=1, overdue=1, atomic_commits=True, frames=True),
+}
+
+EXPIRIES = {
+    "2 steps, the session expires": Scope((opened(11, 12),), expiries=1, atomic_commits=True),
+    "2 steps, window 2, 1 replica, silent, the session expires": Scope(
+        (opened(11, 12, window=2),), replicas=1, unknowns=1, expiries=1, atomic_commits=True
+    ),
+    "2 clients on one session, 1 replica, it expires": Scope(
+        (opened(11, 12), opened(21)), replicas=1, expiries=1, atomic_commits=True
+    ),
+    "reads of one's own, the session expires": Scope(
+        ((*opened(11), *READING),), replicas=1, expiries=1, atomic_commits=True
+    ),
+    "an append, silent, the session expires": Scope(
+        ((*opened(11), Append("s", 12)),), replicas=1, unknowns=1, expiries=1, atomic_commits=True
+    ),
+    "a sequence of 2 steps, silent, the session expires": Scope(
+        (SEQUENCE[:2],), replicas=1, unknowns=1, expiries=1, atomic_commits=True
+    ),
+    "fork, a session expires": Scope((FORKED,), replicas=1, expiries=1, atomic_commits=True),
+}
+
+BOTH_AND_NEW = (b"\1\2", b"\2")
+CARRIED: tuple[Op, ...] = (*opened(11, 12), CarryOver("s", 2), steps("s", 13))
+BACK: tuple[Op, ...] = (CarryOver("s", 1), steps("s", 14))
+
+VERSIONS = {
+    "2 versions, carry-over, a reply lost": Scope((CARRIED,), serves=BOTH_AND_NEW, timeouts=1, atomic_commits=True),
+    "2 versions, carry-over with a log and back, the store silent, 1 replica": Scope(
+        ((*CARRIED, *BACK),), replicas=1, serves=BOTH_AND_NEW, unknowns=1, due_steps=4
+    ),
+    "2 versions, carry-over by a window, the store silent": Scope(
+        ((*opened(11), CarryOver("s", 2, (41, 42)), steps("s", 12)),),
+        serves=BOTH_AND_NEW,
+        unknowns=1,
+        atomic_commits=True,
+    ),
+    "2 versions, 2 steps, window 2, another client carries over": Scope(
+        (opened(11, 12, window=2), (Open("s"), CarryOver("s", 2))), replicas=1, serves=BOTH_AND_NEW, due_steps=4
+    ),
+    "2 versions, 2 steps, exchanged twice": Scope(
+        (opened(11, 12),), replicas=1, others=(b"\1", b"\2"), exchanges=2, atomic_commits=True
+    ),
+    "2 versions, 2 steps, window 2, exchanged": Scope(
+        (opened(11, 12, window=2),), replicas=1, others=(b"\2",), exchanges=1
+    ),
+    "2 versions, carry-over, exchanged": Scope(
+        (CARRIED,), replicas=1, serves=BOTH_AND_NEW, others=(b"\2",), exchanges=1, due_steps=4, atomic_commits=True
+    ),
+}
+
+SMALL |= READS | DEADLINES | EXPIRIES | VERSIONS
+
+READS_AND_FAULTS = {
+    "2 steps, window 2, a deadline passes": Scope((opened(11, 12, window=2),), overdue=1, atomic_commits=True),
+    "3 steps, window 3, 1 replica, 2 deadlines pass": Scope(
+        (opened(11, 12, 13, window=3),), replicas=1, overdue=2, atomic_commits=True
+    ),
+    "2 steps and a reader, a crash": Scope((opened(11, 12), (Peek("s", 91),)), crashes=1, atomic_commits=True),
+    "2 steps, window 2, and a reader, the store silent": Scope(
+        (opened(11, 12, window=2), READING), unknowns=1, atomic_commits=True
+    ),
+    "2 sessions on 1 slot and a reader, silent": Scope((*ON_ONE_SLOT, READING), replicas=1, slots=1, unknowns=1),
+    "reset, delete, re-open and a reader, silent": Scope((RECREATED, READING), unknowns=1, atomic_commits=True),
+    "fork and readers, a tail lost": Scope((FORKED, READING, (GetState("t"),)), replicas=1, fall_backs=1),
+    "3 steps and a reader, a short log": Scope(
+        (opened(11, 12, 13, window=2), READING), replicas=1, max_log_steps=2, due_steps=8, unknowns=1
+    ),
+    "2 steps and a reader, 2 power cuts": Scope((opened(11, 12), (Peek("s", 91),)), replicas=1, power_cuts=2),
+    "2 clients on one session and a forecast, deadlines pass": Scope(
+        ((*opened(11), Peek("s", 91, 2)), opened(21)), replicas=1, overdue=1, gone=1, atomic_commits=True
+    ),
+    "2 steps, window 2, silent and a deadline passes": Scope(
+        (opened(11, 12, window=2),), unknowns=1, overdue=1, gone=1, atomic_commits=True
+    ),
+    "reset, delete, re-open, silent and a deadline passes": Scope((RECREATED,), unknowns=1, overdue=1, gone=1),
+    "2 sessions on 1 slot, a deadline passes and a caller goes": Scope(
+        TWO_SESSIONS, replicas=1, slots=1, overdue=1, gone=1, one_call=True, atomic_commits=True
+    ),
+    "2 sessions in frames, deadlines pass": Scope(
+        TWO_SESSIONS, replicas=1, overdue=2, atomic_commits=True, frames=True, commits_together=True
+    ),
+    "2 sequences of one session, silent and a deadline passes": Scope(
+        ((*SEQUENCE[:2], Start("s", 21), Follow("s", 22, 1)), (Append("s", 31),)),
+        replicas=1,
+        unknowns=1,
+        overdue=1,
+        atomic_commits=True,
+    ),
+}
+
+EXPIRIES_AND_FAULTS = {
+    "2 clients on one session, it expires twice": Scope((opened(11, 12), opened(21)), expiries=2, atomic_commits=True),
+    "2 clients on one session, silent, it expires": Scope(
+        (opened(11, 12), opened(21)), replicas=1, unknowns=1, expiries=1
+    ),
+    "2 clients on one session, late copies, it expires": Scope(
+        (opened(11), opened(21)), slow=1, timeouts=1, expiries=1, atomic_commits=True
+    ),
+    "2 steps and a restart, the session expires": Scope((opened(11, 12),), restarts=1, expiries=1, atomic_commits=True),
+    "2 steps and a reader, the session expires": Scope((opened(11, 12), READING), expiries=1, atomic_commits=True),
+    "reset, delete, re-open, silent, the session expires": Scope(
+        (RECREATED,), replicas=1, unknowns=1, expiries=1, atomic_commits=True
+    ),
+    "a sequence of 3 steps, late copies, the session expires": Scope(
+        (SEQUENCE,), replicas=1, slow=1, timeouts=1, expiries=1, atomic_commits=True
+    ),
+    "2 steps, a deadline passes, a crash, the session expires": Scope(
+        (opened(11, 12),), overdue=1, crashes=1, expiries=1, atomic_commits=True
+    ),
+}
+
+VERSIONS_AND_FAULTS = {
+    "2 versions, carry-over and back, late copies": Scope(
+        ((*CARRIED, *BACK),), serves=BOTH_AND_NEW, slow=1, timeouts=1, due_steps=4, atomic_commits=True
+    ),
+    "2 versions, window 2, another client carries over and back, silent": Scope(
+        (opened(11, 12, 13, window=2), (Open("s"), CarryOver("s", 2), steps("s", 21), CarryOver("s", 1))),
+        serves=BOTH_AND_NEW,
+        unknowns=1,
+        due_steps=4,
+        atomic_commits=True,
+    ),
+    "2 versions, carry-over by a window beside steps, silent": Scope(
+        (opened(11, 12, window=2), (Open("s"), CarryOver("s", 2, (41, 42)), steps("s", 21))),
+        serves=BOTH_AND_NEW,
+        unknowns=1,
+        atomic_commits=True,
+    ),
+    "2 versions, carry-over and a reader, exchanged": Scope(
+        (CARRIED, READING), serves=BOTH_AND_NEW, others=(b"\2", b"\1"), exchanges=1, due_steps=4, atomic_commits=True
+    ),
+    "2 versions, carry-over beside steps, exchanged twice": Scope(
+        (opened(11, 12, 13, window=2), (Open("s"), CarryOver("s", 2), steps("s", 21))),
+        replicas=1,
+        serves=BOTH_AND_NEW,
+        others=(b"\2", b"\1\2", b"\1"),
+        exchanges=2,
+        due_steps=4,
+    ),
+    "2 versions, carry-over, a tail lost": Scope(
+        ((*CARRIED, *BACK),), serves=BOTH_AND_NEW, fall_backs=1, depth=2, atomic_commits=True
+    ),
+    "2 versions, carry-over and back, a crash and a deadline": Scope(
+        ((*CARRIED, *BACK),), serves=BOTH_AND_NEW, crashes=1, overdue=1, due_steps=4, atomic_commits=True
+    ),
+    "2 versions, 2 sessions on 1 slot, exchanged twice": Scope(
+        ON_ONE_SLOT, replicas=1, slots=1, others=(b"\1", b"\2"), exchanges=2, atomic_commits=True
+    ),
+    "2 versions, a fork, carry-over, the store silent": Scope(
+        ((*FORKED, CarryOver("t", 2), steps("t", 14)),), replicas=1, serves=BOTH_AND_NEW, unknowns=1, due_steps=4
     ),
 }
 
@@ -154,6 +360,9 @@ POWER_CUTS = {
 
 LARGE = {
     **POWER_CUTS,
+    **READS_AND_FAULTS,
+    **EXPIRIES_AND_FAULTS,
+    **VERSIONS_AND_FAULTS,
     **STEPS_AND_FAULTS,
     "reset, delete, re-open, 2 steps each, the store silent": Scope((TWO_STEPS_EACH,), unknowns=1, timeouts=1),
     "reset, delete, re-open, 2 steps each, slow copies": Scope(
@@ -176,71 +385,3 @@ LARGE = {
         TWO_SESSIONS, replicas=1, crashes=1, timeouts=1, atomic_commits=True, frames=True
     ),
 }
-
-
-def drawn(draw: random.Random) -> Scope:
-    """Draws a scope: up to 2 clients, 4 chunks in a row, resets, deletes and forks, and one to six kinds of faults."""
-    values = count(11)
-    shared = draw.random() < 0.4
-    clients = draw.choice((1, 1, 2))
-    scripts = tuple(_script(draw, values, "s" if shared else "sr"[index], index) for index in range(clients))
-
-    kinds = (
-        "slow",
-        "timeouts",
-        "unknowns",
-        "fall_backs",
-        "restarts",
-        "give_ups",
-        "crashes",
-        "refusals",
-        "unread",
-        "power_cuts",
-    )
-    faults: dict[str, Any] = dict.fromkeys(
-        draw.choices(kinds, (4, 5, 4, 5, 2, 1, 2, 1, 1, 4), k=draw.choice((1, 2, 2, 3, 6))), 1
-    )
-    faults.update({kind: 2 for kind in faults if draw.random() < 0.3})
-    if "power_cuts" in faults:
-        faults["power_cuts"] = draw.choice((2, 3))
-    return Scope(
-        scripts,
-        replicas=draw.choice((1, 2, 2)),
-        synced=draw.random() < 0.5,
-        depth=draw.randint(1, 4),
-        expects=draw.random() < 0.5,
-        due_steps=draw.choice((1, 2, 3)),
-        other_due_steps=draw.choice((0, 0, 1, 5)),
-        slots=draw.choice((1, 2, 4)),
-        buffer_steps=draw.choice((4, 1024)),
-        max_log_steps=draw.choice((4, 8)),
-        atomic_reads=draw.random() < 0.7,
-        atomic_commits=draw.random() < 0.5,
-        commits_together=draw.random() < 0.5,
-        frames=draw.random() < 0.6,
-        **faults,
-    )
-
-
-def _script(draw: random.Random, values: count[int], session: str, index: int) -> tuple[Op, ...]:
-    def some_steps(name: str) -> Steps:
-        chunks = tuple(tuple(next(values) for _ in range(draw.choice((1, 1, 2)))) for _ in range(draw.randint(1, 4)))
-        return Steps(name, chunks, draw.choice((1, 2, 2, 3)))
-
-    script: list[Op] = [Open(session), some_steps(session)]
-    for turn in range(draw.choice((0, 0, 1, 2, 3))):
-        what = draw.choice(("steps", "reset", "delete", "fork", "append"))
-        if what == "steps":
-            script.append(some_steps(session))
-        elif what == "reset":
-            script += [Reset(session), some_steps(session)]
-        elif what == "delete":
-            script += [Delete(session), Open(session), some_steps(session)]
-        elif what == "fork":
-            target = f"t{index}{turn}"
-            script += [Fork(session, target), some_steps(target)]
-            if draw.random() < 0.5:
-                script += [Delete(target), Fork(session, target), some_steps(target)]
-        else:
-            script += [Append(session, next(values)), Open(session), some_steps(session)]
-    return tuple(script)

@@ -237,6 +237,7 @@ def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool, 
 
 def walk(scope: Scope, draw: random.Random, max_events: int = 400) -> Counterexample | None:
     """Runs one random history, in which ordinary events are more frequent than faults."""
+    forget()
     universe, done = Universe(scope), []
     try:
         while events := universe.events():
@@ -265,6 +266,11 @@ WEIGHTS = {
     "slow": 0.3,
     "arrive": 0.3,
     "late": 0.3,
+    "overdue": 0.1,
+    "gone": 0.1,
+    "idle": 0.1,
+    "expired": 0.1,
+    "exchange": 0.1,
 }
 
 
@@ -288,6 +294,7 @@ def shrink(scope: Scope, counterexample: Counterexample) -> Counterexample:
         at = 0
         while at < len(counterexample.events):
             fewer = counterexample.events[:at] + counterexample.events[at + size :]
+            forget()
             again = replay(scope, fewer)
             if again is not None and len(again.events) < len(counterexample.events):
                 counterexample = again

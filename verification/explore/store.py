@@ -17,7 +17,7 @@ from cellkeeper_service.store.redis.layout import RUN_BYTES
 from . import layout2
 from .layout2 import Answer, Call, Calls, Peer
 from .redis_lists import Change, Lists, Unit, Units, Write, applied, cut, cuts, open_from, replayed
-from .sequential_model import Inputs, Ledger, Violation, consumed, content
+from .sequential_model import Inputs, Ledger, Violation, consumed, content, generation_name
 
 
 @dataclass
@@ -75,7 +75,9 @@ class ExploredStore:
     """The store that replicas use.
 
     depth: how many commits a fail-over may lose, and a power cut if writes are not synced at once. synced: appendfsync
-    always: nobody is told of a write before it is safe. tracks: a power cut may still come.
+    always: nobody is told of a write before it is safe. tracks: a power cut may still come. aged: sessions whose TTL
+    has nearly passed since they were last used. (What an expiry leaves in the append-only file, and whether a fail-over
+    takes it back, is Redis's own matter and not modelled.)
     """
 
     layout: ClassVar[Any] = layout2
@@ -89,6 +91,7 @@ class ExploredStore:
     snapshots: list[Snapshot] = field(default_factory=list)  # oldest first
     has_written: frozenset[str] = frozenset()  # connections, since the last restart
     restarts: int = 0
+    aged: frozenset[SessionKey] = frozenset()
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.max_log_steps)
@@ -97,6 +100,7 @@ class ExploredStore:
     # what the replicas see
 
     def load_many(self, loads: Sequence[Load], connection: str) -> list[Record | StoreError | None]:
+        self.aged -= {load.key for load in loads if load.touch}
         lists = dict(self.lists)
         writes = self.layout.load(lists, [redis_key(load.key) for load in loads], self.peer(connection))
         self._wrote(writes, lists)
@@ -116,6 +120,7 @@ class ExploredStore:
             self._remember(snapshot)
         for commit, result in zip(meant, results, strict=True):
             if result is COMMITTED:
+                self.aged -= {commit.key}
                 self.ledger.committed(commit, self._read(commit.key))
         self._seal()
         return results
@@ -129,6 +134,7 @@ class ExploredStore:
             results.append(_result(answer))
             if results[-1] is COMMITTED:
                 self._remember(snapshot)
+                self.aged -= {delete.key}
                 self.ledger.deleted(delete.key)
         self._seal()
         return results
@@ -187,6 +193,12 @@ class ExploredStore:
     def disconnect(self, connection: str) -> None:
         """Drops the connections of a replica that is gone; the next one of its name has its own."""
         self.has_written -= {connection}
+
+    def expire(self, key: SessionKey) -> None:
+        """Removes a session that was not used since it was aged."""
+        self.lists = {name: elements for name, elements in self.lists.items() if name != redis_key(key)}
+        self.aged -= {key}
+        self.ledger.deleted(key)
 
     def fall_back(self, commits: int, key: SessionKey | None) -> None:
         """Loses the last commits; if `key` is given, only those of that record. Nobody is told."""
@@ -313,4 +325,4 @@ def _result(answer: Answer) -> CommitResult:
 
 def _told(header: Header) -> str:
     position = header.position
-    return f"g{position.generation.lstrip(bytes(1)).hex()}:{position.step} {list(consumed(position))}"
+    return f"{generation_name(position.generation)}:{position.step} {list(consumed(position))}"

@@ -16,7 +16,7 @@ from cellkeeper_service.errors import Rejection
 from .events import Event
 from .scope import Scope
 from .search import explain
-from .sequential_model import origin_of, unpack
+from .sequential_model import VERSION, generation_name, origin_of, unpack
 from .universe import Universe
 
 
@@ -62,7 +62,7 @@ def tell(universe: Universe, event: Event) -> str:
             return f"{rest[0]} crashes and restarts"
         case "read" | "loaded" | "unread":
             read = universe.replica(rest[0]).reads[rest[1]]
-            session = read.loads[0].key.session
+            session = " and ".join(load.key.session for load in read.loads)
             if kind == "read":
                 return f"the store reads the record of {session} for {rest[0]}"
             if kind == "unread":
@@ -85,6 +85,19 @@ def tell(universe: Universe, event: Event) -> str:
             if write.results:
                 return f"the store's answer to {rest[0]}'s {call} is lost"
             return f"{rest[0]} receives no answer from the store; its {call} is still on its way"
+        case "overdue" | "gone":
+            asked: Any = universe.replica(rest[0]).requests[rest[1]].done
+            if kind == "gone":
+                return f"the caller of {asked.name} goes away, and {rest[0]} notices"
+            return f"the deadline of {asked.name} passes"
+        case "idle":
+            return f"nobody uses {rest[0]} for nearly its TTL"
+        case "expired":
+            return f"{rest[0]} expires"
+        case "exchange":
+            return f"{rest[0]} serves version {' and '.join(map(str, rest[1]))} from now on"
+        case "expire":
+            return f"{rest[0]} looks for what nobody waits for any more"
         case "late":
             return f"the store executes the {_calls(universe.late[rest[0]].calls)}, which was still on its way"
         case "fall_back":
@@ -123,12 +136,15 @@ def _work(state: CachedState) -> str:
     work = state.work
     if work is None:
         raise RuntimeError("a batch holds a state on which nothing is computed")
+    if isinstance(work, wire.GetState):
+        return f"nothing, and reads the state of {state.session.key.session}"
     what = "the log of" if isinstance(work, LogReplay) else "on"
     return f"{_inputs(unpack(work.inputs))} {what} {state.session.key.session}"
 
 
 def _inputs(inputs: tuple[int, ...]) -> str:
-    return "[" + ", ".join(str(value) for value in inputs) + "]"
+    named = (str(value % VERSION) + "'" * (value // VERSION) for value in inputs)  # 12' is of version 2
+    return "[" + ", ".join(named) + "]"
 
 
 def _at(position: Position | None) -> str:
@@ -136,12 +152,12 @@ def _at(position: Position | None) -> str:
         return "nothing"
     origin = origin_of(position.head)
     named = "?" if origin is None else _inputs(origin.inputs)
-    return f"g{position.generation.lstrip(bytes(1)).hex() or '0'}:{position.step} {named}"
+    return f"{generation_name(position.generation)}:{position.step} {named}"
 
 
 def _call(call: Any) -> str:
     if not isinstance(call, Commit):
-        return f"delete of {call.key.session} g{call.generation.lstrip(bytes(1)).hex()}"
+        return f"delete of {call.key.session} {generation_name(call.generation)}"
     header = call.header
     how = "append" if call.checkpoint is None else f"checkpoint at {header.checkpoint_step}"
     expected = _at(call.expected.position if call.expected else None)
@@ -153,6 +169,8 @@ def _result(result: Any) -> str:
         return f"{result.reason.name}, the record is at {_at(result.position)}"
     if isinstance(result, wire.StepReply):
         return f"{'replayed' if result.replayed else 'done'}, at {_at(result.position)}"
+    if isinstance(result, wire.StateReply):
+        return f"the state at {_at(result.position)}"
     if isinstance(result, generation_requests.OpenReply):
         return f"{'created' if result.created else 'continues'} at {_at(result.header.position)}"
     if isinstance(result, generation_requests.Moved):

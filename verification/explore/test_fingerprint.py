@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 from .fingerprint import fingerprint
-from .scope import Delete, Fork, Open, Reset, Scope, steps
+from .scope import Delete, Fork, GetState, Open, Peek, Reset, Scope, steps
 from .search import freeze, thaw
 from .universe import Universe
 
@@ -22,6 +22,7 @@ SCOPE = Scope(
             Reset("s"),
         ),
         (Open("s"), steps("s", 21)),
+        (Peek("s", 91, 1), GetState("s")),
     ),
     slow=1,
     timeouts=1,
@@ -29,6 +30,8 @@ SCOPE = Scope(
     fall_backs=1,
     restarts=1,
     crashes=1,
+    overdue=1,
+    gone=1,
     atomic_reads=False,
 )
 
@@ -39,8 +42,9 @@ def test_equal_fingerprints_have_equal_futures() -> None:
     draw = random.Random(seed)
     futures: dict[tuple[Scope, int], object] = {}
     met_again = 0
-    for number in range(40):
+    for number in range(48):
         scope = replace(SCOPE, frames=number % 2 == 0, power_cuts=number % 4 // 2 * 2, synced=number % 8 < 4)
+        scope = replace(scope, one_call=scope.synced)
         universe = Universe(scope)
         for _ in range(draw.randint(5, 30)):
             events = universe.events()
@@ -51,6 +55,7 @@ def test_equal_fingerprints_have_equal_futures() -> None:
             future = {str(event): after(universe, event) for event in universe.events()}
             met_again += (scope, mark) in futures
             assert futures.setdefault((scope, mark), future) == future
+
     assert met_again > 20
 
 

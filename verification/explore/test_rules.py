@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from .page import COMMAND, PAGE, PREFACE, section, without
-from .rules import RULES, Rule
+from .rule import Rule
+from .rules import RULES
 from .search import explore, replay
 from .story import story
 

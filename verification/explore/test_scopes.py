@@ -11,8 +11,9 @@ import time
 import pytest
 from cellkeeper._session.history import History
 
+from .drawn import drawn
 from .scope import Scope
-from .scopes import SMALL, drawn
+from .scopes import SMALL
 from .search import ENDLESS, explore, shrink, walk
 from .story import story
 

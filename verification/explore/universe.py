@@ -5,20 +5,21 @@ It executes one event at a time, and checks the result against the promises.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
 from typing import Any
 
 from cellkeeper_service.core.requests import Request, Step, StepReply
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome, StoreError
-from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.errors import Rejection
 
-from . import events, invariants, layout2
-from .client import Client
+from . import events, invariants, layout2, reads
+from .channel import Answer, Channel, alike, generation_of
+from .client import Client, session_key
 from .events import NAMES, Event
 from .replica import Read, Replica, Write, new_replica
-from .scope import Scope
-from .sequential_model import Violation, created
+from .scope import CarryOver, Scope
+from .sequential_model import created
 from .store import ExploredStore
 
 FAULTS = (
@@ -32,42 +33,16 @@ FAULTS = (
     "restarts",
     "give_ups",
     "crashes",
+    "overdue",
+    "gone",
+    "expiries",
+    "exchanges",
 )
 LOST = CommitResult(Outcome.UNKNOWN, None, "lost")
 
 
 class Impossible(Exception):
     """An event that cannot happen here."""
-
-
-@dataclass(eq=False)
-class Channel:
-    """Where a request's answer goes. ended: its generation had ended when it arrived."""
-
-    universe: Universe
-    client: int
-    ticket: int
-    name: str
-    request: Request | None = None
-    ended: bool = False
-    answered: bool = False
-
-    def __call__(self, requests: Sequence[Request]) -> None:
-        if self.answered or len(requests) > 1:
-            raise Violation(f"{self.name} was answered twice")
-        self.answered = True
-        result = requests[0].reply()
-        if isinstance(result, Rejection) and result.reason is Reason.INTERNAL_ERROR:
-            raise Violation(f"{self.name} is answered with INTERNAL_ERROR")
-        self.universe.answered(self, result)
-
-
-@dataclass(eq=False)
-class Answer:
-    client: int
-    ticket: int
-    name: str
-    result: Any
 
 
 class Universe:
@@ -83,10 +58,14 @@ class Universe:
         self.store = ExploredStore(
             scope.max_log_steps, scope.depth, bool(scope.fall_backs), scope.synced, bool(scope.power_cuts)
         )
+        self.store.ledger.peeked, self.store.ledger.windows = scope.peeked, scope.windows
         self.minted = 0
         self.tickets = 0
-        self.fell_back = False
-        self.replicas = [new_replica(NAMES[index], scope, self.mint) for index in range(scope.replicas)]
+        self.fell_back = self.expired = False
+        self.replicas = [
+            new_replica(NAMES[index], scope.serves[index], scope, partial(self.mint, NAMES[index]))
+            for index in range(scope.replicas)
+        ]
         self.clients = [Client(f"c{index}", scope, list(script)) for index, script in enumerate(scope.scripts)]
         self.slow: list[Request] = []
         self.answers: list[Answer] = []
@@ -94,6 +73,11 @@ class Universe:
         self.left = {kind: int(getattr(scope, kind)) for kind in FAULTS}
         for client in self.clients:
             client.prepare()
+
+    @property
+    def losses(self) -> int:
+        """How often the store may have lost something."""
+        return sum(getattr(self.scope, kind) - self.left[kind] for kind in ("fall_backs", "power_cuts"))
 
     def events(self) -> list[Event]:
         """Returns everything that can happen next."""
@@ -128,7 +112,9 @@ class Universe:
     def _submit(self, requests: list[Request], target: str) -> None:
         for request in requests:
             channel: Channel = request.done  # type: ignore[assignment]
-            channel.ended = _generation(request) in self.store.ledger.ended
+            channel.ended = generation_of(request) in self.store.ledger.ended
+            channel.before = reads.before(self, request)
+            channel.served = self.replica(target).served
         core = self.replica(target).core
         if steps := alike(requests):
             core.submit_alike(steps)
@@ -156,8 +142,20 @@ class Universe:
             raise Impossible("no such answer")
         self.answers.remove(answer)
         client = self.clients[index]
+        client.elsewhere = isinstance(answer.result, Rejection) and self._served_elsewhere(client.op)
         client.receive(answer.ticket, answer.result)
         invariants.check_refusal(self, client)
+
+    def _served_elsewhere(self, op: Any) -> bool:
+        """Returns whether a replica has the versions for what another one may lack them for."""
+        if not self.scope.two_versions or op is None:
+            return False
+        keys = [key for key in self.store.sessions() if key.session == op[0]]
+        records = [record for key in keys if (record := self.store.record(key)) is not None]
+        needed = {record.header.fingerprint for record in records}
+        if isinstance(op, CarryOver):
+            needed.add(bytes([op.version]) * 32)
+        return any(needed <= replica.served for replica in self.replicas)
 
     def _do_timeout(self, index: int, name: str) -> None:
         self._spend("timeouts")
@@ -215,7 +213,7 @@ class Universe:
         replica = self.replica(name)
         batch = replica.batches.pop(0)
         batch.execute()
-        replica.engine.calls.clear()  # other tests count them
+        batch.version.engine.calls.clear()  # type: ignore[attr-defined]  # other tests count them
         replica.core.on_computed(batch)
 
     def _apply(self, write: Write) -> None:
@@ -291,7 +289,7 @@ class Universe:
                 replica.core.on_committed(write.commits, [LOST] * len(write.commits))
             for request in replica.requests:
                 channel: Channel = request.done  # type: ignore[assignment]
-                channel.ended &= _generation(request) in self.store.ledger.ended  # what ended it may be lost
+                channel.ended &= generation_of(request) in self.store.ledger.ended  # what ended it may be lost
 
     def _do_crash(self, name: str) -> None:
         """Crashes a replica. Its connections break, so clients notice; writes in flight may still reach the store."""
@@ -301,38 +299,74 @@ class Universe:
         for request in replica.requests:
             channel: Channel = request.done  # type: ignore[assignment]
             channel.answered = True
-            client = self.clients[channel.client]
-            if channel.ticket in client.waiting:
-                client.lost(channel.ticket)
+            if self.waits_for(request):
+                self.clients[channel.client].lost(channel.ticket)
         self.late += [write.without_answer() for write in replica.writes if write.results is None]
         self.store.disconnect(name)
-        self.replicas[index] = new_replica(name, self.scope, self.mint)
+        self.replicas[index] = new_replica(name, replica.serves, self.scope, partial(self.mint, name))
+
+    def _do_overdue(self, name: str, number: int) -> None:
+        self._spend("overdue")
+        self.replica(name).requests[number].deadline = 0.0  # time stands still at 0
+
+    def _do_gone(self, name: str, number: int) -> None:
+        self._spend("gone")
+        request = self.replica(name).requests[number]
+        channel: Channel = request.done  # type: ignore[assignment]
+        request.gone = True
+        self.clients[channel.client].lost(channel.ticket)
+
+    def _do_idle(self, session: str) -> None:
+        """Lets nearly the session's TTL pass."""
+        key = session_key(session)
+        self.store.aged |= {key}
+        for request in [request for replica in self.replicas for request in replica.requests]:
+            if request.key == key:
+                request.done.recent = False  # type: ignore[attr-defined]
+
+    def _do_expired(self, session: str) -> None:
+        self._spend("expiries")
+        self.expired = True
+        self.store.expire(session_key(session))
+
+    def _do_exchange(self, name: str, serves: bytes) -> None:
+        self._spend("exchanges")
+        replica = self.replica(name)
+        replica.exchange(serves, self.scope)
+        for request in replica.requests:
+            request.done.served |= replica.served  # type: ignore[attr-defined]
+
+    def _do_expire(self, name: str) -> None:
+        self.replica(name).core.expire()
 
     def answered(self, channel: Channel, result: Any) -> None:
         """Takes a replica's answer."""
         request = channel.request
-        if isinstance(result, StepReply) and isinstance(request, Step):
+        if not isinstance(result, Rejection):
+            invariants.check_use(self, channel)
+        if channel.before is not None:
+            reads.check_answer(self, channel, channel.before, result)
+        elif isinstance(result, StepReply) and isinstance(request, Step):
             invariants.check_answer(self, channel, request, result)
-        if channel.ticket in self.clients[channel.client].waiting:
+        if request is not None and self.waits_for(request):
             self.answers.append(Answer(channel.client, channel.ticket, channel.name, result))
+
+    def waits_for(self, request: Request) -> bool:
+        """Returns whether the request's client still waits for its answer."""
+        channel: Channel = request.done  # type: ignore[assignment]
+        return channel.ticket in self.clients[channel.client].waiting
 
     def replica(self, name: str) -> Replica:
         return self.replicas[NAMES.index(name)]
 
-    def mint(self) -> bytes:
+    def mint(self, name: str) -> bytes:
+        """Returns a new generation. With two versions it also stands for what the replica serves and the store holds,
+        so that its version and what it continues are the same in all worlds."""
         self.minted += 1
-        generation = self.minted.to_bytes(16, "big")
+        stands_for = bytes(8)
+        if self.scope.two_versions:
+            held = sorted((key.session, one) for key, one in self.store.ledger.standing.items())
+            stands_for = blake2b(repr((name, self.replica(name).serves, held)).encode(), digest_size=8).digest()
+        generation = stands_for + self.minted.to_bytes(8, "big")
         created(generation)
         return generation
-
-
-def alike(requests: list[Request]) -> list[Step]:
-    """Returns the requests if a frame's replies take them together; otherwise nothing."""
-    steps = [one for one in requests if isinstance(one, Step) and one.steps == 1 and one.position is not None]
-    apart = len({step.key for step in steps}) == len(requests)
-    return steps if apart and len({(step.peek, step.wants_state) for step in steps}) == 1 else []
-
-
-def _generation(request: Request) -> bytes | None:
-    """Returns the generation that a step names."""
-    return request.position.generation if isinstance(request, Step) and request.position is not None else None
