@@ -84,7 +84,8 @@ def check_refusal(universe: Universe, client: Client) -> None:
     if universe.fell_back:
         allowed |= MOVED_BY_OTHERS | {"HISTORY_LOST"}
         if client.restarts:  # an Open that insists on what is lost; a replay that meets its predecessor's
-            allowed |= {"STEP_GAP", "STEP_COMPACTED"}
+            # or that comes first, while the new process, which does not know what was lost, sends its next input there
+            allowed |= {"STEP_GAP", "STEP_COMPACTED", "STEP_CONFLICT"}
         if any(isinstance(op, Fork) for op in client.script):
             allowed.add("STEP_GAP")  # a fork of what is lost
     if universe.expired:

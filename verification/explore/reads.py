@@ -10,12 +10,15 @@ from cellkeeper_service.core.requests import GetState, Request, StateReply, Step
 from cellkeeper_service.domain.position import Position, advance
 from cellkeeper_service.errors import Reason, Rejection
 
+from tests.unit.core.counting_engine import POISON
+
 from .client import MOVED_BY_OTHERS, UNSERVED
 from .sequential_model import (
     WIDTH,
     Inputs,
     Violation,
     consumed,
+    heads,
     histories,
     learn,
     outputs_after,
@@ -105,6 +108,8 @@ def _peeked_after(channel: Channel, step: Step, reply: StepReply) -> Inputs:
 def _check_refusal(universe: Universe, name: str, request: Request, there: Before, refusal: Rejection) -> None:
     """Checks the reason of a refusal that is not to be retried."""
     reason = refusal.reason
+    if reason is Reason.NON_FINITE_RESULT and isinstance(request, Step) and _may_be_poisoned(request):
+        return
     if universe.scope.two_versions and reason.name in UNSERVED:
         return
     if reason.name in RETRIED or (reason.name in ELSEWHERE and (universe.scope.shared or universe.losses)):
@@ -117,3 +122,9 @@ def _check_refusal(universe: Universe, name: str, request: Request, there: Befor
         wrong = there.standing is not None and there.standing[0] not in universe.store.ledger.ended
     if wrong or (reason is not Reason.SESSION_NOT_FOUND and not isinstance(request, Step)):
         raise Violation(f"{name} is refused though nothing speaks against it: {reason.name}")
+
+
+def _may_be_poisoned(step: Step) -> bool:
+    """Returns whether the forecast may take an input for which the engine has no finite result."""
+    steps = 0 if step.rollout is None else step.rollout.steps
+    return any(POISON in plain(rolled(head, unpack(step.data), steps)) for head in heads())

@@ -92,6 +92,11 @@ def rolled(head: bytes, inputs: Inputs, steps: int) -> Inputs:
     return whole
 
 
+def heads() -> list[bytes]:
+    """Returns every head that names a history."""
+    return list(_origins)
+
+
 def histories(steps: int) -> list[tuple[bytes, Inputs]]:
     """Returns every head that names so many inputs, and the inputs."""
     return [(head, origin.inputs) for head, origin in _origins.items() if len(origin.inputs) == steps]
