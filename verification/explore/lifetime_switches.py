@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from cellkeeper_service.core import advance, computing, decision_table, lifecycle
+from cellkeeper_service.core import advance, carry_over, computing, decision_table
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.session import CachedState, SessionState
@@ -30,12 +30,12 @@ def the_record_picks_its_version() -> AbstractContextManager[Any]:
 @contextmanager
 def carry_overs_make_a_generation() -> Iterator[None]:
     """Keeps the generation, so that the position stays as it is."""
-    carried = lifecycle.carried
+    carried = carry_over.carried
 
     def same(record: Record, request: Any, target: Version, at: Any, state: bytes, now_ms: int) -> wire.Write:
         return carried(record, request, target, record.position, state, now_ms)
 
-    with patch.object(lifecycle, "carried", same), patch.object(computing, "carried", same):
+    with patch.object(carry_over, "carried", same), patch.object(computing, "carried", same):
         yield
 
 
