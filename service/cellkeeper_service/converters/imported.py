@@ -121,8 +121,8 @@ def write_imported(target: Target, lowered: Lowered, source: Source, drawn: Draw
             raise ImportRefused(
                 place,
                 f"node {parity.shared_condition} has a condition that the sessions of a call decide together, so one "
-                "may change what another gets; pass batch one (--batch one): one session a call, or free (--batch free) "
-                "if you know that each session gets the same either way",
+                "may change what another gets; pass batch one (--batch one): one session a call, or batch free "
+                "(--batch free) if you know that each session gets the same either way",
             )
         bundle.path.rename(folder)
         imported = Imported(read_bundle(folder), parity)
