@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .._session.arguments import step_number
+from .._session.inputs import convert_state
 from ..client import Client
 from ..types import Array, Model
 
@@ -61,6 +63,8 @@ def set_state(client: Client, parsed: argparse.Namespace) -> None:
             f"model {model.name!r} has computed this state; --other-version sets it even so"
         )
     state = _read_states(given.get("states"), model)
+    convert_state(model, state, "state")  # checked before the session is opened, which may create it
+    step_number(step, "step")
     session = client.session(parsed.session, model=parsed.model)
     print(session.set_state(state, step=step))
 

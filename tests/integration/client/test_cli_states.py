@@ -101,6 +101,8 @@ def test_what_is_no_state_is_refused(threaded: ServerThread, change: dict[str, A
         assert says in done.err
         assert len(done.err.splitlines()) == 1
         assert session.info().position == session.position
+        run(threaded.target, "sessions", "set-state", "nobody", text=json.dumps({**given, **change}), code=1)
+    assert "nobody" not in run(threaded.target, "sessions", "list").out
 
 
 @pytest.mark.parametrize(
