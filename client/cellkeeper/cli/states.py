@@ -114,4 +114,7 @@ def _each(data: Any, convert: Any) -> Any:
 
 
 def _integer(number: Any) -> Any:
-    return int(number) if isinstance(number, str) else number
+    try:
+        return int(number) if isinstance(number, str) else number
+    except ValueError:
+        raise ValueError(f"states: got {json.dumps(number)[:40]}, expected a whole number or its digits") from None

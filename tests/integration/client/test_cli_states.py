@@ -74,6 +74,10 @@ def test_states_of_every_dtype(tmp_path: Path) -> None:
             assert {name: values.tobytes() for name, values in state.items()} == {
                 name: values.tobytes() for name, values in session.state().items()
             }
+        given = json.loads(text)
+        given["states"]["count"]["data"] = "1e3"
+        refused = run(server.target, "sessions", "set-state", "b", text=json.dumps(given), code=1).err
+        assert 'states: got "1e3", expected a whole number or its digits' in refused
 
 
 @pytest.mark.parametrize(
