@@ -48,7 +48,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--ttl",
         type=float,
         metavar="SECONDS",
-        help="delete the copy after this much idle time (default: the session's)",
+        help="delete the copy after this much idle time; 0: never (default: the session's)",
     )
     delete = action("delete", _delete, "delete a session, or all whose ids start with a prefix")
     which = delete.add_mutually_exclusive_group(required=True)

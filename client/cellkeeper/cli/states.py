@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from .._session.arguments import step_number
+from .._session.inputs import convert_state
+from ..aio import AsyncClient
 from ..client import Client
-from ..types import Array, Model
+from ..session import AsyncSession
+from ..types import Array, Model, StepReply
 
 SAFE_INTEGER = 2**53
 """Up to this value, all JSON readers agree on integers; larger ones are strings of digits, as in the JSON API."""
@@ -32,15 +36,11 @@ def add_arguments(setting: argparse.ArgumentParser) -> None:
 
 
 def print_state(client: Client, parsed: argparse.Namespace) -> None:
-    info = client.session_info(parsed.session, model=parsed.model)  # opening it without a position would create it
-    session = client.session(parsed.session, model=parsed.model, expect=info.position)
-    reply = session.state_reply()
-    if reply.position.generation != session.generation:
-        raise ValueError("another generation of the session has started meanwhile; run the command again")
+    model, reply = client._thread.run(_state(client._core, parsed.session, parsed.model))
     made = {
         "session": parsed.session,
-        "model": session.model.name,
-        "fingerprint": session.model.fingerprint.hex(),
+        "model": model.name,
+        "fingerprint": model.fingerprint.hex(),
         "step": reply.position.step,
         "position": str(reply.position),
         "states": {name: _written(values) for name, values in reply.state.items()},
@@ -61,8 +61,20 @@ def set_state(client: Client, parsed: argparse.Namespace) -> None:
             f"model {model.name!r} has computed this state; --other-version sets it even so"
         )
     state = _read_states(given.get("states"), model)
+    convert_state(model, state, "state")  # checked before the session is opened, which may create it
+    step_number(step, "step")
     session = client.session(parsed.session, model=parsed.model)
     print(session.set_state(state, step=step))
+
+
+async def _state(client: AsyncClient, name: str, model_name: str) -> tuple[Model, StepReply]:
+    """Returns the state with its model version. The session is not opened: that needs the right `step`."""
+    info = await client.session_info(name, model=model_name)
+    model = await client._served(name, model_name, info.fingerprint, None)
+    reply = await AsyncSession(client, name, model, info.position, False, client.outputs).state_reply()
+    if reply.position.generation != info.position.generation:
+        raise ValueError("another generation of the session has started meanwhile; run the command again")
+    return model, reply
 
 
 def _written(values: Array) -> dict[str, Any]:
@@ -102,4 +114,7 @@ def _each(data: Any, convert: Any) -> Any:
 
 
 def _integer(number: Any) -> Any:
-    return int(number) if isinstance(number, str) else number
+    try:
+        return int(number) if isinstance(number, str) else number
+    except ValueError:
+        raise ValueError(f"states: got {json.dumps(number)[:40]}, expected a whole number or its digits") from None

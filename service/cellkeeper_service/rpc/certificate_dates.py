@@ -41,7 +41,7 @@ def dates_of(pem: str) -> Dates:
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Returns the type and the contents of each DER element. Raises IndexError or ValueError for broken data."""
+    """Yields the type and the contents of each DER element. Raises IndexError or ValueError for broken data."""
     at = 0
     while at < len(data):
         kind, length = data[at], data[at + 1]

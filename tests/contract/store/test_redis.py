@@ -6,6 +6,7 @@ import logging
 import re
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -186,6 +187,17 @@ def test_a_cluster_node_is_refused() -> None:
         store = open_store(server.url)
         with pytest.raises(StoreError, match="cluster"):
             store.check()
+        store.close()
+
+
+def test_a_server_that_does_not_know_auth_is_not_quoted_with_the_password(tmp_path: Path) -> None:
+    (tmp_path / "more.conf").write_text("rename-command AUTH nothing\n")
+    with RedisServer({"include": str(tmp_path / "more.conf")}) as server:
+        store = open_store(server.url.replace("//", "//app:secret@"))
+        with pytest.raises(StoreError, match="unknown command 'AUTH'; allow it there, or remove") as refused:
+            store.check()
+        assert "secret" not in str(refused.value)
+        assert "secret" not in str(store.load_many([Load(key(), False)]))
         store.close()
 
 

@@ -13,6 +13,7 @@ from cellkeeper import Client, InvalidArgument
 
 from testing.bundles import make_bundle
 from testing.forked_server import ForkedServer
+from tests.integration.access.tenants import entry
 from tests.unit.engine.test_one_session_a_call import counted, counted_bundle
 
 from .conftest import ServerThread
@@ -73,6 +74,10 @@ def test_states_of_every_dtype(tmp_path: Path) -> None:
             assert {name: values.tobytes() for name, values in state.items()} == {
                 name: values.tobytes() for name, values in session.state().items()
             }
+        given = json.loads(text)
+        given["states"]["count"]["data"] = "1e3"
+        refused = run(server.target, "sessions", "set-state", "b", text=json.dumps(given), code=1).err
+        assert 'states: got "1e3", expected a whole number or its digits' in refused
 
 
 @pytest.mark.parametrize(
@@ -101,6 +106,8 @@ def test_what_is_no_state_is_refused(threaded: ServerThread, change: dict[str, A
         assert says in done.err
         assert len(done.err.splitlines()) == 1
         assert session.info().position == session.position
+        run(threaded.target, "sessions", "set-state", "nobody", text=json.dumps({**given, **change}), code=1)
+    assert "nobody" not in run(threaded.target, "sessions", "list").out
 
 
 @pytest.mark.parametrize(
@@ -124,6 +131,18 @@ def test_a_state_of_another_version(threaded: ServerThread) -> None:
     del given["fingerprint"]
     run(threaded.target, "sessions", "set-state", "b", "--other-version", text=json.dumps(given))
     assert json.loads(run(threaded.target, "sessions", "state", "b").out)["states"] == given["states"]
+
+
+def test_a_state_is_read_with_the_right_to_read(tmp_path: Path) -> None:
+    (stepping, step), (reading, read) = entry("a", "step"), entry("a", "read")
+    (tmp_path / "tokens").write_text(f"{step}\n{read}\n")
+    (tmp_path / "token").write_text(reading)
+    bundle = make_bundle(tmp_path / "lstm", name="lstm", input_size=3)
+    with ForkedServer([bundle], "memory:", ["--tokens", str(tmp_path / "tokens")]) as server:
+        with Client(server.target, token=stepping) as client:
+            client.session("a").step([1.0, 2.0, 3.0])
+        words = ["sessions", "state", "a", "--token-file", str(tmp_path / "token")]
+        assert json.loads(run(server.target, *words).out)["step"] == 1
 
 
 def test_the_state_of_a_session_that_does_not_exist_creates_none(threaded: ServerThread) -> None:

@@ -57,6 +57,21 @@ def test_a_layer_with_a_computation_of_its_own_is_named(change: Callable[[Chaine
     refused(tmp_path, r"^1 \(Linear\): has a hook", import_torch, [model.rnn, model.head], tmp_path / "m", **QUICK)
 
 
+def test_weights_alone_are_refused_for_what_is_wrong_with_them(tmp_path: Path) -> None:
+    weights, file = Chained().state_dict(), tmp_path / "weights.pt"
+    torch.save(weights, file)
+    for model in (weights, str(file), file):
+        options = {"layers": "gru=rnn dense=head", "tolerance": 1e-30, **QUICK}
+        refused(
+            tmp_path,
+            "served values differ from .*, expected at most 1e-30",
+            import_torch,
+            model,
+            tmp_path / "m",
+            **options,
+        )
+
+
 def test_a_layer_with_a_computation_of_its_own_is_traced(tmp_path: Path) -> None:
     model = with_hook(Chained())
     imported = import_torch(model, tmp_path / "m", example=SEQUENCES, **QUICK)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,7 +130,9 @@ def flatten(model: Any, compared: bool | None = None) -> list[tuple[str, nn.Modu
 
 def changed_layer(model: Any) -> str | None:
     """Returns the place of the first of the model's layers that has a hook or a forward of its own; None if no layer
-    has."""
+    has. A state_dict and a file of one have weights only."""
+    if isinstance(model, str | Path | Mapping):
+        return None
     for name, module in flatten(model):
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             return f"{name or 'model'} ({type(module).__name__})"

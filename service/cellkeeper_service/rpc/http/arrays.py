@@ -1,9 +1,9 @@
 """Converts arrays to and from nested JSON lists without losing a bit.
 
 Non-finite numbers are the strings "NaN", "Infinity" and "-Infinity"; where values may be missing, null is read as NaN,
-too. Integers beyond 2^53 are written as strings of
-digits; numbers are accepted too. A float32 is written as the shortest decimal of the same value in float64: every
-reader parses it to that value, which converts back to the same float32.
+too. Integers beyond 2^53 are written as strings of digits; numbers are accepted too. A float32 is written as the
+shortest decimal of the same value in float64: every reader parses it to that value, which converts back to the same
+float32.
 """
 
 from __future__ import annotations

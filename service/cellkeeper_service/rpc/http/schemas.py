@@ -242,7 +242,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             "position": POSITION,
             "request_id": REQUEST_ID,
-            "ttl_ms": {**INTEGER, "description": "of the copy; if omitted: the session's"},
+            "ttl_ms": {**INTEGER, "description": "of the copy; 0: never expires; if omitted: the session's"},
         },
     ),
     "Moved": _object({"position": POSITION}),

@@ -43,6 +43,7 @@ _WHAT_TO_DO = {
     "DB index is out of range": "name one of its databases in the store's URL, or raise its setting `databases`",
     "without any password configured": "remove the password from the store's URL",
     "cluster support disabled": "it is in no cluster; name it by redis://",
+    "command 'AUTH'": "allow it there, or remove the user and the password from the store's URL",
     "command 'SENTINEL'": "it is no sentinel, whose port is usually 26379; or name it by redis://",
     "Connection refused": "start Redis, or correct the store's URL",
     "Name or service not known": "start Redis, or correct the host in the store's URL",
@@ -124,6 +125,10 @@ def text_of(error: Exception) -> str:
 
 
 def with_advice(reply: str) -> str:
-    """Returns the text of an error, and what to do about it if that is known."""
+    """Returns the text of an error, and what to do about it if that is known.
+
+    To a command that it does not know, Redis quotes the arguments: of AUTH that is the password.
+    """
+    reply = reply.partition(", with args beginning with")[0]
     advice = next((advice for part, advice in _WHAT_TO_DO.items() if part in reply), "")
     return f"{reply.rstrip('. ')}; {advice}" if advice else reply
