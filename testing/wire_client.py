@@ -26,7 +26,7 @@ WIRE_DTYPES = {"float32": pb.FLOAT32, "int32": pb.INT32}
 CHANNEL_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),  # every client has its own connection
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 3_000),  # which limits an attempt to connect, as for a slow machine
     ("grpc.max_reconnect_backoff_ms", 200),
     ("grpc.enable_retries", 0),
 ]

@@ -278,7 +278,8 @@ class Client:
         elif isinstance(op, Fork):
             self._take(op.target, result.position)
         elif isinstance(op, (Reset, CarryOver)):
-            self._take(op.session, result.position)
+            if result.position.generation != self.sessions[op.session].history.position.generation:
+                self._take(op.session, result.position)  # otherwise the session is of that version: nothing has changed
         elif isinstance(op, Delete):
             del self.sessions[op.session]
         self._next()
@@ -362,7 +363,8 @@ def step_request(session: str, done: Any, raw: bytes, position: Position | None,
 
 
 def outstanding(history: History) -> list[Chunk]:
-    return [chunk for chunk in history._open if chunk.counted]
+    """Returns the chunks in flight whose callers wait: not those that are replayed, or were given up before."""
+    return [chunk for chunk in history._open if chunk.counted and not (chunk.held or chunk.late)]
 
 
 def chunk_name(session: str, chunk: Chunk) -> str:

@@ -166,8 +166,8 @@ def read_forks(request: pb.ForkRequest, catalog: Catalog, deadline: float) -> li
         at = fields.position(item.position, f"{where}.position") if item.HasField("position") else None
         request_id = fields.request_id(item.request_id, f"{where}.request_id")
         ttl_ms = _ttl_ms(item.ttl_ms, f"{where}.ttl_ms", catalog) if item.HasField("ttl_ms") else None
-        ttl = () if ttl_ms is None else (ttl_ms.to_bytes(8, "little"),)  # without it as releases before it hash a fork
-        content = content_of("Fork", item.source.encode(), b"" if at is None else at, *ttl)
+        # without the TTL, as in Open: a retry may reach a server of a release that does not know it
+        content = content_of("Fork", item.source.encode(), b"" if at is None else at)
         return lambda done: Fork(source, deadline, done, target, at, request_id, content, ttl_ms)
 
     return _each(request.items, read, catalog, changed="target")

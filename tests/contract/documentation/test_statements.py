@@ -24,7 +24,7 @@ PAGES = [
 ]
 OTHER_PROGRAMS = {"--appendonly", "--preload", "--shape"}
 """Options of Redis, gunicorn and perf_analyzer."""
-OTHER_OPTIONS = {"performance.md", "reliability.md"}
+OTHER_OPTIONS = {"performance.md", "reliability.md", "reliability-runs.md"}
 """Pages with options of the bench and of the verification programs."""
 
 
