@@ -235,8 +235,12 @@ def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool, 
     return found
 
 
-def walk(scope: Scope, draw: random.Random, max_events: int = 400) -> Counterexample | None:
-    """Runs one random history, in which ordinary events are more frequent than faults."""
+def walk(scope: Scope, draw: random.Random, max_events: int = 2_000) -> Counterexample | None:
+    """Runs one random history, in which ordinary events are more frequent than faults.
+
+    max_events: a history that is longer counts as endless. Two clients that ask the replica without their version again
+    and again have needed 400.
+    """
     forget()
     universe, done = Universe(scope), []
     try:
