@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from cellkeeper import AsyncClient, AsyncSession, DeadlineExceeded, GenerationChanged, StepConflict
+from cellkeeper import AsyncClient, AsyncSession, DeadlineExceeded, GenerationChanged, Position, StepConflict
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .conftest import QUICK, until
@@ -148,6 +148,17 @@ async def resetting_server() -> AsyncIterator[ResettingServer]:
     await server.stop()
 
 
+async def reset_under_way(
+    client: AsyncClient, server: ResettingServer
+) -> tuple[AsyncSession, asyncio.Future[Position]]:
+    """Returns a session whose reset is carried out and not answered, and whose next frame is lost."""
+    session = await client.session("a")
+    resetting = asyncio.ensure_future(session.reset())
+    await until(lambda: server.resets == 1)
+    server.cut_frames = 1
+    return session, resetting
+
+
 @pytest.mark.parametrize(
     ("call", "result"),
     [
@@ -164,10 +175,7 @@ async def test_a_call_behind_a_step_whose_generation_a_reset_has_ended(
     """The step's first attempt is lost and its second one refused, so that it stays unknown whether it was applied."""
     server = resetting_server
     async with AsyncClient(f"127.0.0.1:{server.port}", backoff=QUICK) as client:
-        session = await client.session("a")
-        resetting = asyncio.ensure_future(session.reset())
-        await until(lambda: server.resets == 1)
-        server.cut_frames = 1
+        session, resetting = await reset_under_way(client, server)
         step, calling = asyncio.ensure_future(session.step(X)), asyncio.ensure_future(call(session))
         with pytest.raises(GenerationChanged):
             await step
@@ -190,10 +198,7 @@ async def test_it_does_not_wait_for_the_reset_for_longer_than_its_own_timeout(
 ) -> None:
     server = resetting_server
     async with AsyncClient(f"127.0.0.1:{server.port}", backoff=QUICK) as client:
-        session = await client.session("a")
-        resetting = asyncio.ensure_future(session.reset())
-        await until(lambda: server.resets == 1)
-        server.cut_frames = 1
+        session, resetting = await reset_under_way(client, server)
         step = asyncio.ensure_future(session.step(X))
         await asyncio.sleep(0)  # it comes before the call
         with pytest.raises((GenerationChanged, DeadlineExceeded)):
