@@ -146,7 +146,7 @@ def compare(
         engine=engine.name,
         numerics=engine.numerics,
         rows_proved=proved,
-        shared_condition=engine.shared_condition if isinstance(engine, UserGraphEngine) else "",
+        shared_condition=engine.shared_condition,
         resolution=resolution,
     )
 
