@@ -29,7 +29,6 @@ from ..errors import (
     SessionNotFound,
     StepCompacted,
     Unavailable,
-    error_of_reason,
 )
 from ..position import Position
 from ..types import STATE_PREFIX, Array, Model, SessionInfo, StepReply, TensorSpec
@@ -100,21 +99,13 @@ def array_of(tensor: Any) -> Array:
     return raw.astype(dtype.newbyteorder("="))
 
 
-def state_of(answer: Any, model: Model, generation: bytes) -> dict[str, Array]:
-    """Returns the tensors of a GetStateResponse by name.
-
-    Raises GenerationChanged if they are not the model's because the session has left `generation`; otherwise
-    ServerError.
-    """
+def state_of(answer: Any, model: Model) -> dict[str, Array]:
+    """Returns the tensors of a GetStateResponse by name. Raises ServerError if one of the model's is missing."""
     state = {tensor.name.removeprefix(STATE_PREFIX): array_of(tensor) for tensor in answer.state}
     shapes = {name: values.shape for name, values in state.items()}
     expected = {spec.name: spec.shape for spec in model.states}
     if not expected.items() <= shapes.items():
-        text = f"state: the server sent {shapes}, expected {expected}"
-        if answer.position.generation == generation:
-            raise broken_contract(text, "state")
-        text += ": the session has another generation, of a version of the model with other states; open it again"
-        raise error_of_reason("GENERATION_CHANGED", text, position_of(answer.position))
+        raise broken_contract(f"state: the server sent {shapes}, expected {expected}", "state")
     return state
 
 
