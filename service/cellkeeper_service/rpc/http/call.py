@@ -21,6 +21,7 @@ from cellkeeper_service.rpc.model_changed import Unfit
 
 from . import fields, replies
 from .asked import TIMEOUT, Asked, read_body, read_path, read_query
+from .field_names import COMMON, FieldNames
 from .routes import Route
 
 BY_VERSION = frozenset({"Open", "Step"})
@@ -34,13 +35,16 @@ BEARER_PROTOCOL = "cellkeeper.bearer."
 class Ended(Exception):
     """Ends the call with a rejection that was counted and logged. error: as replies.error writes it."""
 
-    def __init__(self, why: Rejection) -> None:
+    def __init__(self, why: Rejection, names: FieldNames) -> None:
+        """names: of the fields in the request."""
         super().__init__(why.message)
-        self.error = replies.rejection(why)
+        self.error = replies.rejection(why, names)
 
 
 class HttpCall:
     """Implements CallContext. On its own it is a call without a message, such as one that is refused early."""
+
+    field_names = COMMON
 
     def __init__(self, request: web.Request, template: str, names: Sequence[str]) -> None:
         """template: of the path. names: permitted in the query."""
@@ -113,7 +117,7 @@ class HttpCall:
             self.request.transport.abort()
 
     async def refuse(self, why: Rejection) -> NoReturn:
-        raise Ended(why)
+        raise Ended(why, self.field_names)
 
 
 class JsonCall(HttpCall):
@@ -129,6 +133,7 @@ class JsonCall(HttpCall):
         """catalog: with the limits for JSON replies. most_bytes: of the body."""
         super().__init__(request, route.path, [*route.query, TIMEOUT])
         self._route = route
+        self.field_names = route.names
         self._catalog = catalog
         self._most = most_bytes
 

@@ -137,13 +137,7 @@ class HttpFront:
                 reply = await asyncio.wait_for(handler(call), self._seconds(call))
             except asyncio.TimeoutError:
                 raise Rejection(Reason.DEADLINE_PASSED, "the request was not answered by its deadline") from None
-            except Ended as ended:
-                replies.rename(ended.error, route.names)
-                raise
             written = route.write(reply)
-            for item in (written, *written.get("results", ())):
-                if "error" in item:
-                    replies.rename(item["error"], route.names)
             status = replies.HTTP_STATUS[written["error"]["code"]] if "error" in written else 200
             return json_response(status, write_json(written))
 
