@@ -14,8 +14,9 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcom
 from cellkeeper_service.errors import Rejection
 
 from . import events, invariants, layout2, reads
+from .call import session_key
 from .channel import Answer, Channel, alike, generation_of
-from .client import Client, session_key
+from .client import Client
 from .events import NAMES, Event
 from .replica import Read, Replica, Write, new_replica
 from .scope import CarryOver, Scope
