@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import time
@@ -174,6 +175,9 @@ class JsonCall(HttpCall):
                     raise invalid("body", f"more than {self._most} bytes", f"at most {self._most}")
         except web.RequestPayloadError:
             raise invalid("body", "invalid chunked encoding", "a valid HTTP body") from None
+        except (ConnectionError, asyncio.CancelledError):
+            body.clear()  # the client has gone, and aiohttp keeps this error, whose traceback has the body
+            raise
         return bytes(body)
 
 
