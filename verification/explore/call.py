@@ -45,7 +45,7 @@ def call_request(op: Any, done: Any, request_id: bytes, at: Position | None, exp
             step.sequence = Sequenced(request_id if starts else b"", 0 if isinstance(op, Start) else op.step)
             return step
         case Open():
-            return generation_requests.Open(key, FOREVER, done, request_id, expect, None, None)
+            return generation_requests.Open(key, FOREVER, done, request_id, expect, op.ttl_ms, None)
     if at is None:
         raise LookupError(f"{op} needs a session that the client does not have")
     match op:
@@ -58,7 +58,8 @@ def call_request(op: Any, done: Any, request_id: bytes, at: Position | None, exp
         case Delete():
             return generation_requests.Delete(key, FOREVER, done, at.generation)
         case Fork():
-            return generation_requests.Fork(key, FOREVER, done, session_key(op.target), at, request_id)
+            target = session_key(op.target)
+            return generation_requests.Fork(key, FOREVER, done, target, at, request_id, ttl_ms=op.ttl_ms)
     raise TypeError(f"no request for {op}")
 
 
@@ -73,6 +74,10 @@ def _peek(op: Peek, done: Any, at: Position | None) -> wire.Step:
 def call_name(op: Any) -> str:
     """Returns the name of a call in a story."""
     match op:
+        case Open(session, int(ttl_ms)):
+            return f"open {session} with a TTL of {ttl_ms} ms"
+        case Fork(source, target, int(ttl_ms)):
+            return f"fork {source} to {target} with a TTL of {ttl_ms} ms"
         case Append():
             return f"append {op.value} to {op.session}"
         case Start():

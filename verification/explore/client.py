@@ -177,7 +177,8 @@ class Client:
         self.left = {session: Position(*known.history.position) for session, known in self.sessions.items()}
         self.restarts += 1
         self.sessions, self.waiting, self.called, self.columns = {}, {}, False, None
-        self.script[self.at : self.at] = [Open(session) for session in self.left]
+        opened = {op.session: op for op in self.script[: self.at] if isinstance(op, Open)}
+        self.script[self.at : self.at] = [opened.get(session, Open(session)) for session in self.left]
 
     # inside
 
