@@ -347,5 +347,11 @@ def _grid(product: Product, rows: int) -> tuple[int, int]:
 
 def _tile_sizes(product: Product, precision: Precision) -> dict[str, Any]:
     tile = product.tile
-    sizes = {"M": tile.rows // tile.groups, "N": tile.columns, "K": tile.depth, "num_warps": tile.warps}
+    sizes = {
+        "M": tile.rows // tile.groups,
+        "N": tile.columns,
+        "K": tile.depth,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+    }
     return {"PRECISION": precision, **sizes}

@@ -11,7 +11,8 @@ from cellkeeper_service.engine.precision import Precision
 class Tile:
     """The part of a product that one program computes: rows x columns of the result, with the sum in blocks of `depth`.
 
-    groups: in how many products the rows are divided, which share the weights that they load.
+    groups: in how many products the rows are divided, which share the weights that they load. stages: how many blocks
+    of a sum are under way at a time, of which one is being multiplied and the others are being loaded.
     """
 
     rows: int
@@ -19,6 +20,7 @@ class Tile:
     depth: int
     warps: int
     groups: int = 1
+    stages: int = 3
 
     def padded_depth(self, width: int) -> int:
         return -(-width // self.depth) * self.depth
