@@ -148,8 +148,7 @@ class AsyncGroup(AsyncGroupStepping):
                 position = before[name] if left_group else self._sender.history.position(rows_of[name])
                 return self.model, position.generation
 
-            state, _ = await read_state(self._client, name, self._restarts, here, left)
-            return state
+            return (await read_state(self._client, name, self._restarts, here, left)).state
 
         states, failed = await each([name for name in members.names if name not in errors], read)
         _raise_failed("state", {**errors, **failed}, members.names)

@@ -23,7 +23,7 @@ from ._transport.wire import position_message, position_of, state_messages
 from .errors import Closed, HistoryError, InvalidArgument, ModelError, ResourceExhausted
 from .position import Position
 from .stepping import ANOTHER_GENERATION, AsyncStepping
-from .types import STATE_PREFIX, Array, Model, Sample, SessionInfo, StepReply
+from .types import Array, Model, Sample, SessionInfo, StepReply
 
 
 class AsyncSession(AsyncStepping):
@@ -157,10 +157,7 @@ class AsyncSession(AsyncStepping):
         """
         left = self._time_left(timeout)
         await self._drained(left())
-        state, position = await read_state(
-            self._client, self.id, self._restarts, lambda: (self.model, self.generation), left
-        )
-        return StepReply({STATE_PREFIX + name: values for name, values in state.items()}, position)
+        return await read_state(self._client, self.id, self._restarts, lambda: (self.model, self.generation), left)
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.

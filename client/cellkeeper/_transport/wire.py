@@ -99,14 +99,18 @@ def array_of(tensor: Any) -> Array:
     return raw.astype(dtype.newbyteorder("="))
 
 
-def state_of(answer: Any, model: Model) -> dict[str, Array]:
-    """Returns the tensors of a GetStateResponse by name. Raises ServerError if one of the model's is missing."""
-    state = {tensor.name.removeprefix(STATE_PREFIX): array_of(tensor) for tensor in answer.state}
-    shapes = {name: values.shape for name, values in state.items()}
+def state_reply_of(answer: Any) -> StepReply:
+    """Returns the tensors and the position of a GetStateResponse."""
+    state = {STATE_PREFIX + tensor.name.removeprefix(STATE_PREFIX): array_of(tensor) for tensor in answer.state}
+    return StepReply(state, position_of(answer.position))
+
+
+def check_state(reply: StepReply, model: Model) -> None:
+    """Raises ServerError if one of the model's state tensors is missing."""
+    shapes = {name: values.shape for name, values in reply.state.items()}
     expected = {spec.name: spec.shape for spec in model.states}
     if not expected.items() <= shapes.items():
         raise broken_contract(f"state: the server sent {shapes}, expected {expected}", "state")
-    return state
 
 
 def state_messages(model: Model, state: Mapping[str, ArrayLike], field: str) -> list[Any]:
