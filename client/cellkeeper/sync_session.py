@@ -307,14 +307,16 @@ class Session(NotCopied):
         """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`.
 
         For an LSTM's h that is float32 [layers, size]. timeout: seconds, including retries; None: the client's. Waits
-        for earlier steps first. Raises SessionNotFound.
+        for earlier steps first. Raises SessionNotFound, and GenerationChanged if the session has another generation:
+        open it again.
         """
         return self._thread.run(self._core.state(timeout=timeout))
 
     def state_reply(self, *, timeout: float | None = None) -> StepReply:
         """Like `state`, but returns a reply whose `state` has the tensors, and whose `position` says when.
 
-        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises SessionNotFound.
+        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises SessionNotFound
+        and GenerationChanged, as `state` does.
         """
         return self._thread.run(self._core.state_reply(timeout=timeout))
 

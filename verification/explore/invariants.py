@@ -69,7 +69,8 @@ def check_answer(universe: Universe, channel: Channel, step: Step, reply: StepRe
 
 def check_use(universe: Universe, channel: Channel) -> None:
     """Checks that the request, which succeeds, has kept its session alive. Raises Violation."""
-    if channel.recent and channel.request is not None and channel.request.key in universe.store.aged:
+    request = channel.request
+    if channel.recent and request is not None and request.touches and universe.store.aged(request.key):
         raise Violation(f"{channel.name} has used the session, which expires as if it had been idle")
 
 

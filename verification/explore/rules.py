@@ -8,6 +8,7 @@ from .lifetime_rules import EXPIRY, VERSIONS
 from .rule import Rule
 from .scope import Append, Delete, Follow, Fork, Open, Reset, Scope, Start, steps
 from .serving_rules import DEADLINES, READS
+from .ttl_rules import TTLS
 
 PROTOCOL = (
     Rule(
@@ -320,4 +321,4 @@ IN_REDIS = (
     ),
 )
 
-RULES = (*PROTOCOL, *IN_REDIS, *READS, *DEADLINES, *EXPIRY, *VERSIONS)
+RULES = (*PROTOCOL, *IN_REDIS, *READS, *DEADLINES, *EXPIRY, *VERSIONS, *TTLS)

@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 from .sequential_model import Inputs
 
+TTL_MS = 1000
+
 
 class Open(NamedTuple):
-    """Creates the session, or continues it."""
+    """Creates the session, or continues it. ttl_ms: the TTL that it asks for; None: as it is, and new the default."""
 
     session: str
+    ttl_ms: int | None = None
 
 
 class Steps(NamedTuple):
@@ -60,8 +63,11 @@ class Delete(NamedTuple):
 
 
 class Fork(NamedTuple):
+    """ttl_ms: the copy's; None: the source's."""
+
     source: str
     target: str
+    ttl_ms: int | None = None
 
 
 class CarryOver(NamedTuple):
@@ -112,7 +118,7 @@ class Scope:
     crashes: a replica crashes and restarts.
     overdue: the deadline of a request passes at the replica that has it.
     gone: a caller goes away, which the replica notices; the client sends again.
-    expiries: a session that was idle for its TTL expires. (Not with fall_backs or power_cuts: see store.py.)
+    expiries: a session that was idle for its TTL expires.
 
     frames: what several clients send, each to its own session, may also arrive in one frame.
     slots: sessions in a replica's state cache. buffer_steps: inputs that a client keeps.
@@ -164,6 +170,22 @@ class Scope:
             {name for op in script if not isinstance(op, READS) for name in _sessions(op)} for script in self.scripts
         ]
         return any(one & other for index, one in enumerate(used) for other in used[:index])
+
+    @property
+    def default_ttl_ms(self) -> int:
+        """The TTL of a new session for which none is asked."""
+        return TTL_MS if self.expiries else 0
+
+    def ttls_ms(self, session: str) -> set[int]:
+        """Returns every TTL that a record of the session may have."""
+        found = {self.default_ttl_ms} if self.restarts else set()  # a copy that was lost is opened anew
+        for op in [op for script in self.scripts for op in script]:
+            if isinstance(op, Fork) and op.target == session:
+                found |= self.ttls_ms(op.source) if op.ttl_ms is None else {op.ttl_ms}
+            elif isinstance(op, Open | Append | Start) and op.session == session:
+                asked = op.ttl_ms if isinstance(op, Open) else None
+                found |= {self.default_ttl_ms if asked is None else asked}
+        return found
 
     @property
     def two_versions(self) -> bool:

@@ -6,6 +6,7 @@ ledger follows what the store accepts and compares it with that model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -153,12 +154,13 @@ class Ledger:
 
     standing: generation and inputs of each record. ended: generations that were replaced or deleted. durable: every
     (generation, inputs) that a record ever was. peeked: inputs that nobody applies.
-    windows: what carry-overs compute sessions anew from.
+    windows: what carry-overs compute sessions anew from. ttls_ms: returns the TTLs that a session's record may have.
     """
 
     max_log_steps: int
     peeked: frozenset[int] = frozenset()
     windows: tuple[Inputs, ...] = ()
+    ttls_ms: Callable[[str], set[int]] | None = None
     standing: dict[SessionKey, tuple[bytes, Inputs]] = field(default_factory=dict)
     ended: frozenset[bytes] = frozenset()
     durable: frozenset[tuple[bytes, Inputs]] = frozenset()
@@ -185,6 +187,8 @@ class Ledger:
         if named is None or named.inputs != after or header.position.step != len(after):
             text = "no history" if named is None else str(named.inputs)
             raise Violation(f"the record continues after a gap: its inputs are {after}, but its position names {text}")
+        if self.ttls_ms is not None and header.ttl_ms not in (asked := self.ttls_ms(commit.key.session)):
+            raise Violation(f"{commit.key.session} has a TTL of {header.ttl_ms} ms, but {sorted(asked)} was asked for")
         if not isinstance(record, Record):
             raise Violation(str(record))
         if record.header != header:

@@ -14,8 +14,9 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcom
 from cellkeeper_service.errors import Rejection
 
 from . import events, invariants, layout2, reads
+from .call import session_key
 from .channel import Answer, Channel, alike, generation_of
-from .client import Client, session_key
+from .client import Client
 from .events import NAMES, Event
 from .replica import Read, Replica, Write, new_replica
 from .scope import CarryOver, Scope
@@ -59,6 +60,7 @@ class Universe:
             scope.max_log_steps, scope.depth, bool(scope.fall_backs), scope.synced, bool(scope.power_cuts)
         )
         self.store.ledger.peeked, self.store.ledger.windows = scope.peeked, scope.windows
+        self.store.ledger.ttls_ms = scope.ttls_ms
         self.minted = 0
         self.tickets = 0
         self.fell_back = self.expired = False
@@ -263,6 +265,7 @@ class Universe:
         self.fell_back = True
         key = next((key for key in self.store.sessions() if key.session == session), None) if session else None
         self.store.fall_back(commits, key)
+        self._lose_uses()
 
     def _do_power_cut(self, lost: int, writes: int) -> None:
         """Stops and restarts Redis.
@@ -290,6 +293,13 @@ class Universe:
             for request in replica.requests:
                 channel: Channel = request.done  # type: ignore[assignment]
                 channel.ended &= generation_of(request) in self.store.ledger.ended  # what ended it may be lost
+        self._lose_uses()
+
+    def _lose_uses(self) -> None:
+        """The store has restarted: sessions may have deadlines from before they were used, some of which are over."""
+        self.expired |= self.store.there(self.store.lists) != self.store.lists
+        for request in [request for replica in self.replicas for request in replica.requests]:
+            request.done.recent = False  # type: ignore[attr-defined]
 
     def _do_crash(self, name: str) -> None:
         """Crashes a replica. Its connections break, so clients notice; writes in flight may still reach the store."""
@@ -319,7 +329,7 @@ class Universe:
     def _do_idle(self, session: str) -> None:
         """Lets nearly the session's TTL pass."""
         key = session_key(session)
-        self.store.aged |= {key}
+        self.store.idle(key)
         for request in [request for replica in self.replicas for request in replica.requests]:
             if request.key == key:
                 request.done.recent = False  # type: ignore[attr-defined]
@@ -327,7 +337,12 @@ class Universe:
     def _do_expired(self, session: str) -> None:
         self._spend("expiries")
         self.expired = True
-        self.store.expire(session_key(session))
+        self.store.expire(session_key(session), noticed=True)
+
+    def _do_lapsed(self, session: str) -> None:
+        self._spend("expiries")
+        self.expired = True
+        self.store.expire(session_key(session), noticed=False)
 
     def _do_exchange(self, name: str, serves: bytes) -> None:
         self._spend("exchanges")

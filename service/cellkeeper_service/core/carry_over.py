@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
@@ -50,11 +51,18 @@ def _keep(
             f"has a state of {len(record.checkpoint)} bytes and time steps of {record.header.step_bytes}, the other "
             f"{target.spec.state_bytes} and {target.spec.step_bytes}: this state does not go into that model",
         )
+    source = models.find(record.header.fingerprint)
+    if source is not None and _of_other_cells(source.spec, target.spec):
+        return _refused(
+            record,
+            f"has cells of the kind {source.spec.cell}, the other {target.spec.cell}: to these, the state means "
+            "something else",
+        )
     if not record.log:
         return carried(
             record, request, target, first_position(new.generation, record.position.step), record.checkpoint, new.now_ms
         )
-    if models.find(record.header.fingerprint) is None:
+    if source is None:
         logged = record.position.step - record.header.checkpoint_step
         return _refused(
             record,
@@ -62,6 +70,14 @@ def _keep(
             "versions",
         )
     return refuse_unserved(record, models) or record
+
+
+def _of_other_cells(one: ModelSpec, other: ModelSpec) -> bool:
+    """Returns True if a state of the one certainly means something else to the other, although it has the same size.
+
+    A graph does not say what kind of cells it has.
+    """
+    return "" not in (one.cell, other.cell) and one.cell != other.cell
 
 
 def carried(record: Record, request: CarryOver, target: Version, at: Position, state: bytes, now_ms: int) -> Write:

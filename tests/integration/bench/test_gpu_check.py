@@ -18,7 +18,7 @@ from bench import gpu_exactness
 from bench.gpu_check import BENCH_JSON, REPORT_JSON, Part, checked, parts, run, why_not
 from bench.latencies import counted
 
-MOST_SECONDS = 360
+MOST_SECONDS = 480
 HOLDS_A_LOCK = (
     "import fcntl, time; file = open({path!r}); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
 )
@@ -61,7 +61,7 @@ def part(name: str, code: str, limit_s: int = 60) -> Part:
     return Part(name, (sys.executable, "-c", code), limit_s)
 
 
-def test_all_parts_together_take_less_than_six_minutes(tmp_path: Path) -> None:
+def test_all_parts_together_take_less_than_eight_minutes(tmp_path: Path) -> None:
     assert sum(one.limit_s for one in parts("cuda:0", tmp_path)) < MOST_SECONDS
 
 
@@ -156,7 +156,7 @@ def dies(*arguments: str) -> dict[str, Any]:
 def test_it_needs_no_more_than_a_machine_has_where_nothing_can_be_installed(tmp_path: Path) -> None:
     """One module that imports something else would end its whole part there."""
     tests = [word for one in parts("cuda:0", tmp_path) for word in one.command if word.endswith(".py")]
-    code = BARE.format(there=THERE, modules=("bench.gpu", "bench.gpu_exactness"), tests=tests)
+    code = BARE.format(there=THERE, modules=("bench.gpu", "bench.gpu_exactness", "bench.gpu_tiles"), tests=tests)
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[3],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,6 +103,30 @@ def test_keep_without_the_old_version_needs_an_empty_log() -> None:
     world.start((NEW,))
     moved = carried(world, start, Policy.KEEP)
     goes_on(world, moved.position, 0)
+
+
+@pytest.mark.parametrize("steps", [[], [1, 2, 3]])
+@pytest.mark.parametrize(
+    ("old", "new", "allowed"),
+    [("gru", "rnn_tanh", False), ("rnn_tanh", "rnn_relu", False), ("gru", "gru", True), ("gru", "", True)],
+)
+def test_keep_between_kinds_of_cells(old: str, new: str, allowed: bool, steps: list[int]) -> None:
+    """Their states have the same sizes. A graph does not say what its states belong to."""
+    world = World(versions=(OLD, NEW))
+    for version, cell in zip(world.replicas[0].models, (old, new), strict=True):
+        version.spec = replace(version.spec, cell=cell)
+    at = opened(world)
+    if steps:
+        at = world.step(steps, at).position
+    before = standing(world)
+    result = carried(world, at, Policy.KEEP)
+    if allowed:
+        assert isinstance(result, Moved)
+    else:
+        assert (reason(result), result.field) == ("MODEL_CHANGED", "policy")
+        assert f"cells of the kind {old}, the other {new}" in result.message
+        assert standing(world) == before
+        assert isinstance(carried(world, at, Policy.RERUN, [5]), Moved)
 
 
 @pytest.mark.parametrize("policy", Policy)
