@@ -16,6 +16,7 @@
 # make check-redis-py  the tests of the Redis store with the oldest and the newest release of redis-py
 # make check-valkey the tests of the Redis store with valkey-server, which must be on the PATH
 # make check-triton the tests of the GPU engine's kernels with Triton 3.6.0
+# make check-ptx    the same on the PTX that Triton 3.7.1 and 3.6.0 compile for several devices, emulated (an hour): PTX
 # make sbom         the CycloneDX bill of what a server from that wheel consists of, in dist/
 # make licences     writes docs/licences.md: the licences of what the wheel depends on
 # make proto        generates the protobuf code anew, and the pages of docs/reference
@@ -76,6 +77,7 @@ MINUTES ?= 30
 SESSIONS ?= 1000000
 REV ?=
 ROUNDS ?= 5
+PTX ?= 90,once,late 90,ascending,early 90,truncated,late 80,once,late 75,once,late
 NAME ?=
 CONSOLE ?=
 BENCH_ARGS ?=
@@ -108,7 +110,7 @@ endif
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dist check-dist check-redis-py check-valkey check-triton sbom licences triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
+.PHONY: help venv dist check-dist check-redis-py check-valkey check-triton check-ptx sbom licences triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-watching bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames bench-gpu-tiles gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down scale roll backup restore image \
 	check-compose clean
@@ -199,6 +201,17 @@ check-triton: .venv/stamp
 	@rm -rf out/triton
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --target out/triton triton==3.6.0
 	@PYTHONPATH=out/triton $(BIN)/pytest $(PARALLEL) tests/unit/kernels tests/unit/cuda
+
+# What each of PTX says: tests/unit/kernels/ptx/__init__.py. Compute capability 7.5 has no tensor cores for tf32 and bf16.
+check-ptx: .venv/stamp
+	@rm -rf out/triton
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --target out/triton triton==3.6.0
+	@for triton in "" out/triton; do for setting in $(PTX); do \
+		echo "== $${triton:-.venv}, $$setting" && \
+		PYTHONPATH=$$triton TRITON_CACHE_DIR=out/triton-cache EMULATE_PTX=$$setting $(BIN)/pytest -n $(TEST_WORKERS) \
+			--max-worker-restart 0 --timeout 900 tests/unit/kernels/emulated \
+			$(patsubst %,tests/unit/kernels/test_%.py,contract inputs large_arena pointwise) $(TEST_ARGS) || exit 1; \
+	done; done
 
 sbom: dist
 	@scripts/make-sbom "$(PYTHON)" .venv-release/bin/python dist

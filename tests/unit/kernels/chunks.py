@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from cellkeeper_service.engine.cuda.cells import StepBuffers
 from cellkeeper_service.engine.precision import Precision
@@ -82,6 +83,8 @@ class Model:
         set_to: Mapping[str, float] = MappingProxyType({}),
         **config: Any,
     ) -> None:
+        if EMULATED and EMULATED.capability < 80 and precision != "fp32":
+            pytest.skip("this device has no tensor cores for tf32 and bf16")
         self.precision = precision
         self.config: RecurrentConfig = bundle_config(**config)
         self.tensors = random_tensors(self.config, 3)

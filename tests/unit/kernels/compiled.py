@@ -3,7 +3,8 @@
 Every launch goes through Triton's own specialization of its arguments, as on a device. Runs in a process without
 Triton's interpreter. Prints a JSON object:
     binaries   for each kernel, precision, tile and function of one value: name, constants, shared memory, stack
-               (spilled registers), and counts of its PTX instructions
+               (spilled registers), how many operations ptxas has fused that the PTX keeps apart, which PTX
+               instructions flush denormals, and counts of others
     varying    launches for which Triton would compile another binary for another batch or chunk; expected: none
     operations torch's own operations between the launches, which a graph would repeat or refuse to; expected: none
 """
@@ -63,9 +64,6 @@ _INSTRUCTIONS = (
     "div.rn.f32",
     "rcp",
     "ex2",
-    "add.ftz.f32",
-    "mul.ftz.f32",
-    "fma.rn.ftz.f32",
 )
 Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
@@ -158,17 +156,33 @@ def binary_keys(launches: list[Launch]) -> set[tuple[str, str]]:
     return keys
 
 
-def stack_bytes(cubin: bytes) -> int:
-    """Returns the stack bytes of one thread."""
+def disassembled(cubin: bytes) -> str:
+    """Returns the machine code, and what it uses."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"STACK:(\d+)", printed)
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", "--dump-sass", file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def stack_bytes(code: str) -> int:
+    """Returns the stack bytes of one thread."""
+    found = re.search(r"STACK:(\d+)", code)
     if found is None:
-        raise ValueError(f"cuobjdump names no stack: {printed}")
+        raise ValueError(f"cuobjdump names no stack: {code}")
     return int(found[1])
+
+
+def fused(ptx: str, code: str) -> int:
+    """Returns how many additions and products of the PTX the machine code lacks: ptxas may make one operation, with
+    other bits, of a product and a sum that the PTX keeps apart."""
+
+    def count(pattern: str, text: str) -> int:
+        return len(re.findall(rf"\b{pattern}\b", text))
+
+    additions = count(r"(?:add|sub)\.f32", ptx) - count("FADD", code)
+    products = count(r"mul\.f32", ptx) - count("FMUL", code)
+    return max(additions, 0) + max(products, 0)
 
 
 def constants_of(launch: Launch) -> str:
@@ -181,13 +195,15 @@ def constants_of(launch: Launch) -> str:
 
 def describe(launch: Launch) -> dict[str, Any]:
     binary = compile_launch(launch)
-    ptx = binary.asm["ptx"]
+    ptx, code = binary.asm["ptx"], disassembled(binary.asm["cubin"])
     return {
         "kernel": launch[0].__name__,
         "constants": constants_of(launch),
         "precision": launch[2].get("PRECISION"),
         "shared_bytes": binary.metadata.shared,
-        "stack_bytes": stack_bytes(binary.asm["cubin"]),
+        "stack_bytes": stack_bytes(code),
+        "fused": fused(ptx, code),
+        "flushing": sorted(set(re.findall(r"\b[\w.]+\.ftz\b[\w.]*", ptx))),
         **{word: len(re.findall(rf"\b{re.escape(word)}\b", ptx)) for word in _INSTRUCTIONS},
     }
 

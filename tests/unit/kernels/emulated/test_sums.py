@@ -27,7 +27,7 @@ def chain(x: Array, weight: Array, start: Array | np.float32) -> Array:
     return total
 
 
-@pytest.mark.parametrize("hidden", [33, 130, 512])  # each size of tile
+@pytest.mark.parametrize("hidden", [33, 130, 1030])  # each size of tile
 def test_fp32_sums_are_chains_of_fused_multiply_adds(hidden: int) -> None:
     """Over the inputs and then over h; then the bias. A sum of one block starts with the bias instead."""
     model = Model(cells, cell="rnn_relu", hidden_size=hidden, input_size=40, head=(3,))

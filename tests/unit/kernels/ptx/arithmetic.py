@@ -29,11 +29,14 @@ def fma(a: Values, b: Values, c: Values) -> Values:
     total = product + c
     if np.bitwise_and(total.view(np.int64), _LEAST_28_BITS).all():
         return total.astype(np.float32)
-    product, addend, total = (np.array(part) for part in np.broadcast_arrays(product, c.astype(np.float64), total))
-    rest = total - product
-    error = (product - (total - rest)) + (addend - rest)
-    beside = np.isfinite(total) & (error != 0)
-    total[beside] = np.nextafter(total[beside], np.copysign(np.inf, error[beside]))
+    between = ((total.view(np.int64) & _LEAST_28_BITS) == 0) & (total != 0)
+    if not between.any():
+        return np.asarray(total.astype(np.float32))
+    factors, addend, sums = (np.broadcast_to(part, total.shape)[between] for part in (product, c, total))
+    rest = sums - factors
+    error = (factors - (sums - rest)) + (addend - rest)
+    moved = np.nextafter(sums, np.copysign(np.inf, error))
+    total[between] = np.where(np.isfinite(sums) & (error != 0), moved, sums)
     return _canonical(total.astype(np.float32))
 
 

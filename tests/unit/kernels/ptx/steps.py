@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arithmetic import OPERATIONS, TYPES
-from .machine import LETTERS, WARP, Copy, Machine, Step
+from .machine import LETTERS, Copy, Machine, Step
 from .program import Address, Instruction, Operand, Program, UnsupportedPTX
-from .shared_memory import BASE
+from .shared_memory import BASE, WARP
 from .tensor_cores import MMA, registers_of, rows_of
 
 Values = NDArray[Any]
@@ -250,6 +250,8 @@ def _synchronize(instruction: Instruction) -> Step:
     opcode, operands = instruction.opcode, instruction.operands
     if opcode == "bar.sync" and operands == ("0",):
         return lambda machine: machine.shared.barrier()
+    if opcode == "bar.warp.sync" and operands == ("-1",):
+        return lambda machine: machine.shared.barrier(of_warps=True)
     if opcode == "cp.async.commit_group":
 
         def commit(machine: Machine) -> None:

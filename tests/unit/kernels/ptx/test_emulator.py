@@ -46,6 +46,7 @@ STORE = "ld.global.b32 { %r7 }, [ %rd3 + 0 ]; st.shared.b32 [%r4], %r7;"
 LOAD = "ld.shared.b32 %r8, [%r6]; st.global.b32 [ %rd4 + 0 ], { %r8 };"
 COPY = "cp.async.ca.shared.global [ %r4 + 0 ], [ %rd3 + 0 ], 0x4; cp.async.commit_group;"
 BARRIER = "bar.sync 0;"
+WARP_BARRIER = "bar.warp.sync -1;"
 WAIT = "cp.async.wait_group 0;"
 OTHER_WARP = 128
 OTHER_LANE = 4
@@ -69,6 +70,16 @@ def execute(body: str, other: int = OTHER_WARP, grid: int = 1, late: bool = True
 def test_what_barriers_order_is_computed(fill: str, other: int, late: bool) -> None:
     expected = np.arange(LANES) ^ (other // 4)
     assert np.array_equal(execute(fill + BARRIER + LOAD, other, late=late), expected)
+
+
+@pytest.mark.parametrize("fill", [STORE, COPY + WAIT])
+def test_a_barrier_of_warps_orders_their_own_threads_only(fill: str) -> None:
+    again = STORE + WARP_BARRIER + LOAD + WARP_BARRIER + STORE
+    assert np.array_equal(execute(fill + WARP_BARRIER + LOAD + WARP_BARRIER + again, OTHER_LANE), np.arange(LANES) ^ 1)
+    with pytest.raises(SharedHazard, match="a read of what another thread writes"):
+        execute(fill + WARP_BARRIER + LOAD, OTHER_WARP)
+    with pytest.raises(SharedHazard, match="a write to what another thread reads"):
+        execute(fill + BARRIER + LOAD + WARP_BARRIER + STORE, OTHER_WARP)
 
 
 @pytest.mark.parametrize("other", [OTHER_WARP, OTHER_LANE])  # a warp need not execute its threads in step, either

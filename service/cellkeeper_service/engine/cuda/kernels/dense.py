@@ -1,4 +1,7 @@
-"""activation(a W + b), for the head's layers over all time steps of a chunk at once, and for a cell's projection."""
+"""activation(a W + b), for the head's layers over all time steps of a chunk at once, and for a cell's projection.
+
+The bias is added to a sum of several blocks. A sum of one block starts with the bias: Triton makes dot(a, W, b) of it.
+"""
 
 import triton
 import triton.language as tl

@@ -24,7 +24,7 @@ def _power_of_two(n):
 @triton.jit
 def _reduced(x):
     """Returns (n, e ** r - 1) with x = n ln 2 + r and |r| <= 0.35, for |x| < 128: Cody and Waite's reduction."""
-    n = tl.floor(x * 1.44269504088896341 + 0.5)
+    n = tl.floor(x * 1.44269504088896341 + 0.5)  # a device's floor takes denormals for 0, but the sum is none
     r = x - n * 0.693359375  # has 9 bits, so the product is exact
     r = r - n * -2.12194440e-4
     p = 1.9875691500e-4
