@@ -13,8 +13,8 @@ from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
 
-from .scope import Append, CarryOver, Delete, Follow, Fork, GetState, Open, Peek, Reset, Start
-from .sequential_model import pack
+from .scope import Append, CarryOver, Delete, Follow, Fork, GetState, Open, Peek, Reset, SetState, Start
+from .sequential_model import VERSION, Inputs, consumed, pack, state_after, version_of
 
 FOREVER = 1e18
 PREDICTION = frozenset(["prediction"])
@@ -51,10 +51,14 @@ def call_request(op: Any, done: Any, request_id: bytes, at: Position | None, exp
     match op:
         case Reset():
             return generation_requests.Reset(key, FOREVER, done, at.generation, request_id)
+        case SetState():
+            how = request_id, len(op.inputs), state_after(op.inputs)
+            return generation_requests.SetState(key, FOREVER, done, at.generation, *how)
         case CarryOver():
-            policy = Policy.RERUN if op.window else Policy.KEEP
-            what = bytes([op.version]) * 32, policy, pack(op.window), len(op.window)
-            return generation_requests.CarryOver(key, FOREVER, done, at.generation, request_id, *what)
+            policy = Policy.RERUN if op.window else Policy.RESET if op.reset else Policy.KEEP
+            what = bytes([op.version]) * 32, policy, pack(op.window), len(op.window), b""
+            known = at if policy is Policy.KEEP else None
+            return generation_requests.CarryOver(key, FOREVER, done, at.generation, request_id, *what, known)
         case Delete():
             return generation_requests.Delete(key, FOREVER, done, at.generation)
         case Fork():
@@ -69,6 +73,18 @@ def _peek(op: Peek, done: Any, at: Position | None) -> wire.Step:
     if op.rolled:
         step.rollout = wire.Rollout(op.rolled, np.zeros((op.rolled, 0), np.int32))
     return step
+
+
+def beginning(op: Any, before: Position) -> Inputs:
+    """Returns what the generation begins with that a call makes of one at `before`, or else where that stays."""
+    match op:
+        case SetState():
+            return op.inputs
+        case CarryOver() if version_of(before.generation) != op.version and (op.window or op.reset):
+            return tuple(value + (op.version - 1) * VERSION for value in op.window)
+        case Reset():
+            return ()
+    return consumed(before)
 
 
 def call_name(op: Any) -> str:
@@ -86,8 +102,11 @@ def call_name(op: Any) -> str:
             return f"step {op.step} of {op.session}: {op.value}"
         case Fork():
             return f"fork {op.source} to {op.target}"
+        case SetState():
+            return f"set-state of {op.session} to that after {list(op.inputs)}"
         case CarryOver():
-            return f"carry-over of {op.session} to version {op.version}"
+            how = f" by the window {list(op.window)}" if op.window else " by a reset" if op.reset else ""
+            return f"carry-over of {op.session} to version {op.version}{how}"
         case Peek():
             return f"{'forecast' if op.rolled else 'peek'} of {op.session} with {op.value}"
         case GetState():

@@ -6,12 +6,14 @@ import random
 from itertools import count
 from typing import Any
 
-from .scope import TTL_MS, Append, CarryOver, Delete, Fork, GetState, Op, Open, Peek, Reset, Scope, Steps
+from .scope import TTL_MS, Append, CarryOver, Delete, Fork, GetState, Op, Open, Peek, Reset, Scope, SetState, Steps
+
+KINDS = ("steps", "reset", "set state", "delete", "fork", "append", "read")
 
 
 def drawn(draw: random.Random) -> Scope:
-    """Draws a scope: up to 2 clients and a reader, 4 chunks in a row, resets, deletes, forks, carry-overs and reads,
-    and one to six kinds of faults."""
+    """Draws a scope: up to 2 clients and a reader, 4 chunks in a row, resets, states that are set, deletes, forks,
+    carry-overs and reads, and one to six kinds of faults."""
     values = count(11)
     shared = draw.random() < 0.4
     clients = draw.choice((1, 1, 2))
@@ -77,13 +79,17 @@ def _script(draw: random.Random, values: count[int], session: str, index: int, v
 
     script: list[Op] = [Open(session, some_ttl_ms()), some_steps(session)]
     for turn in range(draw.choice((0, 0, 1, 2, 3))):
-        kinds = ("steps", "reset", "delete", "fork", "append", "read", *(("carry over",) * 4 if versions else ()))
+        kinds = (*KINDS, *(("carry over",) * 4 if versions else ()))
         what = draw.choice(kinds)
         if what == "steps":
             script.append(some_steps(session))
         elif what == "carry over":
             window = draw.choice(((), (next(values), next(values))))
-            script += [CarryOver(session, draw.choice((1, 2, 2)), window), some_steps(session)]
+            reset = not window and draw.random() < 0.4
+            script += [CarryOver(session, draw.choice((1, 2, 2)), window, reset), some_steps(session)]
+        elif what == "set state":
+            inputs = tuple(next(values) for _ in range(draw.choice((0, 1, 2))))
+            script += [SetState(session, inputs), some_steps(session)]
         elif what == "read":
             script += [_read(draw, values, session), some_steps(session)]
         elif what == "reset":

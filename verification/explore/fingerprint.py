@@ -87,6 +87,7 @@ class _Namer:
     def store(self) -> Any:
         store = self.universe.store
         ledger = store.ledger
+        kept = self.records(store.lists)  # first, so that generations are named by their sessions
         snapshots = [self.records(old.lists) for old in store.snapshots] if self.universe.left["fall_backs"] else []
         file = store.file
         redis = (
@@ -105,7 +106,7 @@ class _Namer:
         )
         durable = tuple(sorted((self.generation(one), inputs) for one, inputs in sorted(ledger.durable)))
         return (
-            self.records(store.lists),
+            kept,
             tuple(snapshots),
             redis if store.tracks else (),
             tuple(sorted(self.generation(one) for one in sorted(ledger.ended))),
@@ -186,9 +187,11 @@ class _Namer:
             more = (request.request_id, self.position(request.expect))
         elif isinstance(request, generation_requests.Reset):
             more = (self.generation(request.generation), request.request_id)
+        elif isinstance(request, generation_requests.SetState):
+            more = self.generation(request.generation), request.request_id, request.step, request.state
         elif isinstance(request, generation_requests.CarryOver):
-            how = request.request_id, request.target, request.data
-            more = self.generation(request.generation), how, request.end_state
+            how = request.request_id, request.target, request.policy, request.data
+            more = self.generation(request.generation), how, request.end_state, self.position(request.position)
         elif isinstance(request, generation_requests.Delete):
             more = self.generation(request.generation)
         elif isinstance(request, generation_requests.Fork):

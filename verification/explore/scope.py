@@ -58,6 +58,13 @@ class Reset(NamedTuple):
     session: str
 
 
+class SetState(NamedTuple):
+    """Starts a generation at the state and the step that these inputs would lead to. They occur nowhere else."""
+
+    session: str
+    inputs: Inputs
+
+
 class Delete(NamedTuple):
     session: str
 
@@ -71,11 +78,13 @@ class Fork(NamedTuple):
 
 
 class CarryOver(NamedTuple):
-    """Moves the session to another version. Without `window` its state is kept, otherwise it is computed from that."""
+    """Moves the session to another version. Its state is computed from `window`; without one it is kept, or with
+    `reset` it becomes the initial one."""
 
     session: str
     version: int
     window: Inputs = ()
+    reset: bool = False
 
 
 class Peek(NamedTuple):
@@ -91,7 +100,9 @@ class GetState(NamedTuple):
     session: str
 
 
-Op = Open | Steps | GroupSteps | Append | Start | Follow | Reset | Delete | Fork | CarryOver | Peek | GetState
+Op = (
+    Open | Steps | GroupSteps | Append | Start | Follow | Reset | SetState | Delete | Fork | CarryOver | Peek | GetState
+)
 READS = (Peek, GetState)
 
 
@@ -190,6 +201,11 @@ class Scope:
     @property
     def two_versions(self) -> bool:
         return bool(self.others) or len({*b"".join(self.serves)}) > 1
+
+    @property
+    def set_states(self) -> tuple[Inputs, ...]:
+        """The inputs whose states are set."""
+        return tuple(op.inputs for script in self.scripts for op in script if isinstance(op, SetState))
 
     @property
     def windows(self) -> tuple[Inputs, ...]:
