@@ -13,7 +13,7 @@ from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
 
-from .scope import Append, CarryOver, Delete, Follow, Fork, GetState, Open, Peek, Reset, SetState, Start
+from .scope import Append, CarryOver, Delete, Follow, Fork, GetState, Many, Open, Peek, Reset, SetState, Start
 from .sequential_model import VERSION, Inputs, consumed, pack, state_after, version_of
 
 FOREVER = 1e18
@@ -90,6 +90,8 @@ def beginning(op: Any, before: Position) -> Inputs:
 def call_name(op: Any) -> str:
     """Returns the name of a call in a story."""
     match op:
+        case Many(items):
+            return " and ".join(map(call_name, items))
         case Open(session, int(ttl_ms)):
             return f"open {session} with a TTL of {ttl_ms} ms"
         case Fork(source, target, int(ttl_ms)):
