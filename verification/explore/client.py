@@ -13,7 +13,7 @@ from cellkeeper_service.domain.position import Position
 from cellkeeper_service.errors import Rejection
 
 from .bulk import Bulk
-from .call import beginning, call_name, call_request, step_request
+from .call import call_name, call_request, step_request
 from .columns import Columns, Member
 from .known import Attempt, Known, as_client, chunk_name, known_at, outstanding
 from .scope import (
@@ -33,7 +33,8 @@ from .scope import (
     Steps,
     sessions_of,
 )
-from .sequential_model import Inputs, Violation, consumed, learn, outputs_after, plain, version_of
+from .sequential_model import Inputs, Violation, consumed, learn, outputs_after, plain
+from .starts import check_start
 
 UNSERVED = {"MODEL_CHANGED", "INVALID_FIELD"}  # by the replica that was asked; another may serve it
 MOVED_BY_OTHERS = {"HISTORY_CHANGED", "GENERATION_CHANGED", "SESSION_NOT_FOUND", "SESSION_EXISTS"}
@@ -311,19 +312,8 @@ class Client:
             del self.sessions[op.session]
 
     def _check_start(self, op: Any, before: Position, after: Position) -> None:
-        """Checks what a generation begins with, to which the client's call has led from `before`. Raises Violation."""
-        started, told = consumed(after), beginning(op, before)
-        stays = isinstance(op, CarryOver) and version_of(before.generation) == op.version
-        if (after.generation == before.generation) != stays and not (stays and self.scope.shared):
-            raise Violation(f"{self.name}: {call_name(op)} has led from {told} to {started}")
-        # later steps: of other clients, or of this one's that it has given up
-        exact = not (self.scope.shared or self.gave_up or isinstance(op, Fork))
-        if stays:
-            return  # the next step finds what is lost
-        if started[: len(told)] != told or (exact and started != told):
-            raise Violation(f"{self.name}: {call_name(op)} was to begin with {told}, but has led to {started}")
-        if isinstance(op, CarryOver) and not self.scope.shared and version_of(after.generation) != op.version:
-            raise Violation(f"{self.name}: {call_name(op)} has led to version {version_of(after.generation)}")
+        exact = not (self.scope.shared or self.gave_up)  # no later steps, of others or of this client's given up
+        check_start(f"{self.name}: {call_name(op)}", op, before, after, self.scope.shared, exact)
 
     def _follow(self, op: Start | Follow, result: Any) -> None:
         before = () if isinstance(op, Start) else self.sequences[op.session]

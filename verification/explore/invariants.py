@@ -29,7 +29,8 @@ anything else but cached states, each of which is that of its position;
 what a client was told is in the store (unless the store lost it), and a steady pipeline has left a short log.
 
 Accepted: a create lost in a power cut may return at the second restart after it, even after a delete that found
-nothing; a late copy of a sequence's start, which names no generation, begins a session anew that has expired.
+nothing; a late copy of a sequence's start, which names no generation, begins a session anew that has expired; a power
+cut may cost a record its TTL until its next commit, so that it is there again if a cut loses its expiry, too.
 """
 
 from __future__ import annotations

@@ -12,11 +12,12 @@ from typing import Any
 from cellkeeper_service.core.requests import Request
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome, StoreError
 
-from . import answers, events, invariants, layout2, reads
+from . import answers, events, invariants, layout2, losses, reads
 from .call import session_key
 from .channel import Answer, Channel, alike, generation_of
 from .client import Client
 from .events import NAMES, Event
+from .losses import LOST
 from .replica import Read, Replica, Write, new_replica
 from .scope import Scope
 from .sequential_model import created
@@ -38,7 +39,6 @@ FAULTS = (
     "expiries",
     "exchanges",
 )
-LOST = CommitResult(Outcome.UNKNOWN, None, "lost")
 
 
 class Impossible(Exception):
@@ -249,46 +249,13 @@ class Universe:
         if commits > len(self.store.snapshots):
             raise Impossible("the store has no such snapshot")
         self._spend("fall_backs")
-        self.fell_back = True
-        key = next((key for key in self.store.sessions() if key.session == session), None) if session else None
-        self.store.fall_back(commits, key)
-        self._lose_uses()
+        losses.fall_back(self, commits, session)
 
     def _do_power_cut(self, lost: int, writes: int) -> None:
-        """Stops and restarts Redis.
-
-        What was on its way to it is lost, or not sent yet. The replicas learn nothing of what it did without having
-        answered.
-        """
         if (lost, writes) not in self.store.power_cuts():
             raise Impossible("the file has no such cut")
         self._spend("power_cuts")
-        kept_at = self.store.file.end - lost
-        self.fell_back |= self.store.power_cut(lost, writes, tracks=self.left["power_cuts"] > 0)
-        self.late.clear()
-        for replica in self.replicas:
-            unread = [read for read in replica.reads if read.results is not None and read.read_at > kept_at]
-            replica.reads = [read for read in replica.reads if read not in unread]
-            for read in replica.reads:
-                read.read_at = 0  # an answer that was already in flight
-            for read in unread:
-                replica.core.on_loaded(read.sessions, [StoreError("lost")] * len(read.loads))
-            unheard = [write for write in replica.writes if write.results is not None]
-            replica.writes = [write for write in replica.writes if write.results is None]
-            for write in unheard:
-                replica.core.on_committed(write.commits, [LOST] * len(write.commits))
-            for request in replica.requests:
-                channel: Channel = request.done  # type: ignore[assignment]
-                channel.ended &= generation_of(request) in self.store.ledger.ended  # what ended it may be lost
-        self._lose_uses()
-
-    def _lose_uses(self) -> None:
-        """The store has restarted: sessions may have deadlines from before they were used, some of which are over."""
-        if not self.scope.expiries:
-            return
-        self.expired |= self.store.there(self.store.lists) != self.store.lists
-        for request in [request for replica in self.replicas for request in replica.requests]:
-            request.done.recent = False  # type: ignore[attr-defined]
+        losses.power_cut(self, lost, writes)
 
     def _do_crash(self, name: str) -> None:
         """Crashes a replica. Its connections break, so clients notice; writes in flight may still reach the store."""
