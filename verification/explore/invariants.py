@@ -108,8 +108,8 @@ def check_refusal(universe: Universe, client: Client, reason: str, elsewhere: bo
             allowed |= {"STEP_CONFLICT", "STEP_COMPACTED", "STEP_GAP"}
     if universe.scope.two_versions and not elsewhere:
         allowed |= UNSERVED
-    if client.forgot:  # what the previous process gave up was applied, and it continues with the next chunk
-        allowed |= {"STEP_CONFLICT", "STEP_COMPACTED"}
+    if client.forgot:  # what the previous process gave up was applied, and it continues with the next chunks
+        allowed |= {"STEP_CONFLICT", "STEP_COMPACTED", "HISTORY_CHANGED"}
     if {Delete, Fork} <= kinds and (universe.scope.unknowns or universe.scope.slow or universe.scope.crashes):
         allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and recreated it
     if client.restarts and kinds & {Reset, SetState, Delete, Fork, CarryOver}:
