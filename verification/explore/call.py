@@ -13,8 +13,8 @@ from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
 
-from .scope import Append, CarryOver, Delete, Follow, Fork, GetState, Open, Peek, Reset, SetState, Start
-from .sequential_model import VERSION, Inputs, consumed, pack, state_after, version_of
+from .scope import Append, CarryOver, Delete, Follow, Fork, GetState, Many, Open, Peek, Reset, SetState, Start
+from .sequential_model import pack, state_after
 
 FOREVER = 1e18
 PREDICTION = frozenset(["prediction"])
@@ -75,21 +75,11 @@ def _peek(op: Peek, done: Any, at: Position | None) -> wire.Step:
     return step
 
 
-def beginning(op: Any, before: Position) -> Inputs:
-    """Returns what the generation begins with that a call makes of one at `before`, or else where that stays."""
-    match op:
-        case SetState():
-            return op.inputs
-        case CarryOver() if version_of(before.generation) != op.version and (op.window or op.reset):
-            return tuple(value + (op.version - 1) * VERSION for value in op.window)
-        case Reset():
-            return ()
-    return consumed(before)
-
-
 def call_name(op: Any) -> str:
     """Returns the name of a call in a story."""
     match op:
+        case Many(items):
+            return " and ".join(map(call_name, items))
         case Open(session, int(ttl_ms)):
             return f"open {session} with a TTL of {ttl_ms} ms"
         case Fork(source, target, int(ttl_ms)):

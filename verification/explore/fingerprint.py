@@ -48,7 +48,7 @@ class _Namer:
             self.store(),
             tuple((one.client, one.name, self.result(one.result)) for one in universe.answers),
             tuple(self.replica(replica) for replica in universe.replicas),
-            tuple(self.request(request) for request in universe.slow),
+            tuple(tuple(self.request(request) for request in together) for together in universe.slow),
             tuple(tuple(self.call(call) for call in write.calls) for write in universe.late),
         )
 
@@ -139,7 +139,10 @@ class _Namer:
             sessions.append(
                 (session, self.position(history.position), chunks, replayable, history._settling, known.consumed)
             )
-        waiting = tuple(attempt.name for attempt in client.waiting.values())
+        waiting = tuple(
+            (attempt.name, tuple((name, self.result(result)) for name, result in attempt.results.items()))
+            for attempt in client.waiting.values()
+        )
         left = tuple((session, self.position(position)) for session, position in client.left.items())
         return (
             client.at,
@@ -149,6 +152,8 @@ class _Namer:
             client.called,
             client.failed,
             client.elsewhere,
+            client.bulk and (tuple(client.bulk.left), client.bulk.apart),
+            tuple(client.refused.items()),
             client.gave_up,
             client.forgot,
             tuple(sorted(client.sequences.items())),
@@ -208,6 +213,8 @@ class _Namer:
         return standing, ended, before.losses
 
     def result(self, result: Any) -> Any:
+        if isinstance(result, list):
+            return tuple(self.result(one) for one in result)
         if isinstance(result, Rejection):
             return result.reason, self.position(result.position)
         if isinstance(result, wire.StepReply):

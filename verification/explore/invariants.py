@@ -29,7 +29,8 @@ anything else but cached states, each of which is that of its position;
 what a client was told is in the store (unless the store lost it), and a steady pipeline has left a short log.
 
 Accepted: a create lost in a power cut may return at the second restart after it, even after a delete that found
-nothing; a late copy of a sequence's start, which names no generation, begins a session anew that has expired.
+nothing; a late copy of a sequence's start, which names no generation, begins a session anew that has expired; a power
+cut may cost a record its TTL until its next commit, so that it is there again if a cut loses its expiry, too.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from cellkeeper_service.domain.position import Position
 from .call import call_name
 from .client import MOVED_BY_OTHERS, UNSERVED, Client
 from .replica import Replica, state_of
-from .scope import CarryOver, Delete, Fork, Reset, SetState
+from .scope import CarryOver, Delete, Fork, Reset, SetState, items_of
 from .sequential_model import Violation, consumed, learn, outputs_after, plain, unpack
 
 if TYPE_CHECKING:
@@ -71,6 +72,13 @@ def check_answer(universe: Universe, channel: Channel, step: Step, reply: StepRe
         raise Violation(f"{channel.name} was acknowledged, but the store never held {whole}")
 
 
+def check_generation(universe: Universe, channel: Channel, position: Position) -> None:
+    """Checks the position to which a call has led: the store must have held it. Raises Violation."""
+    inputs = consumed(position)
+    if not universe.store.ledger.was_durable(position.generation, inputs):
+        raise Violation(f"{channel.name} succeeded, but the store never held {inputs} in that generation")
+
+
 def check_use(universe: Universe, channel: Channel) -> None:
     """Checks that the request, which succeeds, has kept its session alive. Raises Violation."""
     request = channel.request
@@ -79,12 +87,12 @@ def check_use(universe: Universe, channel: Channel) -> None:
         raise Violation(f"{channel.name} has used the session, which expires as if it had been idle")
 
 
-def check_refusal(universe: Universe, client: Client) -> None:
-    """Checks the reason for which a client was refused for good. Raises Violation."""
-    reason = client.failed
-    if not reason or reason == "OUTCOME_UNKNOWN":
+def check_refusal(universe: Universe, client: Client, reason: str, elsewhere: bool) -> None:
+    """Checks the reason for which a client was refused for good. elsewhere: a replica served it. Raises Violation."""
+    if reason == "OUTCOME_UNKNOWN":
         return
     allowed: set[str] = set()
+    kinds = {type(one) for op in client.script for one in items_of(op)}
     if universe.scope.shared:
         allowed |= MOVED_BY_OTHERS | {"STEP_CONFLICT", "STEP_COMPACTED", "STEP_GAP"}
     if universe.fell_back:
@@ -92,20 +100,19 @@ def check_refusal(universe: Universe, client: Client) -> None:
         if client.restarts:  # an Open that insists on what is lost; a replay that meets its predecessor's
             # or that comes first, while the new process, which does not know what was lost, sends its next input there
             allowed |= {"STEP_GAP", "STEP_COMPACTED", "STEP_CONFLICT"}
-        if any(isinstance(op, (Fork, CarryOver)) for op in client.script):
+        if kinds & {Fork, CarryOver}:
             allowed.add("STEP_GAP")  # a copy of what is lost, or its state, which the client would replay first
     if universe.expired:
         allowed |= {"SESSION_NOT_FOUND", "GENERATION_CHANGED"}
         if client.sequences:  # a late copy of its start has begun the expired session anew
             allowed |= {"STEP_CONFLICT", "STEP_COMPACTED", "STEP_GAP"}
-    if universe.scope.two_versions and not client.elsewhere:
+    if universe.scope.two_versions and not elsewhere:
         allowed |= UNSERVED
-    if client.forgot:  # what the previous process gave up was applied, and it continues with the next chunk
-        allowed |= {"STEP_CONFLICT", "STEP_COMPACTED"}
-    kinds = {type(op) for op in client.script}
+    if client.forgot:  # what the previous process gave up was applied, and it continues with the next chunks
+        allowed |= {"STEP_CONFLICT", "STEP_COMPACTED", "HISTORY_CHANGED"}
     if {Delete, Fork} <= kinds and (universe.scope.unknowns or universe.scope.slow or universe.scope.crashes):
         allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and recreated it
-    if client.restarts and any(isinstance(op, (Reset, SetState, Delete, Fork, CarryOver)) for op in client.script):
+    if client.restarts and kinds & {Reset, SetState, Delete, Fork, CarryOver}:
         allowed |= MOVED_BY_OTHERS
     if reason not in allowed:
         raise Violation(f"{client.name} made no mistake, but is refused for good: {reason}")
