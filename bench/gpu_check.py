@@ -1,8 +1,8 @@
 """`make gpu-check`: everything that needs a GPU, in under six minutes, on a machine where nothing can be installed.
 
 The parts run one after another, the most important first, each as a process with its own time limit. A part that fails
-or runs out of time does not end the others, and leaves no process on the device. The JSON is written after every part,
-the table at the end.
+or runs out of time does not end the others, and leaves no process on the device. The JSON and the part's whole output
+are written after every part, the table at the end.
 """
 
 from __future__ import annotations
@@ -80,13 +80,14 @@ def checked(chosen: Sequence[Part], folder: Path, device: str) -> bool:
     results: list[dict[str, Any]] = []
     report = {"machine": machine(), "device": device, "parts": results}
     for part in chosen:
-        results.append(run(part))
+        results.append(run(part, folder))
         (folder / REPORT_JSON).write_text(json.dumps(report, indent=1) + "\n")
     print(f"\n{device}\n\n{table(results, folder)}")
     return any(result["outcome"] not in ("passed", "skipped") for result in results)
 
 
-def run(part: Part) -> dict[str, Any]:
+def run(part: Part, folder: Path) -> dict[str, Any]:
+    """Runs a part, and writes what it prints to a file of its name."""
     missing = [package for package in part.needs if not is_there(package)]
     if missing:
         print(
@@ -110,6 +111,7 @@ def run(part: Part) -> dict[str, Any]:
                 os.killpg(process.pid, signal.SIGKILL)
         if outcome == "out of time":
             output = process.communicate()[0]
+    (folder / f"gpu-check-{part.name}.log").write_bytes(output)
     lines = output.decode(errors="replace").splitlines()
     print("\n".join(lines[-LINES_SHOWN:]), flush=True)
     seconds = round(time.monotonic() - begin, 1)

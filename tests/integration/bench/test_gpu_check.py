@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bench import gpu_exactness
-from bench.gpu_check import BENCH_JSON, REPORT_JSON, Part, checked, parts, run, why_not
+from bench.gpu_check import BENCH_JSON, LINES_SHOWN, PYTEST, REPORT_JSON, Part, checked, parts, run, why_not
 from bench.latencies import counted
 
 MOST_SECONDS = 360
@@ -28,6 +28,12 @@ child = subprocess.Popen([sys.executable, "-c", {code!r}], stdout=subprocess.PIP
 child.stdout.readline()
 print("it has the lock")
 sys.exit(3)
+"""
+IS_KILLED_AT_ITS_END = """
+import os, signal
+
+def pytest_sessionfinish():
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 THERE = ("torch", "triton", "numpy", "onnxruntime", "grpcio", "hypothesis", "safetensors", "pytest")
 BARE = r"""
@@ -68,15 +74,29 @@ def test_all_parts_together_take_less_than_six_minutes(tmp_path: Path) -> None:
 def test_a_part_leaves_no_process_on_the_device(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.touch()
-    result = run(part("leaves", LEAVES_A_PROCESS.format(code=HOLDS_A_LOCK.format(path=str(path)))))
+    result = run(part("leaves", LEAVES_A_PROCESS.format(code=HOLDS_A_LOCK.format(path=str(path)))), tmp_path)
     assert (result["outcome"], result["lines"]) == ("failed (3)", ["it has the lock"])
     with path.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # waits as long as that process lives
 
 
-def test_a_part_that_takes_too_long_is_ended_and_what_it_printed_is_kept() -> None:
-    result = run(Part("endless", ("bash", "-c", "echo begun; exec sleep 600"), 1))
+def test_a_part_that_takes_too_long_is_ended_and_what_it_printed_is_kept(tmp_path: Path) -> None:
+    result = run(Part("endless", ("bash", "-c", "echo begun; exec sleep 600"), 1), tmp_path)
     assert (result["outcome"], result["lines"]) == ("out of time", ["begun"])
+
+
+def test_the_whole_output_of_a_part_is_written(tmp_path: Path) -> None:
+    result = run(part("long", "for number in range(1000): print(number)"), tmp_path)
+    assert result["lines"] == [str(number) for number in range(1000 - LINES_SHOWN, 1000)]
+    assert (tmp_path / "gpu-check-long.log").read_text().split() == [str(number) for number in range(1000)]
+
+
+def test_a_test_that_failed_before_its_run_was_ended_says_why(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it():\n    assert 1 == 2, 'the reason'\n")
+    (tmp_path / "conftest.py").write_text(IS_KILLED_AT_ITS_END)
+    result = run(Part("killed", (*PYTEST, str(tmp_path)), 60), tmp_path)
+    assert result["outcome"] == f"failed ({-signal.SIGKILL})"
+    assert any(line.endswith("AssertionError: the reason") for line in result["lines"])
 
 
 def test_the_report_is_there_before_the_next_part_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
