@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -173,10 +174,9 @@ def dies(*arguments: str) -> dict[str, Any]:
     os.abort()
 
 
-def test_it_needs_no_more_than_a_machine_has_where_nothing_can_be_installed(tmp_path: Path) -> None:
-    """One module that imports something else would end its whole part there."""
-    tests = [word for one in parts("cuda:0", tmp_path) for word in one.command if word.endswith(".py")]
-    code = BARE.format(there=THERE, modules=("bench.gpu", "bench.gpu_exactness"), tests=tests)
+def imported_where(there: Sequence[str], modules: Sequence[str], tests: Sequence[str]) -> None:
+    """Imports the modules, and collects the tests, in a process that has only these packages and what they need."""
+    code = BARE.format(there=there, modules=modules, tests=tests)
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[3],
@@ -186,3 +186,16 @@ def test_it_needs_no_more_than_a_machine_has_where_nothing_can_be_installed(tmp_
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_needs_no_more_than_a_machine_has_where_nothing_can_be_installed(tmp_path: Path) -> None:
+    """One module that imports something else would end its whole part there."""
+    tests = [word for one in parts("cuda:0", tmp_path) for word in one.command if word.endswith(".py")]
+    imported_where(THERE, ("bench.gpu", "bench.gpu_exactness"), tests)
+
+
+def test_a_server_and_its_clients_need_no_more_than_gpu_packages_brings() -> None:
+    text = (Path(__file__).parents[3] / "scripts" / "gpu-packages").read_text()
+    brought = text.partition("names=(")[2].partition(")")[0].split()
+    modules = ("bench.gpu_served", "bench.gpu_frames", "bench.clients.cellkeeper", "cellkeeper_service.server.app")
+    imported_where((*THERE, *brought), modules, ["tests/unit/cuda/test_loading_on_a_device.py"])
