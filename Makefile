@@ -34,7 +34,8 @@
 # make bench-against  these files against an earlier commit, in turns: REV, ROUNDS (5); BENCH_ARGS: bench/README.md
 # make bench-gpu    the engine alone on a CUDA device, beside cuDNN
 # make bench-gpu-frames  a server on a CUDA device through gRPC frames, beside its engine alone
-# make gpu-check    everything that needs a CUDA device, in six minutes; installs nothing: PYTHON has torch with CUDA
+# make bench-gpu-tiles   whether another tile of its kernels is faster on a CUDA device
+# make gpu-check    everything that needs a CUDA device, in eight minutes; installs nothing: PYTHON has torch with CUDA
 # make gpu-packages the folder .gpu-packages, to be carried to such a machine: what a server needs that is not there
 # make bench-report draws out/bench.json into docs/img
 # make chaos        servers and a store under fire, and a verdict: SECONDS, SEED, REPLICAS=1..3,
@@ -108,7 +109,7 @@ IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv dist check-dist check-redis-py check-valkey check-triton sbom licences triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
-	bench-million bench-opening bench-cores bench-watching bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames gpu-check \
+	bench-million bench-opening bench-cores bench-watching bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames bench-gpu-tiles gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down scale roll backup restore image \
 	check-compose clean
 
@@ -274,6 +275,9 @@ bench-gpu: .venv/stamp
 
 bench-gpu-frames: .venv/stamp
 	@$(BIN)/python -m bench.gpu_frames $(BENCH_ARGS)
+
+bench-gpu-tiles: .venv/stamp
+	@$(BIN)/python -m bench.gpu_tiles $(BENCH_ARGS)
 
 gpu-check:
 	@PYTHON="$(PYTHON)" scripts/gpu-check $(CHECK_ARGS)

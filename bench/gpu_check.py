@@ -1,4 +1,4 @@
-"""`make gpu-check`: everything that needs a GPU, in under six minutes, on a machine where nothing can be installed.
+"""`make gpu-check`: everything that needs a GPU, in under eight minutes, on a machine where nothing can be installed.
 
 The parts run one after another, the most important first, each as a process with its own time limit. A part that fails
 or runs out of time does not end the others, and leaves no process on the device. The JSON and the part's whole output
@@ -26,8 +26,9 @@ from .machine import machine
 SERVER_PACKAGES = ("google.protobuf", "grpc", "grpc_health", "grpc_reflection", "grpc_status", "prometheus_client")
 PYTEST = (sys.executable, "-m", "pytest", "-c", "tests/gpu.ini", "--rootdir", ".", "-q", "--color=no")
 WORKERS = ("-n", "8", "--dist", "loadgroup")  # most of a test's time is compilation
-LINES_SHOWN = 40
+LINES_SHOWN = 44
 REPORT_JSON = "gpu-check.json"
+REPORT_LOG = "gpu-check.log"
 BENCH_JSON = "bench-gpu.json"
 
 
@@ -58,6 +59,7 @@ def parts(device: str, folder: Path) -> list[Part]:
         Part("bench", own("bench.gpu", *bench), 90),
         Part("engine", (*pytest, "-m", "gpu", *engines), 55, ("pytest",)),
         Part("kernels", (*pytest, *kernels), 55, ("pytest",)),
+        Part("tiles", own("bench.gpu_tiles"), 110),
     ]
 
 
@@ -76,7 +78,8 @@ def main() -> None:
 def checked(chosen: Sequence[Part], folder: Path, device: str) -> bool:
     """Runs the parts and reports. Returns True if one of them failed."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / BENCH_JSON).unlink(missing_ok=True)  # from an earlier run
+    for name in (BENCH_JSON, REPORT_LOG):  # from an earlier run
+        (folder / name).unlink(missing_ok=True)
     results: list[dict[str, Any]] = []
     report = {"machine": machine(), "device": device, "parts": results}
     for part in chosen:
@@ -87,7 +90,7 @@ def checked(chosen: Sequence[Part], folder: Path, device: str) -> bool:
 
 
 def run(part: Part, folder: Path) -> dict[str, Any]:
-    """Runs a part, and writes what it prints to a file of its name."""
+    """Runs a part, and adds what it prints to the folder's log."""
     missing = [package for package in part.needs if not is_there(package)]
     if missing:
         print(
@@ -111,7 +114,8 @@ def run(part: Part, folder: Path) -> dict[str, Any]:
                 os.killpg(process.pid, signal.SIGKILL)
         if outcome == "out of time":
             output = process.communicate()[0]
-    (folder / f"gpu-check-{part.name}.log").write_bytes(output)
+    with (folder / REPORT_LOG).open("ab") as log:
+        log.write(f"== {part.name}: {outcome}\n".encode() + output + b"\n")
     lines = output.decode(errors="replace").splitlines()
     print("\n".join(lines[-LINES_SHOWN:]), flush=True)
     seconds = round(time.monotonic() - begin, 1)

@@ -79,10 +79,8 @@ class Peer:
         self._head = self._head.to(device, self._dtype)
         shape = (config.num_layers, batch, config.hidden_size)
         self._h, self._c = (torch.zeros(shape, device=device, dtype=self._dtype) for _ in range(2))
-        self._rows = torch.arange(batch, device=device)
-        self._rows_up = torch.arange(batch).pin_memory()
-        self._inputs_up = torch.zeros(1, batch, config.input_size).pin_memory()
-        self._inputs = torch.zeros(1, batch, config.input_size, device=device)
+        self._up, self._rows, self._inputs = packed(torch.arange(batch), config.input_size, device)
+        self._host_up, _, self._host_inputs = packed(torch.arange(batch), config.input_size, torch.device("cpu"))
         self._output = torch.zeros(1, batch, config.output_size, device=device)
         self._output_down = torch.zeros(1, batch, config.output_size).pin_memory()
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -91,7 +89,8 @@ class Peer:
         self._step: Callable[[], object] = (
             torch.compile(self._advance, fullgraph=True) if kind.compiled else self._advance
         )
-        self._launch = self._capture() if kind.captured else self._step
+        self.captured = kind.captured
+        self.launch = self._capture() if kind.captured else self._step
 
     @contextmanager
     def entered(self, inputs: NDArray[np.float32]) -> Iterator[Callable[[], None]]:
@@ -99,13 +98,12 @@ class Peer:
 
         torch's switches are set around all calls: setting them takes a good part of a short one.
         """
-        inputs_up, output_down = self._inputs_up.numpy(), self._output_down.numpy()
+        inputs_up, output_down = self._host_inputs.numpy(), self._output_down.numpy()
 
         def call() -> None:
             inputs_up[...] = inputs
-            self._rows.copy_(self._rows_up, non_blocking=True)
-            self._inputs.copy_(self._inputs_up, non_blocking=True)
-            self._launch()
+            self._up.copy_(self._host_up, non_blocking=True)
+            self.launch()
             self._output_down.copy_(self._output, non_blocking=True)
             self._stream.synchronize()
             output_down.copy()
@@ -135,6 +133,17 @@ class Peer:
         torch.backends.cuda.matmul.allow_tf32 = self._tf32
         flags: AbstractContextManager[object] = torch.backends.cudnn.flags(enabled=True, allow_tf32=self._tf32)
         return flags
+
+
+def packed(rows: Tensor, features: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns a buffer on the device, or pinned on the host, and its parts: rows int64 [B], inputs float32 [1, B, F].
+    One copy transfers both, as the engine's does."""
+    row_bytes, batch = rows.nbytes, len(rows)
+    whole = torch.zeros(row_bytes + 4 * batch * features, dtype=torch.uint8, device=device)
+    whole = whole.pin_memory() if device.type == "cpu" else whole
+    own_rows, inputs = whole[:row_bytes].view(torch.int64), whole[row_bytes:].view(torch.float32)
+    own_rows.copy_(rows)
+    return whole, own_rows, inputs.view(1, batch, features)
 
 
 def with_weights_in_one_block(rnn: torch.nn.LSTM) -> None:

@@ -84,7 +84,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         if word.startswith("--") and word.endswith("=--"):  # argparse would make an empty list of it, not a word
             parser.error(f"argument {word[:-3]}: got '--', expected a value")
     try:
-        parsed = parser.parse_args(words)
+        parsed, unknown = parser.parse_known_args(words)
+        if unknown:
+            hint = parsed.hint(unknown) if "hint" in parsed else ""
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         if parsed.command == "doctor":
             return doctor.run(parsed)
         targets = [target.strip() for target in parsed.endpoint.split(",") if target.strip()]

@@ -12,9 +12,9 @@ from ._transport.caller import Caller
 from ._transport.calls import only_result
 from ._transport.carry_over import CarryOver, WindowOf
 from ._transport.requests import request_id
-from ._transport.wire import model_of, position_of, session_info_of
+from ._transport.wire import model_of, position_of, session_info_of, state_reply_of
 from .position import Position
-from .types import CarriedOver, Deleted, Model, SessionInfo
+from .types import CarriedOver, Deleted, Model, SessionInfo, StepReply
 
 
 class AsyncAdministration(Caller):
@@ -30,6 +30,18 @@ class AsyncAdministration(Caller):
         request = pb.GetSessionRequest(model=id_text(model, "model"), session=session_id(session))
         info: SessionInfo = await self._call("GetSession", request, session, timeout, session_info_of)
         return info
+
+    async def session_state(self, session: str, *, model: str = "", timeout: float | None = None) -> StepReply:
+        """Reads a session's committed state without opening the session, which takes the right `read` alone.
+
+        Returns a reply whose `state` has the tensors by name, and whose `position` says when. It restarts the TTL, as a
+        step does. session: its id. model: its name; optional while the server serves exactly one. timeout: seconds for
+        the call, including retries; None: the client's. Raises SessionNotFound, and ModelChanged if the session's
+        version of the model is not served.
+        """
+        request = pb.GetStateRequest(model=id_text(model, "model"), session=session_id(session))
+        reply: StepReply = await self._call("GetState", request, session, timeout, state_reply_of)
+        return reply
 
     async def sessions(
         self, prefix: str = "", *, model: str = "", timeout: float | None = None

@@ -22,7 +22,7 @@ from .errors import GroupError
 from .position import Position
 from .sync_group import Group
 from .sync_session import Session
-from .types import Backoff, CarriedOver, Counters, Deleted, Model, SessionInfo
+from .types import Backoff, CarriedOver, Counters, Deleted, Model, SessionInfo, StepReply
 
 T = TypeVar("T")
 
@@ -193,6 +193,16 @@ class Client(NotCopied):
         `position` is what can still be read.
         """
         return self._thread.run(self._core.session_info(session, model=model, timeout=timeout))
+
+    def session_state(self, session: str, *, model: str = "", timeout: float | None = None) -> StepReply:
+        """Reads a session's committed state without opening the session, which takes the right `read` alone.
+
+        Returns a reply whose `state` has the tensors by name, and whose `position` says when. It restarts the TTL, as a
+        step does. session: its id. model: its name; optional while the server serves exactly one. timeout: seconds for
+        the call, including retries; None: the client's. Raises SessionNotFound, and ModelChanged if the session's
+        version of the model is not served.
+        """
+        return self._thread.run(self._core.session_state(session, model=model, timeout=timeout))
 
     def sessions(self, prefix: str = "", *, model: str = "", timeout: float | None = None) -> Iterator[SessionInfo]:
         """Lists the sessions whose id starts with `prefix`, in no particular order, page by page.

@@ -12,12 +12,13 @@ from ._session.arguments import positions
 from ._session.time_limit import TimeLeft
 from ._transport.item_calls import each
 from ._transport.requests import request_id
-from ._transport.wire import position_of, state_of
+from ._transport.state_read import read_state
+from ._transport.wire import position_of
 from .errors import CellkeeperError, Closed, GroupError, ModelChanged
 from .group_stepping import AsyncGroupStepping
 from .late_step import LateStep
 from .position import Position
-from .types import Array
+from .types import Array, Model
 
 
 class AsyncGroup(AsyncGroupStepping):
@@ -131,18 +132,23 @@ class AsyncGroup(AsyncGroupStepping):
         """Returns the committed states of these members: named tensors [n, ...], one row per member, in their dtype.
 
         It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds,
-        including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
+        including retries; None: the client's. Raises GroupError if some failed, with the reason for each
+        (GenerationChanged: the session has another generation; remove and add the member).
         """
         members, left = self._members.named(sessions), self._time_left(timeout)
         async with self._sender.held(members, left()) as errors:
             pass  # a later step may come before the state is read, which is then that after the step
 
+        rows_of = dict(zip(members.names, members.rows.tolist(), strict=True))
         before = dict(self._members.positions(members))
 
         async def read(name: str) -> dict[str, Array]:
-            request = pb.GetStateRequest(model=self.model.name, session=name)
-            answer = await self._client._call("GetState", request, name, left())
-            return state_of(answer, self.model, before[name].generation)
+            def here() -> tuple[Model, bytes]:
+                left_group = self._members.gone(rows_of[name], name) is not None
+                position = before[name] if left_group else self._sender.history.position(rows_of[name])
+                return self.model, position.generation
+
+            return (await read_state(self._client, name, self._restarts, here, left)).state
 
         states, failed = await each([name for name in members.names if name not in errors], read)
         _raise_failed("state", {**errors, **failed}, members.names)

@@ -18,11 +18,12 @@ from ._transport.calls import only_result
 from ._transport.carry_over import carry_over_item
 from ._transport.replaying_call import call_replaying
 from ._transport.requests import request_id
-from ._transport.wire import position_message, position_of, state_messages, state_of
-from .errors import Closed, HistoryError, InvalidArgument, ModelError, ResourceExhausted
+from ._transport.state_read import read_state
+from ._transport.wire import position_message, position_of, state_messages
+from .errors import Closed, HistoryError, InvalidArgument, ModelError, ResourceExhausted, StepGap
 from .position import Position
 from .stepping import ANOTHER_GENERATION, AsyncStepping
-from .types import STATE_PREFIX, Array, Model, Sample, SessionInfo, StepReply
+from .types import Array, Model, Sample, SessionInfo, StepReply
 
 
 class AsyncSession(AsyncStepping):
@@ -85,9 +86,10 @@ class AsyncSession(AsyncStepping):
         policy: "keep" the state as it is (the session's present version must still be served), "rerun" a `window` of
         inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that initial
         state. fingerprint: 32 bytes, of the new version; empty: the one that takes new sessions. A session that already
-        belongs to that version stays as it is. timeout: seconds, including retries; None: the client's. Raises
-        GenerationChanged if the server has another generation, and ModelChanged if the state cannot be kept: rerun or
-        reset.
+        belongs to that version stays as it is. With "keep", the client first replays what the server lost of this
+        session. timeout: seconds, including retries; None: the client's. Raises GenerationChanged if the server has
+        another generation, ModelChanged if the state cannot be kept (rerun or reset), and with "keep" HistoryLost and
+        HistoryChanged if the server does not have the steps of this session.
         """
         chosen, left = fingerprint_bytes(fingerprint), self._time_left(timeout)
         async with self._change(left()):
@@ -143,26 +145,20 @@ class AsyncSession(AsyncStepping):
         """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`.
 
         For an LSTM's h that is float32 [layers, size]. timeout: seconds, including retries; None: the client's. Waits
-        for earlier steps first. Raises SessionNotFound.
+        for earlier steps first. Raises SessionNotFound, and GenerationChanged if the session has another generation:
+        open it again.
         """
         return (await self.state_reply(timeout=timeout)).state
 
     async def state_reply(self, *, timeout: float | None = None) -> StepReply:
         """Like `state`, but returns a reply whose `state` has the tensors, and whose `position` says when.
 
-        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises SessionNotFound.
+        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises SessionNotFound
+        and GenerationChanged, as `state` does.
         """
         left = self._time_left(timeout)
         await self._drained(left())
-        model, generation = self.model, self.generation
-        request = pb.GetStateRequest(model=model.name, session=self.id)
-        answer = await self._client._call("GetState", request, self.id, left())
-        if answer.position.generation != generation:
-            await self._restarts.over(left())  # one of this client's may have overtaken the call
-            model, generation = self.model, self.generation
-        state = state_of(answer, model, generation)
-        named = {STATE_PREFIX + name: values for name, values in state.items()}
-        return StepReply(named, position_of(answer.position))
+        return await read_state(self._client, self.id, self._restarts, lambda: (self.model, self.generation), left)
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads what the server knows of the session: position, age, idle time and TTL in seconds, whether it is hot.
@@ -218,11 +214,18 @@ class AsyncSession(AsyncStepping):
         while True:
             target = await self._client.model(self.model.name, chosen, timeout=left())
             item = carry_over_item(target, self.id, self.generation, policy, window)
+            if policy == "keep":
+                item.position.CopyFrom(position_message(self.position))
             request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
             try:
                 with self._restarts.one():
                     result = await self._client._call("CarryOver", request, self.id, left(), only_result)
                 break
+            except StepGap as error:
+                if error.position is None or error.position.step >= self.position.step:
+                    raise
+                self._sender.rewind(error, error.position)
+                await self._drained(left())
             except InvalidArgument as error:
                 # If the caller has chosen none, the version was replaced after it was read, and is no longer served.
                 if chosen or error.field != "fingerprint" or target.fingerprint == last:

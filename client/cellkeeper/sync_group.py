@@ -243,7 +243,8 @@ class Group(NotCopied):
         """Returns the committed states of these members: named tensors [n, ...], one row per member, in their dtype.
 
         It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds,
-        including retries; None: the client's. Raises GroupError if some failed, with the reason for each.
+        including retries; None: the client's. Raises GroupError if some failed, with the reason for each
+        (GenerationChanged: the session has another generation; remove and add the member).
         """
         return self._thread.run(self._core.state(_ids(sessions), timeout=timeout))
 

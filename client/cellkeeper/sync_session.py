@@ -270,9 +270,10 @@ class Session(NotCopied):
         policy: "keep" the state as it is (the session's present version must still be served), "rerun" a `window` of
         inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that initial
         state. fingerprint: 32 bytes, of the new version; empty: the one that takes new sessions. A session that already
-        belongs to that version stays as it is. timeout: seconds, including retries; None: the client's. Raises
-        GenerationChanged if the server has another generation, and ModelChanged if the state cannot be kept: rerun or
-        reset.
+        belongs to that version stays as it is. With "keep", the client first replays what the server lost of this
+        session. timeout: seconds, including retries; None: the client's. Raises GenerationChanged if the server has
+        another generation, ModelChanged if the state cannot be kept (rerun or reset), and with "keep" HistoryLost and
+        HistoryChanged if the server does not have the steps of this session.
         """
         return self._thread.run(self._core.carry_over(policy, window=window, fingerprint=fingerprint, timeout=timeout))
 
@@ -307,14 +308,16 @@ class Session(NotCopied):
         """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`.
 
         For an LSTM's h that is float32 [layers, size]. timeout: seconds, including retries; None: the client's. Waits
-        for earlier steps first. Raises SessionNotFound.
+        for earlier steps first. Raises SessionNotFound, and GenerationChanged if the session has another generation:
+        open it again.
         """
         return self._thread.run(self._core.state(timeout=timeout))
 
     def state_reply(self, *, timeout: float | None = None) -> StepReply:
         """Like `state`, but returns a reply whose `state` has the tensors, and whose `position` says when.
 
-        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises SessionNotFound.
+        timeout: seconds, including retries; None: the client's. Waits for earlier steps first. Raises SessionNotFound
+        and GenerationChanged, as `state` does.
         """
         return self._thread.run(self._core.state_reply(timeout=timeout))
 

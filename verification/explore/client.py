@@ -5,21 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from cellkeeper import Position as ClientPosition
-from cellkeeper._session.chunk import Chunk
-from cellkeeper._session.history import History
 from cellkeeper._session.verdict import LOST, RETRIED, Action, Verdict
-from cellkeeper_service.core import generation_requests
-from cellkeeper_service.core import requests as wire
-from cellkeeper_service.core.generation_requests import Policy
 from cellkeeper_service.core.requests import Request
-from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.position import Position
-from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Rejection
 
-from .columns import Columns, Member, named
+from .call import beginning, call_name, call_request, step_request
+from .columns import Columns, Member
+from .known import Attempt, Known, as_client, chunk_name, known_at, outstanding
 from .scope import (
     READS,
     Append,
@@ -27,39 +21,18 @@ from .scope import (
     Delete,
     Follow,
     Fork,
-    GetState,
     GroupSteps,
     Open,
-    Peek,
     Reset,
     Scope,
+    SetState,
     Start,
     Steps,
 )
-from .sequential_model import Inputs, Violation, consumed, learn, outputs_after, pack, plain
+from .sequential_model import Inputs, Violation, consumed, learn, outputs_after, plain, version_of
 
-FOREVER = 1e18
-PREDICTION = frozenset(["prediction"])
 UNSERVED = {"MODEL_CHANGED", "INVALID_FIELD"}  # by the replica that was asked; another may serve it
 MOVED_BY_OTHERS = {"HISTORY_CHANGED", "GENERATION_CHANGED", "SESSION_NOT_FOUND", "SESSION_EXISTS"}
-
-
-@dataclass(eq=False)
-class Known:
-    """One session as this client knows it. consumed: the inputs up to the tail of its history, answered or not."""
-
-    history: History
-    consumed: Inputs
-
-
-@dataclass(eq=False)
-class Attempt:
-    """One sending of a chunk, or of a call, whose chunk is None. item: its item of a group's frame."""
-
-    name: str
-    session: str
-    chunk: Chunk | None
-    item: int | None = None
 
 
 @dataclass(eq=False)
@@ -104,7 +77,7 @@ class Client:
                     continue
                 if not known.history.room(len(chunk)):
                     return
-                self._append(known, chunk)
+                known.append(chunk)
             if not known.history.idle:
                 return
             self._next()
@@ -205,7 +178,8 @@ class Client:
         self.left = {session: Position(*known.history.position) for session, known in self.sessions.items()}
         self.restarts += 1
         self.sessions, self.waiting, self.called, self.columns = {}, {}, False, None
-        self.script[self.at : self.at] = [Open(session) for session in self.left]
+        opened = {op.session: op for op in self.script[: self.at] if isinstance(op, Open)}
+        self.script[self.at : self.at] = [opened.get(session, Open(session)) for session in self.left]
 
     # inside
 
@@ -246,14 +220,6 @@ class Client:
         if result.outputs["prediction"].tolist() != outputs_after(whole, steps):
             raise Violation(f"{self.name} got outputs that are not those of {whole}")
 
-    def _append(self, known: Known, chunk: Inputs) -> None:
-        start = Position(*known.history.tail)
-        end = learn(start, chunk)
-        appended = known.history.append(pack(chunk))
-        if Position(*appended.end) != end:
-            raise Violation("client and server compute different heads")
-        known.consumed = consumed(end)
-
     def _judge(self, attempt: Attempt, verdict: Verdict, result: Any) -> None:
         chunk = attempt.chunk
         if chunk is None:
@@ -276,13 +242,31 @@ class Client:
         elif isinstance(op, Open):
             self._take(op.session, result.header.position)
         elif isinstance(op, Fork):
+            self._check_start(op, Position(*self.sessions[op.source].history.position), result.position)
             self._take(op.target, result.position)
-        elif isinstance(op, (Reset, CarryOver)):
-            if result.position.generation != self.sessions[op.session].history.position.generation:
+        elif isinstance(op, (Reset, SetState, CarryOver)):
+            before = Position(*self.sessions[op.session].history.position)
+            self._check_start(op, before, result.position)
+            if result.position.generation != before.generation:
                 self._take(op.session, result.position)  # otherwise the session is of that version: nothing has changed
         elif isinstance(op, Delete):
             del self.sessions[op.session]
         self._next()
+
+    def _check_start(self, op: Any, before: Position, after: Position) -> None:
+        """Checks what a generation begins with, to which the client's call has led from `before`. Raises Violation."""
+        started, told = consumed(after), beginning(op, before)
+        stays = isinstance(op, CarryOver) and version_of(before.generation) == op.version
+        if (after.generation == before.generation) != stays and not (stays and self.scope.shared):
+            raise Violation(f"{self.name}: {call_name(op)} has led from {told} to {started}")
+        # later steps: of other clients, or of this one's that it has given up
+        exact = not (self.scope.shared or self.gave_up or isinstance(op, Fork))
+        if stays:
+            return  # the next step finds what is lost
+        if started[: len(told)] != told or (exact and started != told):
+            raise Violation(f"{self.name}: {call_name(op)} was to begin with {told}, but has led to {started}")
+        if isinstance(op, CarryOver) and not self.scope.shared and version_of(after.generation) != op.version:
+            raise Violation(f"{self.name}: {call_name(op)} has led to version {version_of(after.generation)}")
 
     def _follow(self, op: Start | Follow, result: Any) -> None:
         before = () if isinstance(op, Start) else self.sequences[op.session]
@@ -293,8 +277,7 @@ class Client:
             )
 
     def _take(self, session: str, position: Position) -> None:
-        history = History(as_client(position), step_bytes=4, buffer_steps=self.scope.buffer_steps)
-        self.sessions[session] = Known(history, consumed(position))
+        self.sessions[session] = known_at(position, self.scope.buffer_steps)
         self.left.pop(session, None)
         self._set_window()
 
@@ -312,78 +295,8 @@ class Client:
         self.failed = reason
 
     def _call(self, op: Any, done: Any) -> Request:
-        key = session_key(op[0])
+        known = self.sessions.get(op[0])
+        at = None if known is None else Position(*known.history.position)
+        expect = self.left.get(op[0]) if self.scope.expects else None
         request_id = f"{self.name}{self.restarts}.{self.at}".encode().ljust(16, b"-")
-        if isinstance(op, Append):
-            return step_request(op.session, done, pack((op.value,)), None, None)
-        if isinstance(op, Peek):
-            return self._peek(op, done)
-        if isinstance(op, GetState):
-            return wire.GetState(key, FOREVER, done)
-        if isinstance(op, (Start, Follow)):
-            step = step_request(op.session, done, pack((op.value,)), None, None)
-            origin = request_id if isinstance(op, Start) else b""
-            step.sequence = Sequenced(origin, 0 if isinstance(op, Start) else op.step)
-            return step
-        if isinstance(op, Open):
-            expect = self.left.get(op.session) if self.scope.expects else None
-            return generation_requests.Open(key, FOREVER, done, request_id, expect, None, None)
-        position = Position(*self.sessions[op[0]].history.position)
-        if isinstance(op, Reset):
-            return generation_requests.Reset(key, FOREVER, done, position.generation, request_id)
-        if isinstance(op, CarryOver):
-            policy = Policy.RERUN if op.window else Policy.KEEP
-            what = bytes([op.version]) * 32, policy, pack(op.window), len(op.window)
-            return generation_requests.CarryOver(key, FOREVER, done, position.generation, request_id, *what)
-        if isinstance(op, Delete):
-            return generation_requests.Delete(key, FOREVER, done, position.generation)
-        return generation_requests.Fork(key, FOREVER, done, session_key(op.target), position, request_id)
-
-    def _peek(self, op: Peek, done: Any) -> wire.Step:
-        known = self.sessions.get(op.session)
-        position = None if known is None else Position(*known.history.position)
-        step = step_request(op.session, done, pack((op.value,)), position, None)
-        step.peek = step.wants_state = True
-        if op.rolled:
-            step.rollout = wire.Rollout(op.rolled, np.zeros((op.rolled, 0), np.int32))
-        return step
-
-
-def session_key(session: str) -> SessionKey:
-    return SessionKey("", "m", session)
-
-
-def as_client(position: Position) -> ClientPosition:
-    """Converts the service's position to the client's type."""
-    return ClientPosition(position.generation, position.step, position.head)
-
-
-def step_request(session: str, done: Any, raw: bytes, position: Position | None, acked: int | None) -> wire.Step:
-    return wire.Step(session_key(session), FOREVER, done, raw, len(raw) // 4, position, acked, False, PREDICTION, False)
-
-
-def outstanding(history: History) -> list[Chunk]:
-    """Returns the chunks in flight whose callers wait: not those that are replayed, or were given up before."""
-    return [chunk for chunk in history._open if chunk.counted and not (chunk.held or chunk.late)]
-
-
-def chunk_name(session: str, chunk: Chunk) -> str:
-    return named(session, chunk.start, chunk.inputs)
-
-
-def call_name(op: Any) -> str:
-    if isinstance(op, Append):
-        return f"append {op.value} to {op.session}"
-    if isinstance(op, Start):
-        return f"start {op.session} with {op.value}"
-    if isinstance(op, Follow):
-        return f"step {op.step} of {op.session}: {op.value}"
-    if isinstance(op, Fork):
-        return f"fork {op.source} to {op.target}"
-    if isinstance(op, CarryOver):
-        return f"carry-over of {op.session} to version {op.version}"
-    if isinstance(op, Peek):
-        return f"{'forecast' if op.rolled else 'peek'} of {op.session} with {op.value}"
-    if isinstance(op, GetState):
-        return f"read of {op.session}"
-    return f"{type(op).__name__.lower()} {op[0]}"
+        return call_request(op, done, request_id, at, expect)

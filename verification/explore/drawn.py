@@ -6,12 +6,14 @@ import random
 from itertools import count
 from typing import Any
 
-from .scope import Append, CarryOver, Delete, Fork, GetState, Op, Open, Peek, Reset, Scope, Steps
+from .scope import TTL_MS, Append, CarryOver, Delete, Fork, GetState, Op, Open, Peek, Reset, Scope, SetState, Steps
+
+KINDS = ("steps", "reset", "set state", "delete", "fork", "append", "read")
 
 
 def drawn(draw: random.Random) -> Scope:
-    """Draws a scope: up to 2 clients and a reader, 4 chunks in a row, resets, deletes, forks, carry-overs and reads,
-    and one to six kinds of faults."""
+    """Draws a scope: up to 2 clients and a reader, 4 chunks in a row, resets, states that are set, deletes, forks,
+    carry-overs and reads, and one to six kinds of faults."""
     values = count(11)
     shared = draw.random() < 0.4
     clients = draw.choice((1, 1, 2))
@@ -42,7 +44,7 @@ def drawn(draw: random.Random) -> Scope:
         draw.choices(kinds, (4, 5, 4, 5, 2, 1, 2, 1, 1, 4, 4, 3), k=draw.choice((1, 2, 2, 3, 6))), 1
     )
     faults.update({kind: 2 for kind in faults if draw.random() < 0.3})
-    if not {"power_cuts", "fall_backs"} & faults.keys() and draw.random() < 0.3:
+    if draw.random() < 0.3:
         faults["expiries"] = draw.choice((1, 1, 2))
     if "power_cuts" in faults:
         faults["power_cuts"] = draw.choice((2, 3))
@@ -72,15 +74,22 @@ def _script(draw: random.Random, values: count[int], session: str, index: int, v
         chunks = tuple(tuple(next(values) for _ in range(draw.choice((1, 1, 2)))) for _ in range(draw.randint(1, 4)))
         return Steps(name, chunks, draw.choice((1, 2, 2, 3)))
 
-    script: list[Op] = [Open(session), some_steps(session)]
+    def some_ttl_ms() -> int | None:
+        return draw.choice((None, None, None, 0, TTL_MS, 2 * TTL_MS))
+
+    script: list[Op] = [Open(session, some_ttl_ms()), some_steps(session)]
     for turn in range(draw.choice((0, 0, 1, 2, 3))):
-        kinds = ("steps", "reset", "delete", "fork", "append", "read", *(("carry over",) * 4 if versions else ()))
+        kinds = (*KINDS, *(("carry over",) * 4 if versions else ()))
         what = draw.choice(kinds)
         if what == "steps":
             script.append(some_steps(session))
         elif what == "carry over":
             window = draw.choice(((), (next(values), next(values))))
-            script += [CarryOver(session, draw.choice((1, 2, 2)), window), some_steps(session)]
+            reset = not window and draw.random() < 0.4
+            script += [CarryOver(session, draw.choice((1, 2, 2)), window, reset), some_steps(session)]
+        elif what == "set state":
+            inputs = tuple(next(values) for _ in range(draw.choice((0, 1, 2))))
+            script += [SetState(session, inputs), some_steps(session)]
         elif what == "read":
             script += [_read(draw, values, session), some_steps(session)]
         elif what == "reset":
@@ -89,11 +98,11 @@ def _script(draw: random.Random, values: count[int], session: str, index: int, v
             script += [Delete(session), Open(session), some_steps(session)]
         elif what == "fork":
             target = f"t{index}{turn}"
-            script += [Fork(session, target), some_steps(target)]
+            script += [Fork(session, target, some_ttl_ms()), some_steps(target)]
             if draw.random() < 0.5:
                 script += [Delete(target), Fork(session, target), some_steps(target)]
         else:
-            script += [Append(session, next(values)), Open(session), some_steps(session)]
+            script += [Append(session, next(values)), Open(session, some_ttl_ms()), some_steps(session)]
     return tuple(script)
 
 

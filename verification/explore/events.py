@@ -93,7 +93,12 @@ def _store(universe: Universe) -> Iterator[Event]:
     for number in range(len(universe.late)):
         yield ("late", number)
     for key in universe.store.sessions() if universe.left["expiries"] else ():
-        yield ("expired" if key in universe.store.aged else "idle", key.session)
+        if universe.store.aged(key):
+            yield ("expired", key.session)
+            if universe.store.tracks:  # otherwise it makes no difference
+                yield ("lapsed", key.session)
+        elif universe.store.expires(key):
+            yield ("idle", key.session)
     if universe.left["fall_backs"]:
         for commits in range(1, len(universe.store.snapshots) + 1):
             yield ("fall_back", commits, "")

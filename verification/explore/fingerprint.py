@@ -21,6 +21,7 @@ from cellkeeper_service.errors import Rejection
 from .client import Client
 from .columns import Columns
 from .reads import Before
+from .redis_lists import Lists, Unit
 from .replica import Replica, state_of
 from .sequential_model import origin_of
 from .universe import Universe
@@ -43,7 +44,6 @@ class _Namer:
             tuple(sorted(universe.left.items())),
             universe.fell_back,
             universe.expired,
-            tuple(sorted(universe.store.aged)),
             tuple(self.client(client) for client in universe.clients),
             self.store(),
             tuple((one.client, one.name, self.result(one.result)) for one in universe.answers),
@@ -87,22 +87,15 @@ class _Namer:
     def store(self) -> Any:
         store = self.universe.store
         ledger = store.ledger
-        kept = [(key.session, self.record(record)) for key, record in store.records(store.lists)]
-        snapshots = (
-            [
-                tuple((key.session, self.record(record)) for key, record in store.records(old.lists))
-                for old in store.snapshots
-            ]
-            if self.universe.left["fall_backs"]
-            else []
-        )
+        kept = self.records(store.lists)  # first, so that generations are named by their sessions
+        snapshots = [self.records(old.lists) for old in store.snapshots] if self.universe.left["fall_backs"] else []
         file = store.file
         redis = (
-            tuple(sorted(store.lists.items())),
-            tuple(sorted(file.base.items())),
-            tuple(sorted(file.live.items())),
+            self.lists(store.lists),
+            self.lists(file.base),
+            self.lists(file.live),
             (
-                file.units,
+                tuple(self.unit(unit) for unit in file.units),
                 file.old,
                 file.told,
                 tuple(sorted(file.written)),
@@ -113,12 +106,29 @@ class _Namer:
         )
         durable = tuple(sorted((self.generation(one), inputs) for one, inputs in sorted(ledger.durable)))
         return (
-            tuple(kept),
+            kept,
             tuple(snapshots),
             redis if store.tracks else (),
             tuple(sorted(self.generation(one) for one in sorted(ledger.ended))),
             durable,
         )
+
+    def records(self, lists: Lists) -> Any:
+        left = tuple(self.left_ms(name, one.deadline) for name, one in sorted(lists.items()))
+        records = self.universe.store.records(lists)
+        return tuple((key.session, self.record(record)) for key, record in records), left
+
+    def lists(self, lists: Lists) -> Any:
+        return tuple((name, one.elements, self.left_ms(name, one.deadline)) for name, one in sorted(lists.items()))
+
+    def unit(self, unit: Unit) -> Any:
+        writes = tuple(write._replace(deadline=self.left_ms(write.name, write.deadline)) for write in unit.writes)
+        return writes, unit.changes, unit.whole
+
+    def left_ms(self, name: bytes, deadline: int | None) -> int | None:
+        """Returns how long it is until a key's deadline. How long after it does not matter."""
+        left_ms = self.universe.store.left_ms(name, deadline)
+        return left_ms if left_ms is None else max(0, left_ms)
 
     def client(self, client: Client) -> Any:
         sessions = []
@@ -177,9 +187,11 @@ class _Namer:
             more = (request.request_id, self.position(request.expect))
         elif isinstance(request, generation_requests.Reset):
             more = (self.generation(request.generation), request.request_id)
+        elif isinstance(request, generation_requests.SetState):
+            more = self.generation(request.generation), request.request_id, request.step, request.state
         elif isinstance(request, generation_requests.CarryOver):
-            how = request.request_id, request.target, request.data
-            more = self.generation(request.generation), how, request.end_state
+            how = request.request_id, request.target, request.policy, request.data
+            more = self.generation(request.generation), how, request.end_state, self.position(request.position)
         elif isinstance(request, generation_requests.Delete):
             more = self.generation(request.generation)
         elif isinstance(request, generation_requests.Fork):

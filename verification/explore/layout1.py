@@ -6,7 +6,7 @@ the checkpoint, then one element per chunk.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete, StoreError
@@ -41,7 +41,7 @@ def delete_calls(delete: Delete) -> Calls:
     return [], [(redis_key(delete.key), [b"delete", delete.generation])], []
 
 
-def load(lists: Lists, names: Sequence[bytes], peer: Peer) -> list[Write]:
+def load(lists: Lists, names: Sequence[bytes], touched: Collection[bytes], peer: Peer) -> list[Write]:
     """Loading writes nothing in this layout."""
     return []
 
@@ -51,7 +51,7 @@ def run(lists: Lists, call: Call, peer: Peer) -> tuple[list[Answer], list[Write]
     answers: list[Answer] = []
     writes: list[Write] = []
     for name, words in call:
-        standing = lists[name][0] if name in lists else b""
+        standing = lists[name].elements[0] if name in lists else b""
         if words[0] == b"delete":
             expected, mine = standing[:16] == words[1], [Write(name, Command.UNLINK)]
         else:

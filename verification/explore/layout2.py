@@ -1,11 +1,8 @@
-"""What write.lua does to the lists, in Python; test_layouts.py compares it with the script itself.
-
-It has no TTLs, since time stands still in the explored world.
-"""
+"""What write.lua and load.lua do to the lists, in Python; test_layouts.py compares it with the scripts themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -16,7 +13,7 @@ from cellkeeper_service.store.redis.commits import Item, Words, commit_item, del
 from cellkeeper_service.store.redis.keys import redis_key
 from cellkeeper_service.store.redis.layout import FIXED_BYTES, mark_of, moving_of, standing_header
 
-from .redis_lists import Command, Elements, Lists, Write
+from .redis_lists import NOTHING, Command, Elements, Lists, Write
 from .sequential_model import Violation
 
 Answer = int | bytes | tuple[bytes, bytes]
@@ -25,13 +22,20 @@ Calls = tuple[list[Call], Call, list[Call]]  # the runs before the one that coun
 
 
 class Peer(NamedTuple):
-    """What the scripts know of their connection: whether it has written nothing yet, and the run of Redis."""
+    """What the scripts know of their connection: whether it has written nothing yet, the run of Redis, and the time of
+    each key's clock, in ms; 0 if it is not here."""
 
     first_write: bool
     run: bytes
+    clocks: Mapping[bytes, int] = {}
+
+    def is_over(self, name: bytes, deadline: int | None) -> bool:
+        """Returns whether a deadline of this key has passed."""
+        return deadline is not None and deadline <= self.clocks.get(name, 0)
 
 
 _BASE, _WHOLE = b"BW"
+FOR_EVER = 10**14  # ms: what Redis accepts as a TTL
 
 
 def read(key: SessionKey, elements: Elements) -> Record | StoreError:
@@ -73,15 +77,22 @@ def run(lists: Lists, call: Call, peer: Peer) -> tuple[list[Answer], list[Write]
     return answers, script.writes
 
 
-def load(lists: Lists, names: Sequence[bytes], peer: Peer) -> list[Write]:
-    """Returns the writes of load.lua, which reads these records; changes `lists`."""
+def load(lists: Lists, names: Sequence[bytes], touched: Collection[bytes], peer: Peer) -> list[Write]:
+    """Returns the writes of load.lua, which reads these records; changes `lists`. touched: those that are used."""
     script = _Run(lists, peer)
     for name in names:
-        elements = lists.get(name)
+        elements = script.elements(name)
         if elements and run_of(elements[-1]) != peer.run:
             for _ in range(1 + peer.first_write):
                 script.say_again(name, elements[-1])
+        if elements and name in touched and lists[name].deadline is not None and (ttl := ttl_of(_standing(elements))):
+            script.refresh(name, ttl)
     return script.writes
+
+
+def ttl_of(packed: bytes) -> int:
+    """Returns the TTL that a header asks for, in ms; 0: none."""
+    return min(Header.unpack(packed).ttl_ms, FOR_EVER)
 
 
 def run_of(element: bytes) -> bytes:
@@ -132,6 +143,7 @@ def _standing(elements: Elements) -> bytes:
 class _Run:
     def __init__(self, lists: Lists, peer: Peer) -> None:
         self._lists = lists
+        self._peer = peer
         self._run = peer.run
         self.writes: list[Write] = []
         self.pushed: Write | None = None
@@ -140,8 +152,22 @@ class _Run:
         write.apply(self._lists)
         self.writes.append(write)
 
+    def elements(self, name: bytes) -> Elements:
+        """Returns the list's elements. Redis deletes a key first whose time has passed."""
+        elements, deadline = self._lists.get(name, NOTHING)
+        if self._peer.is_over(name, deadline):
+            self.write(Write(name, Command.DEL))
+            return ()
+        return elements
+
     def item(self, name: bytes, kind: bytes, *words: bytes) -> Answer:
-        elements = self._lists.get(name, ())
+        if kind == b"ttl":
+            ttl, kind, *others = words
+            answer = self.item(name, kind, *others)
+            if answer == 1:
+                self.refresh(name, min(int.from_bytes(ttl, "little"), FOR_EVER))
+            return answer
+        elements = self.elements(name)
         if not elements:
             return self._push(name, words[2], words[1], self._base(words[0])) if kind == b"create" else 0
         standing = _standing(elements)
@@ -164,6 +190,14 @@ class _Run:
                     self.write(Write(name, Command.KEEP_LAST_THREE))
                 elif elements[-1][:1] == b"S" and elements[-2].startswith(base):
                     self.write(Write(name, Command.KEEP_LAST_FOUR))
+            case b"expire":
+                if ttl_of(standing):
+                    self.refresh(name, ttl_of(standing))
+            case b"persist":
+                if words[0] != moving:
+                    return standing
+                self._expire(name, ttl_of(standing) or FOR_EVER)
+                self.write(Write(name, Command.PERSIST))
             case b"repeat":
                 self.say_again(name, elements[-1])
                 self.say_again(name, elements[-1])
@@ -171,6 +205,19 @@ class _Run:
             case _:
                 raise ValueError(f"no model of {kind!r}")
         return 1
+
+    def refresh(self, name: bytes, ttl: int) -> None:
+        """Sets the TTL again if less than nine tenths of it, or more than all of it, is left."""
+        deadline = self._lists[name].deadline
+        left = -1 if deadline is None else deadline - self._now(name)
+        if left < 0.9 * ttl or left > ttl:
+            self._expire(name, ttl)
+
+    def _expire(self, name: bytes, ttl: int) -> None:
+        self.write(Write(name, Command.EXPIRE_AT, deadline=self._now(name) + ttl))
+
+    def _now(self, name: bytes) -> int:
+        return self._peer.clocks.get(name, 0)
 
     def say_again(self, name: bytes, last: bytes) -> None:
         self.write(Write(name, Command.PUSH, (again(last, self._run),)))
@@ -184,7 +231,7 @@ class _Run:
         return 1
 
     def _append(self, name: bytes, kind: bytes, after: bytes, inputs: bytes) -> int:
-        last = self._lists[name][-1]
+        last = self._lists[name].elements[-1]
         moving = last[5 + FIXED_BYTES :]
         distance, mark = (0, mark_of(moving)) if last[0] == _BASE else (int.from_bytes(last[1:4], "little"), last[4:8])
         link = (distance + 2).to_bytes(3, "little") + mark + self._run

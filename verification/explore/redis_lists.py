@@ -1,9 +1,13 @@
-"""Redis as far as records need it: lists by key, the writes of a script to them, and the append-only file.
+"""Redis as far as records need it: lists by key with their deadlines, the writes of a script to them, and the
+append-only file.
 
 Two or more writes of a script are in the file as MULTI ... EXEC. Redis 7 loads a file that ends between the commands of
 a transaction without the transaction. If the file ends inside a command of the transaction, the commands before that
 one stay in the file, after an open MULTI: the next EXEC that is appended executes them, at the restart after that,
 before what was appended. If none follows, everything from the open MULTI on is dropped then.
+
+A key whose deadline has passed is gone for everybody. Redis writes DEL to the file when it notices: by itself, or in
+the transaction of the script that came to the key.
 """
 
 from __future__ import annotations
@@ -13,7 +17,17 @@ from enum import Enum
 from typing import NamedTuple
 
 Elements = tuple[bytes, ...]
-Lists = dict[bytes, Elements]  # by key, without empty lists
+
+
+class List(NamedTuple):
+    """A key's list, and its deadline, in ms of the key's clock (see store.py); None: it does not expire."""
+
+    elements: Elements = ()
+    deadline: int | None = None
+
+
+NOTHING = List()
+Lists = dict[bytes, List]  # by key, without empty lists
 
 
 class Command(Enum):
@@ -23,18 +37,22 @@ class Command(Enum):
     KEEP_LAST_THREE = "LTRIM -3 -1"
     KEEP_LAST_FOUR = "LTRIM -4 -1"
     UNLINK = "UNLINK"
+    DEL = "DEL"
+    EXPIRE_AT = "PEXPIREAT"
+    PERSIST = "PERSIST"
 
 
 class Write(NamedTuple):
-    """One write command. values: the elements of PUSH and SET_FIRST."""
+    """One write command. values: the elements of PUSH and SET_FIRST. deadline: that of EXPIRE_AT."""
 
     name: bytes
     command: Command
     values: Elements = ()
+    deadline: int | None = None
 
     def apply(self, lists: Lists) -> None:
         """Applies the write to `lists`."""
-        before = lists.get(self.name, ())
+        before, deadline = lists.get(self.name, NOTHING)
         match self.command:
             case Command.PUSH:
                 after = before + self.values
@@ -46,10 +64,12 @@ class Write(NamedTuple):
                 after = before[-3:]
             case Command.KEEP_LAST_FOUR:
                 after = before[-4:]
-            case Command.UNLINK:
+            case Command.UNLINK | Command.DEL:
                 after = ()
+            case Command.EXPIRE_AT | Command.PERSIST:
+                after, deadline = before, self.deadline
         if after:
-            lists[self.name] = after
+            lists[self.name] = List(after, deadline)
         else:
             lists.pop(self.name, None)
 

@@ -68,7 +68,7 @@ def first_write_is_a_transaction() -> AbstractContextManager[Any]:
 
 
 def what_is_read_is_said_again() -> AbstractContextManager[Any]:
-    return patch.object(layout2, "load", lambda lists, names, peer: [])
+    return patch.object(layout2, "load", lambda lists, names, touched, peer: [])
 
 
 def trims_keep_what_their_run_pushed() -> AbstractContextManager[Any]:
@@ -76,7 +76,7 @@ def trims_keep_what_their_run_pushed() -> AbstractContextManager[Any]:
         """Makes a trim keep any base that is the last element."""
         if call[0][1][0] == b"trim":
             (name, _), *_ = call
-            last = lists.get(name, (b" ",))[-1]
+            last = lists[name].elements[-1] if name in lists else b" "
             peer = peer._replace(run=run_of(last)) if last[:1] == b"B" else peer
         return _run(lists, call, peer)
 

@@ -185,7 +185,9 @@ class Replica:
 
 def new_replica(name: str, serves: bytes, scope: Scope, mint: Callable[[], bytes]) -> Replica:
     """Returns a replica at which nothing has arrived."""
-    limits = Limits(max_log_steps=scope.max_log_steps, max_slice_steps=4, max_long_steps=8)
+    limits = Limits(
+        max_log_steps=scope.max_log_steps, max_slice_steps=4, max_long_steps=8, default_ttl_ms=scope.default_ttl_ms
+    )
     models = Models([new_version(name, scope, version) for version in serves])
     core = Core({"m": models}, limits, Clock(no_seconds, no_milliseconds), NO_METER, mint)
     return Replica(name, serves, core, scope.commits_together, scope.one_call)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from . import client_switches, redis_switches, switches
 from .events import Event
+from .generation_rules import GENERATIONS
 from .lifetime_rules import EXPIRY, VERSIONS
 from .rule import Rule
 from .scope import Append, Delete, Follow, Fork, Open, Reset, Scope, Start, steps
 from .serving_rules import DEADLINES, READS
+from .ttl_rules import TTLS
 
 PROTOCOL = (
     Rule(
@@ -320,4 +322,4 @@ IN_REDIS = (
     ),
 )
 
-RULES = (*PROTOCOL, *IN_REDIS, *READS, *DEADLINES, *EXPIRY, *VERSIONS)
+RULES = (*PROTOCOL, *IN_REDIS, *READS, *DEADLINES, *EXPIRY, *VERSIONS, *TTLS, *GENERATIONS)

@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 from .sequential_model import Inputs
 
+TTL_MS = 1000
+
 
 class Open(NamedTuple):
-    """Creates the session, or continues it."""
+    """Creates the session, or continues it. ttl_ms: the TTL that it asks for; None: as it is, and new the default."""
 
     session: str
+    ttl_ms: int | None = None
 
 
 class Steps(NamedTuple):
@@ -55,21 +58,33 @@ class Reset(NamedTuple):
     session: str
 
 
+class SetState(NamedTuple):
+    """Starts a generation at the state and the step that these inputs would lead to. They occur nowhere else."""
+
+    session: str
+    inputs: Inputs
+
+
 class Delete(NamedTuple):
     session: str
 
 
 class Fork(NamedTuple):
+    """ttl_ms: the copy's; None: the source's."""
+
     source: str
     target: str
+    ttl_ms: int | None = None
 
 
 class CarryOver(NamedTuple):
-    """Moves the session to another version. Without `window` its state is kept, otherwise it is computed from that."""
+    """Moves the session to another version. Its state is computed from `window`; without one it is kept, or with
+    `reset` it becomes the initial one."""
 
     session: str
     version: int
     window: Inputs = ()
+    reset: bool = False
 
 
 class Peek(NamedTuple):
@@ -85,7 +100,9 @@ class GetState(NamedTuple):
     session: str
 
 
-Op = Open | Steps | GroupSteps | Append | Start | Follow | Reset | Delete | Fork | CarryOver | Peek | GetState
+Op = (
+    Open | Steps | GroupSteps | Append | Start | Follow | Reset | SetState | Delete | Fork | CarryOver | Peek | GetState
+)
 READS = (Peek, GetState)
 
 
@@ -112,7 +129,7 @@ class Scope:
     crashes: a replica crashes and restarts.
     overdue: the deadline of a request passes at the replica that has it.
     gone: a caller goes away, which the replica notices; the client sends again.
-    expiries: a session that was idle for its TTL expires. (Not with fall_backs or power_cuts: see store.py.)
+    expiries: a session that was idle for its TTL expires.
 
     frames: what several clients send, each to its own session, may also arrive in one frame.
     slots: sessions in a replica's state cache. buffer_steps: inputs that a client keeps.
@@ -166,8 +183,29 @@ class Scope:
         return any(one & other for index, one in enumerate(used) for other in used[:index])
 
     @property
+    def default_ttl_ms(self) -> int:
+        """The TTL of a new session for which none is asked."""
+        return TTL_MS if self.expiries else 0
+
+    def ttls_ms(self, session: str) -> set[int]:
+        """Returns every TTL that a record of the session may have."""
+        found = {self.default_ttl_ms} if self.restarts else set()  # a copy that was lost is opened anew
+        for op in [op for script in self.scripts for op in script]:
+            if isinstance(op, Fork) and op.target == session:
+                found |= self.ttls_ms(op.source) if op.ttl_ms is None else {op.ttl_ms}
+            elif isinstance(op, Open | Append | Start) and op.session == session:
+                asked = op.ttl_ms if isinstance(op, Open) else None
+                found |= {self.default_ttl_ms if asked is None else asked}
+        return found
+
+    @property
     def two_versions(self) -> bool:
         return bool(self.others) or len({*b"".join(self.serves)}) > 1
+
+    @property
+    def set_states(self) -> tuple[Inputs, ...]:
+        """The inputs whose states are set."""
+        return tuple(op.inputs for script in self.scripts for op in script if isinstance(op, SetState))
 
     @property
     def windows(self) -> tuple[Inputs, ...]:

@@ -274,6 +274,7 @@ WEIGHTS = {
     "gone": 0.1,
     "idle": 0.1,
     "expired": 0.1,
+    "lapsed": 0.1,
     "exchange": 0.1,
 }
 

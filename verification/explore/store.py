@@ -15,9 +15,13 @@ from cellkeeper_service.store.redis.keys import redis_key, session_key
 from cellkeeper_service.store.redis.layout import RUN_BYTES
 
 from . import layout2
+from .append_only_file import File
 from .layout2 import Answer, Call, Calls, Peer
-from .redis_lists import Change, Lists, Unit, Units, Write, applied, cut, cuts, open_from, replayed
+from .redis_lists import NOTHING, Change, Command, List, Lists, Unit, Write, applied, cut, cuts, open_from, replayed
 from .sequential_model import Inputs, Ledger, Violation, consumed, content, generation_name
+
+LONGEST_MS = 10**12
+"""No explored session is to be kept so long. (Redis keeps those longer that are on their way to having no TTL.)"""
 
 
 @dataclass
@@ -30,54 +34,12 @@ class Snapshot:
 
 
 @dataclass
-class File:
-    """The append-only file since the last restart of Redis, as far as a power cut can still change its meaning.
-
-    base: what Redis has after loading everything before `units`. live: what Redis had at that point, without an open
-    MULTI from before the restart. old: units that were there at the restart. told: up to which unit somebody knows what
-    happened. written: keys that were written or read since the restart, before `units`. reads: other keys that were
-    read, and at which point. comebacks: what the next restart may do to a key that was neither written nor read since
-    this one.
-    """
-
-    base: Lists
-    live: Lists
-    units: Units = ()
-    old: int = 0
-    folded: int = 0
-    told: int = 0
-    written: frozenset[bytes] = frozenset()
-    reads: frozenset[tuple[bytes, int]] = frozenset()
-    comebacks: tuple[Change, ...] = ()
-
-    @property
-    def end(self) -> int:
-        """The name of this point in the file, for `tell`."""
-        return self.folded + len(self.units)
-
-    def fold(self, first: int) -> None:
-        """Drops the units before `first`, whose outcome is final."""
-        first = max(self.old, first)
-        if not first or open_from(self.units[:first]) is not None:
-            return
-        mine = self.units[self.old : first]
-        self.base, self.live = applied(self.base, self.units[:first]), applied(self.live, mine)
-        self.written |= {write.name for unit in mine for write in unit.writes}
-        self.units, self.old = self.units[first:], 0
-        self.folded, self.told = self.folded + first, max(0, self.told - first)
-        sealed = {(name, at) for name, at in self.reads if at <= self.folded}
-        self.written |= {name for name, _ in sealed}
-        self.reads -= sealed
-
-
-@dataclass
 class ExploredStore:
     """The store that replicas use.
 
     depth: how many commits a fail-over may lose, and a power cut if writes are not synced at once. synced: appendfsync
-    always: nobody is told of a write before it is safe. tracks: a power cut may still come. aged: sessions whose TTL
-    has nearly passed since they were last used. (What an expiry leaves in the append-only file, and whether a fail-over
-    takes it back, is Redis's own matter and not modelled.)
+    always: nobody is told of a write before it is safe. tracks: a power cut may still come. clocks: each key has a
+    clock of its own, in ms, as if the others did not have to wait for it; 0 if it is not here.
     """
 
     layout: ClassVar[Any] = layout2
@@ -91,7 +53,7 @@ class ExploredStore:
     snapshots: list[Snapshot] = field(default_factory=list)  # oldest first
     has_written: frozenset[str] = frozenset()  # connections, since the last restart
     restarts: int = 0
-    aged: frozenset[SessionKey] = frozenset()
+    clocks: dict[bytes, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.max_log_steps)
@@ -100,12 +62,12 @@ class ExploredStore:
     # what the replicas see
 
     def load_many(self, loads: Sequence[Load], connection: str) -> list[Record | StoreError | None]:
-        self.aged -= {load.key for load in loads if load.touch}
-        lists = dict(self.lists)
-        writes = self.layout.load(lists, [redis_key(load.key) for load in loads], self.peer(connection))
+        lists, names = dict(self.lists), [redis_key(load.key) for load in loads]
+        touched = {redis_key(load.key) for load in loads if load.touch}
+        writes = self.layout.load(lists, names, touched, self.peer(connection))
         self._wrote(writes, lists)
         if self.file.comebacks:
-            there = {redis_key(load.key) for load in loads} & lists.keys() - self.file.written
+            there = set(names) & lists.keys() - self.file.written
             self.file.reads |= {(name, self.file.end) for name in there}
         return [self.record(load.key) for load in loads]
 
@@ -120,7 +82,7 @@ class ExploredStore:
             self._remember(snapshot)
         for commit, result in zip(meant, results, strict=True):
             if result is COMMITTED:
-                self.aged -= {commit.key}
+                self._check_ttl(commit)
                 self.ledger.committed(commit, self._read(commit.key))
         self._seal()
         return results
@@ -134,7 +96,6 @@ class ExploredStore:
             results.append(_result(answer))
             if results[-1] is COMMITTED:
                 self._remember(snapshot)
-                self.aged -= {delete.key}
                 self.ledger.deleted(delete.key)
         self._seal()
         return results
@@ -154,12 +115,29 @@ class ExploredStore:
         return record
 
     def sessions(self) -> list[SessionKey]:
-        return sorted(session_key(name) for name in self.lists)
+        return sorted(session_key(name) for name in self.there(self.lists))
+
+    def there(self, lists: Lists) -> Lists:
+        """Returns `lists` without those whose time has passed."""
+        return {name: one for name, one in lists.items() if not self._is_over(name, one)}
 
     def records(self, lists: Lists) -> list[tuple[SessionKey, Record]]:
         """Returns the records of `lists`, all of which can be read."""
-        named = [(session_key(name), elements) for name, elements in sorted(lists.items())]
+        named = [(session_key(name), one.elements) for name, one in sorted(lists.items())]
         return [(key, self.layout.read(key, elements)) for key, elements in named]
+
+    def left_ms(self, name: bytes, deadline: int | None) -> int | None:
+        """Returns how long it is until the deadline of this key; None: it has none."""
+        return None if deadline is None else deadline - self.clocks.get(name, 0)
+
+    def expires(self, key: SessionKey) -> bool:
+        """Returns whether the session's time may pass."""
+        left_ms = self.left_ms(name := redis_key(key), self.lists.get(name, NOTHING).deadline)
+        return left_ms is not None and left_ms <= LONGEST_MS
+
+    def aged(self, key: SessionKey) -> bool:
+        """Returns whether the session's TTL has nearly passed since it was last used."""
+        return self.left_ms(name := redis_key(key), self.lists.get(name, NOTHING).deadline) == 1
 
     # what switches replace
 
@@ -179,7 +157,7 @@ class ExploredStore:
         return answers
 
     def peer(self, connection: str) -> Peer:
-        return Peer(connection not in self.has_written, self.restarts.to_bytes(RUN_BYTES, "big"))
+        return Peer(connection not in self.has_written, self.restarts.to_bytes(RUN_BYTES, "big"), self.clocks)
 
     def run(self, call: Call, peer: Peer) -> list[Answer]:
         """Runs the script once."""
@@ -194,11 +172,22 @@ class ExploredStore:
         """Drops the connections of a replica that is gone; the next one of its name has its own."""
         self.has_written -= {connection}
 
-    def expire(self, key: SessionKey) -> None:
-        """Removes a session that was not used since it was aged."""
-        self.lists = {name: elements for name, elements in self.lists.items() if name != redis_key(key)}
-        self.aged -= {key}
+    def idle(self, key: SessionKey) -> None:
+        """Lets the session's TTL pass but for the last millisecond."""
+        self._pass(redis_key(key), -1)
+
+    def expire(self, key: SessionKey, noticed: bool) -> None:
+        """Lets the session's TTL pass. noticed: Redis deletes the key at once; otherwise when a script comes to it."""
+        name = redis_key(key)
+        if not self.layout.header(self.lists[name].elements).ttl_ms:
+            raise Violation(f"{key.session} expires, which is to be kept for ever")
+        self._pass(name, 0)
         self.ledger.deleted(key)
+        if noticed:
+            lists, write = dict(self.lists), Write(name, Command.DEL)
+            write.apply(lists)
+            self._wrote([write], lists)
+            self._seal()
 
     def fall_back(self, commits: int, key: SessionKey | None) -> None:
         """Loses the last commits; if `key` is given, only those of that record. Nobody is told."""
@@ -216,6 +205,8 @@ class ExploredStore:
                 self.lists[name] = snapshot.lists[name]
                 self.ledger.standing[key] = snapshot.standing[key]
                 self.ledger.ended -= {snapshot.standing[key][0]}
+        for gone in self.ledger.standing.keys() - set(self.sessions()):  # its time has passed since then
+            self.ledger.deleted(gone)
         self.file, self.has_written, self.restarts = File(self.lists, self.lists), frozenset(), self.restarts + 1
 
     def power_cuts(self) -> list[tuple[int, int]]:
@@ -257,17 +248,40 @@ class ExploredStore:
             self.file.units += (Unit(tuple(writes), changes),)
         self.lists = lists
 
+    def _is_over(self, name: bytes, one: List) -> bool:
+        left_ms = self.left_ms(name, one.deadline)
+        return left_ms is not None and left_ms <= 0
+
+    def _pass(self, name: bytes, beyond_ms: int) -> None:
+        """Sets the key's clock to its deadline, or near it."""
+        deadline = self.lists[name].deadline
+        if deadline is None:
+            raise LookupError(f"{name!r} does not expire")
+        self.clocks = {**self.clocks, name: deadline + beyond_ms}
+
+    def _check_ttl(self, commit: Commit) -> None:
+        """Checks that Redis keeps a committed record as long as its header says. Raises Violation."""
+        name, asked = redis_key(commit.key), commit.header.ttl_ms
+        left_ms = self.left_ms(name, self.lists[name].deadline)
+        left_ms = 0 if left_ms is None or left_ms > LONGEST_MS else left_ms
+        if not 0.9 * asked <= left_ms <= asked:
+            raise Violation(f"{commit.key.session} is kept for {left_ms} ms after a commit that says {asked}")
+
     def _read(self, key: SessionKey) -> Record | StoreError | None:
-        elements = self.lists.get(redis_key(key))
-        record: Record | StoreError | None = self.layout.read(key, elements) if elements else None
+        name = redis_key(key)
+        one = self.lists.get(name)
+        if one is None or self._is_over(name, one):
+            return None
+        record: Record | StoreError = self.layout.read(key, one.elements)
         return record
 
     def _header(self, lists: Lists, name: bytes) -> Header | None:
-        header: Header | None = self.layout.header(lists.get(name, ()))
+        """Returns the header of the record in the list, whether or not its time has passed."""
+        header: Header | None = self.layout.header(lists.get(name, NOTHING).elements)
         return header
 
     def _as_meant(self, commit: Commit) -> Commit:
-        standing = self._header(self.lists, redis_key(commit.key))
+        standing = self._header(self.there(self.lists), redis_key(commit.key))
         return commit._replace(expected=standing) if self.same_place(standing, commit.expected) else commit
 
     def _change(self, name: bytes, after: Lists) -> Change:
@@ -288,24 +302,39 @@ class ExploredStore:
 
         Each can be read and matches its header, and is what it was when Redis stopped. If it was neither written nor
         read since the previous restart, it may also be what a commit that was lost then had made of it in its run;
-        another cut's comeback may have changed it since.
+        another cut's comeback may have changed it since. It expires no earlier than it did. A cut may cost a record its
+        TTL, so that one which had expired, of which Redis has lost the deletion, is there again.
         """
         contents = {}
         for key in self.sessions():
             record = self.record(key)
             if record is not None:
                 contents[key] = record.position.generation, content(record)
-        for name in told.keys() | self.lists.keys():
-            before, after = (self._header(lists, name) for lists in (told, self.lists))
+        there = self.there(self.lists)
+        for name in self.there(told).keys() | there.keys():
+            before, after = (self._header(lists, name) for lists in (self.there(told), there))
             allowed = {None if before is None else before.packed}
             for change in self.file.comebacks if name not in written else ():
                 if change.name == name:
                     allowed.add(change.after)
+            deadlines = told.get(name, NOTHING).deadline, there.get(name, NOTHING).deadline
+            if before is None and name in told and deadlines[1] is None:
+                allowed |= {header.packed for header in [self._header(told, name)] if header is not None}
             if (None if after is None else after.packed) not in allowed:
                 was, now = ("nothing" if one is None else _told(one) for one in (before, after))
                 text = f"{session_key(name).session} was {was} when Redis stopped, but is {now} after its restart"
                 raise Violation(text)
+            if after is not None:
+                self._check_deadline(name, after, *deadlines)
         self.ledger.restarted(contents)
+
+    def _check_deadline(self, name: bytes, header: Header, before: int | None, after: int | None) -> None:
+        """Checks the deadline of a record after a restart. before: when Redis stopped. Raises Violation."""
+        left_ms = self.left_ms(name, after)
+        if left_ms is not None and not header.ttl_ms and left_ms <= LONGEST_MS:
+            raise Violation(f"{session_key(name).session} is to be kept for ever, but expires after the restart")
+        if after is not None and before is not None and after < before:
+            raise Violation(f"{session_key(name).session} expires earlier after the restart than before it")
 
     def _now(self) -> Snapshot | None:
         if not self.falls_back:

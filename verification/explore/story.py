@@ -94,6 +94,8 @@ def tell(universe: Universe, event: Event) -> str:
             return f"nobody uses {rest[0]} for nearly its TTL"
         case "expired":
             return f"{rest[0]} expires"
+        case "lapsed":
+            return f"the TTL of {rest[0]} passes, and Redis does not notice yet"
         case "exchange":
             return f"{rest[0]} serves version {' and '.join(map(str, rest[1]))} from now on"
         case "expire":

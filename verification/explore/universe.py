@@ -5,7 +5,6 @@ It executes one event at a time, and checks the result against the promises.
 
 from __future__ import annotations
 
-from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -14,8 +13,9 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcom
 from cellkeeper_service.errors import Rejection
 
 from . import events, invariants, layout2, reads
+from .call import session_key
 from .channel import Answer, Channel, alike, generation_of
-from .client import Client, session_key
+from .client import Client
 from .events import NAMES, Event
 from .replica import Read, Replica, Write, new_replica
 from .scope import CarryOver, Scope
@@ -59,12 +59,12 @@ class Universe:
             scope.max_log_steps, scope.depth, bool(scope.fall_backs), scope.synced, bool(scope.power_cuts)
         )
         self.store.ledger.peeked, self.store.ledger.windows = scope.peeked, scope.windows
-        self.minted = 0
+        self.store.ledger.set_states, self.store.ledger.ttls_ms = scope.set_states, scope.ttls_ms
+        self.minted, self.happened = 0, bytes(8)
         self.tickets = 0
         self.fell_back = self.expired = False
         self.replicas = [
-            new_replica(NAMES[index], scope.serves[index], scope, partial(self.mint, NAMES[index]))
-            for index in range(scope.replicas)
+            new_replica(NAMES[index], scope.serves[index], scope, self.mint) for index in range(scope.replicas)
         ]
         self.clients = [Client(f"c{index}", scope, list(script)) for index, script in enumerate(scope.scripts)]
         self.slow: list[Request] = []
@@ -89,6 +89,8 @@ class Universe:
 
     def do(self, event: Event) -> None:
         """Executes the event. Raises Violation, or Impossible for an event that cannot happen."""
+        if self.scope.two_versions or self.scope.set_states:
+            self.happened = blake2b(self.happened + repr(event).encode(), digest_size=8).digest()
         getattr(self, f"_do_{event[0]}")(*event[1:])
         for replica in self.replicas:
             replica.go_on()
@@ -263,6 +265,7 @@ class Universe:
         self.fell_back = True
         key = next((key for key in self.store.sessions() if key.session == session), None) if session else None
         self.store.fall_back(commits, key)
+        self._lose_uses()
 
     def _do_power_cut(self, lost: int, writes: int) -> None:
         """Stops and restarts Redis.
@@ -290,6 +293,15 @@ class Universe:
             for request in replica.requests:
                 channel: Channel = request.done  # type: ignore[assignment]
                 channel.ended &= generation_of(request) in self.store.ledger.ended  # what ended it may be lost
+        self._lose_uses()
+
+    def _lose_uses(self) -> None:
+        """The store has restarted: sessions may have deadlines from before they were used, some of which are over."""
+        if not self.scope.expiries:
+            return
+        self.expired |= self.store.there(self.store.lists) != self.store.lists
+        for request in [request for replica in self.replicas for request in replica.requests]:
+            request.done.recent = False  # type: ignore[attr-defined]
 
     def _do_crash(self, name: str) -> None:
         """Crashes a replica. Its connections break, so clients notice; writes in flight may still reach the store."""
@@ -303,7 +315,7 @@ class Universe:
                 self.clients[channel.client].lost(channel.ticket)
         self.late += [write.without_answer() for write in replica.writes if write.results is None]
         self.store.disconnect(name)
-        self.replicas[index] = new_replica(name, replica.serves, self.scope, partial(self.mint, name))
+        self.replicas[index] = new_replica(name, replica.serves, self.scope, self.mint)
 
     def _do_overdue(self, name: str, number: int) -> None:
         self._spend("overdue")
@@ -319,7 +331,7 @@ class Universe:
     def _do_idle(self, session: str) -> None:
         """Lets nearly the session's TTL pass."""
         key = session_key(session)
-        self.store.aged |= {key}
+        self.store.idle(key)
         for request in [request for replica in self.replicas for request in replica.requests]:
             if request.key == key:
                 request.done.recent = False  # type: ignore[attr-defined]
@@ -327,7 +339,12 @@ class Universe:
     def _do_expired(self, session: str) -> None:
         self._spend("expiries")
         self.expired = True
-        self.store.expire(session_key(session))
+        self.store.expire(session_key(session), noticed=True)
+
+    def _do_lapsed(self, session: str) -> None:
+        self._spend("expiries")
+        self.expired = True
+        self.store.expire(session_key(session), noticed=False)
 
     def _do_exchange(self, name: str, serves: bytes) -> None:
         self._spend("exchanges")
@@ -359,14 +376,10 @@ class Universe:
     def replica(self, name: str) -> Replica:
         return self.replicas[NAMES.index(name)]
 
-    def mint(self, name: str) -> bytes:
-        """Returns a new generation. With two versions it also stands for what the replica serves and the store holds,
-        so that its version and what it continues are the same in all worlds."""
+    def mint(self) -> bytes:
+        """Returns a new generation. If generations begin with more than nothing, it also stands for all that happened
+        before, so that its version and what it begins with are the same in all worlds."""
         self.minted += 1
-        stands_for = bytes(8)
-        if self.scope.two_versions:
-            held = sorted((key.session, one) for key, one in self.store.ledger.standing.items())
-            stands_for = blake2b(repr((name, self.replica(name).serves, held)).encode(), digest_size=8).digest()
-        generation = stands_for + self.minted.to_bytes(8, "big")
+        generation = self.happened + self.minted.to_bytes(8, "big")
         created(generation)
         return generation

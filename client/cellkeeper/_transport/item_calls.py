@@ -33,8 +33,8 @@ async def call_items(
     """Sends the items in batches. Returns results and errors, by id.
 
     items: by id, each with its request id, which resends keep. request: builds the message, from `items` given by name.
-    max_items: of one call. An item that fails for a transient reason, or one that another server may not have, is sent
-    again by itself. Calls to several endpoints run concurrently.
+    max_items: of one call. Items whose version a server does not serve are sent to the others, too; one that fails for
+    a transient reason is sent again by itself. Calls to several endpoints run concurrently.
     """
     results: dict[str, Any] = {}
     errors: dict[str, CellkeeperError] = {}
@@ -42,21 +42,17 @@ async def call_items(
 
     async def batch(names: list[str]) -> None:
         try:
-            message = request(items=[items[name] for name in names])
-            answer = await client._call(method, message, names[0], left())
-            answered = results_of(answer, len(names), method)
+            mine = [items[name] for name in names]
+            outcomes, transient = await _outcomes(client, method, request, mine, names[0], left())
         except CellkeeperError as failed:
             errors.update(dict.fromkeys(names, failed))
             return
-        for name, result in zip(names, answered, strict=True):
-            if not result.HasField("error"):
-                results[name] = result
-                continue
-            error = error_of(result.error)
-            if _may_succeed_yet(error):
-                again.append(name)
+        again.extend(names[at] for at in transient)
+        for name, outcome in zip(names, outcomes, strict=True):
+            if isinstance(outcome, CellkeeperError):
+                errors[name] = outcome
             else:
-                errors[name] = error
+                results[name] = outcome
 
     async def one(name: str) -> Any:
         return await client._call(method, request(items=[items[name]]), name, left(), only_result)
@@ -64,8 +60,7 @@ async def call_items(
     await asyncio.gather(*map(batch, by_endpoint(client, items, max_items)))
     found, failed = await each(again, one)
     results.update(found)
-    errors.update(failed)
-    return results, errors
+    return results, {**{name: error for name, error in errors.items() if name not in found}, **failed}
 
 
 async def each(keys: Iterable[K], work: Callable[[K], Awaitable[T]]) -> tuple[dict[K, T], dict[K, CellkeeperError]]:
@@ -111,19 +106,55 @@ async def each_result(
     request: builds the message, from `items` given by name. timeout: seconds for each call. An item is sent again by
     itself as in `call_items`. Raises what the request as a whole raises.
     """
-    answer = await client._call(method, request(items=items), items[0].session, timeout)
-    results = results_of(answer, len(items), method)
-    outcomes = [error_of(result.error) if result.HasField("error") else result for result in results]
+    outcomes, transient = await _outcomes(client, method, request, items, items[0].session, timeout)
 
     async def one(at: int) -> Any:
         return await client._call(method, request(items=[items[at]]), items[at].session, timeout, only_result)
 
-    found, failed = await each([at for at, outcome in enumerate(outcomes) if _may_succeed_yet(outcome)], one)
+    found, failed = await each(transient, one)
     for at, outcome in (*found.items(), *failed.items()):
         outcomes[at] = outcome
     return list(zip(items, outcomes, strict=True))
 
 
-def _may_succeed_yet(outcome: Any) -> bool:
-    """Returns True for a transient error, and for one of a server that may lack a version which another serves."""
-    return isinstance(outcome, CellkeeperError) and (worth_retrying(outcome) or isinstance(outcome, ModelChanged))
+async def _outcomes(
+    client: Caller,
+    method: str,
+    request: Callable[..., Any],
+    items: Sequence[Any],
+    session: str,
+    timeout: float | None,
+) -> tuple[list[Any], list[int]]:
+    """Sends the items in one request. Returns the result or the error of each, and which of the errors are transient.
+
+    Those whose version a server does not serve are sent to the next one, together. session: the call prefers its
+    endpoint. Raises what the request as a whole raises.
+    """
+    message, unserved = request(items=items), list(range(len(items)))
+    outcomes: list[Any] = [None] * len(items)
+
+    def read(answer: Any) -> None:
+        nonlocal unserved
+        for at, result in zip(unserved, results_of(answer, len(unserved), method), strict=True):
+            outcomes[at] = error_of(result.error) if result.HasField("error") else result
+        unserved = [at for at in unserved if isinstance(outcomes[at], ModelChanged)]
+        if unserved:
+            del message.items[:]
+            message.items.extend([items[at] for at in unserved])
+            raise outcomes[unserved[0]]  # on which the call turns to the next server
+
+    answered = list(unserved)
+    try:
+        await client._call(method, message, session, timeout, read)
+    except CellkeeperError as error:
+        if None in outcomes:
+            raise
+        if not any(error is outcome for outcome in outcomes):  # the others could not be asked
+            answered = [at for at in answered if at not in unserved]
+            for at in unserved:
+                outcomes[at] = error
+    return outcomes, [at for at in answered if _is_transient(outcomes[at])]
+
+
+def _is_transient(outcome: Any) -> bool:
+    return isinstance(outcome, CellkeeperError) and worth_retrying(outcome)

@@ -29,7 +29,6 @@ from ..errors import (
     SessionNotFound,
     StepCompacted,
     Unavailable,
-    error_of_reason,
 )
 from ..position import Position
 from ..types import STATE_PREFIX, Array, Model, SessionInfo, StepReply, TensorSpec
@@ -100,22 +99,18 @@ def array_of(tensor: Any) -> Array:
     return raw.astype(dtype.newbyteorder("="))
 
 
-def state_of(answer: Any, model: Model, generation: bytes) -> dict[str, Array]:
-    """Returns the tensors of a GetStateResponse by name.
+def state_reply_of(answer: Any) -> StepReply:
+    """Returns the tensors and the position of a GetStateResponse."""
+    state = {STATE_PREFIX + tensor.name.removeprefix(STATE_PREFIX): array_of(tensor) for tensor in answer.state}
+    return StepReply(state, position_of(answer.position))
 
-    Raises GenerationChanged if they are not the model's because the session has left `generation`; otherwise
-    ServerError.
-    """
-    state = {tensor.name.removeprefix(STATE_PREFIX): array_of(tensor) for tensor in answer.state}
-    shapes = {name: values.shape for name, values in state.items()}
+
+def check_state(reply: StepReply, model: Model) -> None:
+    """Raises ServerError if one of the model's state tensors is missing."""
+    shapes = {name: values.shape for name, values in reply.state.items()}
     expected = {spec.name: spec.shape for spec in model.states}
     if not expected.items() <= shapes.items():
-        text = f"state: the server sent {shapes}, expected {expected}"
-        if answer.position.generation == generation:
-            raise broken_contract(text, "state")
-        text += ": the session has another generation, of a version of the model with other states; open it again"
-        raise error_of_reason("GENERATION_CHANGED", text, position_of(answer.position))
-    return state
+        raise broken_contract(f"state: the server sent {shapes}, expected {expected}", "state")
 
 
 def state_messages(model: Model, state: Mapping[str, ArrayLike], field: str) -> list[Any]:

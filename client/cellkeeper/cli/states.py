@@ -12,10 +12,8 @@ import numpy as np
 
 from .._session.arguments import step_number
 from .._session.inputs import convert_state
-from ..aio import AsyncClient
 from ..client import Client
-from ..session import AsyncSession
-from ..types import Array, Model, StepReply
+from ..types import Array, Model
 
 SAFE_INTEGER = 2**53
 """Up to this value, all JSON readers agree on integers; larger ones are strings of digits, as in the JSON API."""
@@ -36,7 +34,12 @@ def add_arguments(setting: argparse.ArgumentParser) -> None:
 
 
 def print_state(client: Client, parsed: argparse.Namespace) -> None:
-    model, reply = client._thread.run(_state(client._core, parsed.session, parsed.model))
+    """Prints the state. The session is not opened: that needs the right `step`."""
+    reply = client.session_state(parsed.session, model=parsed.model)
+    info = client.session_info(parsed.session, model=parsed.model)
+    if reply.position.generation != info.position.generation:
+        raise ValueError("another generation of the session has started meanwhile; run the command again")
+    model = client.model(parsed.model, info.fingerprint)
     made = {
         "session": parsed.session,
         "model": model.name,
@@ -65,16 +68,6 @@ def set_state(client: Client, parsed: argparse.Namespace) -> None:
     step_number(step, "step")
     session = client.session(parsed.session, model=parsed.model)
     print(session.set_state(state, step=step))
-
-
-async def _state(client: AsyncClient, name: str, model_name: str) -> tuple[Model, StepReply]:
-    """Returns the state with its model version. The session is not opened: that needs the right `step`."""
-    info = await client.session_info(name, model=model_name)
-    model = await client._served(name, model_name, info.fingerprint, None)
-    reply = await AsyncSession(client, name, model, info.position, False, client.outputs).state_reply()
-    if reply.position.generation != info.position.generation:
-        raise ValueError("another generation of the session has started meanwhile; run the command again")
-    return model, reply
 
 
 def _written(values: Array) -> dict[str, Any]:

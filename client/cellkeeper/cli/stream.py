@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from os.path import sameopenfile
+from os.path import isfile, sameopenfile
 from typing import Any, TextIO
 
 from numpy.typing import ArrayLike
 
 from .._session.named_inputs import inputs_of
 from ..client import Client, Session
-from ..errors import HistoryChanged, HistoryLost
+from ..errors import HistoryChanged, HistoryLost, InvalidArgument
 from ..position import first_position
 from ..types import Array
 from .csv_rows import add_header, csv_rows
@@ -24,6 +24,7 @@ from .rows import RowError, is_file, open_rows
 from .terminal import Progress
 
 FILE_WINDOW_STEPS = 64
+JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -70,7 +71,16 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="STEPS",
         help="rows to send together; their answers arrive together too",
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, hint=_hint)
+
+
+def _hint(words: Sequence[str]) -> str:
+    """Returns what to do with the first of these words that may be a file; empty: none of them is."""
+    for word in words:
+        if not word.startswith("-") and isfile(word):
+            option = "--jsonl" if word.lower().endswith(JSON_ENDINGS) else "--csv"
+            return f"; {option} {word} sends the rows of this file"
+    return ""
 
 
 def _run(client: Client, parsed: argparse.Namespace) -> None:
@@ -83,7 +93,12 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
     with ExitStack() as stack:
         path = parsed.jsonl or parsed.csv or "-"
         lines = stack.enter_context(open_rows(path))
-        session = client.session(parsed.session, model=parsed.model_name or parsed.model, ttl=parsed.ttl)
+        try:
+            session = client.session(parsed.session, model=parsed.model_name or parsed.model, ttl=parsed.ttl)
+        except InvalidArgument as error:
+            if error.field == "model" and (hint := _hint([parsed.model_name or ""])):
+                raise InvalidArgument(f"{error.message}{hint}", reason=error.reason, field=error.field) from error
+            raise
         columns = [name.strip() for name in parsed.columns.split(",") if name.strip()]
         model = session.model
         read = json_rows(lines, columns, model) if parsed.jsonl else csv_rows(lines, columns, model, parsed.header)

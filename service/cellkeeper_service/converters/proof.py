@@ -189,6 +189,11 @@ def measure(served: Array, expected: Array, tolerance: float, least: float = 0.0
     return Gap(float(gaps.max()), float(gaps.max()) / size, int(over[0]) if len(over) else 0)
 
 
+def is_nan(values: Array) -> bool:
+    """Returns True if there are values, and none is a number."""
+    return bool(values.size) and bool(np.isnan(values).all())
+
+
 def in_the_last_digit(inputs: Array) -> Array | None:
     """Returns the inputs, each changed by as little as possible; None if they are not floats.
 
@@ -211,6 +216,11 @@ def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[st
             return (
                 "; it returns other values when it is run again: it draws random numbers, or keeps something that is "
                 "not a state from one call to the next (a counter, a buffer)"
+            )
+        if is_nan(np.asarray(values)):
+            return (
+                "; it returns NaN for ordinary inputs, so nothing can be compared: it may take the logarithm or the "
+                "root of a negative number; limit its inputs within the model, such as max(x, 0)"
             )
     longest = next(number for number, trial in enumerate(tried) if trial.length == STEPS)
     long, changed = originals[longest], in_the_last_digit(tried[longest].inputs)

@@ -32,6 +32,7 @@ from .stack import (
     ParametricRelu,
     Recurrent,
     Stack,
+    Unmask,
 )
 
 Floats = NDArray[np.float64]
@@ -129,6 +130,8 @@ class Float64Run:
                 first = self._mask is layer
                 kept = not (masks(self._stack, x) if first else (value == np.float32(layer.value)).all())
                 value = np.asarray(value, np.float64) * kept
+            elif isinstance(layer, Unmask):
+                kept = True
             elif isinstance(layer, Recurrent):
                 value = self._recurrent(layer, next(states), np.asarray(value, np.float64), kept)
             elif isinstance(layer, CausalConv):

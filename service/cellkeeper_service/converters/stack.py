@@ -4,7 +4,7 @@
     Merge                                                                           several values of one time step in
     CausalConv                           keeps the last inputs
     Recurrent                            keeps a state; one cell, with weights under PyTorch's names
-    Mask                                 marks the time steps that the layers after it skip
+    Mask, Unmask                         marks the time steps that the layers after it skip, and ends that
 
 Weights are numpy arrays of any float dtype.
 """
@@ -170,6 +170,13 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class Unmask:
+    """Ends a mask: the layers after it skip no time step."""
+
+    place: str
+
+
+@dataclass(frozen=True)
 class Recurrent:
     """One layer of one cell.
 
@@ -213,6 +220,7 @@ Layer = (
     | ParametricRelu
     | Convert
     | Mask
+    | Unmask
     | Merge
     | CausalConv
     | Recurrent

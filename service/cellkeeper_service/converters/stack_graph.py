@@ -34,6 +34,7 @@ from .stack import (
     ParametricRelu,
     Recurrent,
     Stack,
+    Unmask,
 )
 
 _MERGES = {"add": "Sum", "subtract": "Sub", "multiply": "Mul", "average": "Mean", "maximum": "Max", "minimum": "Min"}
@@ -129,6 +130,9 @@ class _Builder:
                 return write_transform(writer, value, layer.transform)
             case Mask():
                 return self._masking(layer, value)
+            case Unmask():
+                self.mask = ""
+                return value
             case CausalConv():
                 return self._convolution(layer, value)
             case _:

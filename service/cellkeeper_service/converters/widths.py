@@ -36,8 +36,6 @@ def check(stack: Stack, place: str) -> None:
             place,
             "has no recurrent layer; expected an LSTM, GRU, RNN or causal convolution: there is nothing to stream",
         )
-    if stack.masked and stack.convolutions:
-        raise ImportRefused(stack.convolutions[0].place, "a mask before a convolution, which ignores masks")
     if len(stack.recurrent) > MAX_LAYERS:
         raise ImportRefused(place, f"got {len(stack.recurrent)} recurrent layers, expected at most {MAX_LAYERS}")
     if stack.masked and not stack.chain:

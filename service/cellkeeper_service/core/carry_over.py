@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
-from .decision_table import generation_changed, not_found, refuse_unserved
+from .decision_table import generation_changed, not_found, refuse_misplaced, refuse_unserved
 from .generation_requests import CarryOver, Moved, Policy
 from .lifecycle import NewGeneration, done_before, new_header, own_origin
 from .models import Models, Version
@@ -44,17 +45,26 @@ def carry_over(
 def _keep(
     record: Record, request: CarryOver, models: Models, target: Version, new: NewGeneration
 ) -> Write | Rejection | Record:
+    if refused := _refuse_lost(record, request.position):
+        return refused
     if len(record.checkpoint) != target.spec.state_bytes or record.header.step_bytes != target.spec.step_bytes:
         return _refused(
             record,
             f"has a state of {len(record.checkpoint)} bytes and time steps of {record.header.step_bytes}, the other "
             f"{target.spec.state_bytes} and {target.spec.step_bytes}: this state does not go into that model",
         )
+    source = models.find(record.header.fingerprint)
+    if source is not None and _of_other_cells(source.spec, target.spec):
+        return _refused(
+            record,
+            f"has cells of the kind {source.spec.cell}, the other {target.spec.cell}: to these, the state means "
+            "something else",
+        )
     if not record.log:
         return carried(
             record, request, target, first_position(new.generation, record.position.step), record.checkpoint, new.now_ms
         )
-    if models.find(record.header.fingerprint) is None:
+    if source is None:
         logged = record.position.step - record.header.checkpoint_step
         return _refused(
             record,
@@ -62,6 +72,22 @@ def _keep(
             "versions",
         )
     return refuse_unserved(record, models) or record
+
+
+def _of_other_cells(one: ModelSpec, other: ModelSpec) -> bool:
+    """Returns True if a state of the one certainly means something else to the other, although it has the same size.
+
+    A graph does not say what kind of cells it has.
+    """
+    return "" not in (one.cell, other.cell) and one.cell != other.cell
+
+
+def _refuse_lost(record: Record, known: Position | None) -> Rejection | None:
+    """Refuses to keep the state of a record that has lost steps which the caller knows of: nobody would notice. Steps
+    that the caller does not know of do no harm."""
+    if known is None or known.step < record.header.checkpoint_step:
+        return None
+    return refuse_misplaced(record, known)
 
 
 def carried(record: Record, request: CarryOver, target: Version, at: Position, state: bytes, now_ms: int) -> Write:

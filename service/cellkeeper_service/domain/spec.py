@@ -86,6 +86,7 @@ class ModelSpec:
     states: tuple[TensorSpec, ...]  # in the order of a checkpoint's bytes
     feedback: Feedback | NamedFeedback | None = None  # None: the model cannot be rolled out
     feature_names: tuple[str, ...] = ()  # of the input's features, in order; empty if they have no names
+    cell: str = ""  # which kind of cell the states belong to; empty for a graph, which does not say
 
     @cached_property
     def inputs(self) -> tuple[InputSpec, ...]:

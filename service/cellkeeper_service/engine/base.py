@@ -23,10 +23,13 @@ class BundleEngine(Engine):
 
     one_session_a_call: each call of its model has one session only, so that a session's bits are the same in any batch
     by construction, and only the chunking remains to be tested.
+    shared_condition: the node of its graph whose condition the sessions of a call decide together, so that one may
+    change what another gets; "" if there is none.
     """
 
     device = "cpu"
     one_session_a_call = False
+    shared_condition = ""
 
     def __init__(self, bundle: Bundle, max_batch: int) -> None:
         self.spec: ModelSpec = bundle.spec

@@ -38,7 +38,7 @@ def load_engine(
     between: Callable[[], None] = lambda: None,
     trial_call_ms: int = TRIAL_CALL_MS,
     precision: str = "fp32",
-) -> Engine:
+) -> BundleEngine:
     """Loads an engine, tested for exactness and warmed up.
 
     device: "cpu", "cuda:N", or "auto": cuda:0 if torch finds it (for a user's graph: if onnxruntime can use it),

@@ -70,7 +70,7 @@ def refuse_operators(model: Any, config: GraphConfig, place: str) -> None:
                 f"{named}: draws random numbers, so a retried step would get other outputs; remove it, or pass its "
                 "values as inputs"
             )
-        if node.op_type in DROPOUTS and not _is_false(node, DROPOUTS[node.op_type], [graph, model.graph]):
+        if node.op_type in DROPOUTS and not _is_false(node, DROPOUTS[node.op_type], [model.graph, graph]):
             raise StartError(
                 f"{named}: drops values at random in training mode; export the model in evaluation mode (model.eval(), "
                 "and F.dropout(x, p, self.training) in its forward)"
@@ -138,7 +138,10 @@ def _reached(graph: Any, names: Iterable[str]) -> set[str]:
 
 
 def _is_false(node: Any, number: int, graphs: Iterable[Any]) -> bool:
-    """Returns True if the node's input `number` is left out, or is a constant that is false."""
+    """Returns True if the node's input `number` is left out, or is a constant that is false.
+
+    graphs: where its name may be defined; the last counts.
+    """
     if len(node.input) <= number or not node.input[number]:
         return True
     known: dict[str, Any] = {}

@@ -69,6 +69,7 @@ class _Scope:
     def take(self, name: str, sent: bool) -> None:
         """Notes a name of this graph, which hides the same name of the graph around it."""
         self.sent.discard(name)
+        self.constants.pop(name, None)
         if sent:
             self.sent.add(name)
 
@@ -89,19 +90,19 @@ class _Scope:
                 inner.take(value.name, True)
             inner.read(body)
             sent |= bool(inner.sent & {value.name for value in body.output})
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.name == "value":
-                self.constants[node.output[0]] = attribute.t
         deciding = [name for name in node.input[SIZED_BY.get(node.op_type, slice(0))] if name in self.sent]
         if deciding:
             raise StartError(
                 f"{self._named(node)}: the size of its result, {deciding[0]}, depends on values that clients send, so "
                 "one request could take all memory; use a fixed size, or one computed from shapes"
             )
-        if node.op_type in ALIKE and node.input[0] in self.constants:
-            self.constants[node.output[0]] = self.constants[node.input[0]]
         for name in node.output:
             self.take(name, sent and node.op_type not in SHAPES)
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                self.constants[node.output[0]] = attribute.t
+        if node.op_type in ALIKE and node.input[0] in self.constants:
+            self.constants[node.output[0]] = self.constants[node.input[0]]
 
     def _loop(self, node: Any) -> None:
         """Checks a Loop, whose number of iterations or condition must not depend on what clients send without bound."""

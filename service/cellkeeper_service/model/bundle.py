@@ -102,6 +102,7 @@ def read_bundle(path: Path) -> Bundle:
         states=states,
         feedback=feedback_of(config.feedback, vocabulary, given),
         feature_names=config.feature_names,
+        cell="" if isinstance(config, GraphConfig) else config.cell,
     )
     return Bundle(path, config, tensors, graph, spec)
 

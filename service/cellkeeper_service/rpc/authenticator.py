@@ -128,5 +128,5 @@ def _grant(context: CallContext, tokens: TokenFile) -> Grant:
 
 def _refused() -> Rejection:
     """Returns the one rejection for all failures, so that guessing tokens reveals nothing."""
-    text = "expected a valid, unexpired token in the metadata `authorization: Bearer TOKEN`"
+    text = "expected a valid, unexpired token in `authorization: Bearer TOKEN`"
     return Rejection(Reason.UNAUTHENTICATED, text)

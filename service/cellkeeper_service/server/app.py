@@ -52,6 +52,7 @@ from cellkeeper_service.server.open_files import allow_connections
 from cellkeeper_service.server.opening import make_store, without_secrets
 from cellkeeper_service.server.readiness import ENDING, Readiness
 from cellkeeper_service.server.reload import HangUps, Reloader
+from cellkeeper_service.server.room import check_threads
 from cellkeeper_service.server.versions import (
     Costs,
     expected_cost,
@@ -124,6 +125,7 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
         names = read_names(settings.kserve_names, specs, settings.kserve_layout)
         store = make_store(settings)
         try:
+            check_threads(0 if store.name == "memory" else settings.store_threads)
             prepared = Prepared(
                 models=models,
                 names=names,

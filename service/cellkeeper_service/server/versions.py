@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.metrics import ModelRow, PrometheusMeter
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.server.config import Settings
+
+log = logging.getLogger(__name__)
 
 MAX_SLOTS = 1 << 18
 HOST_ARENA_MIB = 256  # unless --arena-mib says otherwise
@@ -36,6 +39,13 @@ def load(bundle: Bundle, settings: Settings, costs: Costs, between: Callable[[],
     with _enough_memory(f"load {bundle.spec.name}"):
         engine = load_engine(bundle, settings.device, *limits, between, settings.trial_call_ms, settings.precision)
         costs[engine.spec.fingerprint] = warm(engine)
+    if engine.shared_condition:  # imports ask about it, but a bundle may be older, or written by hand
+        log.warning(
+            "model %s: the sessions of a call decide the condition of node %s together, so one may change what another "
+            "gets; unless you know that each gets the same either way, import it again with --batch one",
+            bundle.spec.name,
+            engine.shared_condition,
+        )
     return engine
 
 
@@ -85,7 +95,7 @@ def _default_arena_mib(engine: Engine) -> int:
     return HOST_ARENA_MIB if free_bytes is None else free_bytes // 2 // 2**20
 
 
-def check_versions(name: str, versions: list[Engine]) -> None:
+def check_versions(name: str, versions: Sequence[Engine]) -> None:
     """Raises StartError if a model's versions differ in their tensors or feedback, or if one was given twice."""
     first = versions[0].spec
     if len({engine.spec.fingerprint for engine in versions}) < len(versions):

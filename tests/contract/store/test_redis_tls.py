@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,18 +18,8 @@ from testing.redis_sentinel import RedisSentinels
 from testing.redis_server import RedisServer, redis_program
 from tests.integration.access.certificates import Authority
 
+from .acl_page import PASSWORD, acl_line
 from .records import append, committed, create, inputs, key, replace
-
-PASSWORD = "s3cret-w0rd"
-PAGE = Path(__file__).parents[3] / "docs" / "security.md"
-
-
-def acl_line(user: str = "cellkeeper") -> list[str]:
-    """Returns the rules of the user as the page states them."""
-    found = re.search(rf"^    user {user} (.*)$", PAGE.read_text(), re.MULTILINE)
-    if found is None:
-        raise AssertionError(f"docs/security.md has no ACL line for {user}")
-    return found.group(1).replace("PASSWORD", PASSWORD).split()
 
 
 def tls_options(authority: Authority, *, days: int = 1) -> dict[str, str]:

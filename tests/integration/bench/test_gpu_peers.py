@@ -14,7 +14,7 @@ from torch.backends.cudnn import rnn as rnn_modes
 
 from bench import gpu_peers
 from bench.gpu import words
-from bench.gpu_peers import PEERS, are_dispensable, make_peers, written_out
+from bench.gpu_peers import PEERS, are_dispensable, make_peers, packed, written_out
 from testing.bundles import make_bundle
 
 CPU = torch.device("cpu")
@@ -30,6 +30,16 @@ def test_the_cell_written_out_is_the_module_s(layers: int) -> None:
     came_hidden, came = written_out(rnn)(x, (h, c))
     torch.testing.assert_close(came_hidden, hidden)
     torch.testing.assert_close(came, after)
+
+
+def test_one_copy_gives_a_peer_its_rows_and_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    host, _, inputs = packed(torch.tensor([2, 0, 1]), 4, CPU)
+    there, rows, came = packed(torch.zeros(3, dtype=torch.int64), 4, CPU)
+    inputs.copy_(torch.arange(12.0).view(1, 3, 4))
+    there.copy_(host)
+    assert rows.tolist() == [2, 0, 1]
+    torch.testing.assert_close(came, torch.arange(12.0).view(1, 3, 4))
 
 
 class Uncompilable:

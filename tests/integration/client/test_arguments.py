@@ -128,6 +128,7 @@ Call = Callable[[Client], object]
 WRONG: list[tuple[str, str, Call]] = [
     ("model", "session", lambda client: client.session("a", model=ANY)),
     ("model", "session_info", lambda client: client.session_info("a", model=ANY)),
+    ("model", "session_state", lambda client: client.session_state("a", model=ANY)),
     ("model", "sessions", lambda client: list(client.sessions(model=ANY))),
     ("model", "delete", lambda client: client.delete("a", bytes(16), model=ANY)),
     ("model", "reset", lambda client: client.reset("a", bytes(16), model=ANY)),

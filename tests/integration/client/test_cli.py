@@ -82,6 +82,21 @@ def test_predictions_do_not_become_rows(target: str, tmp_path: Path) -> None:
     assert rows.read_text() == ROWS
 
 
+@pytest.mark.parametrize(("ending", "option"), [("csv", "--csv"), ("JSONL", "--jsonl"), ("txt", "--csv")])
+@pytest.mark.parametrize("model", [["count"], []], ids=["model", "no model"])
+def test_a_file_without_its_option(
+    real_target: str, tmp_path: Path, ending: str, option: str, model: list[str]
+) -> None:
+    file = tmp_path / f"rows.{ending}"
+    words = ["stream", *model, "--session", "forgotten", str(file)]
+    code = 2 if model else 1
+    assert option not in run(real_target, *words, code=code).err  # it may be meant as something else
+    file.write_text(ROWS)
+    done = run(real_target, *words, code=code)
+    assert done.err.splitlines()[-1].endswith(f"; {option} {file} sends the rows of this file")
+    run(real_target, "sessions", "show", "forgotten", code=1)
+
+
 def test_sessions(threaded: ServerThread) -> None:
     with Client(threaded.target) as client:
         client.session("a").step([1.0, 0.0])

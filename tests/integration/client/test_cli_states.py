@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cellkeeper import Client, InvalidArgument
+from cellkeeper import AccessDenied, Client, InvalidArgument, SessionNotFound
 
 from testing.bundles import make_bundle
 from testing.forked_server import ForkedServer
@@ -142,7 +142,17 @@ def test_a_state_is_read_with_the_right_to_read(tmp_path: Path) -> None:
         with Client(server.target, token=stepping) as client:
             client.session("a").step([1.0, 2.0, 3.0])
         words = ["sessions", "state", "a", "--token-file", str(tmp_path / "token")]
-        assert json.loads(run(server.target, *words).out)["step"] == 1
+        printed = json.loads(run(server.target, *words).out)
+        with Client(server.target, token=reading) as client:
+            reply = client.session_state("a")
+            assert str(reply.position) == printed["position"]
+            assert {name: values.tolist() for name, values in reply.state.items()} == {
+                name: state["data"] for name, state in printed["states"].items()
+            }
+            with pytest.raises(AccessDenied):
+                client.session("a")
+            with pytest.raises(SessionNotFound):
+                client.session_state("nobody")
 
 
 def test_the_state_of_a_session_that_does_not_exist_creates_none(threaded: ServerThread) -> None:

@@ -130,3 +130,21 @@ async def test_a_state_that_is_read_before_the_carry_over_is_answered(
     server.go.set()
     assert {name: values.tolist() for name, values in (await reading).items()} == {"c": [[0, 0]]}
     await moving
+
+
+async def test_a_state_that_is_read_between_two_restarts(session: AsyncSession, server: HoldingServer) -> None:
+    """It belongs to a generation that this client learns of and ends before the state arrives: it is read again."""
+    server.held, server.after = "CarryOver", True
+    moving = asyncio.ensure_future(session.carry_over("reset", fingerprint=OTHER_FINGERPRINT))
+    await until(lambda: server.waiting == 1)
+    carried, server.go, server.held = server.go, asyncio.Event(), "GetState"
+    reading = asyncio.ensure_future(session.state())
+    await until(lambda: server.waiting == 2)
+    carried.set()
+    await moving
+    server.held = ""
+    await session.carry_over("reset", fingerprint=OTHER_FINGERPRINT)
+    await session.step({"a": 1.0, "b": 10.0})
+    server.go.set()
+    assert {name: values.tolist() for name, values in (await reading).items()} == {"c": [[10, 1]]}
+    assert server.states_read == 2

@@ -21,6 +21,7 @@ CLIENT: dict[str, Callable[[Client], object]] = {
     "open": lambda client: client.open("b"),
     "group": lambda client: client.group(["b"]),
     "session_info": lambda client: client.session_info("a"),
+    "session_state": lambda client: client.session_state("a"),
     "sessions": lambda client: list(client.sessions()),
     "delete": lambda client: client.delete("a", bytes(16)),
     "delete_many": lambda client: client.delete_many([INFO]),

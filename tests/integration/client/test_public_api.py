@@ -103,6 +103,7 @@ def test_the_methods() -> None:
         "group",
         "sessions",
         "session_info",
+        "session_state",
         "delete",
         "delete_many",
         "reset",

@@ -53,6 +53,19 @@ def kept(old: Path, new: Path, inputs: np.ndarray) -> np.ndarray:
     return predicted
 
 
+def test_a_state_of_another_kind_of_cell_is_not_kept(tmp_path: Path) -> None:
+    bundles = [make_bundle(tmp_path / cell, name="m", cell=cell) for cell in ("rnn_tanh", "gru")]
+    with ForkedServer(bundles[1:], f"sqlite:{tmp_path / 's.db'}") as server:
+        with Client(server.target) as client:
+            client.session("a").step(PAST)
+        server.stop()
+    with ForkedServer(bundles, f"sqlite:{tmp_path / 's.db'}") as server, Client(server.target) as client:
+        refused = client.carry_over("keep")
+        assert refused.counts == {"MODEL_CHANGED": 1}
+        assert "has cells of the kind gru, the other rnn_tanh" in str(refused.failures["a"])
+        assert client.carry_over("reset").counts == {"carried": 1}
+
+
 def test_a_retrained_model_takes_over(versions: tuple[Path, Path], store: str) -> None:
     """keep, rerun and reset, one by one and in bulk, and what remains after a restart."""
     old, new = versions

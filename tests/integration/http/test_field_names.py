@@ -93,6 +93,14 @@ def test_the_id_in_the_path(front: Front) -> None:
         assert error["details"] == {"field": "session"}
 
 
+def test_a_generation_that_a_delete_lacks(front: Front) -> None:
+    session = front.session("lstm")
+    position = session.open()
+    error = session.ask("DELETE", "?generation=").error
+    assert error["message"].startswith("generation: got 0 bytes")
+    assert error["details"] == {"field": "generation", "position": position}
+
+
 def test_an_item_of_several(front: Front) -> None:
     item = {"session": "a", "generation": NEVER, "policy": "rerun", "inputs": [[1, 2]]}
     body = {"items": [{"session": "b", "generation": NEVER, "policy": "keep"}, item]}

@@ -150,6 +150,7 @@ def test_without_a_good_token_nobody_is_let_in(
     status, found = outcome(asked, route, *theirs)
     assert status == 401
     assert found["error"]["reason"] == "UNAUTHENTICATED"
+    assert found["error"]["message"] == "expected a valid, unexpired token in `authorization: Bearer TOKEN`"
     fits(found, "Refusal")
     assert outcome(asked, route, "never", theirs[1]) == (status, found)
 

@@ -29,3 +29,26 @@ def test_an_arena_beyond_the_memory_limit_is_refused_in_one_line(tmp_path: Path,
     assert "out of memory: cannot keep 256000 hot sessions of m (Unable to allocate 1.95 GiB" in lines[0]
     assert "raise the process's memory limit, or lower --arena-mib or --max-batch" in lines[0]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("limit_kib", "says"),
+    [
+        (200_000, "memory: cannot reserve 320 MiB of address space, which the server needs besides its model"),
+        (550_000, "threads: cannot start "),  # where gRPC would wait for its own for ever, in two starts of three
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_too_little_address_space_is_refused_in_one_line(
+    tmp_path: Path, limit_kib: int, says: str, workers: int
+) -> None:
+    bundle = make_bundle(tmp_path / "m", name="m")
+    limited = ["bash", "-c", f'ulimit -v {limit_kib} && exec "$@"', "bash", sys.executable, "-m", "cellkeeper_service"]
+    ports = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", f"--store=sqlite:{tmp_path / 's.db'}"]
+    words = [*limited, "serve", str(bundle), *ports, "--device=cpu", f"--workers={workers}"]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert says in lines[0]
+    assert "ulimit -v" in lines[0]

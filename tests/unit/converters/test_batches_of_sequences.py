@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cellkeeper_service.converters import import_keras
-from cellkeeper_service.converters.keras.model import read_stack
+from cellkeeper_service.converters.keras.file import read_keras
+from cellkeeper_service.converters.keras.model import stack_of
 from cellkeeper_service.converters.keras.source import KerasSource
 from cellkeeper_service.converters.processing import Processed, Processing
 from cellkeeper_service.converters.proof import run_whole
@@ -68,7 +69,8 @@ def test_keras_gives_each_sequence_of_a_batch_its_own_values(keras: Any, tmp_pat
     middle = L.GRU(4, return_sequences=True)
     model = sequential(Input((None, 3)), L.Masking(-1.0), middle, L.LSTM(5, return_sequences=every), L.Dense(2))
     model.save(tmp_path / "m.keras")
-    file, stack = read_stack(tmp_path / "m.keras")
+    file = read_keras(tmp_path / "m.keras")
+    stack = stack_of(file)
     source = KerasSource(keras, file.path, stack)
     x = np.random.default_rng(2).standard_normal((4, 9, 3)).astype(np.float32)
     x[0, 3:5] = x[1, 0] = x[2, 8] = -1.0

@@ -96,7 +96,7 @@ def test_the_first_and_last_ids_are_drawn_of_any_vocabulary() -> None:
 
 
 def graph(body: str) -> Any:
-    head = '<ir_version: 8, opset_import: ["" : 17]>\n'
+    head = '<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]>\n'
     ends = "agraph (float[B, 3] x, float[B, 3] h) => (float[B, 3] y, float[B, 3] h_out)"
     return parser.parse_model(f"{head}{ends}\n{{\n{body}\ny = Add(z, h)\nh_out = Tanh(y)\n}}")
 
@@ -131,8 +131,9 @@ o = Constant<value = float[3] {60.0, -2.0, 10000.0}>()
 v = Constant<value = float[3] {9.0, 0.25, 400.0}>()
 i = Identity(x)
 z = BatchNormalization<epsilon = 0.0>(i, g, b, o, v)""",
+        "z = ai.onnx.ml.Scaler<offset = [60.0, -2.0, 10000.0], scale = [0.33333333, 2.0, 0.05]>(x)",
     ],
-    ids=["sub and div", "the other way round", "batch normalization"],
+    ids=["sub and div", "the other way round", "batch normalization", "scikit-learn's scaler"],
 )
 def test_a_graph_that_scales_its_input_is_compared_around_that(
     body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

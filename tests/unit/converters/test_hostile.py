@@ -14,7 +14,8 @@ import onnx
 import pytest
 from cellkeeper_service.converters import ImportRefused
 from cellkeeper_service.converters.files import read_state_dict
-from cellkeeper_service.converters.keras.model import read_stack
+from cellkeeper_service.converters.keras.file import read_keras
+from cellkeeper_service.converters.keras.model import stack_of
 from cellkeeper_service.converters.lower import lower
 from cellkeeper_service.converters.onnx.declare import declare
 from cellkeeper_service.converters.onnx.graph import read_graph
@@ -83,7 +84,7 @@ def test_the_config_of_a_keras_file(tmp_path: Path) -> None:
     weights = (tmp_path / "w.h5").read_bytes()
 
     def read() -> None:
-        lower(read_stack(tmp_path / "m.keras")[1], "m", "m")
+        lower(stack_of(read_keras(tmp_path / "m.keras")), "m", "m")
 
     seen = set()
     for case, draw in draws("keras"):
@@ -103,7 +104,7 @@ def test_the_config_of_a_keras_file_with_every_layer(keras: Any, tmp_path: Path)
     config = parts.pop("config.json")
 
     def read() -> None:
-        lower(read_stack(tmp_path / "m.keras")[1], "m", "m")
+        lower(stack_of(read_keras(tmp_path / "m.keras")), "m", "m")
 
     seen = set()
     for case, draw in draws("keras 3"):

@@ -33,6 +33,21 @@ def test_a_masked_step_leaves_the_state_alone(keras: Any, tmp_path: Path) -> Non
     assert (served[2] != served[1]).all()
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_convolution_ends_a_mask(kernel: int, keras: Any, tmp_path: Path) -> None:
+    """Keras passes no mask through it, so only the layer before it skips time steps."""
+    from keras import Input
+    from keras import layers as L
+
+    conv, first = L.Conv1D(3, kernel, padding="causal"), L.GRU(4, return_sequences=True)
+    model = sequential(Input((None, 2)), L.Masking(0.0), first, conv, L.LSTM(4, return_sequences=True))
+    assert saved(model)(tmp_path / "m", 8).parity.relative < 1e-5
+    x = np.array([[1, 2], [0, 0], [0, 3], [0, 0]], np.float32)
+    served = offline(tmp_path / "m", x)["prediction"]
+    np.testing.assert_allclose(served, keras.ops.convert_to_numpy(model(x[None]))[0], rtol=1e-4, atol=1e-6)
+    assert (served[1] != served[0]).all()
+
+
 NUMBERS = Normalization((60.0, 2.0, 11.0), (3.7, 0.3, 0.7))
 
 

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cellkeeper_service.converters import import_keras
+from cellkeeper_service.converters.keras.source import KerasSource
+from cellkeeper_service.converters.stack import Stack
 
 from .leftovers import refused
 
@@ -95,9 +98,9 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
             chain(L.Conv1D(4, 3, padding="causal", strides=2, name="conv"), L.LSTM(4)),
             r"conv \(Conv1D\): strides: got 2, expected 1",
         ),
-        "convolution after a mask": (
-            chain(L.Masking(), L.Conv1D(4, 3, padding="causal", name="conv"), L.LSTM(4)),
-            r"conv \(Conv1D\): a mask before a convolution",
+        "softmax of a masked value": (
+            chain(L.Masking(), L.LSTM(4, return_sequences=True), L.Softmax(name="soft")),
+            r"soft \(Softmax\): takes the mask .*; expected Activation\('softmax'\)",
         ),
         "pooling": (
             chain(L.LSTM(4, return_sequences=True), L.GlobalAveragePooling1D(name="p")),
@@ -166,5 +169,6 @@ def test_a_model_that_fails_in_keras_is_refused_in_a_line(keras: Any, tmp_path: 
 
     path = tmp_path / "masked.keras"
     Sequential([Input((None, 3)), L.Masking(), L.GRU(4, return_sequences=True), L.Softmax()]).save(path)
-    words = r"^keras .*: fails on sequences of 1 time steps \(.*mask"
-    refused(tmp_path, words, import_keras, path, tmp_path / "m", **QUICK)
+    source = KerasSource(keras, path, Stack(3, ()))
+    words = r"^keras .*: fails on sequences of 2 time steps \(.*mask"
+    refused(tmp_path, words, source.whole, np.zeros((2, 3), np.float32))

@@ -162,3 +162,19 @@ def test_a_loop_that_ends_early_is_named(tmp_path: Path) -> None:
     data = graph([*length, node("Loop", "length true h", "h_out y", body=body)]).model
     words = r"got \[\d+, \d+, 2\], expected .*; a Loop that ends early returns fewer time steps than it gets"
     refused(tmp_path, words, import_onnx, data, tmp_path / "m", **QUICK)
+
+
+def test_a_graph_without_a_value_for_ordinary_inputs_says_so(tmp_path: Path) -> None:
+    nodes = [node("Neg", "x", "less"), node("Abs", "less", "size"), node("Neg", "size", "below")]
+    nodes += [node("Log", "below", "z"), node("Add", "z h", "y"), node("Tanh", "y", "h_out")]
+    data = graph(nodes, layout="step").model
+    words = "it returns NaN for ordinary inputs, so nothing can be compared.*limit its inputs within the model"
+    refused(tmp_path, words, import_onnx, data, tmp_path / "m", layout="step", **QUICK)
+
+
+def test_a_graph_may_overflow_for_inputs_a_thousand_times_as_large(tmp_path: Path) -> None:
+    """The original does, too."""
+    nodes = [node("Abs", "x", "size"), node("Exp", "size", "large"), node("Sub", "large large", "nothing")]
+    nodes += [node("Add", "h x", "sum"), node("Tanh", "sum", "h_out"), node("Add", "h_out nothing", "y")]
+    data = graph(nodes, layout="step").model
+    assert import_onnx(data, tmp_path / "m", layout="step", **QUICK).parity.difference == 0.0

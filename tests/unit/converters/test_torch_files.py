@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,15 @@ def test_files_that_are_none_or_lie(tmp_path: Path) -> None:
     refused(tmp_path, "more than the file holds", import_torch, tmp_path / "wide.pt", tmp_path / "m")
     torch.save([1, 2], tmp_path / "list.pt")
     refused(tmp_path, "holds list, expected tensors by name", import_torch, tmp_path / "list.pt", tmp_path / "m")
+
+
+@pytest.mark.parametrize("model", [{}, {"rnn.weight_ih_l0": [1.0]}, [], 3], ids=str)
+def test_without_torch_only_files_are_read(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file(nn.LSTM(3, 4).state_dict(), tmp_path / "w.safetensors")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    words = f"^model: got {type(model).__name__}: needs torch, which is not installed; install cellkeeper"
+    refused(tmp_path, words, import_torch, model, tmp_path / "m", report=str)
+    words = "^example: got one with PosixPath, expected it with a torch module only"
+    refused(tmp_path, words, import_torch, tmp_path / "w.safetensors", tmp_path / "m", example=(1.0,), report=str)
+    imported = import_torch(tmp_path / "w.safetensors", tmp_path / "m", report=str, max_batch=2)
+    assert "torch is not installed" in imported.parity.source

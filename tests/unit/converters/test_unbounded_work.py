@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from cellkeeper_service.converters import import_onnx
 from cellkeeper_service.engine.load import load_engine
@@ -176,3 +177,20 @@ def test_the_size_of_a_result_is_not_a_client_s_to_decide(operator: str, inputs:
 def test_work_that_is_bounded_is_served(name: str, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "b", BOUNDED[name].config(), {}, graph=BOUNDED[name].model)
     assert load_engine(bundle, "cpu", 4).exact
+
+
+def test_a_bound_with_the_name_of_a_constant_around_it_is_not_that_constant() -> None:
+    """Within the outer loop, `most` is the length of the input."""
+    kinds = {"outer_turn": TensorProto.INT64, "outer_going": TensorProto.BOOL, "most": TensorProto.INT64}
+    inside = helper.make_graph(
+        [loop("most", *WHILE_LARGE), node("Identity", "outer_going", "go_on"), node("Identity", "most", "length_out")],
+        "outer",
+        [helper.make_tensor_value_info(name, kind, []) for name, kind in kinds.items()],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("length_out", TensorProto.INT64, []),
+            helper.make_tensor_value_info("looped", ANY, None),
+        ],
+    )
+    hidden = made(*LENGTH, node("Loop", "few true length", "last looped", body=inside))
+    refuse_unbounded(onnx.load_model_from_string(hidden.model), ["x", "h"], "m")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,10 +19,16 @@ NEW_FACTOR = FACTOR + 1
 
 
 def carry(
-    reply: Reply, at: Position, policy: Policy, window: list[int] | None = None, origin: bytes = b"c" * 16
+    reply: Reply,
+    at: Position,
+    policy: Policy,
+    window: list[int] | None = None,
+    origin: bytes = b"c" * 16,
+    position: Position | None = None,
 ) -> CarryOver:
     data = pack(window or [])
-    return CarryOver(key(), FOREVER, reply, at.generation, origin, NEW * 32, policy, data, len(window or []))
+    what = policy, data, len(window or []), b"", position
+    return CarryOver(key(), FOREVER, reply, at.generation, origin, NEW * 32, *what)
 
 
 def carried(world: World, at: Position, policy: Policy, window: list[int] | None = None, **more: Any) -> Any:
@@ -72,6 +79,30 @@ def test_keep_of_a_cached_session() -> None:
     goes_on(world, moved.position, expected([1, 2, 3])[-1])
 
 
+def test_keep_refuses_a_state_from_before_a_lost_step() -> None:
+    """A caller who knows of a fourth step, which the store has lost, would go on without it, and not be told."""
+    world, at = grown()
+    lost = advance(at, pack([4]), 4)
+    result = carried(world, at, Policy.KEEP, position=lost)
+    assert (reason(result), result.field, result.position) == ("STEP_GAP", "position.step", at)
+    others = advance(first_position(at.generation), pack([1, 2, 9]), 4)
+    result = carried(world, at, Policy.KEEP, position=others)
+    assert (reason(result), result.field, result.position) == ("HISTORY_CHANGED", "position.head", at)
+    assert standing(world).position == at
+    at_rest(world)
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+@pytest.mark.parametrize("replay", [1, 100])
+def test_keep_takes_steps_that_the_caller_does_not_know_of(step: int, replay: int) -> None:
+    """Also if they are in the checkpoint, where nobody can tell whether the caller has the same ones."""
+    world, at = grown(replay)
+    known = advance(first_position(at.generation), pack([1, 2, 3][:step]), 4)
+    moved = carried(world, at, Policy.KEEP, position=known)
+    assert moved.position == first_position(moved.position.generation, 3)
+    goes_on(world, moved.position, expected([1, 2, 3])[-1])
+
+
 def test_rerun_computes_the_window_with_the_new_version() -> None:
     world, at = grown(versions=(NEW,))
     window = list(range(11))
@@ -102,6 +133,30 @@ def test_keep_without_the_old_version_needs_an_empty_log() -> None:
     world.start((NEW,))
     moved = carried(world, start, Policy.KEEP)
     goes_on(world, moved.position, 0)
+
+
+@pytest.mark.parametrize("steps", [[], [1, 2, 3]])
+@pytest.mark.parametrize(
+    ("old", "new", "allowed"),
+    [("gru", "rnn_tanh", False), ("rnn_tanh", "rnn_relu", False), ("gru", "gru", True), ("gru", "", True)],
+)
+def test_keep_between_kinds_of_cells(old: str, new: str, allowed: bool, steps: list[int]) -> None:
+    """Their states have the same sizes. A graph does not say what its states belong to."""
+    world = World(versions=(OLD, NEW))
+    for version, cell in zip(world.replicas[0].models, (old, new), strict=True):
+        version.spec = replace(version.spec, cell=cell)
+    at = opened(world)
+    if steps:
+        at = world.step(steps, at).position
+    before = standing(world)
+    result = carried(world, at, Policy.KEEP)
+    if allowed:
+        assert isinstance(result, Moved)
+    else:
+        assert (reason(result), result.field) == ("MODEL_CHANGED", "policy")
+        assert f"cells of the kind {old}, the other {new}" in result.message
+        assert standing(world) == before
+        assert isinstance(carried(world, at, Policy.RERUN, [5]), Moved)
 
 
 @pytest.mark.parametrize("policy", Policy)

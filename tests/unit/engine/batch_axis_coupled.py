@@ -171,6 +171,32 @@ COUPLED: dict[str, tuple[Case, str]] = {
         ),
         "reduces over axis 0",
     ),
+    "in a branch whose condition has the name of a constant around the loop": (
+        (
+            (4,),
+            0,
+            [
+                node(
+                    "Loop",
+                    "few - yes h",
+                    "changed out",
+                    body=body(
+                        [("i", INT), ("go", BOOL), ("yes", BOOL), ("v", FLOAT)],
+                        [("go", BOOL), ("no", BOOL), ("u", FLOAT)],
+                        node("Not", "yes", "no"),
+                        node(
+                            "If",
+                            "yes",
+                            "u",
+                            then_branch=body([], [("t", FLOAT)], node("Neg", "v", "t")),
+                            else_branch=body([], [("e", FLOAT)], node("ReduceMax", "v", "m"), node("Mul", "v m", "e")),
+                        ),
+                    ),
+                )
+            ],
+        ),
+        "reduces over axis 0",
+    ),
 }
 UNDECIDED: dict[str, Case] = {
     "an operator without a rule": (

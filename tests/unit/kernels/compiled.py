@@ -37,6 +37,9 @@ MODELS: list[dict[str, Any]] = [
     {"cell": "gru", "input": {"kind": "features", "missing": {"policy": "hold", "value": 0.5}}},
     {"cell": "gru", "reset_after": False, "hidden_size": 33},
     {"cell": "rnn_tanh", "hidden_size": 128, "head": [130, 1]},
+    {"cell": "gru", "hidden_size": 256, "head": [1024]},  # from here on with the tiles of large layers
+    {"cell": "gru", "reset_after": False, "hidden_size": 1024},
+    {"cell": "rnn_relu", "hidden_size": 1024},
     {"proj_size": 5, "input_size": 6, "input": {"kind": "tokens", "vocabulary": 11, "embedding_size": 6}},
     {
         "hidden_size": 512,
@@ -171,7 +174,8 @@ def stack_bytes(cubin: bytes) -> int:
 def constants_of(launch: Launch) -> str:
     """Returns the kernel's name and those constants that distinguish its binaries."""
     kernel, _, kwargs = launch
-    names = ("FUNCTION", "PRECISION", "M", "N", "POLICY", "NORMALIZED", "SOFTMAX", "OPS", "PROJECTED", "ACTIVATION")
+    products = "PRECISION", "M", "GROUPS", "N", "ACTIVATION"
+    names = (*products, "FUNCTION", "POLICY", "NORMALIZED", "SOFTMAX", "OPS", "PROJECTED")
     return " ".join([kernel.__name__, *(f"{name}={kwargs[name]}" for name in names if name in kwargs)])
 
 

@@ -50,13 +50,26 @@ def test_an_order_of_the_sum_that_depends_on_the_step_is_found(tmp_path: Path) -
     breaks(tmp_path, "kernels/recurrent", old, new, check_chunks, **LSTM)
 
 
+@pytest.mark.parametrize("second", ["GROUPS - 1", "a_2, block, total_2"])
+def test_a_tile_of_two_products_that_computes_one_twice_is_found(tmp_path: Path, second: str) -> None:
+    breaks(
+        tmp_path,
+        "kernels/recurrent",
+        second,
+        {"GROUPS - 1": "0"}.get(second, "a, block, total_2"),
+        lambda model: check_company(model, batch=34, steps=1),
+        precision="bf16",
+        hidden_size=256,
+    )
+
+
 @pytest.mark.parametrize(
     ("file", "mask", "check"),
     [
         ("kernels/products", " & (columns < WIDTH)[None, :]", check_neighbours),  # of every operand
         ("kernels/products", ", mask=rows < batch, other=-1", check_three_steps),  # rows beyond the batch
         ("kernels/dense", ", mask=rows < rows_in_all, other=-1", check_three_steps),
-        ("kernels/recurrent", " & (columns < layer.hidden)[None, :]", check_three_steps),  # of what is written
+        ("kernels/recurrent", " & (units < layer.hidden)[None, :]", check_three_steps),  # of what is written
         ("kernels/dense", " & (columns < UNITS)[None, :]", check_neighbours),
         ("kernels/transform", " & real", check_padding),
         ("kernels/finish", ", mask=first + block < WIDTH, other=0.0", check_neighbours),
@@ -77,7 +90,7 @@ def test_padding_that_counts_as_a_row_is_found(tmp_path: Path) -> None:
 def test_a_scatter_into_the_row_that_is_still_read_is_found(tmp_path: Path) -> None:
     """The last step writes the arena in place while other column tiles still read h from there."""
     old = "    _keep_h(h, after,"
-    new = "    tl.store(before + start[:, None] + (layer.h_at + columns)[None, :], h, mask=mask)\n    _keep_h(h, after,"
+    new = "    tl.store(before + start[:, None] + (layer.h_at + units)[None, :], h, mask=mask)\n    _keep_h(h, after,"
     breaks(tmp_path, "kernels/recurrent", old, new, check_forks, **LSTM)
 
 

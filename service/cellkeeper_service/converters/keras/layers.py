@@ -25,7 +25,7 @@ from ..stack import (
     ParametricRelu,
 )
 from .file import KerasFile, layer_weights
-from .recurrent import read_activation, read_cells, read_recurrent
+from .recurrent import RECURRENT, read_activation, read_cells, read_recurrent
 from .topology import MERGES, KerasLayer, refuse_custom
 
 WHOLE_SEQUENCE = "needs the whole sequence, of which a stream has only seen the past"
@@ -129,7 +129,8 @@ def _time_distributed(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         refuse_custom(inner, f"{layer.place}: layer {kind}")
     if kind not in _BY_TIME_STEP or not isinstance(config, dict):
         raise NotRead(layer.place, f"wraps {kind}, expected one of {', '.join(_BY_TIME_STEP)}")
-    return _READERS[kind](file, replace(layer, kind=kind, config=config, holder=layer.kind, within=("layer",)))
+    within = replace(layer, kind=kind, config=config, holder=layer.kind, within=("layer",), untimed=True)
+    return _READERS[kind](file, within)
 
 
 def _embedding(file: KerasFile, layer: KerasLayer) -> list[Layer]:
@@ -157,7 +158,7 @@ def _normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 
 def _batch_normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    _check_axis(layer, "", [-1], [2])
+    _check_axis(layer)
     names = _scaling(layer)
     weights = layer_weights(file, layer, [*names, "moving_mean", "moving_variance"])
     values = {name: value.astype(np.float64) for name, value in weights.items()}
@@ -210,7 +211,7 @@ def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 
 def _layer_norm(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    _check_axis(layer, ": over the features of a time step", [-1], [2])
+    _check_axis(layer, ": over the features of a time step")
     if layer.config.get("rms_scaling"):
         raise NotRead(layer.place, "rms_scaling: got true, expected false")
     weights = layer_weights(file, layer, _scaling(layer))
@@ -256,9 +257,10 @@ def _merge(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     return [Merge(layer.place, layer.kind.lower())]
 
 
-def _check_axis(layer: KerasLayer, why: str = "", *also: list[int]) -> None:
+def _check_axis(layer: KerasLayer, why: str = "") -> None:
     axis = layer.config.get("axis", -1)
-    if axis not in (-1, 2, *also):
+    features = 1 if layer.untimed else 2  # Keras 2 writes the axis of a normalization as it counts in what it takes
+    if axis not in (-1, features, [-1], [features]):
         raise ImportRefused(layer.place, f"axis: got {axis}, expected -1{why}")
 
 
@@ -295,7 +297,7 @@ def _flat(layer: KerasLayer, values: Array) -> Array:
 
 
 _READERS: dict[str, Callable[[KerasFile, KerasLayer], list[Layer]]] = {
-    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN"), read_recurrent),
+    **dict.fromkeys(RECURRENT, read_recurrent),
     "RNN": read_cells,
     "LayerNormalization": _layer_norm,
     "PReLU": _parametric_relu,

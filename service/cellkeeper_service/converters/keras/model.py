@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,20 @@ from ..parity import MAX_BATCH, TOLERANCE
 from ..processing import Processed, Processing, checked
 from ..reference import leading, masked_input, masks
 from ..refusal import ImportRefused, NotRead
-from ..stack import INPUT, Affine, Embed, Layer, Mask, Normalize, Stack
+from ..stack import INPUT, Affine, Embed, Layer, Mask, Normalize, Stack, Unmask
 from ..widths import features_of, width_after
 from .file import KerasFile, read_keras
 from .layers import read_layer
-from .source import keras_on_torch, keras_source
+from .masks import ends_mask, is_masked
+from .recurrent import RECURRENT
+from .source import MADE_AGAIN, keras_on_torch, keras_source
 from .topology import KerasLayer, ordered_layers
 
 _MASK_MISSING = (
     '; to mask missing values (NaN), pass missing=Missing("constant", VALUE), with a VALUE that no reading has'
 )
 TRACE = "pass --trace (trace=True) to have Keras itself trace the model"
-_RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN")
+_RECURRENT = (*RECURRENT, "RNN")
 
 
 def import_keras(
@@ -73,13 +75,15 @@ def import_keras(
     target = Target(Path(folder), name, processing, feedback, tolerance, max_batch, report)
     read = None
     if path is not None:
+        file = read_keras(path)
         try:
-            read = read_stack(path)
+            read = file, stack_of(file)
             processing = processing.masking(read[1])
             lowered = lower(processing.around(read[1]), name, str(path))
         except ImportRefused as error:
             if isinstance(error, NotRead) and not trace:
-                raise ImportRefused(error.place, f"{error.reason}; {TRACE}") from error
+                advice = TRACE if file.version >= (3,) else MADE_AGAIN
+                raise ImportRefused(error.place, f"{error.reason}; {advice}") from error
             if not trace:
                 raise
             read = None
@@ -114,48 +118,61 @@ def _report_mask(stack: Stack, processing: Processing, report: Report) -> None:
         report(f"mask: missing values (NaN) become {str(filled)[:120]}, which is not masked{reach}")
 
 
-def read_stack(path: Path) -> tuple[KerasFile, Stack]:
-    """Returns the file and its layers. Raises ImportRefused."""
-    file = read_keras(path)
-    kept = ordered_layers(file.config, str(path))
+def stack_of(file: KerasFile) -> Stack:
+    """Returns the file's layers. Raises ImportRefused."""
+    kept = ordered_layers(file.config, str(file.path))
+    ended = _ended(kept)
+    kept = [replace(layer, untimed=any(end is not None for end in ended[layer.name])) for layer in kept]
     items: list[Layer] = []
     sources: list[tuple[int, ...]] = []
+    masked: dict[str, bool] = {}
     last: dict[str, int] = {}  # by a layer's name: the index of the item with its value
     for layer in kept:
         taken = tuple(last[source] for source in layer.sources) or (INPUT,)
-        for item in read_layer(file, layer):
+        read, mask = read_layer(file, layer), any(masked[source] for source in layer.sources)
+        if mask and ends_mask(file, layer):
+            read, mask = [Unmask(layer.place), *read], False
+        masked[layer.name] = is_masked(layer, mask)
+        for item in read:
             items.append(item)
             sources.append(taken)
             taken = (len(items) - 1,)
         last[layer.name] = taken[0]
-    _check_sequences(kept)
+    _check_sequences(kept, ended)
     if items and last[kept[-1].name] != len(items) - 1:
         raise ImportRefused(kept[-1].place, "is not where the model ends, expected its output from the last layer")
     width = _declared(kept)
     size = 0 if items and isinstance(items[0], Embed) else width or features_of(items)
     stack = Stack(size, tuple(items), sources=tuple(sources))
-    return file, replace(stack, layers=_widened(stack), sources=() if stack.chain else stack.sources)
+    return replace(stack, layers=_widened(stack), sources=() if stack.chain else stack.sources)
 
 
-def _check_sequences(layers: Sequence[KerasLayer]) -> None:
-    """Raises ImportRefused if a layer needs every time step of a recurrent layer that returns only the last one."""
-    ended: dict[str, KerasLayer | None] = {}  # the recurrent layer that returned only its last time step
+def _ended(layers: Sequence[KerasLayer]) -> dict[str, list[KerasLayer | None]]:
+    """Returns, by a layer's name and for each of its sources, the recurrent layer of which it takes only the last time
+    step; None: it takes every time step."""
+    taken: dict[str, list[KerasLayer | None]] = {}
+    given: dict[str, KerasLayer | None] = {}
     for layer in layers:
-        before = [ended[source] for source in layer.sources]
-        stopped = next((source for source in before if source is not None), None)
+        taken[layer.name] = [given[source] for source in layer.sources]
+        given[layer.name] = next((end for end in taken[layer.name] if end is not None), None)
         if layer.kind in _RECURRENT:
-            if stopped is not None:
-                raise ImportRefused(
-                    stopped.place, "return_sequences=False before another recurrent layer, expected true"
-                )
-            ended[layer.name] = None if layer.config.get("return_sequences", False) else layer
+            given[layer.name] = None if layer.config.get("return_sequences", False) else layer
+    return taken
+
+
+def _check_sequences(layers: Sequence[KerasLayer], ended: Mapping[str, Sequence[KerasLayer | None]]) -> None:
+    """Raises ImportRefused if a layer needs every time step of a recurrent layer that returns only the last one."""
+    for layer in layers:
+        stopped = next((end for end in ended[layer.name] if end is not None), None)
+        if stopped is None:
             continue
-        if stopped is not None and None in before:
+        if layer.kind in _RECURRENT:
+            raise ImportRefused(stopped.place, "return_sequences=False before another recurrent layer, expected true")
+        if None in ended[layer.name]:
             raise ImportRefused(
                 layer.place,
                 f"merges every time step with the last one of {stopped.name}: expected return_sequences=True",
             )
-        ended[layer.name] = stopped
 
 
 def _declared(layers: Sequence[KerasLayer]) -> int:

@@ -1,4 +1,5 @@
-"""Keras' LSTM, GRU and SimpleRNN: transposes weights, puts gates into PyTorch's order, and reads activations."""
+"""Keras' LSTM, GRU and SimpleRNN, and CuDNNLSTM and CuDNNGRU of Keras 2: transposes weights, puts gates into PyTorch's
+order, and reads activations."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ from .topology import KerasLayer, refuse_custom
 _ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
 NAMES = tuple(name for name in ACTIVATIONS if name != "gelu_tanh")
 _CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
+_CUDNN = {"CuDNNLSTM": "LSTM", "CuDNNGRU": "GRU"}  # of Keras 2
+RECURRENT = ("LSTM", "GRU", "SimpleRNN", *_CUDNN)
 
 
 def read_cells(file: KerasFile, layer: KerasLayer) -> list[Layer]:
@@ -62,7 +65,11 @@ def read_recurrent(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     if config.get("go_backwards"):
         raise ImportRefused(layer.place, "go_backwards: it starts at the end, which a stream has not reached")
     if config.get("time_major"):
-        raise ImportRefused(layer.place, "time_major: got true, expected false")
+        raise ImportRefused(
+            layer.place,
+            "time_major: got true, expected false; make the model again without it, and give it the old one's weights "
+            "(new.set_weights(old.get_weights())): they are the same",
+        )
     biased = bool(config.get("use_bias", True))
     weights = layer_weights(file, layer, ["kernel", "recurrent_kernel", *(["bias"] if biased else [])])
     kernel, back = weights["kernel"], weights["recurrent_kernel"]
@@ -74,8 +81,12 @@ def read_recurrent(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         )
     if kernel.ndim != 2 or back.ndim != 2:
         raise ImportRefused(layer.place, f"kernel: got shape {list(kernel.shape)}, expected a matrix")
+    kind = _CUDNN.get(layer.kind, layer.kind)
+    if layer.kind in _CUDNN:
+        weights = _from_cudnn(layer, weights, units)
+        kernel, back = weights["kernel"], weights["recurrent_kernel"]
     activation = read_activation(layer, "activation", "tanh", file)
-    cell, reset_after = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "rnn_tanh"}[layer.kind], True
+    cell, reset_after = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "rnn_tanh"}[kind], True
     if layer.kind == "SimpleRNN":
         cell = "rnn_relu" if activation == "relu" else "rnn_tanh"
         activations: tuple[str, ...] = (activation,)
@@ -93,6 +104,28 @@ def read_recurrent(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     }
     zero_masked = bool(config.get("zero_output_for_mask", False))
     return [Recurrent(layer.place, cell, units, made, reset_after, activations, zero_masked=zero_masked)]
+
+
+def _from_cudnn(layer: KerasLayer, weights: dict[str, Array], units: int) -> dict[str, Array]:
+    """Returns the weights of CuDNNLSTM or CuDNNGRU as those of LSTM or GRU have them.
+
+    They hold each gate's matrices as cuDNN reads them, which is transposed, and a bias for the input and one for the
+    state.
+    """
+    kernel, back, bias = (weights[name] for name in ("kernel", "recurrent_kernel", "bias"))
+    count = GATES[_CUDNN[layer.kind].lower()]
+    expected = {"kernel": (len(kernel), count * units), "recurrent_kernel": (units, count * units)}
+    for name, shape in {**expected, "bias": (2 * count * units,)}.items():
+        if weights[name].shape != shape:
+            raise ImportRefused(layer.place, f"{name}: got shape {list(weights[name].shape)}, expected {list(shape)}")
+    gates = [gate.reshape(units, -1).T for gate in np.split(kernel, count, axis=1)]
+    states = [gate.T for gate in np.split(back, count, axis=1)]
+    both = bias.reshape(2, -1)
+    return {
+        "kernel": np.hstack(gates),
+        "recurrent_kernel": np.hstack(states),
+        "bias": both if layer.kind == "CuDNNGRU" else both.sum(axis=0),
+    }
 
 
 def read_activation(layer: KerasLayer, key: str, default: str, file: KerasFile) -> str:

@@ -20,8 +20,13 @@ from ..reference import masks
 from ..refusal import ImportRefused, refusing
 from ..stack import Array, Stack
 from .file import KerasFile
+from .masks import ENDED_BY_KERAS_2
 
 BACKEND = "torch"  # with which Keras traces
+MADE_AGAIN = (
+    "Keras 3, which traces, does not read most files of Keras 2: make the model again with Keras 3, give it the old "
+    "one's weights (new.set_weights(old.get_weights()); tf_keras loads old files), save it as .keras, and pass --trace"
+)
 OLDEST = (3, 9)  # older versions of Keras imported any module that a file named
 
 
@@ -167,7 +172,14 @@ def _modules(value: Any, depth: int = 0) -> Iterator[str]:
 
 def computed_otherwise(file: KerasFile) -> str:
     """Returns what Keras 3 computes differently from the Keras that wrote the file; "" if there is nothing."""
-    return "hard_sigmoid of Keras 2" if file.version[:1] != (3,) and '"hard_sigmoid"' in json.dumps(file.config) else ""
+    text = json.dumps(file.config)
+    if file.version[:1] == (3,):
+        return ""
+    if '"hard_sigmoid"' in text:
+        return "hard_sigmoid of Keras 2"
+    masks = '"Masking"' in text or '"mask_zero": true' in text
+    ends = next((kind for kind in ENDED_BY_KERAS_2 if f'"{kind}"' in text), "")
+    return f"masks behind {ends} of Keras 2" if masks and ends else ""
 
 
 def load_keras() -> Any:

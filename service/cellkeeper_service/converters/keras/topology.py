@@ -20,7 +20,7 @@ class KerasLayer:
     kind: the name of its class. config: as Keras writes it. number: how many layers of this class came before it.
     sources: names of the layers whose outputs it takes. constant: what else it is called with; "" for nothing.
     For a cell within a layer: holder, that layer's class; within, the groups that lead to its weights in a .keras file;
-    cell, its own name.
+    cell, its own name. untimed: what it takes has no time axis, because it comes after a last time step.
     """
 
     place: str
@@ -33,6 +33,7 @@ class KerasLayer:
     holder: str = ""
     within: tuple[str, ...] = ()
     cell: str = ""
+    untimed: bool = False
 
 
 def ordered_layers(model: dict[str, Any], place: str) -> list[KerasLayer]:

@@ -27,7 +27,7 @@ from ..torch.watch import trace_watched
 from .decoder import carried_states, input_name, trace_decoder
 from .file import read_keras
 from .layers import NOT_STREAMED, SHAPING
-from .source import BACKEND, arranged, clone, computed_otherwise, custom_module
+from .source import BACKEND, MADE_AGAIN, arranged, clone, computed_otherwise, custom_module
 from .topology import FUNCTIONAL
 
 _STATEFUL_TWICE = (
@@ -49,7 +49,11 @@ def trace_keras(keras: Any, model: Any, processing: Processing) -> tuple[Traced,
         file = read_keras(model)
         other = computed_otherwise(file)
         if other:
-            raise ImportRefused(place, f"holds {other}, which Keras 3 computes otherwise; trace the model with Keras 2")
+            raise ImportRefused(
+                place,
+                f"holds {other}, which Keras 3 computes otherwise; make the model with Keras 3 so that it computes the "
+                "same, give it the old one's weights, and pass the model itself with trace=True",
+            )
         custom = custom_module(file.config)
         if custom:
             raise ImportRefused(
@@ -57,7 +61,8 @@ def trace_keras(keras: Any, model: Any, processing: Processing) -> tuple[Traced,
                 f"names {custom}, which is not a class of Keras; code of a model is not run; for a class of your "
                 "own, pass the model instead of the file, in a script that defines the class",
             )
-        with refusing(place, "Keras cannot load it", longest=200):
+        advice = "" if file.version >= (3,) else MADE_AGAIN
+        with refusing(place, "Keras cannot load it", advice, longest=200):
             model = keras.saving.load_model(model, compile=False, safe_mode=True)
     else:
         place = str(getattr(model, "name", type(model).__name__))

@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
-from cellkeeper_service.engine.batch_axis.shapes import graphs_within
+from cellkeeper_service.engine.batch_axis.shapes import bodies, graphs_within
 from cellkeeper_service.errors import StartError
 
 from ..files import remedy
@@ -71,11 +71,7 @@ class Graph:
     @property
     def read(self) -> set[str]:
         """The names of all values that a node reads or the graph returns."""
-        names = {item.name for item in self.model.graph.output}
-        for graph in graphs_within(self.model.graph):
-            names |= {name for node in graph.node for name in node.input}
-            names |= {item.name for item in graph.output}
-        return names
+        return _read_in(self.model.graph)
 
     def bytes(self) -> bytes:
         return bytes(self.model.SerializeToString())
@@ -105,7 +101,8 @@ class Graph:
             helper.make_node("Shape", [like[0]], [shape]),
             helper.make_node("Gather", [shape, at], [batch]),
             helper.make_node("Concat", [before, batch, after], [sizes], axis=0),
-            helper.make_node("Expand", [one, sizes], [name]),
+            # opset 7 has no Expand; of Tile, inference does not know the shape
+            helper.make_node("Expand" if self._opset >= 8 else "Tile", [one, sizes], [name]),
             *graph.node,
         ]
         del graph.node[:]
@@ -146,9 +143,13 @@ class Graph:
         self.outputs[name] = Value(name, "float32", None if dims is None else tuple(dims[i] for i in order))
         return name
 
-    def _axis_node(self, op: str, source: str, target: str, axis: int) -> Any:
+    @property
+    def _opset(self) -> int:
         versions = [entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")]
-        if versions and max(versions) < 13:
+        return max(versions, default=13)
+
+    def _axis_node(self, op: str, source: str, target: str, axis: int) -> Any:
+        if self._opset < 13:
             return helper.make_node(op, [source], [target], axes=[axis])
         axes = f"cellkeeper_axis_{axis}"
         if all(item.name != axes for item in self.model.graph.initializer):
@@ -156,10 +157,20 @@ class Graph:
         return helper.make_node(op, [source, axes], [target])
 
     def _free_name(self, name: str) -> str:
-        taken = {name for node in self.model.graph.node for name in (*node.input, *node.output)}
+        taken = {item.name for graph in graphs_within(self.model.graph) for item in (*graph.initializer, *graph.input)}
+        for graph in graphs_within(self.model.graph):
+            taken |= {name for node in graph.node for name in (*node.input, *node.output)}
         while name in taken or name in self.inputs or name in self.outputs:
             name += "_"
         return name
+
+
+def _read_in(graph: Any) -> set[str]:
+    """Returns the names that the graph reads or returns, also within its nodes, where an input hides a name."""
+    names = {item.name for item in graph.output} | {name for node in graph.node for name in node.input}
+    for body in (body for node in graph.node for body in bodies(node)):
+        names |= _read_in(body) - {item.name for item in (*body.input, *body.initializer)}
+    return names
 
 
 def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:

@@ -69,7 +69,8 @@ def compared_values(model: Any) -> list[float]:
 def input_normalization(model: Any, name: str, size: int) -> Normalize | None:
     """Returns the scaling [size] of the last axis with which the graph begins; None if there is none.
 
-    Reads additions, subtractions, multiplications and divisions by constants, and batch normalizations of [B, size].
+    Reads additions, subtractions, multiplications and divisions by constants, scalers of ai.onnx.ml, and batch
+    normalizations of [B, size].
     """
     known = _constants(model.graph)
     waiting: list[tuple[str, Array, Array]] = [(name, np.ones(size), np.zeros(size))]
@@ -99,6 +100,9 @@ def _scaled(node: Any, at: str, known: dict[str, Array], factor: Array, shift: A
         epsilon = next((item.f for item in node.attribute if item.name == "epsilon"), 1e-5)
         by = scale / np.sqrt(np.maximum(variance, 0.0) + epsilon)
         return factor * by, (shift - mean) * by + bias
+    if op == "Scaler":  # of scikit-learn's converter: (x - offset) * scale
+        offset, by = (_attribute(node, name, size) for name in ("offset", "scale"))
+        return None if offset is None or by is None else (factor * by, (shift - offset) * by)
     if op not in ("Add", "Sub", "Mul", "Div") or len(node.input) != 2:
         return None
     other = known.get(node.input[1] if node.input[0] == at else node.input[0])
@@ -113,6 +117,12 @@ def _scaled(node: Any, at: str, known: dict[str, Array], factor: Array, shift: A
     if op == "Mul":
         return factor * number, shift * number
     return (factor / number, shift / number) if first and (number != 0).all() else None
+
+
+def _attribute(node: Any, name: str, size: int) -> Array | None:
+    """Returns an attribute of numbers as one for each feature [size]; None if it is something else."""
+    numbers = next((np.asarray(item.floats, np.float64) for item in node.attribute if item.name == name), np.zeros(0))
+    return np.broadcast_to(numbers, (size,)) if numbers.shape in ((1,), (size,)) else None
 
 
 def _constants(graph: Any) -> dict[str, Array]:

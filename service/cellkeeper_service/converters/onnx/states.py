@@ -98,7 +98,8 @@ def _stems(name: str, marks: tuple[str, ...]) -> set[str]:
                 stems.add(lower.removeprefix(f"{mark}{joint}"))
         if mark in ("0", "n") and lower.endswith(mark):  # h0 and hn
             stems.add(lower.removesuffix(mark))
-    return {stem for stem in stems if stem}
+    # a number alone says only which place the exporter gave it: input_1 and output_1 need not be one state
+    return {stem for stem in stems if re.search(r"[^\W\d_]", stem)}
 
 
 def _alike(before: Value, after: Value) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,12 @@ def import_torch(
     processing = checked(normalization, missing, output, feature_names)
     target = Target(Path(folder), name, processing, feedback, tolerance, max_batch, report)
     model = unwrapped(model)
+    if not isinstance(model, str | Path) and importlib.util.find_spec("torch") is None:
+        raise ImportRefused(
+            "model",
+            f"got {type(model).__name__}: needs torch, which is not installed; install cellkeeper[torch], or pass a "
+            "safetensors file",
+        )
     stated = not isinstance(states, tuple | list | Mapping) or bool(states)
     if type(model).__name__ == "ExportedProgram" and type(model).__module__.startswith("torch.export"):
         from .program import Traced, import_traced
@@ -168,14 +175,14 @@ def _import_module(
     model: Any, target: Target, example: object, states: object, layout: str | None, vocabulary: int | Mapping[str, int]
 ) -> Imported:
     """Imports a module as its forward computes, by tracing it."""
-    from .program import import_traced
-    from .trace import trace, whole_sequence_layers
-
     place = type(model).__name__
     if not hasattr(model, "named_modules"):
         raise ImportRefused(
             "example", f"got one with {place}, expected it with a torch module only; load weights into the module"
         )
+    from .program import import_traced
+    from .trace import trace, whole_sequence_layers
+
     refuse_scripted(model)
     refuse_quantized(model)
     refuse_nan(model)

@@ -119,8 +119,12 @@ class _Scope:
     constants: dict[str, Any] = field(default_factory=dict)
 
     def within(self, placements: Mapping[str, Placement]) -> _Scope:
-        """Returns a copy for a graph inside a node, which sees the names around it."""
-        return _Scope({**self.placements, **placements}, dict(self.types), dict(self.constants))
+        """Returns a copy for a graph inside a node, which sees the names around it, except those of its inputs.
+
+        placements: of its inputs.
+        """
+        constants = {name: value for name, value in self.constants.items() if name not in placements}
+        return _Scope({**self.placements, **placements}, dict(self.types), constants)
 
 
 class _Reading:

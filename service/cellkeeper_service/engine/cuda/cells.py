@@ -1,7 +1,7 @@
 """Launches the kernels for the time steps of a chunk on the current stream, without allocation or synchronization, so
 that a CUDA graph can capture them.
 
-    preprocess  raw inputs -> the input of layer 0; one launch
+    preprocess  raw inputs -> the input of layer 0; one launch, unless they are taken as they are
     layers      one launch per layer and time step; two with a projection, or for a GRU that resets before its product
     head        one launch per dense layer and per stretch of transforms, over all time steps
     finish      states -> arena, finite flags; one launch
@@ -22,6 +22,7 @@ call. No sum crosses rows, none is split over programs, and there are no atomics
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ class KernelCells:
         def product(weights: Weights) -> Product:
             return product_of(weights, device, precision)
 
-        self._layers = [product(layer_weights(config, tensors, layer)) for layer in layers]
+        self._layers = [[product(weights) for weights in layer_weights(config, tensors, layer)] for layer in layers]
         self._projections = [product(dense_weights(tensors, name)) for name in projections]
         self._head = [product(dense_weights(tensors, name)) for name in head]
         self._stretches = stretches_of(config, device)
@@ -79,7 +80,7 @@ class KernelCells:
     @property
     def numerics(self) -> str:
         """What decides the bits besides the model, the device and the versions, such as "fp32 tiles=16x32x32w4"."""
-        tiles = dict.fromkeys(str(product.tile) for product in (*self._layers, *self._projections, *self._head))
+        tiles = dict.fromkeys(str(product.tile) for product in (*chain(*self._layers), *self._projections, *self._head))
         return f"{self._precision} tiles={','.join(tiles)}"
 
     def scratch(self, steps: int, batch: int) -> Scratch:
@@ -118,7 +119,8 @@ class KernelCells:
         self._check(arena, buffers, scratch)
         steps, batch = scratch.steps, scratch.batch
         hidden = buffers.outputs.get("hidden", scratch.history)
-        self._launch_preprocess(arena, buffers, scratch)
+        if self._prepares:
+            self._launch_preprocess(arena, buffers, scratch)
         for step in range(steps):
             before, after = scratch.states[(step + 1) % 2], scratch.states[step % 2]
             for layer in range(self._config.num_layers):
@@ -131,14 +133,16 @@ class KernelCells:
             buffers.write,
             arena,
             scratch.usable,
+            buffers.inputs,
             buffers.outputs.get("prediction", hidden),
             hidden,
             buffers.finite,
             batch,
             steps,
-            len(scratch.usable),
+            len(scratch.usable) if self._prepares else 0,
             ROW_WIDTH=self.row_width,
             CELLS_WIDTH=self._cells_width,
+            F=0 if self._prepares else self._config.input_size,
             UNITS=self._config.output_size if "prediction" in buffers.outputs else 0,
             H=self._config.recurrent_size if "hidden" in buffers.outputs else 0,
             N=_BLOCK,
@@ -201,28 +205,15 @@ class KernelCells:
         buffers: StepBuffers,
         scratch: Scratch,
     ) -> None:
-        config, product, batch = self._config, self._layers[layer], scratch.batch
+        config, batch, products = self._config, scratch.batch, self._layers[layer]
         width = config.recurrent_size
         first, top = layer == 0, layer == config.num_layers - 1
         rows = (scratch.prepared if self._prepares else buffers.inputs) if first else after
         source = (rows, step * batch if first else 0)
         states = (before, int(step == 0))
         kept = (after, hidden, int(top), step * batch)
-        weights = (buffers.read, product.weight, product.bias)
-        sizes = recurrent.Layer(
-            inputs=config.input_size if first else width,
-            source_width=config.input_size if first else self.row_width,
-            source_at=0 if first else (layer - 1) * width,
-            hidden=config.hidden_size,
-            h_width=width,
-            row_width=self.row_width,
-            h_at=layer * width,
-            c_at=config.num_layers * width + layer * config.hidden_size,
-            inputs_depth=product.depths[0],
-            hidden_depth=product.depths[1],
-            padded=product.columns_padded,
-        )
-        grid, constants = _grid(product, batch), {"layer": sizes, **_tile_sizes(product, self._precision)}
+        weights = (buffers.read, products[0].weight, products[0].bias)
+        grid, constants = _grid(products[0], batch), self._layer_constants(layer, products[0])
         if config.cell == "lstm":
             raw, projected = scratch.gates[0], bool(config.proj_size)
             recurrent.lstm[grid](*source, *states, *kept, *weights, raw, batch, PROJECTED=projected, **constants)
@@ -243,7 +234,27 @@ class KernelCells:
             recurrent.gru[grid](*source, *states, *kept, *weights, batch, **constants)
         else:
             recurrent.gru_gates[grid](*source, *states, *weights, *scratch.gates, batch, **constants)
+            weights = (buffers.read, products[1].weight, products[1].bias)
+            grid, constants = _grid(products[1], batch), self._layer_constants(layer, products[1])
             recurrent.gru_candidate[grid](*source, *states, *kept, *weights, *scratch.gates, batch, **constants)
+
+    def _layer_constants(self, layer: int, product: Product) -> dict[str, Any]:
+        config = self._config
+        width, first = config.recurrent_size, layer == 0
+        sizes = recurrent.Layer(
+            inputs=config.input_size if first else width,
+            source_width=config.input_size if first else self.row_width,
+            source_at=0 if first else (layer - 1) * width,
+            hidden=config.hidden_size,
+            h_width=width,
+            row_width=self.row_width,
+            h_at=layer * width,
+            c_at=config.num_layers * width + layer * config.hidden_size,
+            inputs_depth=product.depths[0],
+            hidden_depth=product.depths[1],
+            padded=product.units_padded,
+        )
+        return {"layer": sizes, "GROUPS": product.tile.groups, **_tile_sizes(product, self._precision)}
 
     def _launch_head(self, hidden: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
         """Computes the prediction from the top layer of all time steps, alternating between the two head buffers."""
@@ -295,11 +306,11 @@ class KernelCells:
             len(buffers.read),
             INPUTS=inputs,
             DEPTH=product.depths[0],
-            UNITS=product.columns,
-            OUT_WIDTH=product.columns if at is None else self.row_width,
+            UNITS=product.units,
+            OUT_WIDTH=product.units if at is None else self.row_width,
             OUT_AT=at or 0,
             ACTIVATION=activation,
-            N_PADDED=product.columns_padded,
+            N_PADDED=product.units_padded,
             **_tile_sizes(product, self._precision),
         )
 
@@ -331,9 +342,16 @@ class KernelCells:
 
 def _grid(product: Product, rows: int) -> tuple[int, int]:
     """Returns the grid with row tiles first, so that neighboring programs share columns of the weights."""
-    return -(-rows // product.tile.rows), product.columns_padded // product.tile.columns
+    return -(-rows // product.tile.rows), product.programs
 
 
 def _tile_sizes(product: Product, precision: Precision) -> dict[str, Any]:
     tile = product.tile
-    return {"PRECISION": precision, "M": tile.rows, "N": tile.columns, "K": tile.depth, "num_warps": tile.warps}
+    sizes = {
+        "M": tile.rows // tile.groups,
+        "N": tile.columns,
+        "K": tile.depth,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+    }
+    return {"PRECISION": precision, **sizes}

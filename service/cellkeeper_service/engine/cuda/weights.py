@@ -15,48 +15,59 @@ from cellkeeper_service.engine.arena import Floats
 from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.model.config import Features, RecurrentConfig, Transform
 
-from .tiles import Tile, tile_of
+from .tiles import Tile, dense_tile, layer_tile
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A matrix on the device: weight [depth, parts, columns_padded], bias float32 [biases, columns_padded].
+    """A matrix on the device: weight [depth, units_padded, parts], bias float32 [units_padded, parts].
 
-    depths: how many rows of the weight belong to each operand (inputs, h), with padding.
+    The parts of a unit, such as its gates, are side by side: they are columns of the same product. depths: how many
+    rows of the weight belong to each operand (inputs, h), with padding.
     """
 
     weight: Tensor
     bias: Tensor
     tile: Tile
     depths: tuple[int, ...]
-    columns: int
-    columns_padded: int
+    units: int
+    units_padded: int
+
+    @property
+    def programs(self) -> int:
+        """How many programs compute a row."""
+        return self.bias.numel() // self.tile.columns
 
 
-Weights = tuple[Sequence[Array], Sequence[Array]]
-"""The matrices [parts, columns, inputs] of each operand of a product, and its biases [columns]."""
+Weights = tuple[Sequence[Array], Array]
+"""The matrices [parts, units, inputs] of each operand of a product, and its biases [parts, units]."""
 
 
-def layer_weights(config: RecurrentConfig, tensors: dict[str, Array], layer: int) -> Weights:
-    """Returns all gates of a layer, with the rows of its inputs above those of h."""
+def layer_weights(config: RecurrentConfig, tensors: dict[str, Array], layer: int) -> list[Weights]:
+    """Returns what each launch of a layer multiplies, the input by the first matrix and h (or r h) by the second."""
     size, gates = config.hidden_size, config.gates
-    matrices = [tensors[f"rnn.weight_{kind}_l{layer}"] for kind in ("ih", "hh")]
-    into, back = (
+    into, back = (tensors[f"rnn.weight_{kind}_l{layer}"].reshape(gates, size, -1) for kind in ("ih", "hh"))
+    into_bias, back_bias = (
         tensors[f"rnn.bias_{kind}_l{layer}"].reshape(gates, size)
         if config.bias
         else np.zeros((gates, size), np.float32)
         for kind in ("ih", "hh")
     )
-    # a GRU's new gate needs its two biases separately
-    bias = [*(into + back)[:2], into[2], back[2]] if config.cell == "gru" else [*(into + back)]
-    return [matrix.reshape(gates, size, -1) for matrix in matrices], bias
+    bias = into_bias + back_bias
+    if config.cell != "gru":
+        return [([into, back], bias)]
+    if not config.reset_after:
+        return [([into[:2], back[:2]], bias[:2]), ([into[2:], back[2:]], bias[2:])]
+    # the new gate needs its two products separately
+    into, back = (np.insert(matrix, place, 0.0, axis=0) for matrix, place in ((into, 3), (back, 2)))
+    return [([into, back], np.stack([*bias[:2], into_bias[2], back_bias[2]]))]
 
 
 def dense_weights(tensors: dict[str, Array], name: str) -> Weights:
     """Returns a layer of the head, or a projection. name: of its weight."""
     matrix = tensors[name]
     bias = tensors.get(name.replace(".weight", ".bias"), np.zeros(len(matrix), np.float32))
-    return [matrix[None]], [bias]
+    return [matrix[None]], bias[None]
 
 
 def fill_values(source: Features, device: torch.device) -> Tensor:
@@ -67,20 +78,20 @@ def fill_values(source: Features, device: torch.device) -> Tensor:
 
 def product_of(weights: Weights, device: torch.device, precision: Precision) -> Product:
     matrices, biases = weights
-    parts, columns = matrices[0].shape[:2]
-    tile = tile_of(columns, precision)
-    columns_padded = tile.padded_columns(columns)
+    parts, units = biases.shape
+    is_layer = len(matrices) == 2
+    tile = layer_tile(parts * units, precision) if is_layer else dense_tile(units, matrices[0].shape[2], precision)
+    units_padded = tile.padded_columns(parts * units) // parts
     depths = tuple(tile.padded_depth(matrix.shape[2]) for matrix in matrices)
-    weight = np.zeros((sum(depths), parts, columns_padded), np.float32)
+    weight = np.zeros((sum(depths), units_padded, parts), np.float32)
     start = 0
     for matrix, depth in zip(matrices, depths, strict=True):
-        weight[start : start + matrix.shape[2], :, :columns] = matrix.transpose(2, 0, 1)
+        weight[start : start + matrix.shape[2], :units] = matrix.transpose(2, 1, 0)
         start += depth
-    bias = np.zeros((len(biases), columns_padded), np.float32)
-    for row, values in zip(bias, biases, strict=True):
-        row[:columns] = values
+    bias = np.zeros((units_padded, parts), np.float32)
+    bias[:units] = biases.T
     return Product(
-        _rounded(weight, precision).to(device), torch.from_numpy(bias).to(device), tile, depths, columns, columns_padded
+        _rounded(weight, precision).to(device), torch.from_numpy(bias).to(device), tile, depths, units, units_padded
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import time
@@ -21,6 +22,7 @@ from cellkeeper_service.rpc.model_changed import Unfit
 
 from . import fields, replies
 from .asked import TIMEOUT, Asked, read_body, read_path, read_query
+from .field_names import COMMON, FieldNames
 from .routes import Route
 
 BY_VERSION = frozenset({"Open", "Step"})
@@ -34,13 +36,16 @@ BEARER_PROTOCOL = "cellkeeper.bearer."
 class Ended(Exception):
     """Ends the call with a rejection that was counted and logged. error: as replies.error writes it."""
 
-    def __init__(self, why: Rejection) -> None:
+    def __init__(self, why: Rejection, names: FieldNames) -> None:
+        """names: of the fields in the request."""
         super().__init__(why.message)
-        self.error = replies.rejection(why)
+        self.error = replies.rejection(why, names)
 
 
 class HttpCall:
     """Implements CallContext. On its own it is a call without a message, such as one that is refused early."""
+
+    field_names = COMMON
 
     def __init__(self, request: web.Request, template: str, names: Sequence[str]) -> None:
         """template: of the path. names: permitted in the query."""
@@ -113,7 +118,7 @@ class HttpCall:
             self.request.transport.abort()
 
     async def refuse(self, why: Rejection) -> NoReturn:
-        raise Ended(why)
+        raise Ended(why, self.field_names)
 
 
 class JsonCall(HttpCall):
@@ -129,6 +134,7 @@ class JsonCall(HttpCall):
         """catalog: with the limits for JSON replies. most_bytes: of the body."""
         super().__init__(request, route.path, [*route.query, TIMEOUT])
         self._route = route
+        self.field_names = route.names
         self._catalog = catalog
         self._most = most_bytes
 
@@ -169,6 +175,9 @@ class JsonCall(HttpCall):
                     raise invalid("body", f"more than {self._most} bytes", f"at most {self._most}")
         except web.RequestPayloadError:
             raise invalid("body", "invalid chunked encoding", "a valid HTTP body") from None
+        except (ConnectionError, asyncio.CancelledError):
+            body.clear()  # the client has gone, and aiohttp keeps this error, whose traceback has the body
+            raise
         return bytes(body)
 
 

@@ -138,12 +138,10 @@ class HttpFront:
             except asyncio.TimeoutError:
                 raise Rejection(Reason.DEADLINE_PASSED, "the request was not answered by its deadline") from None
             except Ended as ended:
-                replies.rename(ended.error, route.names)
-                raise
+                # Its traceback has the body. Until Python 3.12 the frame of wait_for is there, too, which refers to
+                # this error, so that they would stay until the next garbage collection.
+                raise ended.with_traceback(None) from None
             written = route.write(reply)
-            for item in (written, *written.get("results", ())):
-                if "error" in item:
-                    replies.rename(item["error"], route.names)
             status = replies.HTTP_STATUS[written["error"]["code"]] if "error" in written else 200
             return json_response(status, write_json(written))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.tensors import DTYPES, WIRE_DTYPES
 
 from .arrays import write_array
+from .field_names import COMMON, FieldNames
 from .json_text import integer
 
 NAMES = {wire: name for name, wire in WIRE_DTYPES.items()}
@@ -41,43 +41,13 @@ HTTP_STATUS = {
 }
 """By the name of the gRPC code, as specified in google.rpc.Code."""
 
-ALONE = "items[0]."
-"""Before a field of a message's only item, which is the whole request in JSON."""
-_ITEM = r"((?:items\[\d+\]\.)?)"
-_NAMES = [
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (rf"{_ITEM}(?:shape|steps\[0\])", r"\1inputs"),
-        (rf"{_ITEM}named_inputs(\[.*\]|)(?:\.shape)?", r"\1inputs\2"),
-        (r"rollout_steps", "steps"),
-        (r"rollout_inputs", "known"),
-        (r"rollout_named_inputs(\[.*\]|)(?:\.shape)?", r"known\1"),
-        (r"positions\[0\](\.step|)", r"position\1"),
-        (r"acked\[0\]", "acked"),
-        (r"(?:sessions\[0\]|source)", "session"),
-        (r"state(\[.*\]|)", r"states\1"),
-    )
-]
-"""Fields of messages, which handlers refuse, and what they are called in JSON requests: HTTP clients do not see
-"positions[0]", but the `position` that they sent."""
 
-
-def json_name(field: str, *, alone: bool) -> str:
-    """Returns the name in a JSON request of a message's field. alone: the request is the message's only item."""
-    if alone:
-        field = field.removeprefix(ALONE)
-    for pattern, name in _NAMES:
-        if found := pattern.fullmatch(field):
-            return found.expand(name)
-    return field
-
-
-def error(message: pb.Error, *, alone: bool = False) -> dict[str, Any]:
+def error(message: pb.Error, names: FieldNames = COMMON) -> dict[str, Any]:
     """Returns the value of "error". details: the field at fault, the record's position, and when to retry.
 
-    alone: it is the error of a message's only item, which is the whole request in JSON.
+    names: of the fields in the request.
     """
-    field, text = json_name(message.field, alone=alone), message.message
+    field, text = names.name(message.field), message.message
     if text.startswith(message.field):
         text = field + text[len(message.field) :]
     details: dict[str, Any] = {}
@@ -95,18 +65,8 @@ def error(message: pb.Error, *, alone: bool = False) -> dict[str, Any]:
     }
 
 
-def rename(error: dict[str, Any], names: Mapping[str, str]) -> None:
-    """Renames the field in what `error` returned. names: of fields, and of objects of which it may be one."""
-    field = error["details"].get("field", "")
-    for old, new in names.items():
-        if field == old or field.startswith(f"{old}."):
-            error["details"]["field"] = new + field[len(old) :]
-            error["message"] = error["message"].replace(field, error["details"]["field"], 1)
-            return
-
-
-def rejection(why: Rejection) -> dict[str, Any]:
-    return error(to_error(why))
+def rejection(why: Rejection, names: FieldNames = COMMON) -> dict[str, Any]:
+    return error(to_error(why), names)
 
 
 def position(message: pb.Position | Position) -> dict[str, Any]:
@@ -205,17 +165,16 @@ def listing(reply: pb.ListSessionsResponse, model: str) -> dict[str, Any]:
     }
 
 
-def result(message: pb.SessionResult, *, alone: bool = False) -> dict[str, Any]:
-    """alone: see `error`."""
+def result(message: pb.SessionResult, names: FieldNames) -> dict[str, Any]:
     if message.HasField("error"):
-        return {"error": error(message.error, alone=alone)}
+        return {"error": error(message.error, names)}
     if message.HasField("position"):
         return {"position": position(message.position)}
     return {"deleted": message.deleted}
 
 
-def results(reply: pb.SessionResults) -> dict[str, Any]:
-    return {"results": [result(message) for message in reply.results]}
+def results(reply: pb.SessionResults, names: FieldNames) -> dict[str, Any]:
+    return {"results": [result(message, names) for message in reply.results]}
 
 
 def models(reply: pb.ListModelsResponse) -> dict[str, Any]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from . import replies, requests, servicer
 from .asked import Asked
+from .field_names import CARRY_OVER, COMMON, ONE_ITEM, OPEN, RESTART, FieldNames
 
 SESSIONS = "/v1/models/{model}/sessions"
 SESSION = SESSIONS + "/{session}"
@@ -24,7 +26,7 @@ class Route:
 
     rpc: the handler, which access/rights.py maps to rights. read: builds the handler's message. write: converts its
     reply to JSON; a top-level "error" sets the response's status. query: the meaning of each name. body, reply: names
-    of schemas. names: of fields that the core names otherwise than this request.
+    of schemas. names: of the fields in refusals.
     """
 
     method: str
@@ -36,7 +38,7 @@ class Route:
     reply: str
     body: str = ""
     query: dict[str, str] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
+    names: FieldNames = COMMON
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,23 @@ def _as_it_is(reply: dict[str, Any]) -> dict[str, Any]:
     return reply
 
 
-def _one(reply: pb.SessionResults) -> dict[str, Any]:
-    return replies.result(reply.results[0], alone=True)
+def _of_one(
+    method: str,
+    path: str,
+    rpc: str,
+    summary: str,
+    read: Callable[[Asked], Any],
+    reply: str,
+    *,
+    names: FieldNames = ONE_ITEM,
+    **more: Any,
+) -> Route:
+    """Returns the route of a request that is the only item of its message."""
+
+    def write(results: pb.SessionResults) -> dict[str, Any]:
+        return replies.result(results.results[0], names)
+
+    return Route(method, path, rpc, summary, read, write, reply, names=names, **more)
 
 
 LISTED = {
@@ -78,9 +95,6 @@ WATCHED = {
     "outputs": "comma-separated names; empty: outputs are not recomputed; default: prediction",
     "states": "true or false: whether to send the states; default: true",
 }
-EXPECTED = {"position": "expect"}
-NAMED = {"position.generation": "generation"}
-"""Of requests that name the generation that they end."""
 
 ROUTES = (
     Route("GET", "/v1/server", "GetServer", "What this server is, and what the caller may do.", servicer.nothing,
@@ -92,13 +106,14 @@ ROUTES = (
     Route("GET", "/v1/models/{model}", "GetModel", "One version of a model.", requests.get_model, replies.model,
           "Model", query=FINGERPRINT),
     Route("POST", "/v1/models/{model}/carry-over", "CarryOver", "Carries sessions over to another version.",
-          requests.carry_over, replies.results, "Results", body="CarryOver", names=NAMED),
+          requests.carry_over, partial(replies.results, names=CARRY_OVER), "Results", body="CarryOver",
+          names=CARRY_OVER),
     Route("GET", SESSIONS, "ListSessions", "Sessions by a prefix of their ids, in no particular order.",
           requests.list_sessions, _as_it_is, "Listing", query=LISTED),
     Route("GET", SESSION, "GetSession", "A session's record.", requests.get_session, _as_it_is, "Session"),
-    Route("DELETE", SESSION, "Delete", "Ends the generation.", requests.delete, _one, "Deleted", query=ENDED),
+    _of_one("DELETE", SESSION, "Delete", "Ends the generation.", requests.delete, "Deleted", query=ENDED),
     Route("POST", SESSION + "/open", "Open", "Creates the session, or continues it where it is.",
-          requests.open_session, replies.opened, "Opened", body="Open", names=EXPECTED),
+          requests.open_session, replies.opened, "Opened", body="Open", names=OPEN),
     Route("POST", SESSION + "/step", "Step", "Applies one chunk; exactly once if it has a position.",
           requests.step, replies.step, "Stepped", body="Step"),
     Route("POST", SESSION + "/peek", "Step", "What the chunk would return; nothing is applied.", requests.peek,
@@ -106,13 +121,13 @@ ROUTES = (
     Route("POST", SESSION + "/forecast", "Step", "A peek that continues with the model's own predictions.",
           requests.forecast, replies.step, "Stepped", body="Forecast"),
     Route("GET", SESSION + "/state", "GetState", "The committed state.", requests.get_state, replies.state, "State"),
-    Route("PUT", SESSION + "/state", "SetState", "Begins a new generation with this state.", requests.set_state, _one,
-          "Moved", body="SetState", names=NAMED),
+    _of_one("PUT", SESSION + "/state", "SetState", "Begins a new generation with this state.", requests.set_state,
+            "Moved", body="SetState", names=RESTART),
     Route("GET", SESSION + "/log", "GetLog", "The last inputs that the record has, and their outputs.",
           servicer.log_asked, _as_it_is, "Log", query=LOGGED),
-    Route("POST", SESSION + "/reset", "Reset", "Begins a new generation with the initial state.", requests.reset, _one,
-          "Moved", body="Reset", names=NAMED),
-    Route("POST", SESSION + "/fork", "Fork", "Copies the session.", requests.fork, _one, "Moved", body="Fork"),
+    _of_one("POST", SESSION + "/reset", "Reset", "Begins a new generation with the initial state.", requests.reset,
+            "Moved", body="Reset", names=RESTART),
+    _of_one("POST", SESSION + "/fork", "Fork", "Copies the session.", requests.fork, "Moved", body="Fork"),
 )  # fmt: skip
 
 STREAM = Socket(

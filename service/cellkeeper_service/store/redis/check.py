@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cellkeeper_service.domain.store import StoreError, StoreFacts
 
 from .failures import MayEvict, check_eviction
 from .link import Link, info_fields
+from .rights import BEHIND_SENTINELS, OF_CLUSTERS, OF_WAITING, Denied, check_rights
 
 OLDEST_VERSION = (7, 0)  # older ones wrap every script in a transaction, even one with a single write: docs/adr/203
 
 _logger = logging.getLogger(__name__)
 
 
-def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) -> StoreFacts:
+def check_server(
+    link: Link, wait_replicas: int, *, in_cluster: bool = False, behind_sentinels: bool = False
+) -> StoreFacts:
     """Raises StoreError, with what to do, if records could be lost or could not be written at all.
 
     Logs a warning if the server is less durable than may be expected (no append-only file, too few replicas).
@@ -29,6 +32,7 @@ def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) ->
     if info.get("cluster_enabled") == "1" and not in_cluster:
         raise StoreError("Redis runs in cluster mode, expected a single server; use redis+cluster://HOST:PORT")
     check_eviction(info)
+    check_rights(link, _rights(wait_replicas, in_cluster=in_cluster, behind_sentinels=behind_sentinels))
     if info.get("aof_enabled") != "1":
         _logger.warning(
             "Redis has no append-only file: a crash loses everything since its last snapshot; set appendonly yes, and "
@@ -58,7 +62,7 @@ def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], w
                 f"node {address}: cluster_state is {state!r}, expected 'ok'; see redis-cli --cluster check {address}"
             )
         found.append(facts)
-    check_replicas(replicas)
+    check_replicas(replicas, wait_replicas, in_cluster=True)
     persistence = sorted({facts.persistence for facts in found})
     return StoreFacts(" and ".join(persistence), found[0].eviction, min(facts.replicas for facts in found))
 
@@ -73,19 +77,35 @@ def check_split(link: Link, wait_replicas: int) -> None:
         )
 
 
-def check_replicas(replicas: Mapping[str, Link]) -> None:
-    """Raises StoreError if a replica may evict; logs a warning for one that does not answer. replicas: by address."""
+def check_replicas(
+    replicas: Mapping[str, Link], wait_replicas: int, *, in_cluster: bool = False, behind_sentinels: bool = False
+) -> None:
+    """Raises StoreError if a replica may evict; logs a warning for one that does not answer, or that would refuse what
+    the store needs once it has taken over. replicas: by address."""
+    rights = _rights(wait_replicas, in_cluster=in_cluster, behind_sentinels=behind_sentinels)
     for address, link in replicas.items():
-        _check_replica(address, link)
+        _check_replica(address, link, rights)
 
 
-def _check_replica(address: str, link: Link) -> None:
+def _check_replica(address: str, link: Link, rights: Sequence[str]) -> None:
     try:
         check_eviction(server_info(link))
+        check_rights(link, rights)
     except MayEvict as error:
         raise StoreError(f"replica {address}: {error}") from error
+    except Denied as error:
+        _logger.warning("Redis: the replica %s could not take over: %s", address, error)
     except StoreError as error:
         _logger.warning("Redis: the replica %s does not answer: %s", address, error)
+
+
+def _rights(wait_replicas: int, *, in_cluster: bool, behind_sentinels: bool) -> Sequence[str]:
+    """Returns what the store runs on such a server besides the COMMANDS."""
+    return (
+        *(OF_CLUSTERS if in_cluster else ()),
+        *(BEHIND_SENTINELS if behind_sentinels else ()),
+        *(OF_WAITING if wait_replicas else ()),
+    )
 
 
 def server_info(link: Link) -> dict[str, str]:

@@ -32,6 +32,8 @@ touches nothing else:
                  deletes it, trims it, sets its TTL
     load.lua     reads the record, and refreshes its TTL if asked
     header.lua   reads the header, for listings
+
+rights.lua, which touches no key, tells what the user may not do, once when a server starts.
 """
 
 from __future__ import annotations

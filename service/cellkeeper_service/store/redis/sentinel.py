@@ -117,15 +117,14 @@ class Sentinel(Servers):
             _logger.warning("Redis Sentinel: %s did not answer: %s", address, why)
         link = self.link(0)
         try:
-            facts = check_server(link, wait_replicas)
+            facts = check_server(link, wait_replicas, behind_sentinels=True)
             check_split(link, wait_replicas)
-            link.one("ROLE")
         except StoreError as error:
             raise StoreError(f"primary of {self._url.service!r}: {error}") from error
         addresses = replica_addresses(self._sentinels[0][1], self._url.service)
         replicas = {str(at): Link(self._url.of_server(at), self.timeout_ms) for at in addresses}
         try:
-            check_replicas(replicas)
+            check_replicas(replicas, wait_replicas, behind_sentinels=True)
         finally:
             for replica in replicas.values():
                 replica.close()

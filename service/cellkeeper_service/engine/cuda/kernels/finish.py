@@ -24,6 +24,7 @@ def finish(
     write,
     arena,
     usable,  # uint8 [slots, batch], from `preprocess`
+    inputs,  # float32 [steps, batch, F]: raw inputs that nothing has looked at yet
     prediction,  # float32 [steps, batch, UNITS]
     hidden,  # float32 [steps, batch, H]
     finite,  # uint8 [batch]
@@ -32,6 +33,7 @@ def finish(
     slots,
     ROW_WIDTH: tl.constexpr,
     CELLS_WIDTH: tl.constexpr,
+    F: tl.constexpr,  # 0: no such inputs
     UNITS: tl.constexpr,  # 0: not wanted
     H: tl.constexpr,  # 0: not wanted
     N: tl.constexpr,
@@ -51,6 +53,8 @@ def finish(
             bad += 1 - tl.load(usable + slot * batch + row).to(tl.int32)
         for step in range(steps):
             flat = (step * batch + row).to(tl.int64)
+            if F > 0:
+                bad += _all_finite(inputs + flat * F, F, N)
             if UNITS > 0:
                 bad += _all_finite(prediction + flat * UNITS, UNITS, N)
             if H > 0:

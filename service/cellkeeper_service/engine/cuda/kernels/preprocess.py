@@ -18,7 +18,7 @@ def take_features(
     offset,
     scale,
     fill,  # float32 [F]: replaces missing values with the policy "constant"
-    prepared,  # float32 [T, batch, PREPARED_WIDTH]; not written if the inputs need no preprocessing
+    prepared,  # float32 [T, batch, PREPARED_WIDTH]
     states,  # the row buffer that `finish` copies from: the held inputs go there
     usable,
     batch,
@@ -32,7 +32,7 @@ def take_features(
     M: tl.constexpr,
     N: tl.constexpr,
 ):
-    rows, places, real = tile_rows(read, batch, M)
+    rows, places, real = tile_rows(tl.program_id(0), read, batch, M)
     columns = tl.program_id(1) * N + tl.arange(0, N)
     inside = columns < F
     mask = real[:, None] & inside[None, :]
@@ -55,8 +55,7 @@ def take_features(
             shift = tl.load(offset + columns, mask=inside, other=0.0)
             divisor = tl.load(scale + columns, mask=inside, other=1.0)
             values = tl.div_rn(values - shift[None, :], tl.broadcast_to(divisor[None, :], (M, N)))
-        if NORMALIZED or POLICY != "reject":
-            tl.store(prepared + flat[:, None] * PREPARED_WIDTH + columns[None, :], values, mask=mask)
+        tl.store(prepared + flat[:, None] * PREPARED_WIDTH + columns[None, :], values, mask=mask)
     if POLICY == "hold":
         tl.store(states + rows.to(tl.int64)[:, None] * ROW_WIDTH + held_columns[None, :], held, mask=mask)
     slot = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
@@ -78,7 +77,7 @@ def take_tokens(
     N: tl.constexpr,
 ):
     """Looks up embeddings. An id out of range is flagged as not usable, and its row gets zeros."""
-    rows, _, real = tile_rows(read, batch, M)
+    rows, _, real = tile_rows(tl.program_id(0), read, batch, M)
     columns = tl.program_id(1) * N + tl.arange(0, N)
     flat = (tl.program_id(2) * batch + rows).to(tl.int64)
     ids = tl.load(inputs + flat, mask=real, other=0)

@@ -24,9 +24,9 @@ def product(a, weight, total, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def tile_rows(read, batch, M: tl.constexpr):
-    """Returns this program's rows, their arena rows, and which are real: neither beyond the batch nor padding."""
-    rows = tl.program_id(0) * M + tl.arange(0, M)
+def tile_rows(tile, read, batch, M: tl.constexpr):
+    """Returns a tile's rows, their arena rows, and which are real: neither beyond the batch nor padding."""
+    rows = tile * M + tl.arange(0, M)
     places = tl.load(read + rows, mask=rows < batch, other=-1)
     return rows, places, places >= 0
 

@@ -8,8 +8,11 @@ All kernels in this file share these arguments:
     after                  the row buffer of this step, never the one that is read
     history, keep          float32 rows of `hidden`, which also receive the top layer's h if keep = 1, from
                            history_start on
-    weight                 [inputs_depth + hidden_depth, gates, padded], padded with zeros; bias [.., padded]
-    layer, M, N, K         the sizes of a Layer; the rows and columns of a tile, and the block of a sum
+    weight, bias           [inputs_depth + hidden_depth, padded, parts] and [padded, parts], padded with zeros: the
+                           parts (gates) of a unit are side by side, so that one product computes them all
+    layer                  the sizes of a Layer
+    M, GROUPS, N, K        the rows of a product; how many products with the same weights a tile has (1 or 2); its
+                           columns, parts included; the block of a sum
 
 Every sum runs over the inputs first, then over h, in ascending blocks of K, then adds the bias. Nothing else affects
 the order: neither the batch nor the number of programs nor the time step.
@@ -48,21 +51,81 @@ class Layer(NamedTuple):
 
 
 @triton.jit
-def _places(read, batch, gather, layer: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
-    """Returns this program's rows, which of them are real, its columns, the mask of both, and where each row of the
-    previous states begins."""
-    rows, places, real = tile_rows(read, batch, M)
-    columns = tl.program_id(1) * N + tl.arange(0, N)
-    mask = real[:, None] & (columns < layer.hidden)[None, :]
-    start = tl.where(gather != 0, places, rows).to(tl.int64) * layer.row_width
-    return rows, real, columns, mask, start
+def _places(group, read, batch, gather, WIDTH: tl.constexpr, M: tl.constexpr, GROUPS: tl.constexpr):
+    """Returns the rows of a group of this program, which of them are real, and where each row of the previous states
+    begins, if these have WIDTH floats."""
+    rows, places, real = tile_rows(tl.program_id(0) * GROUPS + group, read, batch, M)
+    return rows, real, tl.where(gather != 0, places, rows).to(tl.int64) * WIDTH
 
 
 @triton.jit
-def _keep_h(h, after, history, rows, columns, mask, keep, history_start, layer: tl.constexpr):
-    tl.store(after + rows.to(tl.int64)[:, None] * layer.row_width + (layer.h_at + columns)[None, :], h, mask=mask)
+def _sums(
+    operands,
+    layer: tl.constexpr,
+    PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    M: tl.constexpr,
+    GROUPS: tl.constexpr,
+    N: tl.constexpr,
+    K: tl.constexpr,
+):
+    """Returns the sums [M, N] of this program's groups of rows. Both groups are multiplied by the same loaded weights.
+
+    back: what is multiplied besides the input (h, or r h): rows, the floats of one, and the first and number of those
+    to be multiplied.
+    """
+    source, source_start, back, gather, read, weight, bias, batch = operands
+    back, BACK_WIDTH, BACK_AT, BACK_UNITS = back
+    rows, real, start = _places(0, read, batch, gather, BACK_WIDTH, M, GROUPS)
+    rows_2, real_2, start_2 = _places(GROUPS - 1, read, batch, gather, BACK_WIDTH, M, GROUPS)
+    source_at = (source_start + rows).to(tl.int64) * layer.source_width + layer.source_at
+    source_at_2 = (source_start + rows_2).to(tl.int64) * layer.source_width + layer.source_at
+    columns = tl.program_id(1) * N + tl.arange(0, N)
+    depth = tl.arange(0, K)
+    weights = weight + depth[:, None] * (PARTS * layer.padded) + columns[None, :]
+    total = tl.zeros((M, N), tl.float32)
+    total_2 = tl.zeros((M, N), tl.float32)
+    for k in range(0, layer.inputs_depth, K):
+        block = tl.load(weights)
+        a = tile_of(source, source_at, real, k + depth, layer.inputs)
+        total = product(a, block, total, PRECISION)
+        if GROUPS == 2:
+            a_2 = tile_of(source, source_at_2, real_2, k + depth, layer.inputs)
+            total_2 = product(a_2, block, total_2, PRECISION)
+        weights += K * PARTS * layer.padded
+    for k in range(0, layer.hidden_depth, K):
+        block = tl.load(weights)
+        a = tile_of(back, start + BACK_AT, real, k + depth, BACK_UNITS)
+        total = product(a, block, total, PRECISION)
+        if GROUPS == 2:
+            a_2 = tile_of(back, start_2 + BACK_AT, real_2, k + depth, BACK_UNITS)
+            total_2 = product(a_2, block, total_2, PRECISION)
+        weights += K * PARTS * layer.padded
+    biases = tl.load(bias + columns)[None, :]
+    return total + biases, total_2 + biases
+
+
+@triton.jit
+def _quarters(sums, M: tl.constexpr, N: tl.constexpr):
+    """Returns the four parts of [M, N / 4] units whose parts are side by side."""
+    even, odd = tl.split(tl.reshape(sums, (M, N // 4, 2, 2)))
+    first, third = tl.split(even)
+    second, fourth = tl.split(odd)
+    return first, second, third, fourth
+
+
+@triton.jit
+def _units(real, layer: tl.constexpr, N: tl.constexpr):
+    """Returns N hidden units of this program, and the mask of rows and units."""
+    units = tl.program_id(1) * N + tl.arange(0, N)
+    return units, real[:, None] & (units < layer.hidden)[None, :]
+
+
+@triton.jit
+def _keep_h(h, after, history, rows, units, mask, keep, history_start, layer: tl.constexpr):
+    tl.store(after + rows.to(tl.int64)[:, None] * layer.row_width + (layer.h_at + units)[None, :], h, mask=mask)
     flat = (history_start + rows).to(tl.int64)
-    tl.store(history + flat[:, None] * layer.hidden + columns[None, :], h, mask=mask & (keep != 0))
+    tl.store(history + flat[:, None] * layer.hidden + units[None, :], h, mask=mask & (keep != 0))
 
 
 @triton.jit(do_not_specialize=RUNTIME_INTEGERS)
@@ -76,51 +139,34 @@ def lstm(
     keep,
     history_start,
     read,
-    weight,
+    weight,  # parts: i, f, g, o
     bias,
     raw,  # float32 [batch, hidden]: h before the projection, if there is one
     batch,
     layer: tl.constexpr,
     PRECISION: tl.constexpr,
     M: tl.constexpr,
+    GROUPS: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
     PROJECTED: tl.constexpr,
 ):
-    rows, real, columns, mask, start = _places(read, batch, gather, layer, M, N)
-    depth = tl.arange(0, K)
-    weights = weight + depth[:, None] * (4 * layer.padded) + columns[None, :]
-    i = tl.zeros((M, N), tl.float32)
-    f = tl.zeros((M, N), tl.float32)
-    g = tl.zeros((M, N), tl.float32)
-    o = tl.zeros((M, N), tl.float32)
-    source_at = (source_start + rows).to(tl.int64) * layer.source_width + layer.source_at
-    for k in range(0, layer.inputs_depth, K):
-        a = tile_of(source, source_at, real, k + depth, layer.inputs)
-        i = product(a, tl.load(weights), i, PRECISION)
-        f = product(a, tl.load(weights + layer.padded), f, PRECISION)
-        g = product(a, tl.load(weights + 2 * layer.padded), g, PRECISION)
-        o = product(a, tl.load(weights + 3 * layer.padded), o, PRECISION)
-        weights += K * 4 * layer.padded
-    for k in range(0, layer.hidden_depth, K):
-        a = tile_of(before, start + layer.h_at, real, k + depth, layer.h_width)
-        i = product(a, tl.load(weights), i, PRECISION)
-        f = product(a, tl.load(weights + layer.padded), f, PRECISION)
-        g = product(a, tl.load(weights + 2 * layer.padded), g, PRECISION)
-        o = product(a, tl.load(weights + 3 * layer.padded), o, PRECISION)
-        weights += K * 4 * layer.padded
-    i = sigmoid(i + tl.load(bias + columns)[None, :])
-    f = sigmoid(f + tl.load(bias + layer.padded + columns)[None, :])
-    g = tanh(g + tl.load(bias + 2 * layer.padded + columns)[None, :])
-    o = sigmoid(o + tl.load(bias + 3 * layer.padded + columns)[None, :])
-    c = tl.load(before + start[:, None] + (layer.c_at + columns)[None, :], mask=mask, other=0.0)
-    c = f * c + i * g
-    h = o * tanh(c)
-    tl.store(after + rows.to(tl.int64)[:, None] * layer.row_width + (layer.c_at + columns)[None, :], c, mask=mask)
-    if PROJECTED:
-        tl.store(raw + rows.to(tl.int64)[:, None] * layer.hidden + columns[None, :], h, mask=mask)
-    else:
-        _keep_h(h, after, history, rows, columns, mask, keep, history_start, layer)
+    back = before, layer.row_width, layer.h_at, layer.h_width
+    operands = source, source_start, back, gather, read, weight, bias, batch
+    sums = _sums(operands, layer, 4, PRECISION, M, GROUPS, N, K)
+    for group in tl.static_range(GROUPS):
+        rows, real, start = _places(group, read, batch, gather, layer.row_width, M, GROUPS)
+        units, mask = _units(real, layer, N // 4)
+        i, f, g, o = _quarters(sums[group], M, N)
+        i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+        c = tl.load(before + start[:, None] + (layer.c_at + units)[None, :], mask=mask, other=0.0)
+        c = f * c + i * g
+        h = o * tanh(c)
+        tl.store(after + rows.to(tl.int64)[:, None] * layer.row_width + (layer.c_at + units)[None, :], c, mask=mask)
+        if PROJECTED:
+            tl.store(raw + rows.to(tl.int64)[:, None] * layer.hidden + units[None, :], h, mask=mask)
+        else:
+            _keep_h(h, after, history, rows, units, mask, keep, history_start, layer)
 
 
 @triton.jit(do_not_specialize=RUNTIME_INTEGERS)
@@ -134,43 +180,27 @@ def gru(
     keep,
     history_start,
     read,
-    weight,
-    bias,  # [4, padded]: r and z (sums of both biases), n for the input, n for h
+    weight,  # parts: r, z, n of the input, n of h; the last two have weights of zero for the other operand
+    bias,
     batch,
     layer: tl.constexpr,
     PRECISION: tl.constexpr,
     M: tl.constexpr,
+    GROUPS: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
 ):
     """Applies the reset gate after the product with h: n = tanh(W x + b + r (U h + b'))."""
-    rows, real, columns, mask, start = _places(read, batch, gather, layer, M, N)
-    depth = tl.arange(0, K)
-    weights = weight + depth[:, None] * (3 * layer.padded) + columns[None, :]
-    r = tl.zeros((M, N), tl.float32)
-    z = tl.zeros((M, N), tl.float32)
-    n = tl.zeros((M, N), tl.float32)
-    back = tl.zeros((M, N), tl.float32)
-    source_at = (source_start + rows).to(tl.int64) * layer.source_width + layer.source_at
-    for k in range(0, layer.inputs_depth, K):
-        a = tile_of(source, source_at, real, k + depth, layer.inputs)
-        r = product(a, tl.load(weights), r, PRECISION)
-        z = product(a, tl.load(weights + layer.padded), z, PRECISION)
-        n = product(a, tl.load(weights + 2 * layer.padded), n, PRECISION)
-        weights += K * 3 * layer.padded
-    for k in range(0, layer.hidden_depth, K):
-        a = tile_of(before, start + layer.h_at, real, k + depth, layer.h_width)
-        r = product(a, tl.load(weights), r, PRECISION)
-        z = product(a, tl.load(weights + layer.padded), z, PRECISION)
-        back = product(a, tl.load(weights + 2 * layer.padded), back, PRECISION)
-        weights += K * 3 * layer.padded
-    r = sigmoid(r + tl.load(bias + columns)[None, :])
-    z = sigmoid(z + tl.load(bias + layer.padded + columns)[None, :])
-    n = n + tl.load(bias + 2 * layer.padded + columns)[None, :]
-    back = back + tl.load(bias + 3 * layer.padded + columns)[None, :]
-    n = tanh(n + r * back)
-    h = tl.load(before + start[:, None] + (layer.h_at + columns)[None, :], mask=mask, other=0.0)
-    _keep_h(n + z * (h - n), after, history, rows, columns, mask, keep, history_start, layer)
+    back = before, layer.row_width, layer.h_at, layer.h_width
+    operands = source, source_start, back, gather, read, weight, bias, batch
+    sums = _sums(operands, layer, 4, PRECISION, M, GROUPS, N, K)
+    for group in tl.static_range(GROUPS):
+        rows, real, start = _places(group, read, batch, gather, layer.row_width, M, GROUPS)
+        units, mask = _units(real, layer, N // 4)
+        r, z, n, product_with_h = _quarters(sums[group], M, N)
+        n = tanh(n + sigmoid(r) * product_with_h)
+        h = tl.load(before + start[:, None] + (layer.h_at + units)[None, :], mask=mask, other=0.0)
+        _keep_h(n + sigmoid(z) * (h - n), after, history, rows, units, mask, keep, history_start, layer)
 
 
 @triton.jit(do_not_specialize=RUNTIME_INTEGERS)
@@ -180,7 +210,7 @@ def gru_gates(
     before,
     gather,
     read,
-    weight,
+    weight,  # parts: r, z
     bias,
     reset,  # float32 [batch, hidden]: r h
     update,  # float32 [batch, hidden]: z
@@ -188,32 +218,22 @@ def gru_gates(
     layer: tl.constexpr,
     PRECISION: tl.constexpr,
     M: tl.constexpr,
+    GROUPS: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
 ):
     """Applies the reset gate before the product with h, first half: `gru_candidate` needs r h of all hidden units."""
-    rows, real, columns, mask, start = _places(read, batch, gather, layer, M, N)
-    depth = tl.arange(0, K)
-    weights = weight + depth[:, None] * (3 * layer.padded) + columns[None, :]
-    r = tl.zeros((M, N), tl.float32)
-    z = tl.zeros((M, N), tl.float32)
-    source_at = (source_start + rows).to(tl.int64) * layer.source_width + layer.source_at
-    for k in range(0, layer.inputs_depth, K):
-        a = tile_of(source, source_at, real, k + depth, layer.inputs)
-        r = product(a, tl.load(weights), r, PRECISION)
-        z = product(a, tl.load(weights + layer.padded), z, PRECISION)
-        weights += K * 3 * layer.padded
-    for k in range(0, layer.hidden_depth, K):
-        a = tile_of(before, start + layer.h_at, real, k + depth, layer.h_width)
-        r = product(a, tl.load(weights), r, PRECISION)
-        z = product(a, tl.load(weights + layer.padded), z, PRECISION)
-        weights += K * 3 * layer.padded
-    r = sigmoid(r + tl.load(bias + columns)[None, :])
-    z = sigmoid(z + tl.load(bias + layer.padded + columns)[None, :])
-    h = tl.load(before + start[:, None] + (layer.h_at + columns)[None, :], mask=mask, other=0.0)
-    flat = rows.to(tl.int64)[:, None] * layer.hidden + columns[None, :]
-    tl.store(reset + flat, r * h, mask=mask)
-    tl.store(update + flat, z, mask=mask)
+    back = before, layer.row_width, layer.h_at, layer.h_width
+    operands = source, source_start, back, gather, read, weight, bias, batch
+    sums = _sums(operands, layer, 2, PRECISION, M, GROUPS, N, K)
+    for group in tl.static_range(GROUPS):
+        rows, real, start = _places(group, read, batch, gather, layer.row_width, M, GROUPS)
+        units, mask = _units(real, layer, N // 2)
+        r, z = tl.split(tl.reshape(sums[group], (M, N // 2, 2)))
+        h = tl.load(before + start[:, None] + (layer.h_at + units)[None, :], mask=mask, other=0.0)
+        flat = rows.to(tl.int64)[:, None] * layer.hidden + units[None, :]
+        tl.store(reset + flat, sigmoid(r) * h, mask=mask)
+        tl.store(update + flat, sigmoid(z), mask=mask)
 
 
 @triton.jit(do_not_specialize=RUNTIME_INTEGERS)
@@ -235,28 +255,21 @@ def gru_candidate(
     layer: tl.constexpr,
     PRECISION: tl.constexpr,
     M: tl.constexpr,
+    GROUPS: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
 ):
-    """Computes the second half: n = tanh(W x + U (r h) + b + b')."""
-    rows, real, columns, mask, start = _places(read, batch, gather, layer, M, N)
-    depth = tl.arange(0, K)
-    weights = weight + depth[:, None] * (3 * layer.padded) + (2 * layer.padded + columns)[None, :]
-    n = tl.zeros((M, N), tl.float32)
-    source_at = (source_start + rows).to(tl.int64) * layer.source_width + layer.source_at
-    for k in range(0, layer.inputs_depth, K):
-        a = tile_of(source, source_at, real, k + depth, layer.inputs)
-        n = product(a, tl.load(weights), n, PRECISION)
-        weights += K * 3 * layer.padded
-    for k in range(0, layer.hidden_depth, K):
-        a = tile_of(reset, rows.to(tl.int64) * layer.hidden, real, k + depth, layer.hidden)
-        n = product(a, tl.load(weights), n, PRECISION)
-        weights += K * 3 * layer.padded
-    n = n + tl.load(bias + 2 * layer.padded + columns)[None, :]
-    n = tanh(n + tl.load(bias + 3 * layer.padded + columns)[None, :])
-    h = tl.load(before + start[:, None] + (layer.h_at + columns)[None, :], mask=mask, other=0.0)
-    z = tl.load(update + rows.to(tl.int64)[:, None] * layer.hidden + columns[None, :], mask=mask, other=0.0)
-    _keep_h(n + z * (h - n), after, history, rows, columns, mask, keep, history_start, layer)
+    """Computes the second half: n = tanh(W x + U (r h) + b)."""
+    back = reset, layer.hidden, 0, layer.hidden
+    operands = source, source_start, back, 0, read, weight, bias, batch
+    sums = _sums(operands, layer, 1, PRECISION, M, GROUPS, N, K)
+    for group in tl.static_range(GROUPS):
+        rows, real, start = _places(group, read, batch, gather, layer.row_width, M, GROUPS)
+        units, mask = _units(real, layer, N)
+        n = tanh(sums[group])
+        h = tl.load(before + start[:, None] + (layer.h_at + units)[None, :], mask=mask, other=0.0)
+        z = tl.load(update + rows.to(tl.int64)[:, None] * layer.hidden + units[None, :], mask=mask, other=0.0)
+        _keep_h(n + z * (h - n), after, history, rows, units, mask, keep, history_start, layer)
 
 
 @triton.jit(do_not_specialize=RUNTIME_INTEGERS)
@@ -276,23 +289,16 @@ def rnn(
     layer: tl.constexpr,
     PRECISION: tl.constexpr,
     M: tl.constexpr,
+    GROUPS: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
     RELU: tl.constexpr,
 ):
-    rows, real, columns, mask, start = _places(read, batch, gather, layer, M, N)
-    depth = tl.arange(0, K)
-    weights = weight + depth[:, None] * layer.padded + columns[None, :]
-    total = tl.zeros((M, N), tl.float32)
-    source_at = (source_start + rows).to(tl.int64) * layer.source_width + layer.source_at
-    for k in range(0, layer.inputs_depth, K):
-        a = tile_of(source, source_at, real, k + depth, layer.inputs)
-        total = product(a, tl.load(weights), total, PRECISION)
-        weights += K * layer.padded
-    for k in range(0, layer.hidden_depth, K):
-        a = tile_of(before, start + layer.h_at, real, k + depth, layer.h_width)
-        total = product(a, tl.load(weights), total, PRECISION)
-        weights += K * layer.padded
-    total = total + tl.load(bias + columns)[None, :]
-    h = relu(total) if RELU else tanh(total)
-    _keep_h(h, after, history, rows, columns, mask, keep, history_start, layer)
+    back = before, layer.row_width, layer.h_at, layer.h_width
+    operands = source, source_start, back, gather, read, weight, bias, batch
+    sums = _sums(operands, layer, 1, PRECISION, M, GROUPS, N, K)
+    for group in tl.static_range(GROUPS):
+        rows, real, _ = _places(group, read, batch, gather, layer.row_width, M, GROUPS)
+        units, mask = _units(real, layer, N)
+        h = relu(sums[group]) if RELU else tanh(sums[group])
+        _keep_h(h, after, history, rows, units, mask, keep, history_start, layer)

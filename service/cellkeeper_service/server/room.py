@@ -1,0 +1,51 @@
+"""Whether the process may take the address space and the threads that a server needs.
+
+gRPC aborts, or waits for ever, where it cannot start a thread, and a library that cannot be mapped ends in a traceback.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from threading import Event, Thread
+
+from cellkeeper_service.errors import StartError
+
+OWN_MIB = 320
+"""Of address space: libraries and threads, without the model. Most of it is never touched."""
+OWN_THREADS = 8
+MOST_CORE_THREADS = 16
+"""gRPC starts a thread for each core, up to this many."""
+
+
+def check_address_space() -> None:
+    """Raises StartError if libraries would find too little. Call it before they are imported."""
+    try:
+        mmap.mmap(-1, OWN_MIB << 20).close()
+    except (OSError, MemoryError) as error:
+        raise StartError(
+            f"memory: cannot reserve {OWN_MIB} MiB of address space, which the server needs besides its model "
+            f"({error}); raise or remove the limit (ulimit -v), and bound the memory itself: MemoryMax= of systemd, "
+            "--memory of docker"
+        ) from error
+
+
+def check_threads(more: int) -> None:
+    """Raises StartError if the process cannot start the threads of a server, and `more`, all at once."""
+    count = OWN_THREADS + min(os.cpu_count() or 1, MOST_CORE_THREADS) + more
+    over = Event()
+    started: list[Thread] = []
+    try:
+        for _ in range(count):
+            thread = Thread(target=over.wait, name="probe", daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError as error:
+        raise StartError(
+            f"threads: cannot start {count} ({error} after {len(started)}); raise the limits on address space (ulimit "
+            "-v) and on processes (ulimit -u, TasksMax= of systemd, --pids-limit of docker)"
+        ) from error
+    finally:
+        over.set()
+        for thread in started:
+            thread.join()
