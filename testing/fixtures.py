@@ -18,8 +18,9 @@ from testing.refusing_address import refusing_address
 if TYPE_CHECKING:
     from testing.redis_server import RedisServer
 
-# Triton reads this on its first import, by any test: without a device, it interprets its kernels.
-if not Path("/dev/nvidiactl").exists():
+# Triton reads this on its first import, by any test: without a device, it interprets its kernels, unless the tests
+# emulate what it compiles (tests/unit/kernels/ptx).
+if not Path("/dev/nvidiactl").exists() and "EMULATE_PTX" not in os.environ:
     os.environ["TRITON_INTERPRET"] = "1"
 
 # gRPC reads this on its first import: servers in the tests' own process take its messages as the program does.

@@ -22,8 +22,9 @@ from torch import Tensor
 from testing.bundles import Array, bundle_config, random_inputs, random_tensors
 
 from .interpreter import INTERPRETED
+from .ptx import EMULATED
 
-DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+DEVICE = torch.device("cpu" if INTERPRETED or EMULATED else "cuda")
 GUARD = 1024  # elements on each side: more than the width of a tile
 FLAG = 0xA5
 UNWRITTEN = -12345.0  # what outputs hold before a launch: not NaN, which a kernel could write

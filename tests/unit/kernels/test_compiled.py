@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +16,11 @@ LEAST_SHARED_BYTES = 99 * 1024  # what every device with bfloat16 gives a progra
 
 
 @pytest.fixture(scope="module")
-def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What the compilation printed. Triton keeps the binaries beside what pytest keeps between runs, each under a hash
-    of the kernel's source, its constants, the device and the compiler, so it compiles again only what has changed."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    cache = getattr(request.config, "cache", None)  # pytest runs without one, too
-    environment["TRITON_CACHE_DIR"] = str(cache.mkdir("triton") if cache else tmp_path_factory.mktemp("triton"))
+def report(compiling: dict[str, str]) -> Any:
+    """What the compilation printed."""
     command = [sys.executable, "-m", "tests.unit.kernels.compiled", "90"]
     done = subprocess.run(
-        command, env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False
+        command, env=compiling, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -15,7 +15,6 @@ from torch import Tensor
 from testing.bundles import Array
 
 from .chunks import DEVICE, Model
-from .interpreter import INTERPRETED
 
 HOLD: dict[str, Any] = {"kind": "features", "missing": {"policy": "hold", "value": 0.25}}
 STEPS = 2
@@ -23,7 +22,7 @@ STEPS = 2
 
 def empty_arena(path: Path, rows: int, width: int) -> Tensor:
     """Returns an arena of zeros; without a device, in a sparse file, which takes no memory."""
-    if not INTERPRETED:
+    if DEVICE.type == "cuda":
         return torch.zeros(rows, width, device=DEVICE)
     return torch.from_file(str(path), shared=True, size=rows * width).view(rows, width)
 

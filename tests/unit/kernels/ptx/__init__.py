@@ -22,6 +22,7 @@ UnsupportedPTX.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,13 +31,34 @@ import numpy as np
 from .global_memory import GlobalMemory
 from .machine import Machine, Step
 from .program import Program, UnsupportedPTX, parse
-from .shared_memory import WARP, SharedMemory
+from .shared_memory import SharedMemory
 from .steps import decode
 from .tensor_cores import SUMS
 
-__all__ = ["GlobalMemory", "Loaded", "UnsupportedPTX", "load", "run"]
+__all__ = ["EMULATED", "GlobalMemory", "Loaded", "UnsupportedPTX", "load", "run"]
 
 _THREADS_TOGETHER = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """capability: of the device that Triton compiles for, such as 90. mma_sum, copies_late: as of `run`."""
+
+    capability: int
+    mma_sum: str
+    copies_late: bool
+
+
+def _setting(text: str) -> Setting | None:
+    """text: capability,sum,late|early"""
+    if not text:
+        return None
+    capability, mma_sum, copies = text.split(",")
+    return Setting(int(capability), mma_sum, {"late": True, "early": False}[copies])
+
+
+EMULATED = _setting(os.environ.get("EMULATE_PTX", ""))
+"""How the tests of this process run the kernels; None: not in this emulator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +86,8 @@ def run(
     *,
     mma_sum: str = "once",
     copies_late: bool = True,
-) -> int:
-    """Executes one launch, and returns how often a thread read what another of its warp wrote since the last barrier.
+) -> None:
+    """Executes one launch.
 
     mma_sum: one of tensor_cores.SUMS. copies_late: asynchronous copies arrive at the last moment, not at the first.
     """
@@ -79,16 +101,13 @@ def run(
     x, y, z = (*grid, 1, 1)[:3]
     ctas = np.stack(np.meshgrid(np.arange(z), np.arange(y), np.arange(x), indexing="ij"), axis=-1).reshape(-1, 3)
     ctas = ctas[:, ::-1]
-    within_warp = 0
     together = max(1, _THREADS_TOGETHER // program.threads)
     for start in range(0, len(ctas), together):
         part = ctas[start : start + together]
-        shared = SharedMemory(len(part), program.threads // WARP, shared_bytes)
+        shared = SharedMemory(len(part), shared_bytes)
         with np.errstate(all="ignore"):
             machine = Machine(
                 program, loaded.steps, part, (x, y, z), values, memory, shared, SUMS[mma_sum], copies_late
             )
             machine.run()
-        within_warp += shared.within_warp
     memory.end_launch()
-    return within_warp

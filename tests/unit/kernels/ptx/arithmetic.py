@@ -82,6 +82,11 @@ def _signed_bit_field(value: Values, start: Values, length: Values) -> Values:
     return ((_bit_field(value, start, length) << left).view(np.int32) >> left.view(np.int32)).view(np.uint32)
 
 
+def _bits_set(values: Values) -> Values:
+    octets = np.ascontiguousarray(values)[..., None].view(np.uint8)
+    return np.asarray(np.unpackbits(octets, axis=-1).sum(axis=-1, dtype=np.uint32))
+
+
 def _remainder(a: Values, b: Values) -> Values:
     if (b == 0).any():
         raise ZeroDivisionError("rem.s32 by zero")
@@ -145,6 +150,7 @@ OPERATIONS: dict[str, Operation] = {
     "mad.wide.u32": Operation("UuuU", _wide(np.uint64)),
     "bfe.u32": Operation("uuuu", _bit_field),
     "bfe.s32": Operation("uuuu", _signed_bit_field),
+    "popc.b32": Operation("uu", _bits_set),
     "and.pred": Operation("ppp", np.logical_and),
     "or.pred": Operation("ppp", np.logical_or),
     "xor.pred": Operation("ppp", np.logical_xor),

@@ -105,7 +105,8 @@ class GlobalMemory:
         for region in self._regions:
             if region.written and region.was_read[np.concatenate(region.written)].any():
                 raise GlobalRace(f"{region.name}: a launch reads what it also writes")
-            region.was_read, region.writer = np.zeros_like(region.was_read), np.zeros_like(region.writer)
+            region.was_read = np.zeros(len(region.was_read), np.bool_)
+            region.writer = np.zeros(len(region.writer), np.int32)
             region.written = []
 
     @staticmethod

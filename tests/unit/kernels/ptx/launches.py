@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import triton
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
+from ..compiled import AbsentDevice
 from . import GlobalMemory, Loaded, load, run
+
+
+def compile_for(capability: int) -> None:
+    """Lets Triton compile for such a device from now on."""
+    triton.runtime.driver.set_active(AbsentDevice(capability))
 
 
 class Emulator:
@@ -18,7 +26,6 @@ class Emulator:
         self, mma_sum: str = "once", copies_late: bool = True, change: Callable[[str], str] = lambda text: text
     ) -> None:
         self.mma_sum, self.copies_late, self.change = mma_sum, copies_late, change
-        self.within_warp = 0
         self._loaded: dict[int, tuple[Any, Loaded]] = {}  # the binary, too, so that its id stays its own
 
     def launch(self, kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -38,7 +45,7 @@ class Emulator:
                 value = value.data_ptr()
             parameters.append(value)
         parameters += [0] * (len(loaded.parameters) - len(parameters))  # Triton's own scratch, of which there is none
-        self.within_warp += run(
+        run(
             loaded,
             grid,
             binary.metadata.shared,
@@ -48,11 +55,15 @@ class Emulator:
             copies_late=self.copies_late,
         )
 
-    def install(self) -> None:
+    @contextmanager
+    def installed(self) -> Iterator[None]:
         """Replaces all launches of this process."""
-        emulator = self
 
         def launcher(kernel: Any, grid: Any) -> Any:
-            return lambda *args, **kwargs: emulator.launch(kernel, grid, args, kwargs)
+            return lambda *args, **kwargs: self.launch(kernel, grid, args, kwargs)
 
-        JITFunction.__getitem__ = launcher
+        own, JITFunction.__getitem__ = JITFunction.__getitem__, launcher
+        try:
+            yield
+        finally:
+            JITFunction.__getitem__ = own

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from .arithmetic import TYPES
 from .global_memory import GlobalMemory
 from .program import Program, UnsupportedPTX
-from .shared_memory import WARP, SharedMemory
+from .shared_memory import SharedMemory
 from .tensor_cores import Sum
 
 Values = NDArray[Any]
 Step = Callable[["Machine"], "Values | None"]
 """Executes an instruction. Returns for a branch which CTAs take it, [ctas]."""
 
+WARP = 32
 LETTERS = {"%p": "p", "%rs": "h", "%r": "usf", "%f": "usf", "%rd": "US"}
 """As which of TYPES a register may be read, by the beginning of its name."""
 

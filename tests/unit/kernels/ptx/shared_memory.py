@@ -1,12 +1,13 @@
-"""The shared memory of CTAs that execute together, and what in it depends on the order of warps.
+"""The shared memory of CTAs that execute together, and what in it depends on the order of threads.
 
 All CTAs use the same addresses at the same time; only what they store differs. Between two barriers, a byte that one
-thread writes must not be read or overwritten with something else by a thread of another warp. Threads of one warp may
-do so (`within_warp` counts it): each instruction here is executed by a whole warp.
+thread writes must not be read by another one, nor overwritten with something else. That holds within a warp, too: PTX
+orders its threads by barriers only, not by shfl.sync and the like. What a warp reads or writes together, by ldmatrix or
+stmatrix, counts as done by one more thread of its own.
 
-An asynchronous copy writes at any moment from its issue to the wait of its thread, so its target must be free of reads
-since the last barrier when it is issued, and is not readable by anyone before that wait, nor by other warps before the
-barrier after it.
+An asynchronous copy writes at any moment from its issue to the wait of its thread, so nobody may have read its target
+since the last barrier when it is issued, nobody may read it before that wait, and no other thread before the barrier
+after it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ Values = NDArray[Any]
 
 BASE = 0x410
 """The address of `global_smem`: a multiple of 16, which its declaration promises, but not of 32."""
-WARP = 32
 _NEVER = -1
 
 
@@ -29,24 +29,30 @@ class SharedHazard(AssertionError):
 
 
 class SharedMemory:
-    def __init__(self, ctas: int, warps: int, size_bytes: int) -> None:
+    def __init__(self, ctas: int, size_bytes: int) -> None:
         whole = -(-size_bytes // 16) * 16
         self.size_bytes = size_bytes
         self._bytes = np.full((ctas, whole), 0xFF, np.uint8)  # as floats: NaN
         self._writer = np.full(whole, _NEVER, np.int32)  # the thread that wrote a byte last
         self._written_at = np.full(whole, _NEVER, np.int32)  # the epoch in which it did
-        self._read_at = np.full((warps, whole), _NEVER, np.int32)  # the epoch in which each warp read it last
+        self._reader = np.full(whole, _NEVER, np.int32)  # the thread that read it last
+        self._read_at = np.full(whole, _NEVER, np.int32)  # the epoch in which it did
+        self._several = np.zeros(whole, np.bool_)  # whether others did, too
         self._in_flight = np.zeros(whole, np.int32)
         self._epoch = 0
-        self.within_warp = 0
 
     def of(self, ctas: Values) -> SharedMemory:
         """Returns a copy with only these CTAs."""
-        copy = SharedMemory(0, 0, self.size_bytes)
+        copy = SharedMemory(0, self.size_bytes)
         for name, value in vars(self).items():
             setattr(copy, name, value.copy() if isinstance(value, np.ndarray) else value)
         copy._bytes = self._bytes[ctas]
         return copy
+
+    @staticmethod
+    def together(warps: Values) -> Values:
+        """Returns the threads that stand for what these warps do together."""
+        return -2 - warps
 
     def barrier(self) -> None:
         self._epoch += 1
@@ -94,22 +100,22 @@ class SharedMemory:
         writers = self._writer[index]
         if (writers == _NEVER).any():
             raise SharedHazard("a read of shared memory that nothing has written")
-        fresh = (self._written_at[index] == self._epoch) & (writers != threads[:, None])
-        if fresh.any():
-            if (fresh & (writers // WARP != threads[:, None] // WARP)).any():
-                raise SharedHazard("a read of what another warp writes, without a barrier between them")
-            self.within_warp += 1
-        self._read_at[threads[:, None] // WARP, index] = self._epoch
+        if ((self._written_at[index] == self._epoch) & (writers != threads[:, None])).any():
+            raise SharedHazard("a read of what another thread writes, without a barrier between them")
+        again = self._read_at[index] == self._epoch
+        several = again & (self._several[index] | (self._reader[index] != threads[:, None]))
+        self._reader[index], self._read_at[index], self._several[index] = threads[:, None], self._epoch, several
+        self._several[index[self._reader[index] != threads[:, None]]] = True  # several threads of this instruction
 
     def _check_write(self, index: Values, threads: Values, values: Values | None) -> None:
         if self._in_flight[index].any():
             raise SharedHazard("a write to what an asynchronous copy may still write")
-        warps = np.arange(len(self._read_at))[:, None, None]
-        if ((self._read_at[:, index] == self._epoch) & (warps != threads[:, None] // WARP)).any():
-            raise SharedHazard("a write to what another warp reads, without a barrier between them")
-        others = (self._written_at[index] == self._epoch) & (self._writer[index] // WARP != threads[:, None] // WARP)
+        others = self._several[index] | (self._reader[index] != threads[:, None])
+        if ((self._read_at[index] == self._epoch) & others).any():
+            raise SharedHazard("a write to what another thread reads, without a barrier between them")
+        others = (self._written_at[index] == self._epoch) & (self._writer[index] != threads[:, None])
         if others.any() and (values is None or (others & (self._bytes[:, index] != values)).any()):
-            raise SharedHazard("a write to what another warp writes, without a barrier between them")
+            raise SharedHazard("a write to what another thread writes, without a barrier between them")
         self._note_write(index, threads)
 
     def _note_write(self, index: Values, threads: Values) -> None:

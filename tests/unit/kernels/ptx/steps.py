@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arithmetic import OPERATIONS, TYPES
-from .machine import LETTERS, Copy, Machine, Step
+from .machine import LETTERS, WARP, Copy, Machine, Step
 from .program import Address, Instruction, Operand, Program, UnsupportedPTX
-from .shared_memory import BASE, WARP
+from .shared_memory import BASE
 from .tensor_cores import MMA, registers_of, rows_of
 
 Values = NDArray[Any]
@@ -204,8 +204,9 @@ def _matrix(instruction: Instruction, load: bool, matrices: int, transposed: boo
     reads = [] if load else [_reader(name, "u") for name in names]
 
     def step(machine: Machine) -> None:
-        threads = np.arange(machine.program.threads).reshape(-1, WARP)[:, : 8 * matrices].ravel()
-        addresses = machine.same_in_all_ctas(address(machine))[threads]
+        lanes = np.arange(machine.program.threads).reshape(-1, WARP)[:, : 8 * matrices].ravel()
+        addresses = machine.same_in_all_ctas(address(machine))[lanes]
+        threads = machine.shared.together(lanes // WARP)
         shape = (len(machine.ctas), machine.program.threads // WARP, 8 * matrices, 16)
         if load:
             rows = machine.shared.load(addresses, 16, threads).reshape(shape)
