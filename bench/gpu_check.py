@@ -1,8 +1,8 @@
 """`make gpu-check`: everything that needs a GPU, in under eight minutes, on a machine where nothing can be installed.
 
 The parts run one after another, the most important first, each as a process with its own time limit. A part that fails
-or runs out of time does not end the others, and leaves no process on the device. The JSON is written after every part,
-the table at the end.
+or runs out of time does not end the others, and leaves no process on the device. The JSON and the part's whole output
+are written after every part, the table at the end.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ PYTEST = (sys.executable, "-m", "pytest", "-c", "tests/gpu.ini", "--rootdir", ".
 WORKERS = ("-n", "8", "--dist", "loadgroup")  # most of a test's time is compilation
 LINES_SHOWN = 44
 REPORT_JSON = "gpu-check.json"
+REPORT_LOG = "gpu-check.log"
 BENCH_JSON = "bench-gpu.json"
 
 
@@ -77,17 +78,19 @@ def main() -> None:
 def checked(chosen: Sequence[Part], folder: Path, device: str) -> bool:
     """Runs the parts and reports. Returns True if one of them failed."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / BENCH_JSON).unlink(missing_ok=True)  # from an earlier run
+    for name in (BENCH_JSON, REPORT_LOG):  # from an earlier run
+        (folder / name).unlink(missing_ok=True)
     results: list[dict[str, Any]] = []
     report = {"machine": machine(), "device": device, "parts": results}
     for part in chosen:
-        results.append(run(part))
+        results.append(run(part, folder))
         (folder / REPORT_JSON).write_text(json.dumps(report, indent=1) + "\n")
     print(f"\n{device}\n\n{table(results, folder)}")
     return any(result["outcome"] not in ("passed", "skipped") for result in results)
 
 
-def run(part: Part) -> dict[str, Any]:
+def run(part: Part, folder: Path) -> dict[str, Any]:
+    """Runs a part, and adds what it prints to the folder's log."""
     missing = [package for package in part.needs if not is_there(package)]
     if missing:
         print(
@@ -111,6 +114,8 @@ def run(part: Part) -> dict[str, Any]:
                 os.killpg(process.pid, signal.SIGKILL)
         if outcome == "out of time":
             output = process.communicate()[0]
+    with (folder / REPORT_LOG).open("ab") as log:
+        log.write(f"== {part.name}: {outcome}\n".encode() + output + b"\n")
     lines = output.decode(errors="replace").splitlines()
     print("\n".join(lines[-LINES_SHOWN:]), flush=True)
     seconds = round(time.monotonic() - begin, 1)

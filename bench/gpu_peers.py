@@ -1,6 +1,6 @@
 """The peers of bench-gpu: torch's LSTMs, on states that torch gathers and scatters by index.
 
-cudnn             torch.nn.LSTM, launched kernel by kernel; torch gives cuDNN no bfloat16, and computes that itself
+cudnn             torch.nn.LSTM, launched kernel by kernel
 cudnn in a graph  the same, captured in a CUDA graph
 compiled          the cell written out, gathered and scattered under torch.compile, captured in a CUDA graph; it would
                   leave torch.nn.LSTM as it is
@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import RecurrentConfig
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.backends.cudnn import rnn as rnn_modes
 from torch.nn.functional import linear
 
 States = tuple[Tensor, Tensor]
@@ -74,6 +75,7 @@ class Peer:
         own = {name[4:]: torch.from_numpy(value.copy()) for name, value in bundle.tensors.items() if name[:3] == "rnn"}
         self._rnn.load_state_dict(own)
         self._rnn = self._rnn.to(device, self._dtype).eval()  # for training, cuDNN would keep what a gradient needs
+        with_weights_in_one_block(self._rnn)
         self._head = self._head.to(device, self._dtype)
         shape = (config.num_layers, batch, config.hidden_size)
         self._h, self._c = (torch.zeros(shape, device=device, dtype=self._dtype) for _ in range(2))
@@ -82,6 +84,7 @@ class Peer:
         self._output = torch.zeros(1, batch, config.output_size, device=device)
         self._output_down = torch.zeros(1, batch, config.output_size).pin_memory()
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream.wait_stream(torch.cuda.current_stream(device))  # which still fills what was made above
         self._layers = written_out(self._rnn) if kind.compiled else self._rnn
         self._step: Callable[[], object] = (
             torch.compile(self._advance, fullgraph=True) if kind.compiled else self._advance
@@ -141,6 +144,18 @@ def packed(rows: Tensor, features: int, device: torch.device) -> tuple[Tensor, T
     own_rows, inputs = whole[:row_bytes].view(torch.int64), whole[row_bytes:].view(torch.float32)
     own_rows.copy_(rows)
     return whole, own_rows, inputs.view(1, batch, features)
+
+
+def with_weights_in_one_block(rnn: torch.nn.LSTM) -> None:
+    """Moves the weights into one block of memory, which cuDNN needs. As of torch 2.11, torch.nn.LSTM does so itself
+    unless they are bfloat16, and torch would then copy all of them in every call."""
+    if rnn.weight_hh_l0.dtype == torch.bfloat16 and rnn.weight_hh_l0.is_cuda:
+        weights = [getattr(rnn, name) for name in rnn._flat_weights_names]
+        mode = rnn_modes.get_cudnn_mode(rnn.mode)  # type: ignore[no-untyped-call]
+        sizes = (rnn.input_size, mode, rnn.hidden_size, rnn.proj_size, rnn.num_layers)
+        # before torch 2.10 and cuDNN 9.13, it raises: torch computes it without cuDNN then
+        with torch.no_grad(), suppress(RuntimeError):
+            torch._cudnn_rnn_flatten_weight(weights, len(weights) // rnn.num_layers, *sizes, rnn.batch_first, False)
 
 
 def written_out(rnn: torch.nn.LSTM) -> Callable[[Tensor, States], tuple[Tensor, States]]:

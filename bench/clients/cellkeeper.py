@@ -19,7 +19,6 @@ from bench.models import MODELS
 
 from .frames import Group, create, frame_sender
 from .samples import samples
-from .websocket import opened
 
 OPENINGS = 64  # concurrently
 CREATED = 1024  # sessions in one frame
@@ -127,8 +126,11 @@ class CellkeeperClient:
         """Gives every flow its own sessions: as many as a frame has items or, for cold loads, its share of all."""
         each = load.sessions // load.flows if load.kind == "cold" else load.items
         groups = await asyncio.gather(*[self._group(load, flow * each, each) for flow in range(load.flows)])
-        call = self._stub.StepStream() if self._websocket is None else await opened(self._websocket)
-        return frame_sender(call, list(groups), load)
+        if self._websocket is None:
+            return frame_sender(self._stub.StepStream(), list(groups), load)
+        from .websocket import opened  # not above: a machine with a GPU may lack the package
+
+        return frame_sender(await opened(self._websocket), list(groups), load)
 
     async def _group(self, load: Load, first: int, count: int) -> Group:
         names = [_name(load, number) for number in range(first, first + count)]

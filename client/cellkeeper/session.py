@@ -20,7 +20,7 @@ from ._transport.replaying_call import call_replaying
 from ._transport.requests import request_id
 from ._transport.state_read import read_state
 from ._transport.wire import position_message, position_of, state_messages
-from .errors import Closed, HistoryError, InvalidArgument, ModelError, ResourceExhausted
+from .errors import Closed, HistoryError, InvalidArgument, ModelError, ResourceExhausted, StepGap
 from .position import Position
 from .stepping import ANOTHER_GENERATION, AsyncStepping
 from .types import Array, Model, Sample, SessionInfo, StepReply
@@ -86,9 +86,10 @@ class AsyncSession(AsyncStepping):
         policy: "keep" the state as it is (the session's present version must still be served), "rerun" a `window` of
         inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that initial
         state. fingerprint: 32 bytes, of the new version; empty: the one that takes new sessions. A session that already
-        belongs to that version stays as it is. timeout: seconds, including retries; None: the client's. Raises
-        GenerationChanged if the server has another generation, and ModelChanged if the state cannot be kept: rerun or
-        reset.
+        belongs to that version stays as it is. With "keep", the client first replays what the server lost of this
+        session. timeout: seconds, including retries; None: the client's. Raises GenerationChanged if the server has
+        another generation, ModelChanged if the state cannot be kept (rerun or reset), and with "keep" HistoryLost and
+        HistoryChanged if the server does not have the steps of this session.
         """
         chosen, left = fingerprint_bytes(fingerprint), self._time_left(timeout)
         async with self._change(left()):
@@ -213,11 +214,18 @@ class AsyncSession(AsyncStepping):
         while True:
             target = await self._client.model(self.model.name, chosen, timeout=left())
             item = carry_over_item(target, self.id, self.generation, policy, window)
+            if policy == "keep":
+                item.position.CopyFrom(position_message(self.position))
             request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
             try:
                 with self._restarts.one():
                     result = await self._client._call("CarryOver", request, self.id, left(), only_result)
                 break
+            except StepGap as error:
+                if error.position is None or error.position.step >= self.position.step:
+                    raise
+                self._sender.rewind(error, error.position)
+                await self._drained(left())
             except InvalidArgument as error:
                 # If the caller has chosen none, the version was replaced after it was read, and is no longer served.
                 if chosen or error.field != "fingerprint" or target.fingerprint == last:

@@ -270,9 +270,10 @@ class Session(NotCopied):
         policy: "keep" the state as it is (the session's present version must still be served), "rerun" a `window` of
         inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that initial
         state. fingerprint: 32 bytes, of the new version; empty: the one that takes new sessions. A session that already
-        belongs to that version stays as it is. timeout: seconds, including retries; None: the client's. Raises
-        GenerationChanged if the server has another generation, and ModelChanged if the state cannot be kept: rerun or
-        reset.
+        belongs to that version stays as it is. With "keep", the client first replays what the server lost of this
+        session. timeout: seconds, including retries; None: the client's. Raises GenerationChanged if the server has
+        another generation, ModelChanged if the state cannot be kept (rerun or reset), and with "keep" HistoryLost and
+        HistoryChanged if the server does not have the steps of this session.
         """
         return self._thread.run(self._core.carry_over(policy, window=window, fingerprint=fingerprint, timeout=timeout))
 

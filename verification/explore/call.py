@@ -13,8 +13,8 @@ from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
 
-from .scope import Append, CarryOver, Delete, Follow, Fork, GetState, Open, Peek, Reset, Start
-from .sequential_model import pack
+from .scope import Append, CarryOver, Delete, Follow, Fork, GetState, Many, Open, Peek, Reset, SetState, Start
+from .sequential_model import pack, state_after
 
 FOREVER = 1e18
 PREDICTION = frozenset(["prediction"])
@@ -51,10 +51,14 @@ def call_request(op: Any, done: Any, request_id: bytes, at: Position | None, exp
     match op:
         case Reset():
             return generation_requests.Reset(key, FOREVER, done, at.generation, request_id)
+        case SetState():
+            how = request_id, len(op.inputs), state_after(op.inputs)
+            return generation_requests.SetState(key, FOREVER, done, at.generation, *how)
         case CarryOver():
-            policy = Policy.RERUN if op.window else Policy.KEEP
-            what = bytes([op.version]) * 32, policy, pack(op.window), len(op.window)
-            return generation_requests.CarryOver(key, FOREVER, done, at.generation, request_id, *what)
+            policy = Policy.RERUN if op.window else Policy.RESET if op.reset else Policy.KEEP
+            what = bytes([op.version]) * 32, policy, pack(op.window), len(op.window), b""
+            known = at if policy is Policy.KEEP else None
+            return generation_requests.CarryOver(key, FOREVER, done, at.generation, request_id, *what, known)
         case Delete():
             return generation_requests.Delete(key, FOREVER, done, at.generation)
         case Fork():
@@ -74,6 +78,8 @@ def _peek(op: Peek, done: Any, at: Position | None) -> wire.Step:
 def call_name(op: Any) -> str:
     """Returns the name of a call in a story."""
     match op:
+        case Many(items):
+            return " and ".join(map(call_name, items))
         case Open(session, int(ttl_ms)):
             return f"open {session} with a TTL of {ttl_ms} ms"
         case Fork(source, target, int(ttl_ms)):
@@ -86,8 +92,11 @@ def call_name(op: Any) -> str:
             return f"step {op.step} of {op.session}: {op.value}"
         case Fork():
             return f"fork {op.source} to {op.target}"
+        case SetState():
+            return f"set-state of {op.session} to that after {list(op.inputs)}"
         case CarryOver():
-            return f"carry-over of {op.session} to version {op.version}"
+            how = f" by the window {list(op.window)}" if op.window else " by a reset" if op.reset else ""
+            return f"carry-over of {op.session} to version {op.version}{how}"
         case Peek():
             return f"{'forecast' if op.rolled else 'peek'} of {op.session} with {op.value}"
         case GetState():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from cellkeeper_service.core.requests import Request
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.errors import Rejection
 
+from .bulk import Bulk
 from .call import call_name, call_request, step_request
 from .columns import Columns, Member
 from .known import Attempt, Known, as_client, chunk_name, known_at, outstanding
@@ -22,13 +24,17 @@ from .scope import (
     Follow,
     Fork,
     GroupSteps,
+    Many,
     Open,
     Reset,
     Scope,
+    SetState,
     Start,
     Steps,
+    sessions_of,
 )
 from .sequential_model import Inputs, Violation, consumed, learn, outputs_after, plain
+from .starts import check_start
 
 UNSERVED = {"MODEL_CHANGED", "INVALID_FIELD"}  # by the replica that was asked; another may serve it
 MOVED_BY_OTHERS = {"HISTORY_CHANGED", "GENERATION_CHANGED", "SESSION_NOT_FOUND", "SESSION_EXISTS"}
@@ -36,7 +42,10 @@ MOVED_BY_OTHERS = {"HISTORY_CHANGED", "GENERATION_CHANGED", "SESSION_NOT_FOUND",
 
 @dataclass(eq=False)
 class Client:
-    """A client that follows a script. waiting: unanswered attempts by ticket. failed: why its script ended early."""
+    """A client that follows a script. waiting: unanswered attempts by ticket. failed: why its script ended early.
+    refused: sessions of which an item of a call with several was refused for good, and why; its script goes on.
+    elsewhere: sessions for which another replica had the version, when the last answer came.
+    """
 
     name: str
     scope: Scope
@@ -48,9 +57,11 @@ class Client:
     waiting: dict[int, Attempt] = field(default_factory=dict)
     called: bool = False  # the current call was already sent: a retry has the same request id
     failed: str = ""
-    elsewhere: bool = False  # at its last refusal, a replica had the versions for what it does
+    bulk: Bulk | None = None  # the call with several items that it is making
+    refused: dict[str, str] = field(default_factory=dict)
+    elsewhere: frozenset[str] = frozenset()
     gave_up: bool = False
-    forgot: bool = False  # it died without knowing whether a step that it had given up counts
+    forgot: bool = False  # it died or opened anew without knowing whether a step that it had given up counts
     sequences: dict[str, Inputs] = field(default_factory=dict)  # what it was told since the start of each sequence
     left: dict[str, Position] = field(default_factory=dict)  # what a restarted client remembers
 
@@ -64,20 +75,16 @@ class Client:
 
     def prepare(self) -> None:
         """Fills the windows with what fits; moves on to the next operation when one is finished."""
-        while isinstance(op := self.op, Steps | GroupSteps):
-            if isinstance(op, GroupSteps):
+        while (op := self.op) is not None:
+            if isinstance(op, Steps) and not self._is_without(op):
+                if not self._prepare_steps(op):
+                    return
+            elif isinstance(op, GroupSteps):
                 if not self._prepare_group(op):
                     return
-                self._next()
-                continue
-            known = self._known(op.session)
-            for chunk in op.chunks:
-                if set(chunk) & set(plain(known.consumed)):
-                    continue
-                if not known.history.room(len(chunk)):
-                    return
-                known.append(chunk)
-            if not known.history.idle:
+            elif not self._is_without(op):
+                if isinstance(op, Many) and self.bulk is None:
+                    self.bulk = Bulk([item for item in op.items if not self._is_without(item)])
                 return
             self._next()
 
@@ -86,6 +93,8 @@ class Client:
         op = self.op
         if op is None or isinstance(op, Steps | GroupSteps):
             return [what for what, _ in self.sends()]
+        if self.bulk is not None:
+            return self.bulk.can_send({attempt.name for attempt in self.waiting.values()})
         return [] if self.waiting else [call_name(op)]
 
     def sends(self) -> list[tuple[str, str]]:
@@ -96,26 +105,34 @@ class Client:
             return [] if chunk is None else [(chunk_name(op.session, chunk), op.session)]
         return self.columns.sends() if isinstance(op, GroupSteps) and self.columns is not None else []
 
-    def send(self, ticket: int, done: Any, what: str) -> Request:
-        """Returns the request as it goes over the wire. what: one of those that can be sent."""
+    def send(self, ticket: int, done: Callable[[str], Any], what: str) -> list[Request]:
+        """Returns the requests as they go over the wire. what: one of those that can be sent. done: makes the channel
+        for the answer to a request of this name."""
         op = self.op
         if isinstance(op, Steps | GroupSteps):
-            session = next(session for name, session in self.sends() if name == what)
-            item = None if self.columns is None else self.columns.item_to_send(session)
-            if item is not None and self.columns is not None:
-                start, inputs = self.columns.take(item)
-                self.waiting[ticket] = Attempt(what, session, None, item)
-                return step_request(session, done, inputs, Position(*start), start.step)
-            history = self.sessions[session].history
-            chunk = history.upcoming
-            if chunk is None:
-                raise RuntimeError("nothing to send")
-            history.launch(chunk)
-            self.waiting[ticket] = Attempt(what, session, chunk)
-            return step_request(session, done, chunk.inputs, Position(*chunk.start), chunk.acked_sent)
-        self.waiting[ticket] = Attempt(call_name(op), op[0], None)
+            return [self._send_chunk(op, ticket, done(what), what)]
         self.called = True
-        return self._call(op, done)
+        if self.bulk is None:
+            self.waiting[ticket] = Attempt(what, op[0], None)
+            return [self._call(op, done(what))]
+        items = self.bulk.named(what)
+        self.waiting[ticket] = Attempt(what, "", None, calls=tuple(items))
+        return [self._call(item, done(call_name(item))) for item in items]
+
+    def _send_chunk(self, op: Steps | GroupSteps, ticket: int, done: Any, what: str) -> Request:
+        session = next(session for name, session in self.sends() if name == what)
+        item = None if self.columns is None else self.columns.item_to_send(session)
+        if item is not None and self.columns is not None:
+            start, inputs = self.columns.take(item)
+            self.waiting[ticket] = Attempt(what, session, None, item)
+            return step_request(session, done, inputs, Position(*start), start.step)
+        history = self.sessions[session].history
+        chunk = history.upcoming
+        if chunk is None:
+            raise RuntimeError("nothing to send")
+        history.launch(chunk)
+        self.waiting[ticket] = Attempt(what, session, chunk)
+        return step_request(session, done, chunk.inputs, Position(*chunk.start), chunk.acked_sent)
 
     def lost(self, ticket: int) -> None:
         """Stops waiting for this attempt; it will be sent again."""
@@ -135,11 +152,14 @@ class Client:
                 self._check_outputs(attempt.session, result.position.step, 1, result)
                 return
             attempt.chunk = self.columns.leave(attempt.item)
+        if attempt.calls:
+            self._receive_items(attempt.calls, result)
+            return
         if attempt.chunk is None:
             self._receive_call(self.op, result)
             return
         history = self.sessions[attempt.session].history
-        if isinstance(result, Rejection) and result.reason.name in UNSERVED and self.elsewhere:
+        if isinstance(result, Rejection) and result.reason.name in UNSERVED and attempt.session in self.elsewhere:
             verdict = history.on_error(attempt.chunk, LOST)
         elif isinstance(result, Rejection):
             position = None if result.position is None else as_client(result.position)
@@ -176,11 +196,18 @@ class Client:
         self.forgot |= self.gave_up and not all(known.history.idle for known in self.sessions.values())
         self.left = {session: Position(*known.history.position) for session, known in self.sessions.items()}
         self.restarts += 1
-        self.sessions, self.waiting, self.called, self.columns = {}, {}, False, None
+        self.sessions, self.waiting, self.called, self.columns, self.bulk = {}, {}, False, None, None
         opened = {op.session: op for op in self.script[: self.at] if isinstance(op, Open)}
         self.script[self.at : self.at] = [opened.get(session, Open(session)) for session in self.left]
 
     # inside
+
+    def _is_without(self, op: Any) -> bool:
+        """Returns whether it lacks the operation's sessions: an item was refused, or done before a restart."""
+        if isinstance(op, Many):
+            return all(self._is_without(item) for item in op.items)
+        may_lack = isinstance(self.op, Many) or self.refused.keys() & set(sessions_of(op))
+        return bool(may_lack) and not isinstance(op, Open) and op[0] not in self.sessions
 
     def _known(self, session: str) -> Known:
         """Returns the session. Raises TypeError if it belongs to a group now."""
@@ -188,6 +215,16 @@ class Client:
         if not isinstance(known, Known):
             raise TypeError(f"{session} belongs to a group")
         return known
+
+    def _prepare_steps(self, op: Steps) -> bool:
+        """Appends the chunks that fit into the window. Returns True if every step is answered."""
+        known = self._known(op.session)
+        for chunk in op.chunks:
+            if not set(chunk) & set(plain(known.consumed)):
+                if not known.history.room(len(chunk)):
+                    return False
+                known.append(chunk)
+        return known.history.idle
 
     def _prepare_group(self, op: GroupSteps) -> bool:
         """Starts the next row once the previous one is answered. Returns True if there is none left."""
@@ -230,24 +267,53 @@ class Client:
 
     def _receive_call(self, op: Any, result: Any) -> None:
         if isinstance(result, Rejection):
-            reason = result.reason.name
-            if reason in RETRIED or (reason in UNSERVED and self.elsewhere):
+            if self._may_succeed_yet(op, result):
                 return
             if not isinstance(op, READS):
-                self._fail(reason)
+                self._fail(result.reason.name)
                 return
+        self._succeed(op, result)
+        self._next()
+
+    def _receive_items(self, items: tuple[Any, ...], results: list[Any]) -> None:
+        """Handles the answer to a call with several items. Those that failed for good fail alone."""
+        if self.bulk is None:
+            raise RuntimeError("no call with several items is under way")
+        self.bulk.apart = True
+        for item, result in zip(items, results, strict=True):
+            if isinstance(result, Rejection) and self._may_succeed_yet(item, result):
+                continue
+            self.bulk.left.remove(item)
+            if isinstance(result, Rejection):
+                self.refused[item.session] = result.reason.name
+            else:
+                self._succeed(item, result)
+        if not self.bulk.left:
+            self._next()
+
+    def _may_succeed_yet(self, op: Any, refusal: Rejection) -> bool:
+        reason = refusal.reason.name
+        return reason in RETRIED or (reason in UNSERVED and op[0] in self.elsewhere)
+
+    def _succeed(self, op: Any, result: Any) -> None:
         if isinstance(op, (Start, Follow)):
             self._follow(op, result)
         elif isinstance(op, Open):
             self._take(op.session, result.header.position)
         elif isinstance(op, Fork):
+            self._check_start(op, Position(*self.sessions[op.source].history.position), result.position)
             self._take(op.target, result.position)
-        elif isinstance(op, (Reset, CarryOver)):
-            if result.position.generation != self.sessions[op.session].history.position.generation:
+        elif isinstance(op, (Reset, SetState, CarryOver)):
+            before = Position(*self.sessions[op.session].history.position)
+            self._check_start(op, before, result.position)
+            if result.position.generation != before.generation:
                 self._take(op.session, result.position)  # otherwise the session is of that version: nothing has changed
         elif isinstance(op, Delete):
             del self.sessions[op.session]
-        self._next()
+
+    def _check_start(self, op: Any, before: Position, after: Position) -> None:
+        exact = not (self.scope.shared or self.gave_up)  # no later steps, of others or of this client's given up
+        check_start(f"{self.name}: {call_name(op)}", op, before, after, self.scope.shared, exact)
 
     def _follow(self, op: Start | Follow, result: Any) -> None:
         before = () if isinstance(op, Start) else self.sequences[op.session]
@@ -258,13 +324,15 @@ class Client:
             )
 
     def _take(self, session: str, position: Position) -> None:
+        if (earlier := self.sessions.get(session)) is not None:
+            self.forgot |= self.gave_up and not earlier.history.idle
         self.sessions[session] = known_at(position, self.scope.buffer_steps)
         self.left.pop(session, None)
         self._set_window()
 
     def _next(self) -> None:
         self.at += 1
-        self.called = False
+        self.called, self.bulk = False, None
         self._set_window()
 
     def _set_window(self) -> None:
@@ -279,5 +347,6 @@ class Client:
         known = self.sessions.get(op[0])
         at = None if known is None else Position(*known.history.position)
         expect = self.left.get(op[0]) if self.scope.expects else None
-        request_id = f"{self.name}{self.restarts}.{self.at}".encode().ljust(16, b"-")
+        item = "" if self.bulk is None else f".{op[0]}"
+        request_id = f"{self.name}{self.restarts}.{self.at}{item}".encode().ljust(16, b"-")
         return call_request(op, done, request_id, at, expect)

@@ -6,12 +6,32 @@ import random
 from itertools import count
 from typing import Any
 
-from .scope import TTL_MS, Append, CarryOver, Delete, Fork, GetState, Op, Open, Peek, Reset, Scope, Steps
+from tests.unit.core.counting_engine import POISON
+
+from .scope import (
+    TTL_MS,
+    Append,
+    CarryOver,
+    Delete,
+    Fork,
+    GetState,
+    Item,
+    Many,
+    Op,
+    Open,
+    Peek,
+    Reset,
+    Scope,
+    SetState,
+    Steps,
+)
+
+KINDS = ("steps", "many", "reset", "set state", "delete", "fork", "append", "read")
 
 
 def drawn(draw: random.Random) -> Scope:
-    """Draws a scope: up to 2 clients and a reader, 4 chunks in a row, resets, deletes, forks, carry-overs and reads,
-    and one to six kinds of faults."""
+    """Draws a scope: up to 2 clients and a reader, 4 chunks in a row, resets, states that are set, deletes, forks,
+    carry-overs, calls with several items and reads, and one to six kinds of faults."""
     values = count(11)
     shared = draw.random() < 0.4
     clients = draw.choice((1, 1, 2))
@@ -77,13 +97,19 @@ def _script(draw: random.Random, values: count[int], session: str, index: int, v
 
     script: list[Op] = [Open(session, some_ttl_ms()), some_steps(session)]
     for turn in range(draw.choice((0, 0, 1, 2, 3))):
-        kinds = ("steps", "reset", "delete", "fork", "append", "read", *(("carry over",) * 4 if versions else ()))
+        kinds = (*KINDS, *(("carry over",) * 4 if versions else ()))
         what = draw.choice(kinds)
         if what == "steps":
             script.append(some_steps(session))
         elif what == "carry over":
             window = draw.choice(((), (next(values), next(values))))
-            script += [CarryOver(session, draw.choice((1, 2, 2)), window), some_steps(session)]
+            reset = not window and draw.random() < 0.4
+            script += [CarryOver(session, draw.choice((1, 2, 2)), window, reset), some_steps(session)]
+        elif what == "set state":
+            inputs = tuple(next(values) for _ in range(draw.choice((0, 1, 2))))
+            script += [SetState(session, inputs), some_steps(session)]
+        elif what == "many":
+            script += _many(draw, values, session, f"{session}{turn}", versions)
         elif what == "read":
             script += [_read(draw, values, session), some_steps(session)]
         elif what == "reset":
@@ -98,6 +124,25 @@ def _script(draw: random.Random, values: count[int], session: str, index: int, v
         else:
             script += [Append(session, next(values)), Open(session, some_ttl_ms()), some_steps(session)]
     return tuple(script)
+
+
+def _many(draw: random.Random, values: count[int], session: str, other: str, versions: bool) -> list[Op]:
+    """Returns calls with several items, and steps of these sessions."""
+
+    def carry_over(name: str) -> CarryOver:
+        how = draw.choice(((), (next(values),), (POISON,), True))
+        return CarryOver(name, 2, how) if isinstance(how, tuple) else CarryOver(name, 2, reset=True)
+
+    def change(name: str) -> Item:
+        kinds = (lambda: Reset(name), lambda: SetState(name, (next(values),)), lambda: Delete(name))
+        chosen: Item = draw.choice((*kinds, *((lambda: carry_over(name),) * 3 if versions else ())))()
+        return chosen
+
+    both = session, other
+    script: list[Op] = [Many(tuple(Open(name) for name in both))]
+    script += [Steps(name, ((next(values),),)) for name in both]
+    script += [Many(tuple(change(name) for name in both)), Many(tuple(Open(name) for name in both))]
+    return script + [Steps(name, ((next(values),),)) for name in both]
 
 
 def _read(draw: random.Random, values: count[int], session: str) -> Op:

@@ -48,7 +48,7 @@ class _Namer:
             self.store(),
             tuple((one.client, one.name, self.result(one.result)) for one in universe.answers),
             tuple(self.replica(replica) for replica in universe.replicas),
-            tuple(self.request(request) for request in universe.slow),
+            tuple(tuple(self.request(request) for request in together) for together in universe.slow),
             tuple(tuple(self.call(call) for call in write.calls) for write in universe.late),
         )
 
@@ -87,6 +87,7 @@ class _Namer:
     def store(self) -> Any:
         store = self.universe.store
         ledger = store.ledger
+        kept = self.records(store.lists)  # first, so that generations are named by their sessions
         snapshots = [self.records(old.lists) for old in store.snapshots] if self.universe.left["fall_backs"] else []
         file = store.file
         redis = (
@@ -105,7 +106,7 @@ class _Namer:
         )
         durable = tuple(sorted((self.generation(one), inputs) for one, inputs in sorted(ledger.durable)))
         return (
-            self.records(store.lists),
+            kept,
             tuple(snapshots),
             redis if store.tracks else (),
             tuple(sorted(self.generation(one) for one in sorted(ledger.ended))),
@@ -138,7 +139,10 @@ class _Namer:
             sessions.append(
                 (session, self.position(history.position), chunks, replayable, history._settling, known.consumed)
             )
-        waiting = tuple(attempt.name for attempt in client.waiting.values())
+        waiting = tuple(
+            (attempt.name, tuple((name, self.result(result)) for name, result in attempt.results.items()))
+            for attempt in client.waiting.values()
+        )
         left = tuple((session, self.position(position)) for session, position in client.left.items())
         return (
             client.at,
@@ -148,6 +152,8 @@ class _Namer:
             client.called,
             client.failed,
             client.elsewhere,
+            client.bulk and (tuple(client.bulk.left), client.bulk.apart),
+            tuple(client.refused.items()),
             client.gave_up,
             client.forgot,
             tuple(sorted(client.sequences.items())),
@@ -186,9 +192,11 @@ class _Namer:
             more = (request.request_id, self.position(request.expect))
         elif isinstance(request, generation_requests.Reset):
             more = (self.generation(request.generation), request.request_id)
+        elif isinstance(request, generation_requests.SetState):
+            more = self.generation(request.generation), request.request_id, request.step, request.state
         elif isinstance(request, generation_requests.CarryOver):
-            how = request.request_id, request.target, request.data
-            more = self.generation(request.generation), how, request.end_state
+            how = request.request_id, request.target, request.policy, request.data
+            more = self.generation(request.generation), how, request.end_state, self.position(request.position)
         elif isinstance(request, generation_requests.Delete):
             more = self.generation(request.generation)
         elif isinstance(request, generation_requests.Fork):
@@ -205,6 +213,8 @@ class _Namer:
         return standing, ended, before.losses
 
     def result(self, result: Any) -> Any:
+        if isinstance(result, list):
+            return tuple(self.result(one) for one in result)
         if isinstance(result, Rejection):
             return result.reason, self.position(result.position)
         if isinstance(result, wire.StepReply):

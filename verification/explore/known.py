@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from cellkeeper import Position as ClientPosition
 from cellkeeper._session.chunk import Chunk
@@ -32,12 +33,15 @@ class Known:
 
 @dataclass(eq=False)
 class Attempt:
-    """One sending of a chunk, or of a call, whose chunk is None. item: its item of a group's frame."""
+    """One sending of a chunk, or of a call, whose chunk is None. item: its item of a group's frame. calls: the items of
+    a call that has several. results: what its items were answered, by name."""
 
     name: str
     session: str
     chunk: Chunk | None
     item: int | None = None
+    calls: tuple[Any, ...] = ()
+    results: dict[str, Any] = field(default_factory=dict)
 
 
 def known_at(position: Position, buffer_steps: int) -> Known:

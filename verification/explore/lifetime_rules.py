@@ -65,4 +65,32 @@ VERSIONS = (
         lifetime_switches.retired_versions_start_nothing,
         Scope(((Open("s"), steps("s", 11)),), replicas=1, others=(b"\2",), exchanges=1, atomic_commits=True),
     ),
+    Rule(
+        "23d",
+        "A state that is carried over is that of the position",
+        "A record has the state at its checkpoint, and the inputs since. To keep the state, the old version computes "
+        "these inputs first.",
+        lifetime_switches.kept_states_include_the_log,
+        Scope(((Open("s"), steps("s", 11), CarryOver("s", 2)),), replicas=1, serves=BOTH_AND_NEW, due_steps=4),
+    ),
+    Rule(
+        "23e",
+        "A session of the new version is not carried over again",
+        "Carrying many sessions over may be repeated after some of it has failed. Those that belong to the new version "
+        "stay as they are, whatever the policy.",
+        lifetime_switches.carried_sessions_stay,
+        Scope(
+            ((Open("s"), CarryOver("s", 2, reset=True), steps("s", 11), CarryOver("s", 2, reset=True)),),
+            replicas=1,
+            serves=BOTH_AND_NEW,
+        ),
+    ),
+    Rule(
+        "23f",
+        "A state from before a lost step is not kept",
+        "To keep the state, the client names the position that it knows. If the store has lost steps before it, the "
+        "client is told, and can replay them. The new generation's heads would not show that anything is missing.",
+        lifetime_switches.kept_states_are_not_behind,
+        Scope(((Open("s"), steps("s", 11), CarryOver("s", 2)),), replicas=1, serves=BOTH_AND_NEW, fall_backs=1),
+    ),
 )

@@ -9,8 +9,11 @@ from unittest.mock import patch
 
 from cellkeeper_service.core import advance, carry_over, computing, decision_table
 from cellkeeper_service.core import requests as wire
+from cellkeeper_service.core.generation_requests import CarryOver, Moved
+from cellkeeper_service.core.lifecycle import NewGeneration
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.session import CachedState, SessionState
+from cellkeeper_service.domain.position import first_position
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit
 
@@ -37,6 +40,36 @@ def carry_overs_make_a_generation() -> Iterator[None]:
 
     with patch.object(carry_over, "carried", same), patch.object(computing, "carried", same):
         yield
+
+
+def kept_states_include_the_log() -> AbstractContextManager[Any]:
+    """Keeps the state of the record's checkpoint."""
+
+    def keep(record: Record, request: CarryOver, models: Models, target: Version, new: NewGeneration) -> wire.Write:
+        at = first_position(new.generation, record.position.step)
+        return carry_over.carried(record, request, target, at, record.checkpoint, new.now_ms)
+
+    return patch.object(carry_over, "_keep", keep)
+
+
+def kept_states_are_not_behind() -> AbstractContextManager[Any]:
+    """Keeps the state wherever the record is."""
+    return patch.object(carry_over, "_refuse_lost", lambda record, known: None)
+
+
+def carried_sessions_stay() -> AbstractContextManager[Any]:
+    """Resets a session of the new version, too."""
+    carry = carry_over.carry_over
+
+    def again(record: Record | None, request: CarryOver, models: Models, new: NewGeneration) -> Any:
+        decided = carry(record, request, models, new)
+        target = models.find(request.target)
+        if record is None or target is None or not isinstance(decided, Moved):
+            return decided
+        at = first_position(new.generation)
+        return carry_over.carried(record, request, target, at, target.engine.initial_state, new.now_ms)
+
+    return patch.object(advance, "carry_over", again)
 
 
 @contextmanager

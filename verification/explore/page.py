@@ -25,8 +25,8 @@ and fails if this page is stale. The page is made by
 
 In the histories, `c0` and `c1` are clients, `A` and `B` are replicas, `s`, `r` and `t` are sessions. `s[0]=11` is the
 chunk of session `s` that continues it at step 0 with the input 11. `g01:2 [11, 12]` is a position: generation 1,
-step 2, reached by these inputs. Rules 18a to 18h are about the lists in Redis and power cuts
-([why](adr/203-one-write-a-record.md)).
+step 2, reached by these inputs; `12'` is an input that version 2 of the model has consumed. Rules 18a to 18h and 24a to
+24c are about the lists in Redis, their TTLs and power cuts ([why](adr/203-one-write-a-record.md)).
 """
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from . import client_switches, redis_switches, switches
+from .bulk_rules import BULK
 from .events import Event
+from .generation_rules import GENERATIONS
 from .lifetime_rules import EXPIRY, VERSIONS
 from .rule import Rule
 from .scope import Append, Delete, Follow, Fork, Open, Reset, Scope, Start, steps
@@ -321,4 +323,4 @@ IN_REDIS = (
     ),
 )
 
-RULES = (*PROTOCOL, *IN_REDIS, *READS, *DEADLINES, *EXPIRY, *VERSIONS, *TTLS)
+RULES = (*PROTOCOL, *IN_REDIS, *READS, *DEADLINES, *EXPIRY, *VERSIONS, *TTLS, *GENERATIONS, *BULK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .sequential_model import Inputs
 
@@ -58,6 +58,13 @@ class Reset(NamedTuple):
     session: str
 
 
+class SetState(NamedTuple):
+    """Starts a generation at the state and the step that these inputs would lead to. They occur nowhere else."""
+
+    session: str
+    inputs: Inputs
+
+
 class Delete(NamedTuple):
     session: str
 
@@ -71,11 +78,13 @@ class Fork(NamedTuple):
 
 
 class CarryOver(NamedTuple):
-    """Moves the session to another version. Without `window` its state is kept, otherwise it is computed from that."""
+    """Moves the session to another version. Its state is computed from `window`; without one it is kept, or with
+    `reset` it becomes the initial one."""
 
     session: str
     version: int
     window: Inputs = ()
+    reset: bool = False
 
 
 class Peek(NamedTuple):
@@ -91,7 +100,17 @@ class GetState(NamedTuple):
     session: str
 
 
-Op = Open | Steps | GroupSteps | Append | Start | Follow | Reset | Delete | Fork | CarryOver | Peek | GetState
+Item = Open | Reset | SetState | Delete | CarryOver
+
+
+class Many(NamedTuple):
+    """One call with several items, each for a session of its own. Those that fail for a transient reason are sent again
+    one by one."""
+
+    items: tuple[Item, ...]
+
+
+Op = Item | Steps | GroupSteps | Append | Start | Follow | Fork | Peek | GetState | Many
 READS = (Peek, GetState)
 
 
@@ -164,10 +183,17 @@ class Scope:
     steady: int = 0
 
     @property
+    def ops(self) -> list[Op]:
+        """Returns what all clients do, item by item."""
+        return [
+            one for script in self.scripts for op in script for one in (op.items if isinstance(op, Many) else (op,))
+        ]
+
+    @property
     def shared(self) -> bool:
         """True if several clients change one session."""
         used = [
-            {name for op in script if not isinstance(op, READS) for name in _sessions(op)} for script in self.scripts
+            {name for op in script if not isinstance(op, READS) for name in sessions_of(op)} for script in self.scripts
         ]
         return any(one & other for index, one in enumerate(used) for other in used[:index])
 
@@ -179,7 +205,7 @@ class Scope:
     def ttls_ms(self, session: str) -> set[int]:
         """Returns every TTL that a record of the session may have."""
         found = {self.default_ttl_ms} if self.restarts else set()  # a copy that was lost is opened anew
-        for op in [op for script in self.scripts for op in script]:
+        for op in self.ops:
             if isinstance(op, Fork) and op.target == session:
                 found |= self.ttls_ms(op.source) if op.ttl_ms is None else {op.ttl_ms}
             elif isinstance(op, Open | Append | Start) and op.session == session:
@@ -192,17 +218,29 @@ class Scope:
         return bool(self.others) or len({*b"".join(self.serves)}) > 1
 
     @property
+    def set_states(self) -> tuple[Inputs, ...]:
+        """The inputs whose states are set."""
+        return tuple(op.inputs for op in self.ops if isinstance(op, SetState))
+
+    @property
     def windows(self) -> tuple[Inputs, ...]:
         """What carry-overs compute sessions anew from."""
-        return tuple(op.window for script in self.scripts for op in script if isinstance(op, CarryOver) and op.window)
+        return tuple(op.window for op in self.ops if isinstance(op, CarryOver) and op.window)
 
     @property
     def peeked(self) -> frozenset[int]:
         """The inputs that are only peeked with."""
-        return frozenset(op.value for script in self.scripts for op in script if isinstance(op, Peek))
+        return frozenset(op.value for op in self.ops if isinstance(op, Peek))
 
 
-def _sessions(op: Op) -> tuple[str, ...]:
+def items_of(op: Any) -> tuple[Any, ...]:
+    """Returns the items of a call that has several; otherwise the operation itself."""
+    return op.items if isinstance(op, Many) else (op,)
+
+
+def sessions_of(op: Op) -> tuple[str, ...]:
+    if isinstance(op, Many):
+        return tuple(name for item in op.items for name in sessions_of(item))
     return op.sessions if isinstance(op, GroupSteps) else tuple(name for name in op if isinstance(name, str))
 
 

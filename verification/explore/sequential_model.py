@@ -128,6 +128,16 @@ def outputs_after(inputs: Inputs, last: int) -> list[int]:
     return outputs[len(inputs) - last :]
 
 
+def state_after(inputs: Inputs) -> bytes:
+    """Returns the state after these inputs."""
+    return (outputs_after(inputs, 1) or [0])[-1].to_bytes(8, "little")
+
+
+def version_of(generation: bytes) -> int:
+    """Returns the version of a generation that the store holds or held."""
+    return 1 + _offsets[generation] // VERSION
+
+
 def pack(inputs: Inputs) -> bytes:
     return np.array(plain(inputs), "<i4").tobytes()
 
@@ -153,13 +163,14 @@ class Ledger:
     """What the store holds of each session, derived from what it accepted.
 
     standing: generation and inputs of each record. ended: generations that were replaced or deleted. durable: every
-    (generation, inputs) that a record ever was. peeked: inputs that nobody applies.
-    windows: what carry-overs compute sessions anew from. ttls_ms: returns the TTLs that a session's record may have.
+    (generation, inputs) that a record ever was. peeked: inputs that nobody applies. windows: what carry-overs compute
+    sessions anew from. set_states: the inputs whose states are set. ttls_ms: returns the TTLs that a session may have.
     """
 
     max_log_steps: int
     peeked: frozenset[int] = frozenset()
     windows: tuple[Inputs, ...] = ()
+    set_states: tuple[Inputs, ...] = ()
     ttls_ms: Callable[[str], set[int]] | None = None
     standing: dict[SessionKey, tuple[bytes, Inputs]] = field(default_factory=dict)
     ended: frozenset[bytes] = frozenset()
@@ -172,7 +183,7 @@ class Ledger:
         """
         header = commit.header
         before = self.standing.get(commit.key)
-        self._name(header, before)
+        self._name(header, commit.checkpoint, before)
         after = self._content(commit, before)
         generation, start = header.position.generation, header.checkpoint_step
         if generation in self.ended:
@@ -203,16 +214,19 @@ class Ledger:
         self.standing[commit.key] = (generation, after)
         self.durable |= {(generation, after)}
 
-    def _name(self, header: Header, before: tuple[bytes, Inputs] | None) -> None:
-        """Records a generation's version, and what it begins with: nothing, what it carries over, or a window."""
+    def _name(self, header: Header, checkpoint: bytes | None, before: tuple[bytes, Inputs] | None) -> None:
+        """Records a generation's version, and what it begins with: nothing, a state that is set, what it carries over,
+        or a window."""
         generation, offset = header.position.generation, offset_of(header.fingerprint)
         if _offsets.setdefault(generation, offset) != offset:
             raise Violation("the session goes on with another version in the same generation")
         first = first_position(generation)
-        new = before is not None and before[0] != generation
-        if new and header.checkpoint_step and header.position.head == first.head:
-            carried(generation, () if before is None else before[1])
-        elif new and origin_of(header.position.head) is None:
+        if before is None or before[0] == generation:
+            return
+        if header.checkpoint_step and header.position.head == first.head:
+            is_set = [one for one in self.set_states if state_after(one) == checkpoint]
+            carried(generation, is_set[0] if is_set else before[1])
+        elif origin_of(header.position.head) is None:
             for window in self.windows:
                 learn(first, window)
 

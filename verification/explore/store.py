@@ -18,10 +18,8 @@ from . import layout2
 from .append_only_file import File
 from .layout2 import Answer, Call, Calls, Peer
 from .redis_lists import NOTHING, Change, Command, List, Lists, Unit, Write, applied, cut, cuts, open_from, replayed
-from .sequential_model import Inputs, Ledger, Violation, consumed, content, generation_name
-
-LONGEST_MS = 10**12
-"""No explored session is to be kept so long. (Redis keeps those longer that are on their way to having no TTL.)"""
+from .restart_check import LONGEST_MS, check_restart
+from .sequential_model import Inputs, Ledger, Violation
 
 
 @dataclass
@@ -233,7 +231,7 @@ class ExploredStore:
         self.lists = replayed(file.base, left)
         begin = open_from(left)
         old = () if begin is None else left[begin:]
-        self._check_restart(told, written)
+        check_restart(self, told, written)
         self.file = File(self.lists, self.lists, old, len(old), told=len(old))
         self.file.comebacks = tuple(change for unit in old for change in unit.changes)
         self.has_written, self.tracks, self.snapshots, self.restarts = frozenset(), tracks, [], self.restarts + 1
@@ -275,17 +273,17 @@ class ExploredStore:
         record: Record | StoreError = self.layout.read(key, one.elements)
         return record
 
-    def _header(self, lists: Lists, name: bytes) -> Header | None:
+    def header(self, lists: Lists, name: bytes) -> Header | None:
         """Returns the header of the record in the list, whether or not its time has passed."""
         header: Header | None = self.layout.header(lists.get(name, NOTHING).elements)
         return header
 
     def _as_meant(self, commit: Commit) -> Commit:
-        standing = self._header(self.there(self.lists), redis_key(commit.key))
+        standing = self.header(self.there(self.lists), redis_key(commit.key))
         return commit._replace(expected=standing) if self.same_place(standing, commit.expected) else commit
 
     def _change(self, name: bytes, after: Lists) -> Change:
-        headers = [self._header(lists, name) for lists in (self.lists, after)]
+        headers = [self.header(lists, name) for lists in (self.lists, after)]
         return Change(name, *(None if header is None else header.packed for header in headers))
 
     def _safe(self) -> int:
@@ -296,45 +294,6 @@ class ExploredStore:
     def _seal(self) -> None:
         if self.file.units:
             self.file.fold(self._safe())
-
-    def _check_restart(self, told: Lists, written: frozenset[bytes]) -> None:
-        """Checks every record after a restart. Raises Violation.
-
-        Each can be read and matches its header, and is what it was when Redis stopped. If it was neither written nor
-        read since the previous restart, it may also be what a commit that was lost then had made of it in its run;
-        another cut's comeback may have changed it since. It expires no earlier than it did. A cut may cost a record its
-        TTL, so that one which had expired, of which Redis has lost the deletion, is there again.
-        """
-        contents = {}
-        for key in self.sessions():
-            record = self.record(key)
-            if record is not None:
-                contents[key] = record.position.generation, content(record)
-        there = self.there(self.lists)
-        for name in self.there(told).keys() | there.keys():
-            before, after = (self._header(lists, name) for lists in (self.there(told), there))
-            allowed = {None if before is None else before.packed}
-            for change in self.file.comebacks if name not in written else ():
-                if change.name == name:
-                    allowed.add(change.after)
-            deadlines = told.get(name, NOTHING).deadline, there.get(name, NOTHING).deadline
-            if before is None and name in told and deadlines[1] is None:
-                allowed |= {header.packed for header in [self._header(told, name)] if header is not None}
-            if (None if after is None else after.packed) not in allowed:
-                was, now = ("nothing" if one is None else _told(one) for one in (before, after))
-                text = f"{session_key(name).session} was {was} when Redis stopped, but is {now} after its restart"
-                raise Violation(text)
-            if after is not None:
-                self._check_deadline(name, after, *deadlines)
-        self.ledger.restarted(contents)
-
-    def _check_deadline(self, name: bytes, header: Header, before: int | None, after: int | None) -> None:
-        """Checks the deadline of a record after a restart. before: when Redis stopped. Raises Violation."""
-        left_ms = self.left_ms(name, after)
-        if left_ms is not None and not header.ttl_ms and left_ms <= LONGEST_MS:
-            raise Violation(f"{session_key(name).session} is to be kept for ever, but expires after the restart")
-        if after is not None and before is not None and after < before:
-            raise Violation(f"{session_key(name).session} expires earlier after the restart than before it")
 
     def _now(self) -> Snapshot | None:
         if not self.falls_back:
@@ -350,8 +309,3 @@ def _result(answer: Answer) -> CommitResult:
     if answer == 1:
         return COMMITTED
     return CommitResult(Outcome.CONFLICT, Header.unpack(answer) if isinstance(answer, bytes) else None)
-
-
-def _told(header: Header) -> str:
-    position = header.position
-    return f"{generation_name(position.generation)}:{position.step} {list(consumed(position))}"

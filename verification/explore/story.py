@@ -47,8 +47,8 @@ def tell(universe: Universe, event: Event) -> str:
         case "slow":
             return f"c{rest[0]} sends {rest[1]}, which is delayed"
         case "arrive":
-            channel: Any = universe.slow[rest[0]].done
-            return f"the delayed {channel.name} arrives at {rest[1]}"
+            late = " and ".join(request.done.name for request in universe.slow[rest[0]])  # type: ignore[attr-defined]
+            return f"the delayed {late} arrives at {rest[1]}"
         case "receive":
             answer = next(one for one in universe.answers if (one.client, one.name) == (rest[0], rest[1]))
             return f"c{rest[0]} receives the reply to {rest[1]}: {_result(answer.result)}"
@@ -167,6 +167,8 @@ def _call(call: Any) -> str:
 
 
 def _result(result: Any) -> str:
+    if isinstance(result, list):
+        return "; ".join(map(_result, result))
     if isinstance(result, Rejection):
         return f"{result.reason.name}, the record is at {_at(result.position)}"
     if isinstance(result, wire.StepReply):

@@ -9,17 +9,17 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
-from cellkeeper_service.core.requests import Request, Step, StepReply
+from cellkeeper_service.core.requests import Request
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome, StoreError
-from cellkeeper_service.errors import Rejection
 
-from . import events, invariants, layout2, reads
+from . import answers, events, invariants, layout2, losses, reads
 from .call import session_key
 from .channel import Answer, Channel, alike, generation_of
 from .client import Client
 from .events import NAMES, Event
+from .losses import LOST
 from .replica import Read, Replica, Write, new_replica
-from .scope import CarryOver, Scope
+from .scope import Scope
 from .sequential_model import created
 from .store import ExploredStore
 
@@ -39,7 +39,6 @@ FAULTS = (
     "expiries",
     "exchanges",
 )
-LOST = CommitResult(Outcome.UNKNOWN, None, "lost")
 
 
 class Impossible(Exception):
@@ -60,16 +59,15 @@ class Universe:
             scope.max_log_steps, scope.depth, bool(scope.fall_backs), scope.synced, bool(scope.power_cuts)
         )
         self.store.ledger.peeked, self.store.ledger.windows = scope.peeked, scope.windows
-        self.store.ledger.ttls_ms = scope.ttls_ms
-        self.minted = 0
+        self.store.ledger.set_states, self.store.ledger.ttls_ms = scope.set_states, scope.ttls_ms
+        self.minted, self.happened = 0, bytes(8)
         self.tickets = 0
         self.fell_back = self.expired = False
         self.replicas = [
-            new_replica(NAMES[index], scope.serves[index], scope, partial(self.mint, NAMES[index]))
-            for index in range(scope.replicas)
+            new_replica(NAMES[index], scope.serves[index], scope, self.mint) for index in range(scope.replicas)
         ]
         self.clients = [Client(f"c{index}", scope, list(script)) for index, script in enumerate(scope.scripts)]
-        self.slow: list[Request] = []
+        self.slow: list[list[Request]] = []
         self.answers: list[Answer] = []
         self.late: list[Write] = []
         self.left = {kind: int(getattr(scope, kind)) for kind in FAULTS}
@@ -91,6 +89,8 @@ class Universe:
 
     def do(self, event: Event) -> None:
         """Executes the event. Raises Violation, or Impossible for an event that cannot happen."""
+        if self.scope.two_versions or self.scope.set_states:
+            self.happened = blake2b(self.happened + repr(event).encode(), digest_size=8).digest()
         getattr(self, f"_do_{event[0]}")(*event[1:])
         for replica in self.replicas:
             replica.go_on()
@@ -102,14 +102,15 @@ class Universe:
             raise Impossible(f"no {kind} left")
         self.left[kind] -= 1
 
-    def _request(self, index: int, what: str) -> Request:
+    def _requests(self, index: int, what: str) -> list[Request]:
         client = self.clients[index]
         if what not in client.can_send():
             raise Impossible("not to be sent now")
         self.tickets += 1
-        channel = Channel(self, index, self.tickets, what)
-        channel.request = client.send(self.tickets, channel, what)
-        return channel.request
+        requests = client.send(self.tickets, partial(Channel, self, index, self.tickets), what)
+        for request in requests:
+            request.done.request = request  # type: ignore[attr-defined]
+        return requests
 
     def _submit(self, requests: list[Request], target: str) -> None:
         for request in requests:
@@ -124,40 +125,26 @@ class Universe:
             core.submit_many(requests)
 
     def _do_send(self, index: int, what: str, target: str) -> None:
-        self._submit([self._request(index, what)], target)
+        self._submit(self._requests(index, what), target)
 
     def _do_frame(self, items: tuple[tuple[int, str], ...], target: str) -> None:
         if not all(self.clients[index].sends() for index, _ in items):
             raise Impossible("not a frame")
-        self._submit([self._request(index, what) for index, what in items], target)
+        self._submit([request for index, what in items for request in self._requests(index, what)], target)
 
     def _do_slow(self, index: int, what: str) -> None:
         self._spend("slow")
-        self.slow.append(self._request(index, what))
+        self.slow.append(self._requests(index, what))
 
     def _do_arrive(self, number: int, target: str) -> None:
-        self._submit([self.slow.pop(number)], target)
+        self._submit(self.slow.pop(number), target)
 
     def _do_receive(self, index: int, name: str) -> None:
         answer = next((one for one in self.answers if (one.client, one.name) == (index, name)), None)
         if answer is None:
             raise Impossible("no such answer")
         self.answers.remove(answer)
-        client = self.clients[index]
-        client.elsewhere = isinstance(answer.result, Rejection) and self._served_elsewhere(client.op)
-        client.receive(answer.ticket, answer.result)
-        invariants.check_refusal(self, client)
-
-    def _served_elsewhere(self, op: Any) -> bool:
-        """Returns whether a replica has the versions for what another one may lack them for."""
-        if not self.scope.two_versions or op is None:
-            return False
-        keys = [key for key in self.store.sessions() if key.session == op[0]]
-        records = [record for key in keys if (record := self.store.record(key)) is not None]
-        needed = {record.header.fingerprint for record in records}
-        if isinstance(op, CarryOver):
-            needed.add(bytes([op.version]) * 32)
-        return any(needed <= replica.served for replica in self.replicas)
+        answers.receive(self, self.clients[index], answer)
 
     def _do_timeout(self, index: int, name: str) -> None:
         self._spend("timeouts")
@@ -262,44 +249,13 @@ class Universe:
         if commits > len(self.store.snapshots):
             raise Impossible("the store has no such snapshot")
         self._spend("fall_backs")
-        self.fell_back = True
-        key = next((key for key in self.store.sessions() if key.session == session), None) if session else None
-        self.store.fall_back(commits, key)
-        self._lose_uses()
+        losses.fall_back(self, commits, session)
 
     def _do_power_cut(self, lost: int, writes: int) -> None:
-        """Stops and restarts Redis.
-
-        What was on its way to it is lost, or not sent yet. The replicas learn nothing of what it did without having
-        answered.
-        """
         if (lost, writes) not in self.store.power_cuts():
             raise Impossible("the file has no such cut")
         self._spend("power_cuts")
-        kept_at = self.store.file.end - lost
-        self.fell_back |= self.store.power_cut(lost, writes, tracks=self.left["power_cuts"] > 0)
-        self.late.clear()
-        for replica in self.replicas:
-            unread = [read for read in replica.reads if read.results is not None and read.read_at > kept_at]
-            replica.reads = [read for read in replica.reads if read not in unread]
-            for read in replica.reads:
-                read.read_at = 0  # an answer that was already in flight
-            for read in unread:
-                replica.core.on_loaded(read.sessions, [StoreError("lost")] * len(read.loads))
-            unheard = [write for write in replica.writes if write.results is not None]
-            replica.writes = [write for write in replica.writes if write.results is None]
-            for write in unheard:
-                replica.core.on_committed(write.commits, [LOST] * len(write.commits))
-            for request in replica.requests:
-                channel: Channel = request.done  # type: ignore[assignment]
-                channel.ended &= generation_of(request) in self.store.ledger.ended  # what ended it may be lost
-        self._lose_uses()
-
-    def _lose_uses(self) -> None:
-        """The store has restarted: sessions may have deadlines from before they were used, some of which are over."""
-        self.expired |= self.store.there(self.store.lists) != self.store.lists
-        for request in [request for replica in self.replicas for request in replica.requests]:
-            request.done.recent = False  # type: ignore[attr-defined]
+        losses.power_cut(self, lost, writes)
 
     def _do_crash(self, name: str) -> None:
         """Crashes a replica. Its connections break, so clients notice; writes in flight may still reach the store."""
@@ -313,17 +269,24 @@ class Universe:
                 self.clients[channel.client].lost(channel.ticket)
         self.late += [write.without_answer() for write in replica.writes if write.results is None]
         self.store.disconnect(name)
-        self.replicas[index] = new_replica(name, replica.serves, self.scope, partial(self.mint, name))
+        self.replicas[index] = new_replica(name, replica.serves, self.scope, self.mint)
 
     def _do_overdue(self, name: str, number: int) -> None:
         self._spend("overdue")
-        self.replica(name).requests[number].deadline = 0.0  # time stands still at 0
+        for request in self._together(name, number):
+            request.deadline = 0.0  # time stands still at 0
+
+    def _together(self, name: str, number: int) -> list[Request]:
+        """Returns the request and the other items of its call."""
+        requests = self.replica(name).requests
+        ticket = requests[number].done.ticket  # type: ignore[attr-defined]
+        return [request for request in requests if request.done.ticket == ticket]  # type: ignore[attr-defined]
 
     def _do_gone(self, name: str, number: int) -> None:
         self._spend("gone")
-        request = self.replica(name).requests[number]
-        channel: Channel = request.done  # type: ignore[assignment]
-        request.gone = True
+        channel: Channel = self.replica(name).requests[number].done  # type: ignore[assignment]
+        for request in self._together(name, number):
+            request.gone = True
         self.clients[channel.client].lost(channel.ticket)
 
     def _do_idle(self, session: str) -> None:
@@ -356,15 +319,10 @@ class Universe:
 
     def answered(self, channel: Channel, result: Any) -> None:
         """Takes a replica's answer."""
+        answers.check(self, channel, result)
         request = channel.request
-        if not isinstance(result, Rejection):
-            invariants.check_use(self, channel)
-        if channel.before is not None:
-            reads.check_answer(self, channel, channel.before, result)
-        elif isinstance(result, StepReply) and isinstance(request, Step):
-            invariants.check_answer(self, channel, request, result)
         if request is not None and self.waits_for(request):
-            self.answers.append(Answer(channel.client, channel.ticket, channel.name, result))
+            answers.send(self, channel, result)
 
     def waits_for(self, request: Request) -> bool:
         """Returns whether the request's client still waits for its answer."""
@@ -374,14 +332,10 @@ class Universe:
     def replica(self, name: str) -> Replica:
         return self.replicas[NAMES.index(name)]
 
-    def mint(self, name: str) -> bytes:
-        """Returns a new generation. With two versions it also stands for what the replica serves and the store holds,
-        so that its version and what it continues are the same in all worlds."""
+    def mint(self) -> bytes:
+        """Returns a new generation. If generations begin with more than nothing, it also stands for all that happened
+        before, so that its version and what it begins with are the same in all worlds."""
         self.minted += 1
-        stands_for = bytes(8)
-        if self.scope.two_versions:
-            held = sorted((key.session, one) for key, one in self.store.ledger.standing.items())
-            stands_for = blake2b(repr((name, self.replica(name).serves, held)).encode(), digest_size=8).digest()
-        generation = stands_for + self.minted.to_bytes(8, "big")
+        generation = self.happened + self.minted.to_bytes(8, "big")
         created(generation)
         return generation

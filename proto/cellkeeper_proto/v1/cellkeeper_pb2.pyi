@@ -405,7 +405,7 @@ class CarryOverRequest(_message.Message):
     RERUN: CarryOverRequest.Policy
     RESET: CarryOverRequest.Policy
     class Item(_message.Message):
-        __slots__ = ("session", "generation", "request_id", "policy", "dtype", "shape", "inputs", "named_inputs")
+        __slots__ = ("session", "generation", "request_id", "policy", "dtype", "shape", "inputs", "named_inputs", "position")
         SESSION_FIELD_NUMBER: _ClassVar[int]
         GENERATION_FIELD_NUMBER: _ClassVar[int]
         REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -414,6 +414,7 @@ class CarryOverRequest(_message.Message):
         SHAPE_FIELD_NUMBER: _ClassVar[int]
         INPUTS_FIELD_NUMBER: _ClassVar[int]
         NAMED_INPUTS_FIELD_NUMBER: _ClassVar[int]
+        POSITION_FIELD_NUMBER: _ClassVar[int]
         session: str
         generation: bytes
         request_id: bytes
@@ -422,7 +423,8 @@ class CarryOverRequest(_message.Message):
         shape: _containers.RepeatedScalarFieldContainer[int]
         inputs: bytes
         named_inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
-        def __init__(self, session: _Optional[str] = ..., generation: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., policy: _Optional[_Union[CarryOverRequest.Policy, str]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ..., named_inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+        position: Position
+        def __init__(self, session: _Optional[str] = ..., generation: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., policy: _Optional[_Union[CarryOverRequest.Policy, str]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ..., named_inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., position: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]

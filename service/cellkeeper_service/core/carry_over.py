@@ -8,7 +8,7 @@ from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
-from .decision_table import generation_changed, not_found, refuse_unserved
+from .decision_table import generation_changed, not_found, refuse_misplaced, refuse_unserved
 from .generation_requests import CarryOver, Moved, Policy
 from .lifecycle import NewGeneration, done_before, new_header, own_origin
 from .models import Models, Version
@@ -45,6 +45,8 @@ def carry_over(
 def _keep(
     record: Record, request: CarryOver, models: Models, target: Version, new: NewGeneration
 ) -> Write | Rejection | Record:
+    if refused := _refuse_lost(record, request.position):
+        return refused
     if len(record.checkpoint) != target.spec.state_bytes or record.header.step_bytes != target.spec.step_bytes:
         return _refused(
             record,
@@ -78,6 +80,14 @@ def _of_other_cells(one: ModelSpec, other: ModelSpec) -> bool:
     A graph does not say what kind of cells it has.
     """
     return "" not in (one.cell, other.cell) and one.cell != other.cell
+
+
+def _refuse_lost(record: Record, known: Position | None) -> Rejection | None:
+    """Refuses to keep the state of a record that has lost steps which the caller knows of: nobody would notice. Steps
+    that the caller does not know of do no harm."""
+    if known is None or known.step < record.header.checkpoint_step:
+        return None
+    return refuse_misplaced(record, known)
 
 
 def carried(record: Record, request: CarryOver, target: Version, at: Position, state: bytes, now_ms: int) -> Write:

@@ -53,7 +53,8 @@ class Policy(Enum):
 
 @dataclass(slots=True, eq=False)
 class CarryOver(Computable):
-    """target: the fingerprint of a served version. data: RERUN's window, `steps` time steps, raw."""
+    """target: the fingerprint of a served version. data: RERUN's window, `steps` time steps, raw. position: with KEEP,
+    where the caller knows the session to be; None: the caller does not say."""
 
     generation: bytes
     request_id: bytes
@@ -62,6 +63,7 @@ class CarryOver(Computable):
     data: bytes
     steps: int
     content: bytes = b""
+    position: Position | None = None
 
 
 @dataclass(slots=True, eq=False)

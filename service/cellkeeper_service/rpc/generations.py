@@ -145,11 +145,15 @@ def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: f
             window, steps = b"", 0
             if item.dtype or item.shape or item.inputs or item.named_inputs:
                 raise invalid(f"{where}.inputs", f"a window with {policy.name}", "none: only RERUN takes a window")
+        at = fields.position(item.position, f"{where}.position") if item.HasField("position") else None
+        if at is not None and policy is not Policy.KEEP:
+            raise invalid(f"{where}.position", f"one with {policy.name}", "none: only KEEP takes a position")
         target = spec.fingerprint
         asked = request.fingerprint  # as sent: if empty, the version that it resolves to changes with a reload
+        # without the position, as a Fork's is without its TTL
         content = content_of("CarryOver", generation, asked, policy.value.encode(), window)
         return lambda done: CarryOver(
-            key, deadline, done, generation, request_id, target, policy, window, steps, content
+            key, deadline, done, generation, request_id, target, policy, window, steps, content, at
         )
 
     return _each(request.items, read, catalog)

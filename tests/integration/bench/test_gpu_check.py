@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from bench import gpu_exactness
-from bench.gpu_check import BENCH_JSON, REPORT_JSON, Part, checked, parts, run, why_not
+from bench.gpu_check import BENCH_JSON, LINES_SHOWN, PYTEST, REPORT_JSON, REPORT_LOG, Part, checked, parts, run, why_not
 from bench.latencies import counted
 
 MOST_SECONDS = 480
@@ -28,6 +29,12 @@ child = subprocess.Popen([sys.executable, "-c", {code!r}], stdout=subprocess.PIP
 child.stdout.readline()
 print("it has the lock")
 sys.exit(3)
+"""
+IS_KILLED_AT_ITS_END = """
+import os, signal
+
+def pytest_sessionfinish():
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 THERE = ("torch", "triton", "numpy", "onnxruntime", "grpcio", "hypothesis", "safetensors", "pytest")
 BARE = r"""
@@ -68,15 +75,32 @@ def test_all_parts_together_take_less_than_eight_minutes(tmp_path: Path) -> None
 def test_a_part_leaves_no_process_on_the_device(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.touch()
-    result = run(part("leaves", LEAVES_A_PROCESS.format(code=HOLDS_A_LOCK.format(path=str(path)))))
+    result = run(part("leaves", LEAVES_A_PROCESS.format(code=HOLDS_A_LOCK.format(path=str(path)))), tmp_path)
     assert (result["outcome"], result["lines"]) == ("failed (3)", ["it has the lock"])
     with path.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # waits as long as that process lives
 
 
-def test_a_part_that_takes_too_long_is_ended_and_what_it_printed_is_kept() -> None:
-    result = run(Part("endless", ("bash", "-c", "echo begun; exec sleep 600"), 1))
+def test_a_part_that_takes_too_long_is_ended_and_what_it_printed_is_kept(tmp_path: Path) -> None:
+    result = run(Part("endless", ("bash", "-c", "echo begun; exec sleep 600"), 1), tmp_path)
     assert (result["outcome"], result["lines"]) == ("out of time", ["begun"])
+
+
+def test_the_whole_output_of_a_part_is_written(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert checked([part("long", "print(*range(1000), sep='\\n')"), part("bad", "exit('why')")], tmp_path, "A GPU")
+    results = json.loads((tmp_path / REPORT_JSON).read_text())["parts"]
+    assert results[0]["lines"] == [str(number) for number in range(1000 - LINES_SHOWN, 1000)]
+    numbers = "\n".join(str(number) for number in range(1000))
+    assert (tmp_path / REPORT_LOG).read_text() == f"== long: passed\n{numbers}\n\n== bad: failed (1)\nwhy\n\n"
+
+
+def test_a_test_that_failed_before_its_run_was_ended_says_why(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it():\n    assert 1 == 2, 'the reason'\n")
+    (tmp_path / "conftest.py").write_text(IS_KILLED_AT_ITS_END)
+    result = run(Part("killed", (*PYTEST, str(tmp_path)), 60), tmp_path)
+    assert result["outcome"] == f"failed ({-signal.SIGKILL})"
+    assert any(line.endswith("AssertionError: the reason") for line in result["lines"])
 
 
 def test_the_report_is_there_before_the_next_part_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,10 +177,9 @@ def dies(*arguments: str) -> dict[str, Any]:
     os.abort()
 
 
-def test_it_needs_no_more_than_a_machine_has_where_nothing_can_be_installed(tmp_path: Path) -> None:
-    """One module that imports something else would end its whole part there."""
-    tests = [word for one in parts("cuda:0", tmp_path) for word in one.command if word.endswith(".py")]
-    code = BARE.format(there=THERE, modules=("bench.gpu", "bench.gpu_exactness", "bench.gpu_tiles"), tests=tests)
+def imported_where(there: Sequence[str], modules: Sequence[str], tests: Sequence[str]) -> None:
+    """Imports the modules, and collects the tests, in a process that has only these packages and what they need."""
+    code = BARE.format(there=there, modules=modules, tests=tests)
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[3],
@@ -166,3 +189,16 @@ def test_it_needs_no_more_than_a_machine_has_where_nothing_can_be_installed(tmp_
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_needs_no_more_than_a_machine_has_where_nothing_can_be_installed(tmp_path: Path) -> None:
+    """One module that imports something else would end its whole part there."""
+    tests = [word for one in parts("cuda:0", tmp_path) for word in one.command if word.endswith(".py")]
+    imported_where(THERE, ("bench.gpu", "bench.gpu_exactness", "bench.gpu_tiles"), tests)
+
+
+def test_a_server_and_its_clients_need_no_more_than_gpu_packages_brings() -> None:
+    text = (Path(__file__).parents[3] / "scripts" / "gpu-packages").read_text()
+    brought = text.partition("names=(")[2].partition(")")[0].split()
+    modules = ("bench.gpu_served", "bench.gpu_frames", "bench.clients.cellkeeper", "cellkeeper_service.server.app")
+    imported_where((*THERE, *brought), modules, ["tests/unit/cuda/test_loading_on_a_device.py"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from cellkeeper_service.model.bundle import read_bundle
+from torch.backends.cudnn import rnn as rnn_modes
 
 from bench import gpu_peers
 from bench.gpu import words
@@ -80,6 +82,42 @@ def test_earlier_peers_are_gone_before_a_graph_is_captured(tmp_path: Path, monke
     bundle = read_bundle(make_bundle(tmp_path / "m"))
     for _ in range(3):
         assert make_peers(("cudnn in a graph",), bundle, 4, CPU, "fp32")[1] == {}
+
+
+class OwnStream:
+    """A stream of a peer, which waits for no other one unless it is told to."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.waited: list[str] = []
+
+    def wait_stream(self, other: str) -> None:
+        self.waited.append(other)
+
+
+def test_a_peer_s_stream_waits_until_its_tensors_are_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are filled on the current stream. A row number that is not there yet may be any, and ends the process."""
+    monkeypatch.setattr(torch.cuda, "Stream", OwnStream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the current one of {device}")
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    peer = gpu_peers.Peer(read_bundle(make_bundle(tmp_path / "m")), 4, CPU, "fp32", PEERS["cudnn"])
+    assert isinstance(peer._stream, OwnStream)
+    assert peer._stream.waited == ["the current one of cpu"]
+
+
+@pytest.mark.parametrize(("dtype", "calls"), [(torch.float32, 0), (torch.bfloat16, 1)])
+def test_weights_in_bfloat16_are_moved_into_one_block(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, calls: int
+) -> None:
+    rnn: Any = torch.nn.LSTM(5, 7, 2)
+    moved: list[Any] = []
+    monkeypatch.setattr(torch, "_cudnn_rnn_flatten_weight", lambda *arguments: moved.append(arguments))
+    monkeypatch.setattr(rnn_modes, "get_cudnn_mode", str)  # torch for the CPU knows none
+    on_a_device = SimpleNamespace(dtype=dtype, is_cuda=True)
+    monkeypatch.setitem(rnn.__dict__, "weight_hh_l0", on_a_device)
+    gpu_peers.with_weights_in_one_block(rnn)
+    assert [(len(weights), a_layer, *sizes) for weights, a_layer, *sizes in moved] == calls * [
+        (8, 4, 5, "LSTM", 7, 0, 2, False, False)
+    ]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

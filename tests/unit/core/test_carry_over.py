@@ -19,10 +19,16 @@ NEW_FACTOR = FACTOR + 1
 
 
 def carry(
-    reply: Reply, at: Position, policy: Policy, window: list[int] | None = None, origin: bytes = b"c" * 16
+    reply: Reply,
+    at: Position,
+    policy: Policy,
+    window: list[int] | None = None,
+    origin: bytes = b"c" * 16,
+    position: Position | None = None,
 ) -> CarryOver:
     data = pack(window or [])
-    return CarryOver(key(), FOREVER, reply, at.generation, origin, NEW * 32, policy, data, len(window or []))
+    what = policy, data, len(window or []), b"", position
+    return CarryOver(key(), FOREVER, reply, at.generation, origin, NEW * 32, *what)
 
 
 def carried(world: World, at: Position, policy: Policy, window: list[int] | None = None, **more: Any) -> Any:
@@ -70,6 +76,30 @@ def test_keep_of_a_cached_session() -> None:
     world = World(versions=(OLD, NEW))
     at = world.step([1, 2, 3], opened(world)).position
     moved = carried(world, at, Policy.KEEP)
+    goes_on(world, moved.position, expected([1, 2, 3])[-1])
+
+
+def test_keep_refuses_a_state_from_before_a_lost_step() -> None:
+    """A caller who knows of a fourth step, which the store has lost, would go on without it, and not be told."""
+    world, at = grown()
+    lost = advance(at, pack([4]), 4)
+    result = carried(world, at, Policy.KEEP, position=lost)
+    assert (reason(result), result.field, result.position) == ("STEP_GAP", "position.step", at)
+    others = advance(first_position(at.generation), pack([1, 2, 9]), 4)
+    result = carried(world, at, Policy.KEEP, position=others)
+    assert (reason(result), result.field, result.position) == ("HISTORY_CHANGED", "position.head", at)
+    assert standing(world).position == at
+    at_rest(world)
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+@pytest.mark.parametrize("replay", [1, 100])
+def test_keep_takes_steps_that_the_caller_does_not_know_of(step: int, replay: int) -> None:
+    """Also if they are in the checkpoint, where nobody can tell whether the caller has the same ones."""
+    world, at = grown(replay)
+    known = advance(first_position(at.generation), pack([1, 2, 3][:step]), 4)
+    moved = carried(world, at, Policy.KEEP, position=known)
+    assert moved.position == first_position(moved.position.generation, 3)
     goes_on(world, moved.position, expected([1, 2, 3])[-1])
 
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import gc
 import subprocess
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import count
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest.mock import Mock
+from weakref import WeakSet
 
 import pytest
 import torch
 import triton
 from cellkeeper_service.domain.engine import EngineLost
-from cellkeeper_service.engine.cuda.device import CaptureFailed, CudaDevice, OutOfDeviceMemory
+from cellkeeper_service.engine.cuda import device as device_module
+from cellkeeper_service.engine.cuda.device import TORCH_STREAMS, CaptureFailed, CudaDevice, OutOfDeviceMemory
 from cellkeeper_service.engine.precision import PRECISIONS
 from cellkeeper_service.errors import StartError
 from triton.runtime.errors import OutOfResources, PTXASError
+
+CAPTURE = ("capture_begin", "capture_end")
 
 
 def answer(
@@ -30,7 +37,7 @@ def answer(
         if error is not None:
             raise error
 
-    numbers = count(1)
+    numbers = count()
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     answers: dict[str, Any] = {
         "init": init,
@@ -39,12 +46,14 @@ def answer(
         "get_device_capability": lambda index: capability,
         "device": lambda device: nullcontext(),
         "stream": lambda stream: nullcontext(),
-        "Stream": lambda device: None,
+        "Stream": lambda device: next(numbers) % TORCH_STREAMS,
         "current_stream": lambda: SimpleNamespace(synchronize=lambda: None),
         "graph_pool_handle": lambda: (0, next(numbers)),
     }
     for name, value in answers.items():
         monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(device_module, "_capture_streams", {})
+    monkeypatch.setattr(device_module, "_devices", WeakSet())
 
 
 def test_a_build_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,52 +114,66 @@ def test_what_decides_the_bits_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert CudaDevice("cuda:0").versions == f"torch {torch.__version__} triton {triton.__version__} cuda 13.0 A GPU"
 
 
-def test_everything_runs_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs cannot be captured on the default stream, and another engine's calls are not waited for."""
-    answer(monkeypatch)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"a stream of {device}")
-    device = CudaDevice("cuda:0")
-    stream = Mock(return_value=nullcontext())
-    monkeypatch.setattr(torch.cuda, "stream", stream)
-    with device.entered():
-        stream.assert_called_once_with("a stream of cuda:0")
-
-
-def test_no_two_models_share_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch has 32 streams for a device, and gives them out in turn. A model that was reloaded 32 times would get that
-    of another one, which is still served."""
-    answer(monkeypatch)
-    numbers = count()
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: next(numbers) % 32)
-    used: list[int] = []
-
-    def enter(stream: int) -> nullcontext[None]:
-        used.append(stream)
-        return nullcontext()
-
-    monkeypatch.setattr(torch.cuda, "stream", enter)
-    served = CudaDevice("cuda:0")
-
-    def stream_of(device: CudaDevice) -> int:
-        with device.entered():
-            return used[-1]
-
-    own = stream_of(served)
-    others = [stream_of(CudaDevice("cuda:0")) for _ in range(70)]
-    assert own not in others
-    gc.disable()
+@contextmanager
+def on(entered: list[int | None], stream: int | None) -> Iterator[None]:
+    """torch.cuda.stream: the last in `entered` is the current one; None leaves it as it is."""
+    entered.append(stream if stream is not None or not entered else entered[-1])
     try:
-        for _ in range(70):
-            retired: list[Any] = [CudaDevice("cuda:0")]
-            retired.append(retired)
-            assert stream_of(retired[0]) != own
+        yield
     finally:
-        gc.enable()
-    del retired
-    gc.collect()
-    many = [CudaDevice("cuda:0") for _ in range(31)]
-    assert len({own, *map(stream_of, many)}) == 32
-    assert stream_of(CudaDevice("cuda:0")) in range(32)
+        entered.pop()
+
+
+def own_stream(monkeypatch: pytest.MonkeyPatch, device: CudaDevice) -> int | None:
+    entered: list[int | None] = []
+    monkeypatch.setattr(torch.cuda, "stream", partial(on, entered))
+    with device.entered():
+        return entered[-1]
+
+
+def capture_stream(monkeypatch: pytest.MonkeyPatch, device: CudaDevice) -> int | None:
+    entered: list[int | None] = []
+    during: list[int | None] = []
+    monkeypatch.setattr(torch.cuda, "stream", partial(on, entered))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=None, **dict.fromkeys(CAPTURE, Mock())))
+    with device.entered():
+        device.capture(lambda: during.append(entered[-1]))
+    return during[0]
+
+
+def test_models_have_streams_of_their_own_as_far_as_there_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs cannot be captured on the default stream, and another engine's calls are not waited for. torch has 32
+    streams for a device, and gives them out in turn."""
+    answer(monkeypatch)
+    served = CudaDevice("cuda:0")
+    own = own_stream(monkeypatch, served)
+    assert own in range(TORCH_STREAMS)
+    for _ in range(70):  # reloads of another model
+        assert own_stream(monkeypatch, CudaDevice("cuda:0")) != own
+    many = [CudaDevice("cuda:0") for _ in range(3 * (TORCH_STREAMS - 1) - 1)]
+    users = Counter(own_stream(monkeypatch, one) for one in (served, *many))
+    assert set(users.values()) == {3}
+
+
+def test_no_model_is_served_on_the_stream_for_captures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A capture would take in what a call of another model begins on that stream, and that call would fail."""
+    answer(monkeypatch)
+    devices = [CudaDevice("cuda:0") for _ in range(2 * TORCH_STREAMS)]
+    captures = {capture_stream(monkeypatch, device) for device in devices}
+    assert len(captures) == 1
+    assert not captures & {own_stream(monkeypatch, device) for device in devices}
+
+
+def test_one_graph_is_captured_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share the stream for captures."""
+    answer(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=None, **dict.fromkeys(CAPTURE, Mock())))
+    lock = Lock()
+    monkeypatch.setattr(device_module, "_capturing", lock)
+    held: list[bool] = []
+    CudaDevice("cuda:0").capture(lambda: held.append(lock.locked()))
+    assert held == [True]
+    assert not lock.locked()
 
 
 def test_a_device_that_another_process_has_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:

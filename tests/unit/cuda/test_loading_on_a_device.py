@@ -30,10 +30,11 @@ def results(engine: Any, inputs: Array) -> bytes:
 
 
 def test_a_served_model_and_those_loaded_meanwhile_do_not_disturb_each_other(tmp_path: Path) -> None:
-    """They share the device, torch's allocators and its 32 streams. The graphs of those no longer served are freed by
-    Python's garbage collector, in either thread and at any time."""
+    """They share the device, torch's allocators and its 32 streams, of which other models use all. The graphs of those
+    no longer served are freed by Python's garbage collector, in either thread and at any time."""
     bundle = read_bundle(make_bundle(tmp_path / "m", num_layers=2))
     inputs = np.random.default_rng(0).standard_normal((21, len(ROWS), 3)).astype(np.float32)
+    others = [CudaDevice("cuda:0") for _ in range(TORCH_STREAMS)]
     ended = Event()
 
     def loaded() -> CudaEngine:
@@ -64,3 +65,4 @@ def test_a_served_model_and_those_loaded_meanwhile_do_not_disturb_each_other(tmp
         finally:
             ended.set()
         assert serving.result() > 0
+    del others

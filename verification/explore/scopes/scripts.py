@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..scope import CarryOver, Delete, Follow, Fork, GetState, GroupSteps, Op, Open, Peek, Reset, Start, steps
+from ..scope import CarryOver, Delete, Follow, Fork, GetState, GroupSteps, Op, Open, Peek, Reset, SetState, Start, steps
 from ..sequential_model import Inputs
 
 
@@ -23,3 +23,5 @@ ON_ONE_SLOT = (opened(11), opened(21, session="r"))
 BOTH_AND_NEW = (b"\1\2", b"\2")
 CARRIED: tuple[Op, ...] = (*opened(11, 12), CarryOver("s", 2), steps("s", 13))
 BACK: tuple[Op, ...] = (CarryOver("s", 1), steps("s", 14))
+
+SET: tuple[Op, ...] = (*opened(11), SetState("s", (81, 82)), steps("s", 12))

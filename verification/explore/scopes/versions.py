@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from ..scope import CarryOver, Open, Scope, steps
+from ..scope import TTL_MS, CarryOver, Fork, Open, Scope, SetState, steps
 from .scripts import BACK, BOTH_AND_NEW, CARRIED, FORKED, ON_ONE_SLOT, READING, opened
+
+RESET = (*opened(11), CarryOver("s", 2, reset=True), steps("s", 12))
+FORKED_AND_CARRIED = (
+    Open("s", 0),
+    steps("s", 11, 12),
+    Fork("s", "t", TTL_MS),
+    CarryOver("t", 2),
+    steps("t", 13),
+    SetState("t", (81,)),
+    CarryOver("t", 1),
+    steps("t", 14),
+    steps("s", 15),
+)
 
 SMALL = {
     "2 versions, carry-over, a reply lost": Scope((CARRIED,), serves=BOTH_AND_NEW, timeouts=1, atomic_commits=True),
@@ -28,9 +41,56 @@ SMALL = {
     "2 versions, carry-over, exchanged": Scope(
         (CARRIED,), replicas=1, serves=BOTH_AND_NEW, others=(b"\2",), exchanges=1, due_steps=4, atomic_commits=True
     ),
+    "2 versions, carry-over by a reset, a reply lost": Scope(
+        (RESET,), replicas=1, serves=BOTH_AND_NEW, timeouts=1, atomic_commits=True
+    ),
+    "2 versions, carry-over by resets and back, exchanged": Scope(
+        ((*RESET, CarryOver("s", 1, reset=True), steps("s", 14)),),
+        replicas=1,
+        serves=BOTH_AND_NEW,
+        others=(b"\2",),
+        exchanges=1,
+        atomic_commits=True,
+    ),
+    "2 versions, 2 steps, another client carries over by a reset": Scope(
+        (opened(11, 12), (Open("s"), CarryOver("s", 2, reset=True), steps("s", 21))),
+        replicas=1,
+        serves=BOTH_AND_NEW,
+        atomic_commits=True,
+    ),
+    "2 versions, carry-over by a reset, a restart": Scope(
+        (RESET,), replicas=1, serves=BOTH_AND_NEW, restarts=1, atomic_commits=True
+    ),
+    "2 versions, a fork with a TTL is carried over, a session expires": Scope(
+        (FORKED_AND_CARRIED,), replicas=1, serves=BOTH_AND_NEW, expiries=1, due_steps=4, atomic_commits=True
+    ),
 }
 
 LARGE = {
+    "2 versions, carry-over by resets and back, silent, exchanged": Scope(
+        ((*RESET, CarryOver("s", 1, reset=True), steps("s", 14)),),
+        serves=BOTH_AND_NEW,
+        others=(b"\2",),
+        exchanges=1,
+        unknowns=1,
+        atomic_commits=True,
+    ),
+    "2 versions, carry-over by a reset and back, 2 power cuts": Scope(
+        ((*RESET, *BACK),), serves=(b"\1\2", b"\2"), power_cuts=2, due_steps=4, atomic_commits=True
+    ),
+    "2 versions, carry-over by a reset beside steps, late copies": Scope(
+        (opened(11, 12, window=2), (Open("s"), CarryOver("s", 2, reset=True), steps("s", 21))),
+        serves=BOTH_AND_NEW,
+        slow=1,
+        timeouts=1,
+        atomic_commits=True,
+    ),
+    "2 versions, a fork with a TTL is carried over, 2 power cuts, a session expires": Scope(
+        (FORKED_AND_CARRIED,), serves=BOTH_AND_NEW, power_cuts=2, expiries=1, due_steps=4, atomic_commits=True
+    ),
+    "2 versions, a fork with a TTL is carried over, silent, sessions expire": Scope(
+        (FORKED_AND_CARRIED,), serves=BOTH_AND_NEW, unknowns=1, expiries=2, due_steps=4, atomic_commits=True
+    ),
     "2 versions, carry-over and back, late copies": Scope(
         ((*CARRIED, *BACK),), serves=BOTH_AND_NEW, slow=1, timeouts=1, due_steps=4, atomic_commits=True
     ),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from threading import Lock
 from weakref import WeakSet
 
 import torch
@@ -21,6 +22,11 @@ TORCH_STREAMS = 32  # of each device: torch gives them out in turn, and then the
 
 _devices: WeakSet[CudaDevice] = WeakSet()
 """Those in use, of all models."""
+_capture_streams: dict[int, torch.cuda.Stream] = {}
+"""By the number of the device: the stream for all captures on it, which no model uses otherwise. A capture takes in
+what any thread begins on its stream, and a call that waits for that stream fails."""
+_choosing = Lock()  # streams
+_capturing = Lock()
 
 
 class OutOfDeviceMemory(EngineLost):
@@ -58,9 +64,9 @@ class CudaDevice:
         from .kernels.compiler import TRITON_VERSION
 
         self.versions = f"torch {torch.__version__} triton {TRITON_VERSION} cuda {torch.version.cuda} {model}"
-        with self.entered():
+        with self.entered(), _choosing:
             self._stream = self._own_stream()
-        _devices.add(self)
+            _devices.add(self)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -115,7 +121,8 @@ class CudaDevice:
         try:
             # not torch.cuda.graph, which empties the allocator's cache before each of many graphs; and no pool for all
             # of them: they allocate nothing, and torch rejects one whose graphs have all been replaced
-            with _no_garbage_collection():
+            stream = torch.cuda.stream(_capture_streams[self.torch_device.index])
+            with _capturing, _no_garbage_collection(), stream:
                 graph.capture_begin(capture_error_mode="thread_local")
                 try:
                     launch()
@@ -137,16 +144,11 @@ class CudaDevice:
         torch.cuda.empty_cache()
 
     def _own_stream(self) -> torch.cuda.Stream:
-        """Returns a stream that no other model uses, as far as there are enough of them. While a model is reloaded, the
-        capture of its graphs would take in what a call of another model begins on the same stream, and that call would
-        fail."""
-        for number in range(2 * TORCH_STREAMS):
-            if number == TORCH_STREAMS:
-                gc.collect()  # models that are no longer served may still be in memory
-            stream = torch.cuda.Stream(self.torch_device)  # type: ignore[no-untyped-call]
-            if stream not in [other._stream for other in _devices]:
-                break
-        return stream
+        """Returns the stream that the fewest other models use: a call waits for everything on its stream."""
+        streams = [torch.cuda.Stream(self.torch_device) for _ in range(TORCH_STREAMS)]  # type: ignore[no-untyped-call]
+        capture_stream = _capture_streams.setdefault(self.torch_device.index, streams[0])
+        used = [other._stream for other in _devices]
+        return min((stream for stream in streams if stream != capture_stream), key=used.count)
 
 
 def cuda_devices() -> int:

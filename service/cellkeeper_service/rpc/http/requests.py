@@ -184,6 +184,8 @@ def _carried(body: Fields, spec: ModelSpec) -> pb.CarryOverRequest.Item:
     )
     if body.has("inputs"):
         put_chunk(item, body.value("inputs", EXPECTED), spec, body.name("inputs"))
+    if body.has("position"):
+        item.position.CopyFrom(body.position("position"))
     body.end()
     return item
 

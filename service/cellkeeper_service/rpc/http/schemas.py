@@ -256,7 +256,11 @@ SCHEMAS: dict[str, Schema] = {
                         "generation": GENERATION,
                         "policy": {"enum": [policy.value for policy in Policy]},
                     },
-                    {"inputs": {**GIVEN, "description": "rerun only: the window"}, "request_id": REQUEST_ID},
+                    {
+                        "inputs": {**GIVEN, "description": "rerun only: the window"},
+                        "position": POSITION,
+                        "request_id": REQUEST_ID,
+                    },
                 )
             )
         },
