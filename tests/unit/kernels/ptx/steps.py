@@ -270,14 +270,14 @@ def _synchronize(instruction: Instruction) -> Step:
                     machine.shared.end_copy(copy.target, copy.width, copy.lanes)
 
         return wait
-    lane = np.arange(WARP)
+    within_warp = np.arange(WARP)
     if opcode in ("shfl.sync.bfly.b32", "shfl.sync.idx.b32") and operands[3:] == ("31", "-1"):
         name, value, where = str(operands[0]), _reader(operands[1], "u"), _reader(operands[2], "u")
 
         def shuffle(machine: Machine) -> None:
             index = machine.by_warp(where(machine)).astype(np.int64) & (WARP - 1)
             if "bfly" in opcode:
-                index = lane ^ index
+                index = within_warp ^ index
             machine.write(name, machine.by_thread(np.take_along_axis(machine.by_warp(value(machine)), index, axis=-1)))
 
         return shuffle

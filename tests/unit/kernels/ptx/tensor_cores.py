@@ -23,8 +23,8 @@ from .arithmetic import fma
 Values = NDArray[Any]
 Sum = Callable[[Values, Values, Values], Values]
 
-_LANE = np.arange(32)
-_GROUP, _WITHIN = _LANE // 4, _LANE % 4
+_THREAD = np.arange(32)
+_GROUP, _WITHIN = _THREAD // 4, _THREAD % 4
 
 
 def _once(a: Values, b: Values, c: Values) -> Values:

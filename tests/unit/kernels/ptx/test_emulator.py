@@ -49,7 +49,7 @@ BARRIER = "bar.sync 0;"
 WARP_BARRIER = "bar.warp.sync -1;"
 WAIT = "cp.async.wait_group 0;"
 OTHER_WARP = 128
-OTHER_LANE = 4
+OTHER_THREAD = 4
 
 
 def execute(body: str, other: int = OTHER_WARP, grid: int = 1, late: bool = True, outside: int = 0) -> NDArray[Any]:
@@ -65,7 +65,7 @@ def execute(body: str, other: int = OTHER_WARP, grid: int = 1, late: bool = True
 
 
 @pytest.mark.parametrize("late", [True, False])
-@pytest.mark.parametrize("other", [OTHER_WARP, OTHER_LANE])
+@pytest.mark.parametrize("other", [OTHER_WARP, OTHER_THREAD])
 @pytest.mark.parametrize("fill", [STORE, COPY + WAIT])
 def test_what_barriers_order_is_computed(fill: str, other: int, late: bool) -> None:
     expected = np.arange(LANES) ^ (other // 4)
@@ -75,14 +75,16 @@ def test_what_barriers_order_is_computed(fill: str, other: int, late: bool) -> N
 @pytest.mark.parametrize("fill", [STORE, COPY + WAIT])
 def test_a_barrier_of_warps_orders_their_own_threads_only(fill: str) -> None:
     again = STORE + WARP_BARRIER + LOAD + WARP_BARRIER + STORE
-    assert np.array_equal(execute(fill + WARP_BARRIER + LOAD + WARP_BARRIER + again, OTHER_LANE), np.arange(LANES) ^ 1)
+    assert np.array_equal(
+        execute(fill + WARP_BARRIER + LOAD + WARP_BARRIER + again, OTHER_THREAD), np.arange(LANES) ^ 1
+    )
     with pytest.raises(SharedHazard, match="a read of what another thread writes"):
         execute(fill + WARP_BARRIER + LOAD, OTHER_WARP)
     with pytest.raises(SharedHazard, match="a write to what another thread reads"):
         execute(fill + BARRIER + LOAD + WARP_BARRIER + STORE, OTHER_WARP)
 
 
-@pytest.mark.parametrize("other", [OTHER_WARP, OTHER_LANE])  # a warp need not execute its threads in step, either
+@pytest.mark.parametrize("other", [OTHER_WARP, OTHER_THREAD])  # a warp need not execute its threads in step, either
 @pytest.mark.parametrize("late", [True, False])
 @pytest.mark.parametrize(
     ("body", "why"),
