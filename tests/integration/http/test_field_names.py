@@ -109,6 +109,18 @@ def test_an_item_of_several(front: Front) -> None:
     assert second["error"]["details"] == {"field": "items[1].inputs"}
 
 
+def test_the_position_of_an_item(front: Front) -> None:
+    session = front.session("lstm")
+    at = session.open()
+    item = {"session": session.name, "generation": at["generation"], "policy": "reset", "position": at}
+    (result,) = front.ask("POST", "/v1/models/lstm/carry-over", {"items": [item]}).ok["results"]
+    assert (
+        result["error"]["message"] == "items[0].position: got one with RESET, expected none: only KEEP takes a position"
+    )
+    (kept,) = front.ask("POST", "/v1/models/lstm/carry-over", {"items": [{**item, "policy": "keep"}]}).ok["results"]
+    assert kept["position"] == at  # it belongs to the version already
+
+
 async def test_a_message_of_a_stream(front: Front) -> None:
     session = front.session("lstm")
     at = session.open()
