@@ -30,7 +30,7 @@ from cellkeeper_service import logs
 from cellkeeper_service.command_line import print_out
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.server.as_worker import from_parent, tell_failure, tell_parent
-from cellkeeper_service.server.process_limits import check_address_space, save_address_space
+from cellkeeper_service.server.process_limits import check_address_space, naming_limits, save_address_space
 from cellkeeper_service.signals import ENDING, end_at_signals, end_before_serving
 
 T = TypeVar("T")
@@ -113,9 +113,10 @@ def serve_models(words: list[str]) -> int:
         logs.set_up(settings.log_format, settings.log_level)
         as_json = settings.log_format == "json"
         check_access(settings)
-        if settings.workers > 1 or len(settings.devices) > 1:
-            return serve_workers(settings)
-        serve(settings, None if parent is None else partial(tell_parent, parent))
+        with naming_limits():
+            if settings.workers > 1 or len(settings.devices) > 1:
+                return serve_workers(settings)
+            serve(settings, None if parent is None else partial(tell_parent, parent))
     except (StartError, EngineLost) as error:
         if parent is not None and isinstance(error, StartError):
             tell_failure(parent, str(error))

@@ -50,7 +50,7 @@ from cellkeeper_service.server.http_front import check_installed, make_front, st
 from cellkeeper_service.server.limits import session_limits, wire_limits
 from cellkeeper_service.server.open_files import allow_connections
 from cellkeeper_service.server.opening import make_store, without_secrets
-from cellkeeper_service.server.process_limits import check_threads
+from cellkeeper_service.server.process_limits import check_threads, server_threads
 from cellkeeper_service.server.readiness import ENDING, Readiness
 from cellkeeper_service.server.reload import HangUps, Reloader
 from cellkeeper_service.server.versions import (
@@ -125,7 +125,7 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
         names = read_names(settings.kserve_names, specs, settings.kserve_layout)
         store = make_store(settings)
         try:
-            check_threads(store_threads(store, settings))
+            check_threads(server_threads(store_threads(store, settings)))
             prepared = Prepared(
                 models=models,
                 names=names,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 
 from cellkeeper_service.errors import StartError
@@ -17,6 +18,12 @@ OWN_MIB = 320
 OWN_THREADS = 8
 MOST_CORE_THREADS = 16
 """gRPC starts a thread for each core, up to this many."""
+NO_THREAD = "can't start new thread"
+"""The text of Python's RuntimeError, which has no class of its own."""
+ADVICE = (
+    "raise the limits on address space (ulimit -v) and on processes (ulimit -u, TasksMax= of systemd, --pids-limit of "
+    "docker)"
+)
 M_ARENA_MAX = -8
 """A parameter of mallopt, from glibc's malloc.h."""
 
@@ -47,9 +54,13 @@ def check_address_space() -> None:
         ) from error
 
 
-def check_threads(more: int) -> None:
-    """Raises StartError if the process cannot start the threads of a server, and `more`, all at once."""
-    count = OWN_THREADS + min(os.cpu_count() or 1, MOST_CORE_THREADS) + more
+def server_threads(store_threads: int) -> int:
+    """Returns how many threads a server may start once its models are loaded."""
+    return OWN_THREADS + min(os.cpu_count() or 1, MOST_CORE_THREADS) + store_threads
+
+
+def check_threads(count: int) -> None:
+    """Raises StartError if the process cannot start so many threads, all at once."""
     over = Event()
     started: list[Thread] = []
     try:
@@ -58,11 +69,21 @@ def check_threads(more: int) -> None:
             thread.start()
             started.append(thread)
     except RuntimeError as error:
-        raise StartError(
-            f"threads: cannot start {count} ({error} after {len(started)}); raise the limits on address space (ulimit "
-            "-v) and on processes (ulimit -u, TasksMax= of systemd, --pids-limit of docker)"
-        ) from error
+        raise StartError(f"threads: cannot start {count} ({error} after {len(started)}); {ADVICE}") from error
     finally:
         over.set()
         for thread in started:
             thread.join()
+
+
+@contextmanager
+def naming_limits() -> Iterator[None]:
+    """Raises StartError for a single thread or process that the limits do not allow."""
+    try:
+        yield
+    except BlockingIOError as error:
+        raise StartError(f"processes: cannot start another ({error}); {ADVICE}") from error
+    except RuntimeError as error:
+        if NO_THREAD not in str(error):
+            raise
+        raise StartError(f"threads: cannot start another ({error}); {ADVICE}") from error

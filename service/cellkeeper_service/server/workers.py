@@ -21,10 +21,13 @@ from cellkeeper_service.metrics import MergedMetrics, MetricsServer
 from cellkeeper_service.server.as_worker import FAILED, WORKER_FLAG
 from cellkeeper_service.server.config import STORE_VARIABLE, Settings, split_address
 from cellkeeper_service.server.open_files import allow_connections
+from cellkeeper_service.server.process_limits import check_threads
 from cellkeeper_service.signals import ENDING, end_before_serving
 
 log = logging.getLogger(__name__)
 
+PARENT_THREADS = 3
+"""For each worker: two that read what it says, one that waits for it."""
 WHO_KILLS = "if memory ran out, the kernel sent it, and its log says so"
 
 
@@ -42,7 +45,9 @@ def serve_workers(settings: Settings) -> int:
             "workers: got several with --store memory:, which processes cannot share; use sqlite: or redis:"
         )
     allow_connections(settings)  # each worker asks again; but what none of them can start with is said once
-    merged = MergedMetrics(settings.workers * len(devices))
+    count = settings.workers * len(devices)
+    check_threads(count + PARENT_THREADS * count)  # otherwise a worker could serve whose parent cannot wait for it
+    merged = MergedMetrics(count)
     place = split_address(settings.metrics_listen, "--metrics-listen")
     probes = merged.why_dead, merged.why_not_ready
     with (

@@ -67,3 +67,43 @@ def test_a_server_with_address_space_for_its_stacks_serves(tmp_path: Path) -> No
         Client(server.target) as client,
     ):
         assert client.session("s", model="m").step(np.zeros(3, np.float32)).shape == (1,)
+
+
+def test_too_little_address_space_for_many_workers_is_refused_before_any_starts(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "m", name="m")
+    limited = ["bash", "-c", 'ulimit -v 700000 && exec "$@"', "bash", sys.executable, "-m", "cellkeeper_service"]
+    words = [*limited, "serve", str(bundle), "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--workers=64"]
+    store = f"--store=sqlite:{tmp_path / 's.db'}"
+    done = subprocess.run(
+        [*words, store], env=environment(), capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "threads: cannot start 256 (can't start new thread after " in line
+
+
+ONE_THREAD = """
+import resource, threading
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.server.process_limits import naming_limits
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20),) * 2)  # half a stack
+try:
+    with naming_limits():
+        threading.Thread(target=print).start()
+except StartError as error:
+    print(error)
+"""
+
+
+def test_a_thread_that_the_limits_do_not_allow_is_refused_in_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_THREAD],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=END_TIMEOUT_S,
+        check=False,
+    )
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("threads: cannot start another (can't start new thread); raise the limits on address space")
