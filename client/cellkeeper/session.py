@@ -20,7 +20,7 @@ from ._transport.replaying_call import call_replaying
 from ._transport.requests import request_id
 from ._transport.state_read import read_state
 from ._transport.wire import position_message, position_of, state_messages
-from .errors import Closed, HistoryError, InvalidArgument, ModelError, ResourceExhausted, StepGap
+from .errors import Closed, HistoryError, InvalidArgument, ModelError, ResourceExhausted, StepGap, error_of_reason
 from .position import Position
 from .stepping import ANOTHER_GENERATION, AsyncStepping
 from .types import Array, Model, Sample, SessionInfo, StepReply
@@ -233,7 +233,14 @@ class AsyncSession(AsyncStepping):
                 last = target.fingerprint
         if result.position.generation == self.generation:
             return self.position
-        return self._new_generation(target, position_of(result.position))
+        moved = self._new_generation(target, position_of(result.position))
+        if moved.step < item.position.step:  # set with "keep" only, and ignored by servers of 0.1.0
+            text = (
+                f"the server lost steps {moved.step} to {item.position.step - 1} of this session before it carried it "
+                "over; it goes on without them: send them again"
+            )
+            raise error_of_reason("HISTORY_LOST", text, moved)
+        return moved
 
     async def _restarted(self, position: Position, left: TimeLeft) -> Position:
         """Continues with the new generation at `position`, which may belong to another version of the model.

@@ -30,7 +30,7 @@ from cellkeeper_service import logs
 from cellkeeper_service.command_line import print_out
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.server.as_worker import from_parent, tell_failure, tell_parent
-from cellkeeper_service.server.room import check_address_space
+from cellkeeper_service.server.process_limits import check_address_space, save_address_space
 from cellkeeper_service.signals import ENDING, end_at_signals, end_before_serving
 
 T = TypeVar("T")
@@ -89,6 +89,7 @@ def serve_models(words: list[str]) -> int:
     end_at_signals(silent=parent is not None)  # the parent of a worker gets Ctrl-C too, and says so
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # blocked in a worker since it began
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload may be requested before there is a handler
+    save_address_space()
     try:
         check_address_space()
     except StartError as error:

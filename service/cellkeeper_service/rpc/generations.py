@@ -148,6 +148,8 @@ def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: f
         at = fields.position(item.position, f"{where}.position") if item.HasField("position") else None
         if at is not None and policy is not Policy.KEEP:
             raise invalid(f"{where}.position", f"one with {policy.name}", "none: only KEEP takes a position")
+        if at is not None and at.generation != generation:
+            raise invalid(f"{where}.position.generation", at.generation.hex(), f"the item's, {generation.hex()}")
         target = spec.fingerprint
         asked = request.fingerprint  # as sent: if empty, the version that it resolves to changes with a reload
         # without the position, as a Fork's is without its TTL

@@ -50,9 +50,9 @@ from cellkeeper_service.server.http_front import check_installed, make_front, st
 from cellkeeper_service.server.limits import session_limits, wire_limits
 from cellkeeper_service.server.open_files import allow_connections
 from cellkeeper_service.server.opening import make_store, without_secrets
+from cellkeeper_service.server.process_limits import check_threads
 from cellkeeper_service.server.readiness import ENDING, Readiness
 from cellkeeper_service.server.reload import HangUps, Reloader
-from cellkeeper_service.server.room import check_threads
 from cellkeeper_service.server.versions import (
     Costs,
     expected_cost,
@@ -125,7 +125,7 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
         names = read_names(settings.kserve_names, specs, settings.kserve_layout)
         store = make_store(settings)
         try:
-            check_threads(0 if store.name == "memory" else settings.store_threads)
+            check_threads(store_threads(store, settings))
             prepared = Prepared(
                 models=models,
                 names=names,
@@ -182,6 +182,11 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     say("stopped")
 
 
+def store_threads(store: Store, settings: Settings) -> int:
+    """Returns how many threads the calls of the store may take: none for one that answers at once."""
+    return 0 if store.name == "memory" else settings.store_threads
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What runs in the event loop. front: None without --http-listen."""
@@ -201,8 +206,8 @@ def make_parts(settings: Settings, prepared: Prepared, *, share_port: bool) -> P
     window_s, delay_ms = settings.max_ttl_ms / 1000, settings.retry_delay_ms
     allowances = Allowances(default_quota(settings), window_s, retry_delay_ms=delay_ms)
     core = Core(models, session_limits(settings), clock, counted, owe=allowances.owe)
-    threads = 0 if prepared.store.name == "memory" else settings.store_threads
-    loop = CoreLoop(core, StoreCalls(prepared.store, threads, counted), expected_cost(prepared.costs))
+    calls = StoreCalls(prepared.store, store_threads(prepared.store, settings), counted)
+    loop = CoreLoop(core, calls, expected_cost(prepared.costs))
     wire = wire_limits(settings)
     authenticator = Authenticator(Catalog(models, wire), prepared.tokens, allowances)
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)

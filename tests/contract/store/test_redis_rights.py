@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import pytest
 from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.store.open import open_store
+from cellkeeper_service.store.redis import rights
+from cellkeeper_service.store.redis.script import of_text, script
 
 from testing.redis_cluster import RedisCluster
 from testing.redis_sentinel import RedisSentinels
@@ -112,18 +114,44 @@ def test_rights_that_a_selector_gives(place: Place) -> None:
 class Renaming(RedisServer):
     """A server that knows a command by another name only."""
 
+    def __init__(self, renamed: str) -> None:
+        super().__init__()
+        self._renamed = renamed
+
     def _command(self) -> list[str]:
-        return [*super()._command(), "--rename-command", "PERSIST", "KEEP"]
+        return [*super()._command(), "--rename-command", self._renamed, "OTHER"]
 
 
-def test_a_server_that_cannot_say_is_not_refused() -> None:
-    """It knows no such command; others that speak Redis's protocol may lack the function that is asked."""
-    with Renaming() as server:
+@pytest.mark.parametrize("name", ["RPUSH", "SCRIPT"])
+def test_a_command_that_the_server_does_not_know(name: str) -> None:
+    with Renaming(name) as server:
+        place = Place("redis", [server], server.url)
+        place.permit("on", f">{PASSWORD}", "~ck2:*", "+@all")
+        with pytest.raises(StoreError, match=f"Redis does not know {name}, which the store needs; remove"):
+            place.check()
+
+
+def test_a_server_of_which_other_commands_have_other_names() -> None:
+    """A store on one server sends no ROLE; a proxy may know commands that its server does not."""
+    with Renaming("ROLE") as server:
         place = Place("redis", [server], server.url)
         place.permit("on", f">{PASSWORD}", "~ck2:*", "+@all")
         place.check()
         place.permit("on", f">{PASSWORD}", "~ck2:*", "+@all", "-rpush")
         assert place.lacking() == {"+rpush"}
+
+
+def test_a_server_that_cannot_say_is_not_refused(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others that speak Redis's protocol may lack the function that is asked."""
+    place = Place("redis", [redis_server], redis_server.url)
+    asked = script("rights")
+    without = of_text(asked.text.replace(b"redis.acl_check_cmd", b"redis.no_such_function"))
+    monkeypatch.setattr(rights, "script", lambda name: without)
+    try:
+        place.permit(*acl_line("cellkeeper"), "-rpush")
+        place.check()
+    finally:
+        place.forget()
 
 
 def test_a_replica_that_could_not_take_over(redis_sentinels: RedisSentinels, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,17 +17,21 @@ from .ones import ONE, counted, take
 
 
 class KeepingServer(CountingServer):
-    """Carries sessions over as they are, if the caller knows no later step. named: the positions in the requests."""
+    """Carries sessions over as they are, if the caller knows no later step. named: the positions in the requests.
+
+    knows_positions: False for a server of 0.1.0, which does not read them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.named: list[int | None] = []
+        self.knows_positions = True
 
     async def CarryOver(self, request: Any, context: Any) -> Any:
         (item,) = request.items
         record = self.records[item.session]
         self.named.append(item.position.step if item.HasField("position") else None)
-        if item.policy == pb.CarryOverRequest.KEEP:
+        if item.policy == pb.CarryOverRequest.KEEP and self.knows_positions:
             try:
                 record.decide(position_of(item.position).pack(), b"", peek=True)
             except Refused as refused:
@@ -76,3 +80,16 @@ async def test_a_tail_that_others_overwrote_is_reported(client: AsyncClient, ser
     with pytest.raises(HistoryChanged):
         await session.carry_over("keep")
     assert server.records["a"].position == other.position
+
+
+async def test_a_server_of_an_earlier_release_keeps_it_and_the_caller_is_told(
+    client: AsyncClient, server: KeepingServer
+) -> None:
+    server.knows_positions = False
+    session = await client.open("a")
+    await take(session, [ONE] * 20)
+    server.records["a"].cut(12)
+    with pytest.raises(HistoryLost, match="lost steps 8 to 19 of this session before it carried it over") as caught:
+        await session.carry_over("keep")
+    assert caught.value.position == session.position == server.records["a"].position
+    assert await take(session, [ONE] * 2) == counted(9, 10)

@@ -101,6 +101,23 @@ def test_a_generation_that_a_delete_lacks(front: Front) -> None:
     assert error["details"] == {"field": "generation", "position": position}
 
 
+@pytest.mark.parametrize(
+    ("what", "body", "field"),
+    [
+        ("/step", {"inputs": CHUNK}, "shape"),
+        ("/step", {"inputs": CHUNK}, "named_inputs"),
+        ("/open", {}, "position"),
+        ("/fork", {"target": "a"}, "source"),
+        ("/reset", {"generation": NEVER}, "state"),
+    ],
+)
+def test_an_unknown_field_keeps_its_name(front: Front, what: str, body: Any, field: str) -> None:
+    """Although a message has a field of that name, which is called otherwise in JSON."""
+    error = front.session("lstm").ask("POST", what, {**body, field: [1]}).error
+    assert error["message"].startswith(f"{field}: got an unknown field, expected some of ")
+    assert error["details"] == {"field": field}
+
+
 def test_an_item_of_several(front: Front) -> None:
     item = {"session": "a", "generation": NEVER, "policy": "rerun", "inputs": [[1, 2]]}
     body = {"items": [{"session": "b", "generation": NEVER, "policy": "keep"}, item]}

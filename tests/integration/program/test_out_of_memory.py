@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from cellkeeper import Client
 
 from testing.bundles import make_bundle
+from testing.server_process import ServerProcess
 
 from .launch import END_TIMEOUT_S, environment
 
@@ -35,7 +38,7 @@ def test_an_arena_beyond_the_memory_limit_is_refused_in_one_line(tmp_path: Path,
     ("limit_kib", "says"),
     [
         (200_000, "memory: cannot reserve 320 MiB of address space, which the server needs besides its model"),
-        (550_000, "threads: cannot start "),  # where gRPC would wait for its own for ever, in two starts of three
+        (550_000, "threads: cannot start "),
     ],
 )
 @pytest.mark.parametrize("workers", [1, 2])
@@ -45,10 +48,22 @@ def test_too_little_address_space_is_refused_in_one_line(
     bundle = make_bundle(tmp_path / "m", name="m")
     limited = ["bash", "-c", f'ulimit -v {limit_kib} && exec "$@"', "bash", sys.executable, "-m", "cellkeeper_service"]
     ports = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", f"--store=sqlite:{tmp_path / 's.db'}"]
-    words = [*limited, "serve", str(bundle), *ports, "--device=cpu", f"--workers={workers}"]
+    threads = "--store-threads=64"  # whose stacks take 512 MiB
+    words = [*limited, "serve", str(bundle), *ports, "--device=cpu", threads, f"--workers={workers}"]
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False)
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
     assert says in lines[0]
     assert "ulimit -v" in lines[0]
+
+
+def test_a_server_with_address_space_for_its_stacks_serves(tmp_path: Path) -> None:
+    """64 MiB more for each thread, which malloc would reserve, do not fit in."""
+    bundle = make_bundle(tmp_path / "m", name="m")
+    limited = ["bash", "-c", 'ulimit -v 700000 && exec "$@"', "bash", sys.executable, "-m", "cellkeeper_service"]
+    with (
+        ServerProcess([bundle], f"sqlite:{tmp_path / 's.db'}", ["--device=cpu"], program=limited) as server,
+        Client(server.target) as client,
+    ):
+        assert client.session("s", model="m").step(np.zeros(3, np.float32)).shape == (1,)

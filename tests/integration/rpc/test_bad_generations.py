@@ -47,6 +47,7 @@ def test_items_of_the_other_calls(count: Api, session: str, at: Position) -> Non
     window = {"policy": 2, "dtype": pb.FLOAT32, "shape": [1, 1], "inputs": bytes(4)}
     twig = {"source": session, "target": f"{session}-2", "request_id": new_id()}
     cut = pb.Position(generation=at.generation, step=1, head=b"")
+    other = pb.Position(generation=new_id(), step=at.step, head=at.head)
     whole = pb.Position(generation=at.generation, step=at.step, head=at.head)
     cases: list[tuple[str, dict[str, Any], str]] = [
         ("Reset", {**base, "generation": bytes(15)}, "items[0].generation"),
@@ -60,6 +61,7 @@ def test_items_of_the_other_calls(count: Api, session: str, at: Position) -> Non
         ("CarryOver", {**base, "policy": 3, "request_id": bytes(16)}, "items[0].request_id"),
         ("CarryOver", {**base, "policy": 1, "inputs": bytes(4)}, "items[0].inputs"),
         ("CarryOver", {**base, "policy": 1, "position": pb.Position()}, "items[0].position.generation"),
+        ("CarryOver", {**base, "policy": 1, "position": other}, "items[0].position.generation"),
         ("CarryOver", {**base, "policy": 3, "position": whole}, "items[0].position"),
         ("CarryOver", {**base, **window, "shape": []}, "items[0].shape"),
         ("CarryOver", {**base, **window, "shape": [0, 1]}, "items[0].shape"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.position import GENERATION_BYTES, HEAD_BYTES
 from cellkeeper_service.domain.record import ORIGIN_BYTES
-from cellkeeper_service.errors import invalid
+from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from .json_text import shown
 
@@ -18,6 +18,14 @@ MOST = 2**64
 FINGERPRINT_BYTES = 32
 GENERATION = f"{2 * GENERATION_BYTES} hexadecimal digits: the generation in the session's position"
 MAX_NAME = 64
+
+
+class UnknownField(Rejection):
+    """A field that the request has and should not have. Its name is the caller's, whatever a message calls so."""
+
+    def __init__(self, field: str, known: Sequence[str]) -> None:
+        text = f"{field}: got an unknown field, expected some of {', '.join(known)}"
+        super().__init__(Reason.INVALID_FIELD, text, field=field)
 
 
 class Fields:
@@ -83,14 +91,10 @@ class Fields:
         return found
 
     def end(self) -> None:
-        """Raises a Rejection if unknown fields are left."""
+        """Raises UnknownField if unknown fields are left."""
         for field in self._left:
             plain = field.isascii() and field.isidentifier() and len(field) <= MAX_NAME
-            raise invalid(
-                self.name(field if plain else shown(field)),
-                "an unknown field",
-                f"some of {', '.join(self._known)}",
-            )
+            raise UnknownField(self.name(field if plain else shown(field)), [*self._known])
 
 
 def text(value: Any, field: str, expected: str = "a string") -> str:

@@ -18,6 +18,7 @@ from cellkeeper_service.rpc.tensors import DTYPES, WIRE_DTYPES
 
 from .arrays import write_array
 from .field_names import COMMON, FieldNames
+from .fields import UnknownField
 from .json_text import integer
 
 NAMES = {wire: name for name, wire in WIRE_DTYPES.items()}
@@ -42,12 +43,12 @@ HTTP_STATUS = {
 """By the name of the gRPC code, as specified in google.rpc.Code."""
 
 
-def error(message: pb.Error, names: FieldNames = COMMON) -> dict[str, Any]:
+def error(message: pb.Error, names: FieldNames | None = COMMON) -> dict[str, Any]:
     """Returns the value of "error". details: the field at fault, the record's position, and when to retry.
 
-    names: of the fields in the request.
+    names: of the fields in the request; None: the message has its names already.
     """
-    field, text = names.name(message.field), message.message
+    field, text = message.field if names is None else names.name(message.field), message.message
     if text.startswith(message.field):
         text = field + text[len(message.field) :]
     details: dict[str, Any] = {}
@@ -66,7 +67,7 @@ def error(message: pb.Error, names: FieldNames = COMMON) -> dict[str, Any]:
 
 
 def rejection(why: Rejection, names: FieldNames = COMMON) -> dict[str, Any]:
-    return error(to_error(why), names)
+    return error(to_error(why), None if isinstance(why, UnknownField) else names)
 
 
 def position(message: pb.Position | Position) -> dict[str, Any]:

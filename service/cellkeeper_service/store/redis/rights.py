@@ -1,4 +1,4 @@
-"""Checks, once at start-up, that a server's user has the right to do what the store does.
+"""Checks, once at start-up, that a server can do what the store needs, and that the user has the right to it.
 
 Otherwise the first step, the first long log or the first slot that moves finds out. Scripts can ask about the rights of
 their own user, which takes no rights but those that the store needs in any case; ACL DRYRUN is for administrators.
@@ -41,20 +41,25 @@ OF_WAITING = ("wait 1 1",)
 
 
 class Denied(StoreError):
-    """The user lacks a right that the store needs."""
+    """The server does not let the user do what the store needs."""
 
 
 def check_rights(link: Link, more: Sequence[str]) -> None:
-    """Raises Denied, with the rules to add, if the user may not run one of COMMANDS or `more`."""
+    """Raises Denied, with what to change, if the user may not run one of COMMANDS or `more`, or if the server lacks a
+    command that scripts run."""
     which = script("rights")
     commands = [*COMMANDS, *more]
-    loaded, denied = link.call(("SCRIPT", "LOAD", which.text), ("EVALSHA", which.sha, 0, *commands))
-    scripts = [rule for reply, rule in ((loaded, "+script|load"), (denied, "+evalsha")) if _is_denied(reply)]
+    loaded, told = link.call(("SCRIPT", "LOAD", which.text), ("EVALSHA", which.sha, 0, *commands))
+    scripts = [rule for reply, rule in ((loaded, "+script|load"), (told, "+evalsha")) if _is_denied(reply)]
     if scripts:
         raise Denied(_lacking(scripts))
-    if isinstance(denied, Exception):  # the server cannot say; what it does not permit, it refuses when it is needed
+    if isinstance(loaded, Exception) and "unknown command" in str(loaded):
+        raise Denied(_unknown(["SCRIPT"]))
+    if isinstance(told, Exception):  # the server cannot say; what it does not permit, it refuses when it is needed
         return
-    found = [command.decode() for command in denied]
+    found, unknown = ([command.decode() for command in part] for part in told)
+    if missing := [command.split()[0].upper() for command in unknown if _KEY in command]:
+        raise Denied(_unknown(missing))
     if _KEYS in found:  # then it has no right to any command with such a key, whatever the command
         found = [command for command in found if _KEY not in command]
         raise Denied(_lacking([f"~{VERSION}:*", *map(_rule, found)]))
@@ -76,4 +81,11 @@ def _lacking(rules: Sequence[str]) -> str:
     return (
         f"Redis denies the user of the store's URL what the store needs; give this user {' '.join(rules)}, by ACL "
         "SETUSER and where its rules are kept (redis.conf or the ACL file), see docs/security.md"
+    )
+
+
+def _unknown(names: Sequence[str]) -> str:
+    return (
+        f"Redis does not know {', '.join(names)}, which the store needs; remove rename-command from redis.conf, or "
+        "use a Redis that has all commands of version 7.0"
     )

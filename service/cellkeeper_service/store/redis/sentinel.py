@@ -119,6 +119,7 @@ class Sentinel(Servers):
         try:
             facts = check_server(link, wait_replicas, behind_sentinels=True)
             check_split(link, wait_replicas)
+            link.one("ROLE")
         except StoreError as error:
             raise StoreError(f"primary of {self._url.service!r}: {error}") from error
         addresses = replica_addresses(self._sentinels[0][1], self._url.service)

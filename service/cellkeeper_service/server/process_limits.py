@@ -1,4 +1,4 @@
-"""Whether the process may take the address space and the threads that a server needs.
+"""Whether the limits on the process leave the address space and the threads that a server needs.
 
 gRPC aborts, or waits for ever, where it cannot start a thread, and a library that cannot be mapped ends in a traceback.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 from threading import Event, Thread
 
 from cellkeeper_service.errors import StartError
@@ -16,12 +17,28 @@ OWN_MIB = 320
 OWN_THREADS = 8
 MOST_CORE_THREADS = 16
 """gRPC starts a thread for each core, up to this many."""
+M_ARENA_MAX = -8
+"""A parameter of mallopt, from glibc's malloc.h."""
+
+
+def save_address_space() -> None:
+    """Lets all threads allocate from one heap if address space is limited. Call it before there are threads.
+
+    Otherwise malloc reserves 64 MiB for each thread that still finds them, and what is left for the stacks of the
+    others depends on chance.
+    """
+    with suppress(ImportError, AttributeError):  # Windows; no libffi; not glibc, whose malloc alone reserves so much
+        import ctypes
+        import resource
+
+        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def check_address_space() -> None:
     """Raises StartError if libraries would find too little. Call it before they are imported."""
-    try:
-        mmap.mmap(-1, OWN_MIB << 20).close()
+    try:  # read-only and private: it takes no memory, even where the system does not overcommit
+        mmap.mmap(-1, OWN_MIB << 20, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ).close()
     except (OSError, MemoryError) as error:
         raise StartError(
             f"memory: cannot reserve {OWN_MIB} MiB of address space, which the server needs besides its model "
