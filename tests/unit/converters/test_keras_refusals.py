@@ -102,6 +102,10 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
             chain(L.Masking(), L.LSTM(4, return_sequences=True), L.Softmax(name="soft")),
             r"soft \(Softmax\): takes the mask .*; expected Activation\('softmax'\)",
         ),
+        "softmax of each masked step": (
+            chain(L.Masking(), L.GRU(4, return_sequences=True), L.TimeDistributed(L.Softmax(), name="each")),
+            r"each \(TimeDistributed\): takes the mask .*; expected Activation\('softmax'\)",
+        ),
         "pooling": (
             chain(L.LSTM(4, return_sequences=True), L.GlobalAveragePooling1D(name="p")),
             r"p \(Global.*whole sequence",
