@@ -55,6 +55,15 @@ def test_a_convolution_ends_a_mask(kernel: int, keras: Any, tmp_path: Path) -> N
     assert (served[1] != served[0]).all()
 
 
+def test_the_last_time_step_has_no_mask(keras: Any, tmp_path: Path) -> None:
+    """So a softmax of it is that of its values."""
+    from keras import Input
+    from keras import layers as L
+
+    model = sequential(Input((None, 2)), L.Masking(0.0), L.LSTM(4), L.Softmax())
+    assert saved(model)(tmp_path / "m", 8).parity.relative < 1e-5
+
+
 NUMBERS = Normalization((60.0, 2.0, 11.0), (3.7, 0.3, 0.7))
 
 
