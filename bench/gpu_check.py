@@ -1,8 +1,8 @@
-"""`make gpu-check`: everything that needs a GPU, in under eight minutes, on a machine where nothing can be installed.
+"""`make gpu-check`: everything that needs a GPU, in under six minutes, on a machine where nothing can be installed.
 
 The parts run one after another, the most important first, each as a process with its own time limit. A part that fails
-or runs out of time does not end the others, and leaves no process on the device. The JSON and the part's whole output
-are written after every part, the table at the end.
+or runs out of time does not end the others, and leaves no process on the device. The last part gets the time that the
+others leave. The JSON and the part's whole output are written after every part, the table at the end.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -26,10 +27,13 @@ from .machine import machine
 SERVER_PACKAGES = ("google.protobuf", "grpc", "grpc_health", "grpc_reflection", "grpc_status", "prometheus_client")
 PYTEST = (sys.executable, "-m", "pytest", "-c", "tests/gpu.ini", "--rootdir", ".", "-q", "--color=no")
 WORKERS = ("-n", "8", "--dist", "loadgroup")  # most of a test's time is compilation
+WHOLE_S = 352
 LINES_SHOWN = 44
 REPORT_JSON = "gpu-check.json"
 REPORT_LOG = "gpu-check.log"
 BENCH_JSON = "bench-gpu.json"
+OUT_OF_TIME = "out of time"
+CUT_SHORT = "cut short"  # by what the parts before it took
 
 
 @dataclass(frozen=True)
@@ -69,28 +73,29 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out"))
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # also ends the running part
+    until = time.monotonic() + WHOLE_S
     why = why_not(options.device)
     if why:
         sys.exit(f"gpu-check: {why}, so nothing was checked")
-    sys.exit(checked(parts(options.device, options.out), options.out, device_name(options.device)))
+    sys.exit(checked(parts(options.device, options.out), options.out, device_name(options.device), until))
 
 
-def checked(chosen: Sequence[Part], folder: Path, device: str) -> bool:
-    """Runs the parts and reports. Returns True if one of them failed."""
+def checked(chosen: Sequence[Part], folder: Path, device: str, until: float = math.inf) -> bool:
+    """Runs the parts and reports. until: as of time.monotonic(). Returns True if one of them failed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (BENCH_JSON, REPORT_LOG):  # from an earlier run
         (folder / name).unlink(missing_ok=True)
     results: list[dict[str, Any]] = []
     report = {"machine": machine(), "device": device, "parts": results}
     for part in chosen:
-        results.append(run(part, folder))
+        results.append(run(part, folder, until - time.monotonic()))
         (folder / REPORT_JSON).write_text(json.dumps(report, indent=1) + "\n")
     print(f"\n{device}\n\n{table(results, folder)}")
-    return any(result["outcome"] not in ("passed", "skipped") for result in results)
+    return any(result["outcome"] not in ("passed", "skipped", CUT_SHORT) for result in results)
 
 
-def run(part: Part, folder: Path) -> dict[str, Any]:
-    """Runs a part, and adds what it prints to the folder's log."""
+def run(part: Part, folder: Path, left_s: float = math.inf) -> dict[str, Any]:
+    """Runs a part, and adds what it prints to the folder's log. left_s: ends it after so many seconds, too."""
     missing = [package for package in part.needs if not is_there(package)]
     if missing:
         print(
@@ -98,21 +103,22 @@ def run(part: Part, folder: Path) -> dict[str, Any]:
             flush=True,
         )
         return {"part": part.name, "outcome": "skipped", "seconds": 0.0, "missing": missing, "lines": []}
-    print(f"== {part.name} (at most {part.limit_s} s)", flush=True)
+    limit_s = max(0.0, min(part.limit_s, left_s))
+    print(f"== {part.name} (at most {limit_s:.0f} s)", flush=True)
     begin = time.monotonic()
     # in its own session, so that processes it started end with it and do not disturb later parts
     with subprocess.Popen(
         part.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     ) as process:
         try:
-            output = process.communicate(timeout=part.limit_s)[0]
+            output = process.communicate(timeout=limit_s)[0]
             outcome = "passed" if process.returncode == 0 else f"failed ({process.returncode})"
         except subprocess.TimeoutExpired:
-            outcome = "out of time"
+            outcome = OUT_OF_TIME if left_s > part.limit_s else CUT_SHORT
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-        if outcome == "out of time":
+        if outcome in (OUT_OF_TIME, CUT_SHORT):
             output = process.communicate()[0]
     with (folder / REPORT_LOG).open("ab") as log:
         log.write(f"== {part.name}: {outcome}\n".encode() + output + b"\n")

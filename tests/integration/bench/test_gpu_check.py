@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +17,22 @@ from typing import Any
 import pytest
 
 from bench import gpu_exactness
-from bench.gpu_check import BENCH_JSON, LINES_SHOWN, PYTEST, REPORT_JSON, REPORT_LOG, Part, checked, parts, run, why_not
+from bench.gpu_check import (
+    BENCH_JSON,
+    LINES_SHOWN,
+    PYTEST,
+    REPORT_JSON,
+    REPORT_LOG,
+    WHOLE_S,
+    Part,
+    checked,
+    parts,
+    run,
+    why_not,
+)
 from bench.latencies import counted
 
-MOST_SECONDS = 480
+MOST_SECONDS = 360
 HOLDS_A_LOCK = (
     "import fcntl, time; file = open({path!r}); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
 )
@@ -68,8 +81,18 @@ def part(name: str, code: str, limit_s: int = 60) -> Part:
     return Part(name, (sys.executable, "-c", code), limit_s)
 
 
-def test_all_parts_together_take_less_than_eight_minutes(tmp_path: Path) -> None:
-    assert sum(one.limit_s for one in parts("cuda:0", tmp_path)) < MOST_SECONDS
+def test_all_parts_together_take_less_than_six_minutes(tmp_path: Path) -> None:
+    """Only the last one may be cut short: it measures what the others do not need."""
+    assert sum(one.limit_s for one in parts("cuda:0", tmp_path)[:-1]) < WHOLE_S < MOST_SECONDS
+
+
+def test_a_part_gets_the_time_that_the_others_leave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it printed by then is kept, and nothing has failed."""
+    endless = Part("endless", ("bash", "-c", "echo begun; exec sleep 600"), 60)
+    assert not checked([endless, endless], tmp_path, "A GPU", time.monotonic() + 1)
+    first, second = json.loads((tmp_path / REPORT_JSON).read_text())["parts"]
+    assert (first["outcome"], first["lines"], second["outcome"]) == ("cut short", ["begun"], "cut short")
+    assert "== endless (at most 0 s)" in capsys.readouterr().out
 
 
 def test_a_part_leaves_no_process_on_the_device(tmp_path: Path) -> None:
