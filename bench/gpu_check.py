@@ -2,7 +2,7 @@
 
 The parts run one after another, the most important first, each as a process with its own time limit. A part that fails
 or runs out of time does not end the others, and leaves no process on the device. The last part gets the time that the
-others leave. The JSON and the part's whole output are written after every part, the table at the end.
+others leave. What the parts print goes into a log at once; the JSON is written after every part, the table at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .machine import machine
 
@@ -106,26 +106,35 @@ def run(part: Part, folder: Path, left_s: float = math.inf) -> dict[str, Any]:
     limit_s = max(0.0, min(part.limit_s, left_s))
     print(f"== {part.name} (at most {limit_s:.0f} s)", flush=True)
     begin = time.monotonic()
-    # in its own session, so that processes it started end with it and do not disturb later parts
-    with subprocess.Popen(
-        part.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    ) as process:
-        try:
-            output = process.communicate(timeout=limit_s)[0]
-            outcome = "passed" if process.returncode == 0 else f"failed ({process.returncode})"
-        except subprocess.TimeoutExpired:
-            outcome = OUT_OF_TIME if left_s > part.limit_s else CUT_SHORT
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        if outcome in (OUT_OF_TIME, CUT_SHORT):
-            output = process.communicate()[0]
-    with (folder / REPORT_LOG).open("ab") as log:
-        log.write(f"== {part.name}: {outcome}\n".encode() + output + b"\n")
+    with (folder / REPORT_LOG).open("a+b") as log:
+        log.write(f"== {part.name}\n".encode())
+        log.flush()
+        start = log.tell()
+        outcome = ended(part.command, log, limit_s)
+        if outcome == OUT_OF_TIME and left_s <= part.limit_s:
+            outcome = CUT_SHORT
+        log.seek(start)
+        output = log.read()
+        log.write(f"== {part.name}: {outcome}\n\n".encode())
     lines = output.decode(errors="replace").splitlines()
     print("\n".join(lines[-LINES_SHOWN:]), flush=True)
     seconds = round(time.monotonic() - begin, 1)
     return {"part": part.name, "outcome": outcome, "seconds": seconds, "lines": lines[-LINES_SHOWN:]}
+
+
+def ended(command: Sequence[str], log: BinaryIO, limit_s: float) -> str:
+    """Runs a command that writes into the log, so that the log has what was printed even if all of this is ended.
+    Returns its outcome."""
+    # in its own session, so that processes it started end with it and do not disturb later parts
+    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process:
+        try:
+            status = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return OUT_OF_TIME
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return "passed" if status == 0 else f"failed ({status})"
 
 
 def is_there(package: str) -> bool:

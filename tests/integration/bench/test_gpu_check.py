@@ -115,7 +115,16 @@ def test_the_whole_output_of_a_part_is_written(tmp_path: Path) -> None:
     results = json.loads((tmp_path / REPORT_JSON).read_text())["parts"]
     assert results[0]["lines"] == [str(number) for number in range(1000 - LINES_SHOWN, 1000)]
     numbers = "\n".join(str(number) for number in range(1000))
-    assert (tmp_path / REPORT_LOG).read_text() == f"== long: passed\n{numbers}\n\n== bad: failed (1)\nwhy\n\n"
+    assert (tmp_path / REPORT_LOG).read_text() == (
+        f"== long\n{numbers}\n== long: passed\n\n== bad\nwhy\n== bad: failed (1)\n\n"
+    )
+
+
+def test_the_log_has_what_a_part_printed_before_it_ends(tmp_path: Path) -> None:
+    """A machine may be taken away while a part runs."""
+    log = tmp_path / REPORT_LOG
+    reads = f"print('begun', flush=True); print(open({str(log)!r}).read().splitlines())"
+    assert run(part("reads", reads), tmp_path)["lines"] == ["begun", "['== reads', 'begun']"]
 
 
 def test_a_test_that_failed_before_its_run_was_ended_says_why(tmp_path: Path) -> None:
