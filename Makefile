@@ -36,7 +36,7 @@
 # make bench-gpu    the engine alone on a CUDA device, beside cuDNN
 # make bench-gpu-frames  a server on a CUDA device through gRPC frames, beside its engine alone
 # make bench-gpu-tiles   whether another tile of its kernels is faster on a CUDA device
-# make gpu-check    everything that needs a CUDA device, in eight minutes; installs nothing: PYTHON has torch with CUDA
+# make gpu-check    everything that needs a CUDA device, in six minutes; installs nothing: PYTHON has torch with CUDA
 # make gpu-packages the folder .gpu-packages, to be carried to such a machine: what a server needs that is not there
 # make bench-report draws out/bench.json into docs/img
 # make chaos        servers and a store under fire, and a verdict: SECONDS, SEED, REPLICAS=1..3,

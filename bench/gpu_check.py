@@ -1,8 +1,8 @@
-"""`make gpu-check`: everything that needs a GPU, in under eight minutes, on a machine where nothing can be installed.
+"""`make gpu-check`: everything that needs a GPU, in under six minutes, on a machine where nothing can be installed.
 
 The parts run one after another, the most important first, each as a process with its own time limit. A part that fails
-or runs out of time does not end the others, and leaves no process on the device. The JSON and the part's whole output
-are written after every part, the table at the end.
+or runs out of time does not end the others, and leaves no process on the device. The last part gets the time that the
+others leave. What the parts print goes into a log at once; the JSON is written after every part, the table at the end.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,17 +20,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .machine import machine
 
 SERVER_PACKAGES = ("google.protobuf", "grpc", "grpc_health", "grpc_reflection", "grpc_status", "prometheus_client")
 PYTEST = (sys.executable, "-m", "pytest", "-c", "tests/gpu.ini", "--rootdir", ".", "-q", "--color=no")
 WORKERS = ("-n", "8", "--dist", "loadgroup")  # most of a test's time is compilation
+WHOLE_S = 352
 LINES_SHOWN = 44
 REPORT_JSON = "gpu-check.json"
 REPORT_LOG = "gpu-check.log"
 BENCH_JSON = "bench-gpu.json"
+OUT_OF_TIME = "out of time"
+CUT_SHORT = "cut short"  # by what the parts before it took
 
 
 @dataclass(frozen=True)
@@ -69,28 +73,29 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out"))
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # also ends the running part
+    until = time.monotonic() + WHOLE_S
     why = why_not(options.device)
     if why:
         sys.exit(f"gpu-check: {why}, so nothing was checked")
-    sys.exit(checked(parts(options.device, options.out), options.out, device_name(options.device)))
+    sys.exit(checked(parts(options.device, options.out), options.out, device_name(options.device), until))
 
 
-def checked(chosen: Sequence[Part], folder: Path, device: str) -> bool:
-    """Runs the parts and reports. Returns True if one of them failed."""
+def checked(chosen: Sequence[Part], folder: Path, device: str, until: float = math.inf) -> bool:
+    """Runs the parts and reports. until: as of time.monotonic(). Returns True if one of them failed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (BENCH_JSON, REPORT_LOG):  # from an earlier run
         (folder / name).unlink(missing_ok=True)
     results: list[dict[str, Any]] = []
     report = {"machine": machine(), "device": device, "parts": results}
     for part in chosen:
-        results.append(run(part, folder))
+        results.append(run(part, folder, until - time.monotonic()))
         (folder / REPORT_JSON).write_text(json.dumps(report, indent=1) + "\n")
     print(f"\n{device}\n\n{table(results, folder)}")
-    return any(result["outcome"] not in ("passed", "skipped") for result in results)
+    return any(result["outcome"] not in ("passed", "skipped", CUT_SHORT) for result in results)
 
 
-def run(part: Part, folder: Path) -> dict[str, Any]:
-    """Runs a part, and adds what it prints to the folder's log."""
+def run(part: Part, folder: Path, left_s: float = math.inf) -> dict[str, Any]:
+    """Runs a part, and adds what it prints to the folder's log. left_s: ends it after so many seconds, too."""
     missing = [package for package in part.needs if not is_there(package)]
     if missing:
         print(
@@ -98,28 +103,38 @@ def run(part: Part, folder: Path) -> dict[str, Any]:
             flush=True,
         )
         return {"part": part.name, "outcome": "skipped", "seconds": 0.0, "missing": missing, "lines": []}
-    print(f"== {part.name} (at most {part.limit_s} s)", flush=True)
+    limit_s = max(0.0, min(part.limit_s, left_s))
+    print(f"== {part.name} (at most {limit_s:.0f} s)", flush=True)
     begin = time.monotonic()
-    # in its own session, so that processes it started end with it and do not disturb later parts
-    with subprocess.Popen(
-        part.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    ) as process:
-        try:
-            output = process.communicate(timeout=part.limit_s)[0]
-            outcome = "passed" if process.returncode == 0 else f"failed ({process.returncode})"
-        except subprocess.TimeoutExpired:
-            outcome = "out of time"
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        if outcome == "out of time":
-            output = process.communicate()[0]
-    with (folder / REPORT_LOG).open("ab") as log:
-        log.write(f"== {part.name}: {outcome}\n".encode() + output + b"\n")
+    with (folder / REPORT_LOG).open("a+b") as log:
+        log.write(f"== {part.name}\n".encode())
+        log.flush()
+        start = log.tell()
+        outcome = ended(part.command, log, limit_s)
+        if outcome == OUT_OF_TIME and left_s <= part.limit_s:
+            outcome = CUT_SHORT
+        log.seek(start)
+        output = log.read()
+        log.write(f"== {part.name}: {outcome}\n\n".encode())
     lines = output.decode(errors="replace").splitlines()
     print("\n".join(lines[-LINES_SHOWN:]), flush=True)
     seconds = round(time.monotonic() - begin, 1)
     return {"part": part.name, "outcome": outcome, "seconds": seconds, "lines": lines[-LINES_SHOWN:]}
+
+
+def ended(command: Sequence[str], log: BinaryIO, limit_s: float) -> str:
+    """Runs a command that writes into the log, so that the log has what was printed even if all of this is ended.
+    Returns its outcome."""
+    # in its own session, so that processes it started end with it and do not disturb later parts
+    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process:
+        try:
+            status = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return OUT_OF_TIME
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return "passed" if status == 0 else f"failed ({status})"
 
 
 def is_there(package: str) -> bool:

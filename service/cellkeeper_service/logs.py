@@ -97,7 +97,7 @@ class SaidFormatter(logging.Formatter):
         return one_line(record.getMessage())
 
 
-class Stream(logging.StreamHandler[TextIO]):
+class Stream(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 cannot subscript it
     """Writes records to a stream. One that takes nothing, because its disk is full or its reader has gone, is no fault
     of the program: the server goes on without, and writes again when it can."""
 

@@ -18,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import torch
 from cellkeeper_service.converters import Imported
+from cellkeeper_service.engine.numerics import instruction_set, vendor
 from cellkeeper_service.model.config import RecurrentConfig
 
 from .case import Case
@@ -74,8 +75,9 @@ def main() -> int:
             if not imported.parity.relative <= MOST_RELATIVE or not imported.parity.exact:
                 bad.append(case.title)
     versions = (
-        f"Compared with {', '.join(sorted(sources))}. Random sequences of 1 to 200 time steps, whole, step by step and "
-        f"in chunks; batches of up to {arguments.max_batch} sessions."
+        f"Compared with {', '.join(sorted(sources))}, on {' '.join(filter(None, (instruction_set(), vendor())))}. "
+        "Random sequences of 1 to 200 time steps, whole, step by step and in chunks; batches of up to "
+        f"{arguments.max_batch} sessions."
     )
     write(rows, textwrap.fill(versions, PAGE_WIDTH, break_on_hyphens=False))
     if bad:

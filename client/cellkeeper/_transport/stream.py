@@ -21,6 +21,8 @@ _logger = logging.getLogger("cellkeeper")
 _ONE_SESSION = "session"
 """The field of a QueueFull if only this session's queue is full, and the server has room for others."""
 
+_LAST_WRITE_SECONDS = 0.5  # for gRPC to report the last write, once the stream has ended
+
 _ENDING_SECONDS = 10.0  # until a server that is shutting down is tried again, unless it is known to be back earlier
 
 
@@ -86,7 +88,14 @@ class Stream:
             # would end this wait instead of its own cancellation.
             await asyncio.wait([reader, writer], return_when=asyncio.FIRST_COMPLETED)
             if not _has_failed(writer):  # it also ends after the call has ended; the reader knows why
-                await asyncio.wait([reader])
+                await asyncio.wait([reader], timeout=self._attempt_timeout)
+                if not reader.done():  # the server does not end the stream
+                    call.cancel()
+                    await asyncio.wait([reader])
+            if self._ending:
+                # On a busy machine gRPC may report the end of the stream before that of the last write. If the event
+                # loop is closed between the two, gRPC has nobody to report the latter to.
+                await asyncio.wait([writer], timeout=_LAST_WRITE_SECONDS)
         finally:
             call.cancel()
             # A write to a connection that was never established does not end with its call.
@@ -110,7 +119,7 @@ class Stream:
     # ------------------------------------------------------------------------------------------ inside
 
     async def _write(self, call: StreamCall) -> None:
-        """Sends what is queued until the stream ends."""
+        """Sends what is queued until the stream ends, or until it has told the server that no more frames follow."""
         send_queue, inflight, window = self._send_queue, self._inflight, self._window
         try:
             while True:
@@ -120,8 +129,6 @@ class Stream:
                         await call.write(message)
                 if self._ending:
                     await call.done_writing()
-                    await asyncio.sleep(self._attempt_timeout)  # the server ends the stream, and so this task
-                    call.cancel()
                     return
                 self._sleeper = self._loop.create_future()
                 await self._sleeper

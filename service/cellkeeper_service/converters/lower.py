@@ -26,7 +26,7 @@ from cellkeeper_service.model.config import (
 from cellkeeper_service.model.config import Dense as HeadLayer
 from cellkeeper_service.model.parsing import parse_config
 
-from .refusal import ImportRefused
+from .refusal import ImportRefused, NotRead
 from .stack import Activate, Array, Convert, Dense, Embed, Layer, Normalize, Recurrent, Stack
 from .stack_graph import stack_graph
 from .widths import check
@@ -155,7 +155,9 @@ def _kind(cell: Recurrent) -> tuple[Any, ...]:
 def _graph(stack: Stack, name: str) -> Lowered:
     for cell in stack.recurrent:
         if cell.proj_size:
-            raise ImportRefused(
-                cell.place, f"got proj_size {cell.proj_size} beside layers of another kind or size; expected all alike"
+            raise NotRead(
+                cell.place,
+                f"got proj_size {cell.proj_size}, expected a projection only in LSTMs that are all alike, with at most "
+                "an embedding before them, and after them Linear layers and their activations",
             )
     return Lowered(*stack_graph(stack, name))

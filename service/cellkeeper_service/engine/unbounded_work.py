@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx import inliner, numpy_helper
+from onnx import inliner
 
 from cellkeeper_service.errors import StartError
 
+from .batch_axis.constants import fold, small
 from .batch_axis.shapes import bodies
 
 MOST_TURNS = 4096
@@ -42,29 +43,32 @@ SIZED_BY: Mapping[str, slice] = {
 """By operator: the inputs whose values decide the size of the result. Others' results are not much larger than their
 inputs."""
 SHAPES = ("Shape", "Size")
-ALIKE = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape")
 
 
 def refuse_unbounded(model: Any, values: Iterable[str], place: str) -> None:
-    """Raises StartError for a graph with unbounded work. values: the graph's inputs that clients control, including
-    states."""
+    """Raises StartError for a graph with unbounded work.
+
+    model: an onnx.ModelProto that onnxruntime has accepted. values: the graph's inputs that clients control, including
+    states.
+    """
     if model.functions:
         model = inliner.inline_local_functions(model)
-    _Scope(place, set(values)).read(model.graph)
+    _Scope(place, model, set(values)).read(model.graph)
 
 
 @dataclass
 class _Scope:
-    """What is known about the names in a graph. sent: those whose values depend on what clients send. constants: by
-    name."""
+    """What is known about the names in a graph of the model. sent: those whose values depend on what clients send.
+    constants: small numpy arrays by name."""
 
     place: str
+    model: Any
     sent: set[str]
     constants: dict[str, Any] = field(default_factory=dict)
 
     def within(self) -> _Scope:
         """Returns a copy for a graph inside a node, which sees the names around it."""
-        return _Scope(self.place, set(self.sent), dict(self.constants))
+        return _Scope(self.place, self.model, set(self.sent), dict(self.constants))
 
     def take(self, name: str, sent: bool) -> None:
         """Notes a name of this graph, which hides the same name of the graph around it."""
@@ -75,7 +79,8 @@ class _Scope:
 
     def read(self, graph: Any) -> None:
         """Checks the graph's nodes and notes their names, in topological order, as ONNX requires."""
-        self.constants |= {tensor.name: tensor for tensor in graph.initializer}
+        for tensor in graph.initializer:
+            self._keep(tensor.name, tensor)
         for node in graph.node:
             if node.op_type == "Loop":
                 self._loop(node)
@@ -98,11 +103,15 @@ class _Scope:
             )
         for name in node.output:
             self.take(name, sent and node.op_type not in SHAPES)
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.name == "value":
-                self.constants[node.output[0]] = attribute.t
-        if node.op_type in ALIKE and node.input[0] in self.constants:
-            self.constants[node.output[0]] = self.constants[node.input[0]]
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            self._keep(node.output[0], node.attribute[0].t)
+        else:
+            fold([node], self.constants, self.model.opset_import, self.model.ir_version)
+
+    def _keep(self, name: str, tensor: Any) -> None:
+        value = small(tensor)
+        if value is not None:
+            self.constants[name] = value
 
     def _loop(self, node: Any) -> None:
         """Checks a Loop, whose number of iterations or condition must not depend on what clients send without bound."""
@@ -133,7 +142,7 @@ class _Scope:
         if not turns:
             raise self._unbounded(node, "its condition depends on values that clients send, and nothing else ends it")
         if turns in self.constants:
-            most = int(numpy_helper.to_array(self.constants[turns]).reshape(-1)[0])
+            most = int(self.constants[turns].reshape(-1)[0])
             if most > MOST_TURNS:
                 why = f"and otherwise it ends after {most} iterations"
                 raise self._unbounded(node, f"its condition depends on values that clients send, {why}")

@@ -71,9 +71,9 @@ class UserGraphEngine(BundleEngine):
             self._place = replace(self._place, versions=f"{self._place.versions} {integer_instructions()}")
         self.settle(1, False, 0.0)
         refuse_operators(parsed, bundle.config, place)
+        self._session = open_session(bundle.graph, threads, place, self._place)
         sent = [*graph_names(bundle.config), *(state.input for state in bundle.config.states)]
         refuse_unbounded(parsed, sent, place)
-        self._session = open_session(bundle.graph, threads, place, self._place)
         constants = {name: bundle.tensors[f"constant.{name}"] for name in bundle.config.constants}
         graph_inputs = GraphInputs(bundle.config, _check_names(self._session, bundle.config, place))
         self._preprocessing = Preprocessing(bundle.config)

@@ -17,6 +17,8 @@ from cellkeeper_service.model.config import RecurrentConfig
 from verification.parity.keras_cases import keras_cases
 from verification.parity.keras_models import filled
 
+from .leftovers import refused
+
 # Keras' own warnings while it saves, and those about onnxruntime's and h5py's extension types
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
@@ -81,3 +83,21 @@ def test_inputs_and_outputs_with_names(keras: Any, tmp_path: Path) -> None:
     imported = import_keras(tmp_path / "m.keras", tmp_path / "m", **QUICK)
     assert imported.parity.relative < 1e-5
     assert imported.parity.source == f"keras {keras.__version__} (torch)"
+
+
+def test_the_axis_of_a_normalization_after_the_last_time_step(keras: Any, tmp_path: Path) -> None:
+    """It counts without time: 1 is the features there, and is time before."""
+    from keras import Input
+    from keras import layers as L
+
+    def normalized(last: bool) -> Any:
+        numbers = {"mean": [0.1] * 4, "variance": [4.0] * 4}
+        return filled(
+            keras.Sequential([Input((4, 3)), L.GRU(4, return_sequences=not last), L.Normalization(axis=1, **numbers)])
+        )
+
+    normalized(last=True).save(tmp_path / "last.keras")
+    assert import_keras(tmp_path / "last.keras", tmp_path / "m", **QUICK).parity.relative < 1e-5
+    normalized(last=False).save(tmp_path / "each.keras")
+    words = r"\(Normalization\): axis: got \[1\], expected -1 or None: one mean for each feature, or a single one$"
+    refused(tmp_path, words, import_keras, tmp_path / "each.keras", tmp_path / "n", **QUICK)

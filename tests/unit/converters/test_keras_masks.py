@@ -41,11 +41,27 @@ def test_a_convolution_ends_a_mask(kernel: int, keras: Any, tmp_path: Path) -> N
 
     conv, first = L.Conv1D(3, kernel, padding="causal"), L.GRU(4, return_sequences=True)
     model = sequential(Input((None, 2)), L.Masking(0.0), first, conv, L.LSTM(4, return_sequences=True))
-    assert saved(model)(tmp_path / "m", 8).parity.relative < 1e-5
+    model.save(tmp_path / "m.keras")
+    lines: list[str] = []
+    imported = import_keras(tmp_path / "m.keras", tmp_path / "m", max_batch=8, report=lines.append)
+    assert imported.parity.relative < 1e-5
+    assert [line for line in lines if line.startswith("mask: ")] == [
+        f"mask: ends at {tmp_path / 'm.keras'}: layer {conv.name} (Conv1D), as in Keras; the layers after it skip no "
+        "time step"
+    ]
     x = np.array([[1, 2], [0, 0], [0, 3], [0, 0]], np.float32)
     served = offline(tmp_path / "m", x)["prediction"]
     np.testing.assert_allclose(served, keras.ops.convert_to_numpy(model(x[None]))[0], rtol=1e-4, atol=1e-6)
     assert (served[1] != served[0]).all()
+
+
+def test_the_last_time_step_has_no_mask(keras: Any, tmp_path: Path) -> None:
+    """So a softmax of it is that of its values."""
+    from keras import Input
+    from keras import layers as L
+
+    model = sequential(Input((None, 2)), L.Masking(0.0), L.LSTM(4), L.Softmax())
+    assert saved(model)(tmp_path / "m", 8).parity.relative < 1e-5
 
 
 NUMBERS = Normalization((60.0, 2.0, 11.0), (3.7, 0.3, 0.7))

@@ -102,6 +102,16 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
             chain(L.Masking(), L.LSTM(4, return_sequences=True), L.Softmax(name="soft")),
             r"soft \(Softmax\): takes the mask .*; expected Activation\('softmax'\)",
         ),
+        "softmax of a masked token's value": (
+            lambda: Sequential(
+                [Input((None,)), L.Embedding(5, 3, mask_zero=True), L.GRU(4, return_sequences=True), L.Softmax()]
+            ),
+            r"\(Softmax\): takes the mask .*; expected Activation\('softmax'\)",
+        ),
+        "softmax of each masked step": (
+            chain(L.Masking(), L.GRU(4, return_sequences=True), L.TimeDistributed(L.Softmax(), name="each")),
+            r"each \(TimeDistributed\): takes the mask .*; expected Activation\('softmax'\)",
+        ),
         "pooling": (
             chain(L.LSTM(4, return_sequences=True), L.GlobalAveragePooling1D(name="p")),
             r"p \(Global.*whole sequence",

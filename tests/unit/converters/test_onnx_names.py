@@ -49,15 +49,18 @@ def test_an_input_is_not_read_by_a_loop_that_hides_its_name(tmp_path: Path) -> N
     refused(tmp_path, words, import_onnx, graph(ends, nodes), tmp_path / "m", **QUICK)
 
 
-def test_a_time_axis_is_removed_where_only_a_branch_reads_the_new_name(tmp_path: Path) -> None:
-    nodes = """    z = If(yes) <
-        then_branch = a () => (float[B, 1, 2] t) { t = Mul(x, x_step) },
-        else_branch = b () => (float[B, 1, 2] e) { e = Identity(x) }
+@pytest.mark.parametrize(
+    ("around", "within"), [(", float x_step = {2.0}", ""), ("", "x_step = Constant<value_float = 2.0>() ")]
+)
+def test_a_time_axis_is_removed_where_only_a_branch_has_the_new_name(around: str, within: str, tmp_path: Path) -> None:
+    nodes = f"""    z = If(yes) <
+        then_branch = a () => (float[B, 1, 2] t) {{ {within}t = Mul(x, x_step) }},
+        else_branch = b () => (float[B, 1, 2] e) {{ e = Identity(x) }}
     >
     y = Add(z, h)
     h_out = Identity(y)"""
-    ends = """(float[B, 1, 2] x, float[B, 1, 2] h) => (float[B, 1, 2] y, float[B, 1, 2] h_out)
-<bool yes = {1}, float x_step = {2.0}>"""
+    ends = f"""(float[B, 1, 2] x, float[B, 1, 2] h) => (float[B, 1, 2] y, float[B, 1, 2] h_out)
+<bool yes = {{1}}{around}>"""
     import_onnx(graph(ends, nodes), tmp_path / "m", layout="batch_first", **QUICK)
     np.testing.assert_allclose(offline(tmp_path / "m", X)["prediction"], np.cumsum(2 * X, axis=0), rtol=1e-6)
 

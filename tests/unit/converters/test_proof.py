@@ -89,6 +89,10 @@ DIFFERENT: dict[str, tuple[Change, str]] = {
         where(lambda x: size(x) > 500),
         "for inputs 1,000 times as large, 1 time steps, step by step",
     ),
+    "not a number": (
+        lambda x, y: y if size(x) < 500 else np.full_like(y, np.nan),
+        "for inputs 1,000 times as large, 1 time steps, step by step",
+    ),
     "larger": (where(lambda x: 4.5 < size(x) < 60), "for inputs 10 times as large, 1 time steps, step by step"),
     "tiny": (where(lambda x: 0 < size(x) < 1e-4), "for inputs of a millionth of the size, 1 time steps"),
     "zero": (where(lambda x: size(x) == 0), "for inputs of zero, 1 time steps"),

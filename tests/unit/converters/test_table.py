@@ -24,3 +24,7 @@ def test_the_table_has_every_case(keras: Any) -> None:
     assert [row[:2] for row in rows] == [(case.framework, case.title) for case in cases]
     assert all(relative == "none" or float(relative) < 1e-5 for _, _, relative in rows)
     assert len(rows) >= 60
+
+
+def test_the_table_says_on_which_processor_it_was_written() -> None:
+    assert re.search(r"Compared with [^|]*, on \w+\+\w+", " ".join(PAGE.read_text().split()))

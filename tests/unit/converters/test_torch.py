@@ -155,7 +155,10 @@ def test_a_bidirectional_layer_is_named(tmp_path: Path) -> None:
         ([nn.LSTM(3, 8), nn.GRU(7, 8)], r"weight_ih: got shape \[24, 7\], expected \[24, 8\]"),
         ([nn.Linear(3, 8)], "has no recurrent layer"),
         ([nn.LSTM(3, 8), nn.Embedding(5, 8)], "got an embedding, expected it as the first layer"),
-        ([nn.LSTM(3, 8, proj_size=4), nn.LSTM(4, 8)], "proj_size 4 beside layers of another kind"),
+        (
+            [nn.LSTM(3, 8, proj_size=4), nn.LSTM(4, 8)],
+            "got proj_size 4, expected a projection only in LSTMs .*; make one module of the list, and pass example=x",
+        ),
         ([], "no recurrent layer"),
         (["lstm"], "got str, expected a torch module"),
     ],

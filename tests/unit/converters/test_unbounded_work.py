@@ -23,7 +23,7 @@ from .small_graphs import STEP, Graph, graph, node
 
 ANY = TensorProto.FLOAT
 REST = [node("Mul", "looped float_zero", "nothing"), node("Add", "x nothing", "y"), *STEP]
-NUMBERS = {"float_zero": 0.0, "few": 3, "one_turn": 1, "most": (1 << 63) - 1, "tiny": 1e-30}
+NUMBERS = {"float_zero": 0.0, "few": 3, "one_turn": 1, "thousand": 1000, "most": (1 << 63) - 1, "tiny": 1e-30}
 TURNS = [  # |x| times a tiny number: 0 for what a trial sends, 2^60 for what a client can send
     node("ReduceL1", "x", "sum", keepdims=0),
     node("Mul", "sum tiny", "scaled"),
@@ -76,6 +76,14 @@ UNBOUNDED = {
     "condition and no bound to speak of": (
         made(loop("most", *WHILE_LARGE)),
         "its condition depends on values .* otherwise it ends after 9223372036854775807 iterations",
+    ),
+    "condition and a bound written as a number": (
+        made(helper.make_node("Constant", [], ["million"], value_int=10**6), loop("million", *WHILE_LARGE)),
+        "its condition depends on values .* otherwise it ends after 1000000 iterations",
+    ),
+    "condition and a bound computed from constants": (
+        made(node("Mul", "thousand thousand", "million"), loop("million", *WHILE_LARGE)),
+        "its condition depends on values .* otherwise it ends after 1000000 iterations",
     ),
     "within a branch": (
         made(
@@ -148,6 +156,9 @@ BOUNDED = {
     "as many turns as the input has values": made(*LENGTH, loop("length", ON)),
     "a condition that a shape bounds": made(*LENGTH, loop("length", *WHILE_LARGE)),
     "a condition that a constant bounds": made(loop("few", *WHILE_LARGE)),
+    "a condition that a computed constant bounds": made(
+        node("Add", "few one_turn", "four"), node("Sub", "four few", "once"), loop("once", *WHILE_LARGE)
+    ),
     "a condition that the turns decide": made(loop("-", *WHILE_FEW)),
 }
 

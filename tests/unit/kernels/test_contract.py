@@ -179,3 +179,9 @@ def test_padding_is_neither_read_nor_written_nor_flagged(case: str) -> None:
 def test_numerics_name_the_precision_and_every_tile(precision: Precision, numerics: str) -> None:
     """Two models of GPU engines with the same numerics continue each other's sessions."""
     assert Model(cells, precision, hidden_size=7, head=[Dense(150), Dense(1100), Dense(2)]).cells.numerics == numerics
+
+
+@pytest.mark.parametrize(("precision", "tile"), [("fp32", "64x64x32w4"), ("tf32", "64x128x32w4g2")])
+def test_numerics_name_how_many_products_a_tile_has(precision: Precision, tile: str) -> None:
+    """As one product of 64 rows, the same tile would be an asynchronous one, with bits of its own."""
+    assert Model(cells, precision, hidden_size=256).cells.numerics.split("=")[1].split(",")[0] == tile

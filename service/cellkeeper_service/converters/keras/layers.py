@@ -139,12 +139,8 @@ def _embedding(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 
 def _normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    axis = layer.config.get("axis", -1)
-    axes = axis if isinstance(axis, list | tuple) else [] if axis is None else [axis]
-    if list(axes) not in ([-1], [2], []):
-        raise ImportRefused(
-            layer.place, f"axis: got {axis}, expected -1 or None: one mean for each feature, or a single one"
-        )
+    if layer.config.get("axis", -1) not in (None, []):
+        _check_axis(layer, " or None: one mean for each feature, or a single one")
     keys = ("mean", "variance")
     given: list[object] = [layer.config.get(key) for key in keys]
     if any(value is None for value in given):

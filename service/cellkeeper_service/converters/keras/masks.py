@@ -12,7 +12,7 @@ ENDED_BY_KERAS_2 = ("Normalization", "Rescaling")  # Keras 3 passes masks throug
 
 def ends_mask(file: KerasFile, layer: KerasLayer) -> bool:
     """Returns True if neither the layer nor those after it see the mask of what it takes. Raises ImportRefused."""
-    if layer.kind == "Softmax":
+    if _kind(layer) == "Softmax":
         raise ImportRefused(
             layer.place,
             "takes the mask of time steps for one of its values, and fails in Keras; expected Activation('softmax'), "
@@ -33,3 +33,9 @@ def is_masked(layer: KerasLayer, before: bool) -> bool:
     if layer.kind in (*RECURRENT, "RNN"):
         return before and bool(layer.config.get("return_sequences", False))
     return before or layer.kind == "Masking"
+
+
+def _kind(layer: KerasLayer) -> str:
+    """Returns the class of the layer, or of the one that TimeDistributed applies to each time step, with its mask."""
+    inner = layer.config.get("layer") if layer.kind == "TimeDistributed" else None
+    return str(inner.get("class_name")) if isinstance(inner, dict) else layer.kind

@@ -103,8 +103,11 @@ def import_keras(
 
 
 def _report_mask(stack: Stack, processing: Processing, report: Report) -> None:
-    """Reports which time steps are masked, if few or none can be because the input is scaled in front of the mask, and
-    whether missing values are filled with something that the mask does not know."""
+    """Reports which time steps are masked, if few or none can be because the input is scaled in front of the mask,
+    whether missing values are filled with something that the mask does not know, and where a mask ends."""
+    for layer in stack.layers:
+        if isinstance(layer, Unmask):
+            report(f"mask: ends at {layer.place}, as in Keras; the layers after it skip no time step")
     skipped = masked_input(stack)
     scaled = processing.normalization is not None and processing.mask_value is None
     if not any(isinstance(layer, Mask) for layer in leading(stack)):

@@ -34,13 +34,12 @@ from cellkeeper_service.model.config import RecurrentConfig, Tokens
 from cellkeeper_service.model.tensors import all_states, cell_states
 
 from .buffers import Scratch, StepBuffers, check_tensor
-from .kernels import dense, finish, preprocess, recurrent, transform
-from .tiles import Tile
-from .weights import Product, Weights, dense_weights, fill_values, layer_weights, product_of, stretches_of
+from .kernels import dense, finish, recurrent, transform
+from .preprocessing import KernelPreprocessing
+from .weights import Product, Weights, dense_weights, layer_weights, product_of, stretches_of
 
 __all__ = ["KernelCells", "Scratch", "StepBuffers"]
 
-_PREPROCESS = Tile(16, 64, 1, 4)
 _BLOCK = 128  # values that a one-row program processes at a time
 
 
@@ -66,16 +65,7 @@ class KernelCells:
         self._stretches = stretches_of(config, device)
         self._cells_width = sum(state.nbytes for state in cell_states(config)) // 4
         self.row_width = sum(state.nbytes for state in all_states(config)) // 4
-        self._embedding = self._offset = self._scale = self._fill = torch.zeros(1, device=device)
-        self._policy, self._prepares, source = "reject", True, config.input
-        if isinstance(source, Tokens):
-            self._embedding = torch.from_numpy(tensors["embedding.weight"].copy()).to(device)
-        else:
-            self._policy, self._fill = source.missing.policy, fill_values(source, device)
-            self._prepares = self._policy != "reject" or source.normalization is not None
-            if source.normalization is not None:
-                self._offset = torch.tensor(source.normalization.offset, dtype=torch.float32, device=device)
-                self._scale = torch.tensor(source.normalization.scale, dtype=torch.float32, device=device)
+        self._preprocessing = KernelPreprocessing(config, tensors, device)
 
     @property
     def numerics(self) -> str:
@@ -91,7 +81,6 @@ class KernelCells:
         if steps < 1 or batch < 1:
             raise ValueError(f"scratch: got {steps} time steps and a batch of {batch}, expected at least 1 of each")
         config, empty = self._config, self._empty
-        slots = (1 if self._policy == "hold" else steps) * self._preprocess_tiles()
         two_launches = bool(config.proj_size) or (config.cell == "gru" and not config.reset_after)
         gates = (batch, config.hidden_size) if two_launches else (1,)
         widest = max([dense.units for dense in config.head] or [config.recurrent_size])
@@ -99,8 +88,8 @@ class KernelCells:
             steps,
             batch,
             (empty(batch, self.row_width), empty(batch, self.row_width)),
-            empty(steps, batch, config.input_size) if self._prepares else empty(1),
-            torch.empty((slots, batch), dtype=torch.uint8, device=self._device),
+            empty(steps, batch, config.input_size) if self._preprocessing.needed else empty(1),
+            torch.empty((self._preprocessing.slots(steps), batch), dtype=torch.uint8, device=self._device),
             empty(steps, batch, config.recurrent_size),
             (empty(*gates), empty(*gates)),
             (empty(steps, batch, widest), empty(steps, batch, widest)),
@@ -119,8 +108,9 @@ class KernelCells:
         self._check(arena, buffers, scratch)
         steps, batch = scratch.steps, scratch.batch
         hidden = buffers.outputs.get("hidden", scratch.history)
-        if self._prepares:
-            self._launch_preprocess(arena, buffers, scratch)
+        raw = not self._preprocessing.needed
+        if not raw:
+            self._preprocessing.launch(arena, buffers, scratch)
         for step in range(steps):
             before, after = scratch.states[(step + 1) % 2], scratch.states[step % 2]
             for layer in range(self._config.num_layers):
@@ -139,60 +129,14 @@ class KernelCells:
             buffers.finite,
             batch,
             steps,
-            len(scratch.usable) if self._prepares else 0,
+            0 if raw else len(scratch.usable),
             ROW_WIDTH=self.row_width,
             CELLS_WIDTH=self._cells_width,
-            F=0 if self._prepares else self._config.input_size,
+            F=self._config.input_size if raw else 0,
             UNITS=self._config.output_size if "prediction" in buffers.outputs else 0,
             H=self._config.recurrent_size if "hidden" in buffers.outputs else 0,
             N=_BLOCK,
             num_warps=4,
-        )
-
-    def _preprocess_tiles(self) -> int:
-        return -(-self._config.input_size // _PREPROCESS.columns)
-
-    def _launch_preprocess(self, arena: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
-        config, steps, batch = self._config, scratch.steps, scratch.batch
-        tiles = (-(-batch // _PREPROCESS.rows), self._preprocess_tiles())
-        if isinstance(config.input, Tokens):
-            preprocess.take_tokens[(*tiles, steps)](
-                buffers.inputs,
-                buffers.read,
-                self._embedding,
-                scratch.prepared,
-                scratch.usable,
-                batch,
-                VOCABULARY=config.input.vocabulary,
-                E=config.input_size,
-                PREPARED_WIDTH=config.input_size,
-                M=_PREPROCESS.rows,
-                N=_PREPROCESS.columns,
-                num_warps=_PREPROCESS.warps,
-            )
-            return
-        together = steps if self._policy == "hold" else 1
-        preprocess.take_features[(*tiles, steps // together)](
-            buffers.inputs,
-            arena,
-            buffers.read,
-            self._offset,
-            self._scale,
-            self._fill,
-            scratch.prepared,
-            scratch.states[(steps - 1) % 2],
-            scratch.usable,
-            batch,
-            together,
-            F=config.input_size,
-            PREPARED_WIDTH=config.input_size,
-            ROW_WIDTH=self.row_width,
-            HELD_AT=self._cells_width,
-            POLICY=self._policy,
-            NORMALIZED=config.input.normalization is not None,
-            M=_PREPROCESS.rows,
-            N=_PREPROCESS.columns,
-            num_warps=_PREPROCESS.warps,
         )
 
     def _launch_layer(
@@ -208,7 +152,7 @@ class KernelCells:
         config, batch, products = self._config, scratch.batch, self._layers[layer]
         width = config.recurrent_size
         first, top = layer == 0, layer == config.num_layers - 1
-        rows = (scratch.prepared if self._prepares else buffers.inputs) if first else after
+        rows = (scratch.prepared if self._preprocessing.needed else buffers.inputs) if first else after
         source = (rows, step * batch if first else 0)
         states = (before, int(step == 0))
         kept = (after, hidden, int(top), step * batch)

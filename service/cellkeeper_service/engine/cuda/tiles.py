@@ -29,7 +29,9 @@ class Tile:
         return -(-width // self.columns) * self.columns
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.columns}x{self.depth}w{self.warps}"
+        """Names all that decides the bits: one product of 64 rows may add in another order than two of 32."""
+        groups = f"g{self.groups}" if self.groups > 1 else ""
+        return f"{self.rows}x{self.columns}x{self.depth}w{self.warps}{groups}"
 
 
 def layer_tile(columns: int, precision: Precision) -> Tile:

@@ -1,5 +1,5 @@
 """Converts weights for the kernels: transposed, padded with zeros to whole tiles, and rounded once to the precision.
-Values of missing ones and of output transforms are no operands of products, and stay float32."""
+Values of output transforms are no operands of products, and stay float32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.engine.arena import Floats
 from cellkeeper_service.engine.precision import Precision
-from cellkeeper_service.model.config import Features, RecurrentConfig, Transform
+from cellkeeper_service.model.config import RecurrentConfig, Transform
 
 from .tiles import Tile, dense_tile, layer_tile
 
@@ -68,12 +68,6 @@ def dense_weights(tensors: dict[str, Array], name: str) -> Weights:
     matrix = tensors[name]
     bias = tensors.get(name.replace(".weight", ".bias"), np.zeros(len(matrix), np.float32))
     return [matrix[None]], bias[None]
-
-
-def fill_values(source: Features, device: torch.device) -> Tensor:
-    """Returns what replaces missing values with the policy "constant": float32 [F]."""
-    value = torch.tensor(source.missing.value, dtype=torch.float32, device=device)
-    return value.expand(source.size).contiguous()
 
 
 def product_of(weights: Weights, device: torch.device, precision: Precision) -> Product:

@@ -13,6 +13,7 @@ from . import GlobalMemory, UnsupportedPTX, load, run
 from .arithmetic import OPERATIONS, fma
 from .global_memory import GlobalRace, IllegalAccess
 from .shared_memory import SharedHazard
+from .tensor_cores import SUMS, mma_tf32
 
 Floats = NDArray[np.float32]
 LANES = 64
@@ -38,6 +39,8 @@ FRAME = """
 	xor.b32 	%r5, %r2, OTHER;
 	add.s32 	%r6, %r3, %r5;
 	setp.lt.u32 	%p1, %r1, 32;
+	setp.eq.u32 	%p2, %r1, 62;
+	setp.eq.u32 	%p3, %r1, 63;
 BODY
 	ret;
 }
@@ -48,6 +51,9 @@ COPY = "cp.async.ca.shared.global [ %r4 + 0 ], [ %rd3 + 0 ], 0x4; cp.async.commi
 BARRIER = "bar.sync 0;"
 WARP_BARRIER = "bar.warp.sync -1;"
 WAIT = "cp.async.wait_group 0;"
+WAIT_BUT_FOR_ONE = "cp.async.wait_group 1;"
+ALL_READ_ONE = "ld.shared.b32 %r8, [%r3];"
+TWO_READ_ONE = "@%p2 ld.shared.b32 %r8, [%r3]; @%p3 ld.shared.b32 %r8, [%r3];"
 OTHER_WARP = 128
 OTHER_THREAD = 4
 
@@ -92,9 +98,13 @@ def test_a_barrier_of_warps_orders_their_own_threads_only(fill: str) -> None:
         (STORE + LOAD, "a read of what another thread writes"),
         (COPY + WAIT + LOAD, "a read of what another thread writes"),
         (COPY + BARRIER + LOAD, "a read of what an asynchronous copy may still write"),
+        (COPY + BARRIER + WAIT + LOAD, "a read of what another thread writes"),
+        (COPY + WAIT_BUT_FOR_ONE + BARRIER + LOAD, "a read of what an asynchronous copy may still write"),
         (COPY + STORE, "a write to what an asynchronous copy may still write"),
         (STORE + BARRIER + LOAD + STORE, "a write to what another thread reads"),
         (STORE + BARRIER + LOAD + COPY, "a write to what another thread reads"),
+        (STORE + BARRIER + ALL_READ_ONE + "@%p3 st.shared.b32 [%r3], %r1;", "a write to what another thread reads"),
+        (STORE + BARRIER + TWO_READ_ONE + "@%p3 st.shared.b32 [%r3], %r1;", "a write to what another thread reads"),
         (STORE + "st.shared.b32 [%r6], %r1;", "a write to what another thread writes"),
         (LOAD, "nothing has written"),
         ("st.shared.b32 [%r3], %r1;", "threads of one instruction write different values"),
@@ -116,6 +126,11 @@ def test_a_hazard_of_shared_memory_is_found(body: str, why: str, other: int, lat
         ("ld.global.v2.b32 { %r7, %r8 }, [ %rd3 + 0 ];", 1, 0, IllegalAccess, "8 bytes are read at"),
         ("mov.u32 %r7, %ctaid.x; st.global.b32 [ %rd4 + 0 ], { %r7 };", 2, 0, GlobalRace, "different values"),
         ("st.global.b32 [ %rd2 + 0 ], { %r1 };", 1, 0, GlobalRace, "different values"),
+        (
+            "@%p2 st.global.b32 [ %rd2 + 0 ], { %r1 }; @%p3 st.global.b32 [ %rd2 + 0 ], { %r1 };",
+            *(1, 0, GlobalRace),
+            "two threads write different values",
+        ),
         ("ld.global.b32 { %r7 }, [ %rd2 + 0 ]; st.global.b32 [ %rd4 + 0 ], { %r1 };", 1, 0, GlobalRace, "also writes"),
         ("st.global.b32 [ %rd4 + 0 ], { %r1 }; ld.global.b32 { %r7 }, [ %rd2 + 4 ];", 1, 0, GlobalRace, "has written"),
     ],
@@ -132,10 +147,40 @@ def test_a_masked_access_touches_nothing() -> None:
     assert execute(body).tolist() == [0] * 32 + [5] * 32
 
 
+def test_what_no_instruction_has_written_is_no_number() -> None:
+    target = execute("@%p1 ld.global.b32 { %r7 }, [ %rd3 + 0 ]; st.global.b32 [ %rd4 + 0 ], { %r7 };")
+    assert target[:32].tolist() == list(range(32))
+    assert np.isnan(target[32:].view(np.float32)).all()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_ctas_that_branch_differently_are_both_executed(which: int) -> None:
+    """The one that does not jump stores its numbers; both store what follows."""
+    jump = f"mov.u32 %r7, %ctaid.x; setp.eq.u32 %p4, %r7, {which}; @%p4 bra $L;"
+    store = "@%p1 st.global.b32 [ %rd4 + 0 ], { %r1 };"
+    after = "\n$L:\n\t@!%p1 st.global.b32 [ %rd4 + 0 ], { %r1 };"
+    assert execute(jump + store + after, grid=2).tolist() == list(range(LANES))
+    alone = execute(jump + store + after, grid=1)
+    assert alone[:32].any() == (which == 1)
+    assert alone[32:].tolist() == list(range(32, LANES))
+
+
+def test_an_operand_that_is_not_rounded_to_tf32_is_refused() -> None:
+    def registers(count: int, value: float) -> list[NDArray[Any]]:
+        return [np.full((1, 32), value, np.float32).view(np.uint32) for _ in range(count)]
+
+    one, rounded, other = registers(2, 1.0), registers(4, 1.0 + 2.0**-10), registers(4, 1.0 + 2.0**-11)
+    (came, *_) = mma_tf32(rounded, one, registers(4, 0.0), SUMS["once"])
+    assert came.view(np.float32).flat[0] == 8 * (1.0 + 2.0**-10)
+    with pytest.raises(ValueError, match="not rounded to tf32"):
+        mma_tf32(other, one, registers(4, 0.0), SUMS["once"])
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [
         ("sin.approx.f32 %r7, %r1;", "an unknown instruction"),
+        ("cp.async.ca.shared.global [ %r4 + 0 ], [ %rd3 + 0 ], 0x4, %r1;", "a part of a copy"),
         ("add.s32 %r7, %rd1, 1;", "%rd1 as uint32"),
         ("st.shared.b32 [%r4], %r7;", "'%r7' is read before it is written"),
         ("@%p1 bra $L;", "threads of a CTA branch differently"),

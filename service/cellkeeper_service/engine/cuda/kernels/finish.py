@@ -7,7 +7,7 @@ from .pointwise import is_finite
 
 
 @triton.jit
-def _all_finite(base, WIDTH: tl.constexpr, N: tl.constexpr):
+def _not_finite(base, WIDTH: tl.constexpr, N: tl.constexpr):
     """Returns how many of WIDTH values are not finite."""
     block = tl.arange(0, N)
     found = tl.zeros((N,), tl.int32)
@@ -48,15 +48,15 @@ def finish(
             inside = first + block < ROW_WIDTH
             x = tl.load(source + first + block, mask=inside, other=0.0)
             tl.store(arena + place * ROW_WIDTH + first + block, x, mask=inside)
-        bad = _all_finite(source, CELLS_WIDTH, N)
+        bad = _not_finite(source, CELLS_WIDTH, N)
         for slot in range(slots):
             bad += 1 - tl.load(usable + slot * batch + row).to(tl.int32)
         for step in range(steps):
             flat = (step * batch + row).to(tl.int64)
             if F > 0:
-                bad += _all_finite(inputs + flat * F, F, N)
+                bad += _not_finite(inputs + flat * F, F, N)
             if UNITS > 0:
-                bad += _all_finite(prediction + flat * UNITS, UNITS, N)
+                bad += _not_finite(prediction + flat * UNITS, UNITS, N)
             if H > 0:
-                bad += _all_finite(hidden + flat * H, H, N)
+                bad += _not_finite(hidden + flat * H, H, N)
         tl.store(finite + row, (bad == 0).to(tl.uint8))
