@@ -87,7 +87,8 @@ import resource, threading
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.server.process_limits import naming_limits
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20),) * 2)  # half a stack
+threading.stack_size(64 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20),) * 2)  # half a stack
 try:
     with naming_limits():
         threading.Thread(target=print).start()
