@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from cellkeeper_service.errors import StartError
@@ -28,4 +29,5 @@ class Parser(argparse.ArgumentParser):
         if file is sys.stdout:
             print_out(message)
         else:
-            super()._print_message(message, file)
+            with suppress(OSError):  # as argparse does after Python 3.10, so that the exit code says what was wrong
+                super()._print_message(message, file)

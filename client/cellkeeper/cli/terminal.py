@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from io import TextIOWrapper
 from itertools import islice
 from typing import Any
@@ -73,7 +74,8 @@ class Parser(argparse.ArgumentParser):
         if file is sys.stdout:
             print(message, end="", file=file, flush=True)
         else:
-            super()._print_message(message, file)
+            with suppress(OSError):  # as argparse does after Python 3.10, so that the exit code says what was wrong
+                super()._print_message(message, file)
 
 
 class Progress:

@@ -312,6 +312,13 @@ def test_a_command_whose_output_nobody_takes_has_failed(words: str, variables: d
     assert (done.returncode, done.stderr) == (1, "cellkeeper-server: stdout: No space left on device\n")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
+def test_a_wrong_option_that_nobody_is_told_of_has_its_exit_code() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command("serve", "--bad"), env=environment(), stderr=full, timeout=60)
+    assert done.returncode == 2
+
+
 def is_ready(url: str) -> bool:
     try:
         urlopen(url, timeout=30).close()
