@@ -94,12 +94,24 @@ class RedisSentinels:
         return self.ports().index(int(port))
 
     def primary(self) -> int:
-        """Returns the number of the server that all running sentinels name. Raises LookupError while they disagree."""
+        """Returns the number of the server that all running sentinels name. Raises LookupError while they disagree,
+        or none runs."""
         running = [number for number, sentinel in enumerate(self.sentinels) if sentinel.is_running]
         named = {self.named(number) for number in running}
         if len(named) != 1:
             raise LookupError(f"the sentinels name {named}")
         return named.pop()
+
+    def agreed_primary(self) -> int:
+        """Waits until a sentinel runs and all that run agree on the primary, and returns its number."""
+        found: list[int] = []
+
+        def agree() -> bool:
+            found.append(self.primary())
+            return True
+
+        wait_until(agree)
+        return found[0]
 
     def fail_over(self) -> None:
         """Makes a replica take over although the primary is alive.
@@ -107,7 +119,7 @@ class RedisSentinels:
         It asks until that has happened: a sentinel refuses while no replica is eligible, and gives a failover up if the
         replica is slow to take over, or the sentinel is killed.
         """
-        before = self.primary()
+        before = self.agreed_primary()
 
         def is_over() -> bool:
             if self.primary() != before:

@@ -238,16 +238,20 @@ class Checker:
         """Returns True if the client that had the answer later learned that the session is not where it left it.
 
         A client that ended the session itself has no claim any more. What another client learned does not count.
+        STEP_COMPACTED tells it only if its own position was refused, as when a second switch brings back a history that
+        is ahead: it is the usual answer to a copy of earlier steps.
         """
         held_since, client = self._held_since(session, answer), _client(answer.burst.sender)
         reports = REPORTS | {"STEP_COMPACTED"} if client == LATE else REPORTS
         for burst in self._history.bursts.get(session, ()):
-            if burst.error in reports and burst.error_at >= held_since and _client(burst.sender) == client:
+            if _client(burst.sender) != client or not burst.error or burst.error_at < held_since:
+                continue
+            if burst.error in reports or _is_refused(burst.error, burst.start, answer.end):
                 return True
         for operation in self._history.operations.get(session, ()):
             if operation.at < held_since or _client(operation.sender) != client:
                 continue
-            if operation.error in reports:
+            if operation.error in reports or _is_refused(operation.error, operation.expect, answer.end):
                 return True
             if operation.succeeded and operation.generation == answer.end.generation:
                 return True
@@ -336,6 +340,13 @@ class Checker:
                 self._verdict.found(kind, session, operation.generation, words)
             elif not self._expected_without_losses.operation(operation):
                 self._verdict.reports += 1
+
+
+def _is_refused(error: str, position: Position | None, held: Position) -> bool:
+    """Returns True if the server has compacted a position that is at or after the one that its client holds."""
+    if error != "STEP_COMPACTED" or position is None:
+        return False
+    return position.generation == held.generation and position.step >= held.step
 
 
 def _client(sender: str) -> str:

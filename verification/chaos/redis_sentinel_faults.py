@@ -117,4 +117,4 @@ class RedisSentinelFaults:
     async def _primary(self) -> int:
         """Returns the primary once the store is undisturbed."""
         await self._settled()
-        return self._store.world.primary()
+        return await asyncio.to_thread(self._store.world.agreed_primary)  # a sentinel may be killed or paused again

@@ -51,6 +51,25 @@ def test_what_others_were_told_of_a_lost_tail_does_not_tell_its_client(made: Han
     assert made.kinds() == {"lost"}
 
 
+@pytest.mark.parametrize("opens", [False, True])
+@pytest.mark.parametrize("refused_at_its_end", [False, True])
+def test_a_lost_branch_beside_one_that_is_compacted(
+    made: HandwrittenHistory, refused_at_its_end: bool, opens: bool
+) -> None:
+    """A second switch brings back a history that is ahead, in which the client's position cannot be checked. That it
+    refuses a copy of earlier steps says nothing to the client."""
+    _, middle, end = two_chunks(made)
+    made.fault("failover", loses=True)
+    ahead = made.steps("a", middle, [8, 9, 10], sender="somebody else")
+    refused = end if refused_at_its_end else middle
+    if opens:
+        made.found("a", refused, expect=refused, error="STEP_COMPACTED")
+    else:
+        made.unanswered("a", refused, [6], "STEP_COMPACTED")
+    made.final_read("a", ahead)
+    assert ("lost" in made.kinds()) != refused_at_its_end
+
+
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_copy_that_was_applied_and_lost_is_its_senders(made: HandwrittenHistory, asked: bool) -> None:
     """The session's own client gave these steps up and does not know of them, so it does not notice their loss."""

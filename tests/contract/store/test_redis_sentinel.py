@@ -102,6 +102,19 @@ def test_a_failover_that_was_given_up_is_asked_for_again() -> None:
 
 
 @pytest.mark.fire
+def test_a_failover_is_asked_for_when_a_sentinel_runs_again() -> None:
+    with RedisSentinels() as world, ThreadPoolExecutor() as threads:
+        primary = world.primary()
+        for sentinel in world.sentinels:
+            sentinel.kill()
+        over = threads.submit(world.fail_over)
+        for sentinel in world.sentinels:
+            sentinel.restart()
+        over.result()
+        world.wait_for_switch(away_from=primary)
+
+
+@pytest.mark.fire
 def test_a_primary_that_hung_wakes_as_one(world: RedisSentinels, store: Store) -> None:
     """It executes what it was sent meanwhile, and gets no further requests."""
     header = committed(store, create(key()))

@@ -20,6 +20,7 @@ from cellkeeper_service.domain.spec import InputSpec
 from onnx import parser
 from torch import Tensor, nn
 
+from .conftest import free_batch
 from .leftovers import refused
 
 QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
@@ -218,6 +219,7 @@ def test_batch_normalization_of_large_numbers_loses_no_digits(keras: Any, tmp_pa
     np.testing.assert_allclose(offline(tmp_path / "m", x)["prediction"], expected, atol=1e-5 * np.abs(expected).max())
 
 
+@free_batch
 def test_a_mask_that_a_traced_keras_model_makes_itself_is_compared(keras: Any, tmp_path: Path) -> None:
     from keras import Input, Model, ops
     from keras import layers as L

@@ -14,6 +14,7 @@ from cellkeeper_service.model.config import Normalization
 
 from verification.parity.trace_cases import ConvLstm, keras_frames
 
+from .conftest import free_batch
 from .leftovers import refused
 
 QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
@@ -22,6 +23,7 @@ FRAMES = np.random.default_rng(2).standard_normal((9, 5, 4, 2)).astype(np.float3
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # Keras' and the exporter's own
 
 
+@free_batch
 def test_a_conv_lstm_of_keras(keras: Any, tmp_path: Path) -> None:
     model = keras_frames(2)
     model.save(tmp_path / "m.keras")

@@ -81,6 +81,7 @@ def test_inputs_without_names_and_a_layer_that_the_training_model_has_too(keras:
     assert [one.shape for one in imported.bundle.spec.states] == [(8,), (8,)]
 
 
+@free_batch
 def test_inputs_and_outputs_with_names(keras: Any, tmp_path: Path) -> None:
     from keras import Input, Model
     from keras import layers as L

@@ -61,6 +61,7 @@ def test_a_stateful_layer_that_is_used_twice_is_refused(keras: Any, tmp_path: Pa
     assert import_keras(once, tmp_path / "m", trace=True, **QUICK).parity.relative < 1e-5
 
 
+@free_batch
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
 def test_named_inputs_in_any_order(keras: Any, names: tuple[str, str], tmp_path: Path) -> None:
     """Keras takes them in a dict of the same order only, and warns of anything else."""
@@ -76,6 +77,7 @@ def test_named_inputs_in_any_order(keras: Any, names: tuple[str, str], tmp_path:
     assert {one.name: one.shape for one in imported.bundle.spec.inputs} == {names[0]: (3,), names[1]: (2,)}
 
 
+@free_batch
 def test_a_layer_that_begins_with_other_states_than_zeros(keras: Any, tmp_path: Path) -> None:
     from keras import Input, Model
     from keras import layers as L

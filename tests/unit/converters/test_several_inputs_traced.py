@@ -16,6 +16,8 @@ from cellkeeper_service.engine.load import offline
 from cellkeeper_service.model.config import Normalization
 from torch import Tensor, nn
 
+from .conftest import free_batch
+
 STEPS = 9
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # the exporter's and Keras' own
 
@@ -133,6 +135,7 @@ def two_branches(keras: Any) -> Any:
     return keras.Model([audio, words], layers.Dense(2)(layers.Concatenate()([heard, read])))
 
 
+@free_batch
 def test_keras_with_two_inputs(tmp_path: Path) -> None:
     keras = pytest.importorskip("keras")
     model = two_branches(keras)
