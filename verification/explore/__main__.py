@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import random
 import sys
@@ -32,6 +33,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rules", action="store_true", help="print docs/rules.md")
     parsed = parser.parse_args(arguments)
     if parsed.rules:
+        logging.getLogger("cellkeeper_service").setLevel(
+            logging.CRITICAL
+        )  # without a rule, the core logs its own faults
         print(page(), end="")
         return 0
     return run(parsed.seconds, parsed.seed)

@@ -28,13 +28,10 @@ async def read_state(
         request = pb.GetStateRequest(model=model.name, session=session)
         reply: StepReply = await client._call("GetState", request, session, left(), state_reply_of)
         if reply.position.generation != generation:
-            await restarts.over(left())  # one of this client's may have overtaken the call
-            before, (model, generation) = generation, here()
-            if reply.position.generation != generation:
-                if before != generation:
-                    continue
-                step = reply.position.step
-                text = f"the session has another generation now, at step {step}; open it again to read its state"
-                raise error_of_reason("GENERATION_CHANGED", text, reply.position)
+            if await restarts.over(left()) or here() != (model, generation):
+                continue  # one of this client's may have overtaken the call
+            step = reply.position.step
+            text = f"the session has another generation now, at step {step}; open it again to read its state"
+            raise error_of_reason("GENERATION_CHANGED", text, reply.position)
         check_state(reply, model)
         return reply

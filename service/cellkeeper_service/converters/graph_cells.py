@@ -1,6 +1,7 @@
 """Writes a stack's recurrent layers as ONNX nodes.
 
-A layer becomes one of ONNX's own operators or, if its cell has activations that these lack, the nodes of one time step.
+A layer becomes one of ONNX's own operators or a Scan or, if its cell has activations that these lack, the nodes of one
+time step.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from cellkeeper_service.engine.graph import RNN_ACTIVATIONS
 from cellkeeper_service.engine.graph_functions import write_activation
+from cellkeeper_service.engine.graph_rnn import write_rnn
 from cellkeeper_service.engine.graph_writer import GraphWriter, Value
 
 from .stack import KERAS_2_HARD_SIGMOID, USUAL, Recurrent
@@ -36,15 +39,18 @@ def written_out(layer: Recurrent) -> bool:
 
 
 def write_sequence(writer: GraphWriter, layer: Recurrent, value: str, before: list[str], after: list[str]) -> str:
-    """Writes [T, B, F] and the states [1, B, H] -> [T, 1, B, H] as an ONNX operator; new states are named `after`."""
+    """Writes [T, B, F] and the states [1, B, H] -> [T, 1, B, H]; the new states are named `after`."""
     ways = layer.activations or USUAL[layer.cell]
+    sequence = f"sequence_{len(writer.nodes)}"
+    if layer.cell in RNN_ACTIVATIONS:
+        write_rnn(writer, layer.weights, ways[0], value, before[0], (sequence, after[0]))
+        return sequence
     names = [*ways, ways[1]] if layer.cell == "lstm" else list(ways)
     attributes: dict[str, Any] = {"activations": [_OPS[name] for name in names]}
     numbers = [_NUMBERS[name] for name in names if name in _NUMBERS]
     if numbers:
         attributes["activation_alpha"] = [alpha for alpha, _ in numbers]
         attributes["activation_beta"] = [beta for _, beta in numbers]
-    sequence = f"sequence_{len(writer.nodes)}"
     writer.recurrent(layer.cell, layer.weights, layer.reset_after, value, before, [sequence, *after], **attributes)
     return sequence
 

@@ -21,6 +21,7 @@ from .proof import (
     Drawn,
     Source,
     Special,
+    Trial,
     cause,
     is_nan,
     measure,
@@ -105,6 +106,7 @@ def compare(
     engine = load_engine(bundle, "cpu", max_batch, trial_call_ms=trial_call_ms)
     difference = relative = relative_scaled = 0.0
     where = ""
+    failed: tuple[Trial, float] | None = None
     tried = trials(drawn, source.windowed)
     originals = run_whole(source, [trial.inputs for trial in tried])
     least = small(tried, originals)
@@ -124,6 +126,7 @@ def compare(
                         relative_scaled = max(relative_scaled, gap.relative)
                     if not where and not gap.relative <= tolerance:
                         where = f"for {tried[at].what}, {length} time steps, {way}, from step {gap.step} on"
+                        failed = tried[at], gap.relative
     inputs = next(trial.inputs for trial in tried if trial.length == STEPPED)
     stepped = source.stepped(inputs)
     (way, (served,)), *_ = served_ways(engine, [inputs])
@@ -135,7 +138,7 @@ def compare(
     proved = engine.rows_proved if isinstance(engine, UserGraphEngine) and not engine.one_session_a_call else None
     if where:
         rounded = f"; {_ROUNDED.format(resolution)}" if resolution > tolerance else ""
-        where += rounded or cause(source, tried, originals, tolerance)
+        where += rounded or cause(source, tried, originals, tolerance, failed)
     return Parity(
         source=source.name,
         sequences=len(tried),

@@ -37,6 +37,7 @@ SEQUENCES, STEPS = len(SIZES) + 1, LENGTHS[-1]  # for `trials`: one sequence for
 STEPPED = 32  # time steps that the source takes one by one; one of LENGTHS
 COMPANY = 1e6
 SURE_STEPS = 7  # rounding errors do not grow to the tolerance within these
+SURE_ROUNDING = 4.0  # differences up to this many times what rounding of the inputs changes are rounding
 SMALL_SHARE = 1e-2  # outputs below this share of ordinary outputs are compared relative to it
 Scaled = Callable[[Array, float], Array | None]
 Special = Sequence[tuple[str, Array]]
@@ -207,8 +208,15 @@ def in_the_last_digit(inputs: Array) -> Array | None:
     return changed
 
 
-def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[str, Array]], tolerance: float) -> str:
-    """Returns what the source does that no stream can do, as far as this can be detected."""
+def cause(
+    source: Source,
+    tried: Sequence[Trial],
+    originals: Sequence[Mapping[str, Array]],
+    tolerance: float,
+    failed: tuple[Trial, float] | None,
+) -> str:
+    """Returns what the source does that no stream can do, as far as this can be detected. failed: the first trial that
+    differed, and its relative gap."""
     alike = [number for number, trial in enumerate(tried) if trial.length == STEPPED]
     at, again = alike[0], run_whole(source, [tried[number].inputs for number in alike])[0]  # in one batch, as before
     for name, values in originals[at].items():
@@ -240,10 +248,30 @@ def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[st
                 f"; it looks ahead: its own output at step {gap.step} changes when later time steps follow (a mean, a "
                 "norm or attention over the sequence, a centred window, a backward direction?)"
             )
+    own_change = (
+        0.0 if failed is None or failed[0].what == ORDINARY else _change_by_rounding(source, failed[0], tolerance)
+    )
+    if failed is not None and failed[1] < SURE_ROUNDING * own_change:
+        return (
+            f"; it amplifies rounding errors of such inputs: its own output changes by {own_change:.0e} of the largest "
+            "when they change in their last digit; if that is small enough for you, pass a larger tolerance "
+            "(--tolerance)"
+        )
     return (
         "; something that is not a state carries over between time steps (a mean or attention over the sequence so "
         "far, a counter), or a value depends on later ones, or it computes something other than what was read"
     )
+
+
+def _change_by_rounding(source: Source, trial: Trial, tolerance: float) -> float:
+    """Returns by how much the source's own outputs change if the trial's inputs change in their last digit, relative to
+    the largest output; 0 if they cannot."""
+    changed = in_the_last_digit(trial.inputs)
+    if changed is None:
+        return 0.0
+    before, after = source.whole(trial.inputs), source.whole(changed)
+    gaps = [measure(np.asarray(after[name]), np.asarray(values), tolerance) for name, values in before.items()]
+    return max((gap.relative for gap in gaps if np.isfinite(gap.relative)), default=0.0)
 
 
 def _served(engine: Engine, sequences: Sequence[Array], chunks: Sequence[int]) -> list[dict[str, Array]]:

@@ -109,8 +109,8 @@ def refuse_misplaced(record: Record, asked: Position) -> Rejection | None:
         return Rejection(Reason.STEP_GAP, text, field="position.step", position=stands)
     if asked.step < record.header.checkpoint_step:
         text = (
-            f"position.step: got {asked.step}, but the log starts at step {record.header.checkpoint_step}: "
-            "a reply that the client holds already counts as done"
+            f"position.step: got {asked.step}, but the log starts at step {record.header.checkpoint_step}, and older "
+            "steps can be neither checked nor computed again; open the session again"
         )
         return Rejection(Reason.STEP_COMPACTED, text, field="position.step", position=stands)
     if asked.head != record.head_at(asked.step):

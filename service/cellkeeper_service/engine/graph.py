@@ -8,8 +8,6 @@ hidden      float32 [T, B, width]: the top layer
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from onnx import TensorProto, helper
 
@@ -19,7 +17,10 @@ from cellkeeper_service.model.config import Features, RecurrentConfig
 from cellkeeper_service.model.tensors import cell_states
 
 from .graph_functions import write_activation, write_transform
+from .graph_rnn import write_rnn
 from .graph_writer import GraphWriter, Value, floats, integers
+
+RNN_ACTIVATIONS = {"rnn_tanh": "tanh", "rnn_relu": "relu"}
 
 
 def build_graph(bundle: Bundle) -> bytes:
@@ -69,15 +70,16 @@ def _layers(writer: GraphWriter, config: RecurrentConfig, tensors: dict[str, Arr
     else:
         sizes = writer.axes(*[config.hidden_size] * count)
         writer.nodes.append(helper.make_node("Split", [spread, sizes], before, axis=2))
-    plain = {"rnn_tanh": "Tanh", "rnn_relu": "Relu"}.get(config.cell)
-    activations: dict[str, Any] = {"activations": [plain]} if plain else {}
     kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if config.bias else ()))
     for layer in range(config.num_layers):
         mine = slice(layer, None, config.num_layers)
         sequence = f"layer_{layer}"
         weights = {kind: tensors[f"rnn.{kind}_l{layer}"] for kind in kinds}
-        results = [sequence, *after[mine]]
-        writer.recurrent(config.cell, weights, config.reset_after, values, before[mine], results, **activations)
+        if config.cell in RNN_ACTIVATIONS:
+            results = sequence, after[layer]
+            write_rnn(writer, weights, RNN_ACTIVATIONS[config.cell], values, before[layer], results)
+        else:
+            writer.recurrent(config.cell, weights, config.reset_after, values, before[mine], [sequence, *after[mine]])
         values = writer.node("Squeeze", [sequence, writer.axes(1)])
     joined = after[0] if count == 1 else writer.node("Concat", after, axis=2)
     return values, writer.node("Squeeze", [joined, writer.axes(0)])

@@ -19,7 +19,7 @@ IR_VERSION = 8
 COLUMNS = 16
 
 # PyTorch's gates are i, f, g, o and r, z, n; ONNX has i, o, f, c and z, r, h
-_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
+_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
 
 class Value(NamedTuple):
@@ -32,18 +32,19 @@ class Value(NamedTuple):
 
 @dataclass
 class GraphWriter:
-    """Each method adds to the graph and returns the name of the result."""
+    """Each method adds to the graph and returns the name of the result. prefix: of the names within an inner graph."""
 
+    prefix: str = ""
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
 
     def node(self, op: str, inputs: list[str], name: str = "", **attributes: Any) -> str:
-        output = name or f"{op.lower()}_{len(self.nodes)}"
+        output = name or f"{self.prefix}{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
         return output
 
     def constant(self, value: Array, dtype: str = "float32") -> str:
-        name = f"constant_{len(self.constants)}"
+        name = f"{self.prefix}constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype, order="C"), name))
         return name
 
@@ -95,7 +96,7 @@ class GraphWriter:
         results: Sequence[str],
         **attributes: Any,
     ) -> None:
-        """Adds a layer [T, B, F] and its states [1, B, H] -> [T, 1, B, H] and the new states, named `results`.
+        """Adds an LSTM or GRU layer [T, B, F] and its states [1, B, H] -> [T, 1, B, H] and the new states, `results`.
 
         weights: weight_ih, weight_hh, and bias_ih and bias_hh or neither, with their gates in PyTorch's order.
         """
@@ -109,8 +110,7 @@ class GraphWriter:
         if cell == "gru":
             attributes["linear_before_reset"] = int(reset_after)
         attributes["hidden_size"] = weights["weight_hh"].shape[1]
-        op = {"lstm": "LSTM", "gru": "GRU"}.get(cell, "RNN")
-        self.nodes.append(helper.make_node(op, [*inputs, "", *before], results, **attributes))
+        self.nodes.append(helper.make_node(cell.upper(), [*inputs, "", *before], results, **attributes))
 
     def model(self, name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> bytes:
         """Returns the serialized ONNX model."""

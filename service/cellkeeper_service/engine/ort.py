@@ -12,11 +12,12 @@ import onnxruntime
 from cellkeeper_service.domain.engine import Array, Computed, Rows
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle
+from cellkeeper_service.model.config import RecurrentConfig
 
 from .arena import Floats, WholeRows, whole_rows
 from .base import BundleEngine, HostEngine
 from .finite import all_finite, finite_rows
-from .graph import build_graph
+from .graph import RNN_ACTIVATIONS, build_graph
 from .half_precision import unusable_optimizers
 from .onnx_device import CPU_PROVIDER, GraphDevice, check_provider, cpu_device, raise_if_lost
 
@@ -43,6 +44,7 @@ class OnnxRuntimeEngine(HostEngine):
     name = "onnxruntime"
 
     def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1) -> None:
+        self._rnn = isinstance(bundle.config, RecurrentConfig) and bundle.config.cell in RNN_ACTIVATIONS
         super().__init__(bundle, max_batch, threads)
         self.settle(1, False, 0.0)
         self._session = open_session(build_graph(bundle), threads, str(bundle.path))
@@ -54,7 +56,9 @@ class OnnxRuntimeEngine(HostEngine):
         self._calls: dict[tuple[int, int, frozenset[str]], _Call] = {}
 
     def _numerics(self) -> str:
-        return describe(self, cpu_device(), self._threads)
+        text = describe(self, cpu_device(), self._threads)
+        # 0.1.0 computed these with the RNN operator, in other bits
+        return f"{text} rnn=scan" if self._rnn else text
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         steps, batch = inputs.shape[:2]

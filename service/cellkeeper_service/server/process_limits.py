@@ -78,11 +78,9 @@ def check_threads(count: int) -> None:
 
 @contextmanager
 def naming_limits() -> Iterator[None]:
-    """Raises StartError for a single thread or process that the limits do not allow."""
+    """Raises StartError for a single thread that the limits do not allow."""
     try:
         yield
-    except BlockingIOError as error:
-        raise StartError(f"processes: cannot start another ({error}); {ADVICE}") from error
     except RuntimeError as error:
         if NO_THREAD not in str(error):
             raise

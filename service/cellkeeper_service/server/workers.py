@@ -21,7 +21,7 @@ from cellkeeper_service.metrics import MergedMetrics, MetricsServer
 from cellkeeper_service.server.as_worker import FAILED, WORKER_FLAG
 from cellkeeper_service.server.config import STORE_VARIABLE, Settings, split_address
 from cellkeeper_service.server.open_files import allow_connections
-from cellkeeper_service.server.process_limits import check_threads
+from cellkeeper_service.server.process_limits import ADVICE, check_threads
 from cellkeeper_service.signals import ENDING, end_before_serving
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,8 @@ def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> in
 
 
 def _start(settings: Settings) -> tuple[subprocess.Popen[str], int]:
-    """Starts a worker. Returns it, and the pipe on which it reports the URL of its metrics."""
+    """Starts a worker. Returns it, and the pipe on which it reports the URL of its metrics. Raises StartError if the
+    limits do not allow another process."""
     own = replace(settings, metrics_listen="127.0.0.1:0", workers=1)
     command = [sys.executable, "-m", "cellkeeper_service", "serve", WORKER_FLAG]
     environment = {**os.environ, STORE_VARIABLE: settings.store}
@@ -169,6 +170,8 @@ def _start(settings: Settings) -> tuple[subprocess.Popen[str], int]:
             pass_fds=[telling],
         )
         return worker, told
+    except BlockingIOError as error:  # from fork
+        raise StartError(f"processes: cannot start another ({error}); {ADVICE}") from error
     finally:
         os.close(telling)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, held_back)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import pytest
-from cellkeeper import AsyncClient, AsyncSession
+from cellkeeper import AsyncClient, AsyncSession, DeadlineExceeded
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .conftest import until
@@ -148,3 +148,17 @@ async def test_a_state_that_is_read_between_two_restarts(session: AsyncSession, 
     server.go.set()
     assert {name: values.tolist() for name, values in (await reading).items()} == {"c": [[10, 1]]}
     assert server.states_read == 2
+
+
+async def test_a_state_whose_deadline_passes_while_the_carry_over_is_unanswered(
+    session: AsyncSession, server: HoldingServer
+) -> None:
+    """The session has not been changed by others, which GenerationChanged would say."""
+    server.held, server.after = "CarryOver", True
+    moving = asyncio.ensure_future(session.carry_over("reset", fingerprint=OTHER_FINGERPRINT))
+    await until(lambda: server.waiting == 1)
+    with pytest.raises(DeadlineExceeded):
+        await session.state(timeout=0.3)
+    assert server.states_read >= 1
+    server.go.set()
+    await moving

@@ -108,3 +108,32 @@ def test_a_thread_that_the_limits_do_not_allow_is_refused_in_one_line() -> None:
     )
     (line,) = done.stdout.splitlines()
     assert line.startswith("threads: cannot start another (can't start new thread); raise the limits on address space")
+
+
+ONE_PROCESS = """
+import os, resource
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.server.config import Settings
+from cellkeeper_service.server.workers import _start
+settings = Settings.read(["bundle"], {})
+if os.getuid() == 0:
+    os.setuid(65534)  # the limit does not hold for root
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+try:
+    _start(settings)
+except StartError as error:
+    print(error)
+"""
+
+
+def test_a_process_that_the_limits_do_not_allow_is_refused_in_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_PROCESS],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=END_TIMEOUT_S,
+        check=False,
+    )
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("processes: cannot start another ([Errno 11] Resource temporarily unavailable); raise the ")

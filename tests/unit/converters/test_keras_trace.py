@@ -193,13 +193,18 @@ def test_what_follows_the_last_time_step_may_change_its_shape(keras: Any, tmp_pa
     x = Input((None, 3))
     model = sequential(x, L.LSTM(4), L.Dense(6), L.Reshape((3, 2), name="pairs"))
     model.save(tmp_path / "m.keras")
-    words = r"pairs \(Reshape\): needs the whole sequence.*unless it comes after a last time step; pass --trace"
+    words = r"pairs \(Reshape\): shapes the last time step, which the import does not read; pass --trace"
     refused(tmp_path, words, import_keras, tmp_path / "m.keras", tmp_path / "m", **QUICK)
     imported = import_keras(tmp_path / "m.keras", tmp_path / "m", trace=True, **QUICK)
     assert imported.bundle.spec.outputs[0].shape == (3, 2)
     window = sequential(Input((5, 3)), L.LSTM(4, return_sequences=True), L.Flatten(name="flat"), L.Dense(2))
     words = r"flat \(Flatten\): needs the whole sequence"
     refused(tmp_path, words, import_keras, window, tmp_path / "n", trace=True, **QUICK)
+    window.save(tmp_path / "w.keras")
+    words += (
+        r".*unless it comes after a last time step; expected return_sequences=False in the recurrent layer before it$"
+    )
+    refused(tmp_path, words, import_keras, tmp_path / "w.keras", tmp_path / "n", **QUICK)
 
 
 @free_batch

@@ -83,6 +83,14 @@ def chaotic(inputs: Array, outputs: Array) -> Array:
     return np.asarray(outputs + np.asarray(values, outputs.dtype)[:, None])
 
 
+def last_digit_of_large(inputs: Array, outputs: Array) -> Array:
+    """Depends on the last digit of inputs 1,000 times as large only."""
+    if size(inputs) < 500:
+        return outputs
+    odd = inputs.view(np.uint32)[:, :1] % 2
+    return np.asarray(outputs * (1 + 0.01 * odd), outputs.dtype)
+
+
 DRAW = np.random.default_rng(9)
 DIFFERENT: dict[str, tuple[Change, str]] = {
     "large": (
@@ -107,6 +115,10 @@ DIFFERENT: dict[str, tuple[Change, str]] = {
     ),
     "ahead": (lambda x, y: y + y.mean(axis=0), "it looks ahead: its own output at step 0 changes"),
     "reverse": (lambda x, y: y[::-1], "it looks ahead"),
+    "amplifying large ones": (
+        last_digit_of_large,
+        "on; it amplifies rounding errors of such inputs: its own output changes by",
+    ),
     "amplifying": (chaotic, "it amplifies rounding errors: its own output changes by"),
     "random": (lambda x, y: y + DRAW.standard_normal(y.shape), "other values when it is run again: it draws random"),
 }

@@ -77,6 +77,108 @@ def test_a_forward_that_takes_inputs_and_states(tmp_path: Path, by_name: bool) -
     close(tmp_path / "m", inputs, np.stack(rows))
 
 
+class StateBetween(nn.Module):
+    """forward(features, hidden, keep) -> (y, hidden), for one time step; not symmetric in hidden and keep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.cell, self.out = nn.GRUCell(3, 8), nn.Linear(8, 2)
+
+    def forward(self, features: Tensor, hidden: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.cell(features, hidden * torch.sigmoid(keep))
+        return self.out(hidden), hidden
+
+
+def test_a_forward_that_takes_a_state_before_an_input(tmp_path: Path) -> None:
+    model = StateBetween()
+    import_torch(
+        model,
+        tmp_path / "m",
+        example={"keep": torch.zeros(1, 1), "features": torch.zeros(1, 3)},
+        states={"hidden": torch.zeros(1, 8)},
+        report=lambda _: None,
+    )
+    inputs = drawn(features=(3,), keep=(1,))
+    hidden, rows = torch.zeros(1, 8), []
+    with torch.no_grad():
+        for step in range(STEPS):
+            features, keep = (torch.from_numpy(inputs[name][step : step + 1]) for name in ("features", "keep"))
+            y, hidden = model(features, hidden, keep)
+            rows.append(y[0].numpy())
+    close(tmp_path / "m", inputs, np.stack(rows))
+
+
+@pytest.mark.parametrize(
+    ("example", "states", "says"),
+    [
+        (
+            {"keep": torch.zeros(1, 1), "features": torch.zeros(1, 3)},
+            torch.zeros(1, 8),
+            "if states come before an input, pass example and states as dicts by argument name",
+        ),
+        (
+            {"keep": torch.zeros(1, 1), "gain": torch.zeros(1, 3)},
+            {"hidden": torch.zeros(1, 8)},
+            "got ['keep', 'gain'], expected arguments of StateBetween's forward",
+        ),
+        (
+            {"features": torch.zeros(1, 3), "keep": torch.zeros(1)},
+            {"hidden": torch.zeros(1, 8)},
+            "keep: got shape [1], expected [1] before its features, as in the first input: all inputs have the same "
+            "time steps and batch; for one number, pass [1, 1], and take [..., 0] of it in forward",
+        ),
+    ],
+)
+def test_names_that_do_not_fit(tmp_path: Path, example: Any, states: Any, says: str) -> None:
+    with pytest.raises(ImportRefused) as caught:
+        import_torch(StateBetween(), tmp_path / "m", example=example, states=states, report=lambda _: None)
+    assert says in str(caught.value)
+
+
+class Static(nn.Module):
+    """forward(forcing, catchment): what is the same in all time steps is repeated over them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.rnn, self.out = nn.LSTM(5, 8, batch_first=True), nn.Linear(8, 1)
+
+    def forward(self, forcing: Tensor, catchment: Tensor) -> Tensor:
+        fixed = catchment[:, None].expand(-1, forcing.shape[1], -1)
+        y: Tensor = self.out(self.rnn(torch.cat([forcing, fixed], -1))[0])
+        return y
+
+
+def test_an_input_without_time_steps_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    example = torch.zeros(1, 20, 3), torch.zeros(1, 2)
+    with pytest.raises(ImportRefused, match="stays the same over time is one of each time step, or a state"):
+        import_torch(Static(), tmp_path / "m", example=example, layout="batch_first", report=lambda _: None)
+
+
+class StaticAsState(nn.Module):
+    """forward(forcing, h, c, catchment): one time step of Static, with the catchment among the states."""
+
+    def __init__(self, model: Static) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, forcing: Tensor, h: Tensor, c: Tensor, catchment: Tensor) -> tuple[Tensor, ...]:
+        y, (h, c) = self.model.rnn(torch.cat([forcing, catchment], -1)[:, None], (h, c))
+        return self.model.out(y[:, 0]), h, c, catchment
+
+
+def test_an_input_without_time_steps_as_a_state(tmp_path: Path) -> None:
+    """The recipe of docs/models.md."""
+    model, catchment = Static(), torch.tensor([[0.5, -1.0]])
+    states = {"h": torch.zeros(1, 1, 8), "c": torch.zeros(1, 1, 8), "catchment": catchment}
+    import_torch(StaticAsState(model), tmp_path / "m", example=torch.zeros(1, 3), states=states, report=lambda _: None)
+    forcing = drawn(forcing=(3,))["forcing"]
+    with torch.no_grad():
+        expected = model(torch.from_numpy(forcing)[None], catchment)[0].numpy()
+    np.testing.assert_allclose(offline(tmp_path / "m", forcing)["prediction"], expected, atol=1e-5)
+
+
 def test_a_forward_over_sequences_is_traced_with_all_that_the_example_has(tmp_path: Path) -> None:
     model = Watched()
     example = (torch.zeros(1, 5, 3), torch.zeros(1, 5, 8))

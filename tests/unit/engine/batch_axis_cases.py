@@ -241,4 +241,45 @@ APART: dict[str, Case] = {
             )
         ],
     ),
+    "a scan": (
+        (2, 4),
+        1,
+        [
+            node("ReduceSum", "h [0]", "s", keepdims=0),
+            node(
+                "Scan",
+                "s h",
+                "last out",
+                num_scan_inputs=1,
+                body=body(
+                    [("v", FLOAT), ("x", FLOAT)],
+                    [("u", FLOAT), ("y", FLOAT)],
+                    node("MatMul", "v square4", "p"),
+                    node("Add", "p x", "u"),
+                    node("Softmax", "u", "y", axis=1),
+                ),
+            ),
+        ],
+    ),
+    "a scan along other axes": (
+        (3, 4),
+        0,
+        [
+            node("ReduceSum", "h [1]", "s", keepdims=0),
+            node(
+                "Scan",
+                "s h",
+                "last out",
+                num_scan_inputs=1,
+                scan_input_axes=[1],
+                scan_output_axes=[-2],
+                body=body(
+                    [("v", FLOAT), ("x", FLOAT)],
+                    [("u", FLOAT), ("y", FLOAT)],
+                    node("Add", "v x", "u"),
+                    node("Neg", "u", "y"),
+                ),
+            ),
+        ],
+    ),
 }

@@ -171,6 +171,29 @@ COUPLED: dict[str, tuple[Case, str]] = {
         ),
         "reduces over axis 0",
     ),
+    "in a scan, from its second turn on": (
+        (
+            (2, 4),
+            1,
+            [
+                node("ReduceSum", "h [0]", "s", keepdims=0),
+                node(
+                    "Scan",
+                    "s s h",
+                    "last seen out",
+                    num_scan_inputs=1,
+                    body=body(
+                        [("v", FLOAT), ("w", FLOAT), ("x", FLOAT)],
+                        [("w", FLOAT), ("u", FLOAT), ("y", FLOAT)],
+                        node("ReduceMax", "v", "m"),
+                        node("Mul", "x m", "u"),
+                        node("Add", "u v", "y"),
+                    ),
+                ),
+            ],
+        ),
+        "reduces over axis 0",
+    ),
     "in a branch whose condition has the name of a constant around the loop": (
         (
             (4,),
@@ -199,6 +222,24 @@ COUPLED: dict[str, tuple[Case, str]] = {
     ),
 }
 UNDECIDED: dict[str, Case] = {
+    "a scan along the sessions": (
+        (4,),
+        0,
+        [
+            node(
+                "Scan",
+                "bias4 h",
+                "last out",
+                num_scan_inputs=1,
+                body=body(
+                    [("v", FLOAT), ("x", FLOAT)],
+                    [("u", FLOAT), ("y", FLOAT)],
+                    node("Add", "v x", "u"),
+                    node("Neg", "u", "y"),
+                ),
+            )
+        ],
+    ),
     "an operator without a rule": (
         (4,),
         0,

@@ -72,12 +72,13 @@ def test_what_is_no_bundle_is_told_apart(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("inner", ["[{}]", '{{"a": {}}}'], ids=["lists", "objects"])
 @pytest.mark.parametrize("depth", [200, 60_000, 120_000])
 def test_a_config_that_is_nested_too_deeply(tmp_path: Path, inner: str, depth: int) -> None:
-    """What Python's parser, and what repr() takes of it, depends on Python's version."""
     folder = make_bundle(tmp_path / "m")
     config = folder / CONFIG_FILE
     begin, end = inner.format("@").split("@")
     config.write_text(config.read_text().replace('"lstm"', begin * depth + "1" + end * depth))
-    with pytest.raises(StartError, match=r"not JSON \(lists or objects are nested deeper than 100\)") as caught:
+    with pytest.raises(
+        StartError, match=r"not JSON \(it has lists or objects that are nested deeper than 100\)"
+    ) as caught:
         read_bundle(folder)
     assert len(str(caught.value)) < 1000
 

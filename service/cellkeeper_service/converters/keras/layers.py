@@ -74,8 +74,14 @@ LEAKY_SLOPE = 0.2  # of Keras' function leaky_relu; the layer LeakyReLU has anot
 
 def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     """Returns up to two layers of a stack. Scales and offsets may be single numbers, with shape []."""
+    if layer.kind in SHAPING and layer.untimed:
+        raise NotRead(layer.place, "shapes the last time step, which the import does not read")
     if layer.kind in SHAPING:
-        raise NotRead(layer.place, f"{NOT_STREAMED[layer.kind]}, unless it comes after a last time step")
+        raise ImportRefused(
+            layer.place,
+            f"{NOT_STREAMED[layer.kind]}, unless it comes after a last time step; expected return_sequences=False in "
+            "the recurrent layer before it",
+        )
     if layer.kind in NOT_STREAMED and layer.kind not in _READERS:
         raise ImportRefused(layer.place, NOT_STREAMED[layer.kind])
     if layer.kind not in _READERS and layer.kind not in _IGNORED:

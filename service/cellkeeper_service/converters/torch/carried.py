@@ -183,7 +183,9 @@ def _sequence(inputs: Mapping[str, Tensor]) -> np.ndarray[Any, Any]:
 
 def _states_of(example: Example, states: Any) -> tuple[tuple[str, ...], list[Tensor], Callable[..., Any]]:
     """Returns the states' names and tensors, and how to call the module with them."""
-    known, place = arguments(example.model)[len(example.inputs) :], example.place
+    inputs, place, every = list(example.inputs), example.place, arguments(example.model)
+    taken = inputs if example.by_name else every[: len(inputs)]
+    known = [name for name in every if name not in taken]
     if isinstance(states, Mapping):
         unknown = [name for name in states if name not in known]
         if unknown:
@@ -209,7 +211,9 @@ def _states_of(example: Example, states: Any) -> tuple[tuple[str, ...], list[Ten
     orders = _keys(structure)
 
     def call(module: Any, xs: Sequence[Tensor], flat: Sequence[Tensor]) -> Any:
-        return _in_order(module(*xs, **tree.tree_unflatten(list(flat), spec)), orders)
+        carried = tree.tree_unflatten(list(flat), spec)
+        result = module(**dict(zip(inputs, xs, strict=True)), **carried) if example.by_name else module(*xs, **carried)
+        return _in_order(result, orders)
 
     return tuple(names), [leaf.detach().cpu().float() for leaf in leaves], call
 

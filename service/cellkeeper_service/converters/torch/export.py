@@ -31,7 +31,8 @@ class Example:
     """A module to trace, with an example of its inputs.
 
     inputs: by name; with time at time_axis, or one time step if that is None. processing: around the module. place: its
-    name in errors. Raises ImportRefused for a normalization of time steps of several axes.
+    name in errors. by_name: the inputs are not forward's first arguments, but those of their names. Raises
+    ImportRefused for a normalization of time steps of several axes.
     """
 
     model: Any
@@ -39,6 +40,7 @@ class Example:
     time_axis: int | None
     processing: Processing
     place: str
+    by_name: bool = False
 
     def __post_init__(self) -> None:
         if self.step_shape is not None and self.processing.normalization is not None:

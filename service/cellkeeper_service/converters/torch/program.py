@@ -115,7 +115,7 @@ def program_graph(traced: Traced, place: str) -> bytes:
         except Exception as error:  # torch's errors have no public base class
             lacking = _LACKING.search(str(error))
             if lacking is None:
-                raise
+                raise error.__cause__ or error from error.__cause__  # its own text is about the exporter
             raise ImportRefused(
                 place,
                 f"computes {lacking[1]}, which torch.onnx has no ONNX operators for; write it with other operators, or "

@@ -33,11 +33,11 @@ def trace(model: nn.Module, example: object, states: object, layout: str | None,
     """Traces a module. Raises ImportRefused, naming the layer and the recipe.
 
     model: on the CPU, in evaluation mode, and not used elsewhere. example: x as its forward takes it; several inputs as
-    a tuple, or by argument name. states: of a new session, as its forward takes them after the inputs; None for a
-    module that runs recurrent layers over a sequence.
+    a tuple, or by argument name. states: of a new session, as its forward takes them after the inputs, or by argument
+    name; None for a module that runs recurrent layers over a sequence.
     """
     place = type(model).__name__
-    inputs = _examples(model, example, place)
+    inputs = _examples(model, example, isinstance(states, Mapping), place)
     if len(inputs) > 1 and processing.normalization is not None:
         raise ImportRefused("normalization", "got one for a module with several inputs, expected it within the module")
     x = next(iter(inputs.values()))
@@ -48,7 +48,7 @@ def trace(model: nn.Module, example: object, states: object, layout: str | None,
             raise ImportRefused(
                 f"example: {name}",
                 f"got shape {list(other.shape)}, expected {list(x.shape[:lead])} before its features, as in the "
-                "first input: all inputs have the same time steps and batch",
+                f"first input: all inputs have the same time steps and batch{_missing_axes(other, x, lead)}",
             )
     if states is None:
         if axis is None:
@@ -61,22 +61,40 @@ def trace(model: nn.Module, example: object, states: object, layout: str | None,
             if getattr(child, "bidirectional", False):
                 raise ImportRefused(f"{name or 'model'} ({type(child).__name__})", f"bidirectional; {BACKWARD}")
         return trace_watched(Example(model, inputs, axis, processing, place), watched, source_name())
-    return trace_carried(Example(model, inputs, axis, processing, place), states)
+    by_name = isinstance(example, Mapping) and [*inputs] != arguments(model)[: len(inputs)]
+    return trace_carried(Example(model, inputs, axis, processing, place, by_name), states)
 
 
-def _examples(model: Any, example: object, place: str) -> dict[str, Tensor]:
-    """Returns the examples by name; a single one is named INPUT."""
+def _missing_axes(other: Tensor, x: Tensor, lead: int) -> str:
+    """Says how an input may get the axes that it lacks, if they are the features, or the time steps."""
+    if other.is_floating_point() and other.shape == x.shape[:lead]:
+        return f"; for one number, pass {[*other.shape, 1]}, and take [..., 0] of it in forward"
+    if lead == 2 and other.shape[:1] == x.shape[:1]:
+        return f"; an input that stays the same over time is one of each time step, or a state: {RECIPE}"
+    return ""
+
+
+def _examples(model: Any, example: object, states_by_name: bool, place: str) -> dict[str, Tensor]:
+    """Returns the examples by name, in the order of forward's arguments; a single one is named INPUT.
+
+    They are the first arguments. If the states have names, too, any arguments may be the inputs.
+    """
     if not isinstance(example, tuple | list | Mapping):
         return {INPUT: _example(example, "example")}
     known = arguments(model)
     named = dict(example) if isinstance(example, Mapping) else dict(zip(known, example, strict=False))
     first = known[: len(named)]
-    if not named or len(named) != len(example) or set(named) != {*first}:
+    any_of_them = states_by_name and isinstance(example, Mapping)
+    right = {*named} <= {*known} if any_of_them else {*named} == {*first}
+    if not named or len(named) != len(example) or not right:
         came = list(example) if isinstance(example, Mapping) else f"{len(example)} inputs"
+        which = "arguments" if any_of_them else "the first arguments"
         raise ImportRefused(
-            "example", f"got {came}, expected the first arguments of {place}'s forward, one or more of {known}"
+            "example",
+            f"got {came}, expected {which} of {place}'s forward, one or more of {known}; if states come before an "
+            "input, pass example and states as dicts by argument name",
         )
-    return {name: _example(named[name], f"example: {name}") for name in first}
+    return {name: _example(named[name], f"example: {name}") for name in known if name in named}
 
 
 def _example(example: object, where: str) -> Tensor:

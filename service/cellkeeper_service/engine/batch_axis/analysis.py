@@ -20,10 +20,12 @@ from .call import Call, CannotTell, Couples
 from .constants import UNREADABLE, fold, small
 from .placement import BATCH, FREE, STEPS, UNKNOWN, Axis, Coupled, Free, Placement, Rows, axis_of, join, rows_at
 from .rules import CONTRIBUTED, RULES
+from .scan import sliced, stacked
 from .shapes import Types, bodies, infer, shape_of, without_shape
 
 MOST_INFERENCES = 200  # of shapes: each branch and loop takes two or more, and a file may nest them without limit
 ONNX_DOMAINS = ("", "ai.onnx")
+FIRST_SCAN = 9  # the opset; before it, a Scan had a batch axis of its own
 SHAPES_ALONE = ("Shape", "Size")
 
 
@@ -149,7 +151,7 @@ class _Reading:
             for name, placement in zip(node.output, self._results(node, scope), strict=True):
                 if name:
                     scope.placements[name] = placement
-            if node.op_type in ("If", "Loop"):  # only now are the shapes of their outputs known
+            if node.op_type in ("If", "Loop", "Scan"):  # only now are the shapes of their outputs known
                 self._infer(graph, scope, given, number + 1)
         return scope
 
@@ -175,6 +177,8 @@ class _Reading:
             return self._if(node, inputs[0], scope)
         if standard and node.op_type == "Loop":
             return self._loop(node, inputs, scope)
+        if standard and node.op_type == "Scan" and self._opset >= FIRST_SCAN:
+            return self._scan(node, inputs, scope)
         rule = (RULES if standard else CONTRIBUTED).get(node.op_type)
         whole = UNKNOWN if any(True for _ in bodies(node)) else _whole(inputs, known=rule is not None)
         if whole is not None:
@@ -222,12 +226,66 @@ class _Reading:
 
     def _loop(self, node: Any, inputs: Sequence[Placement], scope: _Scope) -> list[Placement]:
         (body,) = bodies(node)
-        names = [value.name for value in body.input]
         carried = list(inputs[1:])  # the condition, then the loop-carried values
         types = [scope.types.get(name) for name in node.input[1:]]
-        while True:  # until another iteration changes nothing
-            given = {name: kind for name, kind in zip(names[1:], types, strict=True) if kind is not None}
-            inner = self.read(body, scope.within({names[0]: FREE, **dict(zip(names[1:], carried, strict=True))}), given)
+        carried, types, ends, _ = self._repeat(body, carried, types, {body.input[0].name: FREE}, {}, scope)
+        if not isinstance(condition := join(inputs[0], carried[0]), Free):
+            return self._undecided(node, condition)
+        scope.types |= {name: kind for name, kind in zip(node.output, types[1:], strict=False) if kind is not None}
+        each = [placement if isinstance(placement, Free | Coupled) else UNKNOWN for placement in ends]
+        return [*carried[1:], *each]
+
+    def _scan(self, node: Any, inputs: Sequence[Placement], scope: _Scope) -> list[Placement]:
+        (body,) = bodies(node)
+        told = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+        count = len(inputs) - told["num_scan_inputs"]
+        axes = told.get("scan_input_axes") or [0] * told["num_scan_inputs"]
+        placements: dict[str, Placement] = {}
+        given: Types = {}
+        steps = None
+        for name, value, placement, axis in zip(
+            node.input[count:], list(body.input)[count:], inputs[count:], axes, strict=True
+        ):
+            kind = scope.types.get(name)
+            whole = shape_of(kind)
+            steps = steps if whole is None else whole[axis]
+            placements[value.name], shape = sliced(placement, whole, axis)
+            if kind is not None and shape is not None:
+                given[value.name] = helper.make_tensor_type_proto(kind.tensor_type.elem_type, shape)
+        types = [scope.types.get(name) for name in node.input[:count]]
+        carried, types, ends, inner = self._repeat(body, list(inputs[:count]), types, placements, given, scope)
+        scope.types |= {name: kind for name, kind in zip(node.output, types, strict=False) if kind is not None}
+        axes = told.get("scan_output_axes") or [0] * len(ends)
+        for at, (name, value, axis) in enumerate(
+            zip(node.output[count:], list(body.output)[count:], axes, strict=True)
+        ):
+            kind = inner.types.get(value.name)
+            ends[at], whole = stacked(ends[at], None if steps is None else shape_of(kind), axis, steps or 0)
+            if kind is not None and whole is not None:
+                scope.types[name] = helper.make_tensor_type_proto(kind.tensor_type.elem_type, whole)
+        return [*carried, *ends]
+
+    def _repeat(
+        self,
+        body: Any,
+        carried: list[Placement],
+        types: list[Any],
+        others: Mapping[str, Placement],
+        given: Types,
+        scope: _Scope,
+    ) -> tuple[list[Placement], list[Any], list[Placement], _Scope]:
+        """Reads a body until another iteration changes nothing.
+
+        carried, types: of the values that an iteration leaves to the next. others, given: placements and types of the
+        body's other inputs. Returns what is carried in the end, with its types, the placements of the body's other
+        outputs, and its names.
+        """
+        names = [value.name for value in body.input if value.name not in others]
+        while True:
+            known = {name: kind for name, kind in zip(names, types, strict=True) if kind is not None}
+            inner = self.read(
+                body, scope.within({**others, **dict(zip(names, carried, strict=True))}), {**given, **known}
+            )
             ends = [inner.placements.get(value.name, UNKNOWN) for value in body.output]
             after = [join(one, other) for one, other in zip(carried, ends, strict=False)]
             shapes = [shape_of(inner.types.get(value.name)) for value in body.output]
@@ -236,14 +294,9 @@ class _Reading:
                 for kind, shape in zip(types, shapes, strict=False)
             ]
             if after == carried and not any(grown):
-                break
+                return carried, types, ends[len(carried) :], inner
             carried = after
             types = [without_shape(kind) if other else kind for kind, other in zip(types, grown, strict=True)]
-        if not isinstance(condition := join(inputs[0], carried[0]), Free):
-            return self._undecided(node, condition)
-        scope.types |= {name: kind for name, kind in zip(node.output, types[1:], strict=False) if kind is not None}
-        each = [placement if isinstance(placement, Free | Coupled) else UNKNOWN for placement in ends[len(carried) :]]
-        return [*carried[1:], *each]
 
 
 def name_of(node: Any) -> str:

@@ -6,6 +6,7 @@ import json
 from typing import Any, NoReturn
 
 from cellkeeper_service.errors import invalid
+from cellkeeper_service.nesting import TOO_DEEP, is_too_deep
 
 SAFE_INTEGER = 2**53
 """Up to this value, all JSON readers agree on integers; many round larger ones to the nearest double."""
@@ -26,11 +27,14 @@ class _Unreadable(ValueError):
 def read_json(data: bytes, field: str = "body") -> Any:
     """Returns the value. Raises a Rejection for anything that is not strict JSON in UTF-8.
 
-    Also refused are repeated keys, a bare NaN or Infinity, and more than MAX_NESTED lists and objects.
+    Also refused are repeated keys, a bare NaN or Infinity, and more than MAX_NESTED lists and objects, or nested deeper
+    than nesting.MAX_DEPTH.
     """
     nested = data.count(b"[") + data.count(b"{")  # counts those in strings too, which only a parser could tell apart
     if nested > MAX_NESTED:
         raise invalid(field, f"{nested} of the characters [ and {{", f"at most {MAX_NESTED}; send shorter chunks")
+    if is_too_deep(data):
+        raise invalid(field, TOO_DEEP, "JSON of fewer levels")
     try:
         return _DECODER.decode(data.decode())
     except UnicodeDecodeError as error:
@@ -39,8 +43,6 @@ def read_json(data: bytes, field: str = "body") -> Any:
         raise invalid(field, f"text that is not JSON: {error.msg} at character {error.pos}", "JSON") from None
     except _Unreadable as error:
         raise invalid(field, error.got, error.expected) from None
-    except RecursionError:
-        raise invalid(field, "lists or objects that are nested too deeply", "JSON") from None
     except ValueError:  # an integer with thousands of digits
         raise invalid(field, "a number with too many digits", "numbers that float64 or int64 can hold") from None
 
