@@ -8,7 +8,7 @@ import io
 import re
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -184,9 +184,12 @@ def tensors_of(state_dict: Any, place: str, most_bytes: int = MAX_WEIGHTS_BYTES)
     """Returns the tensors of a state_dict, or of a checkpoint that has one under a usual key. Raises ImportRefused."""
     import torch
 
+    checkpoint = state_dict
     for key in _NESTED:
         if isinstance(state_dict, Mapping) and isinstance(state_dict.get(key), Mapping):
             state_dict = state_dict[key]
+    if state_dict is not checkpoint:
+        _refuse_averages(checkpoint, state_dict, place)
     if not isinstance(state_dict, Mapping) or not state_dict:
         raise ImportRefused(
             place, f"holds {type(state_dict).__name__}, expected tensors by name: save model.state_dict()"
@@ -215,6 +218,43 @@ def tensors_of(state_dict: Any, place: str, most_bytes: int = MAX_WEIGHTS_BYTES)
             raise ImportRefused(f"{place}: tensor {name}", f"got shape {list(value.shape)}, more than the file holds")
         tensors[name] = value.detach().cpu().float().numpy()
     return tensors
+
+
+def _refuse_averages(checkpoint: Mapping[Any, Any], weights: Mapping[Any, Any], place: str) -> None:
+    """Raises ImportRefused if the checkpoint also holds other values of the same weights: which ones are meant?"""
+    names = _weight_names(weights)
+    found = [(at, held) for at, held in _mappings(checkpoint) if _weight_names(held) == names]
+    if all(_is_equal(held, weights) for _, held in found):
+        return
+    raise ImportRefused(
+        place,
+        f"holds the same weights with different values (an average besides the last ones?): "
+        f"{', '.join(at for at, _ in found)}; pass the right ones in a script, such as checkpoint{found[-1][0]}, or "
+        "save them alone",
+    )
+
+
+def _mappings(value: Mapping[Any, Any], at: str = "", depth: int = 3) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Yields the mappings within one, and where they are: "['model']". depth: a pickle may hold itself."""
+    for key, held in value.items() if depth else ():
+        if isinstance(held, Mapping):
+            yield f"{at}[{key!r}]", held
+            yield from _mappings(held, f"{at}[{key!r}]", depth - 1)
+
+
+def _weight_names(state_dict: Mapping[Any, Any]) -> set[str]:
+    """Returns the names of its tensors, as the module has them that an AveragedModel holds."""
+    names = {str(name).removeprefix("module.") for name, value in state_dict.items() if hasattr(value, "shape")}
+    return names - {"n_averaged"}
+
+
+def _is_equal(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> bool:
+    import torch
+
+    return set(one) == set(other) and all(
+        one[name] is value or (isinstance(value, torch.Tensor) and torch.equal(one[name], value))
+        for name, value in other.items()
+    )
 
 
 def _check_archive(path: Path, data: bytes) -> None:

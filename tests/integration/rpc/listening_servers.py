@@ -118,7 +118,10 @@ async def echo(call: Any) -> bytes:
 
 
 async def ask(start: Any, data: bytes = b"", **how: Any) -> list[bytes]:
-    """Sends one message, and returns the replies. Raises what the call ends with."""
+    """Sends one message, and returns the replies. Raises what the call ends with.
+
+    The handler must read the message: grpc.aio's clients report INTERNAL if the call ends while they send.
+    """
     how.setdefault("timeout", SECONDS)
     call = start(iter([data]), **how)
     return [reply async for reply in call]

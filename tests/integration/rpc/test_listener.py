@@ -46,6 +46,7 @@ async def test_metadata_deadline_and_peer_reach_the_handler(serve: Serve) -> Non
     seen: list[Any] = []
 
     async def look(call: Any) -> bytes:
+        await call.read()
         seen.extend([dict(call.invocation_metadata()), call.time_remaining(), call.peer(), dict(call.auth_context())])
         return b""
 
@@ -125,6 +126,7 @@ async def test_more_calls_than_allowed_are_refused_until_one_ends(serve: Serve) 
     started, go = asyncio.Semaphore(0), asyncio.Event()
 
     async def wait(call: Any) -> bytes:
+        await call.read()
         started.release()
         await go.wait()
         return b""
@@ -169,6 +171,7 @@ async def test_replies_keep_their_order_and_none_is_lost(serve: Serve) -> None:
     sent = [number.to_bytes(4, "big") * (number % 17 * 300 + 1) for number in range(900)]
 
     async def many(call: Any) -> AsyncIterator[list[bytes]]:
+        await call.read()
         at, length = 0, 0
         while at < len(sent):
             length = length % 40 + 1
@@ -243,6 +246,7 @@ async def test_stop_lets_calls_finish(serve: Serve) -> None:
     started, go = asyncio.Event(), asyncio.Event()
 
     async def wait(call: Any) -> bytes:
+        await call.read()
         started.set()
         await go.wait()
         return b"late"

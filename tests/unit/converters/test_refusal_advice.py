@@ -30,6 +30,10 @@ def weights() -> dict[str, Any]:
     return dict(modules.state_dict())
 
 
+def other_weights() -> dict[str, Tensor]:
+    return {name: 2 * values for name, values in weights().items()}
+
+
 def saved(folder: Path, value: Any, **options: Any) -> Path:
     torch.save(value, folder / "weights.pt", **options)
     return folder / "weights.pt"
@@ -41,6 +45,14 @@ SOURCES: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"torch\.save\(torch\.load\('weights\.pt', weights_only=True\), 'new\.pt'\)",
     ),
     "a checkpoint": (lambda folder: saved(folder, {"net": weights(), "epoch": 3}), r"pass checkpoint\['net'\]"),
+    "an average of the weights": (
+        lambda folder: saved(folder, {"model": weights(), "ema": {"shadow": other_weights()}}),
+        r"different values.*: \['model'\], \['ema'\]\['shadow'\]; pass .* such as checkpoint\['ema'\]\['shadow'\]",
+    ),
+    "an average of torch's": (
+        lambda _: {"model": weights(), "swa": {"module." + name: w for name, w in other_weights().items()}},
+        r"different values.*: \['model'\], \['swa'\]; pass",
+    ),
     "batch normalization": (lambda folder: saved(folder, Normalized().state_dict()), "batch normalization.*example=x"),
     "batch normalization in a script": (lambda _: Normalized().state_dict(), "batch normalization.*example=x"),
     "a layer that is not read": (lambda _: Normalized(), r"norm \(BatchNorm1d\): not a layer.*; pass example=x"),
@@ -56,7 +68,9 @@ def test_weights(source: str, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_under_a_usual_key_is_read_in_a_script_as_from_a_file(tmp_path: Path) -> None:
-    checkpoint: Any = {"state_dict": weights(), "epoch": 3}
+    own = weights()
+    again = {name: values.clone() for name, values in own.items()}
+    checkpoint: Any = {"state_dict": own, "model": again, "epoch": 3}
     sources: list[Any] = [checkpoint, saved(tmp_path, checkpoint)]
     for number, source in enumerate(sources):
         import_torch(source, tmp_path / f"{number}", layers=WORDS, max_batch=4, report=str)

@@ -136,6 +136,32 @@ def test_names_that_do_not_fit(tmp_path: Path, example: Any, states: Any, says: 
     assert says in str(caught.value)
 
 
+class Flagged(nn.Module):
+    """forward(x, done, h), for one time step; torch.onnx cannot subtract integers from a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.cell = nn.GRUCell(3, 8)
+
+    def forward(self, x: Tensor, done: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.cell(x, (1.0 - done)[:, None] * h)
+        return h[:, :2], h
+
+
+def test_what_torch_onnx_cannot_export_is_told_by_its_cause(tmp_path: Path) -> None:
+    example = {"x": torch.zeros(1, 3), "done": torch.zeros(1, dtype=torch.int64)}
+    with pytest.raises(ImportRefused, match=r"torch\.onnx cannot export it \(.*aten\.sub"):
+        import_torch(
+            Flagged(),
+            tmp_path / "m",
+            example=example,
+            states=torch.zeros(1, 8),
+            vocabulary={"done": 2},
+            report=lambda _: None,
+        )
+
+
 class Static(nn.Module):
     """forward(forcing, catchment): what is the same in all time steps is repeated over them."""
 

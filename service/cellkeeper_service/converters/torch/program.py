@@ -17,6 +17,7 @@ import torch
 from torch.export import ExportedProgram
 
 from cellkeeper_service.engine.batch_axis.shapes import graphs_within
+from cellkeeper_service.model.fields import one_line
 
 from ..imported import Imported, Target
 from ..onnx.declare import declare
@@ -114,8 +115,11 @@ def program_graph(traced: Traced, place: str) -> bytes:
             )
         except Exception as error:  # torch's errors have no public base class
             lacking = _LACKING.search(str(error))
-            if lacking is None:
-                raise error.__cause__ or error from error.__cause__  # its own text is about the exporter
+            if lacking is None and error.__cause__ is None:
+                raise
+            if lacking is None:  # its own text is about the exporter
+                why = one_line(str(error.__cause__), LONGEST)
+                raise ImportRefused(place, f"torch.onnx cannot export it ({why})") from error
             raise ImportRefused(
                 place,
                 f"computes {lacking[1]}, which torch.onnx has no ONNX operators for; write it with other operators, or "
