@@ -97,19 +97,6 @@ except StartError as error:
 """
 
 
-def test_a_thread_that_the_limits_do_not_allow_is_refused_in_one_line() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_THREAD],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=END_TIMEOUT_S,
-        check=False,
-    )
-    (line,) = done.stdout.splitlines()
-    assert line.startswith("threads: cannot start another (can't start new thread); raise the limits on address space")
-
-
 ONE_PROCESS = """
 import os, resource
 from cellkeeper_service.errors import StartError
@@ -126,9 +113,17 @@ except StartError as error:
 """
 
 
-def test_a_process_that_the_limits_do_not_allow_is_refused_in_one_line() -> None:
+@pytest.mark.parametrize(
+    ("script", "begin"),
+    [
+        (ONE_THREAD, "threads: cannot start another (can't start new thread); raise the limits on address space"),
+        (ONE_PROCESS, "processes: cannot start another ([Errno 11] Resource temporarily unavailable); raise the "),
+    ],
+    ids=["thread", "process"],
+)
+def test_what_the_limits_do_not_allow_is_refused_in_one_line(script: str, begin: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ONE_PROCESS],
+        [sys.executable, "-c", script],
         env=environment(),
         capture_output=True,
         text=True,
@@ -136,4 +131,4 @@ def test_a_process_that_the_limits_do_not_allow_is_refused_in_one_line() -> None
         check=False,
     )
     (line,) = done.stdout.splitlines()
-    assert line.startswith("processes: cannot start another ([Errno 11] Resource temporarily unavailable); raise the ")
+    assert line.startswith(begin)
